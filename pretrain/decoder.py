@@ -1,0 +1,52 @@
+"""The decoder: a plain dense UNet path from the deepest map back to the picture."""
+
+from torch import nn
+
+
+class UNetBlock(nn.Module):
+    """Doubles the resolution, then halves the width: ``(B, c, h, w)`` → ``(B, c / 2, 2h, 2w)``."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.up_sample = nn.ConvTranspose2d(width, width, 4, stride=2, padding=1)
+        self.conv = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU6(inplace=True),
+            nn.Conv2d(width, width // 2, 3, padding=1, bias=False), nn.BatchNorm2d(width // 2))
+
+    def forward(self, x_Bchw):
+        return self.conv(self.up_sample(x_Bchw))
+
+
+class UNetDecoder(nn.Module):
+    """From densified maps, deepest first, to a picture.
+
+    Args:
+        stride: r, a power of two; there are log2(r) blocks.
+        width: channels at the deepest scale, halved by every block (768 in the paper).
+    """
+
+    def __init__(self, stride, width=768):
+        super().__init__()
+        blocks = stride.bit_length() - 1
+        self.widths = [width // 2 ** i for i in range(blocks + 1)]
+        self.dec = nn.ModuleList(UNetBlock(width) for width in self.widths[:-1])
+        self.proj = nn.Conv2d(self.widths[-1], 3, 1)
+        self.apply(_initialise)
+
+    def forward(self, maps):
+        """Decode ``maps`` (deepest first, ``map_i`` of shape ``(B, width / 2^i, h_i, w_i)``) to ``(B, 3, H, W)``."""
+        x_Bchw = maps[0]
+        for i, block in enumerate(self.dec):
+            if 0 < i < len(maps):
+                x_Bchw = x_Bchw + maps[i]
+            x_Bchw = block(x_Bchw)
+        return self.proj(x_Bchw)
+
+
+def _initialise(module):
+    if isinstance(module, nn.Conv2d):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    elif isinstance(module, nn.ConvTranspose2d):
+        nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module.bias is not None:
+        nn.init.zeros_(module.bias)

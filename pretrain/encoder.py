@@ -1,0 +1,155 @@
+"""Any timm convnet as a sparse encoder of several scales."""
+
+import difflib
+
+import timm
+import torch
+from torch import nn
+
+from pretrain.errors import InputError
+from pretrain.sparse.engines import run_packed, run_reference
+from pretrain.sparse.trace import trace, unused_modules
+
+ENGINES = ('packed', 'reference', 'dense')
+
+# Stochastic depth while pretraining, as the authors set it; 0 for every other network.
+PRETRAINING_DROP_PATH = {
+    'resnet50': 0.05, 'resnet101': 0.08, 'resnet152': 0.10, 'resnet200': 0.15,
+    'convnext_small': 0.2, 'convnext_base': 0.3, 'convnext_large': 0.4,
+}
+
+
+def create_network(arch, drop_path_rate=0.0):
+    """Create a timm convnet without its classifier, freshly initialised.
+
+    Raises:
+        InputError: for a name timm does not know (with the nearest ones), or a network that is not a
+            convnet with a feature pyramid.
+    """
+    if not timm.is_model(arch):
+        near = difflib.get_close_matches(arch, timm.list_models(), n=3)
+        hint = f'did you mean {", ".join(near)}?' if near else 'timm.list_models() lists all'
+        raise InputError(f'unknown timm model {arch!r}: {hint}')
+    options = {'drop_path_rate': drop_path_rate} if drop_path_rate else {}
+    try:
+        network = timm.create_model(arch, pretrained=False, num_classes=0, **options)
+    except TypeError as error:
+        raise InputError(f'timm model {arch!r} takes no drop_path_rate: set it to 0') from error
+    if not hasattr(network, 'forward_intermediates') or not hasattr(network, 'feature_info'):
+        raise InputError(f'timm model {arch!r} has no feature pyramid: choose a convnet such as resnet50 or '
+                         'convnext_small')
+    return network
+
+
+class FeaturePyramid(nn.Module):
+    """A timm convnet that returns its last ``scales`` feature maps, finest first.
+
+    The weights keep timm's own names under ``network``. Called on a picture it is the ordinary dense
+    network.
+
+    Attributes:
+        channels: C of each map.
+        strides: stride of each map.
+    """
+
+    def __init__(self, network, scales=4):
+        super().__init__()
+        info = list(network.feature_info)[-scales:]
+        first = len(list(network.feature_info)) - len(info)
+        self.network = network
+        self.channels = [entry['num_chs'] for entry in info]
+        self.strides = [entry['reduction'] for entry in info]
+        self.indices = list(range(first, first + len(info)))
+        steps = zip(self.strides, self.strides[1:], strict=False)
+        if len(info) != scales or any(coarse != 2 * fine for fine, coarse in steps):
+            raise InputError(f'{type(network).__name__} has maps of strides {self.strides}: SparK needs {scales} '
+                             'scales, each twice as coarse as the one before')
+
+    def forward(self, image_B3HW):
+        return self.network.forward_intermediates(
+            image_B3HW, indices=self.indices, norm=False, output_fmt='NCHW', intermediates_only=True)
+
+
+class SparseEncoder(nn.Module):
+    """A convnet that encodes the visible patches of a picture at several scales.
+
+    Args:
+        pyramid: module from ``(B, 3, H, W)`` to a list of maps, finest first, with ``channels`` and
+            ``strides`` (see :class:`FeaturePyramid`).
+        engine: ``packed`` computes visible patches only; ``reference`` computes everything and
+            multiplies by the mask (the plain definition); ``dense`` is the ordinary network on the
+            picture with masked pixels set to zero.
+
+    Raises:
+        InputError: for an operation without sparse counterpart, naming its module path and type.
+    """
+
+    def __init__(self, pyramid, engine='packed'):
+        super().__init__()
+        if engine not in ENGINES:
+            raise InputError(f'unknown engine {engine!r}: choose one of {", ".join(ENGINES)}')
+        graph = trace(pyramid)
+        # A layer behind the last map (a classifier's norm, say) would never receive a gradient.
+        for path in unused_modules(pyramid, graph):
+            pyramid.set_submodule(path, nn.Identity())
+        self.pyramid = pyramid
+        self.engine = engine
+        self.channels, self.strides = pyramid.channels, pyramid.strides
+        self._graphs = {pyramid.training: graph}
+
+    @property
+    def stride(self):
+        """r, the total stride: the side of a mask patch in pixels."""
+        return self.strides[-1]
+
+    @property
+    def uses_batch_norm(self):
+        return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.pyramid.modules())
+
+    def forward(self, image_B3HW, layout=None):
+        """Encode the visible patches.
+
+        Args:
+            image_B3HW: normalised pictures.
+            layout: :class:`~pretrain.masking.VisibleLayout`; without one this is the ordinary dense
+                network.
+
+        Returns:
+            list of maps, finest first: packed ``x_NCbb`` with a layout, dense ``x_BChw`` without.
+        """
+        if layout is None:
+            return self.pyramid(image_B3HW)
+        if self.engine == 'packed':
+            return run_packed(self.pyramid, self._graph(), image_B3HW, layout)
+        return [layout.pack(map_BChw) for map_BChw in self.encode_dense(image_B3HW, layout)]
+
+    def encode_dense(self, image_B3HW, layout):
+        """The dense maps ``x_BChw`` of the ``reference`` and ``dense`` engines, finest first."""
+        if self.engine == 'reference':
+            return run_reference(self.pyramid, self._graph(), image_B3HW, layout)
+        visible = layout.unpack(layout.pack(image_B3HW))
+        return self.pyramid(visible.contiguous())
+
+    def _graph(self):
+        # Some networks choose their path by self.training, so each mode has a graph of its own.
+        if self.training not in self._graphs:
+            self._graphs[self.training] = trace(self.pyramid)
+        return self._graphs[self.training]
+
+
+def build_encoder(arch, engine='packed', drop_path_rate=None):
+    """Build the sparse encoder of a timm convnet.
+
+    Args:
+        arch: timm name, or a module from ``(B, 3, H, W)`` to a list of maps with ``channels`` and
+            ``strides``.
+        engine: see :class:`SparseEncoder`.
+        drop_path_rate: stochastic depth; None takes the authors' pretraining value.
+    """
+    if isinstance(arch, nn.Module):
+        return SparseEncoder(arch, engine)
+    if drop_path_rate is None:
+        drop_path_rate = PRETRAINING_DROP_PATH.get(arch, 0.0)
+    with torch.device('cpu'):
+        pyramid = FeaturePyramid(create_network(arch, drop_path_rate))
+    return SparseEncoder(pyramid, engine)

@@ -1,0 +1,158 @@
+"""Patch masks, and where the visible patches lie.
+
+Suffixes of tensor names here and in the rest of ``pretrain``:
+
+    B  pictures in the batch          C  channels
+    f  mask grid, f = H / r           L  patches of a picture, L = f·f
+    r  total stride of the encoder    N  visible patches of the whole batch
+    b  side of a patch on a feature map of stride s: b = r / s
+    H W  picture height and width     h w  feature-map height and width
+
+``active_B1ff`` is bool and True where a patch is visible. ``x_NCbb`` is a *packed* feature map: the
+visible patches alone, picture by picture, each picture's in row-major order.
+"""
+
+import torch
+
+from pretrain.errors import InputError
+
+
+def visible_count(grid, mask_ratio):
+    """Number of patches a picture keeps: ``round(L·(1 - mask_ratio))``, 20 of 49 in the paper."""
+    return round(grid * grid * (1 - mask_ratio))
+
+
+def random_mask(batch, grid, mask_ratio, generator=None, device='cpu'):
+    """Draw one random mask per picture.
+
+    Args:
+        batch: B, number of pictures.
+        grid: f, patches along a side.
+        mask_ratio: fraction of patches to hide, in (0, 1).
+        generator: CPU random generator; the global one when None. The draw is made on the CPU so that
+            a seed gives the same masks on every device.
+        device: where the mask is returned.
+
+    Returns:
+        ``active_B1ff``, bool, True = visible; every picture keeps exactly ``visible_count`` patches.
+
+    Raises:
+        InputError: when the ratio leaves no patch visible or none masked.
+    """
+    patches = grid * grid
+    keep = visible_count(grid, mask_ratio)
+    if not 0 < keep < patches:
+        raise InputError(f'mask_ratio {mask_ratio} leaves {keep} of {patches} patches visible: choose a ratio '
+                         'that hides some patches and keeps some')
+    order_BL = torch.rand(batch, patches, generator=generator).argsort(dim=1)
+    active_BL = torch.zeros(batch, patches, dtype=torch.bool).scatter_(1, order_BL[:, :keep], True)
+    return active_BL.view(batch, 1, grid, grid).to(device)
+
+
+def expand_mask(active_B1ff, height, width):
+    """Repeat a mask to a map of ``height`` × ``width``: ``(B, 1, f, f)`` → ``(B, 1, h, w)``."""
+    grid_h, grid_w = active_B1ff.shape[-2:]
+    return active_B1ff.repeat_interleave(height // grid_h, 2).repeat_interleave(width // grid_w, 3)
+
+
+class VisibleLayout:
+    """Where the visible patches of one batch lie: index tables, built once per mask and then shared.
+
+    The layout is passed along with every packed map and dies with the forward pass; no layer keeps it.
+
+    Args:
+        active_B1ff: bool mask, True = visible. Pictures may keep different numbers of patches.
+
+    Raises:
+        InputError: for a mask of another shape or type, or with no visible patch at all.
+    """
+
+    def __init__(self, active_B1ff):
+        if active_B1ff.dtype != torch.bool or active_B1ff.dim() != 4 or active_B1ff.shape[1] != 1:
+            raise InputError('active_B1ff must be a bool tensor of shape (B, 1, f, f), not '
+                             f'{active_B1ff.dtype} {tuple(active_B1ff.shape)}')
+        self.active_B1ff = active_B1ff
+        self.batch, _, self.grid_h, self.grid_w = active_B1ff.shape
+        self.patch_N = active_B1ff.flatten().nonzero().squeeze(1)
+        if not len(self.patch_N):
+            raise InputError('active_B1ff hides every patch: nothing is left to encode')
+        self.image_N = torch.div(self.patch_N, self.grid_h * self.grid_w, rounding_mode='floor')
+        self._halo_tables = {}
+
+    @property
+    def visible(self):
+        """N, the number of visible patches in the batch."""
+        return len(self.patch_N)
+
+    def pack(self, x_BChw):
+        """Cut the visible patches out of a dense map: ``(B, C, h, w)`` → ``(N, C, b, b)``."""
+        batch, channels, height, width = x_BChw.shape
+        block_h, block_w = height // self.grid_h, width // self.grid_w
+        cut = x_BChw.permute(0, 2, 3, 1).reshape(batch, self.grid_h, block_h, self.grid_w, block_w, channels)
+        blocks = cut.transpose(2, 3).reshape(-1, block_h, block_w, channels)
+        return blocks.index_select(0, self.patch_N).permute(0, 3, 1, 2)
+
+    def unpack(self, x_NCbb, fill_C=None):
+        """Lay packed patches out on a dense map: ``(N, C, b, b)`` → ``(B, C, h, w)``.
+
+        Args:
+            x_NCbb: packed map.
+            fill_C: values for the masked positions, one a channel; zeros when None.
+        """
+        _, channels, block_h, block_w = x_NCbb.shape
+        shape = (self.batch * self.grid_h * self.grid_w, block_h, block_w, channels)
+        blocks = x_NCbb.new_zeros(shape) if fill_C is None else fill_C.to(x_NCbb.dtype).expand(shape)
+        blocks = blocks.index_copy(0, self.patch_N, x_NCbb.permute(0, 2, 3, 1))
+        cut = blocks.view(self.batch, self.grid_h, self.grid_w, block_h, block_w, channels).transpose(2, 3)
+        dense = cut.reshape(self.batch, self.grid_h * block_h, self.grid_w * block_w, channels)
+        return dense.permute(0, 3, 1, 2)
+
+    def gather_halo(self, x_NCbb, before, after, outside=0.0):
+        """Surround every visible patch with what its neighbours hold.
+
+        Args:
+            x_NCbb: packed map.
+            before: positions to add above and left.
+            after: positions to add below and right.
+            outside: value of positions outside the picture. Masked neighbours always give 0, which is
+                what the masked dense map holds there.
+
+        Returns:
+            ``(N, C, before + b + after, before + b + after)``.
+        """
+        if before == after == 0:
+            return x_NCbb
+        visible, channels, block, _ = x_NCbb.shape
+        rows = x_NCbb.permute(0, 2, 3, 1).reshape(-1, channels)
+        rows = torch.cat([rows, rows.new_zeros(1, channels), rows.new_full((1, channels), outside)])
+        side = before + block + after
+        padded = rows.index_select(0, self._halo_table(block, before, after))
+        return padded.view(visible, side, side, channels).permute(0, 3, 1, 2)
+
+    def _halo_table(self, block, before, after):
+        """Row of ``rows`` in :meth:`gather_halo` for each position of each padded patch, flattened."""
+        key = (block, before, after)
+        if key not in self._halo_tables:
+            self._halo_tables[key] = self._build_halo_table(*key)
+        return self._halo_tables[key]
+
+    def _build_halo_table(self, block, before, after):
+        device = self.patch_N.device
+        masked, outside = self.visible * block * block, self.visible * block * block + 1
+        reach = max(-(-before // block), -(-after // block))
+        # slot: index of a patch among the visible ones, -1 where it is masked, -2 outside the picture.
+        slot = torch.full((self.batch * self.grid_h * self.grid_w,), -1, device=device)
+        slot[self.patch_N] = torch.arange(self.visible, device=device)
+        slot = slot.view(self.batch, self.grid_h, self.grid_w)
+        slot = torch.nn.functional.pad(slot, (reach,) * 4, value=-2)
+
+        offset = torch.arange(-before, block + after, device=device)
+        neighbour = torch.div(offset, block, rounding_mode='floor') + reach
+        inner = offset % block
+        cell = self.patch_N % (self.grid_h * self.grid_w)
+        row = torch.div(cell, self.grid_w, rounding_mode='floor')[:, None] + neighbour
+        column = (cell % self.grid_w)[:, None] + neighbour
+        slot_Nkk = slot[self.image_N[:, None, None], row[:, :, None], column[:, None, :]]
+        table = slot_Nkk * (block * block) + inner[:, None] * block + inner
+        table = torch.where(slot_Nkk == -1, masked, table)
+        return torch.where(slot_Nkk == -2, outside, table).flatten()

@@ -1,0 +1,180 @@
+"""SparK: sparse and hierarchical masked modelling for convnets (Tian et al., ICLR 2023, arXiv 2301.03580).
+
+In the paper's order: mask → encode the visible patches → densify → decode → loss on masked patches.
+The suffixes of tensor names are explained in ``pretrain.masking``.
+"""
+
+import torch
+from torch import nn
+
+from pretrain.ablations import get_ablation
+from pretrain.decoder import UNetDecoder
+from pretrain.densify import Densify
+from pretrain.encoder import build_encoder
+from pretrain.errors import InputError
+from pretrain.masking import VisibleLayout, expand_mask, random_mask
+
+
+class SparK(nn.Module):
+    """The pretraining model.
+
+    Args:
+        encoder: :class:`~pretrain.encoder.SparseEncoder`.
+        input_size: H = W of the training pictures, a multiple of the encoder's stride.
+        mask_ratio: fraction of patches hidden.
+        ablation: name in ``pretrain.ABLATIONS``.
+        decoder_width: channels of the deepest decoder block.
+
+    Raises:
+        InputError: for an unknown ablation, one that does not pretrain, or sizes that do not fit.
+    """
+
+    def __init__(self, encoder, input_size=224, mask_ratio=0.6, ablation='spark', decoder_width=768):
+        super().__init__()
+        self.ablation = get_ablation(ablation)
+        if not self.ablation.pretrains:
+            raise InputError(f'ablation {ablation!r} means no pretraining: there is no model to build')
+        if input_size % encoder.stride:
+            raise InputError(f'input_size {input_size} is not a multiple of the encoder stride {encoder.stride}')
+        self.mask_ratio = mask_ratio
+        self.grid = input_size // encoder.stride
+        random_mask(1, self.grid, mask_ratio)  # an unusable ratio is refused here, not in the first step
+        self.encoder = encoder
+        self.decoder = UNetDecoder(encoder.stride, decoder_width)
+        self.densify = nn.ModuleList(self._densify(i, input_size) for i in range(self._scales))
+
+    @property
+    def _scales(self):
+        return len(self.encoder.channels) if self.ablation.hierarchy else 1
+
+    def _densify(self, i, input_size):
+        """Scale i is the i-th from the deepest."""
+        side = input_size // self.encoder.strides[-1 - i]
+        return Densify(
+            self.encoder.channels[-1 - i], self.decoder.widths[i], deepest=i == 0,
+            batch_norm=self.encoder.uses_batch_norm, mask_token=self.ablation.mask_tokens,
+            grid=(side, side) if self.ablation.position_embedding else None)
+
+    def forward(self, image_B3HW, active_B1ff=None, return_reconstruction=False):
+        """Compute the pretraining loss of a batch.
+
+        Args:
+            image_B3HW: normalised pictures.
+            active_B1ff: bool mask, True = visible; a random one for each picture when None.
+            return_reconstruction: also return the picture.
+
+        Returns:
+            scalar loss, or ``(loss, picture_B3HW)``: the reconstruction with the patch normalisation
+            undone and the visible patches pasted back, in the units of ``image_B3HW``.
+
+        Raises:
+            InputError: where the picture does not match the mask grid.
+        """
+        self._check(image_B3HW)
+        if active_B1ff is None:
+            active_B1ff = random_mask(len(image_B3HW), self.grid, self.mask_ratio, device=image_B3HW.device)
+        prediction_BLp = self.predict(image_B3HW, active_B1ff)
+        loss = self.loss(image_B3HW, prediction_BLp, active_B1ff)
+        if not return_reconstruction:
+            return loss
+        return loss, self.paint(image_B3HW, prediction_BLp, active_B1ff)
+
+    def _check(self, image_B3HW):
+        side = self.grid * self.encoder.stride
+        if image_B3HW.dim() != 4 or tuple(image_B3HW.shape[1:]) != (3, side, side):
+            raise InputError(f'pictures must have shape (B, 3, {side}, {side}) as input_size says, '
+                             f'not {tuple(image_B3HW.shape)}')
+
+    def predict(self, image_B3HW, active_B1ff):
+        """The decoder's prediction of every normalised patch, ``(B, L, p)``, from the visible ones."""
+        layout = VisibleLayout(active_B1ff)
+        features = self.encode(image_B3HW, layout)
+        maps = [densify(feature, layout) for densify, feature in zip(self.densify, features, strict=True)]
+        # Packed features are channels-last inside; the decoder works in the layout its user chose for the pictures.
+        chosen = torch.contiguous_format if image_B3HW.is_contiguous() else torch.channels_last
+        maps = [map_Bdhw.contiguous(memory_format=chosen) for map_Bdhw in maps]
+        return self.patchify(self.decoder(maps)).to(_at_least_float32(image_B3HW))
+
+    def encode(self, image_B3HW, layout):
+        """Feature maps for the decoder, deepest first: packed, or dense where there is no mask token."""
+        if self.ablation.mask_tokens:
+            features = self.encoder(image_B3HW, layout)
+        else:
+            features = self.encoder.encode_dense(image_B3HW, layout)
+        return features[::-1][:self._scales]
+
+    def loss(self, image_B3HW, prediction_BLp, active_B1ff):
+        """Mean squared error to the normalised patches, averaged over the masked patches."""
+        target_BLp, _, _ = normalise_patches(self.patchify(image_B3HW))
+        error_BL = (prediction_BLp - target_BLp).square().mean(dim=-1)
+        if self.ablation.loss_on_all:
+            return error_BL.mean()
+        masked_BL = (~active_B1ff).flatten(1)
+        return (error_BL * masked_BL).sum() / masked_BL.sum().clamp(min=1)
+
+    def paint(self, image_B3HW, prediction_BLp, active_B1ff):
+        """The reconstruction as a picture: patch normalisation undone, visible patches pasted back."""
+        _, mean_BL1, scale_BL1 = normalise_patches(self.patchify(image_B3HW))
+        picture_B3HW = self.unpatchify(prediction_BLp * scale_BL1 + mean_BL1)
+        return torch.where(expand_mask(active_B1ff, *image_B3HW.shape[-2:]), image_B3HW, picture_B3HW)
+
+    def patchify(self, image_B3HW):
+        """``(B, 3, H, W)`` → ``(B, L, p)``, p = r·r·3 in the order row, column, channel."""
+        batch, f, r = len(image_B3HW), self.grid, self.encoder.stride
+        cut = image_B3HW.reshape(batch, 3, f, r, f, r)
+        return cut.permute(0, 2, 4, 3, 5, 1).reshape(batch, f * f, r * r * 3)
+
+    def unpatchify(self, patches_BLp):
+        """The inverse of :meth:`patchify`."""
+        batch, f, r = len(patches_BLp), self.grid, self.encoder.stride
+        cut = patches_BLp.reshape(batch, f, f, r, r, 3)
+        return cut.permute(0, 5, 1, 3, 2, 4).reshape(batch, 3, f * r, f * r)
+
+    def no_weight_decay(self):
+        """Names of parameters that are never decayed although they have more than one dimension."""
+        return {name for name, _ in self.named_parameters() if name.endswith('mask_token')}
+
+
+def normalise_patches(patches_BLp):
+    """Normalise each patch by its own mean and unbiased variance.
+
+    Returns:
+        ``(normalised_BLp, mean_BL1, scale_BL1)`` with ``scale = sqrt(var + 1e-6)``.
+    """
+    patches_BLp = patches_BLp.to(_at_least_float32(patches_BLp))
+    variance, mean = torch.var_mean(patches_BLp, dim=-1, keepdim=True)
+    scale = (variance + 1e-6).sqrt()
+    return (patches_BLp - mean) / scale, mean, scale
+
+
+def _at_least_float32(tensor):
+    # Variances of patches and the sum of their errors lose too much in bfloat16.
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def build_spark(arch, input_size=224, mask_ratio=0.6, ablation='spark', engine='packed', *,
+                decoder_width=768, drop_path_rate=None):
+    """Build SparK, or an ablation of it, around a timm convnet.
+
+    Args:
+        arch: timm name (or a module, see :func:`pretrain.encoder.build_encoder`).
+        input_size: side of the training pictures in pixels.
+        mask_ratio: fraction of patches hidden.
+        ablation: name in ``pretrain.ABLATIONS``.
+        engine: ``packed`` or ``reference``; the two agree to rounding. Ablations with a dense encoder
+            have no use for it.
+        decoder_width: channels of the deepest decoder block, 768 in the paper.
+        drop_path_rate: stochastic depth; None takes the authors' value for ``arch``.
+
+    Returns:
+        :class:`SparK`.
+
+    Raises:
+        InputError: naming the argument that is wrong.
+    """
+    if engine not in ('packed', 'reference'):
+        raise InputError(f'unknown engine {engine!r}: choose packed or reference')
+    if not get_ablation(ablation).sparse_encoder:
+        engine = 'dense'
+    encoder = build_encoder(arch, engine, drop_path_rate)
+    return SparK(encoder, input_size, mask_ratio, ablation, decoder_width)

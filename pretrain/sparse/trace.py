@@ -1,0 +1,92 @@
+"""Tracing a dense network into a graph whose operations the sparse interpreters know."""
+
+import operator
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from pretrain.errors import InputError
+from pretrain.sparse.operations import MODULES
+
+# Functions and tensor methods that act on each position alone and map zero to zero, so that they mean
+# the same on packed patches and on a masked dense map.
+POSITIONWISE = {
+    operator.add, operator.iadd, operator.mul, operator.imul, operator.getitem, torch.add, torch.mul,
+    F.relu, F.gelu, F.silu, F.hardswish, F.leaky_relu, torch.relu, F.dropout,
+    'add', 'add_', 'mul', 'mul_', 'relu', 'relu_', 'permute', 'contiguous',
+}
+_ADDITIONS = {operator.add, operator.iadd, torch.add, 'add', 'add_'}
+
+
+class _Tracer(fx.Tracer):
+    """Stops at every module whose sparse counterpart is known, and at torch's own modules."""
+
+    def is_leaf_module(self, module, qualified_name):
+        return type(module) in MODULES or super().is_leaf_module(module, qualified_name)
+
+
+def trace(network):
+    """Trace ``network`` and check that every operation on features has a sparse counterpart.
+
+    Args:
+        network: module from a picture ``(B, 3, H, W)`` to a list of feature maps.
+
+    Returns:
+        ``torch.fx.Graph``.
+
+    Raises:
+        InputError: naming the module path and type, or the function, that is not known, and how to
+            register it.
+    """
+    try:
+        graph = _Tracer().trace(network)
+    except (fx.proxy.TraceError, TypeError, NameError) as error:
+        raise InputError(f'{type(network).__name__} cannot be traced: its forward pass branches on data '
+                         f'({str(error).splitlines()[0]}); register that part with '
+                         'pretrain.sparse.operations.register') from error
+    for node in reversed(graph.nodes):
+        if not node.users and node.op not in ('placeholder', 'output'):
+            graph.erase_node(node)
+    modules = dict(network.named_modules())
+    features = set()
+    for node in graph.nodes:
+        if node.op == 'placeholder' or any(source in features for source in node.all_input_nodes):
+            features.add(node)
+            _check(node, modules, features)
+    return graph
+
+
+def _check(node, modules, features):
+    if node.op == 'call_module':
+        module = modules[node.target]
+        if type(module) not in MODULES:
+            kind = f'{type(module).__module__}.{type(module).__qualname__}'
+            raise InputError(f'no sparse counterpart of module {node.target!r} ({kind}): register one with '
+                             'pretrain.sparse.operations.register')
+    elif node.op in ('call_function', 'call_method'):
+        name = getattr(node.target, '__name__', node.target)
+        if node.target not in POSITIONWISE:
+            raise InputError(f'no sparse counterpart of the operation {name!r} at {node.name!r}: move it into a '
+                             'module of its own and register that with pretrain.sparse.operations.register')
+        if node.target in _ADDITIONS and not all(source in features for source in node.args[:2]):
+            raise InputError(f'{name!r} at {node.name!r} adds something else than a feature map, which would '
+                             'make masked positions non-zero: move it into a registered module')
+
+
+def unused_modules(network, graph):
+    """Names of the children that own parameters but take no part in ``graph``, outermost first."""
+    used = {node.target for node in graph.nodes if node.op in ('call_module', 'get_attr')}
+    unused = []
+
+    def visit(module: nn.Module, prefix):
+        for name, child in module.named_children():
+            path = f'{prefix}{name}'
+            if any(target == path or target.startswith(f'{path}.') for target in used):
+                if path not in used:
+                    visit(child, f'{path}.')
+            elif next(child.parameters(), None) is not None:
+                unused.append(path)
+
+    visit(network, '')
+    return unused

@@ -1,0 +1,278 @@
+"""The command line. Only argparse is loaded until a command runs, so that --help answers at once."""
+
+import argparse
+import ast
+import sys
+import traceback
+from dataclasses import replace
+from pathlib import Path
+
+from pretrain.ablations import ABLATIONS
+from spark_bench.errors import InputError, RunError
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports bad usage in one line."""
+
+    def error(self, message):
+        self.exit(EXIT_USAGE, f'{self.prog}: error: {message} (see {self.prog} --help)\n')
+
+
+def build_parser():
+    """The parser of ``spark-bench`` with all its commands."""
+    parser = _Parser(prog='spark-bench', description='Measure how well convnets pretrained with SparK transfer to '
+                                                     'detection, segmentation and classification.')
+    parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
+    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+    _add_demo(commands)
+    _add_pretrain(commands)
+    _add_finetune(commands)
+    _add_detect(commands)
+    _add_table(commands)
+    _add_report(commands)
+    _add_data(commands)
+    doctor = commands.add_parser('doctor', help='check what is installed and whether it works')
+    doctor.set_defaults(run=_run_doctor)
+    for command in commands.choices.values():
+        # SUPPRESS: a --debug before the command is kept.
+        command.add_argument('--debug', action='store_true', default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    return parser
+
+
+def _add_demo(commands):
+    parser = commands.add_parser('demo', help='the whole road on the embedded data set: ablation table and report')
+    parser.add_argument('--quick', action='store_true', help='a few steps of everything, in about a minute')
+    parser.add_argument('--jobs', type=_positive, metavar='N', help='runs at a time (default: one a CPU core)')
+    _add_places(parser, 'work_dirs/<suite>')
+    _add_cache(parser)
+    parser.set_defaults(run=_run_demo)
+
+
+def _add_pretrain(commands):
+    parser = commands.add_parser('pretrain', help='pretrain a convnet on a folder of pictures')
+    _add_run(parser, 'pretrain/configs/demo_pretrain.py', 'folder of pictures, at any depth')
+    parser.add_argument('--ablation', default='spark', metavar='NAME',
+                        help=f'{", ".join(name for name, value in ABLATIONS.items() if value.pretrains)}')
+    parser.set_defaults(run=_run_pretrain)
+
+
+def _add_finetune(commands):
+    parser = commands.add_parser('finetune', help='fine-tune a classifier and measure top-1')
+    _add_run(parser, 'pretrain/configs/demo_finetune.py', 'folder with train/<class>/ and val/<class>/')
+    _add_weights(parser)
+    parser.set_defaults(run=_run_finetune)
+
+
+def _add_detect(commands):
+    parser = commands.add_parser('detect', help='train Mask R-CNN and measure box and mask AP')
+    _add_run(parser, 'mmdet_configs/demo/mask-rcnn_demo.py', 'folder in COCO layout')
+    _add_weights(parser)
+    parser.set_defaults(run=_run_detect)
+
+
+def _add_table(commands):
+    parser = commands.add_parser('table', help='print the table of a suite, and write it as Markdown and CSV')
+    _add_suite(parser)
+    parser.set_defaults(run=_run_table)
+
+
+def _add_report(commands):
+    parser = commands.add_parser('report', help='write the report of a suite: one self-contained HTML file')
+    _add_suite(parser)
+    parser.add_argument('--output', metavar='FILE', help='default: <results>/report.html, or report-<suite>.html')
+    parser.set_defaults(run=_run_report)
+
+
+def _add_data(commands):
+    parser = commands.add_parser('data', help='prepare data sets')
+    kinds = parser.add_subparsers(dest='kind', required=True, metavar='KIND')
+    embedded = kinds.add_parser('embedded', help='generate the embedded data set, without any download')
+    embedded.add_argument('--size', choices=('full', 'quick'), default='full')
+    embedded.add_argument('--seed', type=_seed, default=0, metavar='N')
+    _add_cache(embedded)
+    embedded.set_defaults(run=_run_data_embedded)
+
+
+def _add_run(parser, config, data):
+    parser.add_argument('config', nargs='?', metavar='CONFIG', help=f'mmengine config (default: {config})')
+    parser.set_defaults(default_config=config)
+    parser.add_argument('--data-root', metavar='DIR', help=f'{data} (default: the embedded data set)')
+    parser.add_argument('--arch', metavar='NAME', help='timm convnet (default: the one of the config)')
+    parser.add_argument('--seed', type=_seed, default=0, metavar='N')
+    parser.add_argument('--suite', default='custom', metavar='NAME', help='table of the record (default: custom)')
+    parser.add_argument('--method', metavar='NAME', help='row of the table (default: what the weights say)')
+    parser.add_argument('--threads', type=_positive, metavar='N', help='CPU threads')
+    parser.add_argument('--cfg-options', nargs='+', default=[], type=_setting, metavar='KEY=VALUE',
+                        help='change values of the config, such as train_cfg.max_epochs=2')
+    _add_places(parser, 'work_dirs/<suite>/<task>/<arch>/<method>/<seed>')
+    _add_cache(parser)
+
+
+def _add_weights(parser):
+    parser.add_argument('--weights', metavar='FILE', help='checkpoint of the backbone, .safetensors or .pth '
+                                                          '(default: none, train from scratch)')
+
+
+def _add_suite(parser):
+    parser.add_argument('--suite', default='demo', metavar='NAME', help='default: demo')
+    _add_places(parser, 'work_dirs')
+
+
+def _add_places(parser, work_dir):
+    parser.add_argument('--work-dir', metavar='DIR', help=f'checkpoints, logs, pictures (default: {work_dir})')
+    parser.add_argument('--results', default='results', metavar='DIR', help='records and tables (default: results)')
+
+
+def _add_cache(parser):
+    parser.add_argument('--cache-dir', metavar='DIR',
+                        help='for the embedded data set (default: $SPARK_BENCH_CACHE or ~/.cache/spark_bench)')
+
+
+def _positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'{text} is not positive')
+    return value
+
+
+def _seed(text):
+    value = int(text)
+    if not 0 <= value < 2 ** 32:
+        raise argparse.ArgumentTypeError(f'{text} is not in 0 … 2^32 - 1')
+    return value
+
+
+def _setting(text):
+    key, equals, value = text.partition('=')
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f'{text!r} is not KEY=VALUE')
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
+
+
+def _run_demo(args):
+    from spark_bench.suites import demo
+    return demo.main(args)
+
+
+def _run_pretrain(args):
+    from pretrain.ablations import get_ablation
+    get_ablation(args.ablation)
+    from spark_bench.engine import pretrain
+    return _run_task('pretrain', pretrain, args, method=args.method or args.ablation, part='unlabelled',
+                     ablation=args.ablation)
+
+
+def _run_finetune(args):
+    from spark_bench.engine import finetune
+    return _run_task('classification', finetune, args, method=args.method or _method_of(args.weights),
+                     part='classification', weights=args.weights)
+
+
+def _run_detect(args):
+    from spark_bench.engine import detect
+    return _run_task('detection', detect, args, method=args.method or _method_of(args.weights), part='detection',
+                     weights=args.weights)
+
+
+def _run_task(task, engine, args, method, part, **extra):
+    from spark_bench.engine.runs import RunOptions, load_config
+    from spark_bench.records.schema import record_path
+    options = RunOptions(
+        config=args.config or str(shipped(args.default_config)), suite=args.suite, method=method,
+        data_root=args.data_root or _embedded(args, part), work_dir='', results=args.results, seed=args.seed,
+        arch=args.arch, threads=args.threads, overrides=dict(args.cfg_options), **extra)
+    model = load_config(options).model
+    arch = args.arch or model.get('arch') or model.backbone.arch
+    work_dir = args.work_dir or str(default_work_dir('work_dirs', args.suite, task, arch, method, args.seed))
+    record = engine.run(replace(options, work_dir=work_dir))
+    shown = ', '.join(f'{name} {"–" if value is None else f"{value:.4g}"}' for name, value in record.metrics.items())
+    print(f'{task} {arch} {method}: {shown}\nrecord: {record_path(args.results, *record.identity)}')
+    return 0
+
+
+def shipped(relative):
+    """Path of a config that is installed with the packages."""
+    return Path(__file__).resolve().parent.parent / relative
+
+
+def default_work_dir(root, suite, task, arch, method, seed):
+    """The folder of one run."""
+    return Path(root) / suite / task / arch / method / str(seed)
+
+
+def _embedded(args, part):
+    from spark_bench.data import embedded
+    return str(getattr(embedded.prepare(cache_dir=args.cache_dir), part))
+
+
+def _method_of(weights):
+    if weights is None:
+        return 'scratch'
+    from spark_bench.checkpoints import read_metadata
+    return read_metadata(weights).get('method', 'pretrained')
+
+
+def _run_table(args):
+    from spark_bench.records import table
+    table.print_table(args.results, args.suite)
+    return 0
+
+
+def _run_report(args):
+    from spark_bench.records import report
+    output = args.output or report_path(args.results, args.suite)
+    print(report.write_report(args.results, args.suite, output, args.work_dir or 'work_dirs'))
+    return 0
+
+
+def report_path(results, suite):
+    """Where the report of a suite goes unless told otherwise."""
+    return Path(results) / ('report.html' if suite == 'demo' else f'report-{suite}.html')
+
+
+def _run_data_embedded(args):
+    from spark_bench.data import embedded
+    return embedded.main(args)
+
+
+def _run_doctor(args):
+    from spark_bench import doctor
+    return doctor.main(args)
+
+
+def main(argv=None):
+    """Run one command; return its exit status: 0 done, 1 a run or check failed, 2 bad usage or input."""
+    args = build_parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        return _fail(args, 'interrupted: the same command continues', EXIT_INTERRUPTED)
+    except InputError as error:
+        return _fail(args, error, EXIT_USAGE)
+    except RunError as error:
+        return _fail(args, error, EXIT_FAILED)
+    except OSError as error:
+        where = f'{error.filename}: ' if error.filename else ''
+        return _fail(args, f'{where}{error.strerror or error}', EXIT_FAILED)
+    except Exception as error:  # noqa: BLE001 - whatever it is, a person reads one line
+        reason = ' '.join(str(error).split())[:300]
+        return _fail(args, f'unexpected {type(error).__name__}: {reason} (--debug shows where)', EXIT_FAILED)
+
+
+def _fail(args, message, status):
+    if args.debug:
+        traceback.print_exc()
+    sys.stdout.flush()
+    print(f'spark-bench: error: {message}', file=sys.stderr)
+    return status
+
+
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""Folders in COCO layout: finding their parts and refusing broken ones before any training."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from spark_bench.data.pictures import read_picture
+from spark_bench.errors import InputError
+
+# Up to this many pictures a split is decoded as a whole beforehand. A larger one would take minutes; there a
+# damaged picture stops the run, by name, when it is first read.
+DECODE_LIMIT = 2000
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a COCO data set.
+
+    Attributes:
+        annotations: JSON file.
+        pictures: folder that its ``file_name`` entries are relative to.
+        categories: names in the order of the file.
+        sizes: from ``file_name`` to (width, height).
+        sha256: of the annotation file, hex.
+    """
+
+    annotations: Path
+    pictures: Path
+    categories: tuple[str, ...]
+    sizes: dict[str, tuple[int, int]]
+    sha256: str
+
+    @property
+    def count(self):
+        """Number of pictures."""
+        return len(self.sizes)
+
+
+def open_coco(root):
+    """Find the train and val split of a folder in COCO layout and check both annotation files.
+
+    The layout is ``annotations/instances_<split>.json`` beside ``<split>/``, where ``<split>`` is
+    ``train`` or ``val``, or either with a year (``train2017``).
+
+    Returns:
+        ``(train, val)``, two :class:`Split`.
+
+    Raises:
+        InputError: one line naming the file and what is wrong with it.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f'data root {root} is not a folder: give a folder in COCO layout with --data-root')
+    train, val = (_open_split(root, name) for name in ('train', 'val'))
+    if train.categories != val.categories:
+        raise InputError(f'{train.annotations} and {val.annotations} name different categories: use the annotations '
+                         'of one data set')
+    return train, val
+
+
+def _open_split(root, name):
+    found = sorted((root / 'annotations').glob(f'instances_{name}*.json'))
+    if not found:
+        raise InputError(f'{root} has no annotations/instances_{name}*.json: give a folder in COCO layout with '
+                         '--data-root')
+    if len(found) > 1:
+        raise InputError(f'{root}/annotations has {len(found)} files instances_{name}*.json: keep one')
+    annotations = found[0]
+    pictures = root / annotations.stem.removeprefix('instances_')
+    if not pictures.is_dir():
+        raise InputError(f'{pictures} is not a folder: put the pictures of {annotations.name} there')
+    return read_split(annotations, pictures)
+
+
+def read_split(annotations, pictures):
+    """Read and check one annotation file; see :func:`open_coco`."""
+    try:
+        raw = annotations.read_bytes()
+        contents = json.loads(raw)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f'{annotations} is not JSON ({error}): download it again') from error
+    except OSError as error:
+        raise InputError(f'{annotations} cannot be read: {error.strerror}') from error
+    images, names = _check_contents(annotations, contents)
+    sizes = {entry['file_name']: (entry['width'], entry['height']) for entry in images}
+    return Split(annotations, pictures, names, sizes, hashlib.sha256(raw).hexdigest())
+
+
+def _check_contents(annotations, contents):
+    if not isinstance(contents, dict):
+        raise InputError(f'{annotations} is not in COCO format: expected an object with images, annotations and '
+                         'categories')
+    for key, needed in (('images', ('id', 'file_name', 'width', 'height')), ('categories', ('id', 'name')),
+                        ('annotations', ('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'segmentation'))):
+        if not isinstance(contents.get(key), list):
+            raise InputError(f'{annotations} is not in COCO format: {key!r} is missing or not a list')
+        for position, entry in enumerate(contents[key]):
+            missing = needed if not isinstance(entry, dict) else [name for name in needed if name not in entry]
+            if missing:
+                raise InputError(f'{annotations}: {key}[{position}] has no {missing[0]!r}')
+        identities = [entry['id'] for entry in contents[key]]
+        if len(set(identities)) != len(identities):
+            raise InputError(f'{annotations}: two entries of {key!r} have the same id')
+        if not identities:
+            raise InputError(f'{annotations}: {key!r} is empty')
+    images = {entry['id'] for entry in contents['images']}
+    categories = {entry['id']: entry['name'] for entry in contents['categories']}
+    for position, entry in enumerate(contents['annotations']):
+        if entry['image_id'] not in images:
+            raise InputError(f'{annotations}: annotations[{position}] names image_id {entry["image_id"]}, which is '
+                             'not among its images')
+        if entry['category_id'] not in categories:
+            raise InputError(f'{annotations}: annotations[{position}] names category_id {entry["category_id"]}, '
+                             'which is not among its categories')
+    return contents['images'], tuple(categories.values())
+
+
+def check_pictures(split):
+    """Check that every picture of a :class:`Split` is there, whole and of the stated size.
+
+    Raises:
+        InputError: naming the file.
+    """
+    absent = [name for name in split.sizes if not (split.pictures / name).is_file()]
+    if absent:
+        more = f' and {len(absent) - 1} more' if len(absent) > 1 else ''
+        raise InputError(f'{split.annotations} names pictures that are not in {split.pictures}: {absent[0]}{more}; '
+                         'restore them, or take them out of the file')
+    if split.count <= DECODE_LIMIT:
+        for name, stated in split.sizes.items():
+            found = read_picture(split.pictures / name).size
+            if found != stated:
+                raise InputError(f'{split.pictures / name} is {found[0]}x{found[1]}, but {split.annotations.name} '
+                                 f'says {stated[0]}x{stated[1]}')

@@ -1,0 +1,27 @@
+"""The embedded data set: scenes composed, without any download, from what the dependencies ship.
+
+Backgrounds and textures are photographs inside the wheels of scikit-image, scikit-learn and
+matplotlib; the objects are ten pictographs of the DejaVu Sans font that matplotlib bundles.
+
+``sources`` reads photographs and pictographs, ``scenes`` draws one scene, ``parts`` writes the
+three parts of the set, ``cache`` keeps finished sets in the user's cache.
+"""
+
+from spark_bench.data.embedded.cache import EmbeddedDataset, main, prepare, verify
+from spark_bench.data.embedded.parts import SIZES, Sizes
+from spark_bench.data.embedded.scenes import PARTS, Layer, Scene, render_scene
+from spark_bench.data.embedded.sources import CATEGORIES
+
+__all__ = [
+    'CATEGORIES',
+    'PARTS',
+    'SIZES',
+    'EmbeddedDataset',
+    'Layer',
+    'Scene',
+    'Sizes',
+    'main',
+    'prepare',
+    'render_scene',
+    'verify',
+]

@@ -1,0 +1,269 @@
+"""Finished sets in the user's cache: written aside and renamed, checked, replaced when damaged.
+
+A folder with its final name is complete. A set is generated in a hidden sibling folder whose name
+holds the process id; the manifest is its last file, and one rename publishes it.
+"""
+
+import errno
+import json
+import os
+import shutil
+import socket
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from importlib.metadata import version as package_version
+from pathlib import Path
+
+import cv2
+
+from spark_bench.data.embedded.parts import SIZES, hash_files, write_parts
+from spark_bench.data.embedded.scenes import VERSION
+from spark_bench.data.embedded.sources import CATEGORIES
+from spark_bench.errors import InputError, RunError
+
+__all__ = ['EmbeddedDataset', 'default_cache_dir', 'main', 'prepare', 'verify']
+
+_MANIFEST = 'manifest.json'
+
+# A temporary folder of another machine (a cache on a shared disk) is abandoned after this many seconds:
+# whether its process lives cannot be seen from here.
+_ABANDONED_AFTER = 24 * 3600
+
+
+@dataclass(frozen=True)
+class EmbeddedDataset:
+    """A finished embedded data set.
+
+    Attributes:
+        root: folder of the set.
+        unlabelled: folder of pictures without labels.
+        classification: folder with ``train`` and ``val``, each with one folder a category.
+        detection: folder in COCO layout: ``annotations``, ``train2017``, ``val2017``.
+        version: version of the generator.
+        sha256: hash over the names and contents of all files but the manifest.
+        categories: names; COCO category id k is ``categories[k - 1]``.
+    """
+
+    root: Path
+    unlabelled: Path
+    classification: Path
+    detection: Path
+    version: int
+    sha256: str
+    categories: tuple[str, ...]
+
+
+def default_cache_dir():
+    """Return ``$SPARK_BENCH_CACHE``, else ``spark_bench`` below ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    chosen = os.environ.get('SPARK_BENCH_CACHE')
+    if chosen:
+        return Path(chosen).expanduser()
+    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'spark_bench'
+
+
+def prepare(size='full', *, seed=0, cache_dir=None, jobs=None):
+    """Return the embedded data set, generating it into the cache unless a sound one is there.
+
+    Several processes may call this at once. A call that is killed leaves a hidden folder, which the
+    next call removes; a call that fails leaves nothing.
+
+    Args:
+        size: a name in ``SIZES``.
+        seed: non-negative integer.
+        cache_dir: folder for finished sets; ``default_cache_dir()`` if None.
+        jobs: processes to draw with; the processors that this process may use if None.
+
+    Returns:
+        An ``EmbeddedDataset``.
+
+    Raises:
+        InputError: unknown size, negative seed, fewer than one job, a cache folder that cannot be
+            written (read-only, full), or a dependency without its photographs or font.
+    """
+    if size not in SIZES:
+        raise InputError(f'--size {size}: no such size; choose from {", ".join(SIZES)}')
+    if seed < 0:
+        raise InputError(f'--seed {seed}: must be 0 or greater')
+    if jobs is not None and jobs < 1:
+        raise InputError(f'jobs={jobs}: must be 1 or greater')
+    cache_dir = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
+    root = cache_dir.absolute() / f'embedded-v{VERSION}-{size}-seed{seed}'
+    wanted = {'version': VERSION, 'seed': seed, 'sizes': asdict(SIZES[size])}
+    try:
+        _remove_abandoned(root)
+        manifest = _read_sound_manifest(root, wanted)
+        if manifest is None:
+            manifest = _generate(root, SIZES[size], wanted, jobs or _processors())
+        return _describe(root, manifest)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(
+            f'cannot use the cache directory {cache_dir}: {reason}; '
+            'name a writable one with free space by SPARK_BENCH_CACHE or --cache-dir'
+        ) from error
+
+
+def verify(root):
+    """Check every file of a set against its manifest; return the ``EmbeddedDataset``.
+
+    Raises:
+        RunError: the manifest or a file is missing, unreadable, added or altered.
+    """
+    root = Path(root)
+    remedy = f'delete {root} and run spark-bench data embedded'
+    try:
+        manifest = _read_manifest(root)
+        sha256, files = hash_files(root, skip=(_MANIFEST,))
+    except (OSError, ValueError) as error:
+        raise RunError(f'{root} cannot be verified: {error}; {remedy}') from error
+    if files != manifest['files']:
+        raise RunError(f'{root} has {files} files where its manifest has {manifest["files"]}; {remedy}')
+    if sha256 != manifest['sha256']:
+        raise RunError(f'{root} has files that differ from those generated; {remedy}')
+    return _describe(root, manifest)
+
+
+def main(args):
+    """Run ``spark-bench data embedded``: prepare the set, print its folder, counts and hash.
+
+    Args:
+        args: namespace with ``size``, ``seed`` and ``cache_dir``, as ``prepare`` takes them.
+
+    Returns:
+        Exit status 0.
+
+    Raises:
+        InputError: as ``prepare`` does.
+    """
+    dataset = prepare(args.size, seed=args.seed, cache_dir=args.cache_dir)
+    sizes = SIZES[args.size]
+    print(dataset.root)
+    print(f'unlabelled      {sizes.unlabelled} pictures')
+    print(f'classification  {sizes.classification_train} train, {sizes.classification_val} val')
+    print(f'detection       {sizes.detection_train} train, {sizes.detection_val} val')
+    print(f'categories      {", ".join(dataset.categories)}')
+    print(f'sha256          {dataset.sha256}')
+    return 0
+
+
+def _processors():
+    # Absent outside Linux; the affinity is what a container or a batch system grants.
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def _read_manifest(root):
+    """Return the manifest; ValueError if it is not one, OSError if it cannot be read."""
+    manifest = json.loads((root / _MANIFEST).read_text(encoding='utf-8'))
+    expected = {'version', 'seed', 'sizes', 'sha256', 'files'}
+    if not isinstance(manifest, dict) or not expected <= manifest.keys():
+        raise ValueError(f'{_MANIFEST} lacks entries')
+    return manifest
+
+
+def _read_sound_manifest(root, wanted):
+    """Return the manifest if the set there is the wanted one with all its files, else None.
+
+    Files are only counted, so that every start of a run can afford it; contents are left to ``verify``.
+    """
+    try:
+        manifest = _read_manifest(root)
+    except (OSError, ValueError):
+        return None
+    files = sum(len(names) for _, _, names in os.walk(root)) - 1
+    sound = files == manifest['files'] and all(manifest[key] == value for key, value in wanted.items())
+    return manifest if sound else None
+
+
+def _describe(root, manifest):
+    return EmbeddedDataset(
+        root=root,
+        unlabelled=root / 'unlabelled',
+        classification=root / 'classification',
+        detection=root / 'detection',
+        version=manifest['version'],
+        sha256=manifest['sha256'],
+        categories=CATEGORIES,
+    )
+
+
+def _aside(root, purpose):
+    """Return an unused hidden sibling of ``root`` whose name tells whose it is."""
+    owner = f'{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}'
+    return root.with_name(f'.{root.name}.{purpose}-{owner}')
+
+
+def _generate(root, sizes, wanted, jobs):
+    """Generate a set aside, publish it as ``root`` and return the manifest of what is there then."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _aside(root, 'tmp')
+    try:
+        temporary.mkdir()
+        write_parts(temporary, sizes, wanted['seed'], jobs)
+        sha256, files = hash_files(temporary)
+        manifest = {
+            **wanted,
+            'sha256': sha256,
+            'files': files,
+            'packages': {
+                'numpy': package_version('numpy'),
+                'opencv': cv2.__version__,
+                'scikit-image': package_version('scikit-image'),
+                'scikit-learn': package_version('scikit-learn'),
+                'matplotlib': package_version('matplotlib'),
+                'pillow': package_version('pillow'),
+            },
+        }
+        (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n', encoding='utf-8')
+        return _publish(temporary, root, manifest, wanted)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _publish(temporary, root, manifest, wanted):
+    """Rename ``temporary`` to ``root`` and return the manifest of the set that is there then.
+
+    A sound set that another process has put there stays; a damaged one is moved out of the way.
+    """
+    while True:
+        try:
+            temporary.rename(root)
+            return manifest
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+        present = _read_sound_manifest(root, wanted)
+        if present is not None:
+            return present
+        damaged = _aside(root, 'old')
+        try:
+            root.rename(damaged)
+        except FileNotFoundError:  # another process has moved it already
+            continue
+        if damaged.is_dir():
+            shutil.rmtree(damaged, ignore_errors=True)
+        else:
+            damaged.unlink()
+
+
+def _remove_abandoned(root):
+    """Remove hidden siblings of ``root`` that a killed process left behind."""
+    for path in root.parent.glob(f'.{root.name}.*-*-*-*'):
+        host, pid, _ = path.name.split(f'.{root.name}.', 1)[1].split('-', 1)[1].rsplit('-', 2)
+        if _is_abandoned(path, host, pid):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_abandoned(path, host, pid):
+    if host != socket.gethostname() or not pid.isdigit():
+        try:
+            return time.time() - path.stat().st_mtime > _ABANDONED_AFTER
+        except FileNotFoundError:  # its owner has finished meanwhile
+            return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # alive, of another user
+        return False
+    return False

@@ -1,0 +1,277 @@
+"""What is installed here, does it work, and what to do where it does not: ``spark-bench doctor``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+SETUP = 'run `make setup`'
+REBUILD = 'rm -r .venv ~/.cache/spark_bench/wheels; make setup'
+CUDA_BUILD = 'install the CUDA toolkit of torch.version.cuda, set CUDA_HOME; rm .venv/stamp; make setup'
+REINSTALL = 'run .venv/bin/pip install --force-reinstall --no-deps '
+# Import name and distribution name of what a run cannot do without.
+PACKAGES = (
+    ('torch', 'torch'),
+    ('torchvision', 'torchvision'),
+    ('timm', 'timm'),
+    ('mmengine', 'onedl-mmengine'),
+    ('mmcv', 'onedl-mmcv'),
+    ('mmdet', 'onedl-mmdetection'),
+    ('mmpretrain', 'onedl-mmpretrain'),
+    ('pycocotools', 'pycocotools'),
+    ('cv2', 'opencv-python-headless'),
+    ('numpy', 'numpy'),
+    ('scipy', 'scipy'),
+    ('skimage', 'scikit-image'),
+    ('sklearn', 'scikit-learn'),
+    ('matplotlib', 'matplotlib'),
+    ('PIL', 'Pillow'),
+    ('safetensors', 'safetensors'),
+    ('jsonschema', 'jsonschema'),
+    ('rich', 'rich'),
+)
+# The small-scale demo needs about this much; records and checkpoints of a full sweep need far more.
+FREE_DISK_GB = 2.0
+MEMORY_GB = 4.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row of the report: what was looked at, whether it is well, what was found; the remedy if not."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ''
+
+
+class _Unwell(Exception):
+    """A check found something wrong that raised nothing by itself. The message says what was found."""
+
+
+def run_checks() -> list[Check]:
+    """Run every check. Returns one row a check, in the order of the report; nothing is raised."""
+    checks = [_check('python', _python, 'run `make setup PYTHON=python3.12`')]
+    for module, distribution in PACKAGES:
+        checks.append(_check(distribution, partial(_package, module, distribution), SETUP))
+    checks += [
+        _check('processor', _processor, ''),
+        _check('memory', _memory, f'free or add memory: {MEMORY_GB:.0f} GB are needed'),
+        _check('GPU', _gpu, SETUP),
+        _check('mmcv ops on the CPU', partial(_mmcv_ops, 'cpu'), REBUILD),
+    ]
+    if _has_cuda():
+        checks.append(_check('mmcv ops on the GPU', partial(_mmcv_ops, 'cuda'), CUDA_BUILD))
+    return checks + [
+        _check('COCO masks', _coco_masks, REINSTALL + 'pycocotools'),
+        _check('DejaVu font', _font, REINSTALL + 'matplotlib'),
+        _check('sample photographs', _photographs, REINSTALL + 'scikit-image scikit-learn'),
+        _check('disk of the cache', _cache_disk, 'free some space, or set XDG_CACHE_HOME to another disk'),
+        _check('disk of this folder', _working_disk, 'free some space, or give --work-dir on another disk'),
+        _check('C++ compiler', _compiler, 'apt install g++ python3-dev'),
+    ]
+
+
+def main(args: argparse.Namespace | None = None) -> int:
+    """Print the report as a table. Returns 0 if every check passed, else 1."""
+    checks = run_checks()
+    try:
+        _print_table(checks)
+    except ImportError:
+        for check in checks:
+            print('ok  ' if check.ok else 'FAIL', check.name, check.detail, check.remedy, sep='  ')
+    return 0 if all(check.ok for check in checks) else 1
+
+
+def _print_table(checks: list[Check]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title='spark-bench doctor')
+    for title in ('', 'check', 'found', 'remedy'):
+        table.add_column(title, overflow='fold')
+    for check in checks:
+        verdict = Text('ok', style='green') if check.ok else Text('FAIL', style='bold red')
+        table.add_row(verdict, Text(check.name), Text(check.detail), Text(check.remedy))
+    console = Console()
+    console.print(table)
+    failed = sum(not check.ok for check in checks)
+    total = len(checks)
+    console.print(f'{failed} of {total} checks failed' if failed else f'all {total} checks passed')
+
+
+def _check(name: str, probe: Callable[[], str], remedy: str) -> Check:
+    """Run one probe, which returns what it found; whatever a broken package raises makes a failed row."""
+    try:
+        return Check(name, True, probe())
+    except (Exception, SystemExit) as error:
+        lines = str(error).strip().splitlines() or ['']
+        detail = lines[0] if isinstance(error, _Unwell) else f'{type(error).__name__}: {lines[0]}'
+        return Check(name, False, detail, remedy)
+
+
+def _python() -> str:
+    found = f'{platform.python_version()} at {sys.executable}'
+    if not (3, 10) <= sys.version_info[:2] <= (3, 13):
+        raise _Unwell(f'{found}; 3.10 to 3.13 is supported')
+    return found
+
+
+def _package(module: str, distribution: str) -> str:
+    """Version of the distribution, if its module imports and it lies in the range spark-bench asks for."""
+    from importlib.metadata import version
+
+    importlib.import_module(module)
+    found = version(distribution)
+    wanted = _wanted_versions().get(distribution.lower(), '')
+    if wanted:
+        from packaging.specifiers import SpecifierSet
+
+        if not SpecifierSet(wanted).contains(found, prereleases=True):
+            raise _Unwell(f'{found} is installed, {wanted} is needed')
+    return found
+
+
+def _wanted_versions() -> dict[str, str]:
+    """Version ranges in spark-bench's metadata, by distribution; empty when it is not installed."""
+    from importlib.metadata import PackageNotFoundError, requires
+
+    from packaging.requirements import Requirement
+
+    try:
+        requirements = [Requirement(text) for text in requires('spark-bench') or []]
+    except PackageNotFoundError:
+        return {}
+    return {item.name.lower(): str(item.specifier) for item in requirements if item.marker is None}
+
+
+def _processor() -> str:
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path('/proc/cpuinfo')
+    if cpuinfo.exists():
+        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith('model name')]
+        model = names[0].split(':', 1)[1].strip() if names else model
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    return f'{model}, {cores} cores usable'
+
+
+def _memory() -> str:
+    gigabytes = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9
+    if gigabytes < MEMORY_GB:
+        raise _Unwell(f'{gigabytes:.1f} GB')
+    return f'{gigabytes:.1f} GB'
+
+
+def _gpu() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return 'none: everything runs on the CPU'
+    devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return ', '.join(f'{device.name} ({device.total_memory / 1e9:.0f} GB)' for device in devices)
+
+
+def _has_cuda() -> bool:
+    try:
+        import torch
+
+        return torch.cuda.is_available()
+    except Exception:  # the row of torch itself says what is wrong with it
+        return False
+
+
+def _mmcv_ops(device: str) -> str:
+    """Run RoIAlign and NMS on inputs whose results can be worked out by hand."""
+    import torch
+    from mmcv.ops import nms, roi_align
+
+    # Bilinear sampling reproduces the ramp 10·y + x, and a bin's mean is the ramp at the bin's centre. A box
+    # from (2, 3) to (8, 11), shifted by half a pixel (aligned), has bin centres x = 3, 6 and y = 4.5, 8.5.
+    ramp_11HW = (10.0 * torch.arange(16.0)[:, None] + torch.arange(16.0)[None, :])[None, None].to(device)
+    box_R5 = torch.tensor([[0.0, 2.0, 3.0, 8.0, 11.0]], device=device)
+    pooled = roi_align(ramp_11HW, box_R5, (2, 2), 1.0, 2, 'avg', True).cpu()
+    if not torch.allclose(pooled.flatten(), torch.tensor([48.0, 51.0, 88.0, 91.0]), atol=1e-3):
+        raise _Unwell(f'RoIAlign gives {pooled.flatten().tolist()} where 48, 51, 88, 91 are right')
+
+    # The first two overlap with IoU 81 / 119, above the threshold; the third stands alone.
+    boxes_N4 = torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30], [1, 1, 11, 11]], device=device)
+    kept = nms(boxes_N4, torch.tensor([0.8, 0.7, 0.9], device=device), 0.5)[1].tolist()
+    if kept != [2, 1]:
+        raise _Unwell(f'NMS keeps boxes {kept} where 2, 1 are right')
+    return 'RoIAlign and NMS give the right values'
+
+
+def _coco_masks() -> str:
+    import numpy as np
+    from pycocotools import mask as coco_mask
+
+    drawn_HW = np.zeros((12, 9), dtype=np.uint8, order='F')
+    drawn_HW[2:7, 3:8] = 1
+    encoded = coco_mask.encode(drawn_HW)
+    area, decoded_HW = int(coco_mask.area(encoded)), coco_mask.decode(encoded)
+    if area != 25 or not np.array_equal(decoded_HW, drawn_HW):
+        raise _Unwell(f'a square of 25 pixels comes back with area {area} or in another shape')
+    return 'a mask survives encoding and decoding'
+
+
+def _font() -> str:
+    import matplotlib
+    from PIL import ImageFont
+
+    path = Path(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')
+    return ' '.join(ImageFont.truetype(str(path), 16).getname())
+
+
+def _photographs() -> str:
+    import skimage
+    import sklearn.datasets
+    from PIL import Image
+
+    folders = [(Path(skimage.__file__).parent / 'data', ('astronaut.png', 'chelsea.png', 'coffee.png')),
+               (Path(sklearn.datasets.__file__).parent / 'images', ('china.jpg', 'flower.jpg'))]
+    paths = [folder / name for folder, names in folders for name in names]
+    for path in paths:
+        with Image.open(path) as picture:
+            picture.load()
+    return f'{len(paths)} of {len(paths)} can be read'
+
+
+def _cache_disk() -> str:
+    return _disk(Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'spark_bench'))
+
+
+def _working_disk() -> str:
+    return _disk(Path.cwd())
+
+
+def _disk(folder: Path) -> str:
+    # The cache may not have been made yet; the disk it will lie on is that of its nearest parent.
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free / 1e9
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise _Unwell(f'{existing} cannot be written')
+    if free < FREE_DISK_GB:
+        raise _Unwell(f'{free:.1f} GB free at {existing}, {FREE_DISK_GB:.0f} GB are needed')
+    return f'{free:.1f} GB free at {existing}'
+
+
+def _compiler() -> str:
+    names = [os.environ['CXX']] if os.environ.get('CXX') else ['c++', 'g++', 'clang++']
+    found = [name for name in names if shutil.which(shlex.split(name)[0])]
+    if not found:
+        raise _Unwell('none of ' + ', '.join(names))
+    ran = subprocess.run([*shlex.split(found[0]), '--version'], capture_output=True, text=True, timeout=20)
+    if ran.returncode:
+        raise _Unwell(f'{found[0]} --version ends with status {ran.returncode}')
+    return ran.stdout.splitlines()[0]

@@ -1,0 +1,62 @@
+"""Mask R-CNN on a folder in COCO layout: train, evaluate, record."""
+
+import json
+
+from spark_bench.data.coco import check_pictures, open_coco
+from spark_bench.engine.coco_metric import evaluate
+from spark_bench.engine.runs import Run, load_config
+from spark_bench.errors import InputError
+from spark_bench.models.backbones import pyramid_channels
+
+
+def run(options):
+    """Fine-tune and evaluate a detector, unless the record of this very run exists; return the record.
+
+    The work directory then holds ``predictions.segm.json`` (COCO results), the config and the logs.
+
+    Raises:
+        InputError, RunError: see :mod:`spark_bench.errors`.
+    """
+    train, val = open_coco(options.data_root)
+    cfg = load_config(options)
+    _fit_config(cfg, options, len(train.categories))
+    if train.count < cfg.train_dataloader.batch_size:
+        raise InputError(f'{train.annotations} has {train.count} pictures, fewer than one batch of '
+                         f'{cfg.train_dataloader.batch_size}: lower train_dataloader.batch_size with --cfg-options')
+    this = Run('detection', options, cfg, cfg.model.backbone.arch, train.sha256 + val.sha256)
+    record = this.existing()
+    if record is not None:
+        return record
+    check_pictures(train)
+    check_pictures(val)
+    cfg.model.backbone.weights = options.weights
+    _point_at(cfg.train_dataloader.dataset, train)
+    _point_at(cfg.test_dataloader.dataset, val)
+    predictions = this.work_dir / 'predictions'
+    cfg.test_evaluator.ann_file = str(val.annotations)
+    cfg.test_evaluator.outfile_prefix = str(predictions)
+    runner = this.train()
+    runner.test()
+    dumped = predictions.with_suffix('.segm.json')
+    metrics = evaluate(val.annotations, json.loads(dumped.read_text()))
+    return this.write_record(
+        runner, metrics,
+        dataset={'name': 'coco-layout', 'sha256': this.data_sha256, 'root': str(val.pictures),
+                 'train_images': train.count, 'val_images': val.count, 'annotations': str(val.annotations)},
+        artifacts={'predictions': dumped})
+
+
+def _fit_config(cfg, options, categories):
+    """Fill in what follows from the architecture and from the number of categories."""
+    if options.arch:
+        cfg.model.backbone.arch = options.arch
+        cfg.model.neck.in_channels = pyramid_channels(options.arch)
+    cfg.model.roi_head.bbox_head.num_classes = categories
+    cfg.model.roi_head.mask_head.num_classes = categories
+
+
+def _point_at(dataset, split):
+    dataset.data_root = ''
+    dataset.ann_file = str(split.annotations)
+    dataset.data_prefix = dict(img=f'{split.pictures}/')
+    dataset.metainfo = dict(classes=split.categories)

@@ -1,0 +1,225 @@
+"""What pretraining, fine-tuning and detection runs have in common: from options to a config to a record."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import time
+import zipfile
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+import cv2
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner
+
+from spark_bench import registration  # noqa: F401
+from spark_bench.checkpoints import read_metadata, read_tensors
+from spark_bench.engine.hooks import earlier_seconds, write_atomically
+from spark_bench.errors import InputError, RunError
+from spark_bench.records import environment, schema, store
+
+# Keys that say where and how a run happens, not what it computes: they stay out of its hash.
+_PLACES = ('work_dir', 'load_from', 'resume', 'launcher', 'log_level', 'custom_imports', 'vis_backends', 'visualizer')
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a person, or a suite, asks of one run.
+
+    Attributes:
+        config: mmengine config file.
+        suite, method, seed: with task and architecture, the identity of the record.
+        data_root: folder of the data set.
+        work_dir: checkpoints, logs, pictures.
+        results: root of the records.
+        arch: timm name; None keeps the config's.
+        weights: checkpoint to start from; None trains from scratch.
+        ablation: pretraining only.
+        overrides: dotted config keys to values, applied last.
+        threads: CPU threads; None leaves torch's choice.
+    """
+
+    config: str
+    suite: str
+    method: str
+    data_root: str
+    work_dir: str
+    results: str
+    seed: int = 0
+    arch: str | None = None
+    weights: str | None = None
+    ablation: str | None = None
+    overrides: dict = field(default_factory=dict)
+    threads: int | None = None
+
+
+def load_config(options):
+    """Read the config file and apply the overrides.
+
+    Raises:
+        InputError: naming the file or key that is wrong.
+    """
+    path = Path(options.config)
+    if not path.is_file():
+        raise InputError(f'no config at {path}: give the path of an mmengine config file')
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:  # noqa: BLE001 - a config is Python, and may raise anything
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f'config {path} cannot be read: {reason[0]}') from error
+    apply_overrides(cfg, options.overrides)
+    return cfg
+
+
+def apply_overrides(cfg, overrides):
+    """Set dotted keys, as ``--cfg-options`` does; a key whose parent is not in the config is refused."""
+    for key in overrides:
+        parent = cfg
+        for part in key.split('.')[:-1]:
+            if isinstance(parent, (list, tuple)) and part.isdigit() and int(part) < len(parent):
+                parent = parent[int(part)]
+            elif isinstance(parent, (Config, ConfigDict)) and part in parent:
+                parent = parent[part]
+            else:
+                raise InputError(f'--cfg-options {key}: the config has no {part!r} there')
+    cfg.merge_from_dict(overrides)
+
+
+class Run:
+    """One run: its hash, its folder, its record.
+
+    Args:
+        task: ``pretrain``, ``classification`` or ``detection``.
+        options: :class:`RunOptions`.
+        cfg: the config, complete but for the places of files.
+        arch: architecture, for the record.
+        data_sha256: identity of the data.
+    """
+
+    def __init__(self, task, options, cfg, arch, data_sha256):
+        self.task, self.options, self.cfg, self.arch = task, options, cfg, arch
+        self.data_sha256 = data_sha256
+        self.weights = describe_weights(options.weights)
+        self.config_hash = self._hash()
+        self.work_dir = Path(options.work_dir)
+        self._started, self._earlier_s = time.monotonic(), 0.0
+        self._started_at = datetime.now(timezone.utc)
+
+    def _hash(self):
+        recipe = {key: value for key, value in self.cfg.to_dict().items() if key not in _PLACES}
+        start = None if self.weights is None else self.weights['config_hash'] or self.weights['sha256']
+        identity = {'task': self.task, 'recipe': recipe, 'seed': self.options.seed, 'data': self.data_sha256,
+                    'start': start}
+        return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    def existing(self):
+        """The record of this very run, or None.
+
+        Raises:
+            InputError: where a record of another configuration stands in its place.
+        """
+        record = store.find(self.options.results, 'measured', self.options.suite, self.task, self.arch,
+                            self.options.method, self.options.seed)
+        if record is not None and record.config_hash != self.config_hash:
+            path = schema.record_path(self.options.results, *record.identity)
+            raise InputError(f'{path} was measured with another configuration ({record.config_hash}, now '
+                             f'{self.config_hash}): move it away, or give another --results')
+        return record
+
+    def train(self):
+        """Train to the end, from the newest complete checkpoint where there is one; return the Runner."""
+        self._prepare_work_dir()
+        self.cfg.work_dir = str(self.work_dir)
+        self.cfg.randomness = dict(seed=self.options.seed, deterministic=False)
+        checkpoint = newest_checkpoint(self.work_dir)
+        self._earlier_s = earlier_seconds(self.work_dir)
+        self.cfg.resume = checkpoint is not None
+        self.cfg.load_from = None if checkpoint is None else str(checkpoint)
+        if self.options.threads is not None:
+            torch.set_num_threads(self.options.threads)
+            cv2.setNumThreads(self.options.threads)
+        runner = Runner.from_cfg(self.cfg)
+        try:
+            runner.train()
+        except InputError as error:
+            raise InputError(_last_message(error)) from error
+        return runner
+
+    def _prepare_work_dir(self):
+        """A folder of another configuration is not continued: its checkpoints would be of another network."""
+        stamp = self.work_dir / 'config_hash'
+        try:
+            self.work_dir.mkdir(parents=True, exist_ok=True)
+            if stamp.is_file() and stamp.read_text() != self.config_hash:
+                raise InputError(f'{self.work_dir} holds a run with another configuration: give another --work-dir, '
+                                 'or remove it')
+            write_atomically(stamp, self.config_hash.encode())
+        except OSError as error:
+            raise InputError(f'--work-dir {self.work_dir} cannot be written: {error.strerror}') from error
+
+    def write_record(self, runner, metrics, dataset, artifacts):
+        """Write the record of a finished run and return it."""
+        if any(value is not None and value != value for value in metrics.values()):
+            raise RunError(f'{self.work_dir}: a metric is not a number: {metrics}')
+        record = schema.Record(
+            origin='measured', suite=self.options.suite, task=self.task, arch=self.arch,
+            method=self.options.method, seed=self.options.seed, metrics=metrics,
+            curves={'loss': loss_curve(runner)}, config_hash=self.config_hash,
+            config=str(self._dump_config()), weights=self.weights, dataset=dataset,
+            environment=environment.collect_environment(),
+            started_at=self._started_at.isoformat(timespec='seconds'),
+            wall_time_s=round(time.monotonic() - self._started + self._earlier_s, 2),
+            artifacts={name: str(path) for name, path in artifacts.items()})
+        store.write(record, self.options.results)
+        # The record is safe: what only served to resume may go.
+        for path in self.work_dir.glob('epoch_*.pth'):
+            path.unlink()
+        return record
+
+    def _dump_config(self):
+        path = self.work_dir / 'config.py'
+        self.cfg.dump(path)
+        return path
+
+
+def describe_weights(path):
+    """What a run starts from: path, SHA-256 and, for our own files, the hash of the pretraining.
+
+    Raises:
+        InputError: where the file is absent or unreadable.
+    """
+    if path is None:
+        return None
+    read_tensors(path)
+    return {'path': str(path), 'sha256': hashlib.sha256(Path(path).read_bytes()).hexdigest(),
+            'config_hash': read_metadata(path).get('config_hash')}
+
+
+def newest_checkpoint(work_dir):
+    """The newest complete checkpoint of a run, or None."""
+    def epoch(path):
+        return int(path.stem.removeprefix('epoch_'))
+
+    for path in sorted(Path(work_dir).glob('epoch_*.pth'), key=epoch, reverse=True):
+        with contextlib.suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(path) as archive:
+            if archive.testzip() is None:
+                return path
+        logging.getLogger(__name__).warning('%s is damaged and passed over', path)
+    return None
+
+
+def loss_curve(runner, points=200):
+    """``[step, loss]`` pairs of the whole training, averaged down to at most ``points``."""
+    values, _ = runner.message_hub.get_scalar('train/loss').data
+    chunk = max(1, -(-len(values) // points))
+    return [[min(start + chunk, len(values)), float(values[start:start + chunk].mean())]
+            for start in range(0, len(values), chunk)]
+
+
+def _last_message(error):
+    """A data-loading process wraps its error in a traceback; the message is the last line."""
+    return str(error).strip().splitlines()[-1].rpartition('InputError: ')[2]
+

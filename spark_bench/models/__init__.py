@@ -1,0 +1,1 @@
+"""Backbones and the pretraining model in OpenMMLab's registry."""

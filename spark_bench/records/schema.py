@@ -1,0 +1,251 @@
+"""What a record is: the result of one run, as a dataclass and as the JSON Schema that guards the files."""
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spark_bench.errors import InputError
+
+__all__ = ['ORIGINS', 'SCHEMA_VERSION', 'TASKS', 'Record', 'check', 'json_schema', 'record_path']
+
+SCHEMA_VERSION = 1
+ORIGINS = ('measured', 'published')
+TASKS = ('pretrain', 'classification', 'detection')
+
+# No leading dot and no '..', so that a name can be a folder and never leads out of the results folder. The
+# lookahead at the end is there because Python's `$` also matches before a final newline.
+NAME_PATTERN = r'^(?!.*\.\.)[A-Za-z0-9_-][A-Za-z0-9._-]*$(?!\n)'
+PERCENT_PATTERN = r'^(top[0-9]+|(box|mask)_ap.*)$'
+
+
+@dataclass(frozen=True)
+class Record:
+    """The result of one run. Its path under the results folder is its identity; it is never edited.
+
+    Metrics and curve values are plain finite floats or None: anything not finite becomes None on
+    construction, as JSON has no word for it, and so does COCOeval's -1 (-100 in percent), by which it says
+    that no object of that size exists.
+    """
+
+    origin: str  # 'measured' here, or 'published' elsewhere
+    suite: str  # the table that the run belongs to
+    task: str  # 'pretrain', 'classification' or 'detection'
+    arch: str  # backbone, by timm's name
+    method: str  # 'scratch', or the pretraining: 'spark', 'no_sparse', ...
+    seed: int  # of the run; 0 for a published figure
+    metrics: Mapping[str, float | None]  # name -> value; accuracies and AP in percent; None: no number
+    curves: Mapping[str, list] = field(default_factory=dict)  # name -> [[step, value], ...], steps as logged
+    config_hash: str | None = None  # hexadecimal hash of the resolved config
+    config: str | None = None  # path of the resolved config
+    weights: Mapping[str, Any] | None = None  # what the run started from: path, sha256, config_hash
+    dataset: Mapping[str, Any] | None = None  # name, sha256, root, train_images, val_images, annotations
+    environment: Mapping[str, Any] | None = None  # as collect_environment() gives it
+    started_at: str | None = None  # ISO 8601, UTC
+    wall_time_s: float | None = None  # seconds from start to record
+    artifacts: Mapping[str, str] = field(default_factory=dict)  # name -> path of a file the run left behind
+    source: str | None = None  # published only: where the figure was read
+    verified: bool | None = None  # published only: whether it was read in that source
+    schema_version: int = SCHEMA_VERSION  # of this format
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'metrics', {k: _metric(k, v) for k, v in self.metrics.items()})
+        curves = {k: [[*point[:1], *map(_finite, point[1:])] for point in v] for k, v in self.curves.items()}
+        object.__setattr__(self, 'curves', curves)
+
+    @property
+    def identity(self) -> tuple[str, str, str, str, str, int]:
+        """(origin, suite, task, arch, method, seed): the parts of the record's path."""
+        return self.origin, self.suite, self.task, self.arch, self.method, self.seed
+
+    @property
+    def inputs(self) -> tuple[str | None, str | None, str | None]:
+        """(config hash, config hash of the pretraining, data hash): equal for repetitions of one run."""
+        weights, dataset = self.weights or {}, self.dataset or {}
+        return self.config_hash, weights.get('config_hash'), dataset.get('sha256')
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON-ready values; `source` and `verified` only where they are set."""
+        values = dataclasses.asdict(self)
+        return {k: v for k, v in values.items() if v is not None or k not in ('source', 'verified')}
+
+    @classmethod
+    def from_dict(cls, values: Any) -> 'Record':
+        """The record that `values`, parsed JSON, holds.
+
+        Raises InputError, naming the offending key, if they do not follow the schema.
+        """
+        check(values)
+        return cls(**values)
+
+
+def record_path(results: str | Path, origin: str, suite: str, task: str, arch: str, method: str, seed: int) -> Path:
+    """`<results>/<origin>/<suite>/<task>/<arch>/<method>/<seed>.json`.
+
+    Raises InputError if a part is not fit to be one part of a path.
+    """
+    identity = {'origin': origin, 'suite': suite, 'task': task, 'arch': arch, 'method': method, 'seed': seed}
+    _raise_first(_validator(tuple(identity)), identity)
+    return Path(results, origin, suite, task, arch, method, f'{seed}.json')
+
+
+def check(values: Any) -> None:
+    """Raise InputError with one line that names the first offending key if `values` are not a record."""
+    _raise_first(_validator(()), values)
+
+
+def _raise_first(validator: Any, values: Any) -> None:
+    # The deepest complaint is the most useful one; path and message only make the choice repeatable.
+    errors = sorted(validator.iter_errors(values), key=lambda e: (-len(e.absolute_path), e.json_path, e.message))
+    if not errors:
+        return
+    error = errors[0]
+    key = '.'.join(str(part) for part in error.absolute_path)
+    message = ' '.join(_explain(error).split())
+    if len(message) > 200:
+        message = f'{message[:120]} ... {message[-70:]}'
+    if not key.isprintable():  # a key may be any string, also one with line breaks
+        key = ascii(key)[1:-1]
+    raise InputError(f'key "{key}": {message}' if key else message)
+
+
+def _explain(error: Any) -> str:
+    if error.validator == 'pattern' and error.validator_value == NAME_PATTERN:
+        return f'{error.instance!r} is no name; use letters, digits, ".", "_", "-", without ".." or leading "."'
+    if error.validator == 'not':
+        return 'may only be null for a published figure'
+    if error.validator is None:  # a schema that is `false` has no keyword to name
+        return 'is for published figures only'
+    return error.message
+
+
+@functools.cache
+def _validator(keys: tuple[str, ...]) -> Any:
+    """A validator of the named keys alone, or of whole records for no keys."""
+    import jsonschema  # 0.1 s that `--help` should not pay
+
+    schema = json_schema()
+    if keys:
+        schema = {'type': 'object', 'properties': {k: schema['properties'][k] for k in keys}}
+    return jsonschema.Draft202012Validator(schema)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a record file.
+
+    A measured record states everything needed to trace it; a published one must name its source, and may
+    leave unknown what only its authors know.
+    """
+    name = {'type': 'string', 'pattern': NAME_PATTERN, 'maxLength': 100}
+    text = {'type': 'string', 'minLength': 1}
+    sha = {'type': 'string', 'pattern': '^[0-9a-f]{6,128}$'}
+    count = {'type': 'integer', 'minimum': 0}
+    number = {'type': 'number', 'minimum': 0}
+    point = {
+        'type': 'array',
+        'prefixItems': [{'type': 'number'}, _or_null({'type': 'number'})],
+        'minItems': 2,
+        'maxItems': 2,
+    }
+    properties = {
+        'schema_version': {'const': SCHEMA_VERSION},
+        'origin': {'enum': list(ORIGINS)},
+        'suite': name,
+        'task': {'enum': list(TASKS)},
+        'arch': name,
+        'method': name,
+        'seed': count,
+        'metrics': {
+            'type': 'object',
+            'propertyNames': name,
+            'additionalProperties': _or_null({'type': 'number'}),
+            'patternProperties': {PERCENT_PATTERN: _or_null({'type': 'number', 'minimum': 0, 'maximum': 100})},
+        },
+        'curves': {
+            'type': 'object',
+            'propertyNames': name,
+            'additionalProperties': {'type': 'array', 'items': point},
+        },
+        'config_hash': _or_null(sha),
+        'config': _or_null(text),
+        'weights': _or_null(_closed({'path': text, 'sha256': sha, 'config_hash': _or_null(sha)})),
+        'dataset': _or_null(
+            _closed(
+                {
+                    'name': text,
+                    'sha256': _or_null(sha),
+                    'root': text,
+                    'train_images': count,
+                    'val_images': count,
+                    'annotations': _or_null(text),
+                },
+                optional=('annotations',),
+            )
+        ),
+        'environment': _or_null(
+            _closed(
+                {
+                    'git_revision': _or_null(text),
+                    'git_dirty': _or_null({'type': 'boolean'}),
+                    'python': text,
+                    'platform': text,
+                    'cpu': text,
+                    'cores': count,
+                    'threads': count,
+                    'memory_gb': number,
+                    'gpu': _or_null(text),
+                    'packages': {'type': 'object', 'additionalProperties': text},
+                }
+            )
+        ),
+        'started_at': _or_null({'type': 'string', 'pattern': r'^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$'}),
+        'wall_time_s': _or_null(number),
+        'artifacts': {'type': 'object', 'propertyNames': name, 'additionalProperties': text},
+        'source': text,
+        'verified': {'type': 'boolean'},
+    }
+    traced = ('config_hash', 'config', 'dataset', 'environment', 'started_at', 'wall_time_s')
+    return {
+        '$schema': 'https://json-schema.org/draft/2020-12/schema',
+        **_closed(properties, optional=('source', 'verified')),
+        'if': {'properties': {'origin': {'const': 'measured'}}},
+        'then': {
+            'properties': {
+                **{key: {'not': {'type': 'null'}} for key in traced},
+                'source': False,
+                'verified': False,
+            }
+        },
+        'else': {'required': ['source', 'verified']},
+    }
+
+
+def _closed(properties: dict[str, Any], optional: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {
+        'type': 'object',
+        'properties': properties,
+        'additionalProperties': False,
+        'required': [key for key in properties if key not in optional],
+    }
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    # A list of types, not `anyOf`, keeps error messages about the value itself.
+    return {**schema, 'type': [schema['type'], 'null']}
+
+
+def _metric(name: str, value: Any) -> Any:
+    value = _finite(value)
+    return None if value in (-1, -100) and re.match(PERCENT_PATTERN, name) else value
+
+
+def _finite(value: Any) -> Any:
+    """`value` as a float, None if it is not finite; what is no number is left for the schema to refuse."""
+    if value is None or isinstance(value, (bool, str, list, tuple, dict)):
+        return value
+    value = float(value)
+    return value if math.isfinite(value) else None

@@ -1,0 +1,207 @@
+"""Records on disk: written once and whole, checked on every read."""
+
+import errno
+import fcntl
+import json
+import math
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from spark_bench.errors import InputError
+from spark_bench.records.schema import ORIGINS, Record, check, record_path
+
+__all__ = ['find', 'load_all', 'read', 'write', 'write_text_atomically']
+
+
+def write(record: Record, results: str | Path) -> Path:
+    """Store `record` at the path that its identity gives it under `results`; return that path.
+
+    Any number of processes may write at once, and a reader never sees half a file. A record is never
+    overwritten: where one of the same inputs (`Record.inputs`; for a published record, the same content)
+    exists already, its path is returned and the file stays as it is.
+
+    Raises InputError if another record has that path, if the record breaks the schema, or if the folder
+    cannot be written.
+    """
+    values = json.loads(json.dumps(record.to_dict()))  # as it will be read back: tuples are lists
+    check(values)
+    path = record_path(results, *record.identity)
+    text = json.dumps(values, indent=1, allow_nan=False, ensure_ascii=False) + '\n'
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _create(path, text)
+    except FileExistsError:
+        if not path.is_file():
+            raise InputError(
+                f'{path}: a file stands where a folder is needed, or the reverse; move it away, or '
+                'choose another --results folder'
+            ) from None
+        _compare(record, path)
+    except OSError as error:
+        raise InputError(
+            f'cannot write {path}: {error.strerror}; make the folder writable, or choose another with --results'
+        ) from error
+    return path
+
+
+def read(path: str | Path) -> Record:
+    """The record in the file at `path`.
+
+    Raises InputError, one line with the file and the offending key, if the file cannot be read, is not
+    JSON, does not follow the schema, or lies at a path that is not its identity.
+    """
+    path = Path(path)
+    try:
+        values = json.loads(
+            path.read_bytes().decode('utf-8'),
+            parse_constant=_no_constant,
+            parse_float=_finite_float,
+            object_pairs_hook=_no_duplicates,
+        )
+    except OSError as error:
+        raise InputError(f'{path}: cannot read this record: {error.strerror}') from error
+    except InputError as error:
+        raise InputError(f'{path}: {error}; {_REMEDY}') from error
+    except (ValueError, RecursionError) as error:  # also undecodable bytes
+        raise InputError(f'{path}: not JSON ({error}); {_REMEDY}') from error
+    try:
+        record = Record.from_dict(values)
+    except InputError as error:
+        raise InputError(f'{path}: {error}; {_REMEDY}') from error
+    parts = path.absolute().parts[-6:]
+    expected = record_path('', *record.identity).parts
+    for key, part, value in zip(('origin', 'suite', 'task', 'arch', 'method', 'seed'), parts, expected, strict=True):
+        if part != value:
+            raise InputError(
+                f'{path}: key "{key}": the record says {value.removesuffix(".json")!r}, but its path says '
+                f'{part.removesuffix(".json")!r}; move it back to {"/".join(expected)}'
+            )
+    return record
+
+
+def load_all(results: str | Path, suite: str | None = None) -> list[Record]:
+    """All records under `results`, of one suite or of all, ordered by path; an empty list if there are none.
+
+    Raises InputError for the first file that is not a sound record: a table that silently leaves a broken
+    file out would be wrong.
+    """
+    records = []
+    for origin in ORIGINS:
+        folder = Path(results, origin) if suite is None else suite_folder(results, origin, suite)
+        records += [read(path) for path in sorted(folder.rglob('*.json'))]
+    return records
+
+
+def find(results: str | Path, origin: str, suite: str, task: str, arch: str, method: str, seed: int) -> Record | None:
+    """The record of that identity, or None. Raises InputError if the file is there but unsound."""
+    path = record_path(results, origin, suite, task, arch, method, seed)
+    return read(path) if path.exists() else None
+
+
+def suite_folder(results: str | Path, origin: str, suite: str) -> Path:
+    """`<results>/<origin>/<suite>`. Raises InputError if `suite` is not fit to be a folder's name."""
+    return record_path(results, origin, suite, 'pretrain', 'arch', 'method', 0).parents[3]
+
+
+def write_text_atomically(path: str | Path, text: str) -> Path:
+    """Write `text` as UTF-8 to `path`, replacing what was there in one step; return the path.
+
+    Raises InputError if the folder cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _write_beside(path, text)
+        try:
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f'cannot write {path}: {error.strerror}; make the folder writable, or choose another'
+        ) from error
+    return path
+
+
+_REMEDY = 'delete the file and repeat its run, or restore it from version control'
+
+
+def _create(path: Path, text: str) -> None:
+    """Create `path` with `text` in one step; FileExistsError if it exists."""
+    temporary = _write_beside(path, text)
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        _create_without_links(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _create_without_links(temporary: Path, path: Path) -> None:
+    # Some network and FAT file systems know no hard links: there, look and rename under a lock on the folder.
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        os.replace(temporary, path)
+    finally:
+        os.close(folder)
+
+
+def _write_beside(path: Path, text: str) -> Path:
+    """`text` in a new, synced file beside `path`; its name does not end in .json, so no one reads it."""
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp')
+    try:
+        # The escape of a file name's undecodable byte is also its escape in JSON, so it reads back the same.
+        with open(temporary, 'x', encoding='utf-8', errors='backslashreplace') as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _compare(record: Record, path: Path) -> None:
+    existing = read(path)
+    same = existing == record if record.origin == 'published' else existing.inputs == record.inputs
+    if not same:
+        raise InputError(
+            f'{path}: holds the record of another run (other config, weights or data); records are never '
+            'overwritten: delete the file to replace it, or choose another --seed or --results'
+        )
+
+
+def _no_constant(name: str) -> float:
+    raise InputError(f'{name} is not a JSON number')
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise InputError(f'{text} is too large a number')
+    return value
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise InputError(f'key {twice!r} appears twice')
+    return values

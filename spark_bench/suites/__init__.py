@@ -1,0 +1,1 @@
+"""What makes up a table, and running it."""

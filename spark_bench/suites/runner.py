@@ -1,0 +1,192 @@
+"""Running the cells of a suite: each in a process of its own, several at a time, whatever fails."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from spark_bench.errors import InputError, RunError
+from spark_bench.suites.preload import ENGINES
+
+_POLL_S = 0.2
+
+
+@dataclass
+class Cell:
+    """One run of a suite.
+
+    Attributes:
+        name: for people, such as ``detection spark``.
+        task: key of ``ENGINES``.
+        options: keyword arguments of :class:`~spark_bench.engine.runs.RunOptions`.
+        weight: expected share of the work, for the estimate of the time left.
+        needs: the cell whose weights this one starts from.
+    """
+
+    name: str
+    task: str
+    options: dict
+    weight: float
+    needs: 'Cell | None' = None
+    outcome: str | None = field(default=None, compare=False)
+    seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def log(self):
+        return Path(self.options['work_dir']) / 'log.txt'
+
+
+class _Job:
+    """A cell that is running in a process."""
+
+    def __init__(self, context, cell):
+        self.cell, self.started = cell, time.monotonic()
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_run_cell, args=(cell.task, cell.options, str(cell.log), theirs))
+        self.process.start()
+        theirs.close()
+
+    def poll(self):
+        """The outcome: ``done``, a message of what failed, or None while it runs."""
+        if self.connection.poll():
+            with contextlib.suppress(EOFError, ConnectionResetError):
+                outcome = self.connection.recv()
+                self.process.join()
+                return outcome
+        if self.process.is_alive():
+            return None
+        self.process.join()
+        return f'its process ended with status {self.process.exitcode}; see {self.cell.log}'
+
+    def fraction(self):
+        try:
+            told = json.loads((Path(self.cell.options['work_dir']) / 'progress.json').read_text())
+            return told['done'] / told['total']
+        except (OSError, ValueError, KeyError):
+            return 0.0
+
+
+def _run_cell(task, options, log, connection):
+    """In the new process: run one cell with its output in ``log`` and send the outcome."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    with open(log, 'ab', buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    # A runner that is killed takes its cells along: two processes must not write into one folder.
+    threading.Thread(target=_end_with_runner, args=(connection,), daemon=True).start()
+    from spark_bench.engine.runs import RunOptions
+    try:
+        import_module(ENGINES[task]).run(RunOptions(**options))
+        outcome = 'done'
+    except (InputError, RunError) as error:
+        outcome = str(error)
+    except Exception as error:  # noqa: BLE001 - the suite goes on, and the log keeps the traceback
+        import traceback
+        traceback.print_exc()
+        outcome = f'{type(error).__name__}: {" ".join(str(error).split())[:200]}; see {log}'
+    connection.send(outcome)
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def _end_with_runner(connection):
+    with contextlib.suppress(EOFError, OSError):
+        connection.recv()
+    os._exit(1)
+
+
+def run_cells(cells, jobs):
+    """Run all cells, dependencies first; a cell with a record is skipped by its engine.
+
+    Args:
+        cells: list of :class:`Cell`, in the order to start them.
+        jobs: how many at a time.
+
+    Returns:
+        list of the cells that failed or were never started, each with its ``outcome``.
+    """
+    context = multiprocessing.get_context('forkserver')
+    # The libraries are loaded once, in the process that all cells are forked from.
+    context.set_forkserver_preload(['spark_bench.suites.preload'])
+    waiting, running = list(cells), []
+    with _Display(cells) as display:
+        try:
+            while waiting or running:
+                for cell in [cell for cell in waiting if cell.needs and _failed(cell.needs)]:
+                    waiting.remove(cell)
+                    cell.outcome = f'not started: {cell.needs.name} failed'
+                while len(running) < jobs and (cell := _next_ready(waiting)):
+                    waiting.remove(cell)
+                    running.append(_Job(context, cell))
+                display.show(running)
+                time.sleep(_POLL_S)
+                for job in list(running):
+                    outcome = job.poll()
+                    if outcome is not None:
+                        running.remove(job)
+                        job.cell.outcome, job.cell.seconds = outcome, time.monotonic() - job.started
+                        display.finished(job.cell)
+        finally:
+            for job in running:
+                job.process.kill()
+                job.process.join()
+    return [cell for cell in cells if _failed(cell)]
+
+
+def _failed(cell):
+    return cell.outcome not in (None, 'done')
+
+
+def _next_ready(waiting):
+    return next((cell for cell in waiting if cell.needs is None or cell.needs.outcome == 'done'), None)
+
+
+class _Display:
+    """Bars on a terminal, one line a finished cell elsewhere."""
+
+    def __init__(self, cells):
+        self._console = Console(stderr=True)
+        self._total = sum(cell.weight for cell in cells)
+        self._count, self._ended, self._weight = len(cells), 0, 0.0
+        self._bars = {}
+        self._progress = Progress(
+            TextColumn('{task.description}'), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
+            TextColumn('left'), TimeRemainingColumn(), console=self._console, transient=True,
+            disable=not self._console.is_terminal)
+
+    def __enter__(self):
+        self._progress.start()
+        self._overall = self._progress.add_task('all runs', total=self._total)
+        return self
+
+    def __exit__(self, *_):
+        self._progress.stop()
+
+    def show(self, running):
+        partial = 0.0
+        for job in running:
+            if job.cell.name not in self._bars:
+                self._bars[job.cell.name] = self._progress.add_task(job.cell.name, total=1.0)
+            fraction = job.fraction()
+            partial += fraction * job.cell.weight
+            self._progress.update(self._bars[job.cell.name], completed=fraction)
+        self._progress.update(self._overall, completed=self._weight + partial)
+
+    def finished(self, cell):
+        self._ended += 1
+        self._weight += cell.weight
+        self._progress.remove_task(self._bars.pop(cell.name))
+        text = f'{cell.seconds:.0f} s' if cell.outcome == 'done' else f'FAILED: {cell.outcome}'
+        self._console.print(f'[{self._ended}/{self._count}] {cell.name}: {text}', markup=False, highlight=False,
+                            soft_wrap=True)

@@ -1,0 +1,228 @@
+"""The table against figures worked out by hand."""
+
+import csv
+import io
+import itertools
+import random
+
+import pytest
+
+from spark_bench.errors import InputError
+from spark_bench.records import write
+from spark_bench.records.table import (
+    METHODS,
+    Table,
+    build_table,
+    order_methods,
+    print_table,
+    table_of_suite,
+    to_csv,
+    to_markdown,
+    to_rich,
+)
+
+TOP1 = ('classification', 'top1', 'top-1')
+BOX = ('detection', 'box_ap', 'box AP')
+
+
+@pytest.fixture
+def top1(make_record):
+    """A function that makes a classification record a value, seeds 0, 1, ...; 'skip' leaves it out."""
+
+    def make(method, *values, arch='convnext_atto', **fields):
+        return [
+            make_record(
+                'classification',
+                method,
+                seed,
+                arch=arch,
+                metrics={} if v == 'skip' else {'top1': v},
+                **fields,
+            )
+            for seed, v in enumerate(values)
+        ]
+
+    return make
+
+
+def cells(table: Table) -> dict:
+    return {(row.arch, row.method): row.cells[0] for row in table.rows}
+
+
+def test_three_seeds_give_mean_sample_deviation_and_difference(top1):
+    # Deviations by hand: 2, 4, 9 around 5 give (9 + 1 + 16) / 2 = 13; 10, 11, 12 give 1.
+    records = top1('scratch', 2.0, 4.0, 9.0) + top1('spark', 10.0, 11.0, 12.0)
+    found = cells(build_table(records, methods=('scratch', 'spark'), columns=[TOP1]))
+    scratch, spark = found['convnext_atto', 'scratch'], found['convnext_atto', 'spark']
+    assert (scratch.value, scratch.std, scratch.n, scratch.delta) == (5.0, pytest.approx(13**0.5), 3, None)
+    assert (spark.value, spark.std, spark.n, spark.delta) == (11.0, 1.0, 3, 6.0)
+    assert (scratch.best, spark.best) == (False, True)
+
+
+def test_one_seed_has_no_deviation(top1):
+    table = build_table(top1('scratch', 40.25) + top1('spark', 38.0), methods=('scratch', 'spark'), columns=[TOP1])
+    found = cells(table)
+    assert found['convnext_atto', 'scratch'].std is None
+    assert found['convnext_atto', 'spark'].delta == -2.25
+    text = to_markdown(table)
+    assert '| convnext_atto | scratch | **40.2** |  |' in text
+    assert '| convnext_atto | spark | 38.0 | −2.2 |' in text
+    assert '±' not in text and 'One seed' in text
+
+
+@pytest.mark.parametrize('gap', [None, 'skip', float('nan')])
+def test_a_cell_of_which_a_seed_lacks_the_metric_is_never_a_partial_mean(top1, gap):
+    records = top1('scratch', 2.0, 4.0) + top1('spark', 10.0, gap, 12.0)
+    table = build_table(records, methods=('scratch', 'spark'), columns=[TOP1])
+    spark = cells(table)['convnext_atto', 'spark']
+    assert (spark.value, spark.std, spark.delta, spark.best) == (None, None, None, False)
+    assert (spark.n, spark.seeds) == (2, 3)
+    assert '| spark | – (2 of 3 seeds) |  |' in to_markdown(table)
+
+
+def test_a_method_without_records_keeps_its_row_and_a_missing_baseline_leaves_no_difference(top1):
+    records = top1('spark', 50.0)
+    table = build_table(records, methods=METHODS, columns=[TOP1, BOX])
+    assert [row.method for row in table.rows] == list(METHODS)
+    spark = table.rows[METHODS.index('spark')]
+    assert (spark.cells[0].value, spark.cells[0].delta) == (50.0, None)
+    others = [row.cells[0] for row in table.rows if row.method != 'spark'] + [row.cells[1] for row in table.rows]
+    assert {(cell.value, cell.n, cell.seeds) for cell in others} == {(None, 0, 0)}
+    assert '| convnext_atto | scratch | – |  | – |  |' in to_markdown(table)
+
+
+def test_figures_that_print_alike_are_all_best_and_differ_by_plus_nothing(top1):
+    records = top1('scratch', 41.21) + top1('spark', 41.18) + top1('no_sparse', 41.0)
+    table = build_table(records, methods=('scratch', 'spark', 'no_sparse'), columns=[TOP1])
+    assert [row.cells[0].best for row in table.rows] == [True, True, False]
+    assert '| spark | **41.2** | +0.0 |' in to_markdown(table)
+
+
+def test_of_a_loss_the_lowest_is_best_and_the_arrow_points_down(make_record):
+    records = [make_record('pretrain', m, metrics={'loss': v}) for m, v in (('spark', 0.4), ('no_sparse', 0.6))]
+    table = build_table(
+        records, methods=('spark', 'no_sparse'), columns=[('pretrain', 'loss', 'loss')], baseline='spark'
+    )
+    assert [row.cells[0].best for row in table.rows] == [True, False]
+    text = to_markdown(table)
+    assert 'loss ↓' in text and '| 0.600 | +0.200 |' in text and 'difference from spark' in text
+
+
+def test_backbones_are_grouped_and_each_has_its_own_baseline(top1):
+    records = (
+        top1('scratch', 10.0, arch='resnet10t') + top1('spark', 15.0, arch='resnet10t')
+        + top1('scratch', 20.0) + top1('spark', 22.0)
+    )  # fmt: skip
+    random.Random(0).shuffle(records)
+    table = build_table(records, methods=('scratch', 'spark'), columns=[TOP1])
+    assert [(row.arch, row.method, row.cells[0].value, row.cells[0].delta) for row in table.rows] == [
+        ('convnext_atto', 'scratch', 20.0, None), ('convnext_atto', 'spark', 22.0, 2.0),
+        ('resnet10t', 'scratch', 10.0, None), ('resnet10t', 'spark', 15.0, 5.0),
+    ]  # fmt: skip
+
+
+def test_the_order_of_the_records_does_not_matter(top1):
+    records = top1('scratch', 0.1, 0.2, 0.3) + top1('spark', 0.7, 0.1)
+    tables = {
+        to_csv(build_table(order, methods=('scratch', 'spark'), columns=[TOP1]))
+        for order in itertools.islice(itertools.permutations(records), 0, 120, 7)
+    }
+    assert len(tables) == 1
+
+
+def test_a_record_given_twice_and_two_suites_in_one_table_are_refused(top1):
+    records = top1('spark', 1.0, 2.0)
+    with pytest.raises(InputError, match='two records of measured/demo/classification/convnext_atto/spark/1'):
+        build_table([*records, records[1]], methods=('spark',), columns=[TOP1])
+    with pytest.raises(InputError, match='several suites in one table: demo, other'):
+        build_table(records + top1('scratch', 1.0, suite='other'), methods=('spark',), columns=[TOP1])
+
+
+def test_published_figures_have_rows_of_their_own_with_a_dagger_where_not_verified(top1):
+    published = {'origin': 'published', 'source': 'a paper'}
+    records = (
+        top1('scratch', 10.0) + top1('spark', 12.0)
+        + top1('spark', 84.1, verified=False, **published) + top1('scratch', 80.0, verified=True, **published)
+    )  # fmt: skip
+    table = build_table(records, methods=('scratch', 'spark'), columns=[TOP1])
+    assert [(row.label, row.cells[0].value) for row in table.rows] == [
+        ('scratch', 10.0), ('spark', 12.0), ('scratch (published)', 80.0), ('spark (published) †', 84.1),
+    ]  # fmt: skip
+    assert table.rows[3].cells[0].delta == pytest.approx(4.1)
+    assert 'not checked' in table.note()
+
+
+def test_known_methods_come_first_in_their_order_and_others_by_the_alphabet():
+    assert order_methods(['zeta', 'black_mosaic', 'mae', 'spark', 'scratch', 'spark']) == (
+        'scratch', 'spark', 'black_mosaic', 'mae', 'zeta',
+    )  # fmt: skip
+
+
+def test_the_csv_read_back_equals_the_table_to_the_last_digit(top1, make_record):
+    records = top1('scratch', 100 / 3, 0.1) + top1('spark', 2 / 3, None) + [make_record('detection', 'spark')]
+    table = build_table(records, methods=('scratch', 'spark', 'no_sparse'), columns=[TOP1, BOX])
+    lines = list(csv.DictReader(io.StringIO(to_csv(table))))
+    assert len(lines) == 6
+
+    def number(text):
+        return float(text) if text else None
+
+    expected = [
+        (
+            row.arch,
+            row.method,
+            column.task,
+            column.metric,
+            cell.n,
+            cell.seeds,
+            cell.value,
+            cell.std,
+            cell.delta,
+        )
+        for row in table.rows
+        for column, cell in zip(table.columns, row.cells, strict=True)
+    ]
+    assert expected == [
+        (line['arch'], line['method'], line['task'], line['metric'], int(line['n']), int(line['seeds']),
+         number(line['value']), number(line['std']), number(line['delta']))
+        for line in lines
+    ]  # fmt: skip
+    assert expected[0][6] == pytest.approx((100 / 3 + 0.1) / 2, rel=1e-15)
+
+
+def test_a_bar_in_a_label_does_not_break_the_markdown(top1):
+    table = build_table(top1('spark', 1.0), methods=('spark',), columns=[('classification', 'top1', 'a|b')])
+    heading, rule, line = to_markdown(table).splitlines()[:3]
+    assert heading.replace('\\|', '').count('|') == rule.count('|') == line.count('|') == 5
+
+
+def test_the_terminal_shows_every_row_and_figure(top1):
+    import rich.console
+
+    table = build_table(top1('scratch', 2.0, 4.0) + top1('spark', 9.0), methods=('scratch', 'spark'), columns=[TOP1])
+    console = rich.console.Console(width=100, record=True, file=io.StringIO())
+    console.print(to_rich(table, title='demo'))
+    text = console.export_text()
+    assert '3.0 ± 1.4 (n=2)' in text and '9.0' in text and '+6.0' in text and 'top-1 ↑' in text
+
+
+def test_the_command_writes_both_files_and_prints_the_whole_table(tmp_path, top1, capsys):
+    records = top1('scratch', 61.0) + top1('spark', 72.5)
+    for record in records:
+        write(record, tmp_path)
+    table = print_table(tmp_path, 'demo')
+    assert table == table_of_suite(records)
+    assert [column.metric for column in table.columns] == ['top1']  # nothing but classification was run
+    printed = capsys.readouterr().out
+    assert '72.5' in printed and '+11.5' in printed
+    assert (tmp_path / 'tables' / 'demo.md').read_text() == to_markdown(table)
+    assert (tmp_path / 'tables' / 'demo.csv').read_text() == to_csv(table)
+    assert len(list((tmp_path / 'tables').iterdir())) == 2
+
+
+@pytest.mark.parametrize(('suite', 'command'), [('demo', 'spark-bench demo'), ('ablation', 'spark-bench run ablation')])
+def test_a_suite_without_records_names_the_folder_and_the_command(tmp_path, suite, command):
+    with pytest.raises(InputError) as caught:
+        print_table(tmp_path, suite)
+    assert str(tmp_path / 'measured' / suite) in str(caught.value) and command in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
