@@ -23,13 +23,14 @@ model = dict(
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=width, roi_layer=dict(sampling_ratio=1)),
         bbox_head=dict(in_channels=width, fc_out_channels=128, num_classes=10),
-        mask_roi_extractor=dict(out_channels=width, roi_layer=dict(sampling_ratio=1)),
+        # Masks of 14x14: an object is some 25 pixels wide here.
+        mask_roi_extractor=dict(out_channels=width, roi_layer=dict(output_size=7, sampling_ratio=1)),
         mask_head=dict(
             norm_cfg=dict(type='BN'), num_convs=2, in_channels=width, conv_out_channels=width, num_classes=10)),
     train_cfg=dict(
         rpn=dict(sampler=dict(num=64)),
         rpn_proposal=dict(nms_pre=200, max_per_img=100),
-        rcnn=dict(sampler=dict(num=32, pos_fraction=0.5))),
+        rcnn=dict(sampler=dict(num=32, pos_fraction=0.5), mask_size=14)),
     test_cfg=dict(
         rpn=dict(nms_pre=200, max_per_img=50),
         rcnn=dict(max_per_img=15)))

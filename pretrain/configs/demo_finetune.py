@@ -4,9 +4,9 @@ recipe_version = 1
 default_scope = 'mmpretrain'
 custom_imports = dict(imports=['spark_bench'])
 
-side = 96
+side = 64
 batch_size = 32
-epochs = 6
+epochs = 4
 
 model = dict(
     type='ImageClassifier',

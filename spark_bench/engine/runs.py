@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 from spark_bench import registration  # noqa: F401
 from spark_bench.checkpoints import read_metadata, read_tensors
 from spark_bench.engine.hooks import earlier_seconds, write_atomically
+from spark_bench.engine.memory import keep_freed_memory
 from spark_bench.errors import InputError, RunError
 from spark_bench.records import environment, schema, store
 
@@ -141,6 +142,7 @@ class Run:
         if self.options.threads is not None:
             torch.set_num_threads(self.options.threads)
             cv2.setNumThreads(self.options.threads)
+        keep_freed_memory()
         runner = Runner.from_cfg(self.cfg)
         try:
             runner.train()

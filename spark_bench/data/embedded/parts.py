@@ -49,7 +49,7 @@ class Sizes:
 
 
 SIZES = {
-    'full': Sizes(2000, 2000, 500, 1600, 200),
+    'full': Sizes(1440, 1500, 500, 1200, 160),
     'quick': Sizes(96, 80, 40, 48, 24),
 }
 """Sizes of the set by name."""

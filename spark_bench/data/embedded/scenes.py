@@ -174,7 +174,7 @@ def _warp_pictograph(rng, category_id, size, centre_2):
     side = min((side for side in GLYPH_SIDES if side >= size), default=GLYPH_SIDES[0])
     glyph = pictograph(int(category_id))[GLYPH_SIDES.index(side)]
     height, width = glyph.shape
-    turn = np.deg2rad(rng.uniform(-40, 40))
+    turn = np.deg2rad(rng.uniform(-25, 25))
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     shear = np.array([[1, rng.uniform(-0.2, 0.2)], [0, 1]])
     stretch = np.exp(rng.uniform(-0.15, 0.15))
@@ -233,7 +233,7 @@ def _draw_colour(rng, mask_HW, image_HW3):
     texture = _crop_photograph(rng, 64, 64 + 2 * max(width, height), width, height).astype(np.float32)
     mean, deviation = cv2.meanStdDev(texture, mask=inside)
     texture -= mean[:, 0].astype(np.float32)
-    texture *= rng.uniform(12, 30) / max(1.0, float(deviation.mean()))
+    texture *= rng.uniform(8, 20) / max(1.0, float(deviation.mean()))
     texture += tint_3.astype(np.float32)
     colour_HW3 = np.zeros((SIDE, SIDE, 3), np.uint8)
     cv2.copyTo(cv2.convertScaleAbs(np.maximum(texture, 0)), inside, colour_HW3[box])
