@@ -48,9 +48,8 @@ def run(options):
 
 def _fit_config(cfg, options, categories):
     """Fill in what follows from the architecture and from the number of categories."""
-    if options.arch:
-        cfg.model.backbone.arch = options.arch
-        cfg.model.neck.in_channels = pyramid_channels(options.arch)
+    cfg.model.backbone.arch = options.arch or cfg.model.backbone.arch
+    cfg.model.neck.in_channels = pyramid_channels(cfg.model.backbone.arch)
     cfg.model.roi_head.bbox_head.num_classes = categories
     cfg.model.roi_head.mask_head.num_classes = categories
 

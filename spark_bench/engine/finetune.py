@@ -21,9 +21,8 @@ def run(options):
         odd = sorted(set(classes) ^ set(val_classes))[0]
         raise InputError(f'{root}: class {odd!r} is in only one of train and val')
     cfg = load_config(options)
-    if options.arch:
-        cfg.model.backbone.arch = options.arch
-        cfg.model.head.in_channels = pyramid_channels(options.arch)[-1]
+    cfg.model.backbone.arch = options.arch or cfg.model.backbone.arch
+    cfg.model.head.in_channels = pyramid_channels(cfg.model.backbone.arch)[-1]
     cfg.model.head.num_classes = cfg.model.data_preprocessor.num_classes = len(classes)
     cfg.test_evaluator.topk = tuple(k for k in cfg.test_evaluator.topk if k <= len(classes))
     if len(train) < cfg.train_dataloader.batch_size:

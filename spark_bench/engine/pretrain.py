@@ -3,11 +3,13 @@
 import numpy as np
 import torch
 
+from pretrain.ablations import get_ablation
 from pretrain.masking import expand_mask, random_mask
 from spark_bench import checkpoints
 from spark_bench.data.pictures import find_pictures, fingerprint, read_picture
-from spark_bench.engine.runs import Run, load_config
+from spark_bench.engine.runs import Run, load_config, set_epochs
 from spark_bench.errors import InputError
+from spark_bench.models.backbones import pyramid_channels
 
 # Reconstructions are made of these many pictures, with masks from a fixed seed: the same for every method.
 SHOWN_PICTURES = 6
@@ -27,16 +29,19 @@ def run(options):
     cfg = load_config(options)
     cfg.model.arch = options.arch or cfg.model.arch
     cfg.model.ablation = options.ablation or cfg.model.ablation
+    pyramid_channels(cfg.model.arch)
+    set_epochs(cfg, max(1, round(cfg.train_cfg.max_epochs * get_ablation(cfg.model.ablation).schedule_scale)))
     if len(files) < cfg.train_dataloader.batch_size:
         raise InputError(f'{options.data_root} holds {len(files)} pictures, fewer than one batch of '
                          f'{cfg.train_dataloader.batch_size}: lower train_dataloader.batch_size with --cfg-options')
     this = Run('pretrain', options, cfg, cfg.model.arch, fingerprint(options.data_root, files))
+    encoder = this.work_dir / 'encoder.safetensors'
     record = this.existing()
-    if record is not None:
+    # What comes after needs the weights: where only the record is left, they are made again.
+    if record is not None and encoder.is_file():
         return record
     cfg.train_dataloader.dataset.root = str(options.data_root)
     runner = this.train()
-    encoder = this.work_dir / 'encoder.safetensors'
     checkpoints.save(runner.model.spark.encoder.pyramid.network, encoder, {
         'format': 'timm', 'arch': this.arch, 'method': options.method, 'config_hash': this.config_hash})
     pictures = this.work_dir / 'reconstructions.npz'

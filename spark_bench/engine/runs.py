@@ -1,6 +1,7 @@
 """What pretraining, fine-tuning and detection runs have in common: from options to a config to a record."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import logging
@@ -86,7 +87,25 @@ def apply_overrides(cfg, overrides):
                 parent = parent[part]
             else:
                 raise InputError(f'--cfg-options {key}: the config has no {part!r} there')
+    epochs = cfg.train_cfg.max_epochs
     cfg.merge_from_dict(overrides)
+    wanted, cfg.train_cfg.max_epochs = cfg.train_cfg.max_epochs, epochs
+    set_epochs(cfg, wanted)
+
+
+def set_epochs(cfg, epochs):
+    """Train for ``epochs``: schedules that end with the training are stretched to its new end."""
+    if not isinstance(epochs, int) or epochs < 1:
+        raise InputError(f'train_cfg.max_epochs is {epochs!r}: give a whole number of epochs from 1 up')
+    before = cfg.train_cfg.max_epochs
+    for scheduler in cfg.param_scheduler:
+        if scheduler.by_epoch and scheduler.end == before:
+            scheduler.end = epochs
+            if 'T_max' in scheduler:
+                scheduler.T_max = epochs - scheduler.begin
+    # A training as short as its warm-up has nothing after it.
+    cfg.param_scheduler = [s for s in cfg.param_scheduler if not s.by_epoch or s.begin < epochs]
+    cfg.train_cfg.max_epochs, cfg.train_cfg.val_interval = epochs, epochs + 1
 
 
 class Run:
@@ -133,6 +152,7 @@ class Run:
     def train(self):
         """Train to the end, from the newest complete checkpoint where there is one; return the Runner."""
         self._prepare_work_dir()
+        self._lock = lock_folder(self.work_dir)
         self.cfg.work_dir = str(self.work_dir)
         self.cfg.randomness = dict(seed=self.options.seed, deterministic=False)
         checkpoint = newest_checkpoint(self.work_dir)
@@ -143,11 +163,11 @@ class Run:
             torch.set_num_threads(self.options.threads)
             cv2.setNumThreads(self.options.threads)
         keep_freed_memory()
-        runner = Runner.from_cfg(self.cfg)
         try:
+            runner = Runner.from_cfg(self.cfg)
             runner.train()
         except InputError as error:
-            raise InputError(_last_message(error)) from error
+            raise InputError(_bare_message(error)) from error
         return runner
 
     def _prepare_work_dir(self):
@@ -200,6 +220,27 @@ def describe_weights(path):
             'config_hash': read_metadata(path).get('config_hash')}
 
 
+def lock_folder(work_dir, patience_s=10.0):
+    """Hold ``work_dir`` for this process until it ends; return the open lock file.
+
+    Raises:
+        InputError: where another process still holds it after ``patience_s`` seconds. (A killed suite's runs end
+            within moments, so a little patience is enough to start it again at once.)
+    """
+    lock = (Path(work_dir) / '.lock').open('w')
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                lock.close()
+                raise InputError(f'another process is running in {work_dir}: wait for it, or give another '
+                                 '--work-dir') from None
+            time.sleep(0.2)
+
+
 def newest_checkpoint(work_dir):
     """The newest complete checkpoint of a run, or None."""
     def epoch(path):
@@ -221,7 +262,8 @@ def loss_curve(runner, points=200):
             for start in range(0, len(values), chunk)]
 
 
-def _last_message(error):
-    """A data-loading process wraps its error in a traceback; the message is the last line."""
+def _bare_message(error):
+    """What was first said: OpenMMLab's registry and torch's loader raise an error anew with their own words added."""
+    while isinstance(error.__context__, InputError):
+        error = error.__context__
     return str(error).strip().splitlines()[-1].rpartition('InputError: ')[2]
-

@@ -1,0 +1,106 @@
+"""Loading weights: everything accounted for, nothing unpickled, broken files named."""
+
+import os
+import pickle
+
+import pytest
+import timm
+import torch
+
+from spark_bench import checkpoints
+from spark_bench.errors import InputError
+
+
+@pytest.fixture
+def network():
+    return timm.create_model('test_resnet', num_classes=0)
+
+
+@pytest.fixture
+def file(tmp_path):
+    torch.manual_seed(1)
+    path = tmp_path / 'encoder.safetensors'
+    checkpoints.save(timm.create_model('test_resnet', num_classes=0), path, {'arch': 'test_resnet'})
+    return path
+
+
+def test_saved_weights_come_back_exactly(network, file):
+    coverage = checkpoints.load(network, file)
+    saved = checkpoints.read_tensors(file)
+    assert set(coverage.loaded) == set(saved) == set(network.state_dict())
+    assert all(torch.equal(value, saved[name]) for name, value in network.state_dict().items())
+    assert checkpoints.read_metadata(file) == {'arch': 'test_resnet'}
+
+
+@pytest.mark.parametrize('wrap', [lambda s: s, lambda s: {'state_dict': s}, lambda s: {'model': s, 'epoch': 3},
+                                  lambda s: {'module.' + k: v for k, v in s.items()}])
+def test_wrapped_torch_files_are_read(network, tmp_path, wrap):
+    full = timm.create_model('test_resnet').state_dict()
+    torch.save(wrap(full), tmp_path / 'a.pth')
+    coverage = checkpoints.load(network, tmp_path / 'a.pth')
+    assert coverage.unused == ('fc.bias', 'fc.weight')
+    assert torch.equal(network.conv1[0].weight, full['conv1.0.weight'])
+
+
+@pytest.mark.parametrize('damage, named', [
+    (lambda s: s.pop('bn1.bias'), 'bn1.bias'),
+    (lambda s: s.update({'stem.9.weight': torch.ones(2)}), 'stem.9.weight'),
+    (lambda s: s.update({'bn1.bias': torch.ones(3)}), r'bn1.bias \(3,\)'),
+    (lambda s: s.update({'bn1.bias': torch.full((32,), float('nan'))}), 'not finite .bn1.bias')])
+def test_a_file_that_does_not_fit_is_refused_and_leaves_the_network_alone(network, tmp_path, damage, named):
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    state = timm.create_model('test_resnet', num_classes=0).state_dict()
+    damage(state)
+    torch.save(state, tmp_path / 'a.pth')
+    with pytest.raises(InputError, match=named):
+        checkpoints.load(network, tmp_path / 'a.pth')
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_file_that_would_run_code_is_refused_unrun(tmp_path):
+    torch.save({'state_dict': Bomb(tmp_path / 'ran')}, tmp_path / 'a.pth')
+    (tmp_path / 'b.pth').write_bytes(pickle.dumps(Bomb(tmp_path / 'ran')))
+    for name in ('a.pth', 'b.pth'):
+        with pytest.raises(InputError, match=name):
+            checkpoints.read_tensors(tmp_path / name)
+    assert not (tmp_path / 'ran').exists()
+
+
+@pytest.mark.parametrize('suffix', ['.safetensors', '.pth'])
+def test_any_truncation_or_noise_is_one_line_naming_the_file(file, tmp_path, suffix):
+    if suffix == '.pth':
+        torch.save(checkpoints.read_tensors(file), tmp_path / 'whole.pth')
+        file = tmp_path / 'whole.pth'
+    whole = file.read_bytes()
+    broken = tmp_path / f'broken{suffix}'
+    samples = [whole[:len(whole) * k // 40] for k in range(40)]
+    samples += [bytes(os.urandom(n)) for n in (1, 10, 1000)] + [b'{}', b'\x80\x02N.']
+    for sample in samples:
+        broken.write_bytes(sample)
+        with pytest.raises(InputError) as error:
+            checkpoints.read_tensors(broken)
+        assert str(broken) in str(error.value) and '\n' not in str(error.value)
+
+
+def test_absent_and_empty_files_are_named(tmp_path):
+    with pytest.raises(InputError, match='nowhere.pth'):
+        checkpoints.read_tensors(tmp_path / 'nowhere.pth')
+    torch.save({}, tmp_path / 'empty.pth')
+    torch.save({'epoch': 3}, tmp_path / 'stray.pth')
+    for name in ('empty.pth', 'stray.pth'):
+        with pytest.raises(InputError, match=name):
+            checkpoints.read_tensors(tmp_path / name)
+
+
+def test_a_failed_save_leaves_nothing_behind(network, tmp_path):
+    with pytest.raises(TypeError):
+        checkpoints.save(network, tmp_path / 'a.safetensors', {'arch': 3})
+    assert list(tmp_path.iterdir()) == []
