@@ -8,7 +8,7 @@ from torch import nn
 
 from pretrain.errors import InputError
 from pretrain.sparse.engines import run_packed, run_reference
-from pretrain.sparse.trace import trace, unused_modules
+from pretrain.sparse.trace import drop_unused, trace
 
 ENGINES = ('packed', 'reference', 'dense')
 
@@ -64,6 +64,7 @@ class FeaturePyramid(nn.Module):
         if len(info) != scales or any(coarse != 2 * fine for fine, coarse in steps):
             raise InputError(f'{type(network).__name__} has maps of strides {self.strides}: SparK needs {scales} '
                              'scales, each twice as coarse as the one before')
+        drop_unused(self)
 
     def forward(self, image_B3HW):
         return self.network.forward_intermediates(
@@ -89,9 +90,6 @@ class SparseEncoder(nn.Module):
         if engine not in ENGINES:
             raise InputError(f'unknown engine {engine!r}: choose one of {", ".join(ENGINES)}')
         graph = trace(pyramid)
-        # A layer behind the last map (a classifier's norm, say) would never receive a gradient.
-        for path in unused_modules(pyramid, graph):
-            pyramid.set_submodule(path, nn.Identity())
         self.pyramid = pyramid
         self.engine = engine
         self.channels, self.strides = pyramid.channels, pyramid.strides

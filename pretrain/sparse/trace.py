@@ -39,6 +39,17 @@ def trace(network):
         InputError: naming the module path and type, or the function, that is not known, and how to
             register it.
     """
+    graph = _draw_graph(network)
+    modules = dict(network.named_modules())
+    features = set()
+    for node in graph.nodes:
+        if node.op == 'placeholder' or any(source in features for source in node.all_input_nodes):
+            features.add(node)
+            _check(node, modules, features)
+    return graph
+
+
+def _draw_graph(network):
     try:
         graph = _Tracer().trace(network)
     except (fx.proxy.TraceError, TypeError, NameError) as error:
@@ -48,12 +59,6 @@ def trace(network):
     for node in reversed(graph.nodes):
         if not node.users and node.op not in ('placeholder', 'output'):
             graph.erase_node(node)
-    modules = dict(network.named_modules())
-    features = set()
-    for node in graph.nodes:
-        if node.op == 'placeholder' or any(source in features for source in node.all_input_nodes):
-            features.add(node)
-            _check(node, modules, features)
     return graph
 
 
@@ -74,19 +79,27 @@ def _check(node, modules, features):
                              'make masked positions non-zero: move it into a registered module')
 
 
-def unused_modules(network, graph):
-    """Names of the children that own parameters but take no part in ``graph``, outermost first."""
+def drop_unused(network):
+    """Replace the children of ``network`` that own parameters but take no part in its forward pass by identities.
+
+    A classifier's norm behind the last map, say, would never receive a gradient. A network that cannot be traced
+    is left as it is.
+    """
+    try:
+        graph = _draw_graph(network)
+    except InputError:
+        return
     used = {node.target for node in graph.nodes if node.op in ('call_module', 'get_attr')}
     unused = []
 
     def visit(module: nn.Module, prefix):
         for name, child in module.named_children():
             path = f'{prefix}{name}'
-            if any(target == path or target.startswith(f'{path}.') for target in used):
-                if path not in used:
-                    visit(child, f'{path}.')
-            elif next(child.parameters(), None) is not None:
+            if any(target.startswith(f'{path}.') for target in used):
+                visit(child, f'{path}.')
+            elif path not in used and next(child.parameters(), None) is not None:
                 unused.append(path)
 
     visit(network, '')
-    return unused
+    for path in unused:
+        network.set_submodule(path, nn.Identity())

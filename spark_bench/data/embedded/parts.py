@@ -49,7 +49,7 @@ class Sizes:
 
 
 SIZES = {
-    'full': Sizes(1440, 1500, 500, 1200, 160),
+    'full': Sizes(1280, 1500, 500, 1280, 160),
     'quick': Sizes(96, 80, 40, 48, 24),
 }
 """Sizes of the set by name."""

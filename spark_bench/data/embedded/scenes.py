@@ -31,7 +31,7 @@ _MIN_VISIBLE_SHARE = 0.25
 
 # Longer sides in pixels, before the perspective, with their probabilities: about half of a silhouette's
 # square is filled, so these give areas below 32^2, between, and above 96^2.
-_SIZE_RANGES = ((24, 48), (48, 115), (125, 190))
+_SIZE_RANGES = ((30, 54), (54, 120), (125, 190))
 _SIZE_CHANCES = (0.3, 0.4, 0.3)
 
 _CROWDED_CHANCE = 0.25
@@ -174,15 +174,15 @@ def _warp_pictograph(rng, category_id, size, centre_2):
     side = min((side for side in GLYPH_SIDES if side >= size), default=GLYPH_SIDES[0])
     glyph = pictograph(int(category_id))[GLYPH_SIDES.index(side)]
     height, width = glyph.shape
-    turn = np.deg2rad(rng.uniform(-25, 25))
+    turn = np.deg2rad(rng.uniform(-15, 15))
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    shear = np.array([[1, rng.uniform(-0.2, 0.2)], [0, 1]])
+    shear = np.array([[1, rng.uniform(-0.12, 0.12)], [0, 1]])
     stretch = np.exp(rng.uniform(-0.15, 0.15))
     mirror = rng.choice((-1, 1))
     linear = rotation @ shear @ np.diag([mirror * stretch, 1 / stretch]) * size / max(height, width)
     corners_42 = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
     target_42 = (corners_42 - (width / 2, height / 2)) @ linear.T + centre_2
-    target_42 += rng.uniform(-0.08, 0.08, (4, 2)) * size
+    target_42 += rng.uniform(-0.06, 0.06, (4, 2)) * size
     # Only the box that the object may touch is warped: most objects are small.
     left, top = np.clip(np.floor(target_42.min(axis=0)), 0, SIDE - 1).astype(int)
     right, bottom = np.clip(np.ceil(target_42.max(axis=0)), (left + 1, top + 1), SIDE).astype(int)
@@ -233,7 +233,7 @@ def _draw_colour(rng, mask_HW, image_HW3):
     texture = _crop_photograph(rng, 64, 64 + 2 * max(width, height), width, height).astype(np.float32)
     mean, deviation = cv2.meanStdDev(texture, mask=inside)
     texture -= mean[:, 0].astype(np.float32)
-    texture *= rng.uniform(8, 20) / max(1.0, float(deviation.mean()))
+    texture *= rng.uniform(6, 16) / max(1.0, float(deviation.mean()))
     texture += tint_3.astype(np.float32)
     colour_HW3 = np.zeros((SIDE, SIDE, 3), np.uint8)
     cv2.copyTo(cv2.convertScaleAbs(np.maximum(texture, 0)), inside, colour_HW3[box])
