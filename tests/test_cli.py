@@ -28,7 +28,7 @@ def make_coco(root, pictures=8):
         (root / 'annotations').mkdir(exist_ok=True)
         images, annotations = [], []
         for i in range(pictures):
-            Image.new('RGB', (64, 48), (30 * i, 90, 120)).save(root / split / f'{i}.jpg')
+            Image.effect_noise((64, 48), 80).convert('RGB').save(root / split / f'{i}.jpg')
             images.append({'id': i, 'file_name': f'{i}.jpg', 'width': 64, 'height': 48})
             annotations.append({'id': i + 1, 'image_id': i, 'category_id': 7, 'bbox': [4, 4, 30, 30], 'area': 900,
                                 'iscrowd': 0, 'segmentation': [[4, 4, 34, 4, 34, 34, 4, 34]]})
@@ -58,7 +58,7 @@ DAMAGES = {
     'unknown category': (lambda root: edit(root / 'annotations/instances_train.json',
                                            lambda c: c['annotations'][1].update(category_id=1)), 'category_id 1'),
     'absent picture': (lambda root: (root / 'val/3.jpg').unlink(), '3.jpg'),
-    'truncated picture': (lambda root: (root / 'train/2.jpg').write_bytes((root / 'train/2.jpg').read_bytes()[:400]),
+    'truncated picture': (lambda root: (root / 'train/2.jpg').write_bytes((root / 'train/2.jpg').read_bytes()[:1500]),
                           '2.jpg is cut short'),
     'not a picture': (lambda root: (root / 'train/2.jpg').write_text('hello'), '2.jpg is not a readable picture'),
     'wrong size': (lambda root: edit(root / 'annotations/instances_train.json',

@@ -41,7 +41,7 @@ def run(options):
     metrics = evaluate(val.annotations, json.loads(dumped.read_text()))
     return this.write_record(
         runner, metrics,
-        dataset={'name': 'coco-layout', 'sha256': this.data_sha256, 'root': str(val.pictures),
+        dataset={'name': this.data_name, 'sha256': this.data_sha256, 'root': str(val.pictures),
                  'train_images': train.count, 'val_images': val.count, 'annotations': str(val.annotations)},
         artifacts={'predictions': dumped})
 

@@ -38,7 +38,7 @@ def run(options):
     accuracy = runner.test()
     return this.write_record(
         runner, {key.replace('accuracy/', ''): float(value) for key, value in accuracy.items()},
-        dataset={'name': 'class-folders', 'sha256': this.data_sha256, 'root': str(root),
+        dataset={'name': this.data_name, 'sha256': this.data_sha256, 'root': str(root),
                  'train_images': len(train), 'val_images': len(val)},
         artifacts={})
 

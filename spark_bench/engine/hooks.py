@@ -25,7 +25,11 @@ class AtomicBackend(LocalBackend):
 
     def put(self, obj, filepath):
         """Write bytes to a temporary file beside ``filepath`` and rename it."""
-        write_atomically(filepath, obj)
+        try:
+            write_atomically(filepath, obj)
+        except OSError as error:
+            raise RunError(f'{filepath} cannot be written: {error.strerror}; mend that, and the same command goes '
+                           'on from the checkpoint before') from error
 
 
 def write_atomically(path, contents):

@@ -50,7 +50,7 @@ def run(options):
     last = max(1, len(curve) // 10)
     return this.write_record(
         runner, {'loss': float(curve[-last:].mean())},
-        dataset={'name': 'pictures', 'sha256': this.data_sha256, 'root': str(options.data_root),
+        dataset={'name': this.data_name, 'sha256': this.data_sha256, 'root': str(options.data_root),
                  'train_images': len(files), 'val_images': 0},
         artifacts={'encoder': encoder, 'reconstructions': pictures})
 

@@ -125,6 +125,7 @@ class Run:
         self.weights = describe_weights(options.weights)
         self.config_hash = self._hash()
         self.work_dir = Path(options.work_dir)
+        self.data_name = '/'.join(Path(options.data_root).resolve().parts[-2:])
         self._started, self._earlier_s = time.monotonic(), 0.0
         self._started_at = datetime.now(timezone.utc)
 
