@@ -3,7 +3,6 @@
 import difflib
 
 import timm
-import torch
 from torch import nn
 
 from pretrain.errors import InputError
@@ -148,6 +147,4 @@ def build_encoder(arch, engine='packed', drop_path_rate=None):
         return SparseEncoder(arch, engine)
     if drop_path_rate is None:
         drop_path_rate = PRETRAINING_DROP_PATH.get(arch, 0.0)
-    with torch.device('cpu'):
-        pyramid = FeaturePyramid(create_network(arch, drop_path_rate))
-    return SparseEncoder(pyramid, engine)
+    return SparseEncoder(FeaturePyramid(create_network(arch, drop_path_rate)), engine)

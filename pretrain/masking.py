@@ -18,8 +18,17 @@ from pretrain.errors import InputError
 
 
 def visible_count(grid, mask_ratio):
-    """Number of patches a picture keeps: ``round(L·(1 - mask_ratio))``, 20 of 49 in the paper."""
-    return round(grid * grid * (1 - mask_ratio))
+    """Number of patches a picture keeps: ``round(L·(1 - mask_ratio))``, 20 of 49 in the paper.
+
+    Raises:
+        InputError: when the ratio leaves no patch visible or none masked.
+    """
+    patches = grid * grid
+    keep = round(patches * (1 - mask_ratio))
+    if not 0 < keep < patches:
+        raise InputError(f'mask_ratio {mask_ratio} leaves {keep} of {patches} patches visible: choose a ratio '
+                         'that hides some patches and keeps some')
+    return keep
 
 
 def random_mask(batch, grid, mask_ratio, generator=None, device='cpu'):
@@ -37,13 +46,9 @@ def random_mask(batch, grid, mask_ratio, generator=None, device='cpu'):
         ``active_B1ff``, bool, True = visible; every picture keeps exactly ``visible_count`` patches.
 
     Raises:
-        InputError: when the ratio leaves no patch visible or none masked.
+        InputError: see :func:`visible_count`.
     """
-    patches = grid * grid
-    keep = visible_count(grid, mask_ratio)
-    if not 0 < keep < patches:
-        raise InputError(f'mask_ratio {mask_ratio} leaves {keep} of {patches} patches visible: choose a ratio '
-                         'that hides some patches and keeps some')
+    patches, keep = grid * grid, visible_count(grid, mask_ratio)
     order_BL = torch.rand(batch, patches, generator=generator).argsort(dim=1)
     active_BL = torch.zeros(batch, patches, dtype=torch.bool).scatter_(1, order_BL[:, :keep], True)
     return active_BL.view(batch, 1, grid, grid).to(device)

@@ -12,7 +12,7 @@ from pretrain.decoder import UNetDecoder
 from pretrain.densify import Densify
 from pretrain.encoder import build_encoder
 from pretrain.errors import InputError
-from pretrain.masking import VisibleLayout, expand_mask, random_mask
+from pretrain.masking import VisibleLayout, expand_mask, random_mask, visible_count
 
 
 class SparK(nn.Module):
@@ -38,7 +38,7 @@ class SparK(nn.Module):
             raise InputError(f'input_size {input_size} is not a multiple of the encoder stride {encoder.stride}')
         self.mask_ratio = mask_ratio
         self.grid = input_size // encoder.stride
-        random_mask(1, self.grid, mask_ratio)  # an unusable ratio is refused here, not in the first step
+        visible_count(self.grid, mask_ratio)  # an unusable ratio is refused here, not in the first step
         self.encoder = encoder
         self.decoder = UNetDecoder(encoder.stride, decoder_width)
         self.densify = nn.ModuleList(self._densify(i, input_size) for i in range(self._scales))

@@ -5,10 +5,10 @@ import ast
 import sys
 import traceback
 from dataclasses import replace
-from pathlib import Path
 
 from pretrain.ablations import ABLATIONS
 from spark_bench.errors import InputError, RunError
+from spark_bench.places import default_work_dir, report_path, shipped
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -44,6 +44,8 @@ def build_parser():
 def _add_demo(commands):
     parser = commands.add_parser('demo', help='the whole road on the embedded data set: ablation table and report')
     parser.add_argument('--quick', action='store_true', help='a few steps of everything, in about a minute')
+    parser.add_argument('--arch', default='test_resnet', metavar='NAME',
+                        help='timm convnet: test_resnet (default), test_convnext, or a larger one')
     parser.add_argument('--jobs', type=_positive, metavar='N', help='runs at a time (default: one a CPU core)')
     _add_places(parser, 'work_dirs/<suite>')
     _add_cache(parser)
@@ -195,16 +197,6 @@ def _run_task(task, engine, args, method, part, **extra):
     return 0
 
 
-def shipped(relative):
-    """Path of a config that is installed with the packages."""
-    return Path(__file__).resolve().parent.parent / relative
-
-
-def default_work_dir(root, suite, task, arch, method, seed):
-    """The folder of one run."""
-    return Path(root) / suite / task / arch / method / str(seed)
-
-
 def _embedded(args, part):
     from spark_bench.data import embedded
     return str(getattr(embedded.prepare(cache_dir=args.cache_dir), part))
@@ -228,11 +220,6 @@ def _run_report(args):
     output = args.output or report_path(args.results, args.suite)
     print(report.write_report(args.results, args.suite, output, args.work_dir or 'work_dirs'))
     return 0
-
-
-def report_path(results, suite):
-    """Where the report of a suite goes unless told otherwise."""
-    return Path(results) / ('report.html' if suite == 'demo' else f'report-{suite}.html')
 
 
 def _run_data_embedded(args):
