@@ -67,8 +67,8 @@ def write_report(results: str | Path, suite: str, output: str | Path, work_root:
         reconstructions=_galleries(
             reconstruction_galleries(records, work_root),
             'small',
-            'The same pictures under the same masks. Visible patches are pasted back: only what was masked '
-            'is the network’s work.',
+            'The same pictures under the same masks. Visible patches are pasted back. Of a masked patch the network '
+            'paints the structure; mean colour and contrast are the original’s, as the loss normalises them away.',
             'No pretraining in this suite yet.',
         ),
         detections=_galleries(
