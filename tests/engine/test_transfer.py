@@ -127,7 +127,8 @@ def test_real_coco_pictures_train_evaluate_and_leave_a_record(tmp_path):
 
 def test_pretraining_loss_falls_on_real_microscopy_pictures(tmp_path):
     [record] = command(tmp_path, 'pretrain', '--data-root', real_data('nuclei'), '--work-dir', tmp_path / 'work',
-                       '--cfg-options', 'train_cfg.max_epochs=3')
+                       '--cfg-options', 'train_cfg.max_epochs=3', 'model.input_size=96',
+                       'train_dataloader.dataset.input_size=96')
     losses = [value for _, value in record.curves['loss']]
     assert record.dataset['train_images'] == 664
     assert np.mean(losses[-10:]) < 0.97 * np.mean(losses[:10])
