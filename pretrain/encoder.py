@@ -1,6 +1,7 @@
 """Any timm convnet as a sparse encoder of several scales."""
 
 import difflib
+from itertools import pairwise
 
 import timm
 from torch import nn
@@ -59,7 +60,7 @@ class FeaturePyramid(nn.Module):
         self.channels = [entry['num_chs'] for entry in info]
         self.strides = [entry['reduction'] for entry in info]
         self.indices = list(range(first, first + len(info)))
-        steps = zip(self.strides, self.strides[1:], strict=False)
+        steps = pairwise(self.strides)
         if len(info) != scales or any(coarse != 2 * fine for fine, coarse in steps):
             raise InputError(f'{type(network).__name__} has maps of strides {self.strides}: SparK needs {scales} '
                              'scales, each twice as coarse as the one before')
