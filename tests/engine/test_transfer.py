@@ -27,7 +27,7 @@ def real_data(name):
 
 
 def command(folder, *arguments):
-    status = cli.main([*map(str, arguments), '--results', str(folder / 'results'), '--suite', 'test', '--threads', '2'])
+    status = cli.main([*map(str, arguments), '--results', str(folder / 'results'), '--suite', 'test', '--threads', '1'])
     assert status == 0
     return load_all(folder / 'results', 'test')
 
