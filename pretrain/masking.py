@@ -66,23 +66,30 @@ class VisibleLayout:
     The layout is passed along with every packed map and dies with the forward pass; no layer keeps it.
 
     Args:
-        active_B1ff: bool mask, True = visible. Pictures may keep different numbers of patches.
+        active_B1ff: bool mask, True = visible. Pictures may keep different numbers of patches. The positions are
+            read off on the device where it lies: a mask on the CPU makes no GPU wait.
+        device: where the feature maps are; the mask's own device when None.
+
+    Attributes:
+        counts: number of visible patches of each picture, a list of int.
 
     Raises:
         InputError: for a mask of another shape or type, or with no visible patch at all.
     """
 
-    def __init__(self, active_B1ff):
+    def __init__(self, active_B1ff, device=None):
         if active_B1ff.dtype != torch.bool or active_B1ff.dim() != 4 or active_B1ff.shape[1] != 1:
             raise InputError('active_B1ff must be a bool tensor of shape (B, 1, f, f), not '
                              f'{active_B1ff.dtype} {tuple(active_B1ff.shape)}')
-        self.active_B1ff = active_B1ff
         self.batch, _, self.grid_h, self.grid_w = active_B1ff.shape
-        self.patch_N = active_B1ff.flatten().nonzero().squeeze(1)
-        if not len(self.patch_N):
+        self.counts = active_B1ff.flatten(1).sum(1).tolist()
+        if not any(self.counts):
             raise InputError('active_B1ff hides every patch: nothing is left to encode')
+        device = active_B1ff.device if device is None else device
+        self.patch_N = active_B1ff.flatten().nonzero().squeeze(1).to(device, non_blocking=True)
+        self.active_B1ff = active_B1ff.to(device, non_blocking=True)
         self.image_N = torch.div(self.patch_N, self.grid_h * self.grid_w, rounding_mode='floor')
-        self._halo_tables = {}
+        self._tables = {}
 
     @property
     def visible(self):
@@ -92,6 +99,9 @@ class VisibleLayout:
     def pack(self, x_BChw):
         """Cut the visible patches out of a dense map: ``(B, C, h, w)`` → ``(N, C, b, b)``."""
         batch, channels, height, width = x_BChw.shape
+        if height % self.grid_h or width % self.grid_w:
+            raise InputError(f'a map of {height} × {width} positions does not divide into {self.grid_h} × '
+                             f'{self.grid_w} patches: choose mask patches that are a multiple of the total stride')
         block_h, block_w = height // self.grid_h, width // self.grid_w
         cut = x_BChw.permute(0, 2, 3, 1).reshape(batch, self.grid_h, block_h, self.grid_w, block_w, channels)
         blocks = cut.transpose(2, 3).reshape(-1, block_h, block_w, channels)
@@ -134,12 +144,34 @@ class VisibleLayout:
         padded = rows.index_select(0, self._halo_table(block, before, after))
         return padded.view(visible, side, side, channels).permute(0, 3, 1, 2)
 
+    def window_table(self, block, before, after, kernel, stride, dilation):
+        """Which positions each output of a convolution reads.
+
+        Args:
+            block: b, side of a patch on the map that is read.
+            before, after: as in :meth:`gather_halo`.
+            kernel, stride, dilation: of the convolution, each the same along both axes.
+
+        Returns:
+            int64 ``(N·o·o, k·k)``, o the side of a patch on the output: rows of the map as a matrix ``(N·b·b, C)``;
+            ``N·b·b`` or more stands for a position that is masked or outside the picture.
+        """
+        key = ('window', block, before, after, kernel, stride, dilation)
+        if key not in self._tables:
+            side = before + block + after
+            halo = self._halo_table(block, before, after).view(self.visible, side, side)
+            output = torch.arange((side - dilation * (kernel - 1) - 1) // stride + 1, device=halo.device) * stride
+            index_ok = output[:, None] + torch.arange(kernel, device=halo.device) * dilation
+            window = halo[:, index_ok[:, None, :, None], index_ok[None, :, None, :]]
+            self._tables[key] = window.reshape(-1, kernel * kernel)
+        return self._tables[key]
+
     def _halo_table(self, block, before, after):
         """Row of ``rows`` in :meth:`gather_halo` for each position of each padded patch, flattened."""
-        key = (block, before, after)
-        if key not in self._halo_tables:
-            self._halo_tables[key] = self._build_halo_table(*key)
-        return self._halo_tables[key]
+        key = ('halo', block, before, after)
+        if key not in self._tables:
+            self._tables[key] = self._build_halo_table(block, before, after)
+        return self._tables[key]
 
     def _build_halo_table(self, block, before, after):
         device = self.patch_N.device

@@ -24,20 +24,27 @@ class SparK(nn.Module):
         mask_ratio: fraction of patches hidden.
         ablation: name in ``pretrain.ABLATIONS``.
         decoder_width: channels of the deepest decoder block.
+        patch_size: side of a mask patch in pixels, a multiple of the encoder's stride; the stride itself when
+            None, as in the paper. The loss normalises its targets over the same patches.
 
     Raises:
         InputError: for an unknown ablation, one that does not pretrain, or sizes that do not fit.
     """
 
-    def __init__(self, encoder, input_size=224, mask_ratio=0.6, ablation='spark', decoder_width=768):
+    def __init__(self, encoder, input_size=224, mask_ratio=0.6, ablation='spark', decoder_width=768,
+                 patch_size=None):
         super().__init__()
         self.ablation = get_ablation(ablation)
         if not self.ablation.pretrains:
             raise InputError(f'ablation {ablation!r} means no pretraining: there is no model to build')
-        if input_size % encoder.stride:
-            raise InputError(f'input_size {input_size} is not a multiple of the encoder stride {encoder.stride}')
+        self.patch_size = encoder.stride if patch_size is None else patch_size
+        if self.patch_size < 1 or self.patch_size % encoder.stride:
+            raise InputError(f'patch_size {patch_size} is not a multiple of the encoder stride {encoder.stride}')
+        if input_size < 1 or input_size % self.patch_size:
+            what = 'encoder stride' if patch_size is None else 'patch_size'
+            raise InputError(f'input_size {input_size} is not a multiple of the {what} {self.patch_size}')
         self.mask_ratio = mask_ratio
-        self.grid = input_size // encoder.stride
+        self.grid = input_size // self.patch_size
         visible_count(self.grid, mask_ratio)  # an unusable ratio is refused here, not in the first step
         self.encoder = encoder
         self.decoder = UNetDecoder(encoder.stride, decoder_width)
@@ -60,7 +67,8 @@ class SparK(nn.Module):
 
         Args:
             image_B3HW: normalised pictures.
-            active_B1ff: bool mask, True = visible; a random one for each picture when None.
+            active_B1ff: bool mask, True = visible; a random one for each picture when None. On the CPU, even for
+                pictures on a GPU, it spares the GPU a wait.
             return_reconstruction: also return the picture.
 
         Returns:
@@ -72,22 +80,31 @@ class SparK(nn.Module):
         """
         self._check(image_B3HW)
         if active_B1ff is None:
-            active_B1ff = random_mask(len(image_B3HW), self.grid, self.mask_ratio, device=image_B3HW.device)
-        prediction_BLp = self.predict(image_B3HW, active_B1ff)
+            active_B1ff = random_mask(len(image_B3HW), self.grid, self.mask_ratio)
+        layout = VisibleLayout(active_B1ff, image_B3HW.device)
+        if active_B1ff.shape != (len(image_B3HW), 1, self.grid, self.grid):
+            raise InputError(f'active_B1ff must have shape {(len(image_B3HW), 1, self.grid, self.grid)}, one patch of '
+                             f'{self.patch_size} pixels a cell, not {tuple(active_B1ff.shape)}')
+        prediction_BLp = self.predict(image_B3HW, layout)
+        active_B1ff = layout.active_B1ff
         loss = self.loss(image_B3HW, prediction_BLp, active_B1ff)
         if not return_reconstruction:
             return loss
         return loss, self.paint(image_B3HW, prediction_BLp, active_B1ff)
 
     def _check(self, image_B3HW):
-        side = self.grid * self.encoder.stride
+        side = self.grid * self.patch_size
         if image_B3HW.dim() != 4 or tuple(image_B3HW.shape[1:]) != (3, side, side):
             raise InputError(f'pictures must have shape (B, 3, {side}, {side}) as input_size says, '
                              f'not {tuple(image_B3HW.shape)}')
 
-    def predict(self, image_B3HW, active_B1ff):
-        """The decoder's prediction of every normalised patch, ``(B, L, p)``, from the visible ones."""
-        layout = VisibleLayout(active_B1ff)
+    def predict(self, image_B3HW, layout):
+        """The decoder's prediction of every normalised patch, ``(B, L, p)``, from the visible ones.
+
+        ``layout`` is a :class:`~pretrain.masking.VisibleLayout`, or a mask to make one of.
+        """
+        if not isinstance(layout, VisibleLayout):
+            layout = VisibleLayout(layout, image_B3HW.device)
         features = self.encode(image_B3HW, layout)
         maps = [densify(feature, layout) for densify, feature in zip(self.densify, features, strict=True)]
         # Packed features are channels-last inside; the decoder works in the layout its user chose for the pictures.
@@ -119,14 +136,17 @@ class SparK(nn.Module):
         return torch.where(expand_mask(active_B1ff, *image_B3HW.shape[-2:]), image_B3HW, picture_B3HW)
 
     def patchify(self, image_B3HW):
-        """``(B, 3, H, W)`` → ``(B, L, p)``, p = r·r·3 in the order row, column, channel."""
-        batch, f, r = len(image_B3HW), self.grid, self.encoder.stride
+        """``(B, 3, H, W)`` → ``(B, L, p)``, p = r·r·3 in the order row, column, channel.
+
+        r is the side of a mask patch, the encoder's stride unless ``patch_size`` says otherwise.
+        """
+        batch, f, r = len(image_B3HW), self.grid, self.patch_size
         cut = image_B3HW.reshape(batch, 3, f, r, f, r)
         return cut.permute(0, 2, 4, 3, 5, 1).reshape(batch, f * f, r * r * 3)
 
     def unpatchify(self, patches_BLp):
         """The inverse of :meth:`patchify`."""
-        batch, f, r = len(patches_BLp), self.grid, self.encoder.stride
+        batch, f, r = len(patches_BLp), self.grid, self.patch_size
         cut = patches_BLp.reshape(batch, f, f, r, r, 3)
         return cut.permute(0, 5, 1, 3, 2, 4).reshape(batch, 3, f * r, f * r)
 
@@ -153,7 +173,7 @@ def _at_least_float32(tensor):
 
 
 def build_spark(arch, input_size=224, mask_ratio=0.6, ablation='spark', engine='packed', *,
-                decoder_width=768, drop_path_rate=None):
+                decoder_width=768, drop_path_rate=None, patch_size=None):
     """Build SparK, or an ablation of it, around a timm convnet.
 
     Args:
@@ -165,6 +185,7 @@ def build_spark(arch, input_size=224, mask_ratio=0.6, ablation='spark', engine='
             have no use for it.
         decoder_width: channels of the deepest decoder block, 768 in the paper.
         drop_path_rate: stochastic depth; None takes the authors' value for ``arch``.
+        patch_size: side of a mask patch in pixels, any multiple of the network's stride (the default).
 
     Returns:
         :class:`SparK`.
@@ -177,4 +198,4 @@ def build_spark(arch, input_size=224, mask_ratio=0.6, ablation='spark', engine='
     if not get_ablation(ablation).sparse_encoder:
         engine = 'dense'
     encoder = build_encoder(arch, engine, drop_path_rate)
-    return SparK(encoder, input_size, mask_ratio, ablation, decoder_width)
+    return SparK(encoder, input_size, mask_ratio, ablation, decoder_width, patch_size)

@@ -33,6 +33,7 @@ def build_parser():
     _add_table(commands)
     _add_report(commands)
     _add_data(commands)
+    _add_profile(commands)
     doctor = commands.add_parser('doctor', help='check what is installed and whether it works')
     doctor.set_defaults(run=_run_doctor)
     for command in commands.choices.values():
@@ -95,6 +96,23 @@ def _add_data(commands):
     embedded.add_argument('--seed', type=_seed, default=0, metavar='N')
     _add_cache(embedded)
     embedded.set_defaults(run=_run_data_embedded)
+
+
+def _add_profile(commands):
+    parser = commands.add_parser('profile', help='time and memory of the packed engine against the reference')
+    parser.add_argument('arch', nargs='*', metavar='ARCH', default=['resnet50', 'convnext_small', 'convnext_base'],
+                        help='timm convnets (default: resnet50 convnext_small convnext_base)')
+    parser.add_argument('--input-size', type=_positive, default=224, metavar='PIXELS')
+    parser.add_argument('--batch-size', type=_positive, default=8, metavar='N')
+    parser.add_argument('--mask-ratio', type=float, default=0.6, metavar='RATIO')
+    parser.add_argument('--rounds', type=_positive, default=5, metavar='N',
+                        help='times each engine runs, in turn; the median is printed (default: 5)')
+    parser.add_argument('--threads', type=_positive, metavar='N', help='CPU threads')
+    parser.add_argument('--device', default='cpu', metavar='DEVICE', help='cpu (default) or cuda')
+    parser.add_argument('--amp', action='store_true', help='bf16 autocast')
+    parser.add_argument('--channels-last', action='store_true', help='pictures and weights in channels-last layout')
+    parser.add_argument('--json', metavar='FILE', help='also write the figures here')
+    parser.set_defaults(run=_run_profile)
 
 
 def _add_run(parser, config, data):
@@ -225,6 +243,11 @@ def _run_report(args):
 def _run_data_embedded(args):
     from spark_bench.data import embedded
     return embedded.main(args)
+
+
+def _run_profile(args):
+    from spark_bench import profiling
+    return profiling.main(args)
 
 
 def _run_doctor(args):

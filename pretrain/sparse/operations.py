@@ -14,10 +14,15 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from timm import layers
+from timm.layers.grn import GlobalResponseNorm
+from timm.layers.norm_act import SyncBatchNormAct
+from timm.layers.pool2d_same import MaxPool2dSame
+from timm.models._efficientnet_blocks import SqueezeExcite
 from torch import nn
 
 from pretrain.errors import InputError
 from pretrain.masking import expand_mask
+from pretrain.sparse.convolution import packed_convolution, window_of
 
 
 @dataclass(frozen=True)
@@ -43,88 +48,52 @@ def register(types, packed, reference):
         MODULES[kind] = Operation(packed, reference)
 
 
-def _mask_like(x_BChw, layout):
-    return expand_mask(layout.active_B1ff, *x_BChw.shape[-2:])
-
-
-def _plain(module, x, layout):
+def on_each_position(module, x, layout):
+    """Packed counterpart of a module that treats every position alike and alone: nothing changes."""
     return module(x)
 
 
-def _then_mask(module, x_BChw, layout):
+def on_dense_map(module, x_NCbb, layout):
+    """Packed counterpart of any module that maps a dense map to a dense map: lay out, run, cut out."""
+    return layout.pack(module(layout.unpack(x_NCbb)))
+
+
+def then_mask(module, x_BChw, layout):
+    """Reference counterpart of most modules: run on the dense map, multiply by the mask of the result's scale."""
     out = module(x_BChw)
-    return out * _mask_like(out, layout)
+    return out * expand_mask(layout.active_B1ff, *out.shape[-2:])
 
 
-def _then_mask_channels_last(module, x_BhwC, layout):
+def then_mask_channels_last(module, x_BhwC, layout):
+    """As :func:`then_mask`, for ``(B, h, w, C)``."""
     out = module(x_BhwC)
-    mask = expand_mask(layout.active_B1ff, *out.shape[1:3])
-    return out * mask.permute(0, 2, 3, 1)
-
-
-
-def _halo(module, block):
-    """Positions a convolution or pooling reads before and after a patch of side ``block``."""
-    spans = []
-    sizes = zip(*(_pair(getattr(module, name, 1)) for name in ('kernel_size', 'stride', 'dilation')), strict=True)
-    for axis, (kernel, stride, dilation) in enumerate(sizes):
-        reach = dilation * (kernel - 1)
-        before = reach // 2 if module.padding == 'same' else _pair(module.padding)[axis]
-        if module.padding == 'valid':
-            before = 0
-        if block % stride:
-            raise InputError(f'a stride of {stride} does not divide a patch of {block} positions: '
-                             'choose mask patches that are a multiple of the total stride')
-        spans.append((before, block - stride - before + reach - (block - 1)))
-    if spans[0] != spans[1] or spans[0][0] < 0:
-        raise InputError(f'{module} is not square: only square kernels, strides and paddings are supported')
-    before, after = spans[0]
-    if after < 0 and before:
-        raise InputError(f'{module} pads more than its kernel reaches')
-    return before, max(after, 0)
-
-
-def _pair(value):
-    return tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-
-
-def _packed_conv(module, x_NCbb, layout):
-    if module.padding_mode != 'zeros':
-        raise InputError(f'{module}: only zero padding is supported')
-    before, after = _halo(module, x_NCbb.shape[-1])
-    # A large depthwise kernel on small patches reads mostly halo. There the dense map is cheaper: its
-    # convolution has few multiply-adds, and no position is copied more than once.
-    if module.groups == module.in_channels > 1 and 2 * (before + after) > x_NCbb.shape[-1]:
-        return layout.pack(module(layout.unpack(x_NCbb)))
-    padded = layout.gather_halo(x_NCbb, before, after)
-    return F.conv2d(padded, module.weight, module.bias, module.stride, 0, module.dilation, module.groups)
-
+    return out * expand_mask(layout.active_B1ff, *out.shape[1:3]).permute(0, 2, 3, 1)
 
 
 def _packed_max_pool(module, x_NCbb, layout):
-    if module.ceil_mode or module.return_indices:
-        raise InputError(f'{module}: ceil_mode and return_indices are not supported')
-    before, after = _halo(module, x_NCbb.shape[-1])
+    if module.return_indices:
+        raise InputError(f'{module}: return_indices is not supported')
+    window = None if module.ceil_mode else window_of(module, x_NCbb.shape[-1])
+    if window is None:
+        return on_dense_map(module, x_NCbb, layout)
+    kernel, stride, dilation, before, after = window
     padded = layout.gather_halo(x_NCbb, before, after, outside=float('-inf'))
-    return F.max_pool2d(padded, module.kernel_size, module.stride, 0, module.dilation)
+    return F.max_pool2d(padded, kernel, stride, 0, dilation)
 
 
-def _packed_avg_pool(module, x_NCbb, layout):
-    if module.kernel_size == module.stride and module.padding == 0 and x_NCbb.shape[-1] % module.stride == 0:
-        return module(x_NCbb)
-    return layout.pack(module(layout.unpack(x_NCbb)))
-
+def _packed_average_pool(module, x_NCbb, layout):
+    patchwise = module.kernel_size == module.stride and module.padding == 0 and x_NCbb.shape[-1] % module.stride == 0
+    return module(x_NCbb) if patchwise else on_dense_map(module, x_NCbb, layout)
 
 
 def _reference_batch_norm(module, x_BChw, layout):
     """Batch norm over the visible positions, which it sees as so many pictures of one pixel."""
-    visible_Bhw = _mask_like(x_BChw, layout).squeeze(1)
+    visible_Bhw = expand_mask(layout.active_B1ff, *x_BChw.shape[-2:]).squeeze(1)
     rows_nC = x_BChw.permute(0, 2, 3, 1)[visible_Bhw]
     normed_nC = module(rows_nC[:, :, None, None])[:, :, 0, 0]
     out_BhwC = torch.zeros_like(x_BChw, dtype=normed_nC.dtype).permute(0, 2, 3, 1).contiguous()
     out_BhwC[visible_Bhw] = normed_nC
     return out_BhwC.permute(0, 3, 1, 2)
-
 
 
 def _packed_drop_path(module, x, layout):
@@ -134,12 +103,69 @@ def _packed_drop_path(module, x, layout):
     return x * keep_B111.index_select(0, layout.image_N)
 
 
-register((nn.Conv2d,), _packed_conv, _then_mask)
-register((nn.MaxPool2d,), _packed_max_pool, _then_mask)
-register((nn.AvgPool2d,), _packed_avg_pool, _then_mask)
-register((nn.BatchNorm2d, nn.SyncBatchNorm), _plain, _reference_batch_norm)
-register((layers.DropPath,), _packed_drop_path, _plain)
-register((layers.LayerNorm2d,), _plain, _then_mask)
-register((nn.LayerNorm, layers.LayerNorm, nn.Linear), _plain, _then_mask_channels_last)
-register((nn.Identity, nn.ReLU, nn.ReLU6, nn.GELU, layers.GELU, layers.GELUTanh, nn.SiLU, nn.Hardswish, nn.LeakyReLU,
-          nn.Dropout), _plain, _plain)
+def packed_per_picture(module, x, layout):
+    """Packed counterpart of a module that pools over a whole picture and knows no neighbourhood.
+
+    Squeeze-excite, GRN and group norm see the visible patches of a picture laid end to end, as a picture of its own:
+    they average over the visible positions that way.
+    """
+    return _per_picture(module, x, layout.counts, x.shape[1:-1] if _channels_last(module) else x.shape[2:])
+
+
+def reference_per_picture(module, x, layout):
+    """The plain definition of the same: pick the visible positions of each picture, run, put them back."""
+    last = _channels_last(module)
+    x_BhwC = x if last else x.permute(0, 2, 3, 1)
+    visible_Bhw = expand_mask(layout.active_B1ff, *x_BhwC.shape[1:3]).squeeze(1)
+    rows_nC = x_BhwC[visible_Bhw][:, None, None]
+    positions = [int(mask.sum()) for mask in visible_Bhw]
+    out_n = _per_picture(module, rows_nC if last else rows_nC.permute(0, 3, 1, 2), positions, (1, 1))
+    out_BhwC = torch.zeros_like(x_BhwC, dtype=out_n.dtype)
+    out_BhwC[visible_Bhw] = out_n.flatten(1)
+    return out_BhwC if last else out_BhwC.permute(0, 3, 1, 2)
+
+
+def _per_picture(module, x_NCbb, counts, block):
+    """Run ``module`` on the patches of each picture in turn, or of all at once where they are equally many."""
+    last = _channels_last(module)
+    x_NbbC = x_NCbb if last else x_NCbb.permute(0, 2, 3, 1)
+    channels, (high, wide) = x_NbbC.shape[-1], block
+
+    def run(patches_NbbC, pictures):
+        strip = patches_NbbC.reshape(pictures, -1, wide, channels)
+        out = module(strip) if last else module(strip.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return out.reshape(-1, high, wide, channels)
+
+    if len(set(counts)) == 1:
+        out = run(x_NbbC, len(counts))
+    else:
+        if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()) and module.training:
+            raise InputError(f'{type(module).__name__} holds a batch norm: its pictures must keep equally many patches')
+        seen = [count for count in counts if count]
+        out = torch.cat([run(patches, 1) for patches in x_NbbC.split(seen)])
+    return out if last else out.permute(0, 3, 1, 2)
+
+
+def _channels_last(module):
+    return isinstance(module, GlobalResponseNorm) and module.channel_dim == -1
+
+
+register((nn.Conv2d, layers.Conv2dSame), packed_convolution, then_mask)
+register((nn.MaxPool2d,), _packed_max_pool, then_mask)
+register((nn.AvgPool2d,), _packed_average_pool, then_mask)
+register((layers.BlurPool2d, layers.AvgPool2dSame, MaxPool2dSame, nn.ConvTranspose2d, nn.Upsample),
+         on_dense_map, then_mask)
+register((nn.BatchNorm2d, nn.SyncBatchNorm, layers.BatchNormAct2d, SyncBatchNormAct, layers.FrozenBatchNormAct2d),
+         on_each_position, _reference_batch_norm)
+register((layers.SEModule, SqueezeExcite, layers.EcaModule, layers.EffectiveSEModule, GlobalResponseNorm, nn.GroupNorm,
+          layers.GroupNorm, layers.GroupNorm1, layers.GroupNormAct, layers.GroupNorm1Act),
+         packed_per_picture, reference_per_picture)
+register((layers.DropPath,), _packed_drop_path, on_each_position)
+register((layers.LayerNorm2d, layers.LayerNormAct2d, layers.RmsNorm2d, layers.SimpleNorm2d), on_each_position,
+         then_mask)
+register((nn.LayerNorm, layers.LayerNorm, layers.RmsNorm, layers.SimpleNorm, nn.Linear), on_each_position,
+         then_mask_channels_last)
+# Activations of one argument that map zero to zero: masked positions stay zero without a mask.
+register((nn.Identity, nn.ReLU, nn.ReLU6, nn.GELU, layers.GELU, layers.GELUTanh, nn.SiLU, layers.Swish, nn.Hardswish,
+          layers.HardSwish, nn.Mish, layers.Mish, nn.LeakyReLU, nn.ELU, nn.PReLU, nn.Tanh, layers.Tanh, nn.Dropout),
+         on_each_position, on_each_position)

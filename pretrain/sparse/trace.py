@@ -12,11 +12,14 @@ from pretrain.sparse.operations import MODULES
 # Functions and tensor methods that act on each position alone and map zero to zero, so that they mean
 # the same on packed patches and on a masked dense map.
 POSITIONWISE = {
-    operator.add, operator.iadd, operator.mul, operator.imul, operator.getitem, torch.add, torch.mul,
-    F.relu, F.gelu, F.silu, F.hardswish, F.leaky_relu, torch.relu, F.dropout,
-    'add', 'add_', 'mul', 'mul_', 'relu', 'relu_', 'permute', 'contiguous',
+    operator.add, operator.iadd, operator.sub, operator.mul, operator.imul, torch.add, torch.mul, torch.cat,
+    F.relu, F.relu6, F.gelu, F.silu, F.hardswish, F.leaky_relu, torch.relu, torch.tanh, F.dropout,
+    'add', 'add_', 'mul', 'mul_', 'relu', 'relu_', 'contiguous', 'clone',
 }
-_ADDITIONS = {operator.add, operator.iadd, torch.add, 'add', 'add_'}
+_ADDITIONS = {operator.add, operator.iadd, operator.sub, torch.add, 'add', 'add_'}
+_SPLITS = {torch.split, torch.chunk, 'split', 'chunk'}
+# To channels last and back: the only reorderings of axes that keep a packed map's meaning.
+_PERMUTATIONS = {(0, 2, 3, 1), (0, 3, 1, 2)}
 
 
 class _Tracer(fx.Tracer):
@@ -70,13 +73,40 @@ def _check(node, modules, features):
             raise InputError(f'no sparse counterpart of module {node.target!r} ({kind}): register one with '
                              'pretrain.sparse.operations.register')
     elif node.op in ('call_function', 'call_method'):
-        name = getattr(node.target, '__name__', node.target)
-        if node.target not in POSITIONWISE:
-            raise InputError(f'no sparse counterpart of the operation {name!r} at {node.name!r}: move it into a '
-                             'module of its own and register that with pretrain.sparse.operations.register')
-        if node.target in _ADDITIONS and not all(source in features for source in node.args[:2]):
-            raise InputError(f'{name!r} at {node.name!r} adds something else than a feature map, which would '
-                             'make masked positions non-zero: move it into a registered module')
+        _check_operation(node, features)
+
+
+def _check_operation(node, features):
+    name = getattr(node.target, '__name__', node.target)
+    if node.target in ('permute', torch.permute):
+        known = tuple(node.args[1] if len(node.args) == 2 else node.args[1:]) in _PERMUTATIONS
+    elif node.target is torch.cat:
+        known = _axis(node, 1) == 1
+    elif node.target in _SPLITS:
+        known = _axis(node, 2) == 1
+    elif node.target is operator.getitem:
+        known = isinstance(node.args[1], int) and node.args[0].target in _SPLITS
+    else:
+        known = node.target in POSITIONWISE
+    if not known:
+        raise InputError(f'no sparse counterpart of the operation {name!r} at {node.name!r}{_home(node)}: move it '
+                         'into a module of its own and register that with pretrain.sparse.operations.register')
+    if node.target in _ADDITIONS and not all(source in features for source in node.args[:2]):
+        raise InputError(f'{name!r} at {node.name!r}{_home(node)} adds something else than a feature map, which would '
+                         'make masked positions non-zero: move it into a registered module')
+
+
+def _axis(node, place):
+    return node.args[place] if len(node.args) > place else node.kwargs.get('dim', 0)
+
+
+def _home(node):
+    """Path and type of the module whose forward pass holds the operation."""
+    stack = list((node.meta.get('nn_module_stack') or {}).values())
+    if not stack:
+        return ''
+    path, kind = stack[-1]
+    return f' in module {path!r} ({kind.__module__}.{kind.__qualname__})' if path else ''
 
 
 def drop_unused(network):

@@ -1,0 +1,177 @@
+"""Time and activation memory of the packed engine against the plain masked-dense definition, in one run."""
+
+import json
+import statistics
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from pretrain import VisibleLayout, build_spark, random_mask
+from spark_bench.engine.hooks import write_atomically
+from spark_bench.engine.memory import keep_freed_memory
+from spark_bench.errors import InputError
+
+ENGINES = ('packed', 'reference')
+PARTS = ('encoder', 'step')
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What one part of one network costs with one engine.
+
+    Attributes:
+        arch: timm name.
+        part: ``encoder``, or the whole training ``step`` without the optimizer; forward and backward each.
+        engine: ``packed`` or ``reference``.
+        forward_s, backward_s, total_s: median seconds.
+        peak_bytes: most memory in use at a time, beyond weights, their gradients and the pictures.
+        value: the loss of the step; of the encoder, the mean square of its maps. Equal for both engines up to rounding.
+    """
+
+    arch: str
+    part: str
+    engine: str
+    forward_s: float
+    backward_s: float
+    total_s: float
+    peak_bytes: int
+    value: float
+
+
+def main(args):
+    """Run ``spark-bench profile``; return the exit status."""
+    if args.device.startswith('cuda') and not torch.cuda.is_available():
+        raise InputError(f'--device {args.device}: torch finds no CUDA device here; use --device cpu')
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    keep_freed_memory()
+    figures = []
+    for arch in args.arch:
+        figures += measure(arch, args)
+    _show(figures, args)
+    if args.json:
+        _write(figures, args)
+    return 0
+
+
+def measure(arch, args):
+    """Time both engines on the same pictures, masks and weights, in turn.
+
+    Args:
+        arch: timm name.
+        args: options of ``spark-bench profile``.
+
+    Returns:
+        list of :class:`Figure`, encoder first.
+
+    Raises:
+        InputError: for a network or a size that does not fit.
+    """
+    layout = torch.channels_last if args.channels_last else torch.contiguous_format
+    models = {}
+    for engine in ENGINES:
+        torch.manual_seed(0)
+        model = build_spark(arch, args.input_size, args.mask_ratio, engine=engine)
+        models[engine] = model.to(args.device, memory_format=layout).train()
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(args.batch_size, 3, args.input_size, args.input_size, generator=generator)
+    image = image.to(args.device, memory_format=layout)
+    active = random_mask(args.batch_size, models['packed'].grid, args.mask_ratio, generator)
+    figures = []
+    for part in PARTS:
+        timed = {engine: [] for engine in ENGINES}
+        for engine in ENGINES:  # the first run allocates, and builds the kernels
+            _run_once(models[engine], part, image, active, args)
+        peaks = {engine: _peak_bytes(models[engine], part, image, active, args) for engine in ENGINES}
+        for _ in range(args.rounds):
+            for engine in ENGINES:
+                timed[engine].append(_run_once(models[engine], part, image, active, args))
+        for engine in ENGINES:
+            forward, backward, values = zip(*timed[engine], strict=True)
+            total = [a + b for a, b in zip(forward, backward, strict=True)]
+            figures.append(Figure(arch, part, engine, *map(statistics.median, (forward, backward, total)),
+                                  peaks[engine], values[0]))
+    return figures
+
+
+def _run_once(model, part, image_B3HW, active_B1ff, args):
+    """``(forward seconds, backward seconds, value)`` of one run; the gradients' memory stays in place."""
+    torch.manual_seed(0)  # stochastic depth draws the same for both engines
+    model.zero_grad(set_to_none=False)
+    _wait(args.device)
+    start = time.perf_counter()
+    with torch.autocast(torch.device(args.device).type, torch.bfloat16) if args.amp else nullcontext():
+        value = model(image_B3HW, active_B1ff) if part == 'step' else _encode(model, image_B3HW, active_B1ff)
+    _wait(args.device)
+    middle = time.perf_counter()
+    value.backward()
+    _wait(args.device)
+    return middle - start, time.perf_counter() - middle, value.item()
+
+
+def _encode(model, image_B3HW, active_B1ff):
+    layout = VisibleLayout(active_B1ff, image_B3HW.device)
+    if model.encoder.engine == 'packed':
+        maps = model.encoder(image_B3HW, layout)
+    else:
+        maps = model.encoder.encode_dense(image_B3HW, layout)
+    visible = sum(layout.counts)
+    # The mean over visible positions, so that both engines compute the same number.
+    return sum(x.float().square().sum() / (visible * x.shape[1]) for x in maps)
+
+
+def _wait(device):
+    if device.startswith('cuda'):
+        torch.cuda.synchronize(device)
+
+
+def _peak_bytes(model, part, image, active, args):
+    if args.device.startswith('cuda'):
+        _wait(args.device)
+        before = torch.cuda.memory_allocated(args.device)
+        torch.cuda.reset_peak_memory_stats(args.device)
+        _run_once(model, part, image, active, args)
+        return torch.cuda.max_memory_allocated(args.device) - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        _run_once(model, part, image, active, args)
+    changes = sorted((event.start_ns(), event.nbytes()) for event in profiler.profiler.kineto_results.events()
+                     if event.name() == '[memory]')
+    in_use = peak = 0
+    for _, change in changes:
+        in_use += change
+        peak = max(peak, in_use)
+    return peak
+
+
+def _show(figures, args):
+    where = torch.cuda.get_device_name(args.device) if args.device.startswith('cuda') else (
+        f'CPU, {torch.get_num_threads()} threads')
+    kind = 'bf16 autocast' if args.amp else 'float32'
+    table = Table(title=f'Forward + backward, {args.input_size} px, batch {args.batch_size}, mask {args.mask_ratio}, {kind}, '
+                        f'{where}; median of {args.rounds}')
+    for column in ('network', 'part', 'packed', 'reference', 'speed-up', 'packed MB', 'reference MB', 'memory',
+                   'difference'):
+        table.add_column(column, justify='left' if column in ('network', 'part') else 'right')
+    for packed, reference in zip(figures[::2], figures[1::2], strict=True):
+        table.add_row(
+            packed.arch, packed.part, f'{packed.total_s:.3f} s', f'{reference.total_s:.3f} s',
+            f'{reference.total_s / packed.total_s:.2f}×', f'{packed.peak_bytes / 1e6:.0f}',
+            f'{reference.peak_bytes / 1e6:.0f}', f'{packed.peak_bytes / reference.peak_bytes:.2f}×',
+            f'{abs(packed.value / reference.value - 1):.0e}')
+    Console(width=120).print(table)
+
+
+def _write(figures, args):
+    settings = {key: getattr(args, key) for key in
+                ('input_size', 'batch_size', 'mask_ratio', 'rounds', 'device', 'amp', 'channels_last')}
+    contents = {'settings': settings | {'threads': torch.get_num_threads(), 'torch': torch.__version__},
+                'figures': [asdict(figure) for figure in figures]}
+    try:
+        write_atomically(Path(args.json), json.dumps(contents, indent=1).encode())
+    except OSError as error:
+        raise InputError(f'--json {args.json} cannot be written: {error.strerror}') from error
