@@ -159,8 +159,8 @@ def mask_patterns(encoder, image_B3HW, active_B1ff, layers=None):
         encoder: :class:`~pretrain.encoder.SparseEncoder`.
         image_B3HW: normalised pictures; nowhere zero in all channels, or they have holes of their own.
         active_B1ff: bool mask, True = visible.
-        layers: after how many convolutions to look, 0 for the picture; 0, 1, 2, 4, 8, … when None. Only
-            convolutions with a kernel larger than one position count: no other can spread the mask.
+        layers: after how many convolutions to look, 0 for the picture; 0, 1, 2, 4, 8, … and the last when
+            None. Only convolutions with a kernel larger than one position count: no other can spread the mask.
 
     Returns:
         list of :class:`MaskPattern`, the deepest last.
@@ -197,7 +197,8 @@ def _observe(pyramid, layers):
     nodes = [node for node in graph.nodes if node.op == 'placeholder'
              or node.op == 'call_module' and _spreads(modules[node.target])]
     if layers is None:
-        layers = [0] + [2 ** i for i in range((len(nodes) - 1).bit_length())]
+        last = len(nodes) - 1
+        layers = [0, *(2 ** i for i in range(last.bit_length())), last]
     beyond = [layer for layer in layers if not 0 <= layer < len(nodes)]
     if beyond:
         raise InputError(f'layer {beyond[0]} does not exist: the network has {len(nodes) - 1} convolutions larger than '

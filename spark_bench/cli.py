@@ -107,7 +107,7 @@ def _add_visualize(commands):
     pattern = kinds.add_parser('mask-pattern', help='the mask after 1, 2, 4, … convolutions, dense and sparse')
     pattern.add_argument('--arch', required=True, metavar='NAME', help='timm convnet')
     pattern.add_argument('--layers', nargs='+', type=int, metavar='N',
-                         help='numbers of convolutions, 0 for the input (default: 0 1 2 4 8 …)')
+                         help='numbers of convolutions, 0 for the input (default: 0 1 2 4 8 … and the last)')
     pattern.set_defaults(run=_run_visualize)
     for kind, side, ratio in ((reconstruct, None, None), (pattern, 224, 0.6)):
         kind.add_argument('--input-size', type=_positive, default=side, metavar='P',

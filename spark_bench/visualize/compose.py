@@ -43,7 +43,7 @@ def compose(rows, headings, caption, side_notes=(), captions=()):
     left = GAP + max([0, *(round(font.getlength(note)) + GAP for note in side_notes)])
     top = GAP + LINE
     total = left + pitch_x * len(headings)
-    lines = textwrap.wrap(caption, max(20, int((total - 2 * GAP) / font.getlength('n'))))
+    lines = textwrap.wrap(caption, max(20, int((total - 2 * GAP) / (0.85 * font.getlength('n')))))
     bottom = top + pitch_y * len(rows)
     figure = Image.new('RGB', (total, bottom + LINE * len(lines) + GAP), PAPER)
     pen = ImageDraw.Draw(figure)
