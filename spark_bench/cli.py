@@ -112,7 +112,7 @@ def _add_visualize(commands):
     for kind, side, ratio in ((reconstruct, None, None), (pattern, 224, 0.6)):
         kind.add_argument('--input-size', type=_positive, default=side, metavar='P',
                           help=f"side of the pictures in pixels (default: {side or 'as trained'})")
-        kind.add_argument('--mask-ratio', type=float, default=ratio, metavar='R',
+        kind.add_argument('--mask-ratio', type=_ratio, default=ratio, metavar='R',
                           help=f"fraction of patches hidden (default: {ratio or 'as trained'})")
         kind.add_argument('--seed', type=_seed, default=0, metavar='N', help='of the masks')
         kind.add_argument('--output', required=True, metavar='PATH', help='FILE.png, or a folder')
@@ -174,6 +174,13 @@ def _seed(text):
     value = int(text)
     if not 0 <= value < 2 ** 32:
         raise argparse.ArgumentTypeError(f'{text} is not in 0 … 2^32 - 1')
+    return value
+
+
+def _ratio(text):
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f'{text} is not between 0 and 1')
     return value
 
 

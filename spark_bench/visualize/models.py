@@ -47,13 +47,17 @@ def describe(path, arch=None, input_size=None, mask_ratio=None):
     if not arch:
         raise InputError(f'{path} does not say its architecture: name it with --arch')
     try:
-        return ModelFile(
+        file = ModelFile(
             path=str(path), label=header.get('method') or Path(path).stem, arch=arch,
             input_size=input_size or int(header.get('input_size', 224)),
             mask_ratio=mask_ratio or float(header.get('mask_ratio', 0.6)),
             ablation=header.get('ablation', 'spark'), decoder_width=int(header.get('decoder_width', 768)))
+        if not (file.input_size > 0 and 0 < file.mask_ratio < 1 and file.decoder_width > 0):
+            raise ValueError(f'input_size {file.input_size}, mask_ratio {file.mask_ratio}, '
+                             f'decoder_width {file.decoder_width}')
     except ValueError as error:
         raise InputError(f'the header of {path} is not one of a pretraining model ({error}): pretrain again') from error
+    return file
 
 
 def load_model(file, device='cpu'):
