@@ -32,6 +32,7 @@ def build_parser():
     _add_detect(commands)
     _add_table(commands)
     _add_report(commands)
+    _add_visualize(commands)
     _add_data(commands)
     _add_profile(commands)
     doctor = commands.add_parser('doctor', help='check what is installed and whether it works')
@@ -86,6 +87,36 @@ def _add_report(commands):
     _add_suite(parser)
     parser.add_argument('--output', metavar='FILE', help='default: <results>/report.html, or report-<suite>.html')
     parser.set_defaults(run=_run_report)
+
+
+def _add_visualize(commands):
+    parser = commands.add_parser('visualize', help='pictures: reconstructions, and how far a mask survives')
+    kinds = parser.add_subparsers(dest='kind', required=True, metavar='KIND')
+    reconstruct = kinds.add_parser('reconstruct', help='input, masked, reconstruction, pasted; or a grid over methods')
+    reconstruct.add_argument('--weights', nargs='+', required=True, metavar='FILE',
+                             help='whole pretraining models (spark.safetensors); several make a grid')
+    reconstruct.add_argument('--labels', nargs='+', metavar='NAME', help='one a file (default: the method it names)')
+    reconstruct.add_argument('--data-root', required=True, metavar='PATH', help='a picture, or a folder of pictures')
+    reconstruct.add_argument('--count', type=_positive, default=6, metavar='N',
+                             help='pictures, evenly spaced over the folder (default: 6)')
+    reconstruct.add_argument('--arch', metavar='NAME', help='timm convnet of files that do not name theirs')
+    reconstruct.add_argument('--statistics', choices=('original', 'visible'), default='original',
+                             help='where mean and contrast of masked patches come from (default: original)')
+    reconstruct.add_argument('--device', default='cpu', metavar='NAME', help='cpu (default) or cuda')
+    reconstruct.add_argument('--tiles', action='store_true', help='also write each picture of the figure alone')
+    reconstruct.set_defaults(run=_run_visualize)
+    pattern = kinds.add_parser('mask-pattern', help='the mask after 1, 2, 4, … convolutions, dense and sparse')
+    pattern.add_argument('--arch', required=True, metavar='NAME', help='timm convnet')
+    pattern.add_argument('--layers', nargs='+', type=int, metavar='N',
+                         help='numbers of convolutions, 0 for the input (default: 0 1 2 4 8 … and the last)')
+    pattern.set_defaults(run=_run_visualize)
+    for kind, side, ratio in ((reconstruct, None, None), (pattern, 224, 0.6)):
+        kind.add_argument('--input-size', type=_positive, default=side, metavar='P',
+                          help=f"side of the pictures in pixels (default: {side or 'as trained'})")
+        kind.add_argument('--mask-ratio', type=_ratio, default=ratio, metavar='R',
+                          help=f"fraction of patches hidden (default: {ratio or 'as trained'})")
+        kind.add_argument('--seed', type=_seed, default=0, metavar='N', help='of the masks')
+        kind.add_argument('--output', required=True, metavar='PATH', help='FILE.png, or a folder')
 
 
 def _add_data(commands):
@@ -164,6 +195,13 @@ def _seed(text):
     return value
 
 
+def _ratio(text):
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f'{text} is not between 0 and 1')
+    return value
+
+
 def _setting(text):
     key, equals, value = text.partition('=')
     if not key or not equals:
@@ -238,6 +276,11 @@ def _run_report(args):
     output = args.output or report_path(args.results, args.suite)
     print(report.write_report(args.results, args.suite, output, args.work_dir or 'work_dirs'))
     return 0
+
+
+def _run_visualize(args):
+    from spark_bench.visualize import patterns, reconstructions
+    return (reconstructions if args.kind == 'reconstruct' else patterns).main(args)
 
 
 def _run_data_embedded(args):

@@ -1,0 +1,105 @@
+"""Composing tiles to one figure, pixel by pixel, and writing picture files.
+
+No tile is ever resampled: a figure holds exactly the pixels that it was given.
+"""
+
+import io
+import os
+import secrets
+import textwrap
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from spark_bench.errors import InputError
+
+FONT_SIZE = 13
+GAP = 8  # pixels between tiles and around the figure
+LINE = 18  # height of a line of text in pixels
+INK, PAPER = (40, 40, 40), (255, 255, 255)
+# Suffixes that name another format than the one that is written.
+_OTHER_FORMATS = {'.jpg', '.jpeg', '.webp', '.gif', '.bmp', '.tif', '.tiff', '.svg', '.pdf', '.eps', '.npz', '.csv'}
+
+
+def compose(rows, headings, caption, side_notes=(), captions=()):
+    """Lay out tiles in rows below headings, and a caption below all.
+
+    Args:
+        rows: lists of uint8 tiles ``(H, W, 3)``, all of one size, as many in a row as ``headings``.
+        headings: one a column.
+        caption: text below the figure, wrapped to its width.
+        side_notes: one a row, written left of it; none when empty.
+        captions: lists of texts below each tile, in the shape of ``rows``; none when empty.
+
+    Returns:
+        :class:`PIL.Image.Image`, RGB.
+    """
+    font = ImageFont.truetype(str(Path(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')), FONT_SIZE)
+    height, width = rows[0][0].shape[:2]
+    pitch_x = max([width, *(round(font.getlength(text)) for text in [*headings, *sum(captions, [])])]) + GAP
+    pitch_y = height + GAP + (LINE if captions else 0)
+    left = GAP + max([0, *(round(font.getlength(note)) + GAP for note in side_notes)])
+    top = GAP + LINE
+    total = left + pitch_x * len(headings)
+    lines = textwrap.wrap(caption, max(20, int((total - 2 * GAP) / (0.85 * font.getlength('n')))))
+    bottom = top + pitch_y * len(rows)
+    figure = Image.new('RGB', (total, bottom + LINE * len(lines) + GAP), PAPER)
+    pen = ImageDraw.Draw(figure)
+    for column, heading in enumerate(headings):
+        pen.text((left + column * pitch_x, GAP), heading, INK, font)
+    for row, tiles in enumerate(rows):
+        y = top + row * pitch_y
+        if side_notes:
+            pen.text((GAP, y + (height - LINE) // 2), side_notes[row], INK, font)
+        for column, tile in enumerate(tiles):
+            figure.paste(Image.fromarray(np.ascontiguousarray(tile)), (left + column * pitch_x, y))
+            if captions:
+                pen.text((left + column * pitch_x, y + height + 1), captions[row][column], INK, font)
+    for i, line in enumerate(lines):
+        pen.text((GAP, bottom + i * LINE), line, INK, font)
+    return figure
+
+
+def figure_path(output, name):
+    """Where a figure goes: ``output`` itself if it ends in ``.png``, otherwise ``name`` in that folder.
+
+    The folder is made, and found writable, before anything is computed.
+
+    Raises:
+        InputError: for another format, or a place that cannot be written.
+    """
+    output = Path(output)
+    suffix = output.suffix.lower()
+    if suffix in _OTHER_FORMATS:
+        raise InputError(f'--output {output}: only PNG is written, which loses no pixel; end the name in .png, or give '
+                         'a folder')
+    path = output if suffix == '.png' else output / name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f'cannot make the folder {path.parent}: {error.strerror}; choose another --output') from error
+    if not os.access(path.parent, os.W_OK) or path.is_dir():
+        raise InputError(f'cannot write {path}: the folder is not writable, or a folder has this name; choose another '
+                         '--output')
+    return path
+
+
+def write_png(path, picture):
+    """Write a picture (PIL, or a uint8 array) as PNG, replacing what was there in one step.
+
+    Raises:
+        InputError: where the folder cannot be written.
+    """
+    picture = picture if isinstance(picture, Image.Image) else Image.fromarray(np.ascontiguousarray(picture))
+    buffer = io.BytesIO()
+    picture.save(buffer, format='PNG', optimize=True)
+    partial = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.tmp')
+    try:
+        partial.write_bytes(buffer.getvalue())
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f'cannot write {path}: {error.strerror}; choose another --output') from error
+    finally:
+        partial.unlink(missing_ok=True)

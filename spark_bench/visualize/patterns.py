@@ -1,0 +1,81 @@
+"""``spark-bench visualize mask-pattern``: how far the mask survives with and without sparse convolution."""
+
+import csv
+import io
+
+import numpy as np
+import torch
+
+from pretrain.encoder import FeaturePyramid, SparseEncoder, create_network
+from pretrain.errors import InputError
+from pretrain.masking import random_mask
+from pretrain.visualize import mask_patterns
+from spark_bench.records.store import write_text_atomically
+from spark_bench.visualize.compose import compose, figure_path, write_png
+
+RESPONDS, EMPTY = (31, 78, 140), (228, 228, 228)
+CAPTION = ('Positions that respond to the visible patches (blue) in {arch}, after that many convolutions larger than '
+           '1×1. Dense: masked pixels set to zero. Sparse: visible patches alone.')
+
+
+def main(args):
+    """Write the figure, and its figures as CSV beside it; print both paths; exit status 0."""
+    path = figure_path(args.output, 'mask-pattern.png')
+    dense, sparse = measure(args.arch, args.input_size, args.mask_ratio, args.seed, args.layers)
+    rows = [[_tile(pattern, args.input_size) for pattern in patterns] for patterns in (dense, sparse)]
+    captions = [[_percent(pattern.fraction) for pattern in patterns] for patterns in (dense, sparse)]
+    headings = [str(pattern.layer) if pattern.layer else 'input' for pattern in dense]
+    write_png(path, compose(rows, headings, CAPTION.format(arch=args.arch), ('dense', 'sparse'), captions))
+    table = write_text_atomically(path.with_suffix('.csv'), _to_csv(dense, sparse))
+    print(f'{path}\n{table}')
+    return 0
+
+
+def measure(arch, input_size, mask_ratio, seed, layers=None):
+    """Mask patterns of a freshly initialised network under one random mask, by the dense and the packed engine.
+
+    Args:
+        arch: timm name.
+        input_size: side of the picture in pixels, a multiple of the network's stride.
+        mask_ratio: fraction of patches hidden.
+        seed: of weights, picture (noise) and mask; the global random state is not disturbed.
+        layers: see :func:`pretrain.visualize.mask_patterns`.
+
+    Returns:
+        two lists of :class:`~pretrain.visualize.MaskPattern`: dense, sparse.
+
+    Raises:
+        InputError: naming the argument that is wrong.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        pyramid = FeaturePyramid(create_network(arch))
+        image_B3HW = torch.randn(1, 3, input_size, input_size)
+    stride = pyramid.strides[-1]
+    if input_size % stride:
+        raise InputError(f'--input-size {input_size} is not a multiple of {stride}, the stride of {arch}')
+    active_B1ff = random_mask(1, input_size // stride, mask_ratio, torch.Generator().manual_seed(seed))
+    return [mask_patterns(SparseEncoder(pyramid, engine), image_B3HW, active_B1ff, layers)
+            for engine in ('dense', 'packed')]
+
+
+def _tile(pattern, side):
+    """The pattern in two colours, enlarged to ``(side, side, 3)`` by repeating each position."""
+    support_hw = pattern.support_Bhw[0].numpy()
+    colours = np.where(support_hw[..., None], np.uint8(RESPONDS), np.uint8(EMPTY))
+    return colours.repeat(side // len(support_hw), 0).repeat(side // len(support_hw), 1)
+
+
+def _percent(fraction):
+    text = f'{100 * fraction:.1f} %'
+    # A pattern that is not yet full is never called full.
+    return '> 99.9 %' if fraction < 1 and text == '100.0 %' else text
+
+
+def _to_csv(dense, sparse):
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(['convolutions', 'layer', 'stride', 'visible_dense', 'visible_sparse'])
+    for a, b in zip(dense, sparse, strict=True):
+        writer.writerow([a.layer, a.name, a.stride, f'{a.fraction:.6f}', f'{b.fraction:.6f}'])
+    return text.getvalue()

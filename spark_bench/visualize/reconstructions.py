@@ -1,0 +1,114 @@
+"""``spark-bench visualize reconstruct``: what pretrained models make of masked pictures."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from pretrain.masking import random_mask
+from pretrain.visualize import reconstruct
+from spark_bench.data.pictures import find_pictures, read_picture
+from spark_bench.errors import InputError
+from spark_bench.visualize.compose import compose, figure_path, write_png
+from spark_bench.visualize.models import check_device, describe, load_model
+
+BATCH = 8
+CAPTIONS = {
+    'original': 'Each masked patch has its mean and contrast from the original, since the loss normalises them away: '
+                'the network paints structure alone.',
+    'visible': 'Each masked patch has its mean and contrast interpolated from the visible patches: nothing comes from '
+               'masked pixels.',
+}
+
+
+def main(args):
+    """Write the figure, and with ``--tiles`` each of its pictures; print the figure's path; exit status 0."""
+    device = check_device(args.device)
+    files = _describe_all(args)
+    pixels_B3HW = load_pictures(args.data_root, args.count, files[0].input_size)
+    path = figure_path(args.output, 'reconstructions.png')
+    results = {file.label: _answers(file, device, pixels_B3HW, args) for file in files}
+    _check_same_masks(files, results)
+    columns = _columns(results)
+    figure = compose([list(tiles) for tiles in zip(*columns.values(), strict=True)], list(columns),
+                     f'{", ".join(results)}: {100 * files[0].mask_ratio:g} % masked, seed {args.seed}. '
+                     f'{CAPTIONS[args.statistics]}')
+    if args.tiles:
+        _write_tiles(path.with_name(f'{path.stem}-tiles'), columns)
+    write_png(path, figure)
+    print(path)
+    return 0
+
+
+def load_pictures(data_root, count, side):
+    """Read a picture, or ``count`` evenly spaced ones of a folder, as uint8 ``(B, 3, side, side)``.
+
+    The centre square is resized by bicubic interpolation; a picture of the right size keeps every pixel.
+
+    Raises:
+        InputError: for a file that is no picture, or a folder without any.
+    """
+    files = [data_root] if Path(data_root).is_file() else find_pictures(data_root)
+    chosen = [files[i] for i in np.linspace(0, len(files) - 1, min(count, len(files))).astype(int)]
+    squares = [ImageOps.fit(read_picture(path), (side, side), Image.Resampling.BICUBIC) for path in chosen]
+    return torch.from_numpy(np.stack([np.asarray(square) for square in squares])).permute(0, 3, 1, 2)
+
+
+def _describe_all(args):
+    """A :class:`ModelFile` for each of ``--weights``, with labels that differ, and one picture size and mask ratio."""
+    files = [describe(path, args.arch, args.input_size, args.mask_ratio) for path in args.weights]
+    if args.labels and len(args.labels) != len(files):
+        raise InputError(f'--labels names {len(args.labels)} methods for {len(files)} files: give one a file')
+    labels = args.labels or [file.label for file in files]
+    if max(Counter(labels).values()) > 1:
+        if args.labels or len(set(args.weights)) < len(files):
+            raise InputError('--labels or --weights names the same method twice: each column needs a name of its own')
+        labels = args.weights
+    for file in files[1:]:
+        for option in ('input_size', 'mask_ratio'):
+            first, other = getattr(files[0], option), getattr(file, option)
+            if first != other:
+                raise InputError(f'{files[0].path} was trained with {option} {first}, {file.path} with {other}: choose '
+                                 f'one for all with --{option.replace("_", "-")}')
+    return [replace(file, label=label) for file, label in zip(files, labels, strict=True)]
+
+
+def _answers(file, device, pixels_B3HW, args):
+    """The four pictures of each picture by one model, as dict of uint8 arrays ``(B, H, W, 3)``."""
+    model = load_model(file, device)
+    # From the seed alone, so the same for every method and device.
+    generator = torch.Generator().manual_seed(args.seed)
+    active_B1ff = random_mask(len(pixels_B3HW), model.grid, file.mask_ratio, generator)
+    parts = [reconstruct(model, pixels_B3HW[i:i + BATCH], active_B1ff[i:i + BATCH], statistics=args.statistics)
+             for i in range(0, len(pixels_B3HW), BATCH)]
+    return {name: torch.cat([getattr(part, name) for part in parts]).numpy() for name in vars(parts[0])}
+
+
+def _check_same_masks(files, results):
+    for file in files[1:]:
+        if not np.array_equal(results[file.label]['masked'], results[files[0].label]['masked']):
+            raise InputError(f'{file.arch} has mask patches of another size than {files[0].arch}: draw their pictures '
+                             'in figures of their own')
+
+
+def _columns(results):
+    """Heading and pictures of each column: all four of a single model, or the pasted ones of several side by side."""
+    first = next(iter(results.values()))
+    if len(results) == 1:
+        return {'input' if name == 'original' else name: tiles for name, tiles in first.items()}
+    return {'input': first['original'], 'masked': first['masked'],
+            **{label: pictures['pasted'] for label, pictures in results.items()}}
+
+
+def _write_tiles(folder, columns):
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f'cannot make the folder {folder}: {error.strerror}; choose another --output') from error
+    for column, (heading, tiles) in enumerate(columns.items()):
+        name = ''.join(letter if letter.isalnum() or letter in '-_.' else '_' for letter in heading)
+        for row, tile in enumerate(tiles):
+            write_png(folder / f'{row:03d}-{column}-{name}.png', tile)

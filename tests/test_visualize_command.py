@@ -1,0 +1,197 @@
+"""``spark-bench visualize`` from outside: the files that it writes, and one line for every wrong input."""
+
+import csv
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pretrain import build_spark
+from spark_bench import checkpoints, cli
+
+SIDE = 64
+
+
+def run(capsys, *arguments):
+    """(exit status, standard output, standard error) of one command in this process."""
+    try:
+        status = cli.main(['visualize', *map(str, arguments)])
+    except SystemExit as stop:
+        status = stop.code
+    return status, *capsys.readouterr()
+
+
+def save_model(path, ablation='spark', **header):
+    with torch.random.fork_rng():
+        torch.manual_seed(len(ablation))
+        model = build_spark('test_resnet', SIDE, 0.5, ablation, decoder_width=64)
+        # A fresh decoder answers almost zero: too little to see in uint8.
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 1.0
+        torch.nn.init.normal_(model.decoder.proj.weight)
+        with torch.no_grad():
+            model.train()(torch.randn(4, 3, SIDE, SIDE))
+    checkpoints.save(model, path, {'arch': 'test_resnet', 'input_size': str(SIDE), 'mask_ratio': '0.5',
+                                   'ablation': ablation, 'decoder_width': '64', 'method': ablation, **header})
+    return path
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / 'pictures'
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for i in range(3):
+        Image.fromarray(random.integers(0, 256, (SIDE, SIDE, 3), np.uint8)).save(folder / f'{i}.png')
+    return folder
+
+
+def read(path):
+    return np.asarray(Image.open(path).convert('RGB'))
+
+
+def place_of(tile, figure):
+    """Where ``tile`` lies in ``figure`` pixel by pixel: every (row, column)."""
+    height, width = tile.shape[:2]
+    corner = (figure[:-height + 1, :-width + 1] == tile[0, 0]).all(-1)
+    return [(y, x) for y, x in zip(*np.nonzero(corner), strict=True)
+            if np.array_equal(figure[y:y + height, x:x + width], tile)]
+
+
+def test_one_model_shows_four_pictures_of_each_picture(tmp_path, pictures, capsys):
+    weights, output = save_model(tmp_path / 'spark.safetensors'), tmp_path / 'shown'
+    status, out, err = run(capsys, 'reconstruct', '--weights', weights, '--data-root', pictures, '--count', 2,
+                           '--output', output, '--tiles')
+    assert (status, out, err) == (0, f'{output}/reconstructions.png\n', '')
+    figure, tiles = read(output / 'reconstructions.png'), output / 'reconstructions-tiles'
+    names = ('0-input', '1-masked', '2-reconstruction', '3-pasted')
+    assert sorted(path.name for path in tiles.iterdir()) == [f'{row:03d}-{n}.png' for row in (0, 1) for n in names]
+    places = [[place_of(read(tiles / f'{row:03d}-{name}.png'), figure) for name in names] for row in (0, 1)]
+    assert all(len(found) == 1 for row in places for found in row), 'each tile stands in the figure, unchanged'
+    rows, columns = zip(*(found[0] for row in places for found in row), strict=True)
+    assert len(set(rows)) == 2 and len(set(columns)) == 4
+    # Evenly spaced over the folder, at their own pixels.
+    assert np.array_equal(read(tiles / '001-0-input.png'), read(pictures / '2.png'))
+    assert sorted(path.name for path in output.iterdir()) == ['reconstructions-tiles', 'reconstructions.png']
+
+
+def test_a_grid_gives_every_method_the_same_masks(tmp_path, pictures, capsys):
+    files = [save_model(tmp_path / f'{name}.safetensors', name) for name in ('spark', 'black_mosaic', 'ape')]
+    status, _, err = run(capsys, 'reconstruct', '--weights', *files, '--labels', 'A', 'B/b', 'C', '--data-root',
+                         pictures, '--output', tmp_path / 'grid.PNG', '--tiles')
+    assert (status, err) == (0, '')
+    tiles = tmp_path / 'grid-tiles'
+    for row in range(3):
+        original, masked, *pasted = (read(path) for path in sorted(tiles.glob(f'{row:03d}-*.png')))
+        hidden = (masked == [124, 116, 104]).all(-1)
+        assert hidden.mean() == pytest.approx(0.5, abs=0.001)
+        assert len(pasted) == 3 and not np.array_equal(pasted[0], pasted[1])
+        for picture in pasted:
+            assert np.array_equal(picture[~hidden], original[~hidden])
+            assert (picture[hidden] != original[hidden]).any()
+
+
+def test_the_seed_decides_the_masks_and_repeats_the_file(tmp_path, pictures, capsys):
+    weights = save_model(tmp_path / 'spark.safetensors')
+    state = torch.get_rng_state()
+    contents = []
+    for seed in (5, 5, 6):
+        output = tmp_path / 'out.png'
+        assert run(capsys, 'reconstruct', '--weights', weights, '--data-root', pictures / '0.png', '--seed', seed,
+                   '--output', output)[0] == 0
+        contents.append(output.read_bytes())
+    assert contents[0] == contents[1] != contents[2]
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_visible_statistics_size_and_ratio_can_be_chosen(tmp_path, pictures, capsys):
+    weights = save_model(tmp_path / 'spark.safetensors')
+    status, _, err = run(capsys, 'reconstruct', '--weights', weights, '--data-root', pictures / '0.png', '--output',
+                         tmp_path / 'a.png', '--tiles', '--input-size', 128, '--mask-ratio', 0.75, '--statistics',
+                         'visible')
+    assert (status, err) == (0, '')
+    masked = read(tmp_path / 'a-tiles/000-1-masked.png')
+    assert masked.shape == (128, 128, 3)
+    assert (masked == [124, 116, 104]).all(-1).mean() == pytest.approx(0.75, abs=0.001)
+
+
+def test_mask_pattern_writes_a_figure_and_its_figures(tmp_path, capsys):
+    output = tmp_path / 'new' / 'pattern.png'
+    status, out, err = run(capsys, 'mask-pattern', '--arch', 'test_resnet', '--input-size', 128, '--layers', 0, 1, 4,
+                           10, '--output', output)
+    assert (status, err) == (0, '') and out.split() == [str(output), str(output.with_suffix('.csv'))]
+    rows = list(csv.DictReader(output.with_suffix('.csv').open()))
+    assert [row['convolutions'] for row in rows] == ['0', '1', '4', '10']
+    assert {row['visible_sparse'] for row in rows} == {'0.375000'}
+    dense = [float(row['visible_dense']) for row in rows]
+    assert dense[0] == 0.375 and dense == sorted(dense) and dense[-1] == 1
+    # Counted in the figure: 4 tiles of the sparse row and the dense ones, each 128 pixels wide.
+    blue = (read(output) == [31, 78, 140]).all(-1).sum() / 128 ** 2
+    assert blue == pytest.approx(sum(dense) + 4 * 0.375, abs=1e-5)
+
+
+MODEL = ('reconstruct', '--output', '{tmp}/out.png', '--data-root', '{pictures}', '--weights')
+PATTERN = ('mask-pattern', '--output', '{tmp}/out.png', '--arch')
+WRONG = {
+    'no weights': ((*MODEL, '{tmp}/none.safetensors'), 'no weights at .*none.safetensors'),
+    'encoder alone': ((*MODEL, '{tmp}/encoder.safetensors'), 'encoder.safetensors holds an encoder alone'),
+    'damaged': ((*MODEL, '{tmp}/damaged.safetensors'), 'damaged.safetensors is not a complete safetensors file'),
+    'header of no sense': ((*MODEL, '{tmp}/nan.safetensors'), 'the header of .*nan.safetensors'),
+    'header': ((*MODEL, '{tmp}/header.safetensors'), 'the header of .*header.safetensors'),
+    'no architecture': ((*MODEL, '{tmp}/bare.safetensors'), 'does not say its architecture: name it with --arch'),
+    'unknown architecture': ((*MODEL, '{tmp}/bare.safetensors', '--arch', 'resnet5'), "unknown timm model 'resnet5'"),
+    'other architecture': ((*MODEL, '{tmp}/bare.safetensors', '--arch', 'resnet18'), 'bare.safetensors does not fit'),
+    'wrong size': ((*MODEL, '{tmp}/spark.safetensors', '--input-size', '100'), '100 is not a multiple of .* 32'),
+    'wrong ratio': ((*MODEL, '{tmp}/spark.safetensors', '--mask-ratio', '1.5'), '--mask-ratio: 1.5'),
+    'ratio of zero': ((*MODEL, '{tmp}/spark.safetensors', '--mask-ratio', '0'), '--mask-ratio: 0 is not between'),
+    'ratio not a number': ((*MODEL, '{tmp}/spark.safetensors', '--mask-ratio', 'nan'), '--mask-ratio: nan'),
+    'sizes differ': ((*MODEL, '{tmp}/spark.safetensors', '{tmp}/large.safetensors'), 'input_size 64, .* --input-size'),
+    'labels': ((*MODEL, '{tmp}/spark.safetensors', '--labels', 'a', 'b'), '--labels names 2 methods for 1 files'),
+    'same label': ((*MODEL, '{tmp}/spark.safetensors', '{tmp}/spark.safetensors'), 'the same method twice'),
+    'no pictures': ((*MODEL, '{tmp}/spark.safetensors', '--data-root', '{tmp}/empty'), 'holds no picture'),
+    'no such folder': ((*MODEL, '{tmp}/spark.safetensors', '--data-root', '{tmp}/none'), 'is not a folder'),
+    'no picture': ((*MODEL, '{tmp}/spark.safetensors', '--data-root', '{tmp}/spark.safetensors'), 'not a readable'),
+    'device': ((*MODEL, '{tmp}/spark.safetensors', '--device', 'gpu'), "device 'gpu' is not available"),
+    'lossy': ((*MODEL, '{tmp}/spark.safetensors', '--output', '{tmp}/out.jpg'), 'only PNG'),
+    'below a file': ((*MODEL, '{tmp}/spark.safetensors', '--output', '{tmp}/spark.safetensors/x.png'), '--output'),
+    'a folder': ((*MODEL, '{tmp}/spark.safetensors', '--output', '{tmp}/folder.png'), 'cannot write .*folder.png'),
+    'pattern: architecture': ((*PATTERN, 'resnet5'), "unknown timm model 'resnet5'"),
+    'pattern: no convnet': ((*PATTERN, 'vit_tiny_patch16_224'), 'vit_tiny|VisionTransformer'),
+    'pattern: layer': ((*PATTERN, 'test_resnet', '--layers', '11'), 'layer 11 does not exist'),
+    'pattern: size': ((*PATTERN, 'test_resnet', '--input-size', '100'), '--input-size 100 is not a multiple of 32'),
+    'pattern: ratio': ((*PATTERN, 'test_resnet', '--mask-ratio', '0.999'), 'mask_ratio 0.999'),
+}
+
+
+@pytest.mark.parametrize('arguments, named', WRONG.values(), ids=WRONG)
+def test_wrong_input_is_one_line_and_leaves_the_old_figure(arguments, named, tmp_path, pictures, capsys):
+    spark = save_model(tmp_path / 'spark.safetensors')
+    save_model(tmp_path / 'header.safetensors', input_size='large')
+    save_model(tmp_path / 'nan.safetensors', mask_ratio='nan')
+    save_model(tmp_path / 'large.safetensors', input_size='128', method='large')
+    model = build_spark('test_resnet', SIDE, 0.5, decoder_width=64)
+    checkpoints.save(model, tmp_path / 'bare.safetensors', {})
+    checkpoints.save(model.encoder.pyramid.network, tmp_path / 'encoder.safetensors', {'arch': 'test_resnet'})
+    (tmp_path / 'damaged.safetensors').write_bytes(spark.read_bytes()[:5000])
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'folder.png').mkdir()
+    (tmp_path / 'out.png').write_bytes(b'the figure of yesterday')
+    before = sorted(tmp_path.iterdir())
+    status, out, err = run(capsys, *(text.format(tmp=tmp_path, pictures=pictures) for text in arguments))
+    assert (status, out) == (2, ''), err
+    assert re.fullmatch(f'spark-bench.*: error: .*({named}).*\n', err), err
+    assert (tmp_path / 'out.png').read_bytes() == b'the figure of yesterday'
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_help_needs_no_torch():
+    done = subprocess.run([sys.executable, '-X', 'importtime', '-m', 'spark_bench.cli', 'visualize', 'reconstruct',
+                           '--help'], capture_output=True, text=True)
+    assert done.returncode == 0 and '--statistics' in done.stdout, done.stderr
+    imported = {line.split('|')[-1].strip() for line in done.stderr.splitlines()}
+    assert 'argparse' in imported and not imported & {'torch', 'matplotlib', 'numpy', 'PIL'}
