@@ -144,6 +144,23 @@ class VisibleLayout:
         padded = rows.index_select(0, self._halo_table(block, before, after))
         return padded.view(visible, side, side, channels).permute(0, 3, 1, 2)
 
+    def fold_halo(self, padded, before, after):
+        """Add what lies in the halos to the patches it was gathered from: the transpose of :meth:`gather_halo`.
+
+        Args:
+            padded: ``(N, C, before + b + after, before + b + after)``.
+            before, after: as in :meth:`gather_halo`.
+
+        Returns:
+            ``x_NCbb``.
+        """
+        visible, channels, side, _ = padded.shape
+        block = side - before - after
+        rows = padded.permute(0, 2, 3, 1).reshape(-1, channels)
+        folded = rows.new_zeros(visible * block * block + 2, channels)
+        folded.index_add_(0, self._halo_table(block, before, after), rows)
+        return folded[:-2].view(visible, block, block, channels).permute(0, 3, 1, 2)
+
     def window_table(self, block, before, after, kernel, stride, dilation):
         """Which positions each output of a convolution reads.
 

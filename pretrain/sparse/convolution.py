@@ -55,8 +55,10 @@ def packed_convolution(module, x_NCbb, layout):
         return _DenseDepthwise.apply(x_NCbb, weight, bias, layout, window)
     if module.groups == 1 and block // stride <= MATRIX_ROUTE_SIDE:
         return _matrix_route(module, x_NCbb, layout, window)
-    padded = layout.gather_halo(x_NCbb, before, after)
-    return F.conv2d(padded, module.weight, module.bias, stride, 0, dilation, module.groups)
+    if before == after == 0:
+        return F.conv2d(x_NCbb, module.weight, module.bias, stride, 0, dilation, module.groups)
+    x_NCbb, weight, bias = _autocast(x_NCbb, module.weight, module.bias)
+    return _HaloConvolution.apply(x_NCbb, weight, bias, layout, window, module.groups)
 
 
 def window_of(module, block):
@@ -106,26 +108,25 @@ def _autocast(*tensors):
 def _matrix_route(module, x_NCbb, layout, window):
     kernel, stride, dilation, before, after = window
     visible, channels, block, _ = x_NCbb.shape
-    if kernel == 1:
-        x_NbbC = x_NCbb[:, :, ::stride, ::stride].permute(0, 2, 3, 1)
-        return F.linear(x_NbbC, module.weight.flatten(1), module.bias).permute(0, 3, 1, 2)
+    if kernel == stride == 1:
+        return F.linear(x_NCbb.permute(0, 2, 3, 1), module.weight.flatten(1), module.bias).permute(0, 3, 1, 2)
     table = layout.window_table(block, before, after, kernel, stride, dilation)
     rows, weight, bias = _autocast(x_NCbb.permute(0, 2, 3, 1).reshape(-1, channels), module.weight, module.bias)
     # Where each position is read by as many outputs as it reads inputs, the gradient is a product of the same kind.
     symmetric = stride == 1 and before == after
-    out = _WindowProduct.apply(rows, weight.permute(0, 2, 3, 1).flatten(1), table, symmetric)
+    out = _WindowProduct.apply(rows, weight, table, symmetric)
     out = out if bias is None else out + bias
     return out.view(visible, block // stride, block // stride, -1).permute(0, 3, 1, 2)
 
 
 class _WindowProduct(torch.autograd.Function):
-    """``rows (n, C), weight (O, k²·C), table (m, k²) → (m, O)``; keeps the rows, not the k² times larger matrix."""
+    """``rows (n, C), weight (O, C, k, k), table (m, k²) → (m, O)``; keeps the rows, not the k² times larger matrix."""
 
     @staticmethod
     def forward(ctx, rows, weight, table, symmetric):
         ctx.save_for_backward(rows, weight, table)
         ctx.symmetric = symmetric
-        return _windows(rows, table) @ weight.t()
+        return _windows(rows, table) @ _as_matrix(weight).t()
 
     @staticmethod
     @once_differentiable
@@ -133,24 +134,54 @@ class _WindowProduct(torch.autograd.Function):
         rows, weight, table = ctx.saved_tensors
         needs_rows, needs_weight, _, _ = ctx.needs_input_grad
         grad_mO = grad_mO.contiguous()
-        grad_weight = grad_mO.t() @ _windows(rows, table) if needs_weight else None
-        if not needs_rows:
-            return None, grad_weight, None, None
-        outputs, reads = len(weight), table.shape[1]
-        weight_OkC = weight.view(outputs, reads, -1)
-        if ctx.symmetric:
+        grad_rows = grad_weight = None
+        if needs_weight:
+            outputs, channels, kernel, _ = weight.shape
+            grad_weight = (grad_mO.t() @ _windows(rows, table)).view(outputs, kernel, kernel, channels)
+            grad_weight = grad_weight.permute(0, 3, 1, 2)
+        if needs_rows and ctx.symmetric:
             # What output p reads at offset d, position p + d gives at offset -d.
-            mirrored = weight_OkC.flip(1).permute(1, 0, 2).reshape(reads * outputs, -1)
-            return _windows(grad_mO, table) @ mirrored, grad_weight, None, None
-        grad_windows = (grad_mO @ weight).view(-1, rows.shape[1])
-        grad_rows = rows.new_zeros(len(rows) + 2, rows.shape[1]).index_add_(0, table.flatten(), grad_windows)
-        return grad_rows[:len(rows)], grad_weight, None, None
+            mirror = torch.arange(table.shape[1] - 1, -1, -1, device=weight.device)
+            mirrored_kOC = weight.flatten(2).permute(2, 0, 1).index_select(0, mirror)
+            grad_rows = _windows(grad_mO, table) @ mirrored_kOC.flatten(0, 1)
+        elif needs_rows:
+            grad_windows = (grad_mO @ _as_matrix(weight)).view(-1, rows.shape[1])
+            grad_rows = rows.new_zeros(len(rows) + 2, rows.shape[1]).index_add_(0, table.flatten(), grad_windows)[:-2]
+        return grad_rows, grad_weight, None, None
+
+
+def _as_matrix(weight_OCkk):
+    """``(O, C, k, k)`` → ``(O, k²·C)``."""
+    return weight_OCkk.permute(0, 2, 3, 1).flatten(1)
 
 
 def _windows(rows, table):
     """``(n, C)`` gathered to ``(m, k²·C)``, zeros for masked positions and those outside the picture."""
     rows = torch.cat([rows, rows.new_zeros(2, rows.shape[1])])
     return rows.index_select(0, table.flatten()).view(len(table), -1)
+
+
+class _HaloConvolution(torch.autograd.Function):
+    """Convolution of the patches with their halos; keeps the patches, and gathers the halos again to go back."""
+
+    @staticmethod
+    def forward(ctx, x_NCbb, weight, bias, layout, window, groups):
+        _, stride, dilation, before, after = window
+        ctx.save_for_backward(x_NCbb, weight)
+        ctx.layout, ctx.window, ctx.groups = layout, window, groups
+        return F.conv2d(layout.gather_halo(x_NCbb, before, after), weight, bias, stride, 0, dilation, groups)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_NCbb):
+        x_NCbb, weight = ctx.saved_tensors
+        _, stride, dilation, before, after = ctx.window
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        grad_padded, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
+            grad_NCbb, ctx.layout.gather_halo(x_NCbb, before, after), weight, [weight.shape[0]], [stride] * 2, [0, 0],
+            [dilation] * 2, False, [0, 0], ctx.groups, [needs_x, needs_weight, needs_bias])
+        grad_x = ctx.layout.fold_halo(grad_padded, before, after) if needs_x else None
+        return grad_x, grad_weight, grad_bias, None, None, None
 
 
 class _DenseDepthwise(torch.autograd.Function):

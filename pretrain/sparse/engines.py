@@ -1,9 +1,16 @@
 """The two interpreters of a traced network: both take the mask layout as an argument."""
 
-from torch import fx
+import torch
+from torch import fx, nn
 
 from pretrain.masking import expand_mask
+from pretrain.sparse.convolution import packed_convolution
 from pretrain.sparse.operations import MODULES
+from pretrain.sparse.pooling import packed_max_pool
+from pretrain.sparse.recompute import NormedActivation, can_be_made_again, keeping
+
+# Counterparts that keep nothing of their input but the input itself.
+_THRIFTY = (packed_convolution, packed_max_pool)
 
 
 class _Interpreter(fx.Interpreter):
@@ -25,7 +32,35 @@ class _Interpreter(fx.Interpreter):
 
 
 class _Packed(_Interpreter):
+    """Runs the packed counterparts, and lets convolutions keep recipes of their inputs where there are any."""
+
     counterpart = 'packed'
+
+    def run_node(self, node):
+        self._recipe, self._recipes = None, getattr(self, '_recipes', {})
+        source = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
+        self._source_recipe = self._recipes.get(source)
+        result = super().run_node(node)
+        if self._recipe is not None:
+            self._recipes[node] = self._recipe
+        return result
+
+    def call_module(self, target, args, kwargs):
+        module, recipe = self.fetch_attr(target), self._source_recipe
+        if not torch.is_grad_enabled() or kwargs or len(args) != 1:
+            return super().call_module(target, args, kwargs)
+        if can_be_made_again(module):
+            self._recipe = NormedActivation(module, args[0])
+        elif recipe is not None and type(module) is nn.Identity:
+            self._recipe = recipe
+        elif recipe is not None and type(module) is nn.ReLU and recipe.activation is None:
+            self._recipe = recipe.followed_by(nn.functional.relu)
+            with keeping(self._recipe, args[0]):
+                return module(args[0])
+        elif recipe is not None and getattr(MODULES.get(type(module)), 'packed', None) in _THRIFTY:
+            with keeping(recipe, args[0]):
+                return super().call_module(target, args, kwargs)
+        return super().call_module(target, args, kwargs)
 
 
 class _Reference(_Interpreter):

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from timm import layers
 from timm.layers.grn import GlobalResponseNorm
 from timm.layers.norm_act import SyncBatchNormAct
@@ -22,7 +21,8 @@ from torch import nn
 
 from pretrain.errors import InputError
 from pretrain.masking import expand_mask
-from pretrain.sparse.convolution import packed_convolution, window_of
+from pretrain.sparse.convolution import packed_convolution
+from pretrain.sparse.pooling import packed_average_pool, packed_max_pool
 
 
 @dataclass(frozen=True)
@@ -68,22 +68,6 @@ def then_mask_channels_last(module, x_BhwC, layout):
     """As :func:`then_mask`, for ``(B, h, w, C)``."""
     out = module(x_BhwC)
     return out * expand_mask(layout.active_B1ff, *out.shape[1:3]).permute(0, 2, 3, 1)
-
-
-def _packed_max_pool(module, x_NCbb, layout):
-    if module.return_indices:
-        raise InputError(f'{module}: return_indices is not supported')
-    window = None if module.ceil_mode else window_of(module, x_NCbb.shape[-1])
-    if window is None:
-        return on_dense_map(module, x_NCbb, layout)
-    kernel, stride, dilation, before, after = window
-    padded = layout.gather_halo(x_NCbb, before, after, outside=float('-inf'))
-    return F.max_pool2d(padded, kernel, stride, 0, dilation)
-
-
-def _packed_average_pool(module, x_NCbb, layout):
-    patchwise = module.kernel_size == module.stride and module.padding == 0 and x_NCbb.shape[-1] % module.stride == 0
-    return module(x_NCbb) if patchwise else on_dense_map(module, x_NCbb, layout)
 
 
 def _reference_batch_norm(module, x_BChw, layout):
@@ -151,8 +135,8 @@ def _channels_last(module):
 
 
 register((nn.Conv2d, layers.Conv2dSame), packed_convolution, then_mask)
-register((nn.MaxPool2d,), _packed_max_pool, then_mask)
-register((nn.AvgPool2d,), _packed_average_pool, then_mask)
+register((nn.MaxPool2d,), packed_max_pool, then_mask)
+register((nn.AvgPool2d,), packed_average_pool, then_mask)
 register((layers.BlurPool2d, layers.AvgPool2dSame, MaxPool2dSame, nn.ConvTranspose2d, nn.Upsample),
          on_dense_map, then_mask)
 register((nn.BatchNorm2d, nn.SyncBatchNorm, layers.BatchNormAct2d, SyncBatchNormAct, layers.FrozenBatchNormAct2d),

@@ -1,0 +1,51 @@
+"""Pooling on visible patches."""
+
+import torch
+import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
+
+from pretrain.errors import InputError
+from pretrain.sparse.convolution import window_of
+
+
+def packed_max_pool(module, x_NCbb, layout):
+    """Max-pool a packed map. Masked neighbours count as 0, as they do on the masked dense map; the rim as -inf.
+
+    Raises:
+        InputError: where the stride does not divide the patch, or indices are asked for.
+    """
+    if module.return_indices:
+        raise InputError(f'{module}: return_indices is not supported')
+    window = None if module.ceil_mode else window_of(module, x_NCbb.shape[-1])
+    if window is None:
+        return layout.pack(module(layout.unpack(x_NCbb)))
+    return _MaxPool.apply(x_NCbb, layout, window)
+
+
+def packed_average_pool(module, x_NCbb, layout):
+    """Average-pool a packed map. Masked neighbours count as 0, as they do on the masked dense map."""
+    patchwise = module.kernel_size == module.stride and module.padding == 0 and x_NCbb.shape[-1] % module.stride == 0
+    return module(x_NCbb) if patchwise else layout.pack(module(layout.unpack(x_NCbb)))
+
+
+class _MaxPool(torch.autograd.Function):
+    """Keeps the patches alone; halos and the places of the maxima are found again to go back."""
+
+    @staticmethod
+    def forward(ctx, x_NCbb, layout, window):
+        kernel, stride, dilation, before, after = window
+        ctx.save_for_backward(x_NCbb)
+        ctx.layout, ctx.window = layout, window
+        padded = layout.gather_halo(x_NCbb, before, after, outside=float('-inf'))
+        return F.max_pool2d(padded, kernel, stride, 0, dilation)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_NCbb):
+        kernel, stride, dilation, before, after = ctx.window
+        [x_NCbb] = ctx.saved_tensors
+        padded = ctx.layout.gather_halo(x_NCbb, before, after, outside=float('-inf'))
+        _, places = F.max_pool2d(padded, kernel, stride, 0, dilation, return_indices=True)
+        grad_padded = torch.ops.aten.max_pool2d_with_indices_backward(
+            grad_NCbb, padded, [kernel] * 2, [stride] * 2, [0, 0], [dilation] * 2, False, places)
+        return ctx.layout.fold_halo(grad_padded, before, after), None, None

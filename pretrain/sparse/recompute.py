@@ -1,0 +1,62 @@
+"""Keeping less for the backward pass: activations that a norm gives are made again from its input.
+
+A batch norm keeps its input, and the convolution behind it keeps the norm's activated output: the same map twice. The
+second is one pass over memory away from the first, so it is not kept.
+"""
+
+import torch
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+
+
+class NormedActivation:
+    """The recipe ``activation(batch_norm(x))`` of a map that exists now and is wanted again in the backward pass.
+
+    Args:
+        norm: ``BatchNorm2d`` in training, with affine parameters.
+        x_NCbb: its input, which autograd keeps anyway.
+        activation: module of one argument, or None.
+    """
+
+    def __init__(self, norm, x_NCbb, activation=None):
+        self.norm, self.x_NCbb, self.activation = norm, x_NCbb.detach(), activation
+
+    def followed_by(self, activation):
+        """The recipe with ``activation`` behind it."""
+        return NormedActivation(self.norm, self.x_NCbb, activation)
+
+    def make(self):
+        """The map, to the bit as it was: the moments are those of the same input."""
+        norm = self.norm
+        with torch.no_grad():
+            y_NCbb = nn.functional.batch_norm(self.x_NCbb, None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
+            return y_NCbb if self.activation is None else self.activation(y_NCbb)
+
+
+def can_be_made_again(norm):
+    """True for a plain batch norm that takes its moments from its input."""
+    return type(norm) is nn.BatchNorm2d and norm.training and norm.affine
+
+
+def keeping(recipe, y_NCbb):
+    """Context in which whatever autograd would keep of ``y_NCbb`` is replaced by its recipe.
+
+    Args:
+        recipe: :class:`NormedActivation` that makes ``y_NCbb``.
+        y_NCbb: the map, or what an in-place operation is about to turn into it.
+    """
+    # Autograd holds on to pack: it must not hold on to the map.
+    start, size, kind = y_NCbb.data_ptr(), y_NCbb.numel(), y_NCbb.dtype
+
+    def pack(kept):
+        if kept.data_ptr() == start and kept.numel() == size and kept.dtype == kind:
+            return recipe, kept.shape, kept.stride()
+        return kept
+
+    def unpack(kept):
+        if torch.is_tensor(kept):
+            return kept
+        made, shape, stride = kept
+        return made.make().as_strided(shape, stride)
+
+    return saved_tensors_hooks(pack, unpack)
