@@ -33,6 +33,8 @@ def build_parser():
     _add_table(commands)
     _add_report(commands)
     _add_data(commands)
+    _add_inspect(commands)
+    _add_convert(commands)
     doctor = commands.add_parser('doctor', help='check what is installed and whether it works')
     doctor.set_defaults(run=_run_doctor)
     for command in commands.choices.values():
@@ -95,6 +97,23 @@ def _add_data(commands):
     embedded.add_argument('--seed', type=_seed, default=0, metavar='N')
     _add_cache(embedded)
     embedded.set_defaults(run=_run_data_embedded)
+
+
+def _add_inspect(commands):
+    parser = commands.add_parser('inspect', help='what a checkpoint holds, and what it can initialise')
+    parser.add_argument('file', metavar='FILE', help='.safetensors or .pth')
+    parser.add_argument('--json', action='store_true', help='print JSON')
+    parser.set_defaults(run=_run_inspect)
+
+
+def _add_convert(commands):
+    parser = commands.add_parser('convert', help='write a checkpoint in another format')
+    parser.add_argument('file', metavar='FILE', help='.safetensors or .pth, in any known format')
+    parser.add_argument('--to', required=True, choices=('timm', 'official', 'mmdet', 'mmpretrain', 'spark',
+                                                        'safetensors'))
+    parser.add_argument('--output', metavar='FILE', help='.safetensors or .pth (default: beside the input)')
+    parser.add_argument('--force', action='store_true', help='overwrite the output')
+    parser.set_defaults(run=_run_convert)
 
 
 def _add_run(parser, config, data):
@@ -225,6 +244,16 @@ def _run_report(args):
 def _run_data_embedded(args):
     from spark_bench.data import embedded
     return embedded.main(args)
+
+
+def _run_inspect(args):
+    from spark_bench.checkpoints import inspect
+    return inspect.main(args)
+
+
+def _run_convert(args):
+    from spark_bench.checkpoints import convert
+    return convert.main(args)
 
 
 def _run_doctor(args):
