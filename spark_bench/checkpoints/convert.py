@@ -5,7 +5,6 @@ from pathlib import Path
 from spark_bench.checkpoints import architectures
 from spark_bench.checkpoints.contents import not_finite, open_checkpoint
 from spark_bench.checkpoints.formats import network_adapter, wrapping
-from spark_bench.checkpoints.naming import PRETRAINING
 from spark_bench.checkpoints.writing import save_safetensors, save_torch, spark_layout
 from spark_bench.errors import InputError
 
@@ -48,6 +47,10 @@ def convert(path, to, output=None, force=False):
     tensors = contents.canonical()
     metadata = _metadata(contents, to)
     renamed = _rename(contents, tensors, to)
+    homeless = [name for name, new in renamed.items() if new is None and contents.naming.kind(name) == 'encoder']
+    if homeless:
+        raise InputError(f'{path} cannot be converted to {to}: that format has no place for {homeless[0]} and '
+                         f'{len(homeless) - 1} more tensors of the encoder; use --to safetensors')
     written = {new: _value(contents, tensors, name, to) for name, new in renamed.items() if new is not None}
     if to == 'spark':
         own = {name: tensors[name] for name, new in renamed.items() if new is not None}
@@ -136,9 +139,6 @@ def _rename(contents, tensors, to):
     if naming.adapter is None:
         return {name: name for name in tensors}
     adapter = network_adapter(naming.family, _ADAPTERS[to])
-    if to == 'mmpretrain' and naming.family == 'resnet' and 'conv1.0.weight' in tensors:
-        raise InputError(f'{contents.file.path} has a deep stem, whose names differ between versions of mmpretrain: '
-                         'load it with spark_bench.checkpoints.load')
     chosen = [name for name in tensors if naming.kind(name) in kept]
     return dict.fromkeys(tensors) | adapter.foreign_names(chosen)
 

@@ -99,9 +99,13 @@ def identify(names, source):
         return Naming(None, None, outer, {name: name[len(outer):] for name in names})
     base, around = _find_wrapping(names, prefix)
     canonical, dead, unknown = {}, {}, []
-    inside = adapter.canonical_names([name[len(prefix):] for name in names if name.startswith(prefix)])
+    averages = {name for name in names if name.startswith(_AVERAGES) and not prefix.startswith(_AVERAGES)}
+    inside = adapter.canonical_names([name[len(prefix):] for name in names
+                                      if name.startswith(prefix) and name not in averages])
     for name in names:
-        if name.startswith(prefix):
+        if name in averages:
+            reason, target = 'a moving average of the weights', None
+        elif name.startswith(prefix):
             inner = name[len(prefix):]
             reason, target = adapter.dead_reason(inner), inside[inner]
         elif around and name.startswith(base):
@@ -181,8 +185,6 @@ def _without(name, prefix):
 
 def _beside(name, adapter):
     """``(what a dead tensor is, canonical name)`` of a tensor beside the network."""
-    if name.startswith(_AVERAGES) or name == 'steps':
-        return 'a moving average of the weights', None
     target = adapter.outside_name(name)
     if target is None and re.match(r'norms\.[0-9]+\.', name):
         target = name

@@ -66,18 +66,18 @@ def spark_layout(family, tensors, metadata):
     """
     style = {'convnext': 'official', 'resnet': 'timm'}.get(family)
     if style is None:
-        raise InputError('the authors\' format holds ResNets and ConvNeXts only: save this model with '
+        raise InputError("the authors' format holds ResNets and ConvNeXts only: save this model with "
                          'spark_bench.checkpoints.save')
-    side = int(metadata.get('input_size', 224))
+    side = int(_number(metadata, 'input_size', 224))
     module = spark_names(family, tensors)
     module |= {'imn_m': torch.tensor(_MEAN).view(1, 3, 1, 1), 'imn_s': torch.tensor(_STD).view(1, 3, 1, 1),
                'norm_black': torch.zeros(1, 3, side, side)}
     module['config'] = {
-        'mask_ratio': float(metadata.get('mask_ratio', 0.6)), 'densify_norm_str': 'bn' if family == 'resnet' else 'ln',
+        'mask_ratio': _number(metadata, 'mask_ratio', 0.6), 'densify_norm_str': 'bn' if family == 'resnet' else 'ln',
         'sbn': False, 'hierarchy': sum(name.endswith('.mask_token') for name in tensors),
         'sparse_encoder.input_size': side, 'dense_decoder.width': tensors['decoder.dec.0.up_sample.weight'].shape[0]}
     return {'args': str(metadata.get('args', '')), 'input_size': side, 'arch': str(metadata.get('arch', '')),
-            'epoch': int(metadata.get('epoch', 0)), 'performance_desc': str(metadata.get('performance_desc', '')),
+            'epoch': int(_number(metadata, 'epoch', 0)), 'performance_desc': str(metadata.get('performance_desc', '')),
             'module': module, 'is_pretrain': True}
 
 
@@ -89,6 +89,18 @@ def spark_names(family, tensors):
     own = {name: around.foreign_name(name) for name in tensors if name not in network}
     return {around.network_prefix + name: value for name, value in adapter.from_canonical(network).items()} | \
         {foreign: tensors[name] for name, foreign in own.items()}
+
+
+def _number(metadata, name, default):
+    value = metadata.get(name, default)
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f'metadata {name}={value!r} is not a number') from error
+    # norm_black has input_size squared pixels.
+    if not 0 <= number <= 10_000:
+        raise InputError(f'metadata {name}={value!r} is not possible')
+    return number
 
 
 def _canonical_value(naming, canonical, value):

@@ -8,9 +8,7 @@ class TimmResNet(Adapter):
 
     format, family = 'timm', 'resnet'
     anchors = ('layer1.0.conv1.weight', 'layer4.0.conv1.weight')
-    absent = 'stem.0.weight'
     outside = (('head.fc.{p}', 'fc.{p}'),)
-    prefix = ''
 
     def foreign_name(self, name):
         # As a target, timm's classifier stands in the network itself.
@@ -22,7 +20,6 @@ class MMResNet(Adapter):
 
     format, family, prefix = 'mmpretrain', 'resnet', 'backbone.'
     anchors = TimmResNet.anchors
-    absent = 'stem.0.weight'
     outside = (('head.fc.{p}', 'fc.{p}'),)
     rules = (
         ('conv1.weight', 'conv1.weight'),
@@ -34,12 +31,23 @@ class MMResNet(Adapter):
 
 
 class MMDeepStemResNet(MMResNet):
-    """OpenMMLab's ResNetV1c and V1d: the stem of three convolutions is one sequence."""
+    """mmdet's ResNetV1c: the stem of three convolutions is one sequence."""
 
     anchors = (*TimmResNet.anchors, 'stem.0.weight')
-    absent = None
     rules = (
         *((f'stem.{n}.{{p}}', f'conv1.{n}.{{p}}') for n in (0, 1, 3, 4, 6)),
         ('stem.7.{p}', 'bn1.{p}'),
+        *MMResNet.rules[2:],
+    )
+
+
+class MMPretrainDeepStemResNet(MMResNet):
+    """mmpretrain's ResNetV1c: the stem is three pairs of convolution and norm."""
+
+    anchors = (*TimmResNet.anchors, 'stem.0.conv.weight')
+    rules = (
+        *((f'stem.{n}.conv.{{p}}', f'conv1.{3 * n}.{{p}}') for n in range(3)),
+        *((f'stem.{n}.bn.{{p}}', f'conv1.{3 * n + 1}.{{p}}') for n in range(2)),
+        ('stem.2.bn.{p}', 'bn1.{p}'),
         *MMResNet.rules[2:],
     )

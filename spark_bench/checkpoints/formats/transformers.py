@@ -53,15 +53,15 @@ class MMSwin(Adapter):
     def value_in(self, name, value):
         if '.downsample.' not in name:
             return value
-        # (…, C, column, row) here, (…, row, column, C) canonical: see PatchMerging of either side.
-        split = value.unflatten(-1, (-1, 2, 2))
-        return split.movedim((-1, -2, -3), (-2, -3, -1)).flatten(-3)
+        return self._swap(value, (-1, 2, 2))
 
     def value_out(self, name, value):
-        if '.downsample.' not in name:
-            return value
-        split = value.unflatten(-1, (2, 2, -1))
-        return split.movedim((-2, -3, -1), (-1, -2, -3)).flatten(-3)
+        return self._swap(value, (2, 2, -1)) if '.downsample.' in name else value
+
+    @staticmethod
+    def _swap(value, sides):
+        """Between (…, C, row, column) here and the canonical (…, column, row, C): see PatchMerging of either side."""
+        return value.unflatten(-1, sides).movedim((-1, -2, -3), (-3, -2, -1)).flatten(-3)
 
 
 class TimmViT(Adapter):
