@@ -46,11 +46,7 @@ def convert(path, to, output=None, force=False):
     _check_sound(contents)
     tensors = contents.canonical()
     metadata = _metadata(contents, to)
-    renamed = _rename(contents, tensors, to)
-    homeless = [name for name, new in renamed.items() if new is None and contents.naming.kind(name) == 'encoder']
-    if homeless:
-        raise InputError(f'{path} cannot be converted to {to}: that format has no place for {homeless[0]} and '
-                         f'{len(homeless) - 1} more tensors of the encoder; use --to safetensors')
+    renamed = _rename(contents, tuple(tensors), to)
     written = {new: _value(contents, tensors, name, to) for name, new in renamed.items() if new is not None}
     if to == 'spark':
         own = {name: tensors[name] for name, new in renamed.items() if new is not None}
@@ -91,6 +87,10 @@ def _refusal(contents, to):
         return f'official names are those of ConvNeXt, and this is a {naming.family}'
     if to == 'mmdet' and naming.family == 'vit':
         return 'mmdet has no plain ViT'
+    homeless = [name for name, new in _rename(contents, tuple(naming.canonical.values()), to).items()
+                if new is None and naming.kind(name) == 'encoder']
+    if homeless:
+        return f'that format has no place for {homeless[0]} and {len(homeless) - 1} more tensors of the encoder'
     return None
 
 
@@ -122,25 +122,25 @@ def _check_sound(contents):
                          'run that diverged')
 
 
-def _rename(contents, tensors, to):
+def _rename(contents, names, to):
     """From canonical name to the new one; None for what the format has no place for."""
     naming = contents.naming
     if to == 'safetensors':
         if not naming.has_decoder:
-            return {name: name if naming.kind(name) in ('encoder', 'head') else None for name in tensors}
+            return {name: name if naming.kind(name) in ('encoder', 'head') else None for name in names}
         own = wrapping('spark_bench').network_prefix
-        names = {'encoder': own + '{}', 'decoder': '{}'}
-        return {name: names[naming.kind(name)].format(name) if naming.kind(name) in names else None
-                for name in tensors}
+        places = {'encoder': own + '{}', 'decoder': '{}'}
+        return {name: places[naming.kind(name)].format(name) if naming.kind(name) in places else None
+                for name in names}
     kept = {'spark': ('encoder', 'decoder'), 'mmdet': ('encoder', 'output norm'),
             'timm': ('encoder', 'head')}.get(to, ('encoder', 'head', 'output norm'))
     if to == 'spark':
-        return {name: name if naming.kind(name) in kept else None for name in tensors}
+        return {name: name if naming.kind(name) in kept else None for name in names}
     if naming.adapter is None:
-        return {name: name for name in tensors}
+        return {name: name for name in names}
     adapter = network_adapter(naming.family, _ADAPTERS[to])
-    chosen = [name for name in tensors if naming.kind(name) in kept]
-    return dict.fromkeys(tensors) | adapter.foreign_names(chosen)
+    chosen = [name for name in names if naming.kind(name) in kept]
+    return dict.fromkeys(names) | adapter.foreign_names(chosen)
 
 
 def _value(contents, tensors, name, to):
