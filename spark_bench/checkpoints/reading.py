@@ -30,7 +30,8 @@ _PLAIN = re.compile(
     r'torch\.serialization _get_layout|_codecs encode|(builtins|__builtin__) set')
 # Metadata of known training codes. Read as inert objects: nothing is imported, nothing is called.
 _INERT = re.compile(
-    r'argparse Namespace|mmengine\.logging\.history_buffer HistoryBuffer|pathlib \w+|'
+    # mmengine's HistoryBuffer names its methods by getattr, which is not called either.
+    r'argparse Namespace|(builtins|__builtin__) getattr|mmengine\.logging\.history_buffer HistoryBuffer|pathlib \w+|'
     r'numpy(\.\w+)* (_reconstruct|scalar|ndarray|dtype|_frombuffer)')
 _INERT_DICT = re.compile(r'yacs\.config CfgNode|fvcore\.common\.config CfgNode|mmengine\.config\.config ConfigDict')
 
@@ -227,7 +228,8 @@ def _allow(path, name, inert):
     name = name or 'an unnamed object'
     if _PLAIN.fullmatch(name):
         return
-    dotted = name.replace(' ', '.')
+    # torch looks Python 2's names up under Python 3's.
+    dotted = name.replace(' ', '.').replace('__builtin__.', 'builtins.')
     if _INERT.fullmatch(name):
         inert[dotted] = _Inert
     elif _INERT_DICT.fullmatch(name):

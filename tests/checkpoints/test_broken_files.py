@@ -26,7 +26,8 @@ ROUNDS = int(os.environ.get('SPARK_BENCH_FUZZ', '150'))
 def assert_refused(path, act=inspect):
     with pytest.raises(InputError) as error:
         act(path)
-    assert str(path) in str(error.value) and '\n' not in str(error.value) and len(str(error.value)) < 600 + len(str(path))
+    text = str(error.value)
+    assert str(path) in text and '\n' not in text and len(text) < 600 + len(str(path))
 
 
 def saved(contents, **options):
@@ -108,7 +109,7 @@ class Runs:
 
 @pytest.mark.parametrize('bomb', [
     lambda p: Runs(os.mkdir, p), lambda p: Runs(eval, f'__import__("os").mkdir({p!r})'),
-    lambda p: Runs(getattr, os, 'sep') if False else Runs(exec, f'open({p!r}, "w")'),
+    lambda p: Runs(exec, f'open({p!r}, "w")'),
     lambda p: Runs(bytearray, 1 << 40), lambda p: Runs(torch.zeros, 1 << 40),
     lambda p: Runs(torch.jit.load, p), lambda p: Runs(np.load, p)])
 @pytest.mark.parametrize('new', [True, False])
@@ -148,7 +149,7 @@ def test_a_dict_that_contains_itself_does_not_hang(tmp_path):
 
 def test_zero_dimensional_tensors_under_known_names(tmp_path):
     for family, anchors in {'vit': ('pos_embed', 'patch_embed.proj.weight', 'blocks.0.attn.qkv.weight'),
-                            'convnext': ('downsample_layers.0.0.weight', 'stages.0.0.dwconv.weight', 'stages.0.0.gamma'),
+                            'convnext': ('downsample_layers.0.0.weight', 'stages.0.0.dwconv.weight'),
                             'swin': ('patch_embed.proj.weight', 'layers.0.blocks.0.attn.qkv.weight'),
                             'mm': ('patch_embed.projection.weight', 'stages.0.blocks.0.attn.w_msa.qkv.weight',
                                    'stages.0.downsample.norm.weight'),
@@ -208,7 +209,7 @@ def test_metadata_of_known_training_codes_is_passed_over(tmp_path):
     contents = {
         'state_dict': OrderedDict(state), 'arch': 'test_convnext', 'args': argparse.Namespace(lr=0.1, names=['a']),
         'optimizer': torch.optim.AdamW(torch.nn.Linear(2, 2).parameters()).state_dict(),
-        'message_hub': {'log_scalars': {'loss': HistoryBuffer([1.0, 2.0])}, 'best': np.float64(3), 'a': np.ones(3)}}
+        'message_hub': {'loss': HistoryBuffer([1.0, 2.0], [1, 1]), 'best': np.float64(3), 'a': np.ones(3)}}
     for new in (True, False):
         torch.save(contents, tmp_path / 'a.pth', _use_new_zipfile_serialization=new)
         report = inspect(tmp_path / 'a.pth')

@@ -37,9 +37,9 @@ def maps_of(network, image_B3HW):
                 x = layer(x)
                 maps.append(x)
             return maps
-        for name, module in list(network.named_children()):
-            if name in ('norm0', 'norm1', 'norm2', 'norm3') and 'downsample_layers' in dict(network.named_children()):
-                network.set_submodule(name, torch.nn.Identity())
+        if hasattr(network, 'downsample_layers'):
+            for i in range(4):
+                setattr(network, f'norm{i}', torch.nn.Identity())
         return network(image_B3HW)
 
 

@@ -11,8 +11,9 @@ from spark_bench.checkpoints.convert import convert
 from spark_bench.checkpoints.inspect import inspect
 from spark_bench.errors import InputError
 
-OFFICIAL = {'convnext_small': ((3, 3, 27, 3), (96, 192, 384, 768)), 'convnext_base': ((3, 3, 27, 3), (128, 256, 512, 1024)),
-            'convnext_large': ((3, 3, 27, 3), (192, 384, 768, 1536)), 'convnext_atto': ((2, 2, 6, 2), (40, 80, 160, 320))}
+OFFICIAL = {
+    'convnext_atto': ((2, 2, 6, 2), (40, 80, 160, 320)), 'convnext_small': ((3, 3, 27, 3), (96, 192, 384, 768)),
+    'convnext_base': ((3, 3, 27, 3), (128, 256, 512, 1024)), 'convnext_large': ((3, 3, 27, 3), (192, 384, 768, 1536))}
 
 
 def encoder_shapes(arch, official):

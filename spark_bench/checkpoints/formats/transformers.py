@@ -61,6 +61,8 @@ class MMSwin(Adapter):
     @staticmethod
     def _swap(value, sides):
         """Between (…, C, row, column) here and the canonical (…, column, row, C): see PatchMerging of either side."""
+        if value.dim() == 0 or value.shape[-1] % 4:
+            return value  # of no use in either layout; its shape will be refused
         return value.unflatten(-1, sides).movedim((-1, -2, -3), (-3, -2, -1)).flatten(-3)
 
 
