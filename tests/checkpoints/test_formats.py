@@ -275,7 +275,7 @@ def test_what_does_not_fit_is_refused_and_the_network_untouched(damage, named, o
 
 def test_another_family_or_size_is_named(official, tmp_path):
     torch.save(official.state(official.shapes(*CONVNEXTS['atto'])), tmp_path / 'a.pth')
-    with pytest.raises(InputError, match='holds a convnext_atto, ResNet is a resnet'):
+    with pytest.raises(InputError, match='does not fit ResNet: it holds a convnext_atto'):
         checkpoints.load(create_network('resnet18'), tmp_path / 'a.pth')
     with pytest.raises(InputError, match='missing from the file'):
         checkpoints.load(create_network('convnext_tiny'), tmp_path / 'a.pth')

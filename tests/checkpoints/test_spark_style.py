@@ -114,6 +114,14 @@ def test_encoder_of_a_file_with_decoder_and_the_other_way_round(official, author
         convert(tmp_path / 'timm.safetensors', 'spark')
 
 
+def test_an_input_size_that_contradicts_the_buffers_is_said(official, authors, tmp_path):
+    write_authors_file(tmp_path / 'a.pth', 'convnext_atto', official, authors)
+    contents = torch.load(tmp_path / 'a.pth', weights_only=True)
+    assert not inspect(tmp_path / 'a.pth')['problems']
+    torch.save({**contents, 'input_size': 384}, tmp_path / 'b.pth')
+    assert inspect(tmp_path / 'b.pth')['problems'] == ['the file disagrees with itself on input_size: 224, 384']
+
+
 @pytest.mark.parametrize('kind', ['resnet', 'convnext'])
 def test_mmpretrain_spark_loads_whole(kind, randomise, tmp_path):
     from mmpretrain.models.selfsup import SparK
