@@ -76,8 +76,9 @@ def load(model, path):
     wanted = model.state_dict()
     source, target = contents.naming, identify(tuple(wanted), type(model).__name__)
     if source.family and target.family and source.family != target.family:
-        raise InputError(f'{path} does not fit {type(model).__name__}: it holds a {contents.arch or source.family}, the '
-                         f'network is a {target.family}. Give the checkpoint of the same architecture')
+        raise InputError(f'{path} does not fit {type(model).__name__}: it holds a {contents.arch or source.family}, '
+                         f'and the tensors of a {target.family} are missing from the file. Give the checkpoint of the '
+                         'same architecture')
     if None in (source.family, target.family):
         # At least one has names of its own: they can only be the same names.
         source, target = _as_they_are(source, contents.file.tensors), _as_they_are(target, wanted)
