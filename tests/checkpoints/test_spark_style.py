@@ -124,16 +124,19 @@ def test_an_input_size_that_contradicts_the_buffers_is_said(official, authors, t
 
 @pytest.mark.parametrize('kind', ['resnet', 'convnext'])
 def test_mmpretrain_spark_loads_whole(kind, randomise, tmp_path):
+    from mmengine.registry import DefaultScope
     from mmpretrain.models.selfsup import SparK
     backbone, width, norm = {
         'resnet': (dict(type='SparseResNet', depth=18, out_indices=(0, 1, 2, 3),
-                        norm_cfg=dict(type='mmpretrain.SparseBatchNorm2d')), 512, 'SparseBatchNorm2d'),
+                        norm_cfg=dict(type='SparseBatchNorm2d')), 512, 'SparseBatchNorm2d'),
         'convnext': (dict(type='SparseConvNeXt', arch='atto', out_indices=(0, 1, 2, 3), gap_before_output=False), 320,
                      'SparseLN2d')}[kind]
-    source = randomise(SparK(
-        backbone=backbone, enc_dec_norm_cfg=dict(type=norm), enc_dec_norm_dim=width,
-        neck=dict(type='SparKLightDecoder', feature_dim=128, upsample_ratio=32, norm_cfg=dict(type='BN')),
-        head=dict(type='SparKPretrainHead', loss=dict(type='PixelReconstructionLoss', criterion='L2'))))
+    # A detector trained before in this process leaves its own scope behind.
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        source = randomise(SparK(
+            backbone=backbone, enc_dec_norm_cfg=dict(type=norm), enc_dec_norm_dim=width,
+            neck=dict(type='SparKLightDecoder', feature_dim=128, upsample_ratio=32, norm_cfg=dict(type='BN')),
+            head=dict(type='SparKPretrainHead', loss=dict(type='PixelReconstructionLoss', criterion='L2'))))
     torch.save({'state_dict': source.state_dict(), 'meta': {}}, tmp_path / 'a.pth')
     model = build_spark({'resnet': 'resnet18', 'convnext': 'convnext_atto'}[kind], decoder_width=128)
     coverage = checkpoints.load(model, tmp_path / 'a.pth')
