@@ -35,6 +35,8 @@ def build_parser():
     _add_visualize(commands)
     _add_data(commands)
     _add_profile(commands)
+    _add_inspect(commands)
+    _add_convert(commands)
     doctor = commands.add_parser('doctor', help='check what is installed and whether it works')
     doctor.set_defaults(run=_run_doctor)
     for command in commands.choices.values():
@@ -144,6 +146,23 @@ def _add_profile(commands):
     parser.add_argument('--channels-last', action='store_true', help='pictures and weights in channels-last layout')
     parser.add_argument('--json', metavar='FILE', help='also write the figures here')
     parser.set_defaults(run=_run_profile)
+
+
+def _add_inspect(commands):
+    parser = commands.add_parser('inspect', help='what a checkpoint holds, and what it can initialise')
+    parser.add_argument('file', metavar='FILE', help='.safetensors or .pth')
+    parser.add_argument('--json', action='store_true', help='print JSON')
+    parser.set_defaults(run=_run_inspect)
+
+
+def _add_convert(commands):
+    parser = commands.add_parser('convert', help='write a checkpoint in another format')
+    parser.add_argument('file', metavar='FILE', help='.safetensors or .pth, in any known format')
+    parser.add_argument('--to', required=True, choices=('timm', 'official', 'mmdet', 'mmpretrain', 'spark',
+                                                        'safetensors'))
+    parser.add_argument('--output', metavar='FILE', help='.safetensors or .pth (default: beside the input)')
+    parser.add_argument('--force', action='store_true', help='overwrite the output')
+    parser.set_defaults(run=_run_convert)
 
 
 def _add_run(parser, config, data):
@@ -291,6 +310,16 @@ def _run_data_embedded(args):
 def _run_profile(args):
     from spark_bench import profiling
     return profiling.main(args)
+
+
+def _run_inspect(args):
+    from spark_bench.checkpoints import inspect
+    return inspect.main(args)
+
+
+def _run_convert(args):
+    from spark_bench.checkpoints import convert
+    return convert.main(args)
 
 
 def _run_doctor(args):

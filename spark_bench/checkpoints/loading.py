@@ -1,19 +1,17 @@
-"""Load a checkpoint into a network, and report what became of each tensor."""
+"""Load a checkpoint of any known format into a network, and report what became of each tensor."""
 
-import os
-import pickle
-import tempfile
-import zipfile
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
+import timm
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
+from spark_bench.checkpoints import architectures
+from spark_bench.checkpoints.contents import not_finite, open_checkpoint
+from spark_bench.checkpoints.naming import Naming, identify
 from spark_bench.errors import InputError
 
-_CONTAINERS = ('state_dict', 'model', 'module', 'state_dict_ema')
+# Kinds of tensors that a network may keep fresh, and that a file may hold in vain.
+_OPTIONAL = ('head', 'output norm', 'other part')
 
 
 @dataclass(frozen=True)
@@ -23,143 +21,154 @@ class Coverage:
     Attributes:
         path: the file.
         loaded: names of the model's tensors that were filled.
-        unused: names in the file of a classifier that the model does not have.
+        unused: what the file holds and the model has no place for: names of tensors (classifier, decoder,
+            output norms, dead buffers), then other entries such as ``optimizer``.
+        fresh: names of the model's tensors that no pretraining file holds, left as they were (classifier,
+            ``norm0`` … ``norm3`` of a detection ConvNeXt, tables that the model computes).
+        format: of the file.
+        arch: timm name of the file's network, or a description.
+        cast: number of tensors whose dtype was changed to the model's.
+        notes: contradictions between what the file says of itself and its tensors.
     """
 
     path: str
     loaded: tuple[str, ...]
     unused: tuple[str, ...]
+    fresh: tuple[str, ...] = ()
+    format: str = ''
+    arch: str = ''
+    cast: int = 0
+    notes: tuple[str, ...] = ()
 
     def __str__(self):
-        text = f'{len(self.loaded)} tensors loaded from {self.path}, every tensor of the network filled'
-        return f'{text}; classifier left out: {", ".join(self.unused)}' if self.unused else text
+        kind = ', '.join(part for part in (self.arch, f'{self.format} format' if self.format else '') if part)
+        text = f'{len(self.loaded)} tensors loaded from {self.path}' + (f' ({kind})' if kind else '')
+        text += f', {len(self.fresh)} left fresh ({_shown(self.fresh)})' if self.fresh else \
+            ', every tensor of the network filled'
+        if self.unused:
+            text += f'; left out: {_shown(self.unused)}'
+        if self.cast:
+            text += f'; {self.cast} changed in dtype'
+        return '; '.join([text, *self.notes])
+
+    def table(self):
+        """One line for each tensor: ``loaded``, ``fresh`` or ``unused``, and its name."""
+        rows = [(what, name) for what in ('loaded', 'fresh', 'unused') for name in getattr(self, what)]
+        return '\n'.join([str(self), *(f'{what:7} {name}' for what, name in rows)])
 
 
 def load(model, path):
-    """Fill every parameter and buffer of a timm network from a checkpoint.
+    """Fill a network from a checkpoint, whatever known format either of them is in.
 
     Args:
-        model: timm network, with or without classifier.
-        path: ``.safetensors``, or a ``.pth`` written by torch: timm's names, at the top level or under
-            ``state_dict``, ``model`` or ``module``.
+        model: network of timm, torchvision, mmpretrain or mmdet, with or without classifier, alone or in a
+            backbone; or a :class:`pretrain.SparK`, which needs a file with decoder.
+        path: ``.safetensors`` or ``.pth`` in any format of ``docs/checkpoints.md``.
 
     Returns:
         :class:`Coverage`.
 
     Raises:
         InputError: where the file cannot be read, or any tensor of the model or of the file stays
-            unaccounted for (a classifier that the model does not have may be left out). The model is
-            not touched then.
+            unaccounted for. The model is not touched then.
     """
-    tensors = read_tensors(path)
+    contents = open_checkpoint(path)
     wanted = model.state_dict()
-    optional = _classifier_prefixes(model)
-    extra = sorted(set(tensors) - set(wanted))
-    unused = [name for name in extra if name.startswith(optional)]
-    problems = _problems('missing from the file', sorted(set(wanted) - set(tensors)))
-    problems += _problems('unknown to the network', [name for name in extra if name not in unused])
+    source, target = contents.naming, identify(tuple(wanted), type(model).__name__)
+    if source.family and target.family and source.family != target.family:
+        raise InputError(f'{path} does not fit {type(model).__name__}: it holds a {contents.arch or source.family}, '
+                         f'and the tensors of a {target.family} are missing from the file. Give the checkpoint of the '
+                         'same architecture')
+    if None in (source.family, target.family):
+        # At least one has names of its own: they can only be the same names.
+        source, target = _as_they_are(source, contents.file.tensors), _as_they_are(target, wanted)
+        contents = replace(contents, naming=source)
+    return _fill(model, wanted, contents, target)
+
+
+def _fill(model, wanted, contents, target):
+    source, path = contents.naming, contents.file.path
+    values = contents.canonical()
+    by_target = {name: canonical for name, canonical in target.canonical.items() if canonical in values}
+    fresh = [name for name in wanted if name not in by_target]
+    used = set(by_target.values())
+    unused = sorted(name for name, canonical in source.canonical.items() if canonical not in used)
+    new = {name: _fit(target, canonical, values[canonical], wanted[name]) for name, canonical in by_target.items()}
+    known = _known_leftovers(model, source, target)
+    problems = _pretraining_problem(source, target)
+    problems += _problems('missing from the file', sorted(name for name in fresh if not _may_be_fresh(name, target)))
+    problems += _problems('unknown to the network', [*source.unknown, *(name for name in unused if not known(name))])
     problems += _problems('of another shape', [
-        f'{name} {tuple(tensors[name].shape)} for {tuple(wanted[name].shape)}'
-        for name in wanted if name in tensors and tensors[name].shape != wanted[name].shape])
-    problems += _problems('not finite', [
-        name for name in wanted if name in tensors and not torch.isfinite(tensors[name]).all()])
+        f'{name} {tuple(values[canonical].shape)} for {tuple(wanted[name].shape)}'
+        for name, canonical in by_target.items() if new[name].shape != wanted[name].shape])
+    problems += _problems('of another kind of number', [
+        f'{name} {new[name].dtype} for {wanted[name].dtype}' for name in new
+        if new[name].is_floating_point() != wanted[name].is_floating_point()])
+    problems += _problems('not finite', not_finite(new))
     if problems:
-        raise InputError(f'{path} does not fit {type(model).__name__}: {"; ".join(problems)}. Give the checkpoint '
-                         'of the same architecture, in timm names')
-    model.load_state_dict({name: tensors[name] for name in wanted}, strict=True)
-    return Coverage(str(path), tuple(wanted), tuple(unused))
+        raise InputError(f'{path} does not fit {type(model).__name__}: {"; ".join(problems)}. Give the checkpoint of '
+                         'the same architecture (spark-bench inspect FILE says what this one is)')
+    model.load_state_dict({name: new.get(name, value) for name, value in wanted.items()}, strict=True)
+    return Coverage(
+        path, tuple(name for name in wanted if name in new),
+        (*unused, *sorted(source.dead), *sorted(contents.file.left_out)), tuple(fresh), source.format,
+        contents.arch or architectures.describe(source.family, contents.shapes()),
+        sum(new[name].dtype != wanted[name].dtype for name in new), contents.notes)
 
 
-def read_tensors(path):
-    """Read a checkpoint into a dict from name to tensor, on the CPU, without unpickling any object.
-
-    Raises:
-        InputError: one line naming the file, for a file that is absent, cut short, not a checkpoint, or
-            that would run code when unpickled.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f'no checkpoint at {path}: give the path of a .safetensors or .pth file')
-    if path.suffix == '.safetensors':
-        return _read_safetensors(path)
-    try:
-        contents = torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(f'{path} holds more than tensors, or is damaged; it was not unpickled: copy it again, or '
-                         'save its state_dict alone with safetensors.torch.save_file') from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, MemoryError,
-            UnicodeDecodeError, zipfile.BadZipFile) as error:
-        raise InputError(f'{path} is not a readable checkpoint ({type(error).__name__}): copy it again') from error
-    return _unwrap(contents, path)
+def _fit(target, canonical, value, place):
+    """In the target's layout; linear layers and 1×1 convolutions hold the same weights."""
+    if target.adapter is not None and target.kind(canonical) in ('encoder', 'head'):
+        value = target.adapter.value_out(canonical, value)
+    same = architectures.squeeze(value.shape) == architectures.squeeze(place.shape)
+    return value.reshape(place.shape) if same else value
 
 
-def _read_safetensors(path):
-    with _open_safetensors(path) as file:
-        names = file.keys()
-        return {name: file.get_tensor(name) for name in names}
+def _may_be_fresh(name, target):
+    canonical = target.canonical.get(name)
+    if canonical is None:
+        return name in target.dead
+    return target.kind(canonical) in _OPTIONAL or name.endswith(('.num_batches_tracked', '.rel_pos_h', '.rel_pos_w')) \
+        or target.adapter is None and name.startswith('head.')
 
 
-def read_metadata(path):
-    """The header that :func:`save` wrote, a dict of strings; empty for any other file."""
-    if Path(path).suffix != '.safetensors':
-        return {}
-    with _open_safetensors(path) as file:
-        return file.metadata() or {}
+def _known_leftovers(model, source, target):
+    """Whether a tensor of the file that the model has no place for is a known one."""
+    pruned = _full_names(model) - set(target.canonical.values())
+
+    def known(name):
+        canonical = source.canonical[name]
+        return source.kind(canonical) in _OPTIONAL or canonical in pruned or name.endswith('.num_batches_tracked') \
+            or source.kind(canonical) == 'decoder' and not target.has_decoder
+
+    return known
 
 
-def _open_safetensors(path):
-    try:
-        return safe_open(path, framework='pt')
-    except (SafetensorError, OSError) as error:
-        raise InputError(f'{path} is not a complete safetensors file ({error}): copy it again') from error
+def _full_names(model):
+    """Names in the whole timm network of which ``model`` may be a pruned one; nothing for other libraries' models."""
+    config = getattr(model, 'pretrained_cfg', None) or {}
+    arch = config.get('architecture')
+    if not arch or not timm.is_model(arch):
+        return set()
+    with torch.device('meta'):
+        return set(timm.create_model(arch, pretrained=False).state_dict())
 
 
-def _unwrap(contents, path):
-    while isinstance(contents, dict) and not any(torch.is_tensor(value) for value in contents.values()):
-        inner = next((contents[key] for key in _CONTAINERS if isinstance(contents.get(key), dict)), None)
-        if inner is None:
-            break
-        contents = inner
-    if not isinstance(contents, dict) or not contents:
-        raise InputError(f'{path} holds no tensors: expected a state_dict')
-    stray = [str(name) for name, value in contents.items() if not torch.is_tensor(value)]
-    if stray:
-        raise InputError(f'{path}: {stray[0]!r} is not a tensor: expected a state_dict')
-    prefix = 'module.'
-    if all(name.startswith(prefix) for name in contents):
-        contents = {name[len(prefix):]: value for name, value in contents.items()}
-    return contents
+def _pretraining_problem(source, target):
+    if target.has_decoder and not source.has_decoder and source.family:
+        return ['it holds the encoder only, the decoder is missing: load it into model.encoder.pyramid.network']
+    return []
+
+
+def _as_they_are(naming, names):
+    """Names stand for themselves, without what a wrapper put before all of them."""
+    prefix = naming.prefix if all(name.startswith(naming.prefix) for name in names) else ''
+    return Naming(None, None, prefix, {name: name[len(prefix):] for name in names})
 
 
 def _problems(what, names):
-    if not names:
-        return []
-    shown = ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')
-    return [f'{len(names)} tensors {what} ({shown})']
+    return [f'{len(names)} tensors {what} ({_shown(names)})'] if names else []
 
 
-def _classifier_prefixes(model):
-    config = getattr(model, 'pretrained_cfg', None) or {}
-    names = config.get('classifier') or 'fc'
-    names = (names,) if isinstance(names, str) else tuple(names)
-    # The norm before a ConvNeXt's classifier belongs to its head.
-    return tuple(f'{name}.' for name in names) + ('head.',)
-
-
-def save(model, path, metadata):
-    """Write the weights of ``model`` as safetensors, atomically.
-
-    Args:
-        model: any module.
-        path: file to write.
-        metadata: dict of strings kept in the file's header.
-    """
-    path = Path(path)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    os.close(handle)
-    try:
-        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, partial, metadata)
-        os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise
+def _shown(names):
+    return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')

@@ -1,0 +1,148 @@
+"""Which timm architecture a set of canonical tensors is."""
+
+import math
+import re
+from functools import lru_cache
+
+import timm
+import torch
+
+# (blocks a stage, channels of the first map) → timm's name. Source: timm.models.convnext, where every size is
+# defined; the tests build each one.
+_CONVNEXTS = {
+    ((2, 2, 6, 2), 40): 'atto', ((2, 2, 6, 2), 48): 'femto', ((2, 2, 6, 2), 64): 'pico', ((2, 2, 8, 2), 80): 'nano',
+    ((3, 3, 9, 3), 96): 'tiny', ((3, 3, 27, 3), 96): 'small', ((3, 3, 27, 3), 128): 'base',
+    ((3, 3, 27, 3), 192): 'large', ((3, 3, 27, 3), 256): 'xlarge', ((3, 3, 27, 3), 352): 'huge',
+    ((3, 4, 30, 3), 384): 'xxlarge',
+}
+# Blocks a stage → candidates. Source: timm.models.resnet.
+_RESNETS = {
+    (1, 1, 1, 1): ('test_resnet', 'resnet10t', 'resnet14t'),
+    (2, 2, 2, 2): ('resnet18', 'resnet18d', 'resnet26', 'resnet26d'),
+    (3, 4, 6, 3): ('resnet50', 'resnet34', 'resnet50d', 'resnet50c', 'resnet34d', 'resnext50_32x4d', 'wide_resnet50_2',
+                   'seresnet50'),
+    (3, 4, 23, 3): ('resnet101', 'resnet101d', 'resnet101c', 'resnext101_32x8d', 'resnext101_64x4d',
+                    'resnext101_32x4d', 'wide_resnet101_2'),
+    (3, 8, 36, 3): ('resnet152', 'resnet152d', 'resnet152c'),
+    (3, 24, 36, 3): ('resnet200', 'resnet200d'),
+}
+_SWINS = {((2, 2, 6, 2), 96): 'tiny', ((2, 2, 18, 2), 96): 'small', ((2, 2, 18, 2), 128): 'base',
+          ((2, 2, 18, 2), 192): 'large'}
+# timm names its Swins by window and picture size, and has these only.
+_SWIN_PICTURES = {7: 224, 12: 384}
+_VITS = {(12, 192): 'tiny', (12, 384): 'small', (12, 768): 'base', (24, 1024): 'large', (32, 1280): 'huge'}
+
+
+def detect(family, shapes, hint=None):
+    """Find the timm architecture of a network.
+
+    Args:
+        family: see :class:`~spark_bench.checkpoints.formats.base.Adapter`; None for an unknown one.
+        shapes: from canonical name to shape.
+        hint: a timm name to try first, such as a file's ``arch``.
+
+    Returns:
+        ``(name, exact)``: the timm name, or None; and whether every tensor of that network without its
+        classifier is there in its shape.
+    """
+    candidates = list(_candidates(family, shapes))
+    if family is None or hint and not candidates:
+        candidates += [hint]
+    elif hint and any(differences(hint, shapes, family)) is False:
+        return hint, True
+    candidates = [name for name in candidates if name and timm.is_model(name)]
+    for name in candidates:
+        if not any(differences(name, shapes, family)):
+            return name, True
+    if family is None:
+        return None, False
+    # A damaged or cut file still says what it is of; a network with little in common is another one.
+    close = [name for name in candidates if sum(map(len, differences(name, shapes, family))) <= len(shapes) // 4]
+    return (close[0], False) if close else (None, False)
+
+
+def differences(arch, shapes, family):
+    """Against a timm network without classifier: names missing, and of another shape."""
+    reference = network_shapes(arch)
+    if reference is None:
+        return [arch], []
+    missing = [name for name in reference if name not in shapes and not is_optional(family, name)]
+    other = [name for name, shape in reference.items() if name in shapes and squeeze(shapes[name]) != squeeze(shape)]
+    # A deeper network has everything that a shallower one has.
+    blocks = re.compile(r'(layer\d|stages|layers|blocks)\.')
+    missing += [name for name in shapes if blocks.match(name) and name not in reference]
+    return missing, other
+
+
+def is_optional(family, name):
+    """Tensors that files of a complete network may lack."""
+    return name.endswith('num_batches_tracked') or family in ('convnext', 'swin', 'vit') and \
+        name.startswith(('head.', 'norm.', 'fc_norm.'))
+
+
+def squeeze(shape):
+    """A shape without its sides of 1: pointwise convolutions and linear layers hold the same weights."""
+    return tuple(side for side in shape if side != 1)
+
+
+@lru_cache(maxsize=32)
+def network_shapes(arch):
+    """From name to shape, for a timm network without classifier; None for a name that timm cannot build."""
+    try:
+        with torch.device('meta'):
+            network = timm.create_model(arch, pretrained=False, num_classes=0)
+    except (RuntimeError, NotImplementedError, TypeError, ValueError, KeyError, AssertionError):
+        return None
+    return {name: tuple(value.shape) for name, value in network.state_dict().items()}
+
+
+def describe(family, shapes):
+    """The network in a few words, for one that has no timm name."""
+    if family in ('convnext', 'resnet', 'swin'):
+        depths, width = _stages(family, shapes)
+        return f'{family} of {"-".join(map(str, depths))} blocks, {width} channels'
+    if family == 'vit':
+        return f'vit of {_depth(shapes, "blocks")} blocks, {(tuple(shapes["pos_embed"]) or (0,))[-1]} channels'
+    return 'unknown'
+
+
+def _candidates(family, shapes):
+    if family == 'convnext':
+        size = _CONVNEXTS.get(_stages(family, shapes))
+        second = 'stages.0.blocks.0.mlp.grn.weight' in shapes
+        yield from ([f'convnext{"v2" if second else ""}_{size}'] if size else ['test_convnext'])
+    elif family == 'resnet':
+        yield from _RESNETS.get(_stages(family, shapes)[0], ())
+    elif family == 'swin':
+        size = _SWINS.get(_stages(family, shapes))
+        table = shapes.get('layers.0.blocks.0.attn.relative_position_bias_table') or (1,)
+        window = (math.isqrt(table[0]) + 1) // 2
+        yield from [f'swin_{size}_patch4_window{window}_{_SWIN_PICTURES[window]}'] \
+            if size and window in _SWIN_PICTURES else []
+    elif family == 'vit':
+        yield from _vit(shapes)
+
+
+def _vit(shapes):
+    patch, positions = shapes['patch_embed.proj.weight'], shapes['pos_embed']
+    if len(patch) != 4 or len(positions) != 3:
+        return []
+    size = _VITS.get((_depth(shapes, 'blocks'), positions[2]))
+    side = math.isqrt(max(positions[1] - 1, 0)) * patch[-1]
+    return [f'vit_{size}_patch{patch[-1]}_{side}'] if size else []
+
+
+def _stages(family, shapes):
+    """``(blocks a stage, channels of the first map)``."""
+    pattern = {'convnext': 'stages.{}.blocks', 'resnet': 'layer{}', 'swin': 'layers.{}.blocks'}[family]
+    first = 1 if family == 'resnet' else 0
+    width = {'convnext': 'stages.0.blocks.0.conv_dw.weight', 'resnet': 'layer1.0.conv1.weight',
+             'swin': 'patch_embed.proj.weight'}[family]
+    depths = tuple(_depth(shapes, pattern.format(stage)) for stage in range(first, first + 4))
+    return depths, (tuple(shapes[width]) or (0,))[0]
+
+
+def _depth(shapes, beginning):
+    pattern = re.compile(re.escape(beginning) + r'\.([0-9]+)\.')
+    found = (pattern.match(name) for name in shapes)
+    return len({match[1] for match in found if match})

@@ -1,0 +1,179 @@
+"""``spark-bench convert``: the same weights in another format."""
+
+from pathlib import Path
+
+from spark_bench.checkpoints import architectures
+from spark_bench.checkpoints.contents import not_finite, open_checkpoint
+from spark_bench.checkpoints.formats import network_adapter, wrapping
+from spark_bench.checkpoints.writing import save_safetensors, save_torch, spark_layout
+from spark_bench.errors import InputError
+
+TARGETS = ('timm', 'official', 'mmdet', 'mmpretrain', 'spark', 'safetensors')
+_ADAPTERS = {'timm': 'timm', 'official': 'official', 'mmdet': 'mmpretrain', 'mmpretrain': 'mmpretrain'}
+_SUFFIXES = {'timm': '.safetensors', 'safetensors': '.safetensors'}
+
+
+def main(args):
+    """Body of the command: convert ``args.file``, and tell what became of its tensors."""
+    output, written, left_out = convert(args.file, args.to, args.output, args.force)
+    print(f'{output}: {written} tensors')
+    if left_out:
+        print(f'left out ({len(left_out)}): {", ".join(left_out[:5])}'
+              + (f' and {len(left_out) - 5} more' if len(left_out) > 5 else ''))
+    return 0
+
+
+def convert(path, to, output=None, force=False):
+    """Write the weights of ``path`` in another format.
+
+    Args:
+        path: checkpoint in any known format.
+        to: one of ``TARGETS``. ``safetensors`` keeps everything, in this project's names.
+        output: file to write, ``.safetensors`` or ``.pth``; default beside the input, ``NAME.TO.SUFFIX``.
+        force: overwrite an existing file.
+
+    Returns:
+        ``(output, number of tensors written, names left out)``.
+
+    Raises:
+        InputError: where the file cannot be read, is incomplete or of unknown names, the conversion is not
+            possible, or the output exists.
+    """
+    contents = open_checkpoint(path)
+    _check_target(contents, to)
+    output = Path(output) if output else Path(path).with_suffix(f'.{to}{_SUFFIXES.get(to, ".pth")}')
+    _check_output(output, force)
+    _check_sound(contents)
+    tensors = contents.canonical()
+    metadata = _metadata(contents, to)
+    renamed = _rename(contents, tuple(tensors), to)
+    written = {new: _value(contents, tensors, name, to) for name, new in renamed.items() if new is not None}
+    if to == 'spark':
+        own = {name: tensors[name] for name, new in renamed.items() if new is not None}
+        _save_spark(contents, own, metadata, output)
+    else:
+        _save(written, metadata, to, output)
+    left_out = [name for name, target in contents.naming.canonical.items() if renamed[target] is None]
+    return output, len(written), [*left_out, *contents.naming.dead, *contents.file.left_out]
+
+
+def possible_targets(contents):
+    """The formats that a file can be converted to."""
+    return tuple(to for to in TARGETS if _refusal(contents, to) is None)
+
+
+def _check_target(contents, to):
+    if to not in TARGETS:
+        raise InputError(f'unknown format {to!r}: choose one of {", ".join(TARGETS)}')
+    reason = _refusal(contents, to)
+    if reason:
+        possible = possible_targets(contents)
+        hint = f'possible: --to {", ".join(possible)}' if possible else 'spark-bench inspect FILE says what it is'
+        raise InputError(f'{contents.file.path} cannot be converted to {to}: {reason}; {hint}')
+
+
+def _refusal(contents, to):
+    """Why a conversion is not possible; None where it is."""
+    naming = contents.naming
+    if naming.adapter is None:
+        known = contents.complete and to in ('timm', 'safetensors')
+        return None if known else 'its names are not of a format that is known here'
+    if to == 'spark':
+        if naming.family not in ('convnext', 'resnet'):
+            return f"the authors' format holds ResNets and ConvNeXts, not a {naming.family}"
+        if not naming.has_decoder:
+            return 'that format has a decoder, and this file holds the encoder only'
+    if to == 'official' and naming.family != 'convnext':
+        return f'official names are those of ConvNeXt, and this is a {naming.family}'
+    if to == 'mmdet' and naming.family == 'vit':
+        return 'mmdet has no plain ViT'
+    homeless = [name for name, new in _rename(contents, tuple(naming.canonical.values()), to).items()
+                if new is None and naming.kind(name) == 'encoder']
+    if homeless:
+        return f'that format has no place for {homeless[0]} and {len(homeless) - 1} more tensors of the encoder'
+    return None
+
+
+def _check_output(output, force):
+    if output.suffix not in ('.safetensors', '.pth', '.pt'):
+        raise InputError(f'{output}: give an output that ends in .safetensors or .pth')
+    if not output.parent.is_dir():
+        raise InputError(f'{output}: there is no folder {output.parent}: create it first')
+    if output.is_dir():
+        raise InputError(f'{output} is a folder: give the name of a file')
+    if output.exists() and not force:
+        raise InputError(f'{output} exists: give --force to overwrite it, or another --output')
+
+
+def _check_sound(contents):
+    """A conversion must not launder a broken file."""
+    path, naming = contents.file.path, contents.naming
+    if naming.unknown:
+        raise InputError(f'{path} holds {len(naming.unknown)} tensors of unknown names ({naming.unknown[0]}): '
+                         'remove them first')
+    if contents.arch and not contents.complete:
+        missing, other = architectures.differences(contents.arch, contents.shapes(), naming.family)
+        what = f'{missing[0]} is missing' if missing else f'{other[0]} is of another shape'
+        raise InputError(f'{path} is not a complete {contents.arch}: {what}, {len(missing) + len(other)} in all; '
+                         'copy it again')
+    broken = not_finite(contents.file.tensors)
+    if broken:
+        raise InputError(f'{path} holds {len(broken)} tensors that are not finite ({broken[0]}): it comes from a '
+                         'run that diverged')
+
+
+def _rename(contents, names, to):
+    """From canonical name to the new one; None for what the format has no place for."""
+    naming = contents.naming
+    if to == 'safetensors':
+        if not naming.has_decoder:
+            return {name: name if naming.kind(name) in ('encoder', 'head') else None for name in names}
+        own = wrapping('spark_bench').network_prefix
+        places = {'encoder': own + '{}', 'decoder': '{}'}
+        return {name: places[naming.kind(name)].format(name) if naming.kind(name) in places else None
+                for name in names}
+    kept = {'spark': ('encoder', 'decoder'), 'mmdet': ('encoder', 'output norm'),
+            'timm': ('encoder', 'head')}.get(to, ('encoder', 'head', 'output norm'))
+    if to == 'spark':
+        return {name: name if naming.kind(name) in kept else None for name in names}
+    if naming.adapter is None:
+        return {name: name for name in names}
+    adapter = network_adapter(naming.family, _ADAPTERS[to])
+    chosen = [name for name in names if naming.kind(name) in kept]
+    return dict.fromkeys(names) | adapter.foreign_names(chosen)
+
+
+def _value(contents, tensors, name, to):
+    """The tensor in the layout of the format."""
+    value, naming = tensors[name], contents.naming
+    if naming.adapter is None or naming.kind(name) not in ('encoder', 'head'):
+        return value
+    if to in ('timm', 'safetensors'):
+        shape = (architectures.network_shapes(contents.arch) or {}).get(name) if contents.arch else None
+        return value.reshape(shape) if shape is not None else value
+    return network_adapter(naming.family, _ADAPTERS.get(to, 'timm')).value_out(name, value)
+
+
+def _metadata(contents, to):
+    kept = {str(name): str(value) for name, value in contents.file.metadata.items()}
+    if contents.arch:
+        kept['arch'] = contents.arch
+    return kept | {'converted_from': contents.naming.format, 'format': to}
+
+
+def _save(tensors, metadata, to, output):
+    if output.suffix == '.safetensors':
+        save_safetensors(tensors, output, metadata)
+        return
+    whole = {name: value.contiguous().clone() for name, value in tensors.items()}
+    key = 'state_dict' if to in ('mmdet', 'mmpretrain') else 'model'
+    save_torch({key: whole, 'meta': metadata} if key == 'state_dict' else {**metadata, key: whole}, output)
+
+
+def _save_spark(contents, tensors, metadata, output):
+    layout = spark_layout(contents.naming.family, tensors, metadata)
+    if output.suffix != '.pth':
+        raise InputError(f"{output}: the authors' format is a .pth file")
+    layout['module'] = {name: value.contiguous().clone() if hasattr(value, 'contiguous') else value
+                        for name, value in layout['module'].items()}
+    save_torch(layout, output)

@@ -1,0 +1,34 @@
+"""The formats that checkpoints come in, one small adapter each; the lists below are the only register."""
+
+from spark_bench.checkpoints.formats.convnext import MMConvNeXt, OfficialConvNeXt, TimmConvNeXt, TorchvisionConvNeXt
+from spark_bench.checkpoints.formats.resnet import (
+    MMDeepStemResNet,
+    MMPretrainDeepStemResNet,
+    MMResNet,
+    TimmResNet,
+)
+from spark_bench.checkpoints.formats.spark import AuthorsSparK, MMSparK, OwnSparK
+from spark_bench.checkpoints.formats.transformers import MMSwin, MMViT, OfficialSwin, TimmSwin, TimmViT
+
+# The first that matches is taken.
+NETWORKS = (
+    TimmConvNeXt(), OfficialConvNeXt(), MMConvNeXt(), TorchvisionConvNeXt(),
+    MMDeepStemResNet(), MMPretrainDeepStemResNet(), TimmResNet(), MMResNet(),
+    OfficialSwin(), TimmSwin(), MMSwin(),
+    TimmViT(), MMViT(),
+)
+WRAPPINGS = (OwnSparK(), AuthorsSparK(), MMSparK())
+
+__all__ = ['NETWORKS', 'WRAPPINGS', 'network_adapter', 'wrapping']
+
+
+def network_adapter(family, format_name):
+    """The adapter of a family in a format, or None."""
+    return next((adapter for adapter in NETWORKS
+                 if adapter.family == family and adapter.format == format_name
+                 and not isinstance(adapter, (MMDeepStemResNet, MMPretrainDeepStemResNet))), None)
+
+
+def wrapping(format_name):
+    """The adapter of a SparK model with decoder."""
+    return next(adapter for adapter in WRAPPINGS if adapter.format == format_name)

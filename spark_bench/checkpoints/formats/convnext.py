@@ -1,0 +1,87 @@
+"""ConvNeXt and ConvNeXt V2 in the names of timm, of its authors (Meta), of OpenMMLab and of torchvision."""
+
+from spark_bench.checkpoints.formats.base import Adapter
+
+
+class TimmConvNeXt(Adapter):
+    """timm's names. Canonical layout: pointwise weights ``(out, in)``, scales ``(C,)``."""
+
+    format, family = 'timm', 'convnext'
+    anchors = ('stem.0.weight', 'stages.0.blocks.0.conv_dw.weight')
+    outside = (('head.fc.{p}', 'head.fc.{p}'),)
+
+    def value_in(self, name, value):
+        # Some sizes (atto … nano) use 1×1 convolutions where the others use linear layers.
+        if name.endswith(('.mlp.fc1.weight', '.mlp.fc2.weight')) and value.dim() == 4:
+            return value.flatten(1)
+        if name.endswith(('.gamma', '.mlp.grn.weight', '.mlp.grn.bias')):
+            return value.flatten()
+        return value
+
+
+class OfficialConvNeXt(TimmConvNeXt):
+    """Names of facebookresearch/ConvNeXt and ConvNeXt-V2, which SparK's authors use too."""
+
+    format = 'official'
+    anchors = ('downsample_layers.0.0.weight', 'stages.0.0.dwconv.weight')
+    outside = ()
+    rules = (
+        ('downsample_layers.0.{j}.{p}', 'stem.{j}.{p}'),
+        ('downsample_layers.{i}.{j}.{p}', 'stages.{i}.downsample.{j}.{p}'),
+        ('stages.{i}.{j}.dwconv.{p}', 'stages.{i}.blocks.{j}.conv_dw.{p}'),
+        ('stages.{i}.{j}.norm.{p}', 'stages.{i}.blocks.{j}.norm.{p}'),
+        ('stages.{i}.{j}.pwconv1.{p}', 'stages.{i}.blocks.{j}.mlp.fc1.{p}'),
+        ('stages.{i}.{j}.pwconv2.{p}', 'stages.{i}.blocks.{j}.mlp.fc2.{p}'),
+        ('stages.{i}.{j}.gamma', 'stages.{i}.blocks.{j}.gamma'),
+        ('stages.{i}.{j}.grn.gamma', 'stages.{i}.blocks.{j}.mlp.grn.weight'),
+        ('stages.{i}.{j}.grn.beta', 'stages.{i}.blocks.{j}.mlp.grn.bias'),
+        ('norm.{p}', 'head.norm.{p}'),
+        ('head.{p}', 'head.fc.{p}'),
+        ('norm{i}.{p}', 'norms.{i}.{p}'),
+    )
+
+    def value_out(self, name, value):
+        if name.endswith(('.mlp.grn.weight', '.mlp.grn.bias')):
+            return value.reshape(1, 1, 1, -1)
+        return value
+
+
+class MMConvNeXt(TimmConvNeXt):
+    """Names of mmpretrain's ConvNeXt, the one that mmdet's recipes use; ``norm0`` … ``norm3`` stand on its outputs."""
+
+    format, prefix = 'mmpretrain', 'backbone.'
+    anchors = ('downsample_layers.0.0.weight', 'stages.0.0.depthwise_conv.weight')
+    rules = (
+        ('downsample_layers.0.{j}.{p}', 'stem.{j}.{p}'),
+        ('downsample_layers.{i}.{j}.{p}', 'stages.{i}.downsample.{j}.{p}'),
+        ('stages.{i}.{j}.depthwise_conv.{p}', 'stages.{i}.blocks.{j}.conv_dw.{p}'),
+        ('stages.{i}.{j}.norm.{p}', 'stages.{i}.blocks.{j}.norm.{p}'),
+        ('stages.{i}.{j}.pointwise_conv1.{p}', 'stages.{i}.blocks.{j}.mlp.fc1.{p}'),
+        ('stages.{i}.{j}.pointwise_conv2.{p}', 'stages.{i}.blocks.{j}.mlp.fc2.{p}'),
+        ('stages.{i}.{j}.gamma', 'stages.{i}.blocks.{j}.gamma'),
+        ('stages.{i}.{j}.grn.gamma', 'stages.{i}.blocks.{j}.mlp.grn.weight'),
+        ('stages.{i}.{j}.grn.beta', 'stages.{i}.blocks.{j}.mlp.grn.bias'),
+        ('norm{i}.{p}', 'norms.{i}.{p}'),
+    )
+    final_norm = 'norms.3.', 'head.norm.'
+
+
+class TorchvisionConvNeXt(TimmConvNeXt):
+    """Names of torchvision's ConvNeXt: even ``features`` are stem and downsampling, odd ones are stages."""
+
+    format = 'torchvision'
+    anchors = ('features.0.0.weight', 'features.1.0.block.0.weight', 'features.1.0.layer_scale')
+    outside = ()
+    rules = (
+        ('features.0.{j}.{p}', 'stem.{j}.{p}'),
+        *((f'features.{2 * i}.{{j}}.{{p}}', f'stages.{i}.downsample.{{j}}.{{p}}') for i in (1, 2, 3)),
+        *((f'features.{2 * i + 1}.{{j}}.{foreign}', f'stages.{i}.blocks.{{j}}.{canonical}')
+          for i in range(4) for foreign, canonical in (
+              ('block.0.{p}', 'conv_dw.{p}'), ('block.2.{p}', 'norm.{p}'), ('block.3.{p}', 'mlp.fc1.{p}'),
+              ('block.5.{p}', 'mlp.fc2.{p}'), ('layer_scale', 'gamma'))),
+        ('classifier.0.{p}', 'head.norm.{p}'),
+        ('classifier.2.{p}', 'head.fc.{p}'),
+    )
+
+    def value_out(self, name, value):
+        return value.reshape(-1, 1, 1) if name.endswith('.gamma') else value

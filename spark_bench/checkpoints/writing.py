@@ -1,0 +1,124 @@
+"""Writing weights, atomically: a safetensors file, a torch file, and the layout of SparK's authors."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from spark_bench.checkpoints.formats import network_adapter, wrapping
+from spark_bench.checkpoints.naming import identify
+from spark_bench.errors import InputError
+
+# Mean and standard deviation of ImageNet's pixels, as the authors' buffers were meant to hold them.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def save(model, path, metadata):
+    """Write the weights of ``model`` as safetensors, atomically.
+
+    Args:
+        model: any module.
+        path: file to write.
+        metadata: dict of strings kept in the file's header.
+    """
+    save_safetensors(model.state_dict(), path, metadata)
+
+
+def save_safetensors(tensors, path, metadata):
+    """Write a dict of tensors as safetensors, atomically."""
+    # clone: two names of one storage are two tensors in the file.
+    whole = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+    _write(path, lambda partial: save_file(whole, partial, metadata))
+
+
+def save_torch(contents, path):
+    """Write a dict with ``torch.save``, atomically; weights-only loading reads it."""
+    _write(path, lambda partial: torch.save(contents, partial))
+
+
+def save_spark(model, path, metadata):
+    """Write a :class:`pretrain.SparK` in the layout of the authors' ``*_withdecoder_*_spark_style.pth``.
+
+    Args:
+        model: ``pretrain.SparK`` around a timm ResNet or ConvNeXt.
+        path: file to write.
+        metadata: ``arch``, and whatever of ``input_size``, ``epoch``, ``performance_desc``, ``args``,
+            ``mask_ratio`` is known; what is not is taken from the model.
+
+    Raises:
+        InputError: for an encoder that the authors' code does not know.
+    """
+    naming = identify(tuple(model.state_dict()), type(model).__name__)
+    side = model.grid * model.encoder.stride
+    metadata = {'input_size': side, 'mask_ratio': model.mask_ratio, **metadata}
+    tensors = {canonical: _canonical_value(naming, canonical, model.state_dict()[name])
+               for name, canonical in naming.canonical.items()}
+    save_torch(spark_layout(naming.family, tensors, metadata), path)
+
+
+def spark_layout(family, tensors, metadata):
+    """The authors' dict, from canonical tensors.
+
+    Raises:
+        InputError: for a family that is neither ResNet nor ConvNeXt, or tensors without decoder.
+    """
+    style = {'convnext': 'official', 'resnet': 'timm'}.get(family)
+    if style is None:
+        raise InputError("the authors' format holds ResNets and ConvNeXts only: save this model with "
+                         'spark_bench.checkpoints.save')
+    side = int(_number(metadata, 'input_size', 224))
+    module = spark_names(family, tensors)
+    module |= {'imn_m': torch.tensor(_MEAN).view(1, 3, 1, 1), 'imn_s': torch.tensor(_STD).view(1, 3, 1, 1),
+               'norm_black': torch.zeros(1, 3, side, side)}
+    module['config'] = {
+        'mask_ratio': _number(metadata, 'mask_ratio', 0.6), 'densify_norm_str': 'bn' if family == 'resnet' else 'ln',
+        'sbn': False, 'hierarchy': sum(name.endswith('.mask_token') for name in tensors),
+        'sparse_encoder.input_size': side, 'dense_decoder.width': tensors['decoder.dec.0.up_sample.weight'].shape[0]}
+    return {'args': str(metadata.get('args', '')), 'input_size': side, 'arch': str(metadata.get('arch', '')),
+            'epoch': int(_number(metadata, 'epoch', 0)), 'performance_desc': str(metadata.get('performance_desc', '')),
+            'module': module, 'is_pretrain': True}
+
+
+def spark_names(family, tensors):
+    """The authors' names of the network, its decoder and its densify layers; a classifier is left out."""
+    adapter = network_adapter(family, {'convnext': 'official', 'resnet': 'timm'}[family])
+    around = wrapping('spark')
+    network = {name: value for name, value in tensors.items() if not name.startswith(('decoder.', 'densify.'))}
+    own = {name: around.foreign_name(name) for name in tensors if name not in network}
+    return {around.network_prefix + name: value for name, value in adapter.from_canonical(network).items()} | \
+        {foreign: tensors[name] for name, foreign in own.items()}
+
+
+def _number(metadata, name, default):
+    value = metadata.get(name, default)
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f'metadata {name}={value!r} is not a number') from error
+    # norm_black has input_size squared pixels.
+    if not 0 <= number <= 10_000:
+        raise InputError(f'metadata {name}={value!r} is not possible')
+    return number
+
+
+def _canonical_value(naming, canonical, value):
+    value = value.detach().cpu()
+    return naming.adapter.value_in(canonical, value) if naming.kind(canonical) in ('encoder', 'head') else value
+
+
+def _write(path, write):
+    path = Path(path)
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    os.close(handle)
+    try:
+        write(partial)
+        # mkstemp makes files for the owner alone; a checkpoint is as readable as any other file.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(partial, 0o666 & ~mask)
+        os.replace(partial, path)
+    except BaseException:
+        os.unlink(partial)
+        raise
