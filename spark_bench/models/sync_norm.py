@@ -3,9 +3,24 @@
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.nn.functional import all_reduce
 
 from pretrain.sparse.operations import MODULES, register
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum of a tensor over all processes; so is its gradient."""
+
+    @staticmethod
+    def forward(context, tensor):
+        tensor = tensor.clone()
+        dist.all_reduce(tensor)
+        return tensor
+
+    @staticmethod
+    def backward(context, gradient):
+        gradient = gradient.contiguous().clone()
+        dist.all_reduce(gradient)
+        return gradient
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
@@ -19,11 +34,11 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
             return super().forward(x_NChw)
         x_NChw = x_NChw.to(torch.promote_types(x_NChw.dtype, self.weight.dtype))
         count = x_NChw.new_tensor([x_NChw.numel() / x_NChw.shape[1]])
-        total = all_reduce(torch.cat([x_NChw.sum((0, 2, 3)), count]))
+        total = _SumOverProcesses.apply(torch.cat([x_NChw.sum((0, 2, 3)), count]))
         count = total[-1].detach()
         mean_C = total[:-1] / count
         centred = x_NChw - mean_C[:, None, None]
-        variance_C = all_reduce(centred.square().sum((0, 2, 3))) / count
+        variance_C = _SumOverProcesses.apply(centred.square().sum((0, 2, 3))) / count
         self._update_running(mean_C.detach(), variance_C.detach() * count / (count - 1))
         scale_C = self.weight * (variance_C + self.eps).rsqrt()
         return centred * scale_C[:, None, None] + self.bias[:, None, None]
