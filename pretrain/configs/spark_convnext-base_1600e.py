@@ -1,5 +1,5 @@
-"""SparK, ConvNeXt-B, 1600 epochs at a global batch of 4096. Cost reported by the authors: about
-4,000 GPU-hours.
+"""SparK, ConvNeXt-B, 1600 epochs at a global batch of 4096. Cost reported by the authors:
+about 4,000 GPU-hours.
 """
 
 _base_ = '_base_/convnext.py'

@@ -124,9 +124,9 @@ def set_epochs(cfg, epochs):
         if scheduler.by_epoch and scheduler.end == before:
             scheduler.end = epochs
             if 'T_max' in scheduler:
-                scheduler.T_max = epochs - scheduler.begin
+                scheduler.T_max = epochs - scheduler.get('begin', 0)
     # A training as short as its warm-up has nothing after it.
-    cfg.param_scheduler = [s for s in cfg.param_scheduler if not s.by_epoch or s.begin < epochs]
+    cfg.param_scheduler = [s for s in cfg.param_scheduler if not s.by_epoch or s.get('begin', 0) < epochs]
     cfg.train_cfg.max_epochs, cfg.train_cfg.val_interval = epochs, epochs + 1
 
 
