@@ -1,5 +1,6 @@
-"""SparK, ConvNeXt-T, 1600 epochs at a global batch of 4096. No figure or recipe published for this size: the drop path is ours
-(the one of supervised ConvNeXt-T).
+"""SparK, ConvNeXt-T, 1600 epochs at a global batch of 4096.
+
+No figure or recipe is published for this size: the drop path is ours, that of supervised ConvNeXt-T.
 """
 
 _base_ = '_base_/convnext.py'

@@ -134,12 +134,13 @@ class PretrainOptimWrapper(OptimWrapper):
         if get_world_size() > 1:
             dist.all_reduce(loss)
             loss = loss / get_world_size()
-        norms = torch._foreach_norm([parameter.grad for group in self.param_groups for parameter in group['params']
+        groups = self.optimizer.param_groups
+        norms = torch._foreach_norm([parameter.grad for group in groups for parameter in group['params']
                                      if parameter.grad is not None])
         # One transfer for both: the only time a step waits for the device.
         self.last_loss, norm = torch.stack([loss, torch.stack(norms).norm()]).tolist()
         if not (abs(self.last_loss) < float('inf') and norm < float('inf')):
             raise NotFinite(self.last_loss, norm)
         self.message_hub.update_scalar('train/grad_norm', norm)
-        self.message_hub.update_scalar('train/weight_decay', max(g['weight_decay'] for g in self.param_groups))
+        self.message_hub.update_scalar('train/weight_decay', max(group['weight_decay'] for group in groups))
         super().step(**kwargs)

@@ -67,5 +67,5 @@ def synchronise(model, device):
         if type(module) is nn.BatchNorm2d:
             norm = SyncBatchNorm2d(module.num_features, module.eps, module.momentum)
             norm.load_state_dict(module.state_dict())
-            model.set_submodule(name, norm.to(device).train(module.training))
+            model.set_submodule(name, norm.to(module.weight).train(module.training))
     return model
