@@ -134,17 +134,20 @@ def _finish(this, runner, source, bad):
     artifacts['reconstructions'] = this.work_dir / 'reconstructions.npz'
     pixels = load_pictures(model, runner.train_dataloader.dataset, spread(source, SHOWN_PICTURES))
     np.savez_compressed(artifacts['reconstructions'], **reconstruct(model, pixels))
-    dataset = {'name': this.data_name, 'sha256': this.data_sha256, 'root': str(this.options.data_root),
-               'train_images': len(source), 'val_images': 0}
+    curve = runner.message_hub.get_scalar('train/loss').data[0]
+    last = max(1, len(curve) // 10)
+    metrics = {'loss': float(curve[-last:].mean())}
     if runner.train_dataloader.dataset.skips:
         artifacts['bad_pictures'] = this.work_dir / 'bad_pictures.txt'
         write_atomically(artifacts['bad_pictures'], b''.join(os.fsencode(name) + b'\n' for name in bad))
-        dataset.update(skipped_images=len(bad), skipped=bad[:100])
+        metrics['skipped_pictures'] = len(bad)
         runner.logger.info(f'{len(bad)} of {len(source)} pictures could not be read and were passed over'
                            + (f'; their names are in {artifacts["bad_pictures"]}' if bad else ''))
-    curve = runner.message_hub.get_scalar('train/loss').data[0]
-    last = max(1, len(curve) // 10)
-    return this.write_record(runner, {'loss': float(curve[-last:].mean())}, dataset=dataset, artifacts=artifacts)
+    return this.write_record(
+        runner, metrics,
+        dataset={'name': this.data_name, 'sha256': this.data_sha256, 'root': str(this.options.data_root),
+                 'train_images': len(source), 'val_images': 0},
+        artifacts=artifacts)
 
 
 def _save_weights(this, model):
