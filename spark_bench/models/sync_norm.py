@@ -66,6 +66,7 @@ def synchronise(model, device):
     for name, module in list(model.named_modules()):
         if type(module) is nn.BatchNorm2d:
             norm = SyncBatchNorm2d(module.num_features, module.eps, module.momentum)
+            norm = norm.to(module.weight).train(module.training)
             norm.load_state_dict(module.state_dict())
-            model.set_submodule(name, norm.to(module.weight).train(module.training))
+            model.set_submodule(name, norm)
     return model
