@@ -38,11 +38,15 @@ def run(options):
         error.told = not processes.is_main_process()
         raise
     if record is None:
-        runner = this.train()
-        bad = bad_pictures(runner)
-        record = processes.from_main(lambda: _finish(this, runner, source, bad))
+        record = _train(this, source)
     processes.leave()
     return record
+
+
+def _train(this, source):
+    runner = this.train()
+    bad = bad_pictures(runner)
+    return processes.from_main(lambda: _finish(this, runner, source, bad))
 
 
 def _prepare(options):

@@ -1,5 +1,6 @@
 """Training in several processes: joining them, and agreeing on what the first one finds."""
 
+import gc
 import os
 import subprocess
 
@@ -9,7 +10,7 @@ from mmengine.dist import get_rank, get_world_size, init_dist, is_distributed, i
 
 from spark_bench.errors import InputError, RunError
 
-__all__ = ['LAUNCHERS', 'from_main', 'gather', 'get_rank', 'get_world_size', 'is_main_process', 'join', 'leave', 'wait']
+__all__ = ['LAUNCHERS', 'from_main', 'gather', 'get_rank', 'get_world_size', 'is_main_process', 'join', 'leave']
 
 LAUNCHERS = ('none', 'pytorch', 'slurm')
 
@@ -61,15 +62,12 @@ def _describe_slurm():
 
 
 def leave():
-    """Leave the other processes; a no-op for a single one."""
+    """Leave the other processes, all at once; a no-op for a single one."""
     if is_distributed():
-        dist.destroy_process_group()
-
-
-def wait():
-    """Wait until all processes are here."""
-    if is_distributed():
+        # A wrapped model that outlives its process group makes torch hang or abort; the Runner refers to itself.
+        gc.collect()
         dist.barrier()
+        dist.destroy_process_group()
 
 
 def gather(value):

@@ -1,6 +1,7 @@
 """Several processes give what one gives: gradients, records, errors. Two real processes with gloo."""
 
 import copy
+import gc
 import json
 import os
 import socket
@@ -61,6 +62,9 @@ def half_of_each(rank, port, folder):
         if rank == 0:
             torch.save({'gradients': {name: p.grad for name, p in model.module.named_parameters()},
                         'buffers': dict(model.module.named_buffers())}, Path(folder) / f'{number}.pth')
+    del model, loss
+    gc.collect()
+    dist.barrier()
     dist.destroy_process_group()
 
 

@@ -93,7 +93,8 @@ def test_bfloat16_and_channels_last_train_to_nearly_the_same_loss(finished, pict
     hashes = {'plain': record_of(finished)['config_hash']}
     for name, option in (('amp', '--amp'), ('layout', '--channels-last')):
         assert pretrain(pictures, tmp_path / name, '--epochs', '4', option) == 0
-        losses[name], hashes[name] = record_of(tmp_path / name)['curves']['loss'], record_of(tmp_path / name)['config_hash']
+        record = record_of(tmp_path / name)
+        losses[name], hashes[name] = record['curves']['loss'], record['config_hash']
     plain, amp, layout = (np.array(losses[name])[:, 1] for name in ('plain', 'amp', 'layout'))
     assert np.allclose(layout, plain, rtol=1e-3) and np.allclose(amp, plain, rtol=0.02)
     assert not np.array_equal(amp, plain), 'autocast was on'
@@ -104,8 +105,8 @@ def test_accumulated_batches_give_the_gradient_of_the_whole_one(pictures, tmp_pa
     """Without batch norm, and with one mask a picture whatever the batch: the same training to rounding."""
     curves = []
     for name, accumulate in (('whole', '1'), ('parts', '4')):
-        assert pretrain(pictures, tmp_path / name, '--arch', 'test_convnext', '--epochs', '1', '--accumulate', accumulate,
-                        settings=['train_dataloader.sampler.seeded=True', 'model.ablation=no_sparse']) == 0
+        assert pretrain(pictures, tmp_path / name, '--arch', 'test_convnext', '--epochs', '1', '--accumulate',
+                        accumulate, settings=['train_dataloader.sampler.seeded=True', 'model.ablation=no_sparse']) == 0
         curves.append(np.array(record_of(tmp_path / name)['curves']['loss'])[:, 1])
     # The decoder's batch norms see parts: close, and not equal.
     assert len(curves[0]) == len(curves[1]) == 3
