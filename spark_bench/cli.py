@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import os
 import sys
 import traceback
 from dataclasses import replace
@@ -58,9 +59,25 @@ def _add_demo(commands):
 
 def _add_pretrain(commands):
     parser = commands.add_parser('pretrain', help='pretrain a convnet on a folder of pictures')
-    _add_run(parser, 'pretrain/configs/demo_pretrain.py', 'folder of pictures, at any depth')
+    _add_run(parser, 'pretrain/configs/demo_pretrain.py',
+             'folder (any depth, ImageNet, COCO, tar shards), list file .txt, .tar or .zip of pictures')
     parser.add_argument('--ablation', default='spark', metavar='NAME',
                         help=f'{", ".join(name for name, value in ABLATIONS.items() if value.pretrains)}')
+    parser.add_argument('--epochs', type=_positive, metavar='N', help='schedules are stretched to them')
+    parser.add_argument('--batch-size', type=_positive, metavar='N',
+                        help='pictures a device computes at a time (default: what fits the global batch of the config)')
+    parser.add_argument('--accumulate', type=_positive, metavar='N',
+                        help='batches whose gradients are summed for an update (default: the fewest that fit)')
+    parser.add_argument('--amp', action=argparse.BooleanOptionalAction, help='bfloat16 autocast')
+    parser.add_argument('--channels-last', action=argparse.BooleanOptionalAction, help='memory layout')
+    parser.add_argument('--workers', type=_count, metavar='N', help='processes that load pictures, a training process')
+    parser.add_argument('--bad-pictures', choices=('fail', 'skip'), help='that cannot be read (default: fail)')
+    parser.add_argument('--picture-interval', type=_count, metavar='N',
+                        help='epochs between pictures of reconstructions; 0: none')
+    parser.add_argument('--checkpoint-interval', type=_positive, metavar='N',
+                        help='updates between checkpoints in mid-epoch (default: at the end of epochs alone)')
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none',
+                        help='what started this process: torchrun or srun')
     parser.set_defaults(run=_run_pretrain)
 
 
@@ -207,6 +224,13 @@ def _positive(text):
     return value
 
 
+def _count(text):
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f'{text} is negative')
+    return value
+
+
 def _seed(text):
     value = int(text)
     if not 0 <= value < 2 ** 32:
@@ -240,8 +264,12 @@ def _run_pretrain(args):
     from pretrain.ablations import get_ablation
     get_ablation(args.ablation)
     from spark_bench.engine import pretrain
+    if args.epochs is not None:
+        args.cfg_options.append(('train_cfg.max_epochs', args.epochs))
+    chosen = ('batch_size', 'accumulate', 'amp', 'channels_last', 'workers', 'bad_pictures', 'picture_interval',
+              'checkpoint_interval', 'launcher')
     return _run_task('pretrain', pretrain, args, method=args.method or args.ablation, part='unlabelled',
-                     ablation=args.ablation)
+                     ablation=args.ablation, **{name: getattr(args, name) for name in chosen})
 
 
 def _run_finetune(args):
@@ -267,6 +295,8 @@ def _run_task(task, engine, args, method, part, **extra):
     arch = args.arch or model.get('arch') or model.backbone.arch
     work_dir = args.work_dir or str(default_work_dir('work_dirs', args.suite, task, arch, method, args.seed))
     record = engine.run(replace(options, work_dir=work_dir))
+    if int(os.environ.get('RANK', 0)) > 0:
+        return 0
     shown = ', '.join(f'{name} {"–" if value is None else f"{value:.4g}"}' for name, value in record.metrics.items())
     print(f'{task} {arch} {method}: {shown}\nrecord: {record_path(args.results, *record.identity)}')
     return 0
@@ -350,7 +380,9 @@ def _fail(args, message, status):
     if args.debug:
         traceback.print_exc()
     sys.stdout.flush()
-    print(f'spark-bench: error: {message}', file=sys.stderr)
+    # Of processes that train together, one tells what all of them met.
+    if not getattr(message, 'told', False):
+        print(f'spark-bench: error: {message}', file=sys.stderr)
     return status
 
 

@@ -17,11 +17,11 @@ model = dict(
     data_preprocessor=dict(type='ImgDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]))
 train_dataloader = dict(
     batch_size=batch_size, num_workers=0, drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(type='PictureFolder', input_size=side))
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=epochs)
+    sampler=dict(type='PictureSampler', seeded=False),
+    dataset=dict(type='Pictures', input_size=side))
+train_cfg = dict(type='PretrainLoop', max_epochs=epochs)
 optim_wrapper = dict(
-    type='OptimWrapper',
+    type='PretrainOptimWrapper',
     optimizer=dict(type='TimmLamb', lr=8e-3, betas=(0.9, 0.95), weight_decay=0.04, max_grad_norm=5.0),
     # No decay on biases, norms, other 1-D parameters and mask tokens.
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0,
@@ -39,8 +39,8 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     logger=dict(type='LoggerHook', interval=10),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2, backend_args=dict(backend='atomic')))
-custom_hooks = [dict(type='RandomStateHook'), dict(type='FiniteLossHook'), dict(type='ProgressHook')]
+    checkpoint=dict(type='ResumePointHook'))
+custom_hooks = [dict(type='EstimateHook'), dict(type='TensorBoardHook', picture_interval=0), dict(type='ProgressHook')]
 env_cfg = dict(cudnn_benchmark=False, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
                dist_cfg=dict(backend='nccl'))
 log_processor = dict(by_epoch=True, window_size=10)

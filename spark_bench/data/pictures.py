@@ -1,22 +1,36 @@
-"""Folders of pictures for pretraining, and reading pictures strictly."""
+"""Reading pictures strictly, and the data set of pretraining."""
 
+import contextlib
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 from mmengine.registry import DATASETS, TRANSFORMS
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torchvision.transforms import v2
 
+from spark_bench.data.listing import EXTENSIONS, find_pictures
+from spark_bench.data.sources import open_pictures
 from spark_bench.errors import InputError
 
-EXTENSIONS = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff'}
+__all__ = ['EXTENSIONS', 'LoadPicture', 'Pictures', 'find_pictures', 'fingerprint', 'read_picture']
+
+BAD_PICTURES = ('fail', 'skip')
+# So many bad pictures one after the other mean that the data set is broken, not a picture.
+_BAD_IN_A_ROW = 50
 
 
-def read_picture(path):
-    """Decode a picture completely.
+def read_picture(file, name=None):
+    """Decode a picture completely; of an animation, the first frame.
+
+    An orientation in EXIF is not applied, as torchvision's loader does not, with which the authors trained.
+
+    Args:
+        file: path or binary file.
+        name: what to call it in an error, where ``file`` is not a path.
 
     Returns:
         :class:`PIL.Image.Image` in RGB.
@@ -24,55 +38,63 @@ def read_picture(path):
     Raises:
         InputError: naming the file, where it is absent, cut short or not a picture.
     """
+    name = file if name is None else name
     try:
-        with Image.open(path) as picture:
-            return picture.convert('RGB')
+        with Image.open(file) as picture:
+            return _to_rgb(picture)
     except FileNotFoundError as error:
-        raise InputError(f'picture {path} does not exist: restore it, or take it out of the data set') from error
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f'picture {name} does not exist: restore it, or take it out of the data set') from error
+    except PermissionError as error:
+        raise InputError(f'picture {name} may not be read: change its permissions') from error
+    except Image.DecompressionBombError as error:
+        raise InputError(f'picture {name} has more than {2 * Image.MAX_IMAGE_PIXELS} pixels: make it smaller, or take '
+                         'it out of the data set') from error
+    except Exception as error:  # noqa: BLE001 - decoders raise anything at broken input
         reason = 'cut short' if 'truncated' in str(error) else 'not a readable picture'
-        raise InputError(f'picture {path} is {reason}: copy it again, or take it out of the data set') from error
+        raise InputError(f'picture {name} is {reason}: copy it again, or take it out of the data set') from error
 
 
-def find_pictures(root):
-    """List all pictures below ``root``, at any depth, sorted by path.
-
-    Raises:
-        InputError: where the folder is absent or holds no picture.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        raise InputError(f'data root {root} is not a folder: give a folder of pictures with --data-root')
-    files = sorted(path for path in root.rglob('*') if path.suffix.lower() in EXTENSIONS and path.is_file())
-    if not files:
-        raise InputError(f'data root {root} holds no picture ({", ".join(sorted(EXTENSIONS))}): give another folder '
-                         'with --data-root')
-    return files
+def _to_rgb(picture):
+    if picture.mode.startswith('I;16'):
+        # Pillow would clip 16-bit values to 255: almost all white.
+        picture = Image.fromarray(np.round(np.asarray(picture) / 257).astype(np.uint8))
+    elif picture.mode == 'P' and 'transparency' in picture.info:
+        picture = picture.convert('RGBA')
+    return picture.convert('RGB')
 
 
 def fingerprint(root, files):
     """SHA-256 over the relative names and sizes of ``files``, in hex."""
     digest = hashlib.sha256()
     for path in files:
-        digest.update(f'{Path(path).relative_to(root)}\0{Path(path).stat().st_size}\n'.encode())
+        digest.update(os.fsencode(Path(path).relative_to(root)) + f'\0{Path(path).stat().st_size}\n'.encode())
     return digest.hexdigest()
 
 
 @DATASETS.register_module()
-class PictureFolder(torch.utils.data.Dataset):
-    """Pictures of a folder with SparK's pretraining augmentation.
+class Pictures(torch.utils.data.Dataset):
+    """Pictures with SparK's pretraining augmentation.
 
     Random resized crop of scale (0.67, 1.0), bicubic, and a horizontal flip: the authors' recipe.
 
     Args:
-        root: folder, searched at any depth.
+        root: see :func:`spark_bench.data.sources.open_pictures`.
         input_size: side of the pictures in pixels.
+        bad_pictures: ``fail`` stops at a picture that cannot be read; ``skip`` takes the next one in its place.
 
-    Items are ``{'inputs': uint8 (3, input_size, input_size)}``.
+    Items are ``{'inputs': uint8 (3, input_size, input_size)}`` and, with ``skip``, ``bad``: the names of the pictures
+    passed over, joined by zero bytes. An item is asked for by ``(seed, index)``, and is then the same whichever
+    process makes it, or by ``index`` alone, which draws from the process's own generators.
+
+    Raises:
+        InputError: naming the option, or the picture.
     """
 
-    def __init__(self, root, input_size):
-        self.files = find_pictures(root)
+    def __init__(self, root, input_size, bad_pictures='fail'):
+        if bad_pictures not in BAD_PICTURES:
+            raise InputError(f'bad_pictures is {bad_pictures!r}: choose one of {", ".join(BAD_PICTURES)}')
+        self.source = open_pictures(root)
+        self.skips = bad_pictures == 'skip'
         self.transform = v2.Compose([
             v2.RandomResizedCrop(input_size, scale=(0.67, 1.0), interpolation=v2.InterpolationMode.BICUBIC),
             v2.RandomHorizontalFlip(),
@@ -80,10 +102,58 @@ class PictureFolder(torch.utils.data.Dataset):
         ])
 
     def __len__(self):
-        return len(self.files)
+        return len(self.source)
 
-    def __getitem__(self, index):
-        return {'inputs': self.transform(read_picture(self.files[index]))}
+    def __getitem__(self, key):
+        if not isinstance(key, tuple):
+            return self._load(key)
+        seed, index = key
+        with _drawing_from(seed):
+            return self._load(index)
+
+    def _load(self, index):
+        picture, bad = self.read(index)
+        item = {'inputs': self.transform(picture)}
+        if self.skips:
+            item['bad'] = '\0'.join(bad)
+        return item
+
+    def read(self, index):
+        """``(picture, names of bad ones)``: picture ``index``, or with ``skip`` the next good one behind it."""
+        bad = []
+        while True:
+            name = self.source.name(index)
+            try:
+                return self._decode(index, name), bad
+            except InputError:
+                bad.append(name)
+                if not self.skips:
+                    raise
+                if len(bad) == min(_BAD_IN_A_ROW, len(self)):
+                    raise InputError(f'{len(bad)} pictures in a row cannot be read, up to {name}: copy the data set '
+                                     'again') from None
+            index = (index + 1) % len(self)
+
+    def _decode(self, index, name):
+        try:
+            file = self.source.open(index)
+        except Exception as error:  # noqa: BLE001 - so do readers of archives
+            raise InputError(f'picture {name} cannot be read from its archive ({error}): copy the archive again, or '
+                             'take the picture out') from error
+        return read_picture(file, name)
+
+
+@contextlib.contextmanager
+def _drawing_from(seed):
+    """Within, torch's CPU generator starts from ``seed``; afterwards it goes on as if nothing had been drawn."""
+    # Not torch.manual_seed: that would start the accelerator's generator anew as well.
+    generator = torch.default_generator
+    state = generator.get_state()
+    generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        generator.set_state(state)
 
 
 @TRANSFORMS.register_module()

@@ -1,88 +1,167 @@
 """Pretraining: pictures in, an encoder's weights and a record out."""
 
+import os
+
 import numpy as np
-import torch
 
 from pretrain.ablations import get_ablation
-from pretrain.masking import expand_mask, random_mask
 from spark_bench import checkpoints
-from spark_bench.data.pictures import find_pictures, fingerprint, read_picture
+from spark_bench.data.sources import open_pictures, spread
+from spark_bench.engine import processes
+from spark_bench.engine.batches import divide_batch
+from spark_bench.engine.files import write_atomically
+from spark_bench.engine.reconstruction import SHOWN_PICTURES, load_pictures, reconstruct
+from spark_bench.engine.resume import bad_pictures
 from spark_bench.engine.runs import Run, load_config, set_epochs
-from spark_bench.errors import InputError
+from spark_bench.errors import InputError, RunError
 from spark_bench.models.backbones import pyramid_channels
 
-# Reconstructions are made of these many pictures, with masks from a fixed seed: the same for every method.
-SHOWN_PICTURES = 6
-SHOWN_SEED = 2023
+_LR = 'optim_wrapper.optimizer.lr'
 
 
 def run(options):
     """Pretrain once, unless the record of this very run exists; return the record.
 
-    The work directory then holds ``encoder.safetensors`` (the encoder in timm's names), the config, the logs
-    and ``reconstructions.npz``.
+    The work directory then holds ``encoder.safetensors`` (the encoder in timm's names), ``spark.safetensors`` (the
+    whole model), the config, the logs, ``reconstructions.npz`` and, where pictures were skipped,
+    ``bad_pictures.txt``. In several processes, the first alone writes.
 
     Raises:
         InputError, RunError: see :mod:`spark_bench.errors`.
     """
-    files = find_pictures(options.data_root)
+    processes.join(options.launcher)
+    try:
+        this, source = _prepare(options)
+        record = processes.from_main(lambda: _finished(this))
+    except (InputError, RunError) as error:
+        # Every process finds what is wrong at the start; one line is enough.
+        error.told = not processes.is_main_process()
+        raise
+    if record is None:
+        record = _train(this, source)
+    processes.leave()
+    return record
+
+
+def _train(this, source):
+    runner = this.train()
+    bad = bad_pictures(runner)
+    return processes.from_main(lambda: _finish(this, runner, source, bad))
+
+
+def _prepare(options):
+    """``(run, pictures)``: everything that can be refused before training."""
+    source = open_pictures(options.data_root)
     cfg = load_config(options)
     cfg.model.arch = options.arch or cfg.model.arch
     cfg.model.ablation = options.ablation or cfg.model.ablation
     pyramid_channels(cfg.model.arch)
     set_epochs(cfg, max(1, round(cfg.train_cfg.max_epochs * get_ablation(cfg.model.ablation).schedule_scale)))
-    if len(files) < cfg.train_dataloader.batch_size:
-        raise InputError(f'{options.data_root} holds {len(files)} pictures, fewer than one batch of '
-                         f'{cfg.train_dataloader.batch_size}: lower train_dataloader.batch_size with --cfg-options')
-    this = Run('pretrain', options, cfg, cfg.model.arch, fingerprint(options.data_root, files))
-    encoder = this.work_dir / 'encoder.safetensors'
-    record = this.existing()
-    # What comes after needs the weights: where only the record is left, they are made again.
-    if record is not None and encoder.is_file():
-        return record
+    global_batch = fit_batch(cfg, options)
+    if len(source) < global_batch:
+        raise InputError(f'{options.data_root} holds {len(source)} pictures, fewer than one batch of '
+                         f'{global_batch}: lower it with --cfg-options {_batch_key(cfg)}=…')
+    batch_size = cfg.train_dataloader.pop('batch_size') if 'global_batch' in cfg else None
+    _apply_options(cfg, options)
+    this = Run('pretrain', options, cfg, cfg.model.arch, source.fingerprint())
+    # From here on places, and what only decides how fast it goes.
+    if batch_size is not None:
+        cfg.train_dataloader.batch_size = batch_size
+    else:
+        cfg.train_dataloader.batch_size = global_batch // processes.get_world_size() // cfg.train_cfg.accumulate
+    cfg.model.channels_last = cfg.get('channels_last', False)
     cfg.train_dataloader.dataset.root = str(options.data_root)
-    runner = this.train()
-    checkpoints.save(runner.model.spark.encoder.pyramid.network, encoder, {
-        'format': 'timm', 'arch': this.arch, 'method': options.method, 'config_hash': this.config_hash})
-    pictures = this.work_dir / 'reconstructions.npz'
-    np.savez_compressed(pictures, **reconstruct(runner.model, files))
-    curve = runner.message_hub.get_scalar('train/loss').data[0]
-    last = max(1, len(curve) // 10)
-    return this.write_record(
-        runner, {'loss': float(curve[-last:].mean())},
-        dataset={'name': this.data_name, 'sha256': this.data_sha256, 'root': str(options.data_root),
-                 'train_images': len(files), 'val_images': 0},
-        artifacts={'encoder': encoder, 'reconstructions': pictures})
+    cfg.train_dataloader.sampler.update(seed=options.seed, global_batch=global_batch)
+    return this, source
 
 
-@torch.no_grad()
-def reconstruct(model, files):
-    """Reconstruct a few pictures with fixed masks.
+def _batch_key(cfg):
+    return 'global_batch' if 'global_batch' in cfg else 'train_dataloader.batch_size'
 
-    Args:
-        model: :class:`~spark_bench.models.pretrainer.SparKPretrainer`.
-        files: picture paths; evenly spaced ones are taken.
+
+def fit_batch(cfg, options):
+    """Settle batch size and accumulation for the stated global batch, and the learning rate that follows from it.
+
+    A config states ``global_batch`` and ``base_lr`` (for 256 pictures); one without them states its batch as
+    ``train_dataloader.batch_size`` and its learning rate as it is. Either way processes × accumulation × batch size
+    is that batch.
 
     Returns:
-        dict of uint8 arrays (n, H, W, 3): ``original``, ``masked``, ``reconstruction``, ``pasted``.
+        the global batch.
+
+    Raises:
+        InputError: with the values that would do.
     """
-    spark = model.spark.eval()
-    side = spark.grid * spark.encoder.stride
-    chosen = [files[i] for i in np.linspace(0, len(files) - 1, min(SHOWN_PICTURES, len(files))).astype(int)]
-    pixels = np.stack([np.asarray(read_picture(path).resize((side, side))) for path in chosen])
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-    normalised = model.data_preprocessor({'inputs': list(images)}, False)['inputs']
-    generator = torch.Generator().manual_seed(SHOWN_SEED)
-    active = random_mask(len(images), spark.grid, spark.mask_ratio, generator, normalised.device)
-    visible = expand_mask(active, side, side)
-    prediction = spark.predict(normalised, active)
-    pasted = spark.paint(normalised, prediction, active)
-    reconstruction = spark.paint(normalised, prediction, torch.zeros_like(active))
-    preprocessor = model.data_preprocessor
+    loader = cfg.train_dataloader
+    global_batch = cfg.get('global_batch') or loader.batch_size
+    if not isinstance(global_batch, int) or global_batch < 1:
+        raise InputError(f'{_batch_key(cfg)} is {global_batch!r}: give a whole number from 1 up')
+    batch_size = options.batch_size or (loader.get('batch_size') if 'global_batch' in cfg else None)
+    batch_size, cfg.train_cfg.accumulate = divide_batch(
+        global_batch, processes.get_world_size(), batch_size, options.accumulate, cfg.get('batch_limit'))
+    cfg.optim_wrapper.accumulative_counts = cfg.train_cfg.accumulate
+    if 'global_batch' in cfg:
+        loader.batch_size = batch_size
+    if 'base_lr' in cfg and _LR not in options.overrides:
+        cfg.optim_wrapper.optimizer.lr = cfg.base_lr * global_batch / 256
+    return global_batch
 
-    def to_pixels(batch):
-        batch = batch * preprocessor.std + preprocessor.mean
-        return batch.round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
 
-    return {'original': pixels, 'masked': to_pixels(normalised * visible), 'reconstruction': to_pixels(reconstruction),
-            'pasted': to_pixels(pasted)}
+def _apply_options(cfg, options):
+    if options.amp is not None:
+        cfg.optim_wrapper.autocast = options.amp
+    if options.channels_last is not None:
+        cfg.channels_last = options.channels_last
+    if options.bad_pictures is not None:
+        cfg.train_dataloader.dataset.bad_pictures = options.bad_pictures
+    if options.workers is not None:
+        cfg.train_dataloader.num_workers = options.workers
+    cfg.train_dataloader.persistent_workers = cfg.train_dataloader.num_workers > 0
+    if options.checkpoint_interval is not None:
+        cfg.default_hooks.checkpoint.interval = options.checkpoint_interval
+    if options.picture_interval is not None:
+        for hook in cfg.custom_hooks:
+            if hook.type == 'TensorBoardHook':
+                hook.picture_interval = options.picture_interval
+
+
+def _finished(this):
+    """The record, where both it and the weights that the next step needs are there."""
+    record = this.existing()
+    return record if (this.work_dir / 'encoder.safetensors').is_file() else None
+
+
+def _finish(this, runner, source, bad):
+    """Write weights, reconstructions and the record, which is returned."""
+    model = getattr(runner.model, 'module', runner.model)
+    artifacts = _save_weights(this, model)
+    artifacts['reconstructions'] = this.work_dir / 'reconstructions.npz'
+    pixels = load_pictures(model, runner.train_dataloader.dataset, spread(source, SHOWN_PICTURES))
+    np.savez_compressed(artifacts['reconstructions'], **reconstruct(model, pixels))
+    curve = runner.message_hub.get_scalar('train/loss').data[0]
+    last = max(1, len(curve) // 10)
+    metrics = {'loss': float(curve[-last:].mean())}
+    if runner.train_dataloader.dataset.skips:
+        artifacts['bad_pictures'] = this.work_dir / 'bad_pictures.txt'
+        write_atomically(artifacts['bad_pictures'], b''.join(os.fsencode(name) + b'\n' for name in bad))
+        metrics['skipped_pictures'] = len(bad)
+        runner.logger.info(f'{len(bad)} of {len(source)} pictures could not be read and were passed over'
+                           + (f'; their names are in {artifacts["bad_pictures"]}' if bad else ''))
+    return this.write_record(
+        runner, metrics,
+        dataset={'name': this.data_name, 'sha256': this.data_sha256, 'root': str(this.options.data_root),
+                 'train_images': len(source), 'val_images': 0},
+        artifacts=artifacts)
+
+
+def _save_weights(this, model):
+    """Write the encoder in timm's names and the whole model; return their paths by name."""
+    cfg = this.cfg
+    paths = {'encoder': this.work_dir / 'encoder.safetensors', 'spark': this.work_dir / 'spark.safetensors'}
+    common = {'arch': this.arch, 'method': this.options.method, 'config_hash': this.config_hash}
+    checkpoints.save(model.spark, paths['spark'], {
+        'format': 'spark', **common, 'input_size': str(cfg.model.input_size), 'mask_ratio': str(cfg.model.mask_ratio),
+        'ablation': cfg.model.ablation, 'decoder_width': str(cfg.model.get('decoder_width', 768)),
+        'epochs': str(cfg.train_cfg.max_epochs)})
+    checkpoints.save(model.spark.encoder.pyramid.network, paths['encoder'], {'format': 'timm', **common})
+    return paths

@@ -1,12 +1,9 @@
 """What pretraining, fine-tuning and detection runs have in common: from options to a config to a record."""
 
-import contextlib
 import fcntl
 import hashlib
 import json
-import logging
 import time
-import zipfile
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,17 +11,23 @@ from pathlib import Path
 import cv2
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.runner import Runner
 
 from spark_bench import registration  # noqa: F401
 from spark_bench.checkpoints import read_metadata, read_tensors
-from spark_bench.engine.hooks import earlier_seconds, write_atomically
+from spark_bench.engine.files import write_atomically
+from spark_bench.engine.hooks import earlier_seconds
 from spark_bench.engine.memory import keep_freed_memory
+from spark_bench.engine.processes import from_main, get_world_size
+from spark_bench.engine.resume import clear_leftovers, newest_checkpoint
+from spark_bench.engine.runner import BenchRunner
 from spark_bench.errors import InputError, RunError
 from spark_bench.records import environment, schema, store
 
 # Keys that say where and how a run happens, not what it computes: they stay out of its hash.
-_PLACES = ('work_dir', 'load_from', 'resume', 'launcher', 'log_level', 'custom_imports', 'vis_backends', 'visualizer')
+_PLACES = ('work_dir', 'load_from', 'resume', 'launcher', 'log_level', 'custom_imports', 'vis_backends', 'visualizer',
+           'env_cfg', 'log_processor', 'channels_last', 'batch_limit')
+_LOADING = ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory')
+_WATCHING = ('LoggerHook', 'ResumePointHook', 'EstimateHook', 'TensorBoardHook', 'ProgressHook')
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,16 @@ class RunOptions:
         ablation: pretraining only.
         overrides: dotted config keys to values, applied last.
         threads: CPU threads; None leaves torch's choice.
+
+    Pretraining only, None keeping the config's value:
+        launcher: ``none``, ``pytorch`` or ``slurm``.
+        workers: processes that load pictures, for each process that trains.
+        batch_size: pictures a device computes at a time.
+        accumulate: batches whose gradients are summed for an update.
+        amp, channels_last: bfloat16 autocast; memory layout.
+        bad_pictures: ``fail`` or ``skip``.
+        picture_interval: epochs between reconstructions; 0 for none.
+        checkpoint_interval: updates between checkpoints in mid-epoch.
     """
 
     config: str
@@ -56,6 +69,15 @@ class RunOptions:
     ablation: str | None = None
     overrides: dict = field(default_factory=dict)
     threads: int | None = None
+    launcher: str = 'none'
+    workers: int | None = None
+    batch_size: int | None = None
+    accumulate: int | None = None
+    amp: bool | None = None
+    channels_last: bool | None = None
+    bad_pictures: str | None = None
+    picture_interval: int | None = None
+    checkpoint_interval: int | None = None
 
 
 def load_config(options):
@@ -102,9 +124,9 @@ def set_epochs(cfg, epochs):
         if scheduler.by_epoch and scheduler.end == before:
             scheduler.end = epochs
             if 'T_max' in scheduler:
-                scheduler.T_max = epochs - scheduler.begin
+                scheduler.T_max = epochs - scheduler.get('begin', 0)
     # A training as short as its warm-up has nothing after it.
-    cfg.param_scheduler = [s for s in cfg.param_scheduler if not s.by_epoch or s.begin < epochs]
+    cfg.param_scheduler = [s for s in cfg.param_scheduler if not s.by_epoch or s.get('begin', 0) < epochs]
     cfg.train_cfg.max_epochs, cfg.train_cfg.val_interval = epochs, epochs + 1
 
 
@@ -130,7 +152,7 @@ class Run:
         self._started_at = datetime.now(timezone.utc)
 
     def _hash(self):
-        recipe = {key: value for key, value in self.cfg.to_dict().items() if key not in _PLACES}
+        recipe = _what_is_computed(self.cfg.to_dict())
         start = None if self.weights is None else self.weights['config_hash'] or self.weights['sha256']
         identity = {'task': self.task, 'recipe': recipe, 'seed': self.options.seed, 'data': self.data_sha256,
                     'start': start}
@@ -152,11 +174,11 @@ class Run:
 
     def train(self):
         """Train to the end, from the newest complete checkpoint where there is one; return the Runner."""
-        self._prepare_work_dir()
-        self._lock = lock_folder(self.work_dir)
+        checkpoint = from_main(self._claim_work_dir)
         self.cfg.work_dir = str(self.work_dir)
-        self.cfg.randomness = dict(seed=self.options.seed, deterministic=False)
-        checkpoint = newest_checkpoint(self.work_dir)
+        # Each process draws its own masks; the first draws what a single one would.
+        self.cfg.randomness = dict(seed=self.options.seed, deterministic=False, diff_rank_seed=get_world_size() > 1)
+        self.cfg.launcher = self.options.launcher
         self._earlier_s = earlier_seconds(self.work_dir)
         self.cfg.resume = checkpoint is not None
         self.cfg.load_from = None if checkpoint is None else str(checkpoint)
@@ -165,11 +187,18 @@ class Run:
             cv2.setNumThreads(self.options.threads)
         keep_freed_memory()
         try:
-            runner = Runner.from_cfg(self.cfg)
+            runner = BenchRunner.from_cfg(self.cfg)
             runner.train()
         except InputError as error:
             raise InputError(_bare_message(error)) from error
         return runner
+
+    def _claim_work_dir(self):
+        """Prepare the folder for this run alone; the checkpoint to resume from, or None."""
+        self._prepare_work_dir()
+        self._lock = lock_folder(self.work_dir)
+        clear_leftovers(self.work_dir)
+        return newest_checkpoint(self.work_dir)
 
     def _prepare_work_dir(self):
         """A folder of another configuration is not continued: its checkpoints would be of another network."""
@@ -208,6 +237,17 @@ class Run:
         return path
 
 
+def _what_is_computed(recipe):
+    """The part of a config that decides the numbers; a dict."""
+    recipe = {key: value for key, value in recipe.items() if key not in _PLACES}
+    for key, value in recipe.items():
+        if key.endswith('_dataloader') and isinstance(value, dict):
+            recipe[key] = {name: setting for name, setting in value.items() if name not in _LOADING}
+    hooks = [*recipe.pop('default_hooks', {}).values(), *recipe.pop('custom_hooks', [])]
+    recipe['hooks'] = [hook for hook in hooks if hook is not None and hook['type'] not in _WATCHING]
+    return recipe
+
+
 def describe_weights(path):
     """What a run starts from: path, SHA-256 and, for our own files, the hash of the pretraining.
 
@@ -240,19 +280,6 @@ def lock_folder(work_dir, patience_s=10.0):
                 raise InputError(f'another process is running in {work_dir}: wait for it, or give another '
                                  '--work-dir') from None
             time.sleep(0.2)
-
-
-def newest_checkpoint(work_dir):
-    """The newest complete checkpoint of a run, or None."""
-    def epoch(path):
-        return int(path.stem.removeprefix('epoch_'))
-
-    for path in sorted(Path(work_dir).glob('epoch_*.pth'), key=epoch, reverse=True):
-        with contextlib.suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(path) as archive:
-            if archive.testzip() is None:
-                return path
-        logging.getLogger(__name__).warning('%s is damaged and passed over', path)
-    return None
 
 
 def loss_curve(runner, points=200):

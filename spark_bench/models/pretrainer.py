@@ -1,5 +1,6 @@
 """SparK as a model that mmengine's Runner trains."""
 
+import torch
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 
@@ -8,12 +9,17 @@ from pretrain.spark import build_spark
 
 @MODELS.register_module()
 class SparKPretrainer(BaseModel):
-    """Wraps :class:`pretrain.SparK`; the arguments are those of :func:`pretrain.build_spark`."""
+    """Wraps :class:`pretrain.SparK`; the other arguments are those of :func:`pretrain.build_spark`.
 
-    def __init__(self, data_preprocessor=None, init_cfg=None, **spark):
+    Args:
+        channels_last: keep weights and pictures in that memory layout.
+    """
+
+    def __init__(self, data_preprocessor=None, init_cfg=None, channels_last=False, **spark):
         super().__init__(data_preprocessor, init_cfg)
-        self.spark = build_spark(**spark)
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.spark = build_spark(**spark).to(memory_format=self.layout)
 
     def forward(self, inputs, data_samples=None, mode='loss'):
         """``inputs`` is a batch of pictures ``(B, 3, H, W)``; returns ``{'loss': scalar}``."""
-        return {'loss': self.spark(inputs)}
+        return {'loss': self.spark(inputs.contiguous(memory_format=self.layout))}

@@ -1,0 +1,117 @@
+"""Listing pictures below a folder, fast enough for ImageNet."""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from spark_bench.errors import InputError
+
+EXTENSIONS = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff'}
+_TRAIN = re.compile(r'(^|[-_.])(train|training)([-_.\d]|$)', re.IGNORECASE)
+_HELD_OUT = re.compile(r'(^|[-_.])(val|valid|validation|test|testing)([-_.\d]|$)', re.IGNORECASE)
+
+
+class NameTable:
+    """Many names in two arrays.
+
+    A list of a million strings would be copied page by page into every worker process, because reading a Python
+    object writes its reference count.
+    """
+
+    def __init__(self, names):
+        encoded = [os.fsencode(name) for name in names]
+        self._bytes = np.frombuffer(b''.join(encoded), dtype=np.uint8)
+        self._ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
+
+    def __len__(self):
+        return len(self._ends)
+
+    def __getitem__(self, index):
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        start = self._ends[index - 1] if index else 0
+        return os.fsdecode(self._bytes[start:self._ends[index]].tobytes())
+
+
+def is_picture(name):
+    """Whether the file name ends as a picture's does."""
+    return os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def leave_held_out(names):
+    """Drop what is held out for evaluation, by name, where there is something to train on beside it.
+
+    Args:
+        names: names of sibling folders, or of shards.
+
+    Returns:
+        ``(kept, left_out)``, two lists.
+    """
+    if not any(_TRAIN.search(name) for name in names):
+        return list(names), []
+    return ([name for name in names if not _HELD_OUT.search(name)], [name for name in names if _HELD_OUT.search(name)])
+
+
+def list_files(root, wanted, skip_held_out=False):
+    """List files below ``root``, at any depth, sorted by the parts of their path.
+
+    Links to folders are followed, each folder once. No file is looked at beyond its directory entry.
+
+    Args:
+        root: folder.
+        wanted: function from a file name to bool.
+        skip_held_out: leave out ``val`` and ``test`` folders that lie beside a ``train`` folder.
+
+    Returns:
+        ``(names, left_out)``: names relative to ``root``, and the folders that were left out.
+
+    Raises:
+        InputError: for a folder that cannot be read.
+    """
+    root, names, left_out, seen = str(root), [], [], set()
+
+    def visit(folder, prefix):
+        try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
+                return
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+            folders = [entry.name for entry in entries if entry.is_dir()]
+        except OSError as error:
+            raise InputError(f'folder {folder} cannot be read: {error.strerror}') from error
+        dropped = leave_held_out(folders)[1] if skip_held_out else []
+        left_out.extend(prefix + name for name in dropped)
+        folders = set(folders).difference(dropped)
+        for entry in entries:
+            if entry.name in folders:
+                visit(entry.path, f'{prefix}{entry.name}/')
+            elif wanted(entry.name) and entry.is_file():
+                names.append(prefix + entry.name)
+
+    visit(root, '')
+    return names, left_out
+
+
+def find_pictures(root):
+    """List all pictures below ``root``, at any depth, sorted by path.
+
+    Raises:
+        InputError: where the folder is absent or holds no picture.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f'data root {root} is not a folder: give a folder of pictures with --data-root')
+    names, _ = list_files(root, is_picture)
+    if not names:
+        raise no_pictures(root)
+    return [root / name for name in names]
+
+
+def no_pictures(root):
+    """The error that ``root`` holds nothing to train on."""
+    return InputError(f'data root {root} holds no picture ({", ".join(sorted(EXTENSIONS))}): give another folder '
+                      'with --data-root')

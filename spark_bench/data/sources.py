@@ -1,0 +1,151 @@
+"""Where pictures for pretraining come from: folders, list files, COCO, tar shards and zip archives.
+
+Every source is a numbered set of pictures with random access, so that one shuffle serves them all and a resumed run
+finds its place at once.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from spark_bench.data.archives import TarShards, ZipArchive
+from spark_bench.data.listing import NameTable, is_picture, leave_held_out, list_files, no_pictures
+from spark_bench.errors import InputError
+
+# The sizes of at most so many files enter the fingerprint of a folder: asking a network disk for the sizes of a
+# million files takes minutes.
+FINGERPRINT_SIZES = 20000
+_LISTS, _COMPRESSED = ('.txt', '.lst'), ('.tar.gz', '.tgz', '.tar.bz2', '.tar.xz', '.tar.zst')
+
+
+class PictureFiles:
+    """Pictures that are files.
+
+    Args:
+        root: folder that the names are relative to.
+        names: iterable of names, or absolute paths.
+        left_out: folders that were not searched because they are held out for evaluation.
+    """
+
+    def __init__(self, root, names, left_out=()):
+        self.root, self.left_out = str(root), tuple(left_out)
+        self._names = NameTable(names)
+
+    def __len__(self):
+        return len(self._names)
+
+    def name(self, index):
+        """The path of a picture."""
+        return os.path.join(self.root, self._names[index])
+
+    def open(self, index):
+        """What :func:`~spark_bench.data.pictures.read_picture` takes: here the path."""
+        return self.name(index)
+
+    def fingerprint(self):
+        """SHA-256 over the names and, evenly spread, up to ``FINGERPRINT_SIZES`` sizes; hex."""
+        digest = hashlib.sha256()
+        step = -(-len(self) // FINGERPRINT_SIZES)
+        for index, name in enumerate(self._names):
+            size = _size(self.name(index)) if index % step == 0 else ''
+            digest.update(os.fsencode(name) + f'\0{size}\n'.encode())
+        return digest.hexdigest()
+
+
+def _size(path):
+    try:
+        return os.stat(path).st_size
+    except OSError as error:
+        raise InputError(f'picture {path} cannot be read: {error.strerror}') from error
+
+
+def open_pictures(root):
+    """Open a set of pictures.
+
+    Args:
+        root: one of
+
+            * a folder of pictures at any depth; where a folder ``train`` lies beside ``val`` or ``test`` (ImageNet's
+              layout), the held-out ones are left out;
+            * a folder in COCO layout: the pictures of the split that ``annotations/instances_train*.json`` names;
+            * a folder of uncompressed tar shards as webdataset writes them, or one such file;
+            * a list file (``.txt``): one path a line, absolute or relative to the list; a class number behind the
+              path, as in ImageNet's lists, is passed over;
+            * a ``.zip`` of pictures.
+
+    Returns:
+        a source with ``len()``, ``name(index)``, ``open(index)``, ``fingerprint()`` and ``left_out``.
+
+    Raises:
+        InputError: one line naming what is wrong.
+    """
+    path = Path(root)
+    if path.is_dir():
+        return _open_folder(path)
+    if not path.exists():
+        raise InputError(f'data root {path} does not exist: give a folder, a list file or an archive of pictures with '
+                         '--data-root')
+    kind = path.suffix.lower()
+    if kind in _LISTS:
+        return _open_list(path)
+    if kind == '.tar':
+        return TarShards([path])
+    if kind == '.zip':
+        return ZipArchive(path)
+    if path.name.lower().endswith(_COMPRESSED):
+        raise _compressed(path)
+    raise InputError(f'data root {path} is neither a folder nor a list (.txt), .tar or .zip file: give one of these '
+                     'with --data-root')
+
+
+def _open_folder(root):
+    splits = sorted((root / 'annotations').glob('instances_train*.json'))
+    if len(splits) == 1 and (root / splits[0].stem.removeprefix('instances_')).is_dir():
+        return _open_folder(root / splits[0].stem.removeprefix('instances_'))
+    names, left_out = list_files(root, is_picture, skip_held_out=True)
+    if names:
+        return PictureFiles(root, names, left_out)
+    archives, left_out = list_files(
+        root, lambda name: name.lower().endswith(('.tar', *_COMPRESSED)), skip_held_out=True)
+    shards = [name for name in archives if name.lower().endswith('.tar')]
+    if shards:
+        shards, held_out = leave_held_out(shards)
+        return TarShards([root / name for name in shards], [*left_out, *held_out])
+    raise _compressed(root / archives[0]) if archives else no_pictures(root)
+
+
+def _compressed(path):
+    return InputError(f'{path} is compressed, so no picture can be read from its middle: unpack it to a plain .tar')
+
+
+def _open_list(path):
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise InputError(f'{path} cannot be read: {error.strerror}') from error
+    names = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            names.append(_entry(path, number, os.fsdecode(line.strip())))
+    if not names:
+        raise InputError(f'{path} lists no picture: give one path a line')
+    return PictureFiles(path.parent, names)
+
+
+def _entry(path, number, line):
+    """The path on one line of a list, checked."""
+    bare, _, label = line.rpartition(' ')
+    for name in (line, bare if label.isdigit() else ''):
+        try:
+            if name and (path.parent / name).is_file():
+                return name
+        except (OSError, ValueError):  # a name too long, or with a zero byte
+            break
+    raise InputError(f'{path}, line {number}: {line[:200]!r} is not a file: paths are absolute or relative to the list')
+
+
+def spread(source, count):
+    """``count`` evenly spaced numbers of pictures (fewer where there are fewer)."""
+    return np.linspace(0, len(source) - 1, min(count, len(source))).astype(int).tolist()

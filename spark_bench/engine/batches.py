@@ -1,0 +1,132 @@
+"""From a stated global batch to what each process reads in each step."""
+
+import hashlib
+import struct
+
+import torch
+from mmengine.registry import DATA_SAMPLERS
+from torch.utils.data import Sampler
+
+from spark_bench.engine.processes import get_rank, get_world_size
+from spark_bench.errors import InputError
+
+
+def divide_batch(global_batch, processes, batch_size=None, accumulate=None, limit=None):
+    """Split a global batch so that processes × accumulation × batch size is exactly that batch.
+
+    Args:
+        global_batch: pictures an update of the weights sees.
+        processes: how many train together.
+        batch_size: pictures a process computes at a time; None follows from the others.
+        accumulate: how often gradients are summed before an update; None takes the fewest that fit.
+        limit: the largest batch size to choose where neither is given; None for no limit.
+
+    Returns:
+        ``(batch_size, accumulate)``.
+
+    Raises:
+        InputError: with the values that would do.
+    """
+    if global_batch % processes:
+        raise InputError(f'a global batch of {global_batch} does not divide among {processes} processes: start '
+                         f'{_choices(_divisors(global_batch))} of them, or change global_batch')
+    share = global_batch // processes
+    if accumulate is None and batch_size is None:
+        batch_size = max(size for size in _divisors(share) if limit is None or size <= limit)
+    if accumulate is not None and share % accumulate:
+        raise InputError(f'--accumulate {accumulate} does not divide the {share} pictures of each process in a global '
+                         f'batch of {global_batch}: choose {_choices(_divisors(share))}')
+    if batch_size is None:
+        batch_size = share // accumulate
+    if share % batch_size or accumulate not in (None, share // batch_size):
+        sizes = _divisors(share) if accumulate is None else [share // accumulate]
+        times = '' if accumulate is None else f' and --accumulate {accumulate}'
+        raise InputError(f'--batch-size {batch_size} on {processes} processes{times} does not make the global batch of '
+                         f'{global_batch}: choose {_choices(sizes)}')
+    return batch_size, share // batch_size
+
+
+def _divisors(number):
+    return [size for size in range(1, number + 1) if number % size == 0]
+
+
+def _choices(numbers):
+    if len(numbers) > 12:
+        return f'{", ".join(map(str, numbers[:3]))}, …, {", ".join(map(str, numbers[-8:]))}'
+    return ', '.join(map(str, numbers[:-1])) + (' or ' if len(numbers) > 1 else '') + str(numbers[-1])
+
+
+@DATA_SAMPLERS.register_module()
+class PictureSampler(Sampler):
+    """Shuffles anew each epoch, deals each global batch out to the processes, and can start in mid-epoch.
+
+    Whatever the number of processes, update k of an epoch sees the same pictures. The pictures behind the last whole
+    global batch are left out of that epoch.
+
+    Args:
+        dataset: anything with a length.
+        seed: of the order and of the pictures' augmentation.
+        global_batch: pictures an update.
+        seeded: ask for pictures by ``(seed, index)``, the seed drawn from seed, epoch and index, so that the
+            augmentation depends on no process; False asks by index alone.
+    """
+
+    def __init__(self, dataset, seed, global_batch, seeded=True):
+        self.pictures, self.seed, self.global_batch, self.seeded = len(dataset), seed or 0, global_batch, seeded
+        self.epoch = self.start = 0
+
+    def __len__(self):
+        return self.pictures // self.global_batch * self.global_batch // get_world_size()
+
+    def set_epoch(self, epoch):
+        """Choose the shuffle."""
+        self.epoch = epoch
+
+    def __iter__(self):
+        generator = torch.Generator()
+        generator.manual_seed(self.seed + self.epoch)
+        order = torch.randperm(self.pictures, generator=generator)
+        order = order[:self.pictures // self.global_batch * self.global_batch]
+        for index in order[get_rank()::get_world_size()][self.start:].tolist():
+            yield (picture_seed(self.seed, self.epoch, index), index) if self.seeded else index
+
+
+def picture_seed(seed, epoch, index):
+    """The seed of one picture's augmentation in one epoch, below 2^63."""
+    digest = hashlib.sha256(struct.pack('<3Q', seed, epoch, index)).digest()
+    return int.from_bytes(digest[:8], 'little') >> 1
+
+
+class UpdateBatches:
+    """A data loader in steps of one update: each item is the list of batches whose gradients are summed.
+
+    Args:
+        loader: :class:`torch.utils.data.DataLoader` with a :class:`PictureSampler`.
+        accumulate: batches an update.
+    """
+
+    def __init__(self, loader, accumulate):
+        self.loader, self.accumulate = loader, accumulate
+        self.dataset, self.sampler, self.batch_size = loader.dataset, loader.sampler, loader.batch_size
+
+    def __len__(self):
+        return len(self.loader) // self.accumulate
+
+    def start_at(self, update):
+        """Begin the next epoch's iteration at ``update``, as a resumed run does."""
+        self.sampler.start = update * self.accumulate * self.batch_size
+
+    def __iter__(self):
+        iterator = self._open()
+        for _ in range(len(self) - self.sampler.start // (self.accumulate * self.batch_size)):
+            yield [next(iterator) for _ in range(self.accumulate)]
+
+    def _open(self):
+        # A loader draws a number when it is opened, but only without persistent workers. One draw at the start of
+        # each epoch, and none where it is taken up again, makes the stream the same in all cases.
+        state = torch.get_rng_state()
+        iterator = iter(self.loader)
+        torch.set_rng_state(state)
+        if self.sampler.start == 0:
+            torch.empty((), dtype=torch.int64).random_()
+        return iterator

@@ -1,0 +1,93 @@
+"""What went wrong when a step is not finite: the first module, or the first parameter."""
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+
+from spark_bench.engine.resume import set_random_states
+
+
+class NotFinite(Exception):
+    """The loss or the gradients of a step are not finite."""
+
+    def __init__(self, loss, norm):
+        super().__init__(f'the loss is {loss}' if loss - loss != 0 else f'the gradient is {norm}, the loss {loss:.4g}')
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Where a value that is not finite appeared first.
+
+    Attributes:
+        text: for people.
+        found: whether this process found it; another one's pictures may be to blame.
+    """
+
+    text: str
+    found: bool
+
+    def __str__(self):
+        return self.text
+
+
+def explain(model, batches, states, computing):
+    """Repeat the forward passes of a failed step and watch every module.
+
+    The packed engine calls some modules as functions, which no hook sees; the reference engine computes the same and
+    calls every one.
+
+    Args:
+        model: :class:`~spark_bench.models.pretrainer.SparKPretrainer`, perhaps wrapped for several processes.
+        batches: the batches of the step.
+        states: random states before the step, for the same masks.
+        computing: function from a device to the context of the forward pass.
+
+    Returns:
+        :class:`Cause`.
+    """
+    model = getattr(model, 'module', model)
+    sound = {name: bool(torch.isfinite(value).all()) for name, value in model.spark.state_dict().items()}
+    gradients = [name for name, parameter in model.spark.named_parameters()
+                 if parameter.grad is not None and not torch.isfinite(parameter.grad).all()]
+    first = _watch(model, batches, states, computing)
+    broken = [name for name in sound if not sound[name]]
+    # Running statistics take up what the failed step computed: they follow, and are not the cause.
+    parameters = [name for name in broken if name in dict(model.spark.named_parameters())]
+    if parameters:
+        return Cause(f'{parameters[0]} held values that are not finite before the step', True)
+    if first is not None:
+        return Cause(f'the first value that is not finite is in the output of {first}', True)
+    if gradients:
+        # Gradients flow from the loss back: the last parameter is the first that they reach.
+        return Cause(f'the outputs of all modules are finite, the gradient of {gradients[-1]} is not', True)
+    return Cause('no module gives such a value when the step is repeated in the reference engine', False)
+
+
+@torch.no_grad()
+def _watch(model, batches, states, computing):
+    """``name (type)`` of the first module with an output that is not finite, or None."""
+    found = []
+
+    def look(name, module, output):
+        outputs = output if isinstance(output, (list, tuple)) else [output]
+        if not found and not all(torch.isfinite(value).all() for value in outputs if torch.is_tensor(value)):
+            found.append(f'{name} ({type(module).__name__})')
+
+    handles = [module.register_forward_hook(lambda module, _, output, name=name: look(name, module, output))
+               for name, module in model.spark.named_modules() if name]
+    encoder, engine = model.spark.encoder, model.spark.encoder.engine
+    set_random_states(states)
+    try:
+        if engine == 'packed':
+            encoder.engine = 'reference'
+        for batch in batches:
+            data = model.data_preprocessor(batch, True)
+            with computing(data['inputs'].device):
+                model(**data, mode='loss')
+    finally:
+        encoder.engine = engine
+        for handle in handles:
+            with contextlib.suppress(KeyError):
+                handle.remove()
+    return found[0] if found else None

@@ -1,0 +1,146 @@
+"""The training loop of pretraining: one iteration is one update of the weights."""
+
+import contextlib
+
+import torch
+import torch.distributed as dist
+from mmengine.optim import OptimWrapper
+from mmengine.registry import LOOPS, OPTIM_WRAPPERS
+from mmengine.runner import EpochBasedTrainLoop
+
+from spark_bench.engine.batches import UpdateBatches
+from spark_bench.engine.guard import NotFinite, explain
+from spark_bench.engine.processes import gather, get_world_size, is_main_process
+from spark_bench.engine.resume import random_states
+from spark_bench.errors import RunError
+
+# Data sets with a larger share of pictures that cannot be read are broken.
+MAX_BAD_SHARE = 0.03
+
+
+@LOOPS.register_module()
+class PretrainLoop(EpochBasedTrainLoop):
+    """mmengine's loop by epochs, with updates as iterations, and able to start in mid-epoch.
+
+    Args:
+        accumulate: batches whose gradients are summed for an update.
+    """
+
+    def __init__(self, runner, dataloader, max_epochs, accumulate=1, **kwargs):
+        loader = runner.build_dataloader(dataloader, seed=runner.seed)
+        super().__init__(runner, UpdateBatches(loader, accumulate), max_epochs, **kwargs)
+
+    def run(self):
+        """Train; see :class:`mmengine.runner.EpochBasedTrainLoop`."""
+        # A checkpoint of the last update of an epoch counts that epoch as not yet done.
+        self._epoch = self._iter // len(self.dataloader)
+        return super().run()
+
+    def run_epoch(self):
+        """One epoch, or the rest of one."""
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        done = self._iter - self._epoch * len(self.dataloader)
+        self.dataloader.start_at(done)
+        for index, batches in enumerate(self.dataloader, start=done):
+            self.run_iter(index, batches)
+        self.dataloader.start_at(0)
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1
+
+    def run_iter(self, idx, data_batch):
+        """One update; ``data_batch`` is a list of batches."""
+        bad = [name for batch in data_batch for names in batch.pop('bad', ()) for name in names.split('\0') if name]
+        if bad:
+            self._note_bad(bad)
+        self.runner.call_hook('before_train_iter', batch_idx=idx, data_batch=data_batch)
+        states = random_states()
+        wrapper = self.runner.optim_wrapper
+        try:
+            for batch in data_batch:
+                self.runner.model.train_step(batch, optim_wrapper=wrapper)
+        except NotFinite as error:
+            self._stop(error, data_batch, states)
+        self.runner.call_hook('after_train_iter', batch_idx=idx, data_batch=data_batch,
+                              outputs={'loss': wrapper.last_loss})
+        self._iter += 1
+
+    def _stop(self, error, batches, states):
+        cause = explain(self.runner.model, batches, states, self.runner.optim_wrapper.computing)
+        # The loss and the gradients are sums over all processes, so all of them are here.
+        causes = gather(cause)
+        rank, cause = next(((rank, told) for rank, told in enumerate(causes) if told.found), (0, causes[0]))
+        where = f', process {rank}' if get_world_size() > 1 else ''
+        failure = RunError(f'step {self._iter + 1} of {self._max_iters}{where}: {error}; {cause}. The weights saved '
+                           'before are sound: lower the learning rate, or look at the pictures of that step')
+        failure.told = not is_main_process()
+        raise failure
+
+    def _note_bad(self, names):
+        hub = self.runner.message_hub
+        known = hub.get_info('bad_pictures', [])
+        fresh = sorted(set(names).difference(known))
+        for name in fresh:
+            self.runner.logger.warning(f'picture {name} cannot be read and is passed over')
+        hub.update_info('bad_pictures', known + fresh)
+        pictures = len(self.dataloader.dataset)
+        if len(known) + len(fresh) > max(1, MAX_BAD_SHARE * pictures):
+            raise RunError(f'{len(known) + len(fresh)} of {pictures} pictures cannot be read, more than '
+                           f'{MAX_BAD_SHARE:.0%}; the last was {names[-1]}: copy the data set again')
+
+
+@OPTIM_WRAPPERS.register_module()
+class PretrainOptimWrapper(OptimWrapper):
+    """Counts batches within an update, computes in bfloat16 where asked, and never takes a step that is not finite.
+
+    Args:
+        autocast: bfloat16 autocast. There is no gradient scaler: bfloat16 has float32's range.
+
+    Attributes:
+        last_loss: mean loss of the last update over its batches and over all processes.
+    """
+
+    def __init__(self, optimizer, autocast=False, **kwargs):
+        super().__init__(optimizer, **kwargs)
+        self.autocast, self.last_loss, self._losses = autocast, None, []
+
+    def initialize_count_status(self, model, init_counts, max_counts):
+        """Start counting: the loop begins at a whole update, also when resumed, and ends with one."""
+        self._inner_count, self._max_counts = 0, -1
+
+    def computing(self, device):
+        """The context that a forward pass on ``device`` runs in."""
+        return torch.autocast(device.type, torch.bfloat16) if self.autocast else contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def optim_context(self, model):
+        """Autocast, and no gradient exchange before the last batch of an update."""
+        with super().optim_context(model), self.computing(next(model.parameters()).device):
+            yield
+
+    def update_params(self, loss, step_kwargs=None, zero_kwargs=None):
+        """Add a batch's gradients; at the last batch of an update, take the step."""
+        self._losses.append(loss.detach())
+        super().update_params(loss, step_kwargs, zero_kwargs)
+
+    def step(self, **kwargs):
+        """Take the step.
+
+        Raises:
+            NotFinite: where the loss or the gradients are not finite; the weights stay as they are.
+        """
+        losses, self._losses = self._losses, []
+        loss = torch.stack(losses).mean()
+        if get_world_size() > 1:
+            dist.all_reduce(loss)
+            loss = loss / get_world_size()
+        groups = self.optimizer.param_groups
+        norms = torch._foreach_norm([parameter.grad for group in groups for parameter in group['params']
+                                     if parameter.grad is not None])
+        # One transfer for both: the only time a step waits for the device.
+        self.last_loss, norm = torch.stack([loss, torch.stack(norms).norm()]).tolist()
+        if not (abs(self.last_loss) < float('inf') and norm < float('inf')):
+            raise NotFinite(self.last_loss, norm)
+        self.message_hub.update_scalar('train/grad_norm', norm)
+        self.message_hub.update_scalar('train/weight_decay', max(group['weight_decay'] for group in groups))
+        super().step(**kwargs)

@@ -1,0 +1,126 @@
+"""What a person watches while a run trains: the time left, curves, reconstructions."""
+
+import io
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from PIL import Image
+
+from spark_bench.data.sources import spread
+from spark_bench.engine.files import write_atomically
+from spark_bench.engine.processes import is_main_process
+from spark_bench.engine.reconstruction import SHOWN_PICTURES, load_pictures, reconstruct
+
+
+@HOOKS.register_module()
+class EstimateHook(Hook):
+    """Says early on how long the whole training will take: after ``steps`` updates or ``seconds``, what comes first."""
+
+    def __init__(self, steps=10, seconds=30.0):
+        self.steps, self.seconds = steps, seconds
+        self._ends, self._told = [], False
+
+    def before_train(self, runner):
+        """Start the clock."""
+        self._ends = [time.monotonic()]
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        """Log the estimate once."""
+        if self._told:
+            return
+        self._ends.append(time.monotonic())
+        done = len(self._ends) - 1
+        if done >= self.steps or self._ends[-1] - self._ends[0] >= self.seconds or runner.iter + 1 == runner.max_iters:
+            self._told = True
+            # The first step also starts workers and warms caches; the median passes over it.
+            step_s = float(np.median(np.diff(self._ends)))
+            left = timedelta(seconds=round(step_s * (runner.max_iters - runner.iter - 1)))
+            runner.logger.info(f'about {left} left: {runner.max_iters - runner.iter - 1} of {runner.max_iters} updates '
+                               f'at {step_s:.3g} s')
+
+
+@HOOKS.register_module()
+class TensorBoardHook(Hook):
+    """Curves and reconstructions for TensorBoard, in ``<work_dir>/tensorboard``: one run, however often resumed.
+
+    mmengine's backend begins a folder of its own with each attempt.
+
+    Args:
+        interval: updates between points.
+        picture_interval: epochs between reconstructions, which also go to
+            ``<work_dir>/reconstructions/epoch_<n>.png``; 0 for none.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self, interval=10, picture_interval=20):
+        self.interval, self.picture_interval = interval, picture_interval
+        self._writer = self._pictures = None
+
+    def before_train(self, runner):
+        """Open the log behind what was written before, and read the pictures to show."""
+        if not is_main_process():
+            return
+        from torch.utils.tensorboard import SummaryWriter
+        # What a killed attempt logged behind its last checkpoint is computed, and logged, again.
+        self._writer = SummaryWriter(str(Path(runner.work_dir) / 'tensorboard'), purge_step=runner.iter + 1)
+        if self.picture_interval:
+            dataset = runner.train_dataloader.dataset
+            self._pictures = load_pictures(runner.model, dataset, spread(dataset.source, SHOWN_PICTURES))
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        """Write a point, or the pictures, where it is time."""
+        if self._writer is None:
+            return
+        step, length = runner.iter + 1, len(runner.train_dataloader)
+        if step % self.interval == 0 or step == runner.max_iters:
+            self._write_point(runner, step, outputs)
+        if self._pictures is not None and step % (length * self.picture_interval) == 0:
+            self._write_pictures(runner, step // length)
+
+    def _write_point(self, runner, step, outputs):
+        hub = runner.message_hub
+        seconds = hub.get_scalar('train/time').current()
+        for name, value in {
+                'loss': outputs['loss'], 'learning_rate': hub.get_scalar('train/lr').current(),
+                'weight_decay': hub.get_scalar('train/weight_decay').current(),
+                'gradient_norm': hub.get_scalar('train/grad_norm').current(),
+                'pictures_per_second': runner.train_dataloader.sampler.global_batch / max(seconds, 1e-9)}.items():
+            self._writer.add_scalar(f'train/{name}', value, step)
+
+    def _write_pictures(self, runner, epoch):
+        grid = picture_grid(reconstruct(runner.model, self._pictures))
+        self._writer.add_image('reconstructions', grid, epoch * len(runner.train_dataloader), dataformats='HWC')
+        png = io.BytesIO()
+        Image.fromarray(grid).save(png, 'PNG')
+        write_atomically(Path(runner.work_dir) / 'reconstructions' / f'epoch_{epoch:04d}.png', png.getvalue())
+
+    def before_save_checkpoint(self, runner, checkpoint):
+        """A resumed run goes on behind the checkpoint: what is before it must be on disk."""
+        if self._writer is not None:
+            self._writer.flush()
+
+    def after_run(self, runner):
+        """Close the log."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def picture_grid(reconstructions, gap=4):
+    """One picture a row: input, masked, reconstruction, and that with the visible patches pasted back.
+
+    Args:
+        reconstructions: what :func:`~spark_bench.engine.reconstruction.reconstruct` returns.
+        gap: white pixels between.
+
+    Returns:
+        uint8 array (H, W, 3).
+    """
+    columns = [np.pad(reconstructions[name], ((0, 0), (0, gap), (0, gap), (0, 0)), constant_values=255)
+               for name in ('original', 'masked', 'reconstruction', 'pasted')]
+    rows = np.concatenate(columns, axis=2)
+    return rows.reshape(-1, *rows.shape[2:])[:-gap, :-gap]

@@ -1,0 +1,103 @@
+"""Training in several processes: joining them, and agreeing on what the first one finds."""
+
+import gc
+import os
+import subprocess
+
+import torch
+import torch.distributed as dist
+from mmengine.dist import get_rank, get_world_size, init_dist, is_distributed, is_main_process
+
+from spark_bench.errors import InputError, RunError
+
+__all__ = ['LAUNCHERS', 'from_main', 'gather', 'get_rank', 'get_world_size', 'is_main_process', 'join', 'leave']
+
+LAUNCHERS = ('none', 'pytorch', 'slurm')
+
+
+def join(launcher):
+    """Join the processes that ``launcher`` started: NCCL where there are GPUs, gloo elsewhere.
+
+    Args:
+        launcher: ``none``, ``pytorch`` (torchrun) or ``slurm`` (srun).
+
+    Raises:
+        InputError: where this process was not started by that launcher.
+    """
+    if launcher not in LAUNCHERS:
+        raise InputError(f'--launcher {launcher}: choose one of {", ".join(LAUNCHERS)}')
+    if launcher == 'none' or is_distributed():
+        return
+    try:
+        if launcher == 'slurm':
+            _describe_slurm()
+        missing = [key for key in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR') if key not in os.environ]
+        if missing:
+            raise KeyError(missing[0])
+    except KeyError as error:
+        starter = 'torchrun' if launcher == 'pytorch' else 'srun'
+        raise InputError(f'--launcher {launcher}: {error.args[0]} is not set: start the command with '
+                         f'{starter}, or leave --launcher away') from error
+    if torch.cuda.is_available():
+        init_dist('pytorch', backend='nccl')
+    else:
+        # mmengine's init_dist chooses a GPU first.
+        dist.init_process_group('gloo')
+
+
+def _describe_slurm():
+    """Tell torch what Slurm knows, under the names that torchrun uses."""
+    os.environ['RANK'] = os.environ['SLURM_PROCID']
+    os.environ['WORLD_SIZE'] = os.environ['SLURM_NTASKS']
+    os.environ['LOCAL_RANK'] = os.environ['SLURM_LOCALID']
+    os.environ.setdefault('MASTER_PORT', '29500')
+    if 'MASTER_ADDR' not in os.environ:
+        command = ['scontrol', 'show', 'hostnames', os.environ['SLURM_JOB_NODELIST']]
+        try:
+            hosts = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise InputError(f'--launcher slurm: {" ".join(command)} failed: set MASTER_ADDR to the first '
+                             'node') from error
+        os.environ['MASTER_ADDR'] = hosts[0]
+
+
+def leave():
+    """Leave the other processes, all at once; a no-op for a single one."""
+    if is_distributed():
+        # A wrapped model that outlives its process group makes torch hang or abort; the Runner refers to itself.
+        gc.collect()
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def gather(value):
+    """List of every process's ``value``, by rank; any picklable value."""
+    if not is_distributed():
+        return [value]
+    values = [None] * get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def from_main(function):
+    """Call ``function`` in the first process alone and return its result in all of them.
+
+    Raises:
+        InputError, RunError: what the function raised, in every process; ``told`` is set on it in all but the first,
+            so that one line is printed and not one a process.
+    """
+    if not is_distributed():
+        return function()
+    result = error = None
+    if is_main_process():
+        try:
+            result = function()
+        except (InputError, RunError) as raised:
+            error = raised
+    box = [(result, error)]
+    dist.broadcast_object_list(box, src=0)
+    result, error = box[0]
+    if error is not None:
+        error.told = not is_main_process()
+        raise error
+    return result

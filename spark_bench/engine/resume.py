@@ -1,0 +1,166 @@
+"""Checkpoints to resume from: plain data only, whole or not there, with everything that the next step depends on."""
+
+import contextlib
+import logging
+import pickle
+import random
+import re
+import zipfile
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer
+from mmengine.registry import HOOKS
+
+from spark_bench.engine.processes import gather, get_rank, get_world_size, is_main_process
+from spark_bench.errors import InputError
+
+_NAME = re.compile(r'epoch_(\d+)(?:_iter_(\d+))?\.pth')
+_PLAIN = (str, int, float, bool, type(None))
+
+
+def random_states():
+    """The state of this process's random generators, as plain data and tensors."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    states = {'torch': torch.get_rng_state(), 'python': random.getstate(),
+              'numpy': (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss)}
+    if torch.cuda.is_available():
+        states['cuda'] = torch.cuda.get_rng_state()
+    return states
+
+
+def set_random_states(states):
+    """Restore what :func:`random_states` gave."""
+    torch.set_rng_state(states['torch'].cpu())
+    random.setstate(states['python'])
+    kind, keys, position, has_gauss, gauss = states['numpy']
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+    if 'cuda' in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states['cuda'].cpu())
+
+
+@HOOKS.register_module()
+class RandomStateHook(Hook):
+    """Keeps the random generators' states in each checkpoint, and the rest of it readable without unpickling objects.
+
+    A resumed run then draws on as before.
+    """
+
+    _states = None
+
+    def before_save_checkpoint(self, runner, checkpoint):
+        """Add the states of all processes under ``random_state``; lay mmengine's histories out as tensors."""
+        checkpoint['random_state'] = self._states or [random_states()]
+        hub = checkpoint['message_hub']
+        checkpoint['message_hub'] = {
+            'log_scalars': {name: [torch.from_numpy(np.asarray(part)) for part in buffer.data]
+                            for name, buffer in hub['log_scalars'].items()},
+            'runtime_info': {name: value for name, value in _as_lists(hub['runtime_info']).items() if _is_plain(value)},
+            'resumed_keys': dict(hub['resumed_keys'])}
+
+    def after_load_checkpoint(self, runner, checkpoint):
+        """Restore the states, and mmengine's histories."""
+        if 'random_state' not in checkpoint:
+            return
+        hub = checkpoint['message_hub']
+        hub['log_scalars'] = {name: HistoryBuffer(*(part.numpy() for part in parts))
+                              for name, parts in hub['log_scalars'].items()}
+        states = checkpoint['random_state']
+        if len(states) == get_world_size():
+            set_random_states(states[get_rank()])
+        else:
+            runner.logger.warning(
+                f'the checkpoint was written by {len(states)} processes, this run has {get_world_size()}: masks and '
+                'stochastic depth are drawn anew from here on')
+            torch.manual_seed(int.from_bytes(states[0]['torch'][:4].tolist(), 'little') + get_rank())
+
+
+def _as_lists(info):
+    return {name: list(value) if isinstance(value, deque) else value for name, value in info.items()}
+
+
+def _is_plain(value):
+    if isinstance(value, dict):
+        return all(_is_plain(part) for pair in value.items() for part in pair)
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(part) for part in value)
+    return type(value) in _PLAIN
+
+
+@HOOKS.register_module()
+class ResumePointHook(RandomStateHook):
+    """Writes a checkpoint after each epoch, and in mid-epoch where asked, and keeps the newest few.
+
+    Args:
+        interval: updates between checkpoints, counted from the start; None writes at the end of epochs alone.
+        keep: how many stay.
+    """
+
+    priority = 'VERY_LOW'
+
+    def __init__(self, interval=None, keep=2):
+        self.interval, self.keep = interval, keep
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        """Write where it is time; all processes take part."""
+        done = runner.iter + 1
+        epochs, rest = divmod(done, len(runner.train_dataloader))
+        if rest and not (self.interval and done % self.interval == 0):
+            return
+        self._unite_bad_pictures(runner)
+        self._states = gather(random_states())
+        name = f'epoch_{epochs}_iter_{rest}.pth' if rest else f'epoch_{epochs}.pth'
+        runner.save_checkpoint(runner.work_dir, name, by_epoch=False, backend_args=dict(backend='atomic'))
+        if is_main_process():
+            for path in checkpoints_of(runner.work_dir)[self.keep:]:
+                path.unlink()
+
+    @staticmethod
+    def _unite_bad_pictures(runner):
+        names = bad_pictures(runner)
+        # Known to the first process alone from here on: only its copy is saved.
+        runner.message_hub.update_info('bad_pictures', names if is_main_process() else [])
+
+
+def bad_pictures(runner):
+    """Sorted names of the pictures that were passed over, in all processes."""
+    return sorted({name for names in gather(runner.message_hub.get_info('bad_pictures', [])) for name in names})
+
+
+def checkpoints_of(work_dir):
+    """The checkpoints of a run, newest first."""
+    found = [(match, path) for path in Path(work_dir).glob('epoch_*.pth') if (match := _NAME.fullmatch(path.name))]
+    found.sort(key=lambda pair: (int(pair[0][1]), int(pair[0][2] or 0)), reverse=True)
+    return [path for _, path in found]
+
+
+def newest_checkpoint(work_dir):
+    """The newest complete checkpoint of a run, or None."""
+    for path in checkpoints_of(work_dir):
+        with contextlib.suppress(zipfile.BadZipFile, OSError, EOFError), zipfile.ZipFile(path) as archive:
+            if archive.testzip() is None:
+                return path
+        logging.getLogger(__name__).warning('%s is damaged and passed over', path)
+    return None
+
+
+def read_checkpoint(path):
+    """Read a checkpoint of a run without unpickling any object.
+
+    Raises:
+        InputError: where it holds more than plain data.
+    """
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
+        raise InputError(f'{path} is not a checkpoint to resume from: remove it, and the same command goes on from the '
+                         'one before') from error
+
+
+def clear_leftovers(work_dir):
+    """Remove what killed attempts were writing: for the holder of the folder's lock alone."""
+    for path in Path(work_dir).glob('.epoch_*.pth.*'):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,35 @@
+"""mmengine's Runner, with checkpoints that are never unpickled and batch norm that is always synchronised."""
+
+import os
+
+from mmengine.device import get_device
+from mmengine.model import MMDistributedDataParallel
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from spark_bench.engine.resume import read_checkpoint
+from spark_bench.models.sync_norm import synchronise
+
+
+@RUNNERS.register_module()
+class BenchRunner(Runner):
+    """See :class:`mmengine.runner.Runner`."""
+
+    def wrap_model(self, model_wrapper_cfg, model):
+        """Move the model to its device and, in several processes, synchronise its batch norms and its gradients."""
+        if not self.distributed:
+            return super().wrap_model(model_wrapper_cfg, model)
+        model = model.to(get_device())
+        device = next(model.parameters()).device
+        model = synchronise(model, device)
+        devices = [int(os.environ['LOCAL_RANK'])] if device.type == 'cuda' else None
+        return MMDistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+
+    def load_checkpoint(self, filename, map_location='cpu', strict=True, revise_keys=()):
+        """Load a checkpoint of this very network: every tensor must fit."""
+        checkpoint = read_checkpoint(filename)
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        getattr(self.model, 'module', self.model).load_state_dict(checkpoint['state_dict'], strict=True)
+        self._has_loaded = True
+        self.logger.info(f'Load checkpoint from {filename}')
+        return checkpoint

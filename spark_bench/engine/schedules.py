@@ -1,0 +1,85 @@
+"""Learning rate, weight decay and parameter groups of the pretraining recipe."""
+
+import math
+
+from mmengine.optim import OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
+from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS, PARAM_SCHEDULERS
+
+
+class _ClosedForm(_ParamScheduler):
+    """A schedule whose value is a function of the step alone.
+
+    mmengine's own are recursive: their last value is a little off, and depends on rounding along the way. Steps are
+    updates of the weights; a config states epochs, with ``convert_to_iter_based``.
+    """
+
+    @classmethod
+    def build_iter_from_epoch(cls, *args, end, epoch_length, by_epoch=True, **kwargs):
+        """The schedule with its lengths, given in epochs, in updates."""
+        for key in kwargs.keys() & {'warmup'}:
+            kwargs[key] = kwargs[key] * epoch_length
+        return cls(*args, end=end * epoch_length, by_epoch=False, **kwargs)
+
+    def _progress(self, first):
+        """0 at step ``first``, 1 at the last step."""
+        return (self.last_step - first) / max(1, self.end - 1 - first)
+
+
+@PARAM_SCHEDULERS.register_module()
+class WarmupCosine(_ClosedForm):
+    """Linear from ``start_factor`` of the peak over ``warmup`` steps, then cosine to ``end_factor`` at the last step.
+
+    Source: SparK's released code; the peak is the optimizer's learning rate.
+    """
+
+    def __init__(self, optimizer, warmup, end, start_factor=0.005, end_factor=0.001, **kwargs):
+        self.warmup, self.start_factor, self.end_factor = warmup, start_factor, end_factor
+        super().__init__(optimizer, 'lr', end=end, **kwargs)
+
+    def _get_value(self):
+        if self.last_step < self.warmup:
+            factor = self.start_factor + (1 - self.start_factor) * self.last_step / self.warmup
+        else:
+            factor = _cosine(1.0, self.end_factor, self._progress(self.warmup))
+        return [peak * factor for peak in self.base_values]
+
+
+@PARAM_SCHEDULERS.register_module()
+class CosineWeightDecay(_ClosedForm):
+    """Cosine from the optimizer's weight decay to ``end_factor`` times that at the last step; 0 stays 0."""
+
+    def __init__(self, optimizer, end, end_factor=5.0, **kwargs):
+        self.end_factor = end_factor
+        super().__init__(optimizer, 'weight_decay', end=end, **kwargs)
+
+    def _get_value(self):
+        return [decay * _cosine(1.0, self.end_factor, self._progress(0)) for decay in self.base_values]
+
+
+def _cosine(start, end, progress):
+    return end + (start - end) * (0.5 + 0.5 * math.cos(math.pi * progress))
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class DecayGroups:
+    """Two parameter groups: with weight decay, and without.
+
+    Without are biases, norms, layer scale and all other parameters of one dimension, and those that the model names
+    in ``no_weight_decay()`` (mask tokens).
+    """
+
+    def __init__(self, optim_wrapper_cfg, paramwise_cfg=None):
+        self.wrapper_cfg = dict(optim_wrapper_cfg)
+        self.optimizer_cfg = self.wrapper_cfg.pop('optimizer')
+
+    def __call__(self, model):
+        spark = getattr(model, 'module', model).spark
+        exempt = spark.no_weight_decay()
+        named = [(name, parameter) for name, parameter in spark.named_parameters() if parameter.requires_grad]
+        decayed = [parameter for name, parameter in named if parameter.dim() > 1 and name not in exempt]
+        others = [parameter for name, parameter in named if parameter.dim() <= 1 or name in exempt]
+        groups = [dict(params=decayed), dict(params=others, weight_decay=0.0)]
+        optimizer = OPTIMIZERS.build(self.optimizer_cfg, default_args=dict(params=groups))
+        self.wrapper_cfg.setdefault('type', 'OptimWrapper')
+        return OPTIM_WRAPPERS.build(self.wrapper_cfg, default_args=dict(optimizer=optimizer))

@@ -1,0 +1,72 @@
+"""Batch norm with the statistics of all processes, on every kind of device."""
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from pretrain.sparse.operations import MODULES, register
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum of a tensor over all processes; so is its gradient."""
+
+    @staticmethod
+    def forward(context, tensor):
+        tensor = tensor.clone()
+        dist.all_reduce(tensor)
+        return tensor
+
+    @staticmethod
+    def backward(context, gradient):
+        gradient = gradient.contiguous().clone()
+        dist.all_reduce(gradient)
+        return gradient
+
+
+class SyncBatchNorm2d(nn.BatchNorm2d):
+    """What ``nn.SyncBatchNorm`` computes, for processes without a GPU, where that one refuses to work.
+
+    Processes may hold different numbers of positions.
+    """
+
+    def forward(self, x_NChw):
+        if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
+            return super().forward(x_NChw)
+        x_NChw = x_NChw.to(torch.promote_types(x_NChw.dtype, self.weight.dtype))
+        count = x_NChw.new_tensor([x_NChw.numel() / x_NChw.shape[1]])
+        total = _SumOverProcesses.apply(torch.cat([x_NChw.sum((0, 2, 3)), count]))
+        count = total[-1].detach()
+        mean_C = total[:-1] / count
+        centred = x_NChw - mean_C[:, None, None]
+        variance_C = _SumOverProcesses.apply(centred.square().sum((0, 2, 3))) / count
+        self._update_running(mean_C.detach(), variance_C.detach() * count / (count - 1))
+        scale_C = self.weight * (variance_C + self.eps).rsqrt()
+        return centred * scale_C[:, None, None] + self.bias[:, None, None]
+
+    @torch.no_grad()
+    def _update_running(self, mean_C, unbiased_C):
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean_C.to(self.running_mean), self.momentum)
+        self.running_var.lerp_(unbiased_C.to(self.running_var), self.momentum)
+
+
+# To the sparse engines it is one more batch norm.
+register((SyncBatchNorm2d,), MODULES[nn.BatchNorm2d].packed, MODULES[nn.BatchNorm2d].reference)
+
+
+def synchronise(model, device):
+    """Replace every batch norm of ``model`` by one with the statistics of all processes; return the model.
+
+    Args:
+        model: module.
+        device: where it trains: torch's own SyncBatchNorm works on GPUs alone.
+    """
+    if device.type == 'cuda':
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    for name, module in list(model.named_modules()):
+        if type(module) is nn.BatchNorm2d:
+            norm = SyncBatchNorm2d(module.num_features, module.eps, module.momentum)
+            norm = norm.to(module.weight).train(module.training)
+            norm.load_state_dict(module.state_dict())
+            model.set_submodule(name, norm)
+    return model

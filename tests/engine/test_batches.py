@@ -1,0 +1,79 @@
+"""How a global batch is divided, and what each process reads."""
+
+import itertools
+
+import pytest
+import torch
+
+from spark_bench.engine import batches
+from spark_bench.engine.batches import PictureSampler, UpdateBatches, divide_batch
+from spark_bench.errors import InputError
+
+
+@pytest.mark.parametrize('given, expected', [
+    ((4096, 8), (512, 1)), ((4096, 8, None, None, 128), (128, 4)), ((4096, 32, None, None, 128), (128, 1)),
+    ((4096, 1, 64), (64, 64)), ((4096, 8, None, 2), (256, 2)), ((4096, 8, 128, 4), (128, 4)),
+    ((2048, 8, None, None, 24), (16, 16)), ((16, 1), (16, 1))])
+def test_the_parts_multiply_to_the_global_batch(given, expected):
+    assert divide_batch(*given) == expected
+    assert expected[0] * expected[1] * given[1] == given[0]
+
+
+@pytest.mark.parametrize('given, message', [
+    ((4096, 3), '3 processes: start 1, 2, 4'), ((4096, 8, 100), '--batch-size 100 on 8 processes .* choose 1, 2, 4, 8'),
+    ((4096, 8, None, 3), '--accumulate 3 .* choose 1, 2'), ((4096, 8, 64, 4), '--batch-size 64 .* choose 128'),
+    ((16, 1, 32), 'choose 1, 2, 4, 8 or 16')])
+def test_what_does_not_divide_is_refused_with_what_would(given, message):
+    with pytest.raises(InputError, match=message) as caught:
+        divide_batch(*given)
+    assert '\n' not in str(caught.value)
+
+
+def sampler_of(monkeypatch, rank, processes, **options):
+    monkeypatch.setattr(batches, 'get_rank', lambda: rank)
+    monkeypatch.setattr(batches, 'get_world_size', lambda: processes)
+    return PictureSampler(range(103), seed=5, global_batch=8, **options)
+
+
+def test_every_update_sees_the_same_pictures_whatever_the_number_of_processes(monkeypatch):
+    def read(processes):
+        drawn = []
+        for rank in range(processes):
+            sampler = sampler_of(monkeypatch, rank, processes)
+            sampler.set_epoch(3)
+            assert len(sampler) == 96 // processes
+            keys = list(sampler)
+            share = 8 // processes
+            drawn.append([keys[i:i + share] for i in range(0, len(keys), share)])
+        return [sorted(itertools.chain(*update)) for update in zip(*drawn, strict=True)]
+    assert read(1) == read(2) == read(4)
+    seen = [index for update in read(1) for _, index in update]
+    assert len(set(seen)) == 96
+
+
+def test_epochs_shuffle_anew_and_augment_anew(monkeypatch):
+    sampler = sampler_of(monkeypatch, 0, 1)
+    first = list(sampler)
+    sampler.set_epoch(1)
+    second = list(sampler)
+    assert [index for _, index in first] != [index for _, index in second]
+    assert not {seed for seed, _ in first} & {seed for seed, _ in second}
+    assert first == list(sampler_of(monkeypatch, 0, 1))
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_an_epoch_taken_up_in_the_middle_goes_on_with_the_same_pictures(monkeypatch, workers):
+    def loader():
+        sampler = sampler_of(monkeypatch, 0, 1, seeded=False)
+        return UpdateBatches(torch.utils.data.DataLoader(range(103), batch_size=4, sampler=sampler, drop_last=True,
+                                                         num_workers=workers), 2)
+    whole, rest = loader(), loader()
+    torch.manual_seed(0)
+    expected = [torch.stack(update).tolist() for update in whole]
+    drawn = torch.get_rng_state()
+    torch.manual_seed(0)
+    torch.empty((), dtype=torch.int64).random_()
+    rest.start_at(5)
+    assert [torch.stack(update).tolist() for update in rest] == expected[5:]
+    assert len(expected) == len(whole) == len(rest) == 12
+    assert torch.equal(torch.get_rng_state(), drawn), 'the generator stands where it would have stood'

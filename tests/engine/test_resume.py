@@ -1,0 +1,174 @@
+"""A pretraining that is killed again and again ends as one that never was."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from spark_bench import cli
+from spark_bench.engine.resume import checkpoints_of, newest_checkpoint, read_checkpoint
+from spark_bench.errors import InputError
+
+UPDATES = 8
+SMALL = ['train_dataloader.dataset.input_size=64', 'model.input_size=64', 'model.decoder_width=32',
+         'model.drop_path_rate=0.3', 'custom_hooks.1.interval=1']
+# One recipe draws its augmentation from the process's generator, the other a picture at a time, in workers.
+CASES = {'process': (['--arch', 'test_resnet', '--workers', '0'], ['train_dataloader.batch_size=4']),
+         'workers': (['pretrain/configs/spark_convnext-tiny_1600e.py', '--arch', 'test_convnext', '--workers', '2',
+                      '--batch-size', '2'], ['global_batch=4', 'base_lr=0.3', 'param_scheduler.0.warmup=1'])}
+
+
+@pytest.fixture(scope='module')
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('pictures')
+    rng = np.random.default_rng(0)
+    for i in range(18):
+        colours = rng.integers(0, 255, (5, 5, 3), dtype=np.uint8)
+        Image.fromarray(colours).resize((80, 72)).save(folder / f'{i:02}.png')
+    return folder
+
+
+def arguments(case, pictures, folder):
+    chosen, settings = CASES[case]
+    return ['pretrain', *chosen, '--data-root', str(pictures), '--work-dir', str(folder / 'work'), '--results',
+            str(folder / 'results'), '--threads', '1', '--epochs', '2', '--checkpoint-interval', '2',
+            '--picture-interval', '1', '--seed', '7', '--cfg-options', *SMALL, *settings]
+
+
+def attempt(case, pictures, folder):
+    """Start the command in a process of its own group; return it."""
+    folder.mkdir(exist_ok=True)
+    return _start(arguments(case, pictures, folder), folder / 'log.txt')
+
+
+def _start(words, log):
+    process = multiprocessing.get_context('fork').Process(target=_run, args=(words, str(log)))
+    process.start()
+    return process
+
+
+def _run(words, log):
+    os.setsid()
+    with open(log, 'ab', buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os._exit(cli.main([*words, '--debug']))
+
+
+def finish(process, folder):
+    process.join(120)
+    assert process.exitcode == 0, (folder / 'log.txt').read_text()[-3000:]
+
+
+def kill(process):
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.join()
+
+
+def result(folder):
+    [path] = (folder / 'results').rglob('*.json')
+    return load_file(folder / 'work' / 'spark.safetensors'), json.loads(path.read_text())['curves']['loss']
+
+
+@pytest.fixture(scope='module', params=list(CASES))
+def undisturbed(request, pictures, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('undisturbed')
+    finish(attempt(request.param, pictures, folder), folder)
+    return request.param, folder
+
+
+def kill_often(case, pictures, folder, rng, most):
+    """Kill the run up to ``most`` times, each time a while after it has got on; let it end then. Returns the kills."""
+    kills = 0
+    while True:
+        process = attempt(case, pictures, folder)
+        before = checkpoints_of(folder / 'work')
+        while kills < most and process.is_alive() and checkpoints_of(folder / 'work')[:1] == before[:1]:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.4))
+        if kills == most or not process.is_alive():
+            finish(process, folder)
+            return kills
+        kill(process)
+        kills += 1
+
+
+def compare(undisturbed, folder):
+    (weights, curve), (others, other_curve) = result(undisturbed), result(folder)
+    assert len(curve) == UPDATES and curve == other_curve
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def test_killed_at_random_steps_it_ends_with_the_same_bits(undisturbed, pictures, tmp_path):
+    case, reference = undisturbed
+    assert kill_often(case, pictures, tmp_path, random.Random(1), most=3) >= 1
+    compare(reference, tmp_path)
+    assert not checkpoints_of(tmp_path / 'work') and not list((tmp_path / 'work').glob('.epoch*'))
+    events = EventAccumulator(str(tmp_path / 'work' / 'tensorboard'), size_guidance={'scalars': 0}).Reload()
+    steps = [event.step for event in events.Scalars('train/loss')]
+    assert steps == list(range(1, UPDATES + 1)), 'no gap and nothing twice'
+    values = [event.value for event in events.Scalars('train/loss')]
+    assert np.allclose(values, [loss for _, loss in result(reference)[1]], rtol=1e-6)
+    assert {Path(path).name for path in (tmp_path / 'work' / 'reconstructions').iterdir()} == {
+        f'epoch_{epoch:04}.png' for epoch in (1, 2)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('seed', range(4))
+def test_killed_many_times_it_ends_with_the_same_bits(undisturbed, pictures, tmp_path, seed):
+    case, reference = undisturbed
+    kill_often(case, pictures, tmp_path, random.Random(seed), most=10)
+    compare(reference, tmp_path)
+
+
+@pytest.mark.parametrize('changed', [['--workers', '0', '--picture-interval', '0'],
+                                     ['--workers', '3', '--checkpoint-interval', '5']], ids=' '.join)
+def test_workers_pictures_and_checkpoints_change_no_bit_and_no_hash(undisturbed, pictures, tmp_path, changed):
+    case, reference = undisturbed
+    if case == 'process':
+        changed = ['--workers', '0', *changed[2:]]  # the demo's recipe draws from the process, as it says
+    words = arguments(case, pictures, tmp_path)
+    for option, value in zip(changed[::2], changed[1::2], strict=True):
+        words[words.index(option) + 1] = value
+    finish(_start(words, tmp_path / 'log.txt'), tmp_path)
+    compare(reference, tmp_path)
+    hashes = [(folder / 'work' / 'config_hash').read_text() for folder in (reference, tmp_path)]
+    assert hashes[0] == hashes[1]
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(undisturbed, pictures, tmp_path):
+    case, reference = undisturbed
+    process = attempt(case, pictures, tmp_path)
+    while len(checkpoints_of(tmp_path / 'work')) < 2:
+        assert process.is_alive(), (tmp_path / 'log.txt').read_text()[-3000:]
+        time.sleep(0.01)
+    kill(process)
+    newest, before = checkpoints_of(tmp_path / 'work')
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    assert newest_checkpoint(tmp_path / 'work') == before
+    finish(attempt(case, pictures, tmp_path), tmp_path)
+    compare(reference, tmp_path)
+
+
+def test_a_checkpoint_that_would_run_code_is_not_unpickled(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / 'trapped'),)
+
+    torch.save({'state_dict': Trap()}, tmp_path / 'epoch_1.pth')
+    with pytest.raises(InputError, match='epoch_1.pth'):
+        read_checkpoint(tmp_path / 'epoch_1.pth')
+    assert not (tmp_path / 'trapped').exists()
