@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pretrain import VisibleLayout, build_spark, random_mask
-from spark_bench.engine.hooks import write_atomically
+from spark_bench.engine.files import write_atomically
 from spark_bench.engine.memory import keep_freed_memory
 from spark_bench.errors import InputError
 
