@@ -162,6 +162,6 @@ def _save_weights(this, model):
     checkpoints.save(model.spark, paths['spark'], {
         'format': 'spark', **common, 'input_size': str(cfg.model.input_size), 'mask_ratio': str(cfg.model.mask_ratio),
         'ablation': cfg.model.ablation, 'decoder_width': str(cfg.model.get('decoder_width', 768)),
-        'epochs': str(cfg.train_cfg.max_epochs)})
+        'patch_size': str(model.spark.patch_size), 'epochs': str(cfg.train_cfg.max_epochs)})
     checkpoints.save(model.spark.encoder.pyramid.network, paths['encoder'], {'format': 'timm', **common})
     return paths

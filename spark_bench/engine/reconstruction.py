@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from pretrain.masking import expand_mask, random_mask
+from pretrain import visualize
+from pretrain.masking import random_mask
 
 SHOWN_PICTURES = 6
 SHOWN_SEED = 2023
@@ -18,11 +19,10 @@ def load_pictures(model, dataset, indices):
         indices: numbers of pictures.
     """
     spark = getattr(model, 'module', model).spark
-    side = spark.grid * spark.encoder.stride
+    side = spark.grid * spark.patch_size
     return np.stack([np.asarray(dataset.read(index)[0].resize((side, side))) for index in indices])
 
 
-@torch.no_grad()
 def reconstruct(model, pixels):
     """Reconstruct pictures, leaving the model's mode, its statistics and all random generators as they are.
 
@@ -34,24 +34,9 @@ def reconstruct(model, pixels):
         dict of uint8 arrays (n, H, W, 3): ``original``, ``masked``, ``reconstruction``, ``pasted``.
     """
     model = getattr(model, 'module', model)
-    spark, training = model.spark, model.spark.training
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-    preprocessor = model.data_preprocessor
-    normalised = preprocessor({'inputs': list(images)}, False)['inputs']
     generator = torch.Generator().manual_seed(SHOWN_SEED)
-    active = random_mask(len(images), spark.grid, spark.mask_ratio, generator, normalised.device)
-    visible = expand_mask(active, *images.shape[-2:])
-    spark.eval()
-    try:
-        prediction = spark.predict(normalised, active)
-    finally:
-        spark.train(training)
-    pasted = spark.paint(normalised, prediction, active)
-    reconstruction = spark.paint(normalised, prediction, torch.zeros_like(active))
-
-    def to_pixels(batch):
-        batch = batch * preprocessor.std + preprocessor.mean
-        return batch.round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
-
-    return {'original': pixels, 'masked': to_pixels(normalised * visible), 'reconstruction': to_pixels(reconstruction),
-            'pasted': to_pixels(pasted)}
+    active = random_mask(len(pixels), model.spark.grid, model.spark.mask_ratio, generator)
+    pictures = visualize.reconstruct(
+        model.spark, torch.from_numpy(pixels).permute(0, 3, 1, 2), active,
+        mean=model.data_preprocessor.mean, std=model.data_preprocessor.std)
+    return {name: tensor.numpy() for name, tensor in vars(pictures).items()}

@@ -2,6 +2,7 @@
 
 import torch
 import torch.distributed as dist
+from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 from torch import nn
 
 from pretrain.sparse.operations import MODULES, register
@@ -50,8 +51,19 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_(unbiased_C.to(self.running_var), self.momentum)
 
 
-# To the sparse engines it is one more batch norm.
-register((SyncBatchNorm2d,), MODULES[nn.BatchNorm2d].packed, MODULES[nn.BatchNorm2d].reference)
+class SyncBatchNormAct2d(SyncBatchNorm2d):
+    """The same behind timm's ``BatchNormAct2d``: dropout and activation follow the norm."""
+
+    def __init__(self, *args, drop, act):
+        super().__init__(*args)
+        self.drop, self.act = drop, act
+
+    def forward(self, x_NChw):
+        return self.act(self.drop(super().forward(x_NChw)))
+
+
+# To the sparse engines they are two more batch norms.
+register((SyncBatchNorm2d, SyncBatchNormAct2d), MODULES[nn.BatchNorm2d].packed, MODULES[nn.BatchNorm2d].reference)
 
 
 def synchronise(model, device):
@@ -62,10 +74,12 @@ def synchronise(model, device):
         device: where it trains: torch's own SyncBatchNorm works on GPUs alone.
     """
     if device.type == 'cuda':
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return convert_sync_batchnorm(model)
     for name, module in list(model.named_modules()):
-        if type(module) is nn.BatchNorm2d:
-            norm = SyncBatchNorm2d(module.num_features, module.eps, module.momentum)
+        if type(module) in (nn.BatchNorm2d, BatchNormAct2d):
+            sizes = module.num_features, module.eps, module.momentum
+            norm = SyncBatchNorm2d(*sizes) if type(module) is nn.BatchNorm2d else (
+                SyncBatchNormAct2d(*sizes, drop=module.drop, act=module.act))
             norm = norm.to(module.weight).train(module.training)
             norm.load_state_dict(module.state_dict())
             model.set_submodule(name, norm)

@@ -26,6 +26,7 @@ class ModelFile:
     mask_ratio: float
     ablation: str
     decoder_width: int
+    patch_size: int | None = None
 
 
 def describe(path, arch=None, input_size=None, mask_ratio=None):
@@ -51,7 +52,8 @@ def describe(path, arch=None, input_size=None, mask_ratio=None):
             path=str(path), label=header.get('method') or Path(path).stem, arch=arch,
             input_size=input_size or int(header.get('input_size', 224)),
             mask_ratio=mask_ratio or float(header.get('mask_ratio', 0.6)),
-            ablation=header.get('ablation', 'spark'), decoder_width=int(header.get('decoder_width', 768)))
+            ablation=header.get('ablation', 'spark'), decoder_width=int(header.get('decoder_width', 768)),
+            patch_size=int(header['patch_size']) if 'patch_size' in header else None)
         if not (file.input_size > 0 and 0 < file.mask_ratio < 1 and file.decoder_width > 0):
             raise ValueError(f'input_size {file.input_size}, mask_ratio {file.mask_ratio}, '
                              f'decoder_width {file.decoder_width}')
@@ -68,7 +70,7 @@ def load_model(file, device='cpu'):
     """
     with torch.random.fork_rng(devices=[]):
         model = build_spark(file.arch, file.input_size, file.mask_ratio, file.ablation,
-                            decoder_width=file.decoder_width)
+                            decoder_width=file.decoder_width, patch_size=file.patch_size)
     try:
         checkpoints.load(model, file.path)
     except InputError as error:

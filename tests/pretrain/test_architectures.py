@@ -171,6 +171,22 @@ def test_pooling_over_a_picture_sees_its_visible_positions_alone(module, formula
     assert torch.allclose(operation.reference(module, x_BChw * visible, layout), expected)
 
 
+@pytest.mark.parametrize('engine', ['packed', 'reference'])
+@pytest.mark.parametrize('training', [True, False], ids=['train', 'eval'])
+@pytest.mark.parametrize('arch', ['resnet50', 'resnetblur50', 'convnextv2_atto', 'regnety_002', 'tf_efficientnet_b0',
+                                  'mobilenetv3_small_100'])
+def test_masked_pixels_change_no_bit_of_any_map(arch, training, engine):
+    torch.manual_seed(0)
+    encoder = lively(build_spark(arch, 96, 0.6, engine=engine, decoder_width=64)).encoder.train(training)
+    active = random_mask(2, 3, 0.6, torch.Generator().manual_seed(4))
+    image = picture(2, 96, torch.float32)
+    other = torch.where(expand_mask(active, 96, 96), image, 100 * torch.randn_like(image))
+    with torch.no_grad():
+        first, second = (encoder(pixels, VisibleLayout(active)) for pixels in (image, other))
+    for ours, theirs in zip(first, second, strict=True):
+        assert torch.equal(ours, theirs)
+
+
 @pytest.mark.parametrize('arch', ['resnet50', 'convnext_tiny', 'efficientnet_b0'])
 def test_bfloat16_autocast_stays_near_float32(arch):
     packed, reference = twins(arch, 96, 0.6, True, torch.float32, smooth)
