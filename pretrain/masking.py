@@ -183,6 +183,27 @@ class VisibleLayout:
             self._tables[key] = window.reshape(-1, kernel * kernel)
         return self._tables[key]
 
+    def dense_tables(self, block):
+        """Where each position of the dense map is among the visible ones, and the other way round.
+
+        Args:
+            block: b, side of a patch on the map.
+
+        Returns:
+            two int64 vectors: for each of the ``B·h·w`` positions its row in the map as a matrix ``(N·b·b, C)``, or
+            ``N·b·b`` where it is masked; and for each of those rows its position.
+        """
+        key = ('dense', block)
+        if key not in self._tables:
+            device, rows = self.patch_N.device, self.visible * block * block
+            cells = torch.full((self.batch * self.grid_h * self.grid_w, block, block), rows, device=device)
+            cells[self.patch_N] = torch.arange(rows, device=device).view(-1, block, block)
+            row_hw = cells.view(self.batch, self.grid_h, self.grid_w, block, block).transpose(2, 3).reshape(-1)
+            position = torch.empty(rows + 1, dtype=torch.long, device=device)
+            position[row_hw] = torch.arange(len(row_hw), device=device)
+            self._tables[key] = row_hw, position[:-1]
+        return self._tables[key]
+
     def _halo_table(self, block, before, after):
         """Row of ``rows`` in :meth:`gather_halo` for each position of each padded patch, flattened."""
         key = ('halo', block, before, after)

@@ -161,6 +161,8 @@ def _add_profile(commands):
     parser.add_argument('--device', default='cpu', metavar='DEVICE', help='cpu (default) or cuda')
     parser.add_argument('--amp', action='store_true', help='bf16 autocast')
     parser.add_argument('--channels-last', action='store_true', help='pictures and weights in channels-last layout')
+    parser.add_argument('--keep-memory', action='store_true',
+                        help='tell the allocator to keep freed memory, as training on a CPU does')
     parser.add_argument('--json', metavar='FILE', help='also write the figures here')
     parser.set_defaults(run=_run_profile)
 

@@ -49,7 +49,8 @@ def main(args):
         raise InputError(f'--device {args.device}: torch finds no CUDA device here; use --device cpu')
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    keep_freed_memory()
+    if args.keep_memory:
+        keep_freed_memory()
     figures = []
     for arch in args.arch:
         figures += measure(arch, args)
@@ -90,6 +91,7 @@ def measure(arch, args):
         peaks = {engine: _peak_bytes(models[engine], part, image, active, args) for engine in ENGINES}
         for _ in range(args.rounds):
             for engine in ENGINES:
+                models[engine].zero_grad()
                 timed[engine].append(_run_once(models[engine], part, image, active, args))
         for engine in ENGINES:
             forward, backward, values = zip(*timed[engine], strict=True)
@@ -100,9 +102,8 @@ def measure(arch, args):
 
 
 def _run_once(model, part, image_B3HW, active_B1ff, args):
-    """``(forward seconds, backward seconds, value)`` of one run; the gradients' memory stays in place."""
+    """``(forward seconds, backward seconds, value)`` of one run."""
     torch.manual_seed(0)  # stochastic depth draws the same for both engines
-    model.zero_grad(set_to_none=False)
     _wait(args.device)
     start = time.perf_counter()
     with torch.autocast(torch.device(args.device).type, torch.bfloat16) if args.amp else nullcontext():
@@ -129,6 +130,7 @@ def _wait(device):
 
 
 def _peak_bytes(model, part, image, active, args):
+    """Peak of one run after a first one: the gradients of the weights are there, and are added to in place."""
     if args.device.startswith('cuda'):
         _wait(args.device)
         before = torch.cuda.memory_allocated(args.device)
@@ -166,7 +168,7 @@ def _show(figures, args):
 
 def _write(figures, args):
     settings = {key: getattr(args, key) for key in
-                ('input_size', 'batch_size', 'mask_ratio', 'rounds', 'device', 'amp', 'channels_last')}
+                ('input_size', 'batch_size', 'mask_ratio', 'rounds', 'device', 'amp', 'channels_last', 'keep_memory')}
     contents = {'settings': settings | {'threads': torch.get_num_threads(), 'torch': torch.__version__},
                 'figures': [asdict(figure) for figure in figures]}
     try:
