@@ -143,7 +143,7 @@ def mostly_good(tmp_path):
 @pytest.mark.parametrize('workers', ['0', '2'])
 def test_pretraining_stops_at_a_bad_picture_by_default(mostly_good, tmp_path, capsys, workers):
     assert pretrain(tmp_path, mostly_good, '--workers', workers) == 2
-    errors = [line for line in capsys.readouterr().err.splitlines() if 'error' in line]
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith('spark-bench: error')]
     assert errors == [f'spark-bench: error: picture {mostly_good}/20.jpg is cut short: copy it again, or take it out '
                       'of the data set']
 
