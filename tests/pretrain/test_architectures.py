@@ -28,6 +28,8 @@ LARGE = ('resnet26', 'resnet34', 'resnet101', 'resnet152', 'resnet200', 'resnet2
          'convnext_large', 'convnextv2_femto', 'convnextv2_nano', 'convnextv2_tiny', 'convnextv2_base', 'regnety_016',
          'regnety_032', 'regnetx_002', 'efficientnet_b1', 'efficientnet_b3', 'tf_efficientnet_b0', 'efficientnetv2_s',
          'mobilenetv3_large_100', 'tf_mobilenetv3_large_100', 'mobilenetv2_100', 'resnetv2_50', 'dla34', 'vgg16_bn')
+# So deep that float32 itself, batch norm over a few positions after another, is further than 1e-4 from the truth.
+DEEPEST = ('resnet152', 'resnet200', 'resnet152d', 'resnet200d', 'efficientnetv2_s')
 ALL = [*QUICK, *(pytest.param(arch, marks=pytest.mark.slow) for arch in LARGE)]
 
 SMOOTH = {nn.ReLU: nn.SiLU, nn.ReLU6: nn.SiLU, nn.Hardswish: nn.SiLU, nn.Hardsigmoid: nn.Sigmoid}
@@ -44,12 +46,13 @@ def smooth(model):
 
 
 def lively(model):
-    """Random affine parameters: zero-initialised scales would hide whole branches."""
+    """Random affine parameters about what training leaves: scales initialised to zero would hide whole branches."""
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.encoder.named_parameters():
         if parameter.dim() == 1:
             noise = torch.randn(parameter.shape, generator=generator)
-            parameter.data = 0.1 * noise + (0.0 if name.endswith('bias') else 1.0)
+            centre = 0.0 if name.endswith('bias') else parameter.data.clamp(min=0.2)
+            parameter.data = 0.1 * noise + centre
     return model
 
 
@@ -83,7 +86,7 @@ def assert_equal(packed, reference, image, active, tolerance):
     total = sum(gradient.norm() ** 2 for gradient in expected.values()).sqrt()
     for name, parameter in packed.named_parameters():
         # A gradient that is zero but for rounding (a bias in front of a norm) is measured against the whole.
-        scale = torch.maximum(expected[name].norm(), 1e-3 * total)
+        scale = torch.maximum(expected[name].norm(), 1e-2 * total)
         assert (parameter.grad - expected[name]).norm() <= tolerance * scale, name
     for (name, ours), theirs in zip(packed.named_buffers(), reference.buffers(), strict=True):
         assert relative(ours.double(), theirs.double(), 1e-4 * theirs.numel() ** 0.5) <= tolerance, name
@@ -102,7 +105,21 @@ def picture(batch, side, dtype):
 def test_packed_equals_reference_in_float32_where_nothing_has_a_kink(arch, training):
     packed, reference = twins(arch, 96, 0.6, training, torch.float32, smooth)
     active = random_mask(4, 3, 0.6, torch.Generator().manual_seed(1))
-    assert_equal(packed, reference, picture(4, 96, torch.float32), active, 1e-4)
+    deepest = training and arch in DEEPEST
+    assert_equal(packed, reference, picture(4, 96, torch.float32), active, 5e-3 if deepest else 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('arch', DEEPEST)
+def test_packed_rounds_no_more_than_the_reference_in_the_deepest_networks(arch):
+    packed, reference = twins(arch, 96, 0.6, True, torch.float32, smooth)
+    exact = copy.deepcopy(reference).double()
+    active, image = random_mask(4, 3, 0.6, torch.Generator().manual_seed(1)), picture(4, 96, torch.float32)
+    for model in (packed, reference, exact):
+        model(image.to(next(model.parameters()).dtype), active).backward()
+    ours, theirs, truth = (torch.cat([parameter.grad.flatten().double() for parameter in model.parameters()])
+                           for model in (packed, reference, exact))
+    assert relative(ours, truth) <= 2 * relative(theirs, truth) < 5e-3
 
 
 @pytest.mark.parametrize('arch', ALL)
@@ -177,7 +194,8 @@ def test_pooling_over_a_picture_sees_its_visible_positions_alone(module, formula
                                   'mobilenetv3_small_100'])
 def test_masked_pixels_change_no_bit_of_any_map(arch, training, engine):
     torch.manual_seed(0)
-    encoder = lively(build_spark(arch, 96, 0.6, engine=engine, decoder_width=64)).encoder.train(training)
+    model = build_spark(arch, 96, 0.6, engine=engine, decoder_width=64, drop_path_rate=0.0)
+    encoder = lively(model).encoder.train(training)
     active = random_mask(2, 3, 0.6, torch.Generator().manual_seed(4))
     image = picture(2, 96, torch.float32)
     other = torch.where(expand_mask(active, 96, 96), image, 100 * torch.randn_like(image))
