@@ -183,25 +183,23 @@ class VisibleLayout:
             self._tables[key] = window.reshape(-1, kernel * kernel)
         return self._tables[key]
 
-    def dense_tables(self, block):
-        """Where each position of the dense map is among the visible ones, and the other way round.
+    def dense_positions(self, block):
+        """Where each visible position is in the dense map.
 
         Args:
             block: b, side of a patch on the map.
 
         Returns:
-            two int64 vectors: for each of the ``B·h·w`` positions its row in the map as a matrix ``(N·b·b, C)``, or
-            ``N·b·b`` where it is masked; and for each of those rows its position.
+            int64 vector: for each row of the map as a matrix ``(N·b·b, C)`` its place among the ``B·h·w`` positions.
         """
         key = ('dense', block)
         if key not in self._tables:
-            device, rows = self.patch_N.device, self.visible * block * block
-            cells = torch.full((self.batch * self.grid_h * self.grid_w, block, block), rows, device=device)
-            cells[self.patch_N] = torch.arange(rows, device=device).view(-1, block, block)
-            row_hw = cells.view(self.batch, self.grid_h, self.grid_w, block, block).transpose(2, 3).reshape(-1)
-            position = torch.empty(rows + 1, dtype=torch.long, device=device)
-            position[row_hw] = torch.arange(len(row_hw), device=device)
-            self._tables[key] = row_hw, position[:-1]
+            step = torch.arange(block, device=self.patch_N.device)
+            # Rows of patches are counted through the whole batch, as ``patch_N`` is.
+            patch_row = torch.div(self.patch_N, self.grid_w, rounding_mode='floor')
+            row = patch_row.view(-1, 1, 1) * block + step.view(-1, 1)
+            column = (self.patch_N % self.grid_w).view(-1, 1, 1) * block + step
+            self._tables[key] = (row * (self.grid_w * block) + column).flatten()
         return self._tables[key]
 
     def _halo_table(self, block, before, after):

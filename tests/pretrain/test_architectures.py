@@ -29,7 +29,7 @@ LARGE = ('resnet26', 'resnet34', 'resnet101', 'resnet152', 'resnet200', 'resnet2
          'regnety_032', 'regnetx_002', 'efficientnet_b1', 'efficientnet_b3', 'tf_efficientnet_b0', 'efficientnetv2_s',
          'mobilenetv3_large_100', 'tf_mobilenetv3_large_100', 'mobilenetv2_100', 'resnetv2_50', 'dla34', 'vgg16_bn')
 # So deep that float32 itself, batch norm over a few positions after another, is further than 1e-4 from the truth.
-DEEPEST = ('resnet152', 'resnet200', 'resnet152d', 'resnet200d', 'efficientnetv2_s')
+DEEPEST = ('resnet152', 'resnet200', 'resnet152d', 'resnet200d', 'efficientnet_b1', 'efficientnetv2_s')
 ALL = [*QUICK, *(pytest.param(arch, marks=pytest.mark.slow) for arch in LARGE)]
 
 SMOOTH = {nn.ReLU: nn.SiLU, nn.ReLU6: nn.SiLU, nn.Hardswish: nn.SiLU, nn.Hardsigmoid: nn.Sigmoid}
