@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from spark_bench.data.embedded.cache import default_cache_dir
-from spark_bench.data.listing import NameTable, is_picture, no_pictures
+from spark_bench.data.listing import NameTable, held_out_folders, is_picture, no_pictures
 from spark_bench.errors import InputError
 
 _BLOCK = tarfile.BLOCKSIZE
 
 
 class TarShards:
-    """Pictures in uncompressed tar files.
+    """Pictures in uncompressed tar files, but for folders in them that are held out for evaluation.
 
     The index of a shard is kept in the cache folder, under the shard's path, size and time of change.
 
@@ -38,9 +38,12 @@ class TarShards:
     """
 
     def __init__(self, shards, left_out=()):
-        self.left_out = tuple(left_out)
         self._shards = [str(shard) for shard in shards]
         indices = [load_index(shard) for shard in self._shards]
+        held_out = held_out_folders(name for names, _, _ in indices for name in names)
+        self.left_out = (*left_out, *sorted(held_out))
+        if held_out:
+            indices = [_without(held_out, index) for index in indices]
         self._names = NameTable(name for names, _, _ in indices for name in names)
         self._shard = np.repeat(np.arange(len(indices), dtype=np.int32), [len(names) for names, _, _ in indices])
         self._start = np.concatenate([starts for _, starts, _ in indices])
@@ -69,6 +72,17 @@ class TarShards:
         for index, name in enumerate(self._names):
             digest.update(os.fsencode(name) + f'\0{self._size[index]}\n'.encode())
         return digest.hexdigest()
+
+
+def _inside(name, folders):
+    """Whether the member lies in one of the folders, at any depth."""
+    return any(name.startswith(f'{folder}/') for folder in folders)
+
+
+def _without(folders, index):
+    names, starts, sizes = index
+    kept = [place for place, name in enumerate(names) if not _inside(name, folders)]
+    return [names[place] for place in kept], starts[kept], sizes[kept]
 
 
 def load_index(shard):
@@ -130,13 +144,11 @@ def build_index(shard):
 
 
 class ZipArchive:
-    """Pictures in a zip file.
+    """Pictures in a zip file, but for folders in it that are held out for evaluation.
 
     Raises:
         InputError: where the file is not a whole zip archive or holds no picture.
     """
-
-    left_out = ()
 
     def __init__(self, path):
         self.path = str(path)
@@ -150,6 +162,9 @@ class ZipArchive:
             raise InputError(f'{path} cannot be read: {error.strerror}') from error
         if not entries:
             raise no_pictures(path)
+        held_out = held_out_folders(entry.filename for entry in entries)
+        self.left_out = tuple(sorted(held_out))
+        entries = [entry for entry in entries if not _inside(entry.filename, held_out)]
         self._names = NameTable(entry.filename for entry in entries)
         self._checks = np.array([(entry.file_size, entry.CRC) for entry in entries], dtype=np.int64)
 

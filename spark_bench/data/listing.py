@@ -54,6 +54,25 @@ def leave_held_out(names):
     return ([name for name in names if not _HELD_OUT.search(name)], [name for name in names if _HELD_OUT.search(name)])
 
 
+def held_out_folders(names):
+    """The folders inside an archive that :func:`leave_held_out` drops.
+
+    Args:
+        names: paths of its members, parts parted by ``/``.
+
+    Returns:
+        set of paths of folders.
+    """
+    siblings = {}
+    for folder in {name.rpartition('/')[0] for name in names}:
+        while folder:
+            parent, _, own = folder.rpartition('/')
+            siblings.setdefault(parent, set()).add(own)
+            folder = parent
+    return {f'{parent}/{own}'.lstrip('/') for parent, children in siblings.items()
+            for own in leave_held_out(children)[1]}
+
+
 def list_files(root, wanted, skip_held_out=False):
     """List files below ``root``, at any depth, sorted by the parts of their path.
 

@@ -73,7 +73,7 @@ def open_pictures(root):
             * a folder of uncompressed tar shards as webdataset writes them, or one such file;
             * a list file (``.txt``): one path a line, absolute or relative to the list; a class number behind the
               path, as in ImageNet's lists, is passed over;
-            * a ``.zip`` of pictures.
+            * a ``.zip`` of pictures. Inside archives, folders are held out as outside.
 
     Returns:
         a source with ``len()``, ``name(index)``, ``open(index)``, ``fingerprint()`` and ``left_out``.

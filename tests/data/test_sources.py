@@ -106,6 +106,15 @@ def test_imagenets_validation_pictures_are_never_trained_on(tmp_path, layout):
     assert len(source) == 3 and all('/train/' in source.name(i) for i in range(3))
     assert {Path(name).name for name in source.left_out} == {'val', 'test'}
     assert len(open_pictures(tmp_path / f'{layout}val')) == 3, 'unless they are named'
+    names = [str(path.relative_to(tmp_path)) for path in find_pictures(tmp_path)]
+    pack_tar(tmp_path / 'all.tar', tmp_path, names)
+    with zipfile.ZipFile(tmp_path / 'all.zip', 'w') as archive:
+        for name in names:
+            archive.write(tmp_path / name, name)
+    for packed in ('all.tar', 'all.zip'):
+        inside = open_pictures(tmp_path / packed)
+        assert same(pixels_of(inside), pixels_of(source))
+        assert inside.left_out == (f'{layout}test', f'{layout}val')
 
 
 def test_coco_gives_the_training_split(tmp_path):
