@@ -1,11 +1,17 @@
 """Time and activation memory of the packed engine against the plain masked-dense definition, in one run."""
 
 import json
+import os
 import statistics
 import time
+import warnings
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+# The profiler's own log (tracing marks, the search for a GPU) would stand in the middle of the table; it reads this
+# when torch is loaded.
+os.environ.setdefault('KINETO_LOG_LEVEL', '6')
 
 import torch
 from rich.console import Console
@@ -137,8 +143,10 @@ def _peak_bytes(model, part, image, active, args):
         torch.cuda.reset_peak_memory_stats(args.device)
         _run_once(model, part, image, active, args)
         return torch.cuda.max_memory_allocated(args.device) - before
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
-        _run_once(model, part, image, active, args)
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'Warning: Profiler clears events')  # there is one cycle here
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+            _run_once(model, part, image, active, args)
     changes = sorted((event.start_ns(), event.nbytes()) for event in profiler.profiler.kineto_results.events()
                      if event.name() == '[memory]')
     in_use = peak = 0
