@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import itertools
 import json
 import time
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ _PLACES = ('work_dir', 'load_from', 'resume', 'launcher', 'log_level', 'custom_i
            'env_cfg', 'log_processor', 'channels_last', 'batch_limit')
 _LOADING = ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory')
 _WATCHING = ('LoggerHook', 'ResumePointHook', 'EstimateHook', 'TensorBoardHook', 'ProgressHook')
+
+_run_numbers = itertools.count(1)  # of this process
 
 
 @dataclass(frozen=True)
@@ -187,6 +190,8 @@ class Run:
             cv2.setNumThreads(self.options.threads)
         keep_freed_memory()
         try:
+            # mmengine names logger and curves by the second: of two runs begun in one, the later would inherit the other's.
+            self.cfg.experiment_name = f'{Path(self.cfg.filename).stem if self.cfg.filename else "run"}_{next(_run_numbers)}'
             runner = BenchRunner.from_cfg(self.cfg)
             runner.train()
         except InputError as error:

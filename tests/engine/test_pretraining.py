@@ -134,3 +134,12 @@ def test_a_batch_that_does_not_fit_is_refused_before_anything_is_written(picture
     assert cli.main([*words, *extra]) == 2
     error = capsys.readouterr().err.strip()
     assert message in error and '\n' not in error and not (tmp_path / 'work').exists()
+
+
+def test_runs_begun_in_the_same_second_keep_their_curves_and_logs_apart(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr('mmengine.runner.runner.time.time', lambda: 1_700_000_000.0)
+    for name in ('first', 'second'):
+        assert pretrain(pictures, tmp_path / name, '--epochs', '1') == 0
+        assert [step for step, _ in record_of(tmp_path / name)['curves']['loss']] == [1, 2, 3]
+        [log] = (tmp_path / name / 'work').glob('*/*.log')
+        assert 'Epoch(train) [1][3/3]' in log.read_text()
