@@ -190,8 +190,9 @@ class Run:
             cv2.setNumThreads(self.options.threads)
         keep_freed_memory()
         try:
-            # mmengine names logger and curves by the second: of two runs begun in one, the later would inherit the other's.
-            self.cfg.experiment_name = f'{Path(self.cfg.filename).stem if self.cfg.filename else "run"}_{next(_run_numbers)}'
+            # mmengine names logger and curves by the second, and a later run of the same second would inherit both.
+            stem = Path(self.cfg.filename).stem if self.cfg.filename else 'run'
+            self.cfg.experiment_name = f'{stem}_{next(_run_numbers)}'
             runner = BenchRunner.from_cfg(self.cfg)
             runner.train()
         except InputError as error:
