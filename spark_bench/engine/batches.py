@@ -85,10 +85,41 @@ class PictureSampler(Sampler):
     def __iter__(self):
         generator = torch.Generator()
         generator.manual_seed(self.seed + self.epoch)
-        order = torch.randperm(self.pictures, generator=generator)
+        order = self._arrange(torch.randperm(self.pictures, generator=generator))
         order = order[:self.pictures // self.global_batch * self.global_batch]
         for index in order[get_rank()::get_world_size()][self.start:].tolist():
             yield (picture_seed(self.seed, self.epoch, index), index) if self.seeded else index
+
+    def _arrange(self, order):
+        return order
+
+
+@DATA_SAMPLERS.register_module()
+class GroupedPictureSampler(PictureSampler):
+    """The pictures of an update are all wide or all tall, so that little of a batch is padding.
+
+    A group's pictures behind its last whole global batch make one mixed batch, or several, with the other's.
+
+    Args:
+        dataset: as mmengine's; the ``width`` and ``height`` of each entry decide.
+    """
+
+    def __init__(self, dataset, seed, global_batch, seeded=True):
+        super().__init__(dataset, seed, global_batch, seeded)
+        sizes = (dataset.get_data_info(index) for index in range(len(dataset)))
+        self._wide = torch.tensor([entry['width'] > entry['height'] for entry in sizes])
+
+    def _arrange(self, order):
+        """Each group in its shuffled order; a batch stands where the picture that completes it stood."""
+        size, batches, rest = self.global_batch, [], []
+        for group in (order[self._wide[order]], order[~self._wide[order]]):
+            whole = len(group) // size * size
+            batches += group[:whole].split(size) if whole else []
+            rest.append(group[whole:])
+        position = torch.empty_like(order)
+        position[order] = torch.arange(len(order))
+        batches.sort(key=lambda batch: int(position[batch[-1]]))
+        return torch.cat([*batches, torch.cat(rest)])
 
 
 def picture_seed(seed, epoch, index):

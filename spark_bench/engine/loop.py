@@ -1,6 +1,7 @@
-"""The training loop of pretraining: one iteration is one update of the weights."""
+"""The training loops of pretraining and detection: one iteration is one update of the weights."""
 
 import contextlib
+import math
 
 import torch
 import torch.distributed as dist
@@ -19,16 +20,21 @@ MAX_BAD_SHARE = 0.03
 
 
 @LOOPS.register_module()
-class PretrainLoop(EpochBasedTrainLoop):
+class UpdateLoop(EpochBasedTrainLoop):
     """mmengine's loop by epochs, with updates as iterations, and able to start in mid-epoch.
 
     Args:
+        max_epochs: how long to train; or
+        max_updates: the same in updates, when the last epoch may be broken off.
         accumulate: batches whose gradients are summed for an update.
     """
 
-    def __init__(self, runner, dataloader, max_epochs, accumulate=1, **kwargs):
-        loader = runner.build_dataloader(dataloader, seed=runner.seed)
-        super().__init__(runner, UpdateBatches(loader, accumulate), max_epochs, **kwargs)
+    def __init__(self, runner, dataloader, max_epochs=None, max_updates=None, accumulate=1, **kwargs):
+        loader = UpdateBatches(runner.build_dataloader(dataloader, seed=runner.seed), accumulate)
+        if max_epochs is None:
+            max_epochs = math.ceil(max_updates / max(1, len(loader)))
+        super().__init__(runner, loader, max_epochs, **kwargs)
+        self._max_iters = self._max_iters if max_updates is None else max_updates
 
     def run(self):
         """Train; see :class:`mmengine.runner.EpochBasedTrainLoop`."""
@@ -43,6 +49,8 @@ class PretrainLoop(EpochBasedTrainLoop):
         done = self._iter - self._epoch * len(self.dataloader)
         self.dataloader.start_at(done)
         for index, batches in enumerate(self.dataloader, start=done):
+            if self._iter >= self._max_iters:
+                break
             self.run_iter(index, batches)
         self.dataloader.start_at(0)
         self.runner.call_hook('after_train_epoch')
@@ -50,20 +58,44 @@ class PretrainLoop(EpochBasedTrainLoop):
 
     def run_iter(self, idx, data_batch):
         """One update; ``data_batch`` is a list of batches."""
+        self.runner.call_hook('before_train_iter', batch_idx=idx, data_batch=data_batch)
+        outputs = self._train_on(data_batch)
+        self.runner.call_hook('after_train_iter', batch_idx=idx, data_batch=data_batch,
+                              outputs={**outputs, 'loss': self.runner.optim_wrapper.last_loss})
+        self._iter += 1
+
+    def _train_on(self, batches):
+        """Take the step; the parts of the loss, averaged over the batches of this process."""
+        try:
+            parts = [self.runner.model.train_step(batch, optim_wrapper=self.runner.optim_wrapper)
+                     for batch in batches]
+        except NotFinite as error:
+            failure = RunError(f'step {self._iter + 1} of {self._max_iters}: {error}. The weights saved before are '
+                               'sound: lower the learning rate, or look at the pictures of that step')
+            failure.told = not is_main_process()
+            raise failure from error
+        return {name: sum(float(part[name]) for part in parts) / len(parts) for name in parts[0]}
+
+
+@LOOPS.register_module()
+class PretrainLoop(UpdateLoop):
+    """The loop of pretraining: knows pictures that cannot be read, and finds out where a loss broke."""
+
+    def run_iter(self, idx, data_batch):
+        """One update; ``data_batch`` is a list of batches."""
         bad = [name for batch in data_batch for names in batch.pop('bad', ()) for name in names.split('\0') if name]
         if bad:
             self._note_bad(bad)
-        self.runner.call_hook('before_train_iter', batch_idx=idx, data_batch=data_batch)
+        super().run_iter(idx, data_batch)
+
+    def _train_on(self, batches):
         states = random_states()
-        wrapper = self.runner.optim_wrapper
         try:
-            for batch in data_batch:
-                self.runner.model.train_step(batch, optim_wrapper=wrapper)
+            for batch in batches:
+                self.runner.model.train_step(batch, optim_wrapper=self.runner.optim_wrapper)
         except NotFinite as error:
-            self._stop(error, data_batch, states)
-        self.runner.call_hook('after_train_iter', batch_idx=idx, data_batch=data_batch,
-                              outputs={'loss': wrapper.last_loss})
-        self._iter += 1
+            self._stop(error, batches, states)
+        return {}
 
     def _stop(self, error, batches, states):
         cause = explain(self.runner.model, batches, states, self.runner.optim_wrapper.computing)
@@ -89,8 +121,8 @@ class PretrainLoop(EpochBasedTrainLoop):
                            f'{MAX_BAD_SHARE:.0%}; the last was {names[-1]}: copy the data set again')
 
 
-@OPTIM_WRAPPERS.register_module()
-class PretrainOptimWrapper(OptimWrapper):
+@OPTIM_WRAPPERS.register_module(name=['UpdateOptimWrapper', 'PretrainOptimWrapper'])
+class UpdateOptimWrapper(OptimWrapper):
     """Counts batches within an update, computes in bfloat16 where asked, and never takes a step that is not finite.
 
     Args:

@@ -8,6 +8,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from spark_bench.engine.resume import read_checkpoint
+from spark_bench.models.precision import prepare_detector
 from spark_bench.models.sync_norm import synchronise
 
 
@@ -17,6 +18,7 @@ class BenchRunner(Runner):
 
     def wrap_model(self, model_wrapper_cfg, model):
         """Move the model to its device and, in several processes, synchronise its batch norms and its gradients."""
+        prepare_detector(model, channels_last=self.cfg.get('channels_last', False))
         if not self.distributed:
             return super().wrap_model(model_wrapper_cfg, model)
         model = model.to(get_device())

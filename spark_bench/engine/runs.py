@@ -112,10 +112,14 @@ def apply_overrides(cfg, overrides):
                 parent = parent[part]
             else:
                 raise InputError(f'--cfg-options {key}: the config has no {part!r} there')
-    epochs = cfg.train_cfg.max_epochs
+    unit = 'max_updates' if 'max_updates' in cfg.train_cfg else 'max_epochs'
+    before = cfg.train_cfg[unit]
     cfg.merge_from_dict(overrides)
-    wanted, cfg.train_cfg.max_epochs = cfg.train_cfg.max_epochs, epochs
-    set_epochs(cfg, wanted)
+    wanted, cfg.train_cfg[unit] = cfg.train_cfg[unit], before
+    if unit == 'max_updates':
+        set_updates(cfg, wanted)
+    else:
+        set_epochs(cfg, wanted)
 
 
 def set_epochs(cfg, epochs):
@@ -125,12 +129,29 @@ def set_epochs(cfg, epochs):
     before = cfg.train_cfg.max_epochs
     for scheduler in cfg.param_scheduler:
         if scheduler.by_epoch and scheduler.end == before:
-            scheduler.end = epochs
-            if 'T_max' in scheduler:
-                scheduler.T_max = epochs - scheduler.get('begin', 0)
+            _stretch(scheduler, epochs)
     # A training as short as its warm-up has nothing after it.
     cfg.param_scheduler = [s for s in cfg.param_scheduler if not s.by_epoch or s.get('begin', 0) < epochs]
     cfg.train_cfg.max_epochs, cfg.train_cfg.val_interval = epochs, epochs + 1
+
+
+def set_updates(cfg, updates):
+    """Train for so many updates of the weights; as :func:`set_epochs`."""
+    if not isinstance(updates, int) or updates < 1:
+        raise InputError(f'train_cfg.max_updates is {updates!r}: give a whole number of updates from 1 up')
+    for scheduler in cfg.param_scheduler:
+        if not scheduler.by_epoch and scheduler.end == cfg.train_cfg.max_updates:
+            _stretch(scheduler, updates)
+    cfg.train_cfg.max_updates = updates
+
+
+def _stretch(scheduler, end):
+    """Move the end of a schedule, and its steps in proportion."""
+    if 'T_max' in scheduler:
+        scheduler.T_max = end - scheduler.get('begin', 0)
+    if 'milestones' in scheduler:
+        scheduler.milestones = [round(step * end / scheduler.end) for step in scheduler.milestones]
+    scheduler.end = end
 
 
 class Run:

@@ -1,14 +1,19 @@
-"""Backbones in OpenMMLab's registry."""
+"""timm's convnets as backbones in OpenMMLab's registry."""
 
 import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
+from timm.models import group_parameters
 from torch import nn
 
 from pretrain.densify import ChannelLayerNorm
 from pretrain.encoder import FeaturePyramid, create_network
 from spark_bench import checkpoints
+from spark_bench.errors import InputError
+from spark_bench.models.layer_depth import convnext_layer, resnet_layer
+
+_NETWORK = 'pyramid.network.'
 
 
 @MODELS.register_module()
@@ -20,41 +25,119 @@ class SparKTimm(BaseModule):
 
     Args:
         arch: timm name.
-        weights: checkpoint of the network in timm's names; fresh initialisation when None. It is read
+        weights: checkpoint of the network in any known format; fresh initialisation when None. It is read
             by :func:`spark_bench.checkpoints.load`, which accounts for every tensor.
         drop_path_rate: stochastic depth.
+        frozen_stages: stem and this many stages keep their weights, and their batch norms their statistics; 0 is
+            the stem alone, -1 nothing.
+        with_cp: activation checkpointing.
 
     Raises:
         InputError: for an unknown name, or a checkpoint that does not fit.
     """
 
-    def __init__(self, arch, weights=None, drop_path_rate=0.0, init_cfg=None):
+    def __init__(self, arch, weights=None, drop_path_rate=0.0, frozen_stages=-1, with_cp=False, init_cfg=None):
         super().__init__(init_cfg)
-        self.arch, self.weights = arch, weights
+        self.arch, self.weights, self.frozen_stages = arch, weights, frozen_stages
         self.pyramid = FeaturePyramid(create_network(arch, drop_path_rate))
         if _uses_layer_norm(self.pyramid):
             self.norms = nn.ModuleList(ChannelLayerNorm(channels) for channels in self.pyramid.channels)
         else:
             self.norms = nn.ModuleList(nn.Identity() for _ in self.pyramid.channels)
+        if with_cp:
+            self.pyramid.network.set_grad_checkpointing(True)
+        self._depths = _stage_depths(self.pyramid.network)
+        self._groups = _coarse_groups(self.pyramid.network)
+        self._freeze()
 
     def init_weights(self):
         """Load ``weights``; called by OpenMMLab after the model is built."""
         super().init_weights()
-        if self.weights is not None:
-            coverage = checkpoints.load(self.pyramid.network, self.weights)
-            print_log(f'backbone {self.arch}: {coverage}', logger='current')
+        load_weights(self.pyramid.network, self.weights, self.arch)
 
     def forward(self, image_B3HW):
         """Return a tuple of four maps ``(B, C, h, w)``, finest first."""
         maps = self.pyramid(image_B3HW)
         return tuple(norm(map_BChw) for norm, map_BChw in zip(self.norms, maps, strict=True))
 
+    def train(self, mode=True):
+        """Switch mode; frozen stages stay in evaluation mode."""
+        super().train(mode)
+        self._freeze()
+        return self
+
+    def get_layer_depth(self, param_name, prefix=''):
+        """``(layer, layers)`` of a parameter; see :mod:`spark_bench.models.layer_depth`.
+
+        ResNets and ConvNeXts follow their recipes' rules; of other networks, each stage is a layer.
+        """
+        inside = param_name.startswith(prefix + _NETWORK)
+        name = param_name[len(prefix + _NETWORK):] if inside else ''
+        if 'layer1' in self._depths:
+            return resnet_layer(name, list(self._depths.values()))
+        if isinstance(self.pyramid.network, _convnext_type()):
+            return convnext_layer(name, list(self._depths.values()))
+        layers = max(self._groups.values()) + 2
+        return self._groups.get(name, layers - 1), layers
+
+    def _freeze(self):
+        if self.frozen_stages < 0:
+            return
+        # Groups of timm: 0 is the stem, then one a stage.
+        modules = dict(self.pyramid.network.named_modules())
+        for name, parameter in self.pyramid.network.named_parameters():
+            if self._groups[name] <= self.frozen_stages:
+                parameter.requires_grad = False
+                modules[name.rpartition('.')[0]].eval()
+
+
+def load_weights(network, path, arch):
+    """Load a checkpoint into a backbone's network and log what became of every tensor; nothing for ``path`` None.
+
+    Raises:
+        InputError: where the file cannot be read, or a tensor stays unaccounted for.
+    """
+    if path is not None:
+        coverage = checkpoints.load(network, path)
+        print_log(f'backbone {arch}: {coverage}', logger='current')
+
 
 def _uses_layer_norm(network):
     return not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+
+
+def _convnext_type():
+    from timm.models.convnext import ConvNeXt
+    return ConvNeXt
+
+
+def _stage_depths(network):
+    """Blocks a stage, by the stage's name, of ResNets (``layer1`` …) and ConvNeXts (``stages.0`` …)."""
+    stages = {f'layer{i}': getattr(network, f'layer{i}', None) for i in (1, 2, 3, 4)}
+    if None in stages.values():
+        stages = {f'stages.{i}': getattr(stage, 'blocks', stage)
+                  for i, stage in enumerate(getattr(network, 'stages', []))}
+    return {name: len(stage) for name, stage in stages.items() if hasattr(stage, '__len__')}
+
+
+def _coarse_groups(network):
+    """From parameter name to timm's own number of its stage: 0 for the stem, then one a stage."""
+    grouped = group_parameters(network, network.group_matcher(coarse=True))
+    return {name: number for number, names in grouped.items() for name in names}
 
 
 def pyramid_channels(arch):
     """Channels of the four maps of a timm convnet, finest first, without allocating its weights."""
     with torch.device('meta'):
         return FeaturePyramid(create_network(arch)).channels
+
+
+def check_choice(kind, arch, choices):
+    """Refuse an architecture that a backbone does not have.
+
+    Raises:
+        InputError: naming those that it has.
+    """
+    if arch not in choices:
+        raise InputError(f'{kind} has no {arch!r}: choose one of {", ".join(choices)}, or SparKTimm for any timm '
+                         'convnet')

@@ -47,8 +47,10 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
     @torch.no_grad()
     def _update_running(self, mean_C, unbiased_C):
         self.num_batches_tracked += 1
-        self.running_mean.lerp_(mean_C.to(self.running_mean), self.momentum)
-        self.running_var.lerp_(unbiased_C.to(self.running_var), self.momentum)
+        # Without a momentum, torch's batch norm keeps the plain average over all batches.
+        momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean_C.to(self.running_mean), momentum)
+        self.running_var.lerp_(unbiased_C.to(self.running_var), momentum)
 
 
 class SyncBatchNormAct2d(SyncBatchNorm2d):
@@ -76,11 +78,13 @@ def synchronise(model, device):
     if device.type == 'cuda':
         return convert_sync_batchnorm(model)
     for name, module in list(model.named_modules()):
-        if type(module) in (nn.BatchNorm2d, BatchNormAct2d):
+        if type(module) in (nn.BatchNorm2d, BatchNormAct2d, nn.SyncBatchNorm):
             sizes = module.num_features, module.eps, module.momentum
-            norm = SyncBatchNorm2d(*sizes) if type(module) is nn.BatchNorm2d else (
-                SyncBatchNormAct2d(*sizes, drop=module.drop, act=module.act))
+            norm = SyncBatchNormAct2d(*sizes, drop=module.drop, act=module.act) \
+                if type(module) is BatchNormAct2d else SyncBatchNorm2d(*sizes)
             norm = norm.to(module.weight).train(module.training)
             norm.load_state_dict(module.state_dict())
+            for parameter, old in zip(norm.parameters(), module.parameters(), strict=True):
+                parameter.requires_grad = old.requires_grad
             model.set_submodule(name, norm)
     return model

@@ -1,0 +1,37 @@
+"""SparK's recipe for ResNets, written for detectron2: synchronised batch norm everywhere, nothing frozen.
+
+Source of every value, unless a line says otherwise: SparK's released detection code.
+"""
+
+_base_ = 'mask-rcnn_coco.py'
+
+norm = dict(type='SyncBN', requires_grad=True)
+model = dict(
+    backbone=dict(_delete_=True, type='SparKResNet', arch='resnet50', norm_cfg=norm, norm_eval=False),
+    neck=dict(norm_cfg=norm),
+    roi_head=dict(
+        bbox_head=dict(type='Shared4Conv1FCBBoxHead', norm_cfg=norm),
+        mask_head=dict(norm_cfg=norm)))
+train_pipeline = [
+    dict(type='LoadPicture'),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    # Short side drawn from 480, 512, … 896, long side at most 1333.
+    dict(type='RandomChoiceResize', scales=[(1333, side) for side in range(480, 897, 32)], keep_ratio=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackDetInputs'),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+
+# 90,000 updates are detectron2's 1x.
+train_cfg = dict(type='UpdateLoop', max_updates=90_000)
+optim_wrapper = dict(
+    optimizer=dict(type='AdamW', lr=2.5e-4, betas=(0.9, 0.999), weight_decay=1e-4),
+    # No parameter is said to go without weight decay.
+    constructor='SparKLayerDecay', paramwise_cfg=dict(decay_rate=0.6, no_decay=[]))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=1000),
+    dict(type='MultiStepLR', by_epoch=False, begin=0, end=90_000, milestones=[60_000, 80_000], gamma=0.25),
+]
+# Statistics of batch norm over 200 batches with the final weights, detectron2's default number.
+custom_hooks = [dict(type='EstimateHook'), dict(type='ProgressHook'), dict(type='PreciseBatchNormHook', updates=200)]
+method = init = 'spark'

@@ -1,0 +1,71 @@
+"""Which layer a backbone's parameter is in: the rules that layer decay follows, one a family of networks.
+
+Each rule takes a parameter's name within the network and returns ``(layer, layers)``, where ``layers`` counts stem and
+head in: the learning rate of a layer is multiplied by ``decay ** (layers - 1 - layer)``, and everything behind the
+backbone is layer ``layers - 1``. It is the convention of mmpretrain's ``get_layer_depth``.
+
+Sources: SparK's released detection code (ResNet), facebookresearch/ConvNeXt (ConvNeXt), microsoft/SimMIM (Swin).
+"""
+
+import re
+
+__all__ = ['convnext_layer', 'resnet_layer', 'swin_layer']
+
+# A third stage with more blocks than this is cut into groups over 9 layers, a shorter one over 3.
+_LONG_STAGE = 9
+
+
+def resnet_layer(name, depths):
+    """Stem 0; stage 1 → 1; stage 2 → 2; stage 3, block j → 3 + j // 3; stage 4 → N; the rest N + 1.
+
+    N is 5 for ResNet-50, 11 for deeper ones. ResNet-152 and -200 have so long a third stage that its last groups
+    would come behind stage 4, with learning rates above the head's; here they stop at N.
+
+    Args:
+        name: ``conv1.weight``, ``layer3.5.conv1.weight``, … in the names of timm, torchvision and mmdet.
+        depths: blocks in each of the four stages.
+    """
+    last = 11 if depths[2] > _LONG_STAGE else 5
+    match = re.match(r'layer([1-4])\.(\d+)\.', name)
+    if match:
+        stage, block = int(match[1]), int(match[2])
+        layer = {1: 1, 2: 2, 3: min(3 + block // 3, last), 4: last}[stage]
+    else:
+        layer = 0 if name.startswith(('conv1.', 'bn1.', 'stem.')) else last + 1
+    return layer, last + 2
+
+
+def convnext_layer(name, depths):
+    """Stem 0; stage 1 → 1; downsampling 2 and stage 2 → 2; downsampling 3 → 3; stage 3, block j → 3 + j // 3;
+    downsampling 4 and stage 4 → N; the rest N + 1. N is 12 where stage 3 has more than 9 blocks, else 6.
+
+    Args:
+        name: in timm's names: ``stem.0.weight``, ``stages.2.downsample.1.weight``, ``stages.2.blocks.7.norm.bias``.
+        depths: blocks in each of the four stages.
+    """
+    last = 12 if depths[2] > _LONG_STAGE else 6
+    match = re.match(r'stages\.([0-3])\.(?:downsample|blocks\.(\d+))\.', name)
+    if match:
+        stage, block = int(match[1]), int(match[2] or 0)
+        layer = {0: 1, 1: 2, 2: 3 + block // 3, 3: last}[stage]
+    else:
+        layer = 0 if name.startswith('stem.') else last + 1
+    return layer, last + 2
+
+
+def swin_layer(name, depths):
+    """Patch embedding 0; each block a layer of its own, from 1; a downsampling belongs to the block before it.
+
+    Args:
+        name: in mmdet's names: ``patch_embed.projection.weight``, ``stages.1.blocks.0.norm1.weight``,
+            ``stages.0.downsample.norm.weight``.
+        depths: blocks in each of the four stages.
+    """
+    total = sum(depths)
+    match = re.match(r'stages\.(\d+)\.(?:downsample|blocks\.(\d+))\.', name)
+    if match:
+        stage = int(match[1])
+        layer = sum(depths[:stage]) + int(match[2]) + 1 if match[2] else sum(depths[:stage + 1])
+    else:
+        layer = 0 if name.startswith(('patch_embed.', 'absolute_pos_embed')) else total + 1
+    return layer, total + 2
