@@ -31,6 +31,7 @@ def build_parser():
     _add_pretrain(commands)
     _add_finetune(commands)
     _add_detect(commands)
+    _add_evaluate(commands)
     _add_table(commands)
     _add_report(commands)
     _add_visualize(commands)
@@ -64,20 +65,10 @@ def _add_pretrain(commands):
     parser.add_argument('--ablation', default='spark', metavar='NAME',
                         help=f'{", ".join(name for name, value in ABLATIONS.items() if value.pretrains)}')
     parser.add_argument('--epochs', type=_positive, metavar='N', help='schedules are stretched to them')
-    parser.add_argument('--batch-size', type=_positive, metavar='N',
-                        help='pictures a device computes at a time (default: what fits the global batch of the config)')
-    parser.add_argument('--accumulate', type=_positive, metavar='N',
-                        help='batches whose gradients are summed for an update (default: the fewest that fit)')
-    parser.add_argument('--amp', action=argparse.BooleanOptionalAction, help='bfloat16 autocast')
-    parser.add_argument('--channels-last', action=argparse.BooleanOptionalAction, help='memory layout')
-    parser.add_argument('--workers', type=_count, metavar='N', help='processes that load pictures, a training process')
+    _add_speed(parser)
     parser.add_argument('--bad-pictures', choices=('fail', 'skip'), help='that cannot be read (default: fail)')
     parser.add_argument('--picture-interval', type=_count, metavar='N',
                         help='epochs between pictures of reconstructions; 0: none')
-    parser.add_argument('--checkpoint-interval', type=_positive, metavar='N',
-                        help='updates between checkpoints in mid-epoch (default: at the end of epochs alone)')
-    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none',
-                        help='what started this process: torchrun or srun')
     parser.set_defaults(run=_run_pretrain)
 
 
@@ -91,8 +82,22 @@ def _add_finetune(commands):
 def _add_detect(commands):
     parser = commands.add_parser('detect', help='train Mask R-CNN and measure box and mask AP')
     _add_run(parser, 'mmdet_configs/demo/mask-rcnn_demo.py', 'folder in COCO layout')
-    _add_weights(parser)
+    parser.add_argument('--weights', metavar='FILE',
+                        help='of the backbone: .safetensors or .pth; spark, supervised, mae or simmim for the published '
+                             'file; or scratch (default: what the config says)')
+    parser.add_argument('--download', action='store_true', help='fetch a published file of weights that is not there')
+    _add_speed(parser)
     parser.set_defaults(run=_run_detect)
+
+
+def _add_evaluate(commands):
+    parser = commands.add_parser('evaluate', help='measure box and mask AP of a trained detector')
+    _add_run(parser, 'mmdet_configs/demo/mask-rcnn_demo.py', 'folder in COCO layout')
+    parser.add_argument('--weights', metavar='FILE', required=True,
+                        help='of the whole detector: detector.safetensors of a work directory, or a .pth of mmdet')
+    _add_launcher(parser)
+    parser.add_argument('--workers', type=_count, metavar='N', help='processes that load pictures, a process')
+    parser.set_defaults(run=_run_evaluate)
 
 
 def _add_table(commands):
@@ -199,6 +204,24 @@ def _add_run(parser, config, data):
     _add_cache(parser)
 
 
+def _add_speed(parser):
+    parser.add_argument('--batch-size', type=_positive, metavar='N',
+                        help='pictures a device computes at a time (default: what fits the global batch of the config)')
+    parser.add_argument('--accumulate', type=_positive, metavar='N',
+                        help='batches whose gradients are summed for an update (default: the fewest that fit)')
+    parser.add_argument('--amp', action=argparse.BooleanOptionalAction, help='bfloat16 autocast')
+    parser.add_argument('--channels-last', action=argparse.BooleanOptionalAction, help='memory layout')
+    parser.add_argument('--workers', type=_count, metavar='N', help='processes that load pictures, a training process')
+    parser.add_argument('--checkpoint-interval', type=_positive, metavar='N',
+                        help='updates between checkpoints in mid-epoch (default: what the config says)')
+    _add_launcher(parser)
+
+
+def _add_launcher(parser):
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'torchrun', 'slurm'), default='none',
+                        help='what started this process: torchrun (pytorch is another word for it) or srun')
+
+
 def _add_weights(parser):
     parser.add_argument('--weights', metavar='FILE', help='checkpoint of the backbone, .safetensors or .pth '
                                                           '(default: none, train from scratch)')
@@ -268,10 +291,9 @@ def _run_pretrain(args):
     from spark_bench.engine import pretrain
     if args.epochs is not None:
         args.cfg_options.append(('train_cfg.max_epochs', args.epochs))
-    chosen = ('batch_size', 'accumulate', 'amp', 'channels_last', 'workers', 'bad_pictures', 'picture_interval',
-              'checkpoint_interval', 'launcher')
     return _run_task('pretrain', pretrain, args, method=args.method or args.ablation, part='unlabelled',
-                     ablation=args.ablation, **{name: getattr(args, name) for name in chosen})
+                     ablation=args.ablation, bad_pictures=args.bad_pictures, picture_interval=args.picture_interval,
+                     **_speed(args))
 
 
 def _run_finetune(args):
@@ -281,27 +303,76 @@ def _run_finetune(args):
 
 
 def _run_detect(args):
+    from spark_bench.checkpoints.published import choose_weights
     from spark_bench.engine import detect
-    return _run_task('detection', detect, args, method=args.method or _method_of(args.weights), part='detection',
-                     weights=args.weights)
+    config = _config_of(args)
+    weights, method = choose_weights(args.weights, config, args.cache_dir, args.download)
+    return _run_task('detection', detect, args, method=args.method or method or _method_of(weights), part='detection',
+                     weights=weights, **_speed(args))
+
+
+def _run_evaluate(args):
+    from spark_bench.engine import detect
+    from spark_bench.engine.runs import RunOptions
+    work_dir = args.work_dir or f'work_dirs/evaluate/{os.path.basename(args.weights).rpartition(".")[0]}'
+    metrics = detect.evaluate_detector(RunOptions(
+        config=_config_path(args), suite=args.suite, method='', work_dir=work_dir, results=args.results,
+        data_root=args.data_root or _data_root(args, _config_of(args), 'detection'), arch=args.arch,
+        weights=args.weights, threads=args.threads, overrides=dict(args.cfg_options), workers=args.workers,
+        launcher=_launcher(args)))
+    if int(os.environ.get('RANK', 0)) == 0:
+        print(f'{args.weights}: {_shown(metrics)}\nmetrics: {work_dir}/metrics.json')
+    return 0
+
+
+def _speed(args):
+    """What decides how fast a run goes, and in how many processes."""
+    names = ('batch_size', 'accumulate', 'amp', 'channels_last', 'workers', 'checkpoint_interval')
+    return {'launcher': _launcher(args), **{name: getattr(args, name) for name in names}}
+
+
+def _launcher(args):
+    return 'pytorch' if args.launcher == 'torchrun' else args.launcher
 
 
 def _run_task(task, engine, args, method, part, **extra):
-    from spark_bench.engine.runs import RunOptions, load_config
+    from spark_bench.engine.runs import RunOptions
     from spark_bench.records.schema import record_path
+    config = _config_of(args)
     options = RunOptions(
-        config=args.config or str(shipped(args.default_config)), suite=args.suite, method=method,
-        data_root=args.data_root or _embedded(args, part), work_dir='', results=args.results, seed=args.seed,
+        config=_config_path(args), suite=args.suite, method=method,
+        data_root=args.data_root or _data_root(args, config, part), work_dir='', results=args.results, seed=args.seed,
         arch=args.arch, threads=args.threads, overrides=dict(args.cfg_options), **extra)
-    model = load_config(options).model
+    model = config.model
     arch = args.arch or model.get('arch') or model.backbone.arch
     work_dir = args.work_dir or str(default_work_dir('work_dirs', args.suite, task, arch, method, args.seed))
     record = engine.run(replace(options, work_dir=work_dir))
     if int(os.environ.get('RANK', 0)) > 0:
         return 0
-    shown = ', '.join(f'{name} {"–" if value is None else f"{value:.4g}"}' for name, value in record.metrics.items())
-    print(f'{task} {arch} {method}: {shown}\nrecord: {record_path(args.results, *record.identity)}')
+    print(f'{task} {arch} {method}: {_shown(record.metrics)}\nrecord: {record_path(args.results, *record.identity)}')
     return 0
+
+
+def _shown(metrics):
+    return ', '.join(f'{name} {"–" if value is None else f"{value:.4g}"}' for name, value in metrics.items())
+
+
+def _config_path(args):
+    """The config, from the current folder or else from where the recipes are installed."""
+    if args.config is None or not os.path.isfile(args.config) and shipped(args.config).is_file():
+        return str(shipped(args.config or args.default_config))
+    return args.config
+
+
+def _config_of(args):
+    from spark_bench.engine.runs import RunOptions, load_config
+    return load_config(RunOptions(config=_config_path(args), suite='', method='', data_root='', work_dir='', results='',
+                                  overrides=dict(args.cfg_options)))
+
+
+def _data_root(args, config, part):
+    """Where a recipe looks for its data; the embedded data set where it names no place."""
+    return config.get('data_root') or _embedded(args, part)
 
 
 def _embedded(args, part):

@@ -32,7 +32,7 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=2, num_workers=4, persistent_workers=True, drop_last=True,
     # Pictures of a batch are all wide or all tall, as in mmdet's AspectRatioBatchSampler.
-    sampler=dict(type='GroupedPictureSampler'),
+    sampler=dict(type='GroupedPictureSampler', global_batch=global_batch),
     dataset=dict(
         type='SeededCocoDataset', ann_file='annotations/instances_train2017.json', data_root=data_root,
         data_prefix=dict(img='train2017/'), filter_cfg=dict(filter_empty_gt=True, min_size=32),

@@ -26,8 +26,8 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 train_cfg = dict(type='UpdateLoop', max_updates=90_000)
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=2.5e-4, betas=(0.9, 0.999), weight_decay=1e-4),
-    # No parameter is said to go without weight decay.
-    constructor='SparKLayerDecay', paramwise_cfg=dict(decay_rate=0.6, no_decay=[]))
+    # None on norms: detectron2's default (SOLVER.WEIGHT_DECAY_NORM), which the recipe leaves as it is.
+    constructor='SparKLayerDecay', paramwise_cfg=dict(decay_rate=0.6, no_decay=['norm']))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=1000),
     dict(type='MultiStepLR', by_epoch=False, begin=0, end=90_000, milestones=[60_000, 80_000], gamma=0.25),

@@ -7,6 +7,7 @@ import torch
 
 from spark_bench.checkpoints import architectures
 from spark_bench.checkpoints.contents import not_finite, open_checkpoint
+from spark_bench.checkpoints.formats.transformers import resize_table
 from spark_bench.checkpoints.naming import Naming, identify
 from spark_bench.errors import InputError
 
@@ -94,6 +95,7 @@ def _fill(model, wanted, contents, target):
     used = set(by_target.values())
     unused = sorted(name for name, canonical in source.canonical.items() if canonical not in used)
     new = {name: _fit(target, canonical, values[canonical], wanted[name]) for name, canonical in by_target.items()}
+    resized = _resize_tables(new, wanted)
     known = _known_leftovers(model, source, target)
     problems = _pretraining_problem(source, target)
     problems += _problems('missing from the file', sorted(name for name in fresh if not _may_be_fresh(name, target)))
@@ -113,7 +115,7 @@ def _fill(model, wanted, contents, target):
         path, tuple(name for name in wanted if name in new),
         (*unused, *sorted(source.dead), *sorted(contents.file.left_out)), tuple(fresh), source.format,
         contents.arch or architectures.describe(source.family, contents.shapes()),
-        sum(new[name].dtype != wanted[name].dtype for name in new), contents.notes)
+        sum(new[name].dtype != wanted[name].dtype for name in new), (*contents.notes, *resized))
 
 
 def _fit(target, canonical, value, place):
@@ -122,6 +124,18 @@ def _fit(target, canonical, value, place):
         value = target.adapter.value_out(canonical, value)
     same = architectures.squeeze(value.shape) == architectures.squeeze(place.shape)
     return value.reshape(place.shape) if same else value
+
+
+def _resize_tables(new, wanted):
+    """Bring Swin's position tables to the network's window, in place; return a note where there were any."""
+    names = [name for name in new if name.endswith('relative_position_bias_table') and new[name].dim() == 2
+             and new[name].shape != wanted[name].shape and new[name].shape[1:] == wanted[name].shape[1:]]
+    if not names:
+        return ()
+    before = len(new[names[0]])
+    for name in names:
+        new[name] = resize_table(new[name], len(wanted[name]))
+    return (f'{len(names)} position tables resized from {before} to {len(wanted[names[0]])} entries',)
 
 
 def _may_be_fresh(name, target):

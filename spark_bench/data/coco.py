@@ -49,17 +49,18 @@ def open_coco(root):
     Raises:
         InputError: one line naming the file and what is wrong with it.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise InputError(f'data root {root} is not a folder: give a folder in COCO layout with --data-root')
-    train, val = (_open_split(root, name) for name in ('train', 'val'))
+    train, val = (open_split(root, name) for name in ('train', 'val'))
     if train.categories != val.categories:
         raise InputError(f'{train.annotations} and {val.annotations} name different categories: use the annotations '
                          'of one data set')
     return train, val
 
 
-def _open_split(root, name):
+def open_split(root, name):
+    """Find one split, ``train`` or ``val``, alone; see :func:`open_coco`."""
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f'data root {root} is not a folder: give a folder in COCO layout with --data-root')
     found = sorted((root / 'annotations').glob(f'instances_{name}*.json'))
     if not found:
         raise InputError(f'{root} has no annotations/instances_{name}*.json: give a folder in COCO layout with '

@@ -1,57 +1,178 @@
 """Mask R-CNN on a folder in COCO layout: train, evaluate, record."""
 
 import json
+from pathlib import Path
 
-from spark_bench.data.coco import check_pictures, open_coco
+from spark_bench import checkpoints
+from spark_bench.checkpoints.detectors import load_detector
+from spark_bench.data.coco import check_pictures, open_coco, open_split
+from spark_bench.engine import processes
+from spark_bench.engine.batches import divide_batch
 from spark_bench.engine.coco_metric import evaluate
+from spark_bench.engine.files import write_atomically
+from spark_bench.engine.runner import BenchRunner
 from spark_bench.engine.runs import Run, load_config
-from spark_bench.errors import InputError
+from spark_bench.errors import InputError, RunError
 from spark_bench.models.backbones import pyramid_channels
 
 
 def run(options):
     """Fine-tune and evaluate a detector, unless the record of this very run exists; return the record.
 
-    The work directory then holds ``predictions.segm.json`` (COCO results), the config and the logs.
+    The work directory then holds ``predictions.segm.json`` (COCO results), ``detector.safetensors`` (the trained
+    model), the config and the logs. In several processes, the first alone writes.
 
     Raises:
         InputError, RunError: see :mod:`spark_bench.errors`.
     """
+    processes.join(options.launcher)
+    try:
+        this, train, val = _prepare(options)
+        record = processes.from_main(this.existing)
+        if record is None:
+            processes.from_main(lambda: _check_pictures(train, val))
+    except (InputError, RunError) as error:
+        # Every process finds what is wrong at the start; one line is enough.
+        error.told = not processes.is_main_process()
+        raise
+    if record is None:
+        runner = this.train()
+        runner.test()
+        record = processes.from_main(lambda: _finish(this, runner, train, val))
+    processes.leave()
+    return record
+
+
+def evaluate_detector(options):
+    """Evaluate a trained detector on the val split; return its metrics.
+
+    Args:
+        options: :class:`~spark_bench.engine.runs.RunOptions`; ``weights`` is the whole detector.
+
+    Raises:
+        InputError, RunError: see :mod:`spark_bench.errors`.
+    """
+    processes.join(options.launcher)
+    try:
+        if options.weights is None:
+            raise InputError('evaluate needs a trained detector: give detector.safetensors of a work directory, or a '
+                             '.pth of mmdet, with --weights')
+        val = open_split(options.data_root, 'val')
+        cfg = load_config(options)
+        fit_config(cfg, options, len(val.categories))
+        processes.from_main(lambda: check_pictures(val))
+        work_dir = Path(options.work_dir)
+        _place(cfg, options, val, work_dir)
+        for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'custom_hooks'):
+            cfg.pop(key, None)
+        cfg.work_dir, cfg.launcher = str(work_dir), options.launcher
+        runner = BenchRunner.from_cfg(cfg)
+        load_detector(getattr(runner.model, 'module', runner.model), options.weights)
+    except (InputError, RunError) as error:
+        error.told = not processes.is_main_process()
+        raise
+    runner.test()
+    metrics = processes.from_main(lambda: _evaluate(work_dir, val)[0])
+    processes.leave()
+    return metrics
+
+
+def _prepare(options):
+    """``(run, train, val)``: everything that can be refused before training."""
     train, val = open_coco(options.data_root)
     cfg = load_config(options)
-    _fit_config(cfg, options, len(train.categories))
-    if train.count < cfg.train_dataloader.batch_size:
+    fit_config(cfg, options, len(train.categories))
+    batch = _fit_batch(cfg, options)
+    if train.count < (cfg.get('global_batch') or cfg.train_dataloader.batch_size):
+        key = 'global_batch' if 'global_batch' in cfg else 'train_dataloader.batch_size'
         raise InputError(f'{train.annotations} has {train.count} pictures, fewer than one batch of '
-                         f'{cfg.train_dataloader.batch_size}: lower train_dataloader.batch_size with --cfg-options')
+                         f'{cfg.get("global_batch") or cfg.train_dataloader.batch_size}: lower {key} with '
+                         '--cfg-options')
+    _apply_options(cfg, options)
     this = Run('detection', options, cfg, cfg.model.backbone.arch, train.sha256 + val.sha256)
-    record = this.existing()
-    if record is not None:
-        return record
-    check_pictures(train)
-    check_pictures(val)
+    # From here on places, and what only decides how fast it goes.
+    if batch is not None:
+        cfg.train_dataloader.batch_size, cfg.train_cfg.accumulate = batch
+        cfg.optim_wrapper.accumulative_counts = batch[1]
+        cfg.train_dataloader.sampler.update(seed=options.seed, global_batch=cfg.global_batch)
     cfg.model.backbone.weights = options.weights
     _point_at(cfg.train_dataloader.dataset, train)
-    _point_at(cfg.test_dataloader.dataset, val)
-    predictions = this.work_dir / 'predictions'
-    cfg.test_evaluator.ann_file = str(val.annotations)
-    cfg.test_evaluator.outfile_prefix = str(predictions)
-    runner = this.train()
-    runner.test()
-    dumped = predictions.with_suffix('.segm.json')
-    metrics = evaluate(val.annotations, json.loads(dumped.read_text()))
+    _place(cfg, options, val, this.work_dir)
+    return this, train, val
+
+
+def _finish(this, runner, train, val):
+    """Write the detector, the predictions' metrics and the record, which is returned."""
+    metrics, dumped = _evaluate(this.work_dir, val)
+    detector = this.work_dir / 'detector.safetensors'
+    checkpoints.save(getattr(runner.model, 'module', runner.model), detector, {
+        'format': 'mmdet detector', 'arch': this.arch, 'method': this.options.method, 'config_hash': this.config_hash})
     return this.write_record(
         runner, metrics,
         dataset={'name': this.data_name, 'sha256': this.data_sha256, 'root': str(val.pictures),
                  'train_images': train.count, 'val_images': val.count, 'annotations': str(val.annotations)},
-        artifacts={'predictions': dumped})
+        artifacts={'predictions': dumped, 'detector': detector})
 
 
-def _fit_config(cfg, options, categories):
+def _evaluate(work_dir, val):
+    dumped = work_dir / 'predictions.segm.json'
+    metrics = evaluate(val.annotations, json.loads(dumped.read_text()))
+    write_atomically(work_dir / 'metrics.json', (json.dumps(metrics, indent=1) + '\n').encode())
+    return metrics, dumped
+
+
+def _check_pictures(train, val):
+    check_pictures(train)
+    check_pictures(val)
+
+
+def fit_config(cfg, options, categories):
     """Fill in what follows from the architecture and from the number of categories."""
-    cfg.model.backbone.arch = options.arch or cfg.model.backbone.arch
-    cfg.model.neck.in_channels = pyramid_channels(cfg.model.backbone.arch)
-    cfg.model.roi_head.bbox_head.num_classes = categories
-    cfg.model.roi_head.mask_head.num_classes = categories
+    backbone = cfg.model.backbone
+    if backbone.type == 'SparKTimm':
+        backbone.arch = options.arch or backbone.arch
+        cfg.model.neck.in_channels = pyramid_channels(backbone.arch)
+    elif options.arch not in (None, backbone.arch):
+        raise InputError(f'--arch {options.arch}: {options.config} is the recipe of {backbone.arch}; give the recipe '
+                         f'of {options.arch}, or leave --arch away')
+    for head in ('bbox_head', 'mask_head'):
+        cfg.model.roi_head[head].num_classes = categories
+
+
+def _fit_batch(cfg, options):
+    """``(batch size, accumulation)`` of a recipe that states a global batch, and its learning rate for that."""
+    if 'global_batch' not in cfg:
+        if options.accumulate is not None:
+            raise InputError(f'--accumulate: {options.config} states no global_batch to reach')
+        cfg.train_dataloader.batch_size = options.batch_size or cfg.train_dataloader.batch_size
+        return None
+    cfg.optim_wrapper.optimizer.lr *= cfg.global_batch / cfg.recipe_batch
+    cfg.train_dataloader.pop('batch_size')
+    return divide_batch(cfg.global_batch, processes.get_world_size(), options.batch_size, options.accumulate,
+                        cfg.batch_limit)
+
+
+def _apply_options(cfg, options):
+    if options.amp is not None:
+        if 'global_batch' not in cfg:
+            raise InputError(f'--amp: {options.config} trains in float32 only; the recipes of mmdet_configs/spark and '
+                             'mmdet_configs/baselines know it')
+        cfg.optim_wrapper.autocast = options.amp
+    if options.channels_last is not None:
+        cfg.channels_last = options.channels_last
+    if options.checkpoint_interval is not None and 'global_batch' in cfg:
+        cfg.default_hooks.checkpoint.interval = options.checkpoint_interval
+
+
+def _place(cfg, options, val, work_dir):
+    """Where things are, and how many processes load them."""
+    _point_at(cfg.test_dataloader.dataset, val)
+    cfg.test_evaluator.ann_file = str(val.annotations)
+    cfg.test_evaluator.outfile_prefix = str(work_dir / 'predictions')
+    for loader in (cfg.test_dataloader, cfg.get('train_dataloader')):
+        if loader is not None:
+            loader.num_workers = loader.num_workers if options.workers is None else options.workers
+            loader.persistent_workers = loader.num_workers > 0
 
 
 def _point_at(dataset, split):

@@ -13,7 +13,7 @@ from spark_bench.engine.batches import UpdateBatches
 from spark_bench.engine.guard import NotFinite, explain
 from spark_bench.engine.processes import gather, get_world_size, is_main_process
 from spark_bench.engine.resume import random_states
-from spark_bench.errors import RunError
+from spark_bench.errors import InputError, RunError
 
 # Data sets with a larger share of pictures that cannot be read are broken.
 MAX_BAD_SHARE = 0.03
@@ -31,8 +31,11 @@ class UpdateLoop(EpochBasedTrainLoop):
 
     def __init__(self, runner, dataloader, max_epochs=None, max_updates=None, accumulate=1, **kwargs):
         loader = UpdateBatches(runner.build_dataloader(dataloader, seed=runner.seed), accumulate)
+        if not len(loader):
+            raise InputError(f'the training set has {len(loader.dataset)} pictures to learn from, fewer than one '
+                             'update takes: lower global_batch with --cfg-options')
         if max_epochs is None:
-            max_epochs = math.ceil(max_updates / max(1, len(loader)))
+            max_epochs = math.ceil(max_updates / len(loader))
         super().__init__(runner, loader, max_epochs, **kwargs)
         self._max_iters = self._max_iters if max_updates is None else max_updates
 

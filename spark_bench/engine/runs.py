@@ -49,15 +49,15 @@ class RunOptions:
         overrides: dotted config keys to values, applied last.
         threads: CPU threads; None leaves torch's choice.
 
-    Pretraining only, None keeping the config's value:
+    Pretraining and detection, None keeping the config's value:
         launcher: ``none``, ``pytorch`` or ``slurm``.
         workers: processes that load pictures, for each process that trains.
         batch_size: pictures a device computes at a time.
         accumulate: batches whose gradients are summed for an update.
         amp, channels_last: bfloat16 autocast; memory layout.
-        bad_pictures: ``fail`` or ``skip``.
-        picture_interval: epochs between reconstructions; 0 for none.
         checkpoint_interval: updates between checkpoints in mid-epoch.
+        bad_pictures: pretraining only; ``fail`` or ``skip``.
+        picture_interval: pretraining only; epochs between reconstructions, 0 for none.
     """
 
     config: str

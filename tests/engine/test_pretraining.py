@@ -10,7 +10,7 @@ from PIL import Image
 
 from pretrain import build_spark
 from spark_bench import checkpoints, cli
-from spark_bench.engine.loop import PretrainOptimWrapper
+from spark_bench.engine.loop import UpdateOptimWrapper
 from spark_bench.engine.monitoring import picture_grid
 from spark_bench.engine.reconstruction import reconstruct
 from spark_bench.models.pretrainer import SparKPretrainer
@@ -113,7 +113,7 @@ def test_accumulated_batches_give_the_gradient_of_the_whole_one():
     for parts in (1, 4):
         torch.manual_seed(0)
         model = Linear()
-        wrapper = PretrainOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1), accumulative_counts=parts)
+        wrapper = UpdateOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1), accumulative_counts=parts)
         wrapper.initialize_count_status(model, 7, 100)  # taken up after seven updates: no part is lost
         for update in x:
             for part in update.chunk(parts):

@@ -1,8 +1,30 @@
 """Swin and ViT, the baselines: names of timm, of their authors (Microsoft; MAE) and of OpenMMLab."""
 
+import math
+
+import torch.nn.functional as F
+
 from spark_bench.checkpoints.formats.base import Adapter
 
 _TABLES = 'a table of positions, computed from the window size'
+
+
+def resize_table(table_LH, entries):
+    """A table of relative positions for another window, by bicubic interpolation as Swin's authors resize theirs.
+
+    Args:
+        table_LH: one row a position, (2w - 1)² of them for a window of w; one column a head.
+        entries: rows of the result.
+
+    Returns:
+        the table ``(entries, heads)``; the one given where either number of rows is no square.
+    """
+    old, new = math.isqrt(table_LH.shape[0]), math.isqrt(entries)
+    if old * old != table_LH.shape[0] or new * new != entries:
+        return table_LH
+    square = table_LH.float().T.reshape(1, -1, old, old)
+    resized = F.interpolate(square, size=(new, new), mode='bicubic', align_corners=False)
+    return resized.reshape(-1, entries).T.contiguous().to(table_LH.dtype)
 
 
 class TimmSwin(Adapter):

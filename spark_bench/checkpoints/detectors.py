@@ -1,0 +1,37 @@
+"""Whole detectors: the weights of backbone, neck and heads, as mmdet names them."""
+
+from spark_bench.checkpoints.contents import not_finite
+from spark_bench.checkpoints.reading import read_tensors
+from spark_bench.errors import InputError
+
+
+def load_detector(model, path):
+    """Fill a detector from a file that holds every one of its tensors, and nothing else.
+
+    Args:
+        model: detector of mmdet.
+        path: ``detector.safetensors`` of a work directory, or a ``.pth`` of mmdet.
+
+    Raises:
+        InputError: where the file cannot be read, or a tensor of model or file stays unaccounted for. The model is
+            not touched then.
+    """
+    wanted, found = model.state_dict(), read_tensors(path)
+    # Preprocessing constants and counters that not every version of mmdet saves.
+    spare = {name for name in {*wanted, *found} if name.startswith('data_preprocessor.')
+             or name.endswith(('num_batches_tracked', 'relative_position_index'))}
+    problems = [_problem('missing from the file', sorted(set(wanted) - set(found) - spare)),
+                _problem('unknown to the detector', sorted(set(found) - set(wanted) - spare)),
+                _problem('of another shape', [name for name in wanted if name in found
+                                              and found[name].shape != wanted[name].shape]),
+                _problem('not finite', not_finite(found))]
+    if any(problems):
+        raise InputError(f'{path} does not fit this detector: {"; ".join(filter(None, problems))}. Give the detector '
+                         'that this config trained, with the same number of categories')
+    model.load_state_dict({name: found.get(name, value) for name, value in wanted.items()}, strict=True)
+
+
+def _problem(what, names):
+    if not names:
+        return ''
+    return f'{len(names)} tensors {what} ({", ".join(names[:3])}{f" and {len(names) - 3} more" if names[3:] else ""})'

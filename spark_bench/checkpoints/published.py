@@ -1,0 +1,110 @@
+"""Where published weights are: an index of files by name and architecture, edited by hand; nothing is fetched unasked."""
+
+import hashlib
+import json
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from spark_bench.errors import InputError, RunError
+from spark_bench.places import shipped
+
+INDEX = 'spark_bench/checkpoints/published.json'
+_CHUNK = 1 << 20
+
+
+def choose_weights(asked, config, cache_dir=None, download=False):
+    """What a run of ``config`` starts from.
+
+    Args:
+        asked: a path; a name of the index (``spark``, ``supervised``, ``mae``, ``simmim``); ``scratch``; or None for
+            what the config's ``init`` says.
+        config: recipe, with ``model.backbone.arch`` and perhaps ``init`` and ``method``.
+        cache_dir: see :func:`find_published`.
+        download: fetch a file that is not there.
+
+    Returns:
+        ``(path, method)``: None for no weights; the method is None where the file itself must say.
+
+    Raises:
+        InputError: for a name that is not known, or a file that is not there, saying where it is published.
+    """
+    name = config.get('init') if asked is None else asked
+    if name is None or name == 'scratch':
+        return None, 'scratch'
+    if asked is not None and (Path(asked).exists() or asked not in names()):
+        # A file given for a recipe that names its method.
+        return asked, config.get('method') if config.get('init') else None
+    path = find_published(name, config.model.backbone.arch, cache_dir, download)
+    return str(path), name
+
+
+def names():
+    """The names of the index."""
+    return sorted({entry['name'] for entry in read_index()})
+
+
+def read_index():
+    """The entries of the index, a list of dicts: name, arch, file, url, sha256 (or None), source."""
+    return json.loads(shipped(INDEX).read_text())['files']
+
+
+def find_published(name, arch, cache_dir=None, download=False):
+    """Path of a published file in the cache, its checksum verified where the index states one.
+
+    Args:
+        name, arch: of the index.
+        cache_dir: its folder ``weights`` holds the files; default ``$SPARK_BENCH_CACHE``, else
+            ``~/.cache/spark_bench``.
+        download: fetch it where it is not there.
+
+    Raises:
+        InputError: for an entry that does not exist, a file that is not there, or a wrong checksum.
+        RunError: where the download fails.
+    """
+    entries = [entry for entry in read_index() if entry['name'] == name and entry['arch'] == arch]
+    if not entries:
+        known = sorted(entry['arch'] for entry in read_index() if entry['name'] == name)
+        raise InputError(f'no published weights {name!r} of {arch} are known (of {", ".join(known) or "nothing"} they '
+                         f'are): give a file with --weights, or add it to {INDEX}')
+    entry = entries[0]
+    folder = Path(cache_dir or os.environ.get('SPARK_BENCH_CACHE') or Path.home() / '.cache' / 'spark_bench') / 'weights'
+    path = folder / entry['file']
+    if not path.is_file():
+        if not download:
+            raise InputError(f'{path} is not there: download {entry["url"]} to it, or add --download; or give a file '
+                             'with --weights')
+        _fetch(entry, path)
+    _verify(entry, path)
+    return path
+
+
+def _fetch(entry, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    try:
+        with os.fdopen(handle, 'wb') as file, urllib.request.urlopen(entry['url'], timeout=60) as answer:
+            expected = answer.headers.get('Content-Length')
+            while chunk := answer.read(_CHUNK):
+                file.write(chunk)
+        size = os.path.getsize(partial)
+        if expected is not None and size != int(expected):
+            raise RunError(f'{entry["url"]} broke off after {size} of {expected} bytes: try again')
+        _verify(entry, partial)
+        os.replace(partial, path)
+    except (urllib.error.URLError, TimeoutError, OSError) as error:
+        raise RunError(f'{entry["url"]} cannot be fetched ({getattr(error, "reason", error)}): download it by hand to '
+                       f'{path}') from error
+    finally:
+        Path(partial).unlink(missing_ok=True)
+
+
+def _verify(entry, path):
+    """Compare with the index: the whole SHA-256, or as much of it as the publisher states."""
+    if entry.get('sha256'):
+        found = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        if not found.startswith(entry['sha256']):
+            raise InputError(f'{path} is not what was published (SHA-256 {found[:16]}…, expected '
+                             f'{entry["sha256"][:16]}…): remove it, and download it again')
