@@ -83,9 +83,9 @@ def _add_detect(commands):
     parser = commands.add_parser('detect', help='train Mask R-CNN and measure box and mask AP')
     _add_run(parser, 'mmdet_configs/demo/mask-rcnn_demo.py', 'folder in COCO layout')
     parser.add_argument('--weights', metavar='FILE',
-                        help='of the backbone: .safetensors or .pth; spark, supervised, mae or simmim for the published '
-                             'file; or scratch (default: what the config says)')
-    parser.add_argument('--download', action='store_true', help='fetch a published file of weights that is not there')
+                        help='of the backbone: .safetensors or .pth; spark, supervised, mae or simmim for the '
+                             'published file; or scratch (default: what the config says)')
+    parser.add_argument('--download', action='store_true', help='fetch a published file that is not there')
     _add_speed(parser)
     parser.set_defaults(run=_run_detect)
 

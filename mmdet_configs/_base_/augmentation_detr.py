@@ -1,8 +1,10 @@
-"""The augmentation of DETR and Sparse R-CNN, which Swin's and ConvNeXt's 3x recipes take.
+"""The 3x schedule with the augmentation of DETR and Sparse R-CNN, which Swin and ConvNeXt take.
 
 Flip; then either multi-scale resize, or resize to 400, 500 or 600, a crop of 384 to 600 pixels, and that multi-scale
 resize. Source: mmdet `configs/swin/mask-rcnn_swin-t-p4-w7_fpn_ms-crop-3x_coco.py`.
 """
+
+_base_ = 'schedule_3x_adamw.py'
 
 multi_scale = dict(
     type='RandomChoiceResize', keep_ratio=True,

@@ -48,9 +48,14 @@ test_evaluator = dict(type='CocoMetric', metric='segm', format_only=True)
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(type='UpdateOptimWrapper', autocast=False)
 default_hooks = dict(
-    logger=dict(interval=50), sampler_seed=dict(type='DistSamplerSeedHook'),
+    _delete_=True,
+    runtime_info=dict(type='RuntimeInfoHook'),
+    timer=dict(type='IterTimerHook'),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    logger=dict(type='LoggerHook', interval=50),
+    param_scheduler=dict(type='ParamSchedulerHook'),
     # A checkpoint every 2,000 updates, about an hour on 8 devices, beside those at the end of epochs.
-    checkpoint=dict(_delete_=True, type='ResumePointHook', interval=2000), visualization=None)
+    checkpoint=dict(type='ResumePointHook', interval=2000))
 custom_hooks = [dict(type='EstimateHook'), dict(type='ProgressHook')]
 env_cfg = dict(cudnn_benchmark=False)
 log_processor = dict(type='LogProcessor', by_epoch=True, window_size=50)

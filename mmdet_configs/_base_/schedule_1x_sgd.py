@@ -1,5 +1,7 @@
 """mmdet's own 1x schedule: SGD, 12 epochs, steps at 8 and 11. Source: mmdet `_base_/schedules/schedule_1x.py`."""
 
+_base_ = 'mask-rcnn_coco.py'
+
 train_cfg = dict(type='UpdateLoop', max_epochs=12)
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=1e-4))
 param_scheduler = [

@@ -3,6 +3,8 @@
 The optimizer's values are Swin's; its warm-up of 1,000 updates is the one of mmdet's `configs/swin`.
 """
 
+_base_ = 'mask-rcnn_coco.py'
+
 train_cfg = dict(type='UpdateLoop', max_epochs=36)
 optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05))
 param_scheduler = [

@@ -3,7 +3,7 @@
 Source of every value, unless a line says otherwise: SparK's released detection code on ConvNeXt's recipe.
 """
 
-_base_ = ['mask-rcnn_coco.py', 'augmentation_detr.py', 'schedule_3x_adamw.py']
+_base_ = 'augmentation_detr.py'
 
 model = dict(
     backbone=dict(_delete_=True, type='SparKConvNeXt', arch='convnext_base', drop_path_rate=0.5,

@@ -1,6 +1,6 @@
 """Mask R-CNN with Swin. Source: Swin-Transformer-Object-Detection, by way of mmdet `configs/swin`."""
 
-_base_ = ['mask-rcnn_coco.py', 'schedule_3x_adamw.py']
+_base_ = 'augmentation_detr.py'
 
 model = dict(
     backbone=dict(_delete_=True, type='SparKSwin', arch='swin_tiny', drop_path_rate=0.2),

@@ -1,6 +1,6 @@
 """Supervised Swin-B, 3x."""
 
-_base_ = ['../_base_/swin.py', '../_base_/augmentation_detr.py']
+_base_ = '../_base_/swin.py'
 
 model = dict(
     backbone=dict(arch='swin_base', drop_path_rate=0.3),

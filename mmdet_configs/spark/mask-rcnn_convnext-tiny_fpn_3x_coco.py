@@ -1,6 +1,6 @@
 """SparK, ConvNeXt-T, 3x, with the recipe of facebookresearch/ConvNeXt for this size. No figure is published."""
 
-_base_ = ['../_base_/spark_convnext.py']
+_base_ = '../_base_/spark_convnext.py'
 
 model = dict(
     backbone=dict(arch='convnext_tiny', drop_path_rate=0.4),

@@ -1,4 +1,4 @@
-"""Where published weights are: an index of files by name and architecture, edited by hand; nothing is fetched unasked."""
+"""Where published weights are: an index by name and architecture, edited by hand; nothing is fetched unasked."""
 
 import hashlib
 import json
@@ -70,8 +70,8 @@ def find_published(name, arch, cache_dir=None, download=False):
         raise InputError(f'no published weights {name!r} of {arch} are known (of {", ".join(known) or "nothing"} they '
                          f'are): give a file with --weights, or add it to {INDEX}')
     entry = entries[0]
-    folder = Path(cache_dir or os.environ.get('SPARK_BENCH_CACHE') or Path.home() / '.cache' / 'spark_bench') / 'weights'
-    path = folder / entry['file']
+    cache = Path(cache_dir or os.environ.get('SPARK_BENCH_CACHE') or Path.home() / '.cache' / 'spark_bench')
+    path = cache / 'weights' / entry['file']
     if not path.is_file():
         if not download:
             raise InputError(f'{path} is not there: download {entry["url"]} to it, or add --download; or give a file '

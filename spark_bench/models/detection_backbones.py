@@ -20,10 +20,8 @@ from spark_bench.models.layer_depth import convnext_layer, resnet_layer, swin_la
 class _DropPathBlock:
     """Stochastic depth on the residual branch, where timm's ResNet has it: behind the last norm."""
 
-    drop_path = None
-
     def forward(self, x_BChw):
-        if self.drop_path is None:
+        if 'drop_path' not in self._modules:
             return super().forward(x_BChw)
         if self.with_cp and x_BChw.requires_grad:
             return self.relu(checkpoint(self._residual, x_BChw, use_reentrant=False))

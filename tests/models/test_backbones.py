@@ -9,7 +9,7 @@ import timm
 import torch
 import torchvision
 from mmdet.registry import MODELS
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
 from spark_bench.checkpoints import save_spark
@@ -149,8 +149,7 @@ def rule_convnext(name, last):
     (TINY, 'convnext_tiny', 6, rule_convnext), (TINY, 'convnext_small', 12, rule_convnext),
     (TINY, 'convnext_base', 12, rule_convnext)])
 def test_layer_of_every_parameter_is_the_recipes(kind, arch, last, rule):
-    with torch.device('meta'):
-        backbone = build(type=kind, arch=arch)
+    backbone = build(type=kind, arch=arch)
     for name, _ in backbone.named_parameters():
         assert backbone.get_layer_depth(f'backbone.{name}', prefix='backbone.') == (rule(name, last), last + 2), name
     assert backbone.get_layer_depth('neck.fpn_convs.0.conv.weight', prefix='backbone.') == (last + 1, last + 2)
@@ -158,8 +157,7 @@ def test_layer_of_every_parameter_is_the_recipes(kind, arch, last, rule):
 
 @pytest.mark.parametrize('arch, kind', [('resnet101', R50), ('convnext_small', TINY)])
 def test_a_network_of_timm_has_the_same_layers(arch, kind):
-    with torch.device('meta'):
-        ours, other = build(type='SparKTimm', arch=arch), build(type=kind, arch=arch)
+    ours, other = build(type='SparKTimm', arch=arch), build(type=kind, arch=arch)
 
     def sizes(backbone):
         found = {}
@@ -177,15 +175,13 @@ def test_other_networks_of_timm_have_a_layer_a_stage():
 
 
 def test_the_long_stage_of_resnet152_stays_below_the_head():
-    with torch.device('meta'):
-        backbone = build(type=R50, arch='resnet152')
+    backbone = build(type=R50, arch='resnet152')
     layers = [backbone.get_layer_depth(name)[0] for name, _ in backbone.named_parameters()]
     assert max(layers) == 11
 
 
 def test_every_block_of_swin_is_a_layer():
-    with torch.device('meta'):
-        backbone = build(type=SWIN, arch='swin_tiny')
+    backbone = build(type=SWIN, arch='swin_tiny')
     depth = {name: backbone.get_layer_depth(name)[0] for name, _ in backbone.named_parameters()}
     assert depth['patch_embed.projection.weight'] == 0 and depth['norm3.weight'] == 13
     assert depth['stages.0.blocks.1.norm1.weight'] == depth['stages.0.downsample.reduction.weight'] == 2
@@ -197,8 +193,7 @@ def optimizer_of(backbone, **paramwise):
     cfg = Config.fromfile('mmdet_configs/_base_/mask-rcnn_coco.py').model
     cfg.backbone = backbone
     cfg.neck.in_channels = CHANNELS.get(backbone['arch'], [96, 192, 384, 768])
-    with torch.device('meta'):
-        model = MODELS.build(cfg)
+    model = MODELS.build(cfg)
     wrapper = build_optim_wrapper(model, dict(
         type='OptimWrapper', constructor='SparKLayerDecay', paramwise_cfg=paramwise,
         optimizer=dict(type='AdamW', lr=2e-4, betas=(0.9, 0.999), weight_decay=0.05)))
@@ -234,7 +229,7 @@ def test_frozen_parameters_are_in_no_group():
 
 
 @pytest.mark.parametrize('paramwise, word', [
-    (dict(decay_rate=0), 'decay_rate'), (dict(decay_rate=1.5), 'decay_rate'), (dict(decay=0.6), "'decay'"), ({}, 'rate')])
+    (dict(decay_rate=0), 'decay_rate'), (dict(decay_rate=1.5), 'decay_rate'), (dict(decay=0.6), "'decay'")])
 def test_a_wrong_decay_is_refused_by_name(paramwise, word):
     with pytest.raises(InputError, match=word):
         optimizer_of(dict(type=R50, arch='resnet50'), **paramwise)
@@ -334,7 +329,8 @@ def swin_state(network, window):
     from spark_bench.checkpoints.formats import network_adapter
     canonical = network_adapter('swin', 'mmpretrain').to_canonical(network.state_dict())
     state = network_adapter('swin', 'official').from_canonical(canonical)
-    return {name: value for name, value in state.items() if not name.startswith('norms.')}
+    return {name: value for name, value in state.items()
+            if not name.startswith('norms.') and not name.endswith('relative_position_index')}
 
 
 @pytest.mark.parametrize('prefix', ['', 'encoder.'], ids=['swin', 'simmim'])
@@ -365,7 +361,8 @@ def test_position_tables_of_another_window_are_resized_as_mmdet_does(tmp_path, c
     small = SwinTransformer(window_size=6, drop_path_rate=0.0)
     fill(small)
     path = write(tmp_path / 'swin.pth', {'model': swin_state(small, 6)})
-    stock = SwinTransformer(drop_path_rate=0.0, convert_weights=True, init_cfg=dict(type='Pretrained', checkpoint=path))
+    stock = SwinTransformer(drop_path_rate=0.0, convert_weights=True,
+                            init_cfg=ConfigDict(type='Pretrained', checkpoint=path))
     stock.init_weights()
     backbone = build(type=SWIN, arch='swin_tiny', weights=path)
     backbone.init_weights()

@@ -1,0 +1,276 @@
+"""The COCO recipes: each builds, trains and evaluates on real pictures; speed options change speed alone."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config, ConfigDict
+
+from spark_bench import cli
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = sorted(path for folder in ('spark', 'baselines') for path in (ROOT / 'mmdet_configs' / folder).glob('*.py'))
+QUICK = ('spark/mask-rcnn_resnet50_fpn_1x_coco.py', 'spark/mask-rcnn_convnext-tiny_fpn_3x_coco.py',
+         'baselines/mask-rcnn_swin-tiny_fpn_3x_coco.py', 'baselines/mask-rcnn_resnet50-mmdet_fpn_3x_coco.py')
+
+
+@pytest.fixture(scope='module')
+def coco(tmp_path_factory):
+    """The first six pictures of coco_tiny for training, four for evaluation."""
+    source = ROOT.parent / 'shared' / 'data' / 'coco_tiny'
+    if not source.is_dir():
+        pytest.skip('coco_tiny is not here: it is development data, not part of this repository')
+    root = tmp_path_factory.mktemp('coco')
+    (root / 'annotations').mkdir()
+    for split, count in (('train2017', 6), ('val2017', 4)):
+        contents = json.loads((source / f'annotations/instances_{split}.json').read_text())
+        contents['images'] = contents['images'][:count]
+        kept = {image['id'] for image in contents['images']}
+        contents['annotations'] = [entry for entry in contents['annotations'] if entry['image_id'] in kept]
+        (root / f'annotations/instances_{split}.json').write_text(json.dumps(contents))
+        (root / split).symlink_to(source / split)
+    return root
+
+
+def shrink(node, factor):
+    """The same recipe on pictures ``factor`` times smaller."""
+    if isinstance(node, dict):
+        for key in ('scale', 'scales', 'crop_size', 'size'):
+            if key in node:
+                node[key] = divide(node[key], factor)
+        for value in node.values():
+            shrink(value, factor)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            shrink(value, factor)
+
+
+def divide(value, factor):
+    if isinstance(value, int):
+        return max(32, value // factor // 32 * 32)
+    return type(value)(divide(part, factor) for part in value)
+
+
+def small(recipe, folder, factor=8, **settings):
+    """Write a copy of a recipe for tiny pictures and two updates; return its path."""
+    cfg = Config.fromfile(ROOT / 'mmdet_configs' / recipe)
+    for loader in (cfg.train_dataloader, cfg.test_dataloader):
+        shrink(loader.dataset.pipeline, factor)
+    if cfg.model.backbone.type == 'SparKViT':
+        cfg.model.backbone.input_size = 1024 // factor
+        for entry in cfg.model.data_preprocessor.get('batch_augments') or []:
+            entry.size = divide(tuple(entry.size), factor)
+    cfg.train_dataloader.dataset.filter_cfg.min_size = 1
+    cfg.model.train_cfg.rpn_proposal.update(nms_pre=100, max_per_img=50)
+    cfg.model.train_cfg.rcnn.sampler.num = 32
+    cfg.model.test_cfg.rpn.update(nms_pre=50, max_per_img=20)
+    cfg.global_batch = 2
+    cfg.train_cfg = ConfigDict(type='UpdateLoop', max_updates=2)
+    for scheduler in cfg.param_scheduler:
+        scheduler.by_epoch = False
+    for hook in cfg.custom_hooks:
+        if hook.type == 'PreciseBatchNormHook':
+            hook.updates = 2
+    cfg.merge_from_dict(settings)
+    path = Path(folder) / 'recipe.py'
+    cfg.dump(path)
+    return path
+
+
+def words(config, data, folder, *extra):
+    return ['detect', str(config), '--data-root', str(data), '--work-dir', str(folder / 'work'), '--results',
+            str(folder / 'results'), '--threads', '2', '--workers', '0', '--weights', 'scratch', *extra]
+
+
+def record_of(folder):
+    [path] = (folder / 'results').rglob('*.json')
+    return json.loads(path.read_text())
+
+
+def names(paths):
+    return [str(path.relative_to(ROOT / 'mmdet_configs')) for path in paths]
+
+
+def train_and_check(recipe, coco, tmp_path, *extra):
+    config = small(recipe, tmp_path)
+    assert cli.main(words(config, coco, tmp_path, *extra)) == 0
+    record = record_of(tmp_path)
+    assert len(record['curves']['loss']) == 2 and record['metrics']['mask_ap'] is not None
+    work = tmp_path / 'work'
+    assert isinstance(json.loads((work / 'predictions.segm.json').read_text()), list)
+    assert (work / 'detector.safetensors').is_file() and not list(work.glob('*.pth'))
+    return record
+
+
+@pytest.mark.parametrize('recipe', QUICK)
+def test_recipe_trains_two_steps_and_evaluates(recipe, coco, tmp_path):
+    train_and_check(recipe, coco, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('recipe', [name for name in names(RECIPES) if name not in QUICK])
+def test_every_other_recipe_trains_two_steps_and_evaluates(recipe, coco, tmp_path):
+    train_and_check(recipe, coco, tmp_path)
+
+
+@pytest.mark.parametrize('recipe', names(RECIPES))
+def test_recipe_states_batch_version_weights_and_expectation(recipe):
+    cfg = Config.fromfile(ROOT / 'mmdet_configs' / recipe)
+    assert cfg.recipe_version >= 1 and cfg.global_batch == cfg.recipe_batch in (16, 64)
+    assert cfg.init in ('spark', 'supervised', 'mae', 'simmim', None) and (cfg.init or 'scratch') == cfg.method
+    if cfg.expected is not None:
+        assert 20 < cfg.expected.mask_ap < cfg.expected.box_ap < 60 and cfg.expected.source and cfg.expected.tolerance
+    end = cfg.train_cfg.get('max_updates') or cfg.train_cfg.max_epochs
+    assert cfg.param_scheduler[-1].end == end and max(cfg.param_scheduler[-1].milestones) < end
+
+
+def test_sparks_resnet_recipe_is_the_published_one():
+    cfg = Config.fromfile(ROOT / 'mmdet_configs/spark/mask-rcnn_resnet50_fpn_1x_coco.py')
+    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=2.5e-4, betas=(0.9, 0.999), weight_decay=1e-4)
+    assert cfg.optim_wrapper.paramwise_cfg.decay_rate == 0.6 and cfg.train_cfg.max_updates == 90000
+    assert cfg.param_scheduler[1].milestones == [60000, 80000] and cfg.param_scheduler[1].gamma == 0.25
+    assert cfg.param_scheduler[0].start_factor == 0.01 and cfg.param_scheduler[0].end == 1000
+    model = cfg.model
+    assert model.roi_head.bbox_head.type == 'Shared4Conv1FCBBoxHead' and 'frozen_stages' not in model.backbone
+    for part in (model.backbone, model.neck, model.roi_head.bbox_head, model.roi_head.mask_head):
+        assert part.norm_cfg.type == 'SyncBN'
+    assert sorted(min(scale) for scale in cfg.train_pipeline[2].scales) == list(range(480, 897, 32))
+
+
+def test_sparks_convnext_recipe_is_the_published_one():
+    cfg = Config.fromfile(ROOT / 'mmdet_configs/spark/mask-rcnn_convnext-base_fpn_3x_coco.py')
+    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=2e-4, betas=(0.9, 0.999), weight_decay=0.05)
+    assert cfg.optim_wrapper.paramwise_cfg == dict(decay_rate=0.65, no_decay=['1d']) and not cfg.optim_wrapper.autocast
+    assert cfg.train_cfg.max_epochs == 36 and cfg.param_scheduler[1].milestones == [27, 33]
+    assert cfg.param_scheduler[1].gamma == 0.2 and cfg.model.backbone.drop_path_rate == 0.5
+    assert cfg.model.neck.in_channels == [128, 256, 512, 1024]
+
+
+def test_accumulation_and_process_count_are_no_part_of_a_run(coco, tmp_path):
+    """Two batches of one picture make the update that one batch of two makes; the record stands for both."""
+    config = small('spark/mask-rcnn_convnext-tiny_fpn_3x_coco.py', tmp_path, **{
+        'optim_wrapper.autocast': False, 'model.backbone.drop_path_rate': 0.0})
+    losses = []
+    for name, extra in (('whole', []), ('parts', ['--accumulate', '2'])):
+        folder = tmp_path / name
+        assert cli.main(words(config, coco, folder, *extra)) == 0
+        record = record_of(folder)
+        losses.append(([value for _, value in record['curves']['loss']], record['config_hash']))
+    assert losses[0][1] == losses[1][1]
+    # RoIs are sampled at random, so the losses are alike and not equal.
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=0.2)
+
+
+def test_bfloat16_and_channels_last_train_to_nearly_the_same_loss(coco, tmp_path):
+    config = small('spark/mask-rcnn_resnet50_fpn_1x_coco.py', tmp_path)
+    curves = {}
+    for name, extra in (('plain', []), ('amp', ['--amp']), ('layout', ['--channels-last'])):
+        assert cli.main(words(config, coco, tmp_path / name, *extra)) == 0
+        curves[name] = [value for _, value in record_of(tmp_path / name)['curves']['loss']]
+    assert curves['layout'] == pytest.approx(curves['plain'], rel=1e-2)
+    assert curves['amp'] == pytest.approx(curves['plain'], rel=0.1) and curves['amp'] != curves['plain']
+
+
+def free_port():
+    with socket.socket() as chosen:
+        chosen.bind(('localhost', 0))
+        return str(chosen.getsockname()[1])
+
+
+def torchrun(arguments):
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port', free_port(),
+               '-m', 'spark_bench.cli', *arguments, '--launcher', 'torchrun']
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
+
+
+def test_two_processes_train_and_evaluate_as_one(coco, tmp_path):
+    config = small('spark/mask-rcnn_resnet50_fpn_1x_coco.py', tmp_path, **{'model.test_cfg.rcnn.score_thr': 0.0})
+    done = torchrun(words(config, coco, tmp_path, '--threads', '1'))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count('record: ') == 1
+    record = record_of(tmp_path)
+    assert len(record['curves']['loss']) == 2
+    predictions = json.loads((tmp_path / 'work/predictions.segm.json').read_text())
+    # Three pictures in two processes: the one that is evaluated twice, to fill up, counts once.
+    alone = tmp_path / 'alone'
+    assert cli.main(['evaluate', str(config), '--weights', str(tmp_path / 'work/detector.safetensors'), '--data-root',
+                     str(coco), '--work-dir', str(alone), '--workers', '0']) == 0
+    metrics = json.loads((alone / 'metrics.json').read_text())
+    assert metrics == pytest.approx({key: record['metrics'][key] for key in metrics}, abs=1e-6)
+    assert len(json.loads((alone / 'predictions.segm.json').read_text())) == len(predictions) > 0
+
+
+def test_a_killed_run_goes_on_in_mid_epoch(coco, tmp_path, monkeypatch):
+    """The weights of a broken-off and resumed run are those of an undisturbed one."""
+    import torch
+    from safetensors.torch import load_file
+
+    from spark_bench.engine.loop import UpdateLoop
+    config = small('baselines/mask-rcnn_swin-tiny_fpn_3x_coco.py', tmp_path, **{'train_cfg.max_updates': 4})
+    assert cli.main(words(config, coco, tmp_path / 'whole', '--checkpoint-interval', '1')) == 0
+    step = UpdateLoop.run_iter
+
+    def broken(self, index, batch):
+        if self._iter == 2:
+            raise KeyboardInterrupt
+        return step(self, index, batch)
+    monkeypatch.setattr(UpdateLoop, 'run_iter', broken)
+    assert cli.main(words(config, coco, tmp_path / 'parts', '--checkpoint-interval', '1')) == 130
+    monkeypatch.setattr(UpdateLoop, 'run_iter', step)
+    assert cli.main(words(config, coco, tmp_path / 'parts', '--checkpoint-interval', '1')) == 0
+    whole, parts = (load_file(tmp_path / name / 'work/detector.safetensors') for name in ('whole', 'parts'))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert record_of(tmp_path / 'whole')['curves'] == record_of(tmp_path / 'parts')['curves']
+
+
+def refused(capsys, arguments, *expected):
+    assert cli.main([str(word) for word in arguments]) == 2
+    error = capsys.readouterr().err.strip()
+    assert '\n' not in error and all(word in error for word in expected), error
+
+
+def test_published_weights_are_never_fetched_unasked(coco, tmp_path, capsys):
+    config = 'mmdet_configs/spark/mask-rcnn_resnet50_fpn_1x_coco.py'
+    refused(capsys, ['detect', config, '--data-root', coco, '--cache-dir', tmp_path, '--work-dir', tmp_path / 'work'],
+            'resnet50_1kpretrained_timm_style.pth', 'https://', '--download')
+    assert not (tmp_path / 'work').exists()
+
+
+def test_a_published_file_is_fetched_when_asked_and_its_checksum_kept(tmp_path, monkeypatch):
+    import hashlib
+
+    from spark_bench.checkpoints import published
+    from spark_bench.errors import InputError
+    source = tmp_path / 'source.pth'
+    source.write_bytes(b'weights')
+    entry = dict(name='spark', arch='resnet50', file='a.pth', url=source.as_uri(), source='a test',
+                 sha256=hashlib.sha256(b'weights').hexdigest()[:8])
+    monkeypatch.setattr(published, 'read_index', lambda: [entry])
+    path = published.find_published('spark', 'resnet50', tmp_path / 'cache', download=True)
+    assert path.read_bytes() == b'weights' and path.parent == tmp_path / 'cache' / 'weights'
+    path.write_bytes(b'other')
+    with pytest.raises(InputError, match='not what was published'):
+        published.find_published('spark', 'resnet50', tmp_path / 'cache')
+    path.unlink()
+    entry['sha256'] = '0' * 64
+    with pytest.raises(InputError, match='not what was published'):
+        published.find_published('spark', 'resnet50', tmp_path / 'cache', download=True)
+    assert not list((tmp_path / 'cache/weights').iterdir())
+
+
+def test_bad_options_are_refused_in_one_line(coco, tmp_path, capsys):
+    config = small('spark/mask-rcnn_resnet50_fpn_1x_coco.py', tmp_path)
+    start = words(config, coco, tmp_path)
+    refused(capsys, [*start, '--batch-size', '3'], '--batch-size 3', 'choose 1 or 2')
+    refused(capsys, [*start, '--arch', 'resnet101'], '--arch resnet101', 'recipe')
+    refused(capsys, [*start, '--cfg-options', 'global_batch=64'], 'fewer than one batch of 64')
+    refused(capsys, [*start, '--cfg-options', 'train_cfg.max_updates=0'], 'max_updates')
+    refused(capsys, [*start[:-2], '--weights', tmp_path / 'absent.pth'], 'absent.pth')
+    refused(capsys, ['evaluate', config, '--data-root', coco, '--weights', tmp_path / 'no.pth', '--work-dir',
+                     tmp_path / 'evaluation'], 'no.pth')
+    assert not (tmp_path / 'work').exists()
