@@ -1,7 +1,7 @@
 """What makes a detector compute in bfloat16 or in channels-last layout without changing what it computes."""
 
 import torch
-from mmcv.ops import RoIAlign
+from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 
 __all__ = ['prepare_detector']
 
@@ -22,7 +22,7 @@ def prepare_detector(model, channels_last=False):
     for head in filter(None, heads):
         head.register_forward_hook(lambda _, __, output: _as_float32(output))
     for module in model.modules():
-        if isinstance(module, RoIAlign):
+        if isinstance(module, BaseRoIExtractor):
             module.register_forward_pre_hook(lambda _, arguments: _as_float32(arguments))
     if channels_last:
         model.to(memory_format=torch.channels_last)

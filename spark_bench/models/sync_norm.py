@@ -78,7 +78,7 @@ def synchronise(model, device):
     if device.type == 'cuda':
         return convert_sync_batchnorm(model)
     for name, module in list(model.named_modules()):
-        if type(module) in (nn.BatchNorm2d, BatchNormAct2d, nn.SyncBatchNorm):
+        if type(module) in (nn.BatchNorm2d, BatchNormAct2d) or isinstance(module, nn.SyncBatchNorm):
             sizes = module.num_features, module.eps, module.momentum
             norm = SyncBatchNormAct2d(*sizes, drop=module.drop, act=module.act) \
                 if type(module) is BatchNormAct2d else SyncBatchNorm2d(*sizes)
