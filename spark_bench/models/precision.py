@@ -10,7 +10,8 @@ def prepare_detector(model, channels_last=False):
     """Prepare a two-stage detector of mmdet for bfloat16 autocast, and for the channels-last layout; in place.
 
     Boxes are numbers up to 1333 that bfloat16 holds to 8 bits: heads compute in it, their outputs, and all that
-    follows from them, are float32. mmcv's operators know no bfloat16 at all. Without autocast nothing changes.
+    follows from them, are float32. mmcv's operators know no bfloat16 at all, and read memory as if it were
+    contiguous, whatever the layout. Without autocast, in the plain layout, nothing changes.
 
     Args:
         model: anything; what has no backbone and no RoI head is left alone.
@@ -23,11 +24,17 @@ def prepare_detector(model, channels_last=False):
         head.register_forward_hook(lambda _, __, output: _as_float32(output))
     for module in model.modules():
         if isinstance(module, BaseRoIExtractor):
-            module.register_forward_pre_hook(lambda _, arguments: _as_float32(arguments))
+            module.register_forward_pre_hook(lambda _, arguments: _for_operators(arguments))
     if channels_last:
         model.to(memory_format=torch.channels_last)
         model.backbone.register_forward_pre_hook(
             lambda _, arguments: (arguments[0].contiguous(memory_format=torch.channels_last), *arguments[1:]))
+
+
+def _for_operators(value):
+    if torch.is_tensor(value):
+        return value.float().contiguous()
+    return type(value)(_for_operators(part) for part in value) if isinstance(value, (list, tuple)) else value
 
 
 def _as_float32(value):

@@ -69,7 +69,7 @@ STOCK = {
     'swin_tiny': (dict(type=SWIN, arch='swin_tiny', drop_path_rate=0.0), dict(
         type='SwinTransformer', embed_dims=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], drop_path_rate=0.0)),
 }
-CHANNELS = {'resnet50': [256, 512, 1024, 2048]}
+CHANNELS = {'resnet50': [256, 512, 1024, 2048], 'resnet18': [64, 128, 256, 512]}
 
 
 def detector(backbone, arch):
@@ -125,6 +125,35 @@ def test_detector_equals_stock_mmdet(arch):
     torch.testing.assert_close(found.scores, found_stock.scores, rtol=1e-5, atol=1e-5)
     assert (found.masks == found_stock.masks).all() and (found.labels == found_stock.labels).all()
     torch.testing.assert_close(torch.stack(gradients), torch.stack(gradients_stock), rtol=1e-4, atol=1e-6)
+
+
+def test_channels_last_detects_the_same():
+    """mmcv's RoIAlign reads memory in plain layout, whatever the tensor's: it must not get another."""
+    from spark_bench.models.precision import prepare_detector
+    results = []
+    for channels_last in (False, True):
+        model = fill(detector(dict(type=R50, arch='resnet18'), 'resnet18'))
+        prepare_detector(model, channels_last)
+        with torch.no_grad():
+            found = model(**model.data_preprocessor(training_batch(), False), mode='predict')[0].pred_instances
+        results.append(found)
+    assert len(results[0]) == len(results[1]) > 0
+    torch.testing.assert_close(results[0].bboxes, results[1].bboxes, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(results[0].scores, results[1].scores, rtol=1e-4, atol=1e-5)
+
+
+def test_under_bfloat16_boxes_and_losses_are_float32():
+    from spark_bench.models.precision import prepare_detector
+    model = fill(detector(dict(type=R50, arch='resnet18'), 'resnet18')).train()
+    prepare_detector(model)
+    seen = []
+    model.backbone.layer1[0].conv1.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+    model.rpn_head.register_forward_hook(lambda _, __, output: seen.append(output[1][0].dtype))
+    with torch.autocast('cpu', torch.bfloat16):
+        losses = model(**model.data_preprocessor(training_batch(), True), mode='loss')
+    assert seen == [torch.bfloat16, torch.float32]
+    assert all(part.dtype == torch.float32 for value in losses.values()
+               for part in (value if isinstance(value, list) else [value]))
 
 
 # The rules as the recipes state them, one line a rule, independent of the code under test.
