@@ -127,19 +127,19 @@ def test_detector_equals_stock_mmdet(arch):
     torch.testing.assert_close(torch.stack(gradients), torch.stack(gradients_stock), rtol=1e-4, atol=1e-6)
 
 
-def test_channels_last_detects_the_same():
+def test_channels_last_gives_the_same_features_of_rois():
     """mmcv's RoIAlign reads memory in plain layout, whatever the tensor's: it must not get another."""
     from spark_bench.models.precision import prepare_detector
+    rois = torch.tensor([[0., 10, 10, 60, 70], [0, 50, 20, 120, 90]])
     results = []
     for channels_last in (False, True):
         model = fill(detector(dict(type=R50, arch='resnet18'), 'resnet18'))
         prepare_detector(model, channels_last)
         with torch.no_grad():
-            found = model(**model.data_preprocessor(training_batch(), False), mode='predict')[0].pred_instances
-        results.append(found)
-    assert len(results[0]) == len(results[1]) > 0
-    torch.testing.assert_close(results[0].bboxes, results[1].bboxes, rtol=1e-4, atol=1e-3)
-    torch.testing.assert_close(results[0].scores, results[1].scores, rtol=1e-4, atol=1e-5)
+            maps_of_neck = model.extract_feat(model.data_preprocessor(training_batch(), False)['inputs'])
+            results.append(model.roi_head.bbox_roi_extractor(maps_of_neck[:4], rois))
+    assert maps_of_neck[0].is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
 
 
 def test_under_bfloat16_boxes_and_losses_are_float32():
