@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spark_bench.engine import batches
-from spark_bench.engine.batches import PictureSampler, UpdateBatches, divide_batch
+from spark_bench.engine.batches import GroupedPictureSampler, PictureSampler, UpdateBatches, divide_batch
 from spark_bench.errors import InputError
 
 
@@ -77,3 +77,39 @@ def test_an_epoch_taken_up_in_the_middle_goes_on_with_the_same_pictures(monkeypa
     assert [torch.stack(update).tolist() for update in rest] == expected[5:]
     assert len(expected) == len(whole) == len(rest) == 12
     assert torch.equal(torch.get_rng_state(), drawn), 'the generator stands where it would have stood'
+
+
+class Sizes:
+    """Pictures of which every third is tall."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def get_data_info(self, index):
+        return {'width': 4, 'height': 6} if index % 3 == 0 else {'width': 6, 'height': 4}
+
+
+@pytest.mark.parametrize('count, batch', [(48, 4), (50, 4), (7, 8), (31, 16), (12, 1)])
+def test_an_update_sees_pictures_of_one_orientation(count, batch):
+    sampler = GroupedPictureSampler(Sizes(count), seed=1, global_batch=batch, seeded=False)
+    orders = []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        order = list(sampler)
+        assert len(order) == len(set(order)) == len(sampler) == count // batch * batch
+        mixed = [len({index % 3 == 0 for index in order[start:start + batch]}) > 1
+                 for start in range(0, len(order), batch)]
+        # What is left of both groups shares the last batches.
+        assert sum(mixed) <= 2 and not any(mixed[:-2])
+        orders.append(order)
+    assert batch > count or orders[0] != orders[1]
+
+
+def test_orientations_do_not_come_one_after_the_other():
+    sampler = GroupedPictureSampler(Sizes(300), seed=0, global_batch=4, seeded=False)
+    order = list(sampler)
+    tall = [order[start] % 3 == 0 for start in range(0, len(order), 4)]
+    assert any(tall[:20]) and any(tall[-20:]) and not all(tall[:20])
