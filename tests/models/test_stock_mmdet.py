@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = '''
+SCRIPT = """
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
@@ -16,16 +16,16 @@ init_default_scope('mmdet')
 from mmdet.registry import MODELS
 model = MODELS.build(cfg.model)
 wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-print(len(wrapper.param_groups), type(model.backbone).__name__)
-'''
-CONFIG = '''
+print(len(wrapper.optimizer.param_groups), type(model.backbone).__name__)
+"""
+CONFIG = """
 _base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py']
 custom_imports = dict(imports=['spark_bench'], allow_failed_imports=False)
 model = dict(backbone=dict(_delete_=True, type='SparKConvNeXt', arch='convnext_tiny'),
              neck=dict(in_channels=[96, 192, 384, 768]))
 optim_wrapper = dict(type='OptimWrapper', constructor='SparKLayerDecay', paramwise_cfg=dict(decay_rate=0.95),
                      optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05))
-'''
+"""
 
 
 def test_custom_imports_are_all_that_a_stock_mmdet_needs(tmp_path):
