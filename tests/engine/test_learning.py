@@ -19,7 +19,7 @@ def data_set(name):
     return DATA / name
 
 
-def learner(folder, side, epochs, batch_size, anchors):
+def learner(folder, side, epochs, batch_size, anchors, lr=1e-3, flip=0.5):
     """The demo's detector with a ResNet-18, masks of 28×28 and more RoIs; return the path of the config."""
     cfg = Config.fromfile(ROOT / 'mmdet_configs/demo/mask-rcnn_demo.py')
     cfg.model.rpn_head.anchor_generator.scales = anchors
@@ -36,9 +36,11 @@ def learner(folder, side, epochs, batch_size, anchors):
         for step in loader.dataset.pipeline:
             if step.type == 'Resize':
                 step.scale = (side, side)
+            elif step.type == 'RandomFlip':
+                step.prob = flip
     cfg.train_dataloader.batch_size = batch_size
     cfg.train_cfg.max_epochs, cfg.train_cfg.val_interval = epochs, epochs + 1
-    cfg.optim_wrapper.optimizer.lr = 1e-3
+    cfg.optim_wrapper.optimizer.lr = lr
     for scheduler in cfg.param_scheduler:
         if scheduler.by_epoch:
             scheduler.end = scheduler.T_max = epochs
@@ -64,10 +66,10 @@ def test_twenty_pictures_of_coco_are_learnt_by_heart(tmp_path):
     for split in ('train2017', 'val2017'):
         (tmp_path / f'annotations/instances_{split}.json').write_text(json.dumps(contents))
         (tmp_path / split).symlink_to(source / 'train2017')
-    metrics = train(learner(tmp_path, side=320, epochs=100, batch_size=4, anchors=[4, 8]), tmp_path, tmp_path)
+    metrics = train(learner(tmp_path, 320, 240, 4, [4, 8], lr=2e-3, flip=0.0), tmp_path, tmp_path)
     assert metrics['mask_ap'] >= 50, metrics
 
 
 def test_nuclei_are_segmented_on_pictures_not_seen(tmp_path):
-    metrics = train(learner(tmp_path, side=256, epochs=8, batch_size=4, anchors=[2, 4]), data_set('nuclei'), tmp_path)
+    metrics = train(learner(tmp_path, 256, 4, 4, [2, 4]), data_set('nuclei'), tmp_path)
     assert metrics['mask_ap'] >= 15, metrics
