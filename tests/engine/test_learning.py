@@ -1,6 +1,7 @@
 """A detector learns: it can overfit a handful of real pictures, and segments real ones that it has not seen."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from mmengine.config import Config
 from spark_bench import cli
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA = ROOT.parent / 'shared' / 'data'
+DATA = Path(os.environ.get('SPARK_BENCH_TEST_DATA', ROOT.parent / 'shared' / 'data'))
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 

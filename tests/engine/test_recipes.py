@@ -21,7 +21,7 @@ QUICK = ('spark/mask-rcnn_resnet50_fpn_1x_coco.py', 'spark/mask-rcnn_convnext-ti
 @pytest.fixture(scope='module')
 def coco(tmp_path_factory):
     """The first six pictures of coco_tiny for training, four for evaluation."""
-    source = ROOT.parent / 'shared' / 'data' / 'coco_tiny'
+    source = Path(os.environ.get('SPARK_BENCH_TEST_DATA', ROOT.parent / 'shared' / 'data')) / 'coco_tiny'
     if not source.is_dir():
         pytest.skip('coco_tiny is not here: it is development data, not part of this repository')
     root = tmp_path_factory.mktemp('coco')
