@@ -41,6 +41,8 @@ def explain(error):
     if isinstance(error, Image.DecompressionBombError):
         return (f'has more than {2 * Image.MAX_IMAGE_PIXELS} pixels',
                 'make it smaller, or take it out of the data set')
+    if isinstance(error, OSError) and error.errno:
+        return f'cannot be read ({error.strerror})', _COPY
     return ('is cut short' if 'truncated' in str(error) else 'is not a readable picture'), _COPY
 
 
