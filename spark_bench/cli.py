@@ -151,6 +151,15 @@ def _add_data(commands):
     embedded.add_argument('--seed', type=_seed, default=0, metavar='N')
     _add_cache(embedded)
     embedded.set_defaults(run=_run_data_embedded)
+    check = kinds.add_parser('check', help='verify a COCO or ImageNet folder: files, sizes, boxes, masks, duplicates')
+    check.add_argument('root', metavar='DIR', help='annotations/instances_{train,val}*.json beside the folders of '
+                                                   'pictures, or train/<class>/ and val/<class>/')
+    check.add_argument('--layout', choices=('coco', 'imagenet'), help='default: what is found')
+    check.add_argument('--workers', type=_positive, metavar='N', help='processes (default: one a CPU core)')
+    check.add_argument('--no-decode', action='store_true', help='look at the headers of pictures only')
+    check.add_argument('--limit-shown', type=_count, default=5, metavar='N', help='examples a problem (default: 5)')
+    check.add_argument('--json', metavar='FILE', help='also write the report here')
+    check.set_defaults(run=_run_data_check)
 
 
 def _add_profile(commands):
@@ -408,6 +417,11 @@ def _run_visualize(args):
 def _run_data_embedded(args):
     from spark_bench.data import embedded
     return embedded.main(args)
+
+
+def _run_data_check(args):
+    from spark_bench.data import check
+    return check.main(args)
 
 
 def _run_profile(args):

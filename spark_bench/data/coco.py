@@ -1,11 +1,11 @@
 """Folders in COCO layout: finding their parts and refusing broken ones before any training."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from spark_bench.data.pictures import read_picture
+from spark_bench.data.annotations import REMEDIES, examine, read_annotations
+from spark_bench.data.decoding import read_picture
 from spark_bench.errors import InputError
 
 # Up to this many pictures a split is decoded as a whole beforehand. A larger one would take minutes; there a
@@ -75,46 +75,16 @@ def open_split(root, name):
 
 
 def read_split(annotations, pictures):
-    """Read and check one annotation file; see :func:`open_coco`."""
-    try:
-        raw = annotations.read_bytes()
-        contents = json.loads(raw)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f'{annotations} is not JSON ({error}): download it again') from error
-    except OSError as error:
-        raise InputError(f'{annotations} cannot be read: {error.strerror}') from error
-    images, names = _check_contents(annotations, contents)
-    sizes = {entry['file_name']: (entry['width'], entry['height']) for entry in images}
+    """Read one annotation file and refuse what would break training or evaluation; see :func:`open_coco`."""
+    def refuse(kind, entry, what):
+        where = f'{annotations}: {entry}' if entry else annotations
+        raise InputError(f'{where} {what}: {REMEDIES[kind]}')
+
+    raw, contents = read_annotations(annotations)
+    entries = examine(contents, refuse)
+    sizes = {entry['file_name']: (entry['width'], entry['height']) for _, entry in entries.images}
+    names = tuple(entry['name'] for entry in entries.categories)
     return Split(annotations, pictures, names, sizes, hashlib.sha256(raw).hexdigest())
-
-
-def _check_contents(annotations, contents):
-    if not isinstance(contents, dict):
-        raise InputError(f'{annotations} is not in COCO format: expected an object with images, annotations and '
-                         'categories')
-    for key, needed in (('images', ('id', 'file_name', 'width', 'height')), ('categories', ('id', 'name')),
-                        ('annotations', ('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'segmentation'))):
-        if not isinstance(contents.get(key), list):
-            raise InputError(f'{annotations} is not in COCO format: {key!r} is missing or not a list')
-        for position, entry in enumerate(contents[key]):
-            missing = needed if not isinstance(entry, dict) else [name for name in needed if name not in entry]
-            if missing:
-                raise InputError(f'{annotations}: {key}[{position}] has no {missing[0]!r}')
-        identities = [entry['id'] for entry in contents[key]]
-        if len(set(identities)) != len(identities):
-            raise InputError(f'{annotations}: two entries of {key!r} have the same id')
-        if not identities:
-            raise InputError(f'{annotations}: {key!r} is empty')
-    images = {entry['id'] for entry in contents['images']}
-    categories = {entry['id']: entry['name'] for entry in contents['categories']}
-    for position, entry in enumerate(contents['annotations']):
-        if entry['image_id'] not in images:
-            raise InputError(f'{annotations}: annotations[{position}] names image_id {entry["image_id"]}, which is '
-                             'not among its images')
-        if entry['category_id'] not in categories:
-            raise InputError(f'{annotations}: annotations[{position}] names category_id {entry["category_id"]}, '
-                             'which is not among its categories')
-    return contents['images'], tuple(categories.values())
 
 
 def check_pictures(split):

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 from mmengine.registry import DATASETS, TRANSFORMS
-from PIL import Image
 from torchvision.transforms import v2
 
+from spark_bench.data.decoding import read_picture
 from spark_bench.data.listing import EXTENSIONS, find_pictures
 from spark_bench.data.sources import open_pictures
 from spark_bench.errors import InputError
@@ -21,46 +21,6 @@ __all__ = ['EXTENSIONS', 'LoadPicture', 'Pictures', 'find_pictures', 'fingerprin
 BAD_PICTURES = ('fail', 'skip')
 # So many bad pictures one after the other mean that the data set is broken, not a picture.
 _BAD_IN_A_ROW = 50
-
-
-def read_picture(file, name=None):
-    """Decode a picture completely; of an animation, the first frame.
-
-    An orientation in EXIF is not applied, as torchvision's loader does not, with which the authors trained.
-
-    Args:
-        file: path or binary file.
-        name: what to call it in an error, where ``file`` is not a path.
-
-    Returns:
-        :class:`PIL.Image.Image` in RGB.
-
-    Raises:
-        InputError: naming the file, where it is absent, cut short or not a picture.
-    """
-    name = file if name is None else name
-    try:
-        with Image.open(file) as picture:
-            return _to_rgb(picture)
-    except FileNotFoundError as error:
-        raise InputError(f'picture {name} does not exist: restore it, or take it out of the data set') from error
-    except PermissionError as error:
-        raise InputError(f'picture {name} may not be read: change its permissions') from error
-    except Image.DecompressionBombError as error:
-        raise InputError(f'picture {name} has more than {2 * Image.MAX_IMAGE_PIXELS} pixels: make it smaller, or take '
-                         'it out of the data set') from error
-    except Exception as error:  # noqa: BLE001 - decoders raise anything at broken input
-        reason = 'cut short' if 'truncated' in str(error) else 'not a readable picture'
-        raise InputError(f'picture {name} is {reason}: copy it again, or take it out of the data set') from error
-
-
-def _to_rgb(picture):
-    if picture.mode.startswith('I;16'):
-        # Pillow would clip 16-bit values to 255: almost all white.
-        picture = Image.fromarray(np.round(np.asarray(picture) / 257).astype(np.uint8))
-    elif picture.mode == 'P' and 'transparency' in picture.info:
-        picture = picture.convert('RGBA')
-    return picture.convert('RGB')
 
 
 def fingerprint(root, files):

@@ -1,0 +1,108 @@
+"""Checking a folder with train/<class>/ and val/<class>/, as ImageNet has it."""
+
+import os
+import re
+
+from spark_bench.data.check.duplicates import Digests
+from spark_bench.data.check.looking import look_at_all
+from spark_bench.data.listing import NameTable, is_picture, list_files
+from spark_bench.errors import InputError
+
+EXPECTED = 'train/<class>/ and val/<class>/'
+_IMAGENET_CLASSES, _IMAGENET = 1000, {'train': 1_281_167, 'val': 50_000}
+_WNID = re.compile(r'n\d{8}')
+
+
+def fits(root):
+    """Whether ``root`` has folders of classes."""
+    return any(_has_folders(root / name) for name in _IMAGENET)
+
+
+def _has_folders(folder):
+    try:
+        return any(entry.is_dir() for entry in os.scandir(folder))
+    except OSError:
+        return False
+
+
+def check_folder(report, decode, workers, progress):
+    """Check everything but duplicate contents. Returns :class:`~spark_bench.data.check.duplicates.Digests`."""
+    classes, parts = {}, []
+    for split in _IMAGENET:
+        classes[split], names = _list_split(report, split)
+        parts.append((split, names))
+        report.splits[split] = {'pictures': len(names), 'classes': len(classes[split])}
+    for name in sorted(classes['train'] ^ classes['val']):
+        split = 'train' if name in classes['train'] else 'val'
+        report.add('classes differ', f'{split}/{name}', f'in {split} only')
+    _compare_with_imagenet(report, classes)
+    digests = Digests(parts)
+    for number, (_, names) in enumerate(parts):
+        for index, look in look_at_all(report.root, names, decode, workers, progress):
+            digests.put(number, index, look.digest)
+            if look.wrong:
+                report.add('picture', names[index], look.wrong)
+            elif look.mode != 'RGB':
+                report.add('colours', names[index], look.mode)
+    return digests
+
+
+def _list_split(report, split):
+    """(set of classes, names of pictures relative to the root) of one split."""
+    folder, classes, pictures = report.root / split, set(), []
+    try:
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+    except OSError as error:
+        report.add('folder', split, error.strerror)
+        return classes, NameTable([])
+    for entry in entries:
+        if _is_folder(entry):
+            classes.add(entry.name)
+            pictures += _list_class(report, f'{split}/{entry.name}')
+        else:
+            report.add('outside of classes' if is_picture(entry.name) else 'not a picture', f'{split}/{entry.name}')
+    if len(classes) < 2:
+        report.add('few classes', split, f'{len(classes)} class folders')
+    return classes, NameTable(pictures)
+
+
+def _is_folder(entry):
+    try:
+        return entry.is_dir()
+    except OSError:  # links in a circle
+        return False
+
+
+def _list_class(report, name):
+    """Names of pictures of one class, at any depth, relative to the root."""
+    met = []
+    try:
+        found, _ = list_files(report.root / name, lambda own: met.append(own) or True)
+    except InputError as error:
+        report.add('folder', name, str(error))
+        return []
+    for own in sorted(set(met).difference(file.rpartition('/')[2] for file in found)):
+        report.add('link', f'{name}/{own}')
+    pictures = [f'{name}/{file}' for file in found if is_picture(file)]
+    for file in found:
+        if not is_picture(file):
+            report.add('not a picture', f'{name}/{file}')
+    if not pictures:
+        report.add('empty class', name)
+    return pictures
+
+
+def _compare_with_imagenet(report, classes):
+    names = classes['train'] | classes['val']
+    if not names or not all(map(_WNID.fullmatch, names)):
+        return
+    if len(names) != _IMAGENET_CLASSES:
+        report.add('ImageNet subset', '.', f'{len(names):,} classes, ImageNet-1k has {_IMAGENET_CLASSES:,}')
+        return
+    for split, expected in _IMAGENET.items():
+        count = report.splits[split]['pictures']
+        if count != expected:
+            # A subset on purpose is a small part; a copy that broke off is most of it.
+            kind = 'ImageNet count' if count > expected / 2 else 'ImageNet subset'
+            report.add(kind, split, f'{count:,} pictures, ImageNet-1k has {expected:,}')

@@ -1,0 +1,156 @@
+"""What a check found: counted, with the first examples of each kind, printed for people or written for machines."""
+
+import json
+from dataclasses import dataclass, field
+
+from spark_bench.data.annotations import REMEDIES
+
+PROBLEM, NOTE = 'problem', 'note'
+_DROP = 'correct them, or take them out of the file'
+_HARMLESS = 'nothing need be done'
+# From a kind to (severity, what it is, remedy).
+KINDS = {
+    'not readable': (PROBLEM, 'annotation files that cannot be read', 'download them again'),
+    'split absent': (PROBLEM, 'splits that are absent', 'add them: training needs train and val'),
+    'several files': (PROBLEM, 'splits with several annotation files', 'keep one a split'),
+    'format': (PROBLEM, 'annotation files not in COCO format', REMEDIES['format']),
+    'entry': (PROBLEM, 'entries that lack a key', REMEDIES['entry']),
+    'id': (PROBLEM, 'ids that are not whole numbers', REMEDIES['id']),
+    'duplicate id': (PROBLEM, 'ids that occur twice', REMEDIES['duplicate id']),
+    'reference': (PROBLEM, 'annotations of pictures or categories that are not there', REMEDIES['reference']),
+    'image entry': (PROBLEM, 'pictures stated wrongly', REMEDIES['image entry']),
+    'category entry': (PROBLEM, 'categories stated wrongly', REMEDIES['category entry']),
+    'bbox': (PROBLEM, 'boxes that are not four numbers', REMEDIES['bbox']),
+    'area or crowd': (PROBLEM, 'areas and crowd flags of the wrong kind', REMEDIES['area or crowd']),
+    'segmentation': (PROBLEM, 'malformed masks', REMEDIES['segmentation']),
+    'duplicate name': (PROBLEM, 'pictures listed twice', 'list each once, with all its annotations'),
+    'file name': (PROBLEM, 'file names that lead out of the folder, or that no file can have',
+                  'name files relative to the folder of pictures'),
+    'negative box': (PROBLEM, 'boxes of negative width or height, or area', f'boxes are [left, top, width, height]; '
+                                                                            f'{_DROP}'),
+    'box outside': (PROBLEM, 'boxes outside of their picture', f'was the picture scaled or turned? {_DROP}'),
+    'mask outside': (PROBLEM, 'masks outside of their picture', f'was the picture scaled or turned? {_DROP}'),
+    'empty mask': (PROBLEM, 'masks without a pixel', _DROP),
+    'duplicate category': (PROBLEM, 'category names that occur twice', 'give each category a name of its own'),
+    'categories differ': (PROBLEM, 'categories that differ between train and val',
+                          'use the annotations of one data set, categories in the same order'),
+    'folder': (PROBLEM, 'folders that are absent or cannot be read', 'restore them, or change their permissions'),
+    'absent': (PROBLEM, 'pictures that are not there', 'restore them, or take them out of the annotations'),
+    'picture': (PROBLEM, 'pictures that cannot be decoded', 'copy them again, or take them out of the data set'),
+    'size': (PROBLEM, 'pictures of another size than stated', 'restore the pictures that the annotations were made '
+                                                              'for, or state the size as stored'),
+    'leak': (PROBLEM, 'pictures of val that are in train as well', 'take them out of one: they spoil what is measured'),
+    'classes differ': (PROBLEM, 'classes that are in only one of train and val', 'add the folder, or take it out'),
+    'empty class': (PROBLEM, 'classes without a picture', 'fill them, or take them out'),
+    'few classes': (PROBLEM, 'splits with fewer than two classes', 'give train/<class>/ and val/<class>/'),
+    'link': (PROBLEM, 'links that lead nowhere', 'restore what they lead to'),
+    'ImageNet count': (PROBLEM, 'counts that differ from ImageNet-1k', 'copy it again, where it should be whole'),
+    'ImageNet subset': (NOTE, 'counts that differ from ImageNet-1k', 'nothing, where a subset is meant'),
+    'few leaks': (NOTE, 'pictures of val, below one in a thousand, that are in train as well', _HARMLESS),
+    'box sticks out': (NOTE, 'boxes that reach up to 1 pixel outside of their picture', _HARMLESS),
+    'mask sticks out': (NOTE, 'masks that reach up to 1 pixel outside of their picture', _HARMLESS),
+    'left out': (NOTE, 'annotations below 1 pixel or of area 0, which training leaves out', _HARMLESS),
+    'short polygon': (NOTE, 'masks with a polygon of fewer than 6 coordinates, which training leaves out', _HARMLESS),
+    'box and mask': (NOTE, 'boxes that hardly overlap the box of their mask', 'look at some of them'),
+    'annotation id 0': (NOTE, 'annotations with id 0: pycocotools counts what matches it as a miss', 'number from 1'),
+    'same annotation': (NOTE, 'annotations that repeat another: same picture, category and box', 'take them out'),
+    'unused category': (NOTE, 'categories without an annotation', _HARMLESS),
+    'no annotation': (NOTE, 'pictures without an annotation', _HARMLESS),
+    'not listed': (NOTE, 'files that the annotations do not list', _HARMLESS),
+    'shared name': (NOTE, 'file names in both train and val', _HARMLESS),
+    'shared id': (NOTE, 'picture ids in both train and val', _HARMLESS),
+    'same picture': (NOTE, 'pictures whose contents repeat another one of the split', 'take them out'),
+    'colours': (NOTE, 'pictures not in RGB, which is what they are converted to', _HARMLESS),
+    'not a picture': (NOTE, 'files that are no pictures by their name', _HARMLESS),
+    'outside of classes': (NOTE, 'pictures outside of class folders, which training leaves out', 'move them'),
+}
+# So many examples of a kind are kept for machines, at the least.
+_KEPT = 1000
+
+
+@dataclass
+class Finding:
+    """One kind of finding: how often, and the first examples as (file, detail)."""
+
+    count: int = 0
+    examples: list = field(default_factory=list)
+
+
+class Report:
+    """Collects findings.
+
+    Args:
+        root: the folder under check.
+        layout: ``coco`` or ``imagenet``.
+        decoded: whether pictures are decoded and compared.
+        limit_shown: examples of a kind that will be shown.
+
+    Attributes:
+        splits: from the name of a split to a dict of its counts.
+        problems: number of problems.
+        bad_files: names of the files that have them.
+    """
+
+    def __init__(self, root, layout, decoded, limit_shown=5):
+        self.root, self.layout, self.decoded = root, layout, decoded
+        self.splits, self.findings, self.bad_files, self.problems = {}, {}, set(), 0
+        self._kept = max(limit_shown, _KEPT)
+
+    def add(self, kind, file, detail=''):
+        """Count one finding of a kind in ``KINDS`` at ``file``, relative to the root."""
+        found = self.findings.setdefault(kind, Finding())
+        found.count += 1
+        if len(found.examples) < self._kept:
+            found.examples.append((str(file), detail))
+        if KINDS[kind][0] == PROBLEM:
+            self.problems += 1
+            self.bad_files.add(str(file))
+
+    def verdict(self):
+        """The last line."""
+        if not self.problems:
+            return f'{self.root}: fine'
+        return f'{self.root}: {_number(self.problems, "problem")} in {_number(len(self.bad_files), "file")}'
+
+    def print(self, limit_shown):
+        """Print the report, with up to ``limit_shown`` examples a kind."""
+        print(f'{printable(self.root)}, {"COCO layout" if self.layout == "coco" else "one folder a class"}'
+              + ('' if self.decoded else ', headers of pictures only: contents neither decoded nor compared'))
+        self._print_counts()
+        for kind, (severity, title, remedy) in KINDS.items():
+            if kind in self.findings:
+                found = self.findings[kind]
+                print(f'\n{severity}: {found.count:,} {title}')
+                for file, detail in found.examples[:limit_shown]:
+                    print(printable(f'  {file}: {detail}' if detail else f'  {file}'))
+                if found.count > limit_shown:
+                    print(f'  … and {found.count - limit_shown:,} more')
+                print(f'  remedy: {remedy}')
+        print(f'\n{printable(self.verdict())}')
+
+    def _print_counts(self):
+        rows = [['split', *next(iter(self.splits.values()), {})]]
+        rows += [[name, *(f'{value:,}' for value in counts.values())] for name, counts in self.splits.items()]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for name, *counts in rows:
+            cells = [text.rjust(width) for text, width in zip(counts, widths[1:], strict=True)]
+            print('  '.join([name.ljust(widths[0]), *cells]).rstrip())
+
+    def to_json(self):
+        """The report as JSON, in bytes."""
+        findings = [{'kind': kind, 'severity': severity, 'title': title, 'remedy': remedy,
+                     'count': self.findings[kind].count,
+                     'examples': [{'file': file, 'detail': detail} for file, detail in self.findings[kind].examples]}
+                    for kind, (severity, title, remedy) in KINDS.items() if kind in self.findings]
+        return (json.dumps({'root': str(self.root), 'layout': self.layout, 'decoded': self.decoded,
+                            'fine': not self.problems, 'problems': self.problems, 'files': len(self.bad_files),
+                            'splits': self.splits, 'findings': findings}, indent=1) + '\n').encode()
+
+
+def printable(text):
+    """``text`` on one line that any terminal can show: what it could not is escaped."""
+    return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+def _number(count, noun):
+    return f'{count:,} {noun}{"" if count == 1 else "s"}'

@@ -1,0 +1,78 @@
+"""Whether the box and the mask of one annotation make sense, given that they are well-formed."""
+
+from operator import mul
+
+from spark_bench.data.runs import read_runs, runs_extent
+
+# A box may reach so far outside of its picture, in pixels; below the second figure it is rounding.
+TOLERANCE, ROUNDING = 1.0, 0.01
+# Boxes are compared only where a side is off by more than this: of a small object any rounding changes the overlap.
+_OFF, _LOW_IOU = 2.0, 0.5
+
+
+def judge_shapes(annotation, size):
+    """Look at one annotation.
+
+    Args:
+        annotation: entry that :func:`spark_bench.data.annotations.examine` passed.
+        size: (width, height) of its picture.
+
+    Returns:
+        list of (kind in ``report.KINDS``, detail).
+    """
+    left, top, width, height = annotation['bbox']
+    if width < 0 or height < 0 or annotation['area'] < 0:
+        return [('negative box', f'has bbox {annotation["bbox"]} and area {annotation["area"]}')]
+    found = []
+    if width < 1 or height < 1 or annotation['area'] == 0:
+        found.append(('left out', f'has bbox {annotation["bbox"]} and area {annotation["area"]}'))
+    box = left, top, left + width, top + height
+    _add_outside(found, 'box', box, size)
+    mask = _mask_extent(annotation['segmentation'])
+    if mask is None:
+        if not found:
+            found.append(('empty mask', 'has a mask without a pixel'))
+        return found
+    _add_outside(found, 'mask', mask, size)
+    if isinstance(annotation['segmentation'], list) and any(len(one) < 6 for one in annotation['segmentation']):
+        found.append(('short polygon', 'has a polygon of fewer than 6 coordinates'))
+    off = max(abs(a - b) for a, b in zip(box, mask, strict=True))
+    if off > _OFF and _iou(box, mask) < _LOW_IOU:
+        found.append(('box and mask', f'has bbox {annotation["bbox"]}, its mask {_as_bbox(mask)}'))
+    return found
+
+
+def _add_outside(found, what, box, size):
+    outside = max(-box[0], -box[1], box[2] - size[0], box[3] - size[1])
+    if outside > ROUNDING:
+        kind = f'{what} outside' if outside > TOLERANCE else f'{what} sticks out'
+        found.append((kind, f'has a {what} {_as_bbox(box)} in a picture of {size[0]}x{size[1]}'))
+
+
+def _as_bbox(box):
+    left, top, right, bottom = box
+    return [round(value, 2) for value in (left, top, right - left, bottom - top)]
+
+
+def _mask_extent(segmentation):
+    """(left, top, right, bottom) of a mask, or None where it covers nothing."""
+    if isinstance(segmentation, dict):
+        (height, _), runs = read_runs(segmentation)
+        extent = runs_extent(height, runs)
+        return extent and (extent[0], extent[1], extent[0] + extent[2], extent[1] + extent[3])
+    boxes, area = [], 0.0
+    for polygon in segmentation:
+        xs, ys = polygon[::2], polygon[1::2]
+        boxes.append((min(xs), min(ys), max(xs), max(ys)))
+        # Twice the signed area: the shoelace formula.
+        area += abs(sum(map(mul, xs, ys[1:] + ys[:1])) - sum(map(mul, ys, xs[1:] + xs[:1])))
+    if area < 1e-6:
+        return None
+    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+    return min(lefts), min(tops), max(rights), max(bottoms)
+
+
+def _iou(a, b):
+    shared = max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
+    return shared / union if union else 1.0
