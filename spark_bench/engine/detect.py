@@ -1,9 +1,8 @@
 """Mask R-CNN on a folder in COCO layout: train, evaluate, record."""
 
-import json
-
 from spark_bench.data.coco import check_pictures, open_coco
-from spark_bench.engine.coco_metric import evaluate
+from spark_bench.engine.coco_input import load_predictions, read_truth
+from spark_bench.engine.coco_metric import run_evaluation, write_categories
 from spark_bench.engine.runs import Run, load_config
 from spark_bench.errors import InputError
 from spark_bench.models.backbones import pyramid_channels
@@ -12,7 +11,8 @@ from spark_bench.models.backbones import pyramid_channels
 def run(options):
     """Fine-tune and evaluate a detector, unless the record of this very run exists; return the record.
 
-    The work directory then holds ``predictions.segm.json`` (COCO results), the config and the logs.
+    The work directory then holds ``predictions.segm.json`` (COCO results), ``categories.json`` (the metrics of
+    each category), the config and the logs.
 
     Raises:
         InputError, RunError: see :mod:`spark_bench.errors`.
@@ -27,6 +27,7 @@ def run(options):
     record = this.existing()
     if record is not None:
         return record
+    read_truth(val.annotations)  # what cannot be evaluated is refused before it is trained for
     check_pictures(train)
     check_pictures(val)
     cfg.model.backbone.weights = options.weights
@@ -38,12 +39,14 @@ def run(options):
     runner = this.train()
     runner.test()
     dumped = predictions.with_suffix('.segm.json')
-    metrics = evaluate(val.annotations, json.loads(dumped.read_text()))
+    evaluation = run_evaluation(val.annotations, load_predictions(dumped))
+    categories = this.work_dir / 'categories.json'
+    write_categories(categories, evaluation)
     return this.write_record(
-        runner, metrics,
+        runner, evaluation.metrics,
         dataset={'name': this.data_name, 'sha256': this.data_sha256, 'root': str(val.pictures),
                  'train_images': train.count, 'val_images': val.count, 'annotations': str(val.annotations)},
-        artifacts={'predictions': dumped})
+        artifacts={'predictions': dumped, 'categories': categories})
 
 
 def _fit_config(cfg, options, categories):
