@@ -1,292 +1,16 @@
-"""The command line. Only argparse is loaded until a command runs, so that --help answers at once."""
+"""The command line: every command loads what it needs when it runs."""
 
-import argparse
-import ast
 import os
+import re
 import sys
 import traceback
 from dataclasses import replace
 
-from pretrain.ablations import ABLATIONS
+from spark_bench.arguments import EXIT_USAGE, build_parser
 from spark_bench.errors import InputError, RunError
 from spark_bench.places import default_work_dir, report_path, shipped
 
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
-
-
-class _Parser(argparse.ArgumentParser):
-    """Reports bad usage in one line."""
-
-    def error(self, message):
-        self.exit(EXIT_USAGE, f'{self.prog}: error: {message} (see {self.prog} --help)\n')
-
-
-def build_parser():
-    """The parser of ``spark-bench`` with all its commands."""
-    parser = _Parser(prog='spark-bench', description='Measure how well convnets pretrained with SparK transfer to '
-                                                     'detection, segmentation and classification.')
-    parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
-    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
-    _add_demo(commands)
-    _add_pretrain(commands)
-    _add_finetune(commands)
-    _add_detect(commands)
-    _add_evaluate(commands)
-    _add_table(commands)
-    _add_report(commands)
-    _add_visualize(commands)
-    _add_data(commands)
-    _add_profile(commands)
-    _add_inspect(commands)
-    _add_convert(commands)
-    doctor = commands.add_parser('doctor', help='check what is installed and whether it works')
-    doctor.set_defaults(run=_run_doctor)
-    for command in commands.choices.values():
-        # SUPPRESS: a --debug before the command is kept.
-        command.add_argument('--debug', action='store_true', default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    return parser
-
-
-def _add_demo(commands):
-    parser = commands.add_parser('demo', help='the whole road on the embedded data set: ablation table and report')
-    parser.add_argument('--quick', action='store_true', help='a few steps of everything, in about a minute')
-    parser.add_argument('--arch', default='test_resnet', metavar='NAME',
-                        help='timm convnet: test_resnet (default), test_convnext, or a larger one')
-    parser.add_argument('--jobs', type=_positive, metavar='N', help='runs at a time (default: one a CPU core)')
-    _add_places(parser, 'work_dirs/<suite>')
-    _add_cache(parser)
-    parser.set_defaults(run=_run_demo)
-
-
-def _add_pretrain(commands):
-    parser = commands.add_parser('pretrain', help='pretrain a convnet on a folder of pictures')
-    _add_run(parser, 'pretrain/configs/demo_pretrain.py',
-             'folder (any depth, ImageNet, COCO, tar shards), list file .txt, .tar or .zip of pictures')
-    parser.add_argument('--ablation', default='spark', metavar='NAME',
-                        help=f'{", ".join(name for name, value in ABLATIONS.items() if value.pretrains)}')
-    parser.add_argument('--epochs', type=_positive, metavar='N', help='schedules are stretched to them')
-    _add_speed(parser)
-    parser.add_argument('--bad-pictures', choices=('fail', 'skip'), help='that cannot be read (default: fail)')
-    parser.add_argument('--picture-interval', type=_count, metavar='N',
-                        help='epochs between pictures of reconstructions; 0: none')
-    parser.set_defaults(run=_run_pretrain)
-
-
-def _add_finetune(commands):
-    parser = commands.add_parser('finetune', help='fine-tune a classifier and measure top-1')
-    _add_run(parser, 'pretrain/configs/demo_finetune.py', 'folder with train/<class>/ and val/<class>/')
-    _add_weights(parser)
-    parser.set_defaults(run=_run_finetune)
-
-
-def _add_detect(commands):
-    parser = commands.add_parser('detect', help='train Mask R-CNN and measure box and mask AP')
-    _add_run(parser, 'mmdet_configs/demo/mask-rcnn_demo.py', 'folder in COCO layout')
-    parser.add_argument('--weights', metavar='FILE',
-                        help='of the backbone: .safetensors or .pth; spark, supervised, mae or simmim for the '
-                             'published file; or scratch (default: what the config says)')
-    parser.add_argument('--download', action='store_true', help='fetch a published file that is not there')
-    _add_speed(parser)
-    parser.set_defaults(run=_run_detect)
-
-
-def _add_evaluate(commands):
-    parser = commands.add_parser('evaluate', help='measure box and mask AP of a trained detector')
-    _add_run(parser, 'mmdet_configs/demo/mask-rcnn_demo.py', 'folder in COCO layout')
-    parser.add_argument('--weights', metavar='FILE', required=True,
-                        help='of the whole detector: detector.safetensors of a work directory, or a .pth of mmdet')
-    _add_launcher(parser)
-    parser.add_argument('--workers', type=_count, metavar='N', help='processes that load pictures, a process')
-    parser.set_defaults(run=_run_evaluate)
-
-
-def _add_table(commands):
-    parser = commands.add_parser('table', help='print the table of a suite, and write it as Markdown and CSV')
-    _add_suite(parser)
-    parser.set_defaults(run=_run_table)
-
-
-def _add_report(commands):
-    parser = commands.add_parser('report', help='write the report of a suite: one self-contained HTML file')
-    _add_suite(parser)
-    parser.add_argument('--output', metavar='FILE', help='default: <results>/report.html, or report-<suite>.html')
-    parser.set_defaults(run=_run_report)
-
-
-def _add_visualize(commands):
-    parser = commands.add_parser('visualize', help='pictures: reconstructions, and how far a mask survives')
-    kinds = parser.add_subparsers(dest='kind', required=True, metavar='KIND')
-    reconstruct = kinds.add_parser('reconstruct', help='input, masked, reconstruction, pasted; or a grid over methods')
-    reconstruct.add_argument('--weights', nargs='+', required=True, metavar='FILE',
-                             help='whole pretraining models (spark.safetensors); several make a grid')
-    reconstruct.add_argument('--labels', nargs='+', metavar='NAME', help='one a file (default: the method it names)')
-    reconstruct.add_argument('--data-root', required=True, metavar='PATH', help='a picture, or a folder of pictures')
-    reconstruct.add_argument('--count', type=_positive, default=6, metavar='N',
-                             help='pictures, evenly spaced over the folder (default: 6)')
-    reconstruct.add_argument('--arch', metavar='NAME', help='timm convnet of files that do not name theirs')
-    reconstruct.add_argument('--statistics', choices=('original', 'visible'), default='original',
-                             help='where mean and contrast of masked patches come from (default: original)')
-    reconstruct.add_argument('--device', default='cpu', metavar='NAME', help='cpu (default) or cuda')
-    reconstruct.add_argument('--tiles', action='store_true', help='also write each picture of the figure alone')
-    reconstruct.set_defaults(run=_run_visualize)
-    pattern = kinds.add_parser('mask-pattern', help='the mask after 1, 2, 4, … convolutions, dense and sparse')
-    pattern.add_argument('--arch', required=True, metavar='NAME', help='timm convnet')
-    pattern.add_argument('--layers', nargs='+', type=int, metavar='N',
-                         help='numbers of convolutions, 0 for the input (default: 0 1 2 4 8 … and the last)')
-    pattern.set_defaults(run=_run_visualize)
-    for kind, side, ratio in ((reconstruct, None, None), (pattern, 224, 0.6)):
-        kind.add_argument('--input-size', type=_positive, default=side, metavar='P',
-                          help=f"side of the pictures in pixels (default: {side or 'as trained'})")
-        kind.add_argument('--mask-ratio', type=_ratio, default=ratio, metavar='R',
-                          help=f"fraction of patches hidden (default: {ratio or 'as trained'})")
-        kind.add_argument('--seed', type=_seed, default=0, metavar='N', help='of the masks')
-        kind.add_argument('--output', required=True, metavar='PATH', help='FILE.png, or a folder')
-
-
-def _add_data(commands):
-    parser = commands.add_parser('data', help='prepare data sets')
-    kinds = parser.add_subparsers(dest='kind', required=True, metavar='KIND')
-    embedded = kinds.add_parser('embedded', help='generate the embedded data set, without any download')
-    embedded.add_argument('--size', choices=('full', 'quick'), default='full')
-    embedded.add_argument('--seed', type=_seed, default=0, metavar='N')
-    _add_cache(embedded)
-    embedded.set_defaults(run=_run_data_embedded)
-    check = kinds.add_parser('check', help='verify a COCO or ImageNet folder: files, sizes, boxes, masks, duplicates')
-    check.add_argument('root', metavar='DIR', help='annotations/instances_{train,val}*.json beside the folders of '
-                                                   'pictures, or train/<class>/ and val/<class>/')
-    check.add_argument('--layout', choices=('coco', 'imagenet'), help='default: what is found')
-    check.add_argument('--workers', type=_positive, metavar='N', help='processes (default: one a CPU core)')
-    check.add_argument('--no-decode', action='store_true', help='look at the headers of pictures only')
-    check.add_argument('--limit-shown', type=_count, default=5, metavar='N', help='examples a problem (default: 5)')
-    check.add_argument('--json', metavar='FILE', help='also write the report here')
-    check.set_defaults(run=_run_data_check)
-
-
-def _add_profile(commands):
-    parser = commands.add_parser('profile', help='time and memory of the packed engine against the reference')
-    parser.add_argument('arch', nargs='*', metavar='ARCH', default=['resnet50', 'convnext_small', 'convnext_base'],
-                        help='timm convnets (default: resnet50 convnext_small convnext_base)')
-    parser.add_argument('--input-size', type=_positive, default=224, metavar='PIXELS')
-    parser.add_argument('--batch-size', type=_positive, default=8, metavar='N')
-    parser.add_argument('--mask-ratio', type=float, default=0.6, metavar='RATIO')
-    parser.add_argument('--rounds', type=_positive, default=5, metavar='N',
-                        help='times each engine runs, in turn; the median is printed (default: 5)')
-    parser.add_argument('--threads', type=_positive, metavar='N', help='CPU threads')
-    parser.add_argument('--device', default='cpu', metavar='DEVICE', help='cpu (default) or cuda')
-    parser.add_argument('--amp', action='store_true', help='bf16 autocast')
-    parser.add_argument('--channels-last', action='store_true', help='pictures and weights in channels-last layout')
-    parser.add_argument('--keep-memory', action='store_true',
-                        help='tell the allocator to keep freed memory, as training on a CPU does')
-    parser.add_argument('--json', metavar='FILE', help='also write the figures here')
-    parser.set_defaults(run=_run_profile)
-
-
-def _add_inspect(commands):
-    parser = commands.add_parser('inspect', help='what a checkpoint holds, and what it can initialise')
-    parser.add_argument('file', metavar='FILE', help='.safetensors or .pth')
-    parser.add_argument('--json', action='store_true', help='print JSON')
-    parser.set_defaults(run=_run_inspect)
-
-
-def _add_convert(commands):
-    parser = commands.add_parser('convert', help='write a checkpoint in another format')
-    parser.add_argument('file', metavar='FILE', help='.safetensors or .pth, in any known format')
-    parser.add_argument('--to', required=True, choices=('timm', 'official', 'mmdet', 'mmpretrain', 'spark',
-                                                        'safetensors'))
-    parser.add_argument('--output', metavar='FILE', help='.safetensors or .pth (default: beside the input)')
-    parser.add_argument('--force', action='store_true', help='overwrite the output')
-    parser.set_defaults(run=_run_convert)
-
-
-def _add_run(parser, config, data):
-    parser.add_argument('config', nargs='?', metavar='CONFIG', help=f'mmengine config (default: {config})')
-    parser.set_defaults(default_config=config)
-    parser.add_argument('--data-root', metavar='DIR', help=f'{data} (default: the embedded data set)')
-    parser.add_argument('--arch', metavar='NAME', help='timm convnet (default: the one of the config)')
-    parser.add_argument('--seed', type=_seed, default=0, metavar='N')
-    parser.add_argument('--suite', default='custom', metavar='NAME', help='table of the record (default: custom)')
-    parser.add_argument('--method', metavar='NAME', help='row of the table (default: what the weights say)')
-    parser.add_argument('--threads', type=_positive, metavar='N', help='CPU threads')
-    parser.add_argument('--cfg-options', nargs='+', default=[], type=_setting, metavar='KEY=VALUE',
-                        help='change values of the config, such as train_cfg.max_epochs=2')
-    _add_places(parser, 'work_dirs/<suite>/<task>/<arch>/<method>/<seed>')
-    _add_cache(parser)
-
-
-def _add_speed(parser):
-    parser.add_argument('--batch-size', type=_positive, metavar='N',
-                        help='pictures a device computes at a time (default: what fits the global batch of the config)')
-    parser.add_argument('--accumulate', type=_positive, metavar='N',
-                        help='batches whose gradients are summed for an update (default: the fewest that fit)')
-    parser.add_argument('--amp', action=argparse.BooleanOptionalAction, help='bfloat16 autocast')
-    parser.add_argument('--channels-last', action=argparse.BooleanOptionalAction, help='memory layout')
-    parser.add_argument('--workers', type=_count, metavar='N', help='processes that load pictures, a training process')
-    parser.add_argument('--checkpoint-interval', type=_positive, metavar='N',
-                        help='updates between checkpoints in mid-epoch (default: what the config says)')
-    _add_launcher(parser)
-
-
-def _add_launcher(parser):
-    parser.add_argument('--launcher', choices=('none', 'pytorch', 'torchrun', 'slurm'), default='none',
-                        help='what started this process: torchrun (pytorch is another word for it) or srun')
-
-
-def _add_weights(parser):
-    parser.add_argument('--weights', metavar='FILE', help='checkpoint of the backbone, .safetensors or .pth '
-                                                          '(default: none, train from scratch)')
-
-
-def _add_suite(parser):
-    parser.add_argument('--suite', default='demo', metavar='NAME', help='default: demo')
-    _add_places(parser, 'work_dirs')
-
-
-def _add_places(parser, work_dir):
-    parser.add_argument('--work-dir', metavar='DIR', help=f'checkpoints, logs, pictures (default: {work_dir})')
-    parser.add_argument('--results', default='results', metavar='DIR', help='records and tables (default: results)')
-
-
-def _add_cache(parser):
-    parser.add_argument('--cache-dir', metavar='DIR',
-                        help='for the embedded data set (default: $SPARK_BENCH_CACHE or ~/.cache/spark_bench)')
-
-
-def _positive(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not positive')
-    return value
-
-
-def _count(text):
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f'{text} is negative')
-    return value
-
-
-def _seed(text):
-    value = int(text)
-    if not 0 <= value < 2 ** 32:
-        raise argparse.ArgumentTypeError(f'{text} is not in 0 … 2^32 - 1')
-    return value
-
-
-def _ratio(text):
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not between 0 and 1')
-    return value
-
-
-def _setting(text):
-    key, equals, value = text.partition('=')
-    if not key or not equals:
-        raise argparse.ArgumentTypeError(f'{text!r} is not KEY=VALUE')
-    try:
-        return key, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return key, value
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
 
 def _run_demo(args):
@@ -317,7 +41,7 @@ def _run_detect(args):
     config = _config_of(args)
     weights, method = choose_weights(args.weights, config, args.cache_dir, args.download)
     return _run_task('detection', detect, args, method=args.method or method or _method_of(weights), part='detection',
-                     weights=weights, **_speed(args))
+                     weights=weights, **_speed(args), **_metric(args))
 
 
 def _run_evaluate(args):
@@ -328,7 +52,7 @@ def _run_evaluate(args):
         config=_config_path(args), suite=args.suite, method='', work_dir=work_dir, results=args.results,
         data_root=args.data_root or _data_root(args, _config_of(args), 'detection'), arch=args.arch,
         weights=args.weights, threads=args.threads, overrides=dict(args.cfg_options), workers=args.workers,
-        launcher=_launcher(args)))
+        launcher=_launcher(args), **_metric(args)))
     if int(os.environ.get('RANK', 0)) == 0:
         print(f'{args.weights}: {_shown(metrics)}\nmetrics: {work_dir}/metrics.json')
     return 0
@@ -338,6 +62,10 @@ def _speed(args):
     """What decides how fast a run goes, and in how many processes."""
     names = ('batch_size', 'accumulate', 'amp', 'channels_last', 'workers', 'checkpoint_interval')
     return {'launcher': _launcher(args), **{name: getattr(args, name) for name in names}}
+
+
+def _metric(args):
+    return {'backend': args.backend, 'bootstrap': args.bootstrap}
 
 
 def _launcher(args):
@@ -363,6 +91,8 @@ def _run_task(task, engine, args, method, part, **extra):
 
 
 def _shown(metrics):
+    """The metrics in a line; recall and sizes are in the files."""
+    metrics = {name: value for name, value in metrics.items() if not re.search(r'_ar|_(small|medium|large)$', name)}
     return ', '.join(f'{name} {"–" if value is None else f"{value:.4g}"}' for name, value in metrics.items())
 
 
@@ -414,14 +144,9 @@ def _run_visualize(args):
     return (reconstructions if args.kind == 'reconstruct' else patterns).main(args)
 
 
-def _run_data_embedded(args):
-    from spark_bench.data import embedded
-    return embedded.main(args)
-
-
-def _run_data_check(args):
-    from spark_bench.data import check
-    return check.main(args)
+def _run_data(args):
+    from spark_bench.data import check, embedded
+    return (embedded if args.kind == 'embedded' else check).main(args)
 
 
 def _run_profile(args):
@@ -444,11 +169,18 @@ def _run_doctor(args):
     return doctor.main(args)
 
 
+_COMMANDS = {
+    'demo': _run_demo, 'pretrain': _run_pretrain, 'finetune': _run_finetune, 'detect': _run_detect,
+    'evaluate': _run_evaluate, 'table': _run_table, 'report': _run_report, 'visualize': _run_visualize,
+    'data': _run_data, 'profile': _run_profile, 'inspect': _run_inspect, 'convert': _run_convert,
+    'doctor': _run_doctor}
+
+
 def main(argv=None):
     """Run one command; return its exit status: 0 done, 1 a run or check failed, 2 bad usage or input."""
     args = build_parser().parse_args(argv)
     try:
-        return args.run(args)
+        return _COMMANDS[args.command](args)
     except KeyboardInterrupt:
         return _fail(args, 'interrupted: the same command continues', EXIT_INTERRUPTED)
     except InputError as error:
@@ -471,8 +203,6 @@ def _fail(args, message, status):
     if not getattr(message, 'told', False):
         print(f'spark-bench: error: {message}', file=sys.stderr)
     return status
-
-
 
 
 if __name__ == '__main__':

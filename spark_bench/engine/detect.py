@@ -8,7 +8,7 @@ from spark_bench.checkpoints.detectors import load_detector
 from spark_bench.data.coco import check_pictures, open_coco, open_split
 from spark_bench.engine import processes
 from spark_bench.engine.batches import divide_batch
-from spark_bench.engine.coco_metric import evaluate
+from spark_bench.engine.coco_metric import run_evaluation, write_categories
 from spark_bench.engine.files import write_atomically
 from spark_bench.engine.runner import BenchRunner
 from spark_bench.engine.runs import Run, load_config
@@ -19,8 +19,9 @@ from spark_bench.models.backbones import pyramid_channels
 def run(options):
     """Fine-tune and evaluate a detector, unless the record of this very run exists; return the record.
 
-    The work directory then holds ``predictions.segm.json`` (COCO results), ``detector.safetensors`` (the trained
-    model), the config and the logs. In several processes, the first alone writes.
+    The work directory then holds ``predictions.segm.json`` (COCO results), ``metrics.json``, ``categories.json``
+    (the metrics of each category), ``detector.safetensors`` (the trained model), the config and the logs. In several
+    processes, the first alone writes.
 
     Raises:
         InputError, RunError: see :mod:`spark_bench.errors`.
@@ -72,7 +73,7 @@ def evaluate_detector(options):
         error.told = not processes.is_main_process()
         raise
     runner.test()
-    metrics = processes.from_main(lambda: _evaluate(work_dir, val)[0])
+    metrics = processes.from_main(lambda: _evaluate(work_dir, val, options)[0])
     processes.leave()
     return metrics
 
@@ -103,7 +104,7 @@ def _prepare(options):
 
 def _finish(this, runner, train, val):
     """Write the detector, the predictions' metrics and the record, which is returned."""
-    metrics, dumped = _evaluate(this.work_dir, val)
+    metrics, evaluated = _evaluate(this.work_dir, val, this.options)
     detector = this.work_dir / 'detector.safetensors'
     checkpoints.save(getattr(runner.model, 'module', runner.model), detector, {
         'format': 'mmdet detector', 'arch': this.arch, 'method': this.options.method, 'config_hash': this.config_hash})
@@ -111,14 +112,16 @@ def _finish(this, runner, train, val):
         runner, metrics,
         dataset={'name': this.data_name, 'sha256': this.data_sha256, 'root': str(val.pictures),
                  'train_images': train.count, 'val_images': val.count, 'annotations': str(val.annotations)},
-        artifacts={'predictions': dumped, 'detector': detector})
+        artifacts={**evaluated, 'detector': detector})
 
 
-def _evaluate(work_dir, val):
-    dumped = work_dir / 'predictions.segm.json'
-    metrics = evaluate(val.annotations, json.loads(dumped.read_text()))
-    write_atomically(work_dir / 'metrics.json', (json.dumps(metrics, indent=1) + '\n').encode())
-    return metrics, dumped
+def _evaluate(work_dir, val, options):
+    """``(metrics, files)`` of the predictions in a work directory."""
+    files = {'predictions': work_dir / 'predictions.segm.json', 'categories': work_dir / 'categories.json'}
+    evaluation = run_evaluation(val.annotations, files['predictions'], options.backend, options.bootstrap)
+    write_categories(files['categories'], evaluation)
+    write_atomically(work_dir / 'metrics.json', (json.dumps(evaluation.metrics, indent=1) + '\n').encode())
+    return evaluation.metrics, files
 
 
 def _check_pictures(train, val):

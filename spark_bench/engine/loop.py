@@ -77,7 +77,7 @@ class UpdateLoop(EpochBasedTrainLoop):
                                'sound: lower the learning rate, or look at the pictures of that step')
             failure.told = not is_main_process()
             raise failure from error
-        return {name: sum(float(part[name]) for part in parts) / len(parts) for name in parts[0]}
+        return {name: sum(float(part[name].detach()) for part in parts) / len(parts) for name in parts[0]}
 
 
 @LOOPS.register_module()

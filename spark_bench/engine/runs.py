@@ -58,6 +58,10 @@ class RunOptions:
         checkpoint_interval: updates between checkpoints in mid-epoch.
         bad_pictures: pretraining only; ``fail`` or ``skip``.
         picture_interval: pretraining only; epochs between reconstructions, 0 for none.
+
+    Detection, see :func:`spark_bench.engine.coco_metric.run_evaluation`:
+        backend: that computes AP and AR.
+        bootstrap: number of resamples for confidence intervals.
     """
 
     config: str
@@ -81,6 +85,8 @@ class RunOptions:
     bad_pictures: str | None = None
     picture_interval: int | None = None
     checkpoint_interval: int | None = None
+    backend: str = 'fast'
+    bootstrap: int = 0
 
 
 def load_config(options):

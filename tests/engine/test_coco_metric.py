@@ -1,12 +1,27 @@
-"""AP of our evaluation against mmdet's metric and against hand-made cases."""
+"""AP and AR of our evaluation against pycocotools, mmdet's metric and hand-made cases."""
 
+import contextlib
+import io
 import json
+import os
+import re
+from pathlib import Path
 
 import numpy as np
 import pycocotools.mask
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
-from spark_bench.engine.coco_metric import evaluate
+from spark_bench.engine.coco_bootstrap import average_precision
+from spark_bench.engine.coco_input import first_damaged_mask, read_truth
+from spark_bench.engine.coco_metric import _by_category, _fast, _results, evaluate, run_evaluation, write_categories
+from spark_bench.errors import InputError
+from spark_bench.records.schema import PERCENT_PATTERN
+
+REAL_DATA = Path(os.environ.get('SPARK_BENCH_TEST_DATA', Path(__file__).parents[3] / 'shared' / 'data'))
+FIGURES = ('ap', 'ap50', 'ap75', 'ap_small', 'ap_medium', 'ap_large',
+           'ar1', 'ar10', 'ar100', 'ar_small', 'ar_medium', 'ar_large')
 
 
 def box_mask(box, side=256):
@@ -38,7 +53,7 @@ BOXES = [(1, 1, (10, 10, 40, 40)), (1, 2, (100, 100, 20, 20)), (2, 1, (30, 30, 1
 
 def test_perfect_predictions_reach_100_in_every_size(tmp_path):
     metrics = evaluate(truth(tmp_path, BOXES), [result(*entry, 0.9) for entry in BOXES])
-    assert metrics == {key: pytest.approx(100.0) for key in metrics} and len(metrics) == 12
+    assert metrics == {key: pytest.approx(100.0) for key in metrics} and len(metrics) == 24
 
 
 def test_no_prediction_is_zero_and_a_size_that_does_not_occur_is_none(tmp_path):
@@ -82,3 +97,270 @@ def test_random_predictions_score_as_in_mmdet(tmp_path, seed):
                                  ('mask_ap_medium', 'segm_mAP_m'), ('mask_ap_large', 'segm_mAP_l')):
         assert ours[ours_key] == pytest.approx(100 * theirs[theirs_key], abs=0.051), ours_key  # theirs has 3 digits
     assert 0 < ours['box_ap'] < 100
+
+
+def reference(annotations, predictions):
+    """The 24 figures by pycocotools alone, without any code of ours."""
+    figures = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        for kind, iou_type, dropped in (('box', 'bbox', 'segmentation'), ('mask', 'segm', 'bbox')):
+            known = COCO(str(annotations))
+            results = [{key: value for key, value in entry.items() if key != dropped} for entry in predictions]
+            evaluation = COCOeval(known, known.loadRes(results), iou_type)
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+            figures |= {f'{kind}_{name}': value for name, value in zip(FIGURES, evaluation.stats, strict=True)}
+    return {name: None if value < 0 else 100 * value for name, value in figures.items()}
+
+
+def scene(seed, pictures=12, side=128):
+    """Contents of an annotation file and results: crowds, pictures without objects, tied scores, a category without
+    truth, more than 100 detections in a picture."""
+    rng = np.random.default_rng(seed)
+    identities = [int(v) for v in rng.permutation(np.arange(1, pictures + 1) * 3)]
+    annotations, predictions = [], []
+
+    def box(smallest):
+        x, y = rng.integers(0, side - smallest, 2)
+        return [int(v) for v in (x, y, rng.integers(smallest, side - x + 1), rng.integers(smallest, side - y + 1))]
+
+    for image in identities:
+        for _ in range(0 if rng.random() < 0.2 else int(rng.integers(1, 8))):
+            known, category = box(4), int(rng.integers(1, 4)) * 10
+            annotations.append({
+                'id': len(annotations) + 1, 'image_id': image, 'category_id': category, 'bbox': known,
+                'area': known[2] * known[3], 'iscrowd': int(rng.random() < 0.15),
+                'segmentation': box_mask(known, side)})
+            for _ in range(int(rng.integers(0, 4))):
+                moved = np.maximum(np.array(known) + rng.integers(-5, 6, 4), (0, 0, 1, 1))
+                predictions.append(result(image, category, moved, round(float(rng.random()), 1)))
+        for _ in range(int(rng.integers(0, 5)) + (130 if rng.random() < 0.1 else 0)):
+            predictions.append(result(image, int(rng.integers(1, 5)) * 10, box(2), round(float(rng.random()), 1)))
+    for prediction in predictions:
+        prediction['segmentation'] = box_mask(prediction['bbox'], side)
+    order = rng.permutation(len(predictions))
+    return {'images': [{'id': i, 'file_name': f'{i}.jpg', 'width': side, 'height': side} for i in identities],
+            'categories': [{'id': i, 'name': f'c{i}'} for i in (10, 20, 30, 40)],
+            'annotations': annotations}, [predictions[i] for i in order]
+
+
+def saved(tmp_path, contents):
+    path = tmp_path / 'instances_val.json'
+    path.write_text(json.dumps(contents))
+    return path
+
+
+def perturbed(path, seed, largest=None):
+    """The truth as results: some left out, masks moved, tied scores; and boxes where nothing is."""
+    rng = np.random.default_rng(seed)
+    with contextlib.redirect_stdout(io.StringIO()):
+        known = COCO(str(path))
+    predictions = []
+    for image, info in sorted(known.imgs.items())[:largest]:
+        for annotation in known.imgToAnns[image]:
+            if rng.random() < 0.15:
+                continue
+            mask = np.roll(known.annToMask(annotation), rng.integers(-2, 3, 2), (0, 1))
+            predictions.append((image, annotation['category_id'], mask))
+        for _ in range(int(rng.integers(0, 5))):
+            mask = np.zeros((info['height'], info['width']), np.uint8)
+            y, x = rng.integers(0, info['height'] - 2), rng.integers(0, info['width'] - 2)
+            mask[y:y + rng.integers(2, 99), x:x + rng.integers(2, 99)] = 1
+            predictions.append((image, int(rng.choice(list(known.cats))), mask))
+    results = []
+    for image, category, mask in predictions:
+        rle = pycocotools.mask.encode(np.asfortranarray(mask))
+        results.append({
+            'image_id': image, 'category_id': category, 'score': round(float(rng.random()), 2),
+            'bbox': [float(v) for v in pycocotools.mask.toBbox(rle)],
+            'segmentation': {'size': list(rle['size']), 'counts': rle['counts'].decode()}})
+    return results
+
+
+def assert_equal(ours, theirs, tolerance=1e-9):
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert value == (theirs[name] if theirs[name] is None or not isinstance(value, float)
+                         else pytest.approx(theirs[name], abs=tolerance)), name
+
+
+@pytest.mark.parametrize('seed', range(10))
+def test_both_backends_give_what_pycocotools_gives(tmp_path, seed):
+    contents, predictions = scene(seed)
+    path = saved(tmp_path, contents)
+    fast, slow = (run_evaluation(path, predictions, backend) for backend in ('fast', 'pycocotools'))
+    expected = reference(path, predictions)
+    assert_equal(fast.metrics, expected)
+    assert_equal(slow.metrics, expected)
+    for ours, theirs in zip(fast.categories, slow.categories, strict=True):
+        assert_equal(ours, theirs)
+
+
+@pytest.mark.parametrize('name, file', [('coco_tiny', 'instances_val2017'), ('nuclei', 'instances_val')])
+def test_real_masks_score_as_in_pycocotools(name, file):
+    path = REAL_DATA / name / 'annotations' / f'{file}.json'
+    if not path.is_file():
+        pytest.skip(f'{path} is absent: set SPARK_BENCH_TEST_DATA to a folder with {name}/')
+    predictions = perturbed(path, seed=0)
+    metrics = evaluate(path, predictions)
+    assert 5 < metrics['mask_ap'] < 95
+    assert_equal(metrics, reference(path, predictions))
+
+
+@pytest.mark.parametrize('backend', ['fast', 'pycocotools'])
+def test_ids_may_be_text_and_an_annotation_may_have_id_0(tmp_path, backend):
+    contents, predictions = scene(1)
+    expected = reference(saved(tmp_path, contents), predictions)
+    for annotation in contents['annotations']:
+        annotation['id'] -= 1  # plain pycocotools would now take each match with the first one for none
+    for entry in contents['images']:
+        entry['id'] = f'p{entry["id"]:03}'
+    for entry in contents['annotations'] + predictions:
+        entry['image_id'] = f'p{entry["image_id"]:03}'
+    assert_equal(evaluate(saved(tmp_path, contents), predictions, backend), expected)
+
+
+def test_categories_are_those_of_a_truth_cut_down_to_one(tmp_path):
+    contents, predictions = scene(2)
+    evaluation = run_evaluation(saved(tmp_path, contents), predictions)
+    assert [entry['id'] for entry in evaluation.categories] == [10, 20, 30, 40]
+    write_categories(tmp_path / 'categories.json', evaluation)
+    written = json.loads((tmp_path / 'categories.json').read_text())['categories']
+    assert written[3]['box_ap'] is None and written[3]['objects'] == 0
+    for entry in written[:3]:
+        mine = [a for a in contents['annotations'] if a['category_id'] == entry['id']]
+        single = contents | {'annotations': mine, 'categories': [{'id': entry['id'], 'name': entry['name']}]}
+        expected = reference(saved(tmp_path, single), [p for p in predictions if p['category_id'] == entry['id']])
+        assert_equal({name: entry[name] for name in expected}, expected)
+        assert entry['objects'] == sum(not a['iscrowd'] for a in mine)
+
+
+def resampled(contents, predictions, draws):
+    """The data set in which the picture of rank i occurs draws[i] times, under new ids."""
+    copies = contents | {'images': [], 'annotations': []}
+    copied = []
+    for image, times in zip(sorted(contents['images'], key=lambda entry: entry['id']), draws, strict=True):
+        for _ in range(times):
+            new = len(copies['images']) + 1
+            copies['images'].append(image | {'id': new})
+            copies['annotations'] += [a | {'image_id': new} for a in contents['annotations']
+                                      if a['image_id'] == image['id']]
+            copied += [p | {'image_id': new} for p in predictions if p['image_id'] == image['id']]
+    for index, annotation in enumerate(copies['annotations'], 1):
+        annotation['id'] = index
+    return copies, copied
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_resamples_score_as_copied_pictures_in_pycocotools(tmp_path, seed):
+    contents, predictions = scene(seed)
+    truth = read_truth(saved(tmp_path, contents))
+    rng = np.random.default_rng(seed)
+    draws = np.bincount(rng.integers(0, len(truth.sizes), len(truth.sizes)), minlength=len(truth.sizes))
+    copies = resampled(contents, predictions, draws)
+    for kind, iou_type in (('box', 'bbox'), ('mask', 'segm')):
+        curves = _fast(truth, _results(predictions, iou_type), iou_type)
+        matches = _by_category(curves.matches(), truth)
+        expected = reference(saved(tmp_path, copies[0]), copies[1])[f'{kind}_ap']
+        assert average_precision(matches, draws) == pytest.approx(expected, abs=1e-9)
+        every = np.ones(len(truth.sizes), int)
+        valid = curves.precision[..., 0, -1][curves.precision[..., 0, -1] > -1]
+        assert average_precision(matches, every) == 100 * valid.mean()
+
+
+def test_intervals_hold_the_estimate_repeat_by_seed_and_narrow_with_pictures(tmp_path):
+    widths = []
+    for pictures in (8, 40):
+        contents, predictions = scene(4, pictures)
+        path = saved(tmp_path, contents)
+        metrics = evaluate(path, predictions, bootstrap=100, seed=3)
+        for kind in ('box', 'mask'):
+            assert metrics[f'{kind}_ap_low'] <= metrics[f'{kind}_ap'] <= metrics[f'{kind}_ap_high']
+        widths.append(metrics['box_ap_high'] - metrics['box_ap_low'])
+        assert metrics == evaluate(path, predictions, bootstrap=100, seed=3)
+        assert metrics != evaluate(path, predictions, bootstrap=100, seed=4)
+        assert_equal(metrics, evaluate(path, predictions, 'pycocotools', bootstrap=100, seed=3))
+    assert widths[0] > 1.3 * widths[1] > 0
+
+
+DAMAGES = {
+    'no list': lambda p: {'a': 1},
+    'no object': lambda p: p[:1] + ['text'],
+    'unknown picture': lambda p: p[:1] + [p[1] | {'image_id': 77}],
+    'unhashable picture': lambda p: p[:1] + [p[1] | {'image_id': [1]}],
+    'unknown category': lambda p: p[:1] + [p[1] | {'category_id': 3}],
+    'no score': lambda p: p[:1] + [{key: value for key, value in p[1].items() if key != 'score'}],
+    'score NaN': lambda p: p[:1] + [p[1] | {'score': float('nan')}],
+    'score text': lambda p: p[:1] + [p[1] | {'score': '0.5'}],
+    'score huge': lambda p: p[:1] + [p[1] | {'score': 10 ** 400}],
+    'three numbers': lambda p: p[:1] + [p[1] | {'bbox': [1, 2, 3]}],
+    'box NaN': lambda p: p[:1] + [p[1] | {'bbox': [1, 2, 3, float('nan')]}],
+    'box negative': lambda p: p[:1] + [p[1] | {'bbox': [1, 2, -3, 4]}],
+    'polygon': lambda p: p[:1] + [p[1] | {'segmentation': [[1, 1, 9, 1, 9, 9]]}],
+    'mask of another size': lambda p: p[:1] + [p[1] | {'segmentation': box_mask((1, 1, 9, 9), 128)}],
+} | {
+    f'counts {counts!r}': lambda p, counts=counts: p[:1] + [p[1] | {'segmentation': {
+        'size': [256, 256], 'counts': counts}}]
+    for counts in ('', 'PP', 'o' * 50, '@O@O', '000', ' \n', '\u00e9', 'zz0', 5, None)}
+
+
+@pytest.mark.parametrize('damage', DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize('backend', ['fast', 'pycocotools'])
+def test_unsound_results_are_refused_in_one_line_by_position(tmp_path, damage, backend):
+    predictions = damage([result(*entry, 0.9) for entry in BOXES])
+    with pytest.raises(InputError) as refused:
+        evaluate(truth(tmp_path, BOXES), predictions, backend)
+    message = str(refused.value)
+    assert len(message.splitlines()) == 1 and len(message) < 300
+    assert ('predictions[1]' if isinstance(predictions, list) else 'predictions is not a list') in message
+
+
+def test_results_are_read_from_a_file_with_the_same_checks(tmp_path):
+    path = tmp_path / 'predictions.json'
+    predictions = [result(*entry, 0.9) for entry in BOXES]
+    path.write_text(json.dumps(predictions))
+    known = truth(tmp_path, BOXES)
+    assert evaluate(known, path) == evaluate(known, predictions)
+    for content, words in (('[{]', 'not JSON'), ('{}', 'not a list'), (json.dumps(predictions[:2])[:-2] + ', "score": '
+                           'NaN}]', 'predictions[1]'), ('[' * 100000, 'not JSON')):
+        path.write_text(content)
+        with pytest.raises(InputError, match=r'^[^\n]*$') as refused:
+            evaluate(known, path)
+        assert words in str(refused.value) and str(path) in str(refused.value)
+    with pytest.raises(InputError, match='cannot be read'):
+        evaluate(known, tmp_path / 'absent.json')
+
+
+@pytest.mark.parametrize('damage', [
+    lambda c: c['annotations'][1].update(segmentation=[]),
+    lambda c: c['annotations'][1].update(segmentation=[[1, 2, 3, 4]]),
+    lambda c: c['annotations'][1].update(segmentation={'size': [256, 256], 'counts': 'PP'}),
+    lambda c: c['annotations'][1].update(segmentation={'size': [256, 256], 'counts': [1, 2]}),
+    lambda c: c['annotations'][1].update(image_id=99),
+    lambda c: c['annotations'][1].pop('area'),
+])
+def test_truth_that_cannot_be_evaluated_is_refused_by_position(tmp_path, damage):
+    path = truth(tmp_path, BOXES)
+    contents = json.loads(path.read_text())
+    damage(contents)
+    with pytest.raises(InputError, match=r'annotations\[1\]'):
+        read_truth(saved(tmp_path, contents))
+
+
+def test_a_mask_is_damaged_exactly_if_its_runs_do_not_fill_it():
+    rng = np.random.default_rng(0)
+    sizes = [tuple(int(v) for v in rng.integers(1, 90, 2)) for _ in range(300)]
+    masks = [(rng.random(size) < rng.random() ** 3).astype(np.uint8) for size in sizes]
+    counts = [pycocotools.mask.encode(np.asfortranarray(mask))['counts'] for mask in masks]
+    assert first_damaged_mask(counts, sizes) is None
+    for index in range(0, 300, 50):
+        height, width = sizes[index]
+        damaged = sizes[:index] + [(height, width + 1)] + sizes[index + 1:]
+        assert first_damaged_mask(counts, damaged) == index
+        assert first_damaged_mask(counts[:index] + [counts[index][:-1]] + counts[index + 1:], sizes) == index
+
+
+def test_the_record_format_holds_every_figure_to_a_percentage(tmp_path):
+    metrics = evaluate(truth(tmp_path, BOXES), [], bootstrap=2)
+    assert len(metrics) == 28 and all(re.match(PERCENT_PATTERN, name) for name in metrics)

@@ -209,9 +209,14 @@ def test_two_processes_train_and_evaluate_as_one(coco, tmp_path):
     predictions = json.loads((tmp_path / 'work/predictions.segm.json').read_text())
     alone = tmp_path / 'alone'
     assert cli.main(['evaluate', str(config), '--weights', str(tmp_path / 'work/detector.safetensors'), '--data-root',
-                     str(coco), '--work-dir', str(alone), '--workers', '0']) == 0
+                     str(coco), '--work-dir', str(alone), '--workers', '0', '--backend', 'pycocotools', '--bootstrap',
+                     '5']) == 0
     metrics = json.loads((alone / 'metrics.json').read_text())
+    ends = [metrics.pop(f'{kind}_ap_{end}') for kind in ('box', 'mask') for end in ('low', 'high')]
+    assert len(metrics) == 24 and ends[0] <= ends[1] and ends[2] <= ends[3]
     assert metrics == pytest.approx({key: record['metrics'][key] for key in metrics}, abs=1e-6)
+    categories = json.loads((alone / 'categories.json').read_text())['categories']
+    assert len(categories) == 80 and sum(entry['objects'] for entry in categories) > 0
     assert len(json.loads((alone / 'predictions.segm.json').read_text())) == len(predictions) > 0
 
 

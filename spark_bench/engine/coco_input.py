@@ -1,0 +1,204 @@
+"""What a COCO evaluation reads: the truth and the results, checked before compiled code sees them.
+
+pycocotools reads past the end of a mask whose run lengths are damaged, and hotcoco scores it as if nothing were
+wrong; so every figure that either gives rests on these checks.
+"""
+
+import json
+import reprlib
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+
+import numpy as np
+
+from spark_bench.data.annotations import REMEDIES, examine, read_annotations
+from spark_bench.errors import InputError
+
+_ENCODE = 'write masks with pycocotools.mask.encode'
+_LARGEST = 1e9  # of a coordinate, in pixels; also keeps areas finite
+_CHUNK = 4096  # masks whose run lengths are decoded at a time
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A COCO annotation file.
+
+    Attributes:
+        path: of the file.
+        contents: what it holds: ``images``, ``annotations``, ``categories``.
+        sizes: from image id to (height, width), in ascending order of the id.
+        categories: from category id to name, in ascending order of the id.
+    """
+
+    path: Path
+    contents: dict
+    sizes: dict
+    categories: dict
+
+
+def read_truth(annotations):
+    """Read a COCO annotation file.
+
+    Args:
+        annotations: path; an annotation's mask is a list of polygons or an RLE, compressed or not.
+
+    Returns:
+        :class:`Truth`
+
+    Raises:
+        InputError: one line that names the file and the first entry that cannot be evaluated; see
+            :func:`spark_bench.data.annotations.examine`.
+    """
+    def refuse(kind, entry, what):
+        raise InputError(f'{path}: {entry} {what}: {REMEDIES[kind]}' if entry else f'{path} {what}: {REMEDIES[kind]}')
+
+    path = Path(annotations)
+    _, contents = read_annotations(path)
+    entries = examine(contents, refuse)
+    sizes = {image['id']: (image['height'], image['width']) for _, image in entries.images}
+    names = {entry['id']: entry['name'] for entry in entries.categories}
+    return Truth(path, contents, *(_in_order(path, key, values)
+                                   for key, values in (('images', sizes), ('categories', names))))
+
+
+def _in_order(path, key, values):
+    try:
+        return {identity: values[identity] for identity in sorted(values)}
+    except TypeError:
+        raise InputError(f'{path}: the ids of {key} are partly text, partly numbers: use one kind') from None
+
+
+def load_predictions(path):
+    """Read a COCO results file; what is in it is for :func:`check_predictions` to judge.
+
+    Raises:
+        InputError: one line, where it cannot be read or is not JSON.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f'{path} cannot be read: {error.strerror}') from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f'{path} is not JSON ({error}): write it again') from error
+
+
+def check_predictions(predictions, truth, name='predictions'):
+    """Check COCO results against the :class:`Truth` that they are to be evaluated with.
+
+    Raises:
+        InputError: one line that calls the list ``name`` and names the first unsound entry by its position in it.
+    """
+    if not isinstance(predictions, list):
+        raise InputError(f'{name} is not a list but {type(predictions).__name__}: give a list of COCO results')
+    for position, entry in enumerate(predictions):
+        what = _prediction_problem(entry, truth)
+        if what:
+            raise InputError(f'{name}[{position}]{what}')
+    for start in range(0, len(predictions), _CHUNK):
+        masks = [entry['segmentation'] for entry in predictions[start:start + _CHUNK]]
+        damaged = first_damaged_mask([mask['counts'] for mask in masks], [mask['size'] for mask in masks])
+        if damaged is not None:
+            raise InputError(f"{name}[{start + damaged}]['segmentation']['counts'] is not the run lengths of a mask of "
+                             f'its size: {_ENCODE}')
+
+
+def _prediction_problem(entry, truth):
+    """What is wrong with one result, its run lengths apart, as the end of a line; None if nothing."""
+    if not isinstance(entry, dict):
+        return f' is not an object but {type(entry).__name__}: give COCO results'
+    for key in ('image_id', 'category_id', 'bbox', 'score', 'segmentation'):
+        if key not in entry:
+            return f' has no {key!r}: give COCO results with boxes and masks'
+    if not _is_number(entry['score'], 1e300):
+        return f"['score'] is not a finite number: {reprlib.repr(entry['score'])}; drop the entry, or mend the model"
+    if not _is_box(entry['bbox']):
+        return f"['bbox'] is not four numbers x, y, width, height: {reprlib.repr(entry['bbox'])}"
+    if not _is_among(entry['image_id'], truth.sizes):
+        return f"['image_id'] {reprlib.repr(entry['image_id'])} is not in {truth.path}: evaluate with the " \
+               'annotations that were predicted for'
+    if not _is_among(entry['category_id'], truth.categories):
+        return f"['category_id'] {reprlib.repr(entry['category_id'])} is not in {truth.path}: use the ids of its " \
+               'categories'
+    return _mask_problem(entry['segmentation'], truth.sizes[entry['image_id']])
+
+
+def _mask_problem(mask, size):
+    if not isinstance(mask, dict) or not isinstance(mask.get('counts'), (str, bytes)) or not mask['counts'].isascii():
+        return f"['segmentation'] is not a compressed RLE mask: {_ENCODE}"
+    if not _is_size(mask.get('size'), size):
+        return f"['segmentation']['size'] is {reprlib.repr(mask.get('size'))}, not [{size[0]}, {size[1]}]: predict " \
+               'masks of the height and width of the picture'
+    return None
+
+
+def _is_size(value, expected):
+    return isinstance(value, (list, tuple)) and tuple(value) == expected and all(type(side) is int for side in value)
+
+
+def _is_number(value, largest):
+    # Nearly all are float, and the test for Real is slow.
+    return (type(value) is float or isinstance(value, Real) and not isinstance(value, bool)) and (
+        -largest <= value <= largest)
+
+
+def _is_box(value):
+    return (isinstance(value, (list, tuple, np.ndarray)) and len(value) == 4
+            and all(_is_number(number, _LARGEST) for number in value) and value[2] >= 0 and value[3] >= 0)
+
+
+def _is_among(value, known):
+    try:
+        return value in known
+    except TypeError:  # a list, say
+        return False
+
+
+def first_damaged_mask(counts, sizes):
+    """Find a mask that pycocotools' ``rleFrString`` must not be given.
+
+    Args:
+        counts: of each mask, its compressed run lengths: str or bytes, ASCII. The format is that of maskApi.c:
+            five bits to a character, lowest first, 32 for "more to come", two's complement; the runs from the
+            fourth on as differences to the last but one.
+        sizes: of each mask, (height, width).
+
+    Returns:
+        index of the first mask whose runs are not all positive (the first may be 0) or do not fill its size; None if
+        there is none.
+    """
+    texts = [text.decode() if isinstance(text, bytes) else text for text in counts]
+    lengths = np.array([len(text) for text in texts])
+    if not lengths.all():
+        return int(np.argmin(lengths))
+    code = np.frombuffer(''.join(texts).encode(), np.uint8).astype(np.int64) - 48
+    mask_of_code = np.repeat(np.arange(len(texts)), lengths)
+    is_end = code & 32 == 0
+    ends = np.flatnonzero(is_end)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    bad = (code < 0) | (code > 63)
+    bad[np.cumsum(lengths) - 1] |= ~is_end[np.cumsum(lengths) - 1]
+    if not bad.any():
+        bad[starts] = ends - starts >= 7  # 35 bits, more than a run length or a difference of two can take
+    if bad.any():
+        return int(mask_of_code[np.argmax(bad)])
+
+    digit = np.arange(len(code)) - np.repeat(starts, ends - starts + 1)
+    runs = np.add.reduceat((code & 31) << 5 * digit, starts)
+    runs -= np.where(code[ends] & 16, 1 << 5 * (ends - starts + 1), 0)
+    mask_of_run = mask_of_code[starts]
+    first_runs = np.searchsorted(mask_of_run, np.arange(len(texts)))
+    place = np.arange(len(runs)) - first_runs[mask_of_run]
+    for later in (np.flatnonzero(place % 2 == 1), np.flatnonzero((place % 2 == 0) & (place > 0))):
+        runs[later] = _sums_within(runs[later], mask_of_run[later])
+    filled = np.add.reduceat(runs, first_runs) == np.prod(np.array(sizes, np.int64), axis=1)
+    damaged = (runs < 0) | ((runs == 0) & (place > 0)) | ~filled[mask_of_run]
+    return int(mask_of_run[np.argmax(damaged)]) if damaged.any() else None
+
+
+def _sums_within(values, group):
+    """Cumulative sums that start anew with each group; `group` is ascending."""
+    sums = np.cumsum(values)
+    first = np.searchsorted(group, group)
+    return sums - (sums - values)[first]
