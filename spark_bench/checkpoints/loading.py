@@ -22,8 +22,8 @@ class Coverage:
     Attributes:
         path: the file.
         loaded: names of the model's tensors that were filled.
-        unused: what the file holds and the model has no place for: names of tensors (classifier, decoder,
-            output norms, dead buffers), then other entries such as ``optimizer``.
+        unused: what the file holds and the model has no place for: names of tensors (classifier, class token,
+            decoder, output norms, dead buffers), then other entries such as ``optimizer``.
         fresh: names of the model's tensors that no pretraining file holds, left as they were (classifier,
             ``norm0`` … ``norm3`` of a detection ConvNeXt, tables that the model computes).
         format: of the file.
@@ -153,7 +153,8 @@ def _known_leftovers(model, source, target):
     def known(name):
         canonical = source.canonical[name]
         return source.kind(canonical) in _OPTIONAL or canonical in pruned or name.endswith('.num_batches_tracked') \
-            or source.kind(canonical) == 'decoder' and not target.has_decoder
+            or source.kind(canonical) == 'decoder' and not target.has_decoder \
+            or canonical == 'cls_token' and target.family == 'vit'
 
     return known
 

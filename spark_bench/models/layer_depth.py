@@ -4,12 +4,13 @@ Each rule takes a parameter's name within the network and returns ``(layer, laye
 head in: the learning rate of a layer is multiplied by ``decay ** (layers - 1 - layer)``, and everything behind the
 backbone is layer ``layers - 1``. It is the convention of mmpretrain's ``get_layer_depth``.
 
-Sources: SparK's released detection code (ResNet), facebookresearch/ConvNeXt (ConvNeXt), microsoft/SimMIM (Swin).
+Sources: SparK's released detection code (ResNet), facebookresearch/ConvNeXt (ConvNeXt), microsoft/SimMIM (Swin),
+detectron2 projects/ViTDet (ViT).
 """
 
 import re
 
-__all__ = ['convnext_layer', 'resnet_layer', 'swin_layer']
+__all__ = ['convnext_layer', 'resnet_layer', 'swin_layer', 'vit_layer']
 
 # A third stage with more blocks than this is cut into groups over 9 layers, a shorter one over 3.
 _LONG_STAGE = 9
@@ -69,3 +70,15 @@ def swin_layer(name, depths):
     else:
         layer = 0 if name.startswith(('patch_embed.', 'absolute_pos_embed')) else total + 1
     return layer, total + 2
+
+
+def vit_layer(name, depth):
+    """Patch and position embedding 0; each block a layer of its own, from 1; the rest behind the last.
+
+    Args:
+        name: in timm's names: ``pos_embed``, ``patch_embed.proj.weight``, ``blocks.3.attn.rel_pos_h``.
+        depth: number of blocks.
+    """
+    match = re.match(r'blocks\.(\d+)\.', name)
+    outside = 0 if name.startswith(('pos_embed', 'patch_embed.')) else depth + 1
+    return int(match[1]) + 1 if match else outside, depth + 2

@@ -1,0 +1,124 @@
+"""The plain ViT of ViTDet, for MAE: timm's network with window attention, and weights that are accounted for.
+
+Source: Li et al., Exploring Plain Vision Transformer Backbones for Object Detection (arXiv 2203.16527), and its
+released code, detectron2 projects/ViTDet.
+"""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from mmengine.registry import MODELS
+from timm.models.vision_transformer import init_weights_vit_timm
+from timm.models.vision_transformer_sam import VisionTransformerSAM
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from spark_bench.models.backbones import check_choice, load_weights
+from spark_bench.models.layer_depth import vit_layer
+
+__all__ = ['SparKViT']
+
+_PATCH = 16
+
+
+@MODELS.register_module()
+class SparKViT(VisionTransformerSAM):
+    """A plain ViT with patches of 16 pixels whose blocks attend within windows, but for four that attend globally.
+
+    Every block adds decomposed relative positions to its attention; their tables are fresh and start at zero. The
+    absolute positions stay in the grid of pretraining (14×14, behind the one of the class token, which is not used)
+    and are interpolated as the network runs. There is no class token and no norm behind the last block.
+
+    Args:
+        arch: ``vit_tiny``, ``vit_small``, ``vit_base`` or ``vit_large``.
+        weights: checkpoint in any known format; fresh initialisation when None. Relative positions are not in it.
+        input_size: side of the pictures in pixels. A smaller one is padded to this square at the right and at the
+            bottom with 0, the mean colour behind the preprocessor; a larger one to whole patches.
+        window_size: side of a window in patches; the map is padded to whole windows. 0: every block attends globally.
+        global_blocks: numbers of the blocks that attend globally; by default the last of each quarter.
+        pretrained_size: side of the pictures of pretraining in pixels.
+        drop_path_rate: stochastic depth, growing linearly from 0 at the first block.
+        frozen_stages: the embedding and this many blocks keep their weights; 0 is the embedding alone, -1 nothing.
+        with_cp: activation checkpointing, block by block.
+
+    Raises:
+        InputError: for an unknown ``arch``; from ``init_weights``, for a checkpoint that does not fit.
+    """
+
+    # Channels, blocks, heads. Source: timm.models.vision_transformer.
+    sizes = {'vit_tiny': (192, 12, 3), 'vit_small': (384, 12, 6), 'vit_base': (768, 12, 12),
+             'vit_large': (1024, 24, 16)}
+
+    def __init__(self, arch, weights=None, input_size=1024, window_size=14, global_blocks=None, pretrained_size=224,
+                 drop_path_rate=0.1, frozen_stages=-1, with_cp=False):
+        check_choice('SparKViT', arch, list(self.sizes))
+        width, depth, heads = self.sizes[arch]
+        if global_blocks is None:
+            global_blocks = range(depth // 4 - 1, depth, depth // 4)
+        super().__init__(
+            img_size=input_size, patch_size=_PATCH, num_classes=0, embed_dim=width, depth=depth, num_heads=heads,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6), drop_path_rate=drop_path_rate, use_abs_pos=False,
+            use_rel_pos=True, window_size=window_size, global_attn_indexes=tuple(global_blocks))
+        # What SAM and classifiers have behind the blocks.
+        self.neck, self.head = nn.Identity(), nn.Identity()
+        self.arch, self.weights, self.input_size = arch, weights, input_size
+        self.frozen_stages, self.with_cp = frozen_stages, with_cp
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (pretrained_size // _PATCH) ** 2, width))
+        self._freeze()
+
+    def init_weights(self):
+        """Initialise as timm does and load ``weights``; called by OpenMMLab after the model is built."""
+        for name, module in self.blocks.named_modules():
+            init_weights_vit_timm(module, name)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        load_weights(self, self.weights, self.arch)
+
+    def forward(self, image_B3HW):
+        """Return a tuple of one map ``(B, C, H/16, W/16)``, of the padded picture."""
+        x_BhwC = self.patch_embed(self._pad(image_B3HW))
+        x_BhwC = x_BhwC + self._positions(*x_BhwC.shape[1:3])
+        run = partial(checkpoint, use_reentrant=False) if self.with_cp and self.training else _call
+        for block in self.blocks:
+            x_BhwC = run(block, x_BhwC)
+        return (x_BhwC.permute(0, 3, 1, 2).contiguous(),)
+
+    def train(self, mode=True):
+        """Switch mode; frozen blocks stay in evaluation mode."""
+        super().train(mode)
+        self._freeze()
+        return self
+
+    def get_layer_depth(self, param_name, prefix=''):
+        """``(layer, layers)`` of a parameter; see :func:`~spark_bench.models.layer_depth.vit_layer`."""
+        inner = param_name[len(prefix):] if param_name.startswith(prefix) else ''
+        return vit_layer(inner, len(self.blocks))
+
+    def _pad(self, image_B3HW):
+        height, width = (max(self.input_size, -(-side // _PATCH) * _PATCH) for side in image_B3HW.shape[-2:])
+        return F.pad(image_B3HW, (0, width - image_B3HW.shape[-1], 0, height - image_B3HW.shape[-2]))
+
+    def _positions(self, height, width):
+        """Absolute positions ``(1, height, width, C)``, bicubic where the grid is another than in pretraining."""
+        side = self.patch_grid
+        positions_1Chw = self.pos_embed[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
+        if (height, width) != (side, side):
+            positions_1Chw = F.interpolate(positions_1Chw, (height, width), mode='bicubic', align_corners=False)
+        return positions_1Chw.permute(0, 2, 3, 1)
+
+    @property
+    def patch_grid(self):
+        """Side of the grid of absolute positions."""
+        return round((self.pos_embed.shape[1] - 1) ** 0.5)
+
+    def _freeze(self):
+        if self.frozen_stages < 0:
+            return
+        self.pos_embed.requires_grad = False
+        for module in (self.patch_embed, *self.blocks[:self.frozen_stages]):
+            module.eval()
+            module.requires_grad_(False)
+
+
+def _call(block, x_BhwC):
+    return block(x_BhwC)
