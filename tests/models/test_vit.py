@@ -1,7 +1,5 @@
 """The plain ViT for MAE and its pyramid, against timm, mmpretrain and loops that spell the paper out."""
 
-import logging
-
 import pytest
 import timm
 import torch
@@ -9,18 +7,9 @@ import torch.nn.functional as F
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import init_default_scope
 
 from spark_bench.errors import InputError
 from spark_bench.models.layer_depth import vit_layer
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    init_default_scope('mmdet')
-    logging.disable(logging.INFO)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 def build(**backbone):
