@@ -60,6 +60,23 @@ def read_annotations(path):
         raise InputError(f'{path} is not JSON ({reason}): download it again') from error
 
 
+def read_sound(path):
+    """Read an annotation file and refuse what would break training or evaluation.
+
+    Returns:
+        ``(bytes, contents, entries)``, see :func:`examine`.
+
+    Raises:
+        InputError: one line that names the file, the first entry that is at fault and the remedy.
+    """
+    def refuse(kind, entry, what):
+        where = f'{path}: {entry}' if entry else path
+        raise InputError(f'{where} {what}: {REMEDIES[kind]}')
+
+    raw, contents = read_annotations(path)
+    return raw, contents, examine(contents, refuse)
+
+
 def examine(contents, fault):
     """Look at every entry of an annotation file.
 
@@ -130,6 +147,8 @@ def _table(contents, key, fault):
             fault('entry', f'{key}[{position}]', f'has no {missing[0]!r}')
         elif not _is_id(entry['id'], texts=key != 'annotations'):
             fault('id', f'{key}[{position}]', f'has id {shorten(entry["id"])}, not a whole number')
+        elif table and type(entry['id']) is not type(table[0][1]['id']):
+            fault('id', f'{key}[{position}]', f'has id {shorten(entry["id"])}: some ids are text, others numbers')
         elif entry['id'] in seen:
             fault('duplicate id', name_entry(key, position, entry), 'has the same id as another entry')
         else:

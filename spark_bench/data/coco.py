@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from spark_bench.data.annotations import REMEDIES, examine, read_annotations
+from spark_bench.data.annotations import read_sound
 from spark_bench.data.decoding import read_picture
 from spark_bench.errors import InputError
 
@@ -76,12 +76,7 @@ def open_split(root, name):
 
 def read_split(annotations, pictures):
     """Read one annotation file and refuse what would break training or evaluation; see :func:`open_coco`."""
-    def refuse(kind, entry, what):
-        where = f'{annotations}: {entry}' if entry else annotations
-        raise InputError(f'{where} {what}: {REMEDIES[kind]}')
-
-    raw, contents = read_annotations(annotations)
-    entries = examine(contents, refuse)
+    raw, _, entries = read_sound(annotations)
     sizes = {entry['file_name']: (entry['width'], entry['height']) for _, entry in entries.images}
     names = tuple(entry['name'] for entry in entries.categories)
     return Split(annotations, pictures, names, sizes, hashlib.sha256(raw).hexdigest())

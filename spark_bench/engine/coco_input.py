@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spark_bench.data.annotations import REMEDIES, examine, read_annotations
+from spark_bench.data.annotations import read_sound
 from spark_bench.errors import InputError
 
 _ENCODE = 'write masks with pycocotools.mask.encode'
@@ -47,26 +47,13 @@ def read_truth(annotations):
         :class:`Truth`
 
     Raises:
-        InputError: one line that names the file and the first entry that cannot be evaluated; see
-            :func:`spark_bench.data.annotations.examine`.
+        InputError: one line that names the file and the first entry that cannot be evaluated.
     """
-    def refuse(kind, entry, what):
-        raise InputError(f'{path}: {entry} {what}: {REMEDIES[kind]}' if entry else f'{path} {what}: {REMEDIES[kind]}')
-
     path = Path(annotations)
-    _, contents = read_annotations(path)
-    entries = examine(contents, refuse)
+    _, contents, entries = read_sound(path)
     sizes = {image['id']: (image['height'], image['width']) for _, image in entries.images}
     names = {entry['id']: entry['name'] for entry in entries.categories}
-    return Truth(path, contents, *(_in_order(path, key, values)
-                                   for key, values in (('images', sizes), ('categories', names))))
-
-
-def _in_order(path, key, values):
-    try:
-        return {identity: values[identity] for identity in sorted(values)}
-    except TypeError:
-        raise InputError(f'{path}: the ids of {key} are partly text, partly numbers: use one kind') from None
+    return Truth(path, contents, *({key: values[key] for key in sorted(values)} for values in (sizes, names)))
 
 
 def load_predictions(path):

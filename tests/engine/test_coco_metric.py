@@ -338,6 +338,7 @@ def test_results_are_read_from_a_file_with_the_same_checks(tmp_path):
     lambda c: c['annotations'][1].update(segmentation={'size': [256, 256], 'counts': 'PP'}),
     lambda c: c['annotations'][1].update(segmentation={'size': [256, 256], 'counts': [1, 2]}),
     lambda c: c['annotations'][1].update(image_id=99),
+    lambda c: c['annotations'][1].update(bbox=[1, 2, 3]),
     lambda c: c['annotations'][1].pop('area'),
 ])
 def test_truth_that_cannot_be_evaluated_is_refused_by_position(tmp_path, damage):
@@ -345,6 +346,14 @@ def test_truth_that_cannot_be_evaluated_is_refused_by_position(tmp_path, damage)
     contents = json.loads(path.read_text())
     damage(contents)
     with pytest.raises(InputError, match=r'annotations\[1\]'):
+        read_truth(saved(tmp_path, contents))
+
+
+def test_ids_partly_text_and_partly_numbers_are_refused(tmp_path):
+    contents = json.loads(truth(tmp_path, BOXES).read_text())
+    contents['images'][1]['id'] = 'p2'
+    contents['annotations'][2]['image_id'] = 'p2'
+    with pytest.raises(InputError, match=r"images\[1\] has id 'p2'"):
         read_truth(saved(tmp_path, contents))
 
 
