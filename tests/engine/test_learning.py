@@ -11,7 +11,7 @@ from spark_bench import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get('SPARK_BENCH_TEST_DATA', ROOT.parent / 'shared' / 'data'))
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(6000)]
 
 
 def data_set(name):
