@@ -19,8 +19,8 @@ PRETRAINING_DROP_PATH = {
 }
 
 
-def create_network(arch, drop_path_rate=0.0):
-    """Create a timm convnet without its classifier, freshly initialised.
+def create_network(arch, drop_path_rate=0.0, num_classes=0):
+    """Create a timm convnet, freshly initialised; without its classifier unless ``num_classes`` is given.
 
     Raises:
         InputError: for a name timm does not know (with the nearest ones), or a network that is not a
@@ -32,7 +32,7 @@ def create_network(arch, drop_path_rate=0.0):
         raise InputError(f'unknown timm model {arch!r}: {hint}')
     options = {'drop_path_rate': drop_path_rate} if drop_path_rate else {}
     try:
-        network = timm.create_model(arch, pretrained=False, num_classes=0, **options)
+        network = timm.create_model(arch, pretrained=False, num_classes=num_classes, **options)
     except TypeError as error:
         raise InputError(f'timm model {arch!r} takes no drop_path_rate: set it to 0') from error
     if not hasattr(network, 'forward_intermediates') or not hasattr(network, 'feature_info'):

@@ -67,17 +67,20 @@ def _add_pretrain(commands):
 
 def _add_finetune(commands):
     parser = commands.add_parser('finetune', help='fine-tune a classifier and measure top-1')
-    _add_run(parser, 'pretrain/configs/demo_finetune.py', 'folder with train/<class>/ and val/<class>/')
+    _add_run(parser, 'pretrain/configs/demo_finetune.py',
+             'train/<class>/ and val/<class>/ in a folder or .zip, or a folder of tar shards')
     _add_weights(parser)
+    parser.add_argument('--epochs', type=_positive, metavar='N', help='schedules are stretched to them')
+    parser.add_argument('--label-fraction', type=_share, metavar='F',
+                        help='learn from this share of each class, such as 0.1 (default: all)')
+    parser.add_argument('--label-seed', type=_seed, default=0, metavar='N', help='of the draw of that share')
+    _add_speed(parser)
 
 
 def _add_detect(commands):
     parser = commands.add_parser('detect', help='train Mask R-CNN and measure box and mask AP')
     _add_run(parser, 'mmdet_configs/demo/mask-rcnn_demo.py', 'folder in COCO layout')
-    parser.add_argument('--weights', metavar='FILE',
-                        help='of the backbone: .safetensors or .pth; spark, supervised, mae or simmim for the '
-                             'published file; or scratch (default: what the config says)')
-    parser.add_argument('--download', action='store_true', help='fetch a published file that is not there')
+    _add_weights(parser)
     _add_speed(parser)
     _add_metric(parser)
 
@@ -222,8 +225,10 @@ def _add_metric(parser):
 
 
 def _add_weights(parser):
-    parser.add_argument('--weights', metavar='FILE', help='checkpoint of the backbone, .safetensors or .pth '
-                                                          '(default: none, train from scratch)')
+    parser.add_argument('--weights', metavar='FILE',
+                        help='of the backbone: .safetensors or .pth; spark, supervised, mae or simmim for the '
+                             'published file; or scratch (default: what the config says)')
+    parser.add_argument('--download', action='store_true', help='fetch a published file that is not there')
 
 
 def _add_suite(parser):
@@ -266,6 +271,13 @@ def _ratio(text):
     value = float(text)
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f'{text} is not between 0 and 1')
+    return value
+
+
+def _share(text):
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f'{text} is not above 0, up to 1')
     return value
 
 

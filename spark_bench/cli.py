@@ -22,8 +22,7 @@ def _run_pretrain(args):
     from pretrain.ablations import get_ablation
     get_ablation(args.ablation)
     from spark_bench.engine import pretrain
-    if args.epochs is not None:
-        args.cfg_options.append(('train_cfg.max_epochs', args.epochs))
+    _set_epochs(args)
     return _run_task('pretrain', pretrain, args, method=args.method or args.ablation, part='unlabelled',
                      ablation=args.ablation, bad_pictures=args.bad_pictures, picture_interval=args.picture_interval,
                      **_speed(args))
@@ -31,17 +30,26 @@ def _run_pretrain(args):
 
 def _run_finetune(args):
     from spark_bench.engine import finetune
-    return _run_task('classification', finetune, args, method=args.method or _method_of(args.weights),
-                     part='classification', weights=args.weights)
+    _set_epochs(args)
+    return _run_task('classification', finetune, args, part='classification', label_fraction=args.label_fraction,
+                     label_seed=args.label_seed, **_start(args), **_speed(args))
 
 
 def _run_detect(args):
-    from spark_bench.checkpoints.published import choose_weights
     from spark_bench.engine import detect
-    config = _config_of(args)
-    weights, method = choose_weights(args.weights, config, args.cache_dir, args.download)
-    return _run_task('detection', detect, args, method=args.method or method or _method_of(weights), part='detection',
-                     weights=weights, **_speed(args), **_metric(args))
+    return _run_task('detection', detect, args, part='detection', **_start(args), **_speed(args), **_metric(args))
+
+
+def _set_epochs(args):
+    if args.epochs is not None:
+        args.cfg_options.append(('train_cfg.max_epochs', args.epochs))
+
+
+def _start(args):
+    """The weights that a run starts from, and the method that its record names."""
+    from spark_bench.checkpoints.published import choose_weights
+    weights, method = choose_weights(args.weights, _config_of(args), args.arch, args.cache_dir, args.download)
+    return {'weights': weights, 'method': args.method or method or 'pretrained'}
 
 
 def _run_evaluate(args):
@@ -117,13 +125,6 @@ def _data_root(args, config, part):
 def _embedded(args, part):
     from spark_bench.data import embedded
     return str(getattr(embedded.prepare(cache_dir=args.cache_dir), part))
-
-
-def _method_of(weights):
-    if weights is None:
-        return 'scratch'
-    from spark_bench.checkpoints import read_metadata
-    return read_metadata(weights).get('method', 'pretrained')
 
 
 def _run_table(args):

@@ -1,9 +1,21 @@
 """Everything this package adds to OpenMMLab's registries: importing this module registers it."""
 
-from spark_bench.data import coco_dataset, pictures  # noqa: F401
-from spark_bench.engine import batches, files, hooks, loop, monitoring, precise_norm, resume, schedules  # noqa: F401
+from spark_bench.data import coco_dataset, labelled, pictures  # noqa: F401
+from spark_bench.engine import (  # noqa: F401
+    accuracy,
+    batches,
+    ema,
+    files,
+    hooks,
+    loop,
+    monitoring,
+    precise_norm,
+    resume,
+    schedules,
+)
 from spark_bench.models import (  # noqa: F401
     backbones,
+    classifier,
     detection_backbones,
     feature_pyramid,
     layer_decay,

@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from spark_bench.checkpoints.reading import read_metadata
 from spark_bench.errors import InputError, RunError
 from spark_bench.places import shipped
 
@@ -15,13 +16,14 @@ INDEX = 'spark_bench/checkpoints/published.json'
 _CHUNK = 1 << 20
 
 
-def choose_weights(asked, config, cache_dir=None, download=False):
+def choose_weights(asked, config, arch=None, cache_dir=None, download=False):
     """What a run of ``config`` starts from.
 
     Args:
         asked: a path; a name of the index (``spark``, ``supervised``, ``mae``, ``simmim``); ``scratch``; or None for
             what the config's ``init`` says.
-        config: recipe, with ``model.backbone.arch`` and perhaps ``init`` and ``method``.
+        config: recipe, with ``model.arch`` or ``model.backbone.arch`` and perhaps ``init`` and ``method``.
+        arch: in place of the recipe's.
         cache_dir: see :func:`find_published`.
         download: fetch a file that is not there.
 
@@ -35,10 +37,11 @@ def choose_weights(asked, config, cache_dir=None, download=False):
     if name is None or name == 'scratch':
         return None, 'scratch'
     if asked is not None and (Path(asked).exists() or asked not in names()):
-        # A file given for a recipe that names its method.
-        return asked, config.get('method') if config.get('init') else None
-    path = find_published(name, config.model.backbone.arch, cache_dir, download)
-    return str(path), name
+        # What the file says of itself comes before the recipe that it is given for.
+        return asked, read_metadata(asked).get('method') or (config.get('method') if config.get('init') else None)
+    arch = arch or config.model.get('arch') or config.model.backbone.arch
+    path = find_published(name, arch, cache_dir, download)
+    return str(path), name if asked else config.get('method', name)
 
 
 def names():

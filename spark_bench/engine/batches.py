@@ -10,6 +10,8 @@ from torch.utils.data import Sampler
 from spark_bench.engine.processes import get_rank, get_world_size
 from spark_bench.errors import InputError
 
+_LR = 'optim_wrapper.optimizer.lr'
+
 
 def divide_batch(global_batch, processes, batch_size=None, accumulate=None, limit=None):
     """Split a global batch so that processes × accumulation × batch size is exactly that batch.
@@ -44,6 +46,39 @@ def divide_batch(global_batch, processes, batch_size=None, accumulate=None, limi
         raise InputError(f'--batch-size {batch_size} on {processes} processes{times} does not make the global batch of '
                          f'{global_batch}: choose {_choices(sizes)}')
     return batch_size, share // batch_size
+
+
+def batch_key(cfg):
+    """The key under which a config states its global batch."""
+    return 'global_batch' if 'global_batch' in cfg else 'train_dataloader.batch_size'
+
+
+def fit_batch(cfg, options):
+    """Settle batch size and accumulation for the stated global batch, and the learning rate that follows from it.
+
+    A config states ``global_batch`` and ``base_lr`` (for 256 pictures); one without them states its batch as
+    ``train_dataloader.batch_size`` and its learning rate as it is. Either way processes × accumulation × batch size
+    is that batch.
+
+    Returns:
+        the global batch.
+
+    Raises:
+        InputError: with the values that would do.
+    """
+    loader = cfg.train_dataloader
+    global_batch = cfg.get('global_batch') or loader.batch_size
+    if not isinstance(global_batch, int) or global_batch < 1:
+        raise InputError(f'{batch_key(cfg)} is {global_batch!r}: give a whole number from 1 up')
+    batch_size = options.batch_size or (loader.get('batch_size') if 'global_batch' in cfg else None)
+    batch_size, cfg.train_cfg.accumulate = divide_batch(
+        global_batch, get_world_size(), batch_size, options.accumulate, cfg.get('batch_limit'))
+    cfg.optim_wrapper.accumulative_counts = cfg.train_cfg.accumulate
+    if 'global_batch' in cfg:
+        loader.batch_size = batch_size
+    if 'base_lr' in cfg and _LR not in options.overrides:
+        cfg.optim_wrapper.optimizer.lr = cfg.base_lr * global_batch / 256
+    return global_batch
 
 
 def _divisors(number):
@@ -87,8 +122,12 @@ class PictureSampler(Sampler):
         generator.manual_seed(self.seed + self.epoch)
         order = self._arrange(torch.randperm(self.pictures, generator=generator))
         order = order[:self.pictures // self.global_batch * self.global_batch]
-        for index in order[get_rank()::get_world_size()][self.start:].tolist():
-            yield (picture_seed(self.seed, self.epoch, index), index) if self.seeded else index
+        mine = slice(get_rank() + self.start * get_world_size(), None, get_world_size())
+        for place, index in zip(range(len(order))[mine], order[mine].tolist(), strict=True):
+            yield (self._picture_seed(place, index), index) if self.seeded else index
+
+    def _picture_seed(self, place, index):
+        return picture_seed(self.seed, self.epoch, index)
 
     def _arrange(self, order):
         return order
@@ -122,9 +161,37 @@ class GroupedPictureSampler(PictureSampler):
         return torch.cat([*batches, torch.cat(rest)])
 
 
-def picture_seed(seed, epoch, index):
-    """The seed of one picture's augmentation in one epoch, below 2^63."""
-    digest = hashlib.sha256(struct.pack('<3Q', seed, epoch, index)).digest()
+@DATA_SAMPLERS.register_module()
+class RepeatedPictureSampler(PictureSampler):
+    """Repeated augmentation: each picture ``repeats`` times in a row, each time augmented anew.
+
+    Dealt out to several processes, a picture's repeats fall to different ones. An epoch is as long as without, so it
+    sees a part of the pictures. Source: Hoffer et al., Augment your batch, CVPR 2020; the order is that of timm's
+    ``RepeatAugSampler``.
+
+    Args:
+        repeats: how often a picture comes.
+    """
+
+    def __init__(self, dataset, seed, global_batch, repeats=3):
+        super().__init__(dataset, seed, global_batch)
+        self.repeats = repeats
+
+    def _arrange(self, order):
+        return order.repeat_interleave(self.repeats)[:len(order)]
+
+    def _picture_seed(self, place, index):
+        repeat = place % self.repeats
+        return picture_seed(self.seed, self.epoch, index, *([repeat] if repeat else []))
+
+
+def picture_seed(*numbers):
+    """The seed, below 2^63, of one picture's augmentation.
+
+    Args:
+        numbers: seed, epoch and picture; then which repeat, from the second on.
+    """
+    digest = hashlib.sha256(struct.pack(f'<{len(numbers)}Q', *numbers)).digest()
     return int.from_bytes(digest[:8], 'little') >> 1
 
 

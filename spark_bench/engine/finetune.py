@@ -1,56 +1,188 @@
-"""Classification fine-tuning on a folder of one folder a class: train, evaluate, record."""
+"""Classification fine-tuning on pictures in classes: train, evaluate raw and EMA weights, record."""
 
+import json
 from pathlib import Path
 
-from spark_bench.data.pictures import find_pictures, fingerprint
+import torch
+
+from pretrain.encoder import create_network
+from spark_bench import checkpoints
+from spark_bench.data.labelled import draw_subset, fingerprint, open_labelled
+from spark_bench.engine import processes
+from spark_bench.engine.accuracy import (
+    AccuracyHook,
+    evaluations,
+    models_of,
+    predict,
+    save_classifier,
+    weights_name,
+)
+from spark_bench.engine.batches import batch_key, fit_batch
+from spark_bench.engine.files import write_atomically
+from spark_bench.engine.runner import BenchRunner
 from spark_bench.engine.runs import Run, load_config
-from spark_bench.errors import InputError
-from spark_bench.models.backbones import pyramid_channels
+from spark_bench.errors import InputError, RunError
+
+_MODEL = 'SparKClassifier'
 
 
 def run(options):
     """Fine-tune and evaluate a classifier, unless the record of this very run exists; return the record.
 
+    The work directory then holds, in timm's names, ``classifier.safetensors`` and ``classifier_ema.safetensors`` (the
+    last weights and their EMA), ``classifier_best.safetensors`` and ``classifier_best_ema.safetensors`` (those of the
+    epoch that was best on the evaluation split); ``predictions.npz`` and ``predictions_ema.npz``; the config and the
+    logs. In several processes, the first alone writes.
+
+    Metrics of the record, in percent: ``top1`` and ``top5`` of the last epoch's weights, the EMA where one is kept;
+    ``top1_last_raw`` and ``top1_last_ema``; ``top1_best_raw`` and ``top1_best_ema``, which were picked on the
+    evaluation split, with the epochs that they come from.
+
     Raises:
         InputError, RunError: see :mod:`spark_bench.errors`.
     """
-    root = Path(options.data_root)
-    splits = {name: _open_split(root, name) for name in ('train', 'val')}
-    (classes, train), (val_classes, val) = splits['train'], splits['val']
-    if classes != val_classes:
-        odd = sorted(set(classes) ^ set(val_classes))[0]
-        raise InputError(f'{root}: class {odd!r} is in only one of train and val')
+    processes.join(options.launcher)
+    try:
+        this, count, val = _prepare(options)
+        record = processes.from_main(this.existing)
+    except (InputError, RunError) as error:
+        # Every process finds what is wrong at the start; one line is enough.
+        error.told = not processes.is_main_process()
+        raise
+    if record is None:
+        runner = this.train()
+        hook = next(hook for hook in runner.hooks if isinstance(hook, AccuracyHook))
+        if not hook.predictions:  # resumed behind the last evaluation
+            hook.predict(runner)
+        record = processes.from_main(lambda: _finish(this, runner, hook.predictions, count, val))
+    processes.leave()
+    return record
+
+
+def evaluate_classifier(options):
+    """Evaluate a fine-tuned classifier on the evaluation split; return its metrics.
+
+    ``predictions.npz`` and ``metrics.json`` are written to the work directory.
+
+    Args:
+        options: :class:`~spark_bench.engine.runs.RunOptions`; ``weights`` is the whole classifier.
+
+    Raises:
+        InputError, RunError: see :mod:`spark_bench.errors`.
+    """
+    processes.join(options.launcher)
+    try:
+        _, val = open_labelled(options.data_root)
+        cfg = load_config(options)
+        _fit_config(cfg, options, len(val.classes))
+        _place(cfg, options)
+        for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'custom_hooks'):
+            cfg.pop(key, None)
+        cfg.work_dir, cfg.launcher = str(options.work_dir), options.launcher
+        runner = BenchRunner.from_cfg(cfg)
+        _load_whole(models_of(runner)['raw'], options.weights)
+    except (InputError, RunError) as error:
+        error.told = not processes.is_main_process()
+        raise
+    loader = runner.build_dataloader(cfg.evaluation_dataloader)
+    found = predict(models_of(runner), loader)['raw']
+    metrics = {'top1': found.accuracy(1), 'top5': found.accuracy(5)}
+    processes.from_main(lambda: _write_evaluation(Path(options.work_dir), found, metrics))
+    processes.leave()
+    return metrics
+
+
+def _load_whole(model, path):
+    """Fill a classifier from a file that holds its last layer too."""
+    coverage = checkpoints.load(model.backbone, path)
+    fresh = [name for name in coverage.fresh if not name.endswith('num_batches_tracked')]
+    if fresh:
+        raise InputError(f'{path} holds no whole classifier, {fresh[0]} is missing from it: give '
+                         'classifier.safetensors of a fine-tuning, or measure the features with --protocol linear or '
+                         'knn')
+
+
+def _write_evaluation(work_dir, found, metrics):
+    work_dir.mkdir(parents=True, exist_ok=True)
+    found.save(work_dir / 'predictions.npz')
+    write_atomically(work_dir / 'metrics.json', (json.dumps(metrics, indent=1) + '\n').encode())
+
+
+def _prepare(options):
+    """``(run, number of training pictures, val)``: everything that can be refused before training."""
+    train, val = open_labelled(options.data_root)
     cfg = load_config(options)
-    cfg.model.backbone.arch = options.arch or cfg.model.backbone.arch
-    cfg.model.head.in_channels = pyramid_channels(cfg.model.backbone.arch)[-1]
-    cfg.model.head.num_classes = cfg.model.data_preprocessor.num_classes = len(classes)
-    cfg.test_evaluator.topk = tuple(k for k in cfg.test_evaluator.topk if k <= len(classes))
-    if len(train) < cfg.train_dataloader.batch_size:
-        raise InputError(f'{root}/train holds {len(train)} pictures, fewer than one batch of '
-                         f'{cfg.train_dataloader.batch_size}: lower train_dataloader.batch_size with --cfg-options')
-    this = Run('classification', options, cfg, cfg.model.backbone.arch, fingerprint(root, train + val))
-    record = this.existing()
-    if record is not None:
-        return record
-    cfg.model.backbone.weights = options.weights
-    cfg.train_dataloader.dataset.data_root = cfg.test_dataloader.dataset.data_root = str(root)
-    runner = this.train()
-    accuracy = runner.test()
+    _fit_config(cfg, options, len(train.classes))
+    global_batch = fit_batch(cfg, options)
+    dataset = cfg.train_dataloader.dataset
+    count = len(train.labels)
+    if options.label_fraction is not None:
+        dataset.fraction, dataset.fraction_seed = options.label_fraction, options.label_seed
+        count = len(draw_subset(train.labels, dataset.fraction, dataset.fraction_seed))
+    if count < global_batch:
+        raise InputError(f'{options.data_root} has {count} pictures to learn from, fewer than one batch of '
+                         f'{global_batch}: lower it with --cfg-options {batch_key(cfg)}=…')
+    batch_size = cfg.train_dataloader.pop('batch_size')
+    _apply_options(cfg, options)
+    this = Run('classification', options, cfg, cfg.model.arch, fingerprint(train, val))
+    # From here on places, and what only decides how fast it goes.
+    cfg.train_dataloader.batch_size = batch_size
+    cfg.train_dataloader.sampler.update(seed=options.seed, global_batch=global_batch)
+    cfg.model.channels_last = cfg.get('channels_last', False)
+    cfg.model.weights = options.weights
+    cfg.weights_metadata = dict(arch=this.arch, method=options.method, config_hash=this.config_hash)
+    _place(cfg, options)
+    return this, count, val
+
+
+def _fit_config(cfg, options, classes):
+    """Fill in what follows from the architecture and from the number of classes."""
+    if cfg.model.type != _MODEL:
+        raise InputError(f'{options.config} is no recipe of classification (its model is {cfg.model.type}): take one '
+                         'of pretrain/configs/finetune_*.py')
+    cfg.model.arch = options.arch or cfg.model.arch
+    cfg.model.num_classes = classes
+    with torch.device('meta'):
+        create_network(cfg.model.arch, cfg.model.get('drop_path_rate', 0.0), classes)
+
+
+def _apply_options(cfg, options):
+    if options.amp is not None:
+        cfg.optim_wrapper.autocast = options.amp
+    if options.channels_last is not None:
+        cfg.channels_last = options.channels_last
+    if options.checkpoint_interval is not None:
+        cfg.default_hooks.checkpoint.interval = options.checkpoint_interval
+
+
+def _place(cfg, options):
+    """Where the pictures are, and how many processes load them."""
+    for loader in (cfg.evaluation_dataloader, cfg.get('train_dataloader')):
+        if loader is not None:
+            loader.dataset.root = str(options.data_root)
+            loader.num_workers = loader.num_workers if options.workers is None else options.workers
+            loader.persistent_workers = loader.num_workers > 0
+
+
+def _finish(this, runner, predictions, count, val):
+    """Write weights, predictions and the record, which is returned."""
+    artifacts, metrics = {}, {}
+    history = evaluations(runner)
+    for name, model in models_of(runner).items():
+        suffix = '' if name == 'raw' else f'_{name}'
+        last, best = (this.work_dir / weights_name(epoch, name) for epoch in ('last', 'best'))
+        save_classifier(model, last, this.cfg.weights_metadata)
+        predictions[name].save(this.work_dir / f'predictions{suffix}.npz')
+        artifacts |= {f'classifier{suffix}': last, f'classifier_best{suffix}': best,
+                      f'predictions{suffix}': this.work_dir / f'predictions{suffix}.npz'}
+        top = max(history, key=lambda entry: entry[name])  # the first of equals
+        metrics |= {f'top1_last_{name}': predictions[name].accuracy(1), f'top1_best_{name}': top[name],
+                    f'epoch_best_{name}': top['epoch']}
+    shown = predictions.get('ema', predictions['raw'])
+    metrics = {'top1': shown.accuracy(1), 'top5': shown.accuracy(5), **metrics}
     return this.write_record(
-        runner, {key.replace('accuracy/', ''): float(value) for key, value in accuracy.items()},
-        dataset={'name': this.data_name, 'sha256': this.data_sha256, 'root': str(root),
-                 'train_images': len(train), 'val_images': len(val)},
-        artifacts={})
-
-
-def _open_split(root, name):
-    """``(class names, pictures)`` of one split: one folder a class."""
-    if not root.is_dir():
-        raise InputError(f'data root {root} is not a folder: give a folder with train/<class>/ and val/<class>/ with '
-                         '--data-root')
-    folder = root / name
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    if len(classes) < 2:
-        raise InputError(f'{folder} holds {len(classes)} class folders, two are needed: give a folder with '
-                         'train/<class>/ and val/<class>/ with --data-root')
-    return classes, find_pictures(folder)
+        runner, {name: value for name, value in metrics.items() if value is not None},
+        dataset={'name': this.data_name, 'sha256': this.data_sha256, 'root': str(this.options.data_root),
+                 'train_images': count, 'val_images': len(val.labels)},
+        artifacts=artifacts,
+        curves={f'top1_{name}': [[entry['epoch'], entry[name]] for entry in history] for name in predictions})

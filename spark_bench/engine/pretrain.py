@@ -8,15 +8,13 @@ from pretrain.ablations import get_ablation
 from spark_bench import checkpoints
 from spark_bench.data.sources import open_pictures, spread
 from spark_bench.engine import processes
-from spark_bench.engine.batches import divide_batch
+from spark_bench.engine.batches import batch_key, fit_batch
 from spark_bench.engine.files import write_atomically
 from spark_bench.engine.reconstruction import SHOWN_PICTURES, load_pictures, reconstruct
 from spark_bench.engine.resume import bad_pictures
 from spark_bench.engine.runs import Run, load_config, set_epochs
 from spark_bench.errors import InputError, RunError
 from spark_bench.models.backbones import pyramid_channels
-
-_LR = 'optim_wrapper.optimizer.lr'
 
 
 def run(options):
@@ -60,7 +58,7 @@ def _prepare(options):
     global_batch = fit_batch(cfg, options)
     if len(source) < global_batch:
         raise InputError(f'{options.data_root} holds {len(source)} pictures, fewer than one batch of '
-                         f'{global_batch}: lower it with --cfg-options {_batch_key(cfg)}=…')
+                         f'{global_batch}: lower it with --cfg-options {batch_key(cfg)}=…')
     batch_size = cfg.train_dataloader.pop('batch_size') if 'global_batch' in cfg else None
     _apply_options(cfg, options)
     this = Run('pretrain', options, cfg, cfg.model.arch, source.fingerprint())
@@ -73,38 +71,6 @@ def _prepare(options):
     cfg.train_dataloader.dataset.root = str(options.data_root)
     cfg.train_dataloader.sampler.update(seed=options.seed, global_batch=global_batch)
     return this, source
-
-
-def _batch_key(cfg):
-    return 'global_batch' if 'global_batch' in cfg else 'train_dataloader.batch_size'
-
-
-def fit_batch(cfg, options):
-    """Settle batch size and accumulation for the stated global batch, and the learning rate that follows from it.
-
-    A config states ``global_batch`` and ``base_lr`` (for 256 pictures); one without them states its batch as
-    ``train_dataloader.batch_size`` and its learning rate as it is. Either way processes × accumulation × batch size
-    is that batch.
-
-    Returns:
-        the global batch.
-
-    Raises:
-        InputError: with the values that would do.
-    """
-    loader = cfg.train_dataloader
-    global_batch = cfg.get('global_batch') or loader.batch_size
-    if not isinstance(global_batch, int) or global_batch < 1:
-        raise InputError(f'{_batch_key(cfg)} is {global_batch!r}: give a whole number from 1 up')
-    batch_size = options.batch_size or (loader.get('batch_size') if 'global_batch' in cfg else None)
-    batch_size, cfg.train_cfg.accumulate = divide_batch(
-        global_batch, processes.get_world_size(), batch_size, options.accumulate, cfg.get('batch_limit'))
-    cfg.optim_wrapper.accumulative_counts = cfg.train_cfg.accumulate
-    if 'global_batch' in cfg:
-        loader.batch_size = batch_size
-    if 'base_lr' in cfg and _LR not in options.overrides:
-        cfg.optim_wrapper.optimizer.lr = cfg.base_lr * global_batch / 256
-    return global_batch
 
 
 def _apply_options(cfg, options):

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import itertools
 import json
+import logging
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -12,6 +13,7 @@ from pathlib import Path
 import cv2
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
 
 from spark_bench import registration  # noqa: F401
 from spark_bench.checkpoints import read_metadata, read_tensors
@@ -49,7 +51,7 @@ class RunOptions:
         overrides: dotted config keys to values, applied last.
         threads: CPU threads; None leaves torch's choice.
 
-    Pretraining and detection, None keeping the config's value:
+    None keeps the config's value of:
         launcher: ``none``, ``pytorch`` or ``slurm``.
         workers: processes that load pictures, for each process that trains.
         batch_size: pictures a device computes at a time.
@@ -58,6 +60,10 @@ class RunOptions:
         checkpoint_interval: updates between checkpoints in mid-epoch.
         bad_pictures: pretraining only; ``fail`` or ``skip``.
         picture_interval: pretraining only; epochs between reconstructions, 0 for none.
+
+    Fine-tuning:
+        label_fraction: share of the training pictures of each class to learn from; None for the config's.
+        label_seed: of the draw.
 
     Detection, see :func:`spark_bench.engine.coco_metric.run_evaluation`:
         backend: that computes AP and AR.
@@ -85,6 +91,8 @@ class RunOptions:
     bad_pictures: str | None = None
     picture_interval: int | None = None
     checkpoint_interval: int | None = None
+    label_fraction: float | None = None
+    label_seed: int = 0
     backend: str = 'fast'
     bootstrap: int = 0
 
@@ -133,9 +141,13 @@ def set_epochs(cfg, epochs):
     if not isinstance(epochs, int) or epochs < 1:
         raise InputError(f'train_cfg.max_epochs is {epochs!r}: give a whole number of epochs from 1 up')
     before = cfg.train_cfg.max_epochs
-    for scheduler in cfg.param_scheduler:
+    for number, scheduler in enumerate(cfg.param_scheduler):
         if scheduler.by_epoch and scheduler.end == before:
             _stretch(scheduler, epochs)
+        if scheduler.get('warmup', 0) >= epochs:
+            print_log(f'the learning rate is still rising when the training of {epochs} epochs ends, its warm-up takes '
+                      f'{scheduler.warmup}: --cfg-options param_scheduler.{number}.warmup=… shortens it', 'current',
+                      logging.WARNING)
     # A training as short as its warm-up has nothing after it.
     cfg.param_scheduler = [s for s in cfg.param_scheduler if not s.by_epoch or s.get('begin', 0) < epochs]
     cfg.train_cfg.max_epochs, cfg.train_cfg.val_interval = epochs, epochs + 1
@@ -245,14 +257,14 @@ class Run:
         except OSError as error:
             raise InputError(f'--work-dir {self.work_dir} cannot be written: {error.strerror}') from error
 
-    def write_record(self, runner, metrics, dataset, artifacts):
-        """Write the record of a finished run and return it."""
+    def write_record(self, runner, metrics, dataset, artifacts, curves=None):
+        """Write the record of a finished run and return it; ``curves`` stand beside that of the loss."""
         if any(value is not None and value != value for value in metrics.values()):
             raise RunError(f'{self.work_dir}: a metric is not a number: {metrics}')
         record = schema.Record(
             origin='measured', suite=self.options.suite, task=self.task, arch=self.arch,
             method=self.options.method, seed=self.options.seed, metrics=metrics,
-            curves={'loss': loss_curve(runner)}, config_hash=self.config_hash,
+            curves={'loss': loss_curve(runner), **(curves or {})}, config_hash=self.config_hash,
             config=str(self._dump_config()), weights=self.weights, dataset=dataset,
             environment=environment.collect_environment(),
             started_at=self._started_at.isoformat(timespec='seconds'),

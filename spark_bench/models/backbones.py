@@ -5,6 +5,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from timm.models import group_parameters
+from timm.models.convnext import ConvNeXt
 from torch import nn
 
 from pretrain.densify import ChannelLayerNorm
@@ -46,8 +47,8 @@ class SparKTimm(BaseModule):
             self.norms = nn.ModuleList(nn.Identity() for _ in self.pyramid.channels)
         if with_cp:
             self.pyramid.network.set_grad_checkpointing(True)
-        self._depths = _stage_depths(self.pyramid.network)
-        self._groups = _coarse_groups(self.pyramid.network)
+        self._depths = stage_depths(self.pyramid.network)
+        self._groups = coarse_groups(self.pyramid.network)
         self._freeze()
 
     def init_weights(self):
@@ -75,7 +76,7 @@ class SparKTimm(BaseModule):
         name = param_name[len(prefix + _NETWORK):] if inside else ''
         if 'layer1' in self._depths:
             return resnet_layer(name, list(self._depths.values()))
-        if isinstance(self.pyramid.network, _convnext_type()):
+        if is_convnext(self.pyramid.network):
             return convnext_layer(name, list(self._depths.values()))
         layers = max(self._groups.values()) + 2
         return self._groups.get(name, layers - 1), layers
@@ -106,12 +107,12 @@ def _uses_layer_norm(network):
     return not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
 
 
-def _convnext_type():
-    from timm.models.convnext import ConvNeXt
-    return ConvNeXt
+def is_convnext(network):
+    """Whether a timm network is a ConvNeXt, of either version."""
+    return isinstance(network, ConvNeXt)
 
 
-def _stage_depths(network):
+def stage_depths(network):
     """Blocks a stage, by the stage's name, of ResNets (``layer1`` …) and ConvNeXts (``stages.0`` …)."""
     stages = {f'layer{i}': getattr(network, f'layer{i}', None) for i in (1, 2, 3, 4)}
     if None in stages.values():
@@ -120,7 +121,7 @@ def _stage_depths(network):
     return {name: len(stage) for name, stage in stages.items() if hasattr(stage, '__len__')}
 
 
-def _coarse_groups(network):
+def coarse_groups(network):
     """From parameter name to timm's own number of its stage: 0 for the stem, then one a stage."""
     grouped = group_parameters(network, network.group_matcher(coarse=True))
     return {name: number for number, names in grouped.items() for name in names}

@@ -1,5 +1,6 @@
 """Learning rates that fall from layer to layer, as fine-tuning recipes of pretrained backbones have them."""
 
+import functools
 from collections import defaultdict
 
 from mmengine.dist import master_only
@@ -18,9 +19,9 @@ _KEYS = {'decay_rate', 'no_decay'}
 class SparKLayerDecay(DefaultOptimWrapperConstructor):
     """One group of parameters for each layer and weight decay.
 
-    A parameter's layer is what the backbone's own ``get_layer_depth(name, prefix='backbone.')`` says; everything
-    behind the backbone is the last layer. Its learning rate is ``lr * decay_rate ** (layers - 1 - layer)``. The table
-    of groups is logged.
+    A parameter's layer is what the model's own ``get_layer_depth(name)`` says, or else its backbone's
+    ``get_layer_depth(name, prefix='backbone.')``; everything behind the backbone is the last layer. Its learning rate
+    is ``lr * decay_rate ** (layers - 1 - layer)``. The table of groups is logged.
 
     ``paramwise_cfg``:
         decay_rate: in (0, 1]; 1 gives all layers the same learning rate.
@@ -47,16 +48,13 @@ class SparKLayerDecay(DefaultOptimWrapperConstructor):
 
     def add_params(self, params, module, **kwargs):
         """Append the groups of ``module``'s trainable parameters to ``params``, from the stem to the head."""
-        backbone = getattr(module, 'backbone', None)
-        if not hasattr(backbone, 'get_layer_depth'):
-            raise InputError(f'{type(backbone or module).__name__} does not tell the layer of its parameters '
-                             '(get_layer_depth): SparKLayerDecay needs one of the SparK backbones')
+        layer_of = _layer_rule(module)
         rate = self.paramwise_cfg['decay_rate']
         exempt = self._exempt(module)
         groups = defaultdict(list)
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
-                layer, layers = backbone.get_layer_depth(name, prefix='backbone.')
+                layer, layers = layer_of(name)
                 groups[layer, layers, name in exempt].append((name, parameter))
         for (layer, layers, without), members in sorted(groups.items(), key=lambda item: item[0]):
             scale = rate ** (layers - 1 - layer)
@@ -76,6 +74,17 @@ class SparKLayerDecay(DefaultOptimWrapperConstructor):
         exempt.update(name for name, parameter in module.named_parameters()
                       if '1d' in rules and parameter.dim() <= 1 or any(text in name for text in texts))
         return exempt
+
+
+def _layer_rule(model):
+    """Function from a parameter's name to ``(layer, layers)``."""
+    if hasattr(model, 'get_layer_depth'):
+        return model.get_layer_depth
+    backbone = getattr(model, 'backbone', None)
+    if not hasattr(backbone, 'get_layer_depth'):
+        raise InputError(f'{type(backbone or model).__name__} does not tell the layer of its parameters '
+                         '(get_layer_depth): SparKLayerDecay needs one of the SparK backbones')
+    return functools.partial(backbone.get_layer_depth, prefix='backbone.')
 
 
 @master_only

@@ -4,13 +4,14 @@ Each rule takes a parameter's name within the network and returns ``(layer, laye
 head in: the learning rate of a layer is multiplied by ``decay ** (layers - 1 - layer)``, and everything behind the
 backbone is layer ``layers - 1``. It is the convention of mmpretrain's ``get_layer_depth``.
 
-Sources: SparK's released detection code (ResNet), facebookresearch/ConvNeXt (ConvNeXt), microsoft/SimMIM (Swin),
-detectron2 projects/ViTDet (ViT).
+Sources: SparK's released detection and fine-tuning code (ResNet), facebookresearch/ConvNeXt (ConvNeXt),
+microsoft/SimMIM (Swin), detectron2 projects/ViTDet (ViT).
 """
 
+import math
 import re
 
-__all__ = ['convnext_layer', 'resnet_layer', 'swin_layer', 'vit_layer']
+__all__ = ['convnext_layer', 'resnet_classifier_layer', 'resnet_layer', 'swin_layer', 'vit_layer']
 
 # A third stage with more blocks than this is cut into groups over 9 layers, a shorter one over 3.
 _LONG_STAGE = 9
@@ -31,6 +32,29 @@ def resnet_layer(name, depths):
     if match:
         stage, block = int(match[1]), int(match[2])
         layer = {1: 1, 2: 2, 3: min(3 + block // 3, last), 4: last}[stage]
+    else:
+        layer = 0 if name.startswith(('conv1.', 'bn1.', 'stem.')) else last + 1
+    return layer, last + 2
+
+
+def resnet_classifier_layer(name, depths):
+    """The rule of fine-tuning on ImageNet, finer than detection's: stem 0; stage 1 → 1; then the blocks of stages 2 and
+    3 in groups, in order; stage 4 behind them; the rest (the classifier) last.
+
+    Groups hold 2 blocks of stage 2 and 3 of stage 3; in ResNet-152, -200 and any other network whose stage 2 has more
+    than four blocks, 4 of each.
+
+    Args:
+        name: in the names of timm, torchvision and mmdet.
+        depths: blocks in each of the four stages.
+    """
+    second, third = (4, 4) if depths[1] > 4 else (2, 3)
+    after_second = 2 + math.ceil(depths[1] / second)
+    last = after_second + math.ceil(depths[2] / third)
+    match = re.match(r'layer([1-4])\.(\d+)\.', name)
+    if match:
+        stage, block = int(match[1]), int(match[2])
+        layer = {1: 1, 2: 2 + block // second, 3: after_second + block // third, 4: last}[stage]
     else:
         layer = 0 if name.startswith(('conv1.', 'bn1.', 'stem.')) else last + 1
     return layer, last + 2

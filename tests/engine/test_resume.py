@@ -1,22 +1,19 @@
 """A pretraining that is killed again and again ends as one that never was."""
 
-import contextlib
 import json
-import multiprocessing
 import os
 import random
-import signal
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from killing import finish, kill, start
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from spark_bench import cli
 from spark_bench.engine.resume import checkpoints_of, newest_checkpoint, read_checkpoint
 from spark_bench.errors import InputError
 
@@ -49,32 +46,7 @@ def arguments(case, pictures, folder):
 def attempt(case, pictures, folder):
     """Start the command in a process of its own group; return it."""
     folder.mkdir(exist_ok=True)
-    return _start(arguments(case, pictures, folder), folder / 'log.txt')
-
-
-def _start(words, log):
-    process = multiprocessing.get_context('fork').Process(target=_run, args=(words, str(log)))
-    process.start()
-    return process
-
-
-def _run(words, log):
-    os.setsid()
-    with open(log, 'ab', buffering=0) as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    os._exit(cli.main([*words, '--debug']))
-
-
-def finish(process, folder):
-    process.join(120)
-    assert process.exitcode == 0, (folder / 'log.txt').read_text()[-3000:]
-
-
-def kill(process):
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.join()
+    return start(arguments(case, pictures, folder), folder / 'log.txt')
 
 
 def result(folder):
@@ -143,7 +115,7 @@ def test_workers_pictures_and_checkpoints_change_no_bit_and_no_hash(undisturbed,
     words = arguments(case, pictures, tmp_path)
     for option, value in zip(changed[::2], changed[1::2], strict=True):
         words[words.index(option) + 1] = value
-    finish(_start(words, tmp_path / 'log.txt'), tmp_path)
+    finish(start(words, tmp_path / 'log.txt'), tmp_path)
     compare(reference, tmp_path)
     hashes = [(folder / 'work' / 'config_hash').read_text() for folder in (reference, tmp_path)]
     assert hashes[0] == hashes[1]

@@ -1,0 +1,160 @@
+"""Top-1 and top-5 accuracy: of any classifier on a split, and of raw and EMA weights while they are trained."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from spark_bench import checkpoints
+from spark_bench.engine.ema import ema_of
+from spark_bench.engine.processes import gather, is_main_process
+
+_KEPT = 5
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a classifier says of N pictures, in the order of the split.
+
+    Attributes:
+        labels: (N,) int64, the true classes.
+        classes: (N, K) int64, the K = 5 (or fewer) likeliest classes, likeliest first.
+        scores: (N, K) float32, their logits.
+    """
+
+    labels: np.ndarray
+    classes: np.ndarray
+    scores: np.ndarray
+
+    def accuracy(self, k):
+        """Share of pictures whose class is among the k likeliest, in percent; None where fewer than k are known."""
+        if self.classes.shape[1] < k:
+            return None
+        return 100.0 * float((self.classes[:, :k] == self.labels[:, None]).any(axis=1).mean())
+
+    def save(self, path):
+        """Write ``labels``, ``classes`` and ``scores`` as a compressed ``.npz``."""
+        partial = Path(path).with_name(f'.{Path(path).name}')
+        with partial.open('wb') as file:
+            np.savez_compressed(file, labels=self.labels, classes=self.classes, scores=self.scores)
+        partial.replace(path)
+
+
+@torch.no_grad()
+def predict(models, loader):
+    """Classify every picture of a loader by several models at once; each picture is decoded once.
+
+    Modes and random generators are left as they are. In several processes all of them take part, and all get the
+    whole result. Computed in float32, also where training is not.
+
+    Args:
+        models: dict from name to a model that takes a batch of the loader with ``mode='tensor'`` and has a
+            ``data_preprocessor``.
+        loader: batches of dicts with ``inputs``, ``label`` and ``index``.
+
+    Returns:
+        dict from name to :class:`Predictions`.
+    """
+    modes = {name: model.training for name, model in models.items()}
+    state = torch.get_rng_state()  # a loader draws from it when it is opened
+    found = {name: [] for name in models}
+    truth = []
+    for model in models.values():
+        model.eval()
+    for batch in loader:
+        truth.append((batch['index'].numpy(), batch['label'].numpy()))
+        for name, model in models.items():
+            logits = model(model.data_preprocessor(batch, False)['inputs'], mode='tensor')
+            scores, classes = logits.topk(min(_KEPT, logits.shape[1]), dim=1)
+            found[name].append((classes.cpu().numpy(), scores.cpu().numpy()))
+    torch.set_rng_state(state)
+    for name, model in models.items():
+        model.train(modes[name])
+    return _in_order(truth, found)
+
+
+def _in_order(truth, found):
+    """Join the parts of all processes; a picture that was dealt to two of them counts once."""
+    indices, labels = (np.concatenate(parts) for parts in zip(*_joined(truth), strict=True))
+    _, first = np.unique(indices, return_index=True)
+    joined = {name: [np.concatenate(parts)[first] for parts in zip(*_joined(mine), strict=True)]
+              for name, mine in found.items()}
+    return {name: Predictions(labels[first], *parts) for name, parts in joined.items()}
+
+
+def _joined(parts):
+    return [part for of_process in gather(parts) for part in of_process]
+
+
+@HOOKS.register_module()
+class AccuracyHook(Hook):
+    """Evaluates raw and EMA weights after each epoch, and keeps the weights of the best one of each.
+
+    Which epoch is best is picked on the evaluation split, as the authors of SparK do; the last one is not picked.
+
+    Args:
+        interval: epochs between evaluations; the last epoch is always evaluated.
+
+    Attributes:
+        predictions: of the newest evaluation, by ``raw`` and ``ema``; empty before the first.
+    """
+
+    priority = 'LOW'  # behind the EMA, before the checkpoint: a resumed run has not lost the evaluation
+
+    def __init__(self, interval=1):
+        self.interval = interval
+        self.predictions, self._loader = {}, None
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        """Evaluate where an epoch ends."""
+        done = runner.iter + 1
+        epoch, rest = divmod(done, len(runner.train_dataloader))
+        if done == runner.max_iters or not rest and epoch % self.interval == 0:
+            self._evaluate(runner, epoch + bool(rest))
+
+    def _evaluate(self, runner, epoch):
+        self.predict(runner)
+        entry = {'epoch': epoch, **{name: found.accuracy(1) for name, found in self.predictions.items()}}
+        history = evaluations(runner)
+        for name in self.predictions:
+            if all(entry[name] > earlier[name] for earlier in history):
+                self._keep(runner, name)
+        runner.message_hub.update_info('evaluations', [*history, entry])
+        shown = ', '.join(f'top-1 {found.accuracy(1):.2f} ({name} weights)' for name, found in self.predictions.items())
+        runner.logger.info(f'epoch {epoch}: {shown}')
+
+    def predict(self, runner):
+        """Evaluate the weights as they are."""
+        if self._loader is None:
+            self._loader = runner.build_dataloader(runner.cfg.evaluation_dataloader)
+        self.predictions = predict(models_of(runner), self._loader)
+
+    def _keep(self, runner, name):
+        if is_main_process():
+            save_classifier(models_of(runner)[name], Path(runner.work_dir) / weights_name('best', name),
+                            runner.cfg.weights_metadata)
+
+
+def models_of(runner):
+    """The classifiers of a run: ``raw``, and ``ema`` where one is kept."""
+    models = {'raw': getattr(runner.model, 'module', runner.model)}
+    ema = ema_of(runner)
+    return models if ema is None else {**models, 'ema': ema.model}
+
+
+def evaluations(runner):
+    """What was evaluated so far: list of dicts of ``epoch`` and top-1 in percent by ``raw`` and ``ema``."""
+    return runner.message_hub.get_info('evaluations', [])
+
+
+def weights_name(epoch, name):
+    """File of a run's weights: ``epoch`` is ``last`` or ``best``, ``name`` is ``raw`` or ``ema``."""
+    return f'classifier{"" if epoch == "last" else "_best"}{"" if name == "raw" else "_ema"}.safetensors'
+
+
+def save_classifier(model, path, metadata):
+    """Write a classifier's network in timm's names."""
+    checkpoints.save(model.backbone, path, {**metadata, 'format': 'timm'})

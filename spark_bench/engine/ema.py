@@ -1,0 +1,62 @@
+"""The exponential moving average (EMA) of the weights, beside the weights that are trained."""
+
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from timm.utils import ModelEmaV3
+
+from spark_bench.errors import InputError
+
+
+@HOOKS.register_module()
+class WeightEmaHook(Hook):
+    """After each update, ``ema = decay * ema + (1 - decay) * weights``; statistics of batch norm likewise.
+
+    It starts as the weights that training starts from, and is part of each checkpoint. (SparK's released code starts
+    it from random weights, before the pretrained ones are loaded; after 10^5 updates no trace is left of either.)
+
+    Args:
+        decay: in [0, 1).
+
+    Attributes:
+        model: the EMA, a copy of the model in evaluation mode; None before training.
+    """
+
+    priority = 'NORMAL'  # before evaluation and checkpoint
+
+    def __init__(self, decay):
+        if not isinstance(decay, (int, float)) or not 0 <= decay < 1:
+            raise InputError(f'the decay of the EMA is {decay!r}: give a number from 0 up, below 1')
+        self.decay = decay
+        self._ema = self._stored = None
+
+    @property
+    def model(self):
+        return None if self._ema is None else self._ema.module
+
+    def before_train(self, runner):
+        """Copy the model, or take up the EMA of the checkpoint that the run resumed from."""
+        self._ema = ModelEmaV3(_bare(runner.model), decay=self.decay)
+        if self._stored is not None:
+            self._ema.module.load_state_dict(self._stored, strict=True)
+            self._stored = None
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        """Take the new weights in."""
+        self._ema.update(_bare(runner.model))
+
+    def before_save_checkpoint(self, runner, checkpoint):
+        """Keep the EMA."""
+        checkpoint['ema_state_dict'] = {name: value.cpu() for name, value in self.model.state_dict().items()}
+
+    def after_load_checkpoint(self, runner, checkpoint):
+        """Remember the EMA until training starts."""
+        self._stored = checkpoint.get('ema_state_dict')
+
+
+def ema_of(runner):
+    """The run's :class:`WeightEmaHook`, or None."""
+    return next((hook for hook in runner.hooks if isinstance(hook, WeightEmaHook)), None)
+
+
+def _bare(model):
+    return getattr(model, 'module', model)

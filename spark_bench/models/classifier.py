@@ -1,0 +1,95 @@
+"""A timm convnet as a classifier that mmengine's Runner trains: mixup, CutMix, and the losses of the recipes."""
+
+import torch
+from mmengine.logging import print_log
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS
+from timm.data import Mixup
+from timm.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
+
+from pretrain.encoder import create_network
+from spark_bench import checkpoints
+from spark_bench.errors import InputError
+from spark_bench.models.backbones import coarse_groups, is_convnext, stage_depths
+from spark_bench.models.layer_depth import convnext_layer, resnet_classifier_layer
+
+# Targets are smoothed where pictures are mixed, so the losses themselves smooth nothing.
+LOSSES = {'soft_target': SoftTargetCrossEntropy, 'binary': lambda: BinaryCrossEntropy(smoothing=0.0)}
+_BACKBONE = 'backbone.'
+
+
+@MODELS.register_module()
+class SparKClassifier(BaseModel):
+    """A whole timm network, with its own classifier.
+
+    Args:
+        arch: timm name.
+        num_classes: of the classifier.
+        weights: checkpoint of the network in any known format; fresh initialisation when None. A classifier in the
+            file is used where it has as many classes.
+        drop_path_rate: stochastic depth.
+        loss: ``soft_target`` (cross entropy) or ``binary`` (cross entropy of each class on its own).
+        mixup_alpha, cutmix_alpha: of the Beta distributions that a batch's mixing is drawn from; 0 for none. With
+            both, either is taken with probability 0.5. Source: timm's ``Mixup``, in mode ``batch``.
+        label_smoothing: the share of a target that is spread over all classes.
+        channels_last: keep weights and pictures in that memory layout.
+
+    Raises:
+        InputError: for an unknown name or loss; from ``init_weights``, for a checkpoint that does not fit.
+    """
+
+    def __init__(self, arch, num_classes, weights=None, drop_path_rate=0.0, loss='soft_target', mixup_alpha=0.0,
+                 cutmix_alpha=0.0, label_smoothing=0.0, channels_last=False, data_preprocessor=None):
+        super().__init__(data_preprocessor)
+        if loss not in LOSSES:
+            raise InputError(f'model.loss is {loss!r}: choose one of {", ".join(LOSSES)}')
+        self.arch, self.weights, self.num_classes = arch, weights, num_classes
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.backbone = create_network(arch, drop_path_rate, num_classes).to(memory_format=self.layout)
+        self.criterion = LOSSES[loss]()
+        self._mixup = Mixup(mixup_alpha, cutmix_alpha, label_smoothing=label_smoothing, num_classes=num_classes)
+        # Otherwise timm only makes smoothed targets.
+        self._mixup.mixup_enabled = max(mixup_alpha, cutmix_alpha) > 0
+        self._depths, self._groups = stage_depths(self.backbone), coarse_groups(self.backbone)
+
+    def init_weights(self):
+        """Load ``weights``; called by OpenMMLab after the model is built. timm has initialised the rest."""
+        if self.weights is not None:
+            coverage = checkpoints.load(self.backbone, self.weights)
+            print_log(f'classifier {self.arch}: {coverage}', logger='current')
+
+    def forward(self, inputs, label=None, index=None, mode='tensor'):
+        """Logits, or the loss.
+
+        Args:
+            inputs: normalised pictures ``(B, 3, H, W)``; mixed in place in mode ``loss``.
+            label: ``(B,)``, class numbers; mode ``loss`` only.
+            index: ``(B,)``, numbers of the pictures; not used.
+            mode: ``tensor`` for logits ``(B, num_classes)``, float32; ``loss`` for ``{'loss': scalar}``.
+        """
+        if mode == 'loss':
+            inputs, target = self.mix(inputs, label)
+        logits = self.backbone(inputs.contiguous(memory_format=self.layout)).float()
+        return {'loss': self.criterion(logits, target)} if mode == 'loss' else logits
+
+    def mix(self, inputs, label):
+        """Mixed pictures, and their soft targets ``(B, num_classes)``; drawn from numpy's generator."""
+        # timm pairs the first picture with the last, and so on: an odd batch gets a partner for its middle one.
+        odd = len(inputs) % 2
+        if odd:
+            inputs, label = torch.cat([inputs[:1], inputs]), torch.cat([label[:1], label])
+        inputs, target = self._mixup(inputs, label)
+        return inputs[odd:], target[odd:]
+
+    def get_layer_depth(self, param_name):
+        """``(layer, layers)`` of a parameter; see :mod:`spark_bench.models.layer_depth`.
+
+        ResNets and ConvNeXts follow their recipes' rules; of other networks, each stage is a layer.
+        """
+        name = param_name.removeprefix(_BACKBONE)
+        if 'layer1' in self._depths:
+            return resnet_classifier_layer(name, list(self._depths.values()))
+        if is_convnext(self.backbone):
+            return convnext_layer(name, list(self._depths.values()))
+        layers = max(self._groups.values()) + 1
+        return self._groups[name], layers
