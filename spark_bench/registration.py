@@ -1,6 +1,6 @@
 """Everything this package adds to OpenMMLab's registries: importing this module registers it."""
 
-from spark_bench.data import coco_dataset, labelled, pictures  # noqa: F401
+from spark_bench.data import augmentation, coco_dataset, pictures  # noqa: F401
 from spark_bench.engine import (  # noqa: F401
     accuracy,
     batches,

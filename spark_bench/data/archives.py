@@ -7,6 +7,7 @@ numbered set like any other.
 """
 
 import contextlib
+import copy
 import hashlib
 import io
 import os
@@ -22,6 +23,8 @@ from spark_bench.data.listing import NameTable, held_out_folders, is_picture, no
 from spark_bench.errors import InputError
 
 _BLOCK = tarfile.BLOCKSIZE
+# The longest label of a picture in a shard, in bytes.
+LABEL_SIZE = 255
 
 
 class TarShards:
@@ -32,15 +35,16 @@ class TarShards:
     Args:
         shards: paths, in order.
         left_out: shards that were passed over because they are held out for evaluation.
+        skip_held_out: leave out those folders; otherwise all pictures are taken.
 
     Raises:
         InputError: naming the shard that is cut short, compressed or without any picture.
     """
 
-    def __init__(self, shards, left_out=()):
+    def __init__(self, shards, left_out=(), skip_held_out=True):
         self._shards = [str(shard) for shard in shards]
         indices = [load_index(shard) for shard in self._shards]
-        held_out = held_out_folders(name for names, _, _ in indices for name in names)
+        held_out = held_out_folders(name for names, _, _ in indices for name in names) if skip_held_out else set()
         self.left_out = (*left_out, *sorted(held_out))
         if held_out:
             indices = [_without(held_out, index) for index in indices]
@@ -55,6 +59,23 @@ class TarShards:
     def name(self, index):
         """``shard.tar:member``."""
         return f'{self._shards[self._shard[index]]}:{self._names[index]}'
+
+    def members(self):
+        """The names inside the shards, one by one."""
+        return iter(self._names)
+
+    def labels(self):
+        """What stands in the ``.cls`` beside each picture, as webdataset writes it: a list of bytes, None for none."""
+        labels = [load_labels(shard) for shard in self._shards]
+        return [labels[shard].get(_sample_key(name)) for shard, name in zip(self._shard, self._names, strict=True)]
+
+    def only(self, indices):
+        """A source of some of the pictures, in the order of ``indices``."""
+        chosen = copy.copy(self)
+        chosen._names = NameTable(self._names[index] for index in indices)
+        chosen._shard, chosen._start, chosen._size = (
+            values[indices] for values in (self._shard, self._start, self._size))
+        return chosen
 
     def open(self, index):
         """The contents of a member as a binary file."""
@@ -85,49 +106,86 @@ def _without(folders, index):
     return [names[place] for place in kept], starts[kept], sizes[kept]
 
 
+def _sample_key(name):
+    """What webdataset joins the members of one sample by: the path up to the first dot of the file name."""
+    folder, slash, own = name.rpartition('/')
+    return folder + slash + own.partition('.')[0]
+
+
 def load_index(shard):
     """``(names, starts, sizes)`` of the pictures in a tar file, from the cache where it is still right."""
+    return _load(shard, _stored_pictures)
+
+
+def load_labels(shard):
+    """The contents of a tar file's ``.cls`` members by :func:`_sample_key`, from the cache where it is still right."""
+    return _load(shard, _stored_labels)
+
+
+def _load(shard, read):
     try:
         status = os.stat(shard)
     except OSError as error:
         raise InputError(f'{shard} cannot be read: {error.strerror}') from error
     key = f'{os.path.realpath(shard)}\0{status.st_size}\0{status.st_mtime_ns}'
     cached = Path(default_cache_dir()) / 'tar-index' / f'{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.npz'
-    # A damaged index fails its checksum, and is made anew.
+    # A damaged index fails its checksum, and is made anew; so is one of a version that kept no labels.
     with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error), \
             np.load(cached, allow_pickle=False) as stored:
-        names = [os.fsdecode(name) for name in stored['names'].tobytes().split(b'\0')]
-        if len(names) == len(stored['starts']) == len(stored['sizes']):
-            return names, stored['starts'], stored['sizes']
-    names, starts, sizes = build_index(shard)
+        return read(stored)
+    index = build_index(shard)
     with contextlib.suppress(OSError):
-        _store(cached, names, starts, sizes)
-    return names, starts, sizes
+        _store(cached, index)
+    return read(index)
 
 
-def _store(path, names, starts, sizes):
+def _stored_pictures(stored):
+    names = [os.fsdecode(name) for name in stored['names'].tobytes().split(b'\0')]
+    if not len(names) == len(stored['starts']) == len(stored['sizes']):
+        raise ValueError('names, starts and sizes differ in number')
+    return names, stored['starts'], stored['sizes']
+
+
+def _stored_labels(stored):
+    keys, ends, joined = (stored[name].tobytes() for name in ('label_keys', 'label_ends', 'labels'))
+    if not keys:
+        return {}
+    keys, ends = keys.split(b'\0'), np.frombuffer(ends, dtype=np.int64).tolist()
+    return {os.fsdecode(key): joined[start:end] for key, start, end in zip(keys, [0, *ends], ends, strict=False)}
+
+
+def _store(path, index):
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f'.{path.stem}.{os.getpid()}.npz')
-    joined = b'\0'.join(os.fsencode(name) for name in names)
-    np.savez(partial, names=np.frombuffer(joined, dtype=np.uint8), starts=starts, sizes=sizes)
+    np.savez(partial, **index)
     os.replace(partial, path)
 
 
 def build_index(shard):
-    """Read the headers of a tar file; see :func:`load_index`.
+    """Read the headers of a tar file, and its labels.
+
+    Returns:
+        dict of arrays: ``names`` of the pictures, joined by zero bytes, their ``starts`` and ``sizes``; ``label_keys``
+        likewise, and ``labels``, the contents of ``.cls`` members one behind the other, which end at ``label_ends``.
 
     Raises:
         InputError: where the file is no plain tar, is cut short, or holds no picture.
     """
-    names, starts, sizes = [], [], []
+    names, starts, sizes, labels = [], [], [], {}
     try:
         with open(shard, 'rb') as file, tarfile.open(fileobj=file, mode='r:') as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # which tarfile would keep, a kilobyte each
-                if member.isreg() and not member.issparse() and is_picture(member.name):
+                if not member.isreg() or member.issparse():
+                    continue
+                if is_picture(member.name):
                     names.append(member.name)
                     starts.append(member.offset_data)
                     sizes.append(member.size)
+                elif member.name.rpartition('/')[2].partition('.')[2].lower() == 'cls':
+                    # One byte more than any label has tells one that is too long.
+                    labels[_sample_key(member.name)] = os.pread(
+                        file.fileno(), min(member.size, LABEL_SIZE + 1), member.offset_data)
             # tarfile ends silently at a header that it cannot read. A whole archive ends in blocks of zeros.
             file.seek(tar.offset)
             whole = file.read(_BLOCK) == bytes(_BLOCK)
@@ -140,17 +198,28 @@ def build_index(shard):
         raise InputError(f'{shard} is cut short or damaged after {len(names)} pictures: copy it again')
     if not names:
         raise no_pictures(shard)
-    return names, np.array(starts, dtype=np.int64), np.array(sizes, dtype=np.int64)
+    return {'names': _joined(map(os.fsencode, names), b'\0'), 'starts': np.array(starts, dtype=np.int64),
+            'sizes': np.array(sizes, dtype=np.int64), 'label_keys': _joined(map(os.fsencode, labels), b'\0'),
+            'labels': _joined(labels.values(), b''),
+            'label_ends': np.cumsum([len(label) for label in labels.values()], dtype=np.int64)}
+
+
+def _joined(parts, separator):
+    return np.frombuffer(separator.join(parts), dtype=np.uint8)
 
 
 class ZipArchive:
     """Pictures in a zip file, but for folders in it that are held out for evaluation.
 
+    Args:
+        path: of the file.
+        skip_held_out: leave out those folders; otherwise all pictures are taken.
+
     Raises:
         InputError: where the file is not a whole zip archive or holds no picture.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, skip_held_out=True):
         self.path = str(path)
         self._archive, self._owner = None, None
         try:
@@ -162,7 +231,7 @@ class ZipArchive:
             raise InputError(f'{path} cannot be read: {error.strerror}') from error
         if not entries:
             raise no_pictures(path)
-        held_out = held_out_folders(entry.filename for entry in entries)
+        held_out = held_out_folders(entry.filename for entry in entries) if skip_held_out else set()
         self.left_out = tuple(sorted(held_out))
         entries = [entry for entry in entries if not _inside(entry.filename, held_out)]
         self._names = NameTable(entry.filename for entry in entries)
@@ -183,6 +252,17 @@ class ZipArchive:
     def name(self, index):
         """``archive.zip:member``."""
         return f'{self.path}:{self._names[index]}'
+
+    def members(self):
+        """The names inside the archive, one by one."""
+        return iter(self._names)
+
+    def only(self, indices):
+        """A source of some of the pictures, in the order of ``indices``."""
+        chosen = copy.copy(self)
+        chosen._names = NameTable(self._names[index] for index in indices)
+        chosen._checks = self._checks[indices]
+        return chosen
 
     def open(self, index):
         """The contents of a member as a binary file."""

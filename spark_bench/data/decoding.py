@@ -32,6 +32,25 @@ def read_picture(file, name=None):
         raise InputError(f'picture {name} {what}: {remedy}') from error
 
 
+def read_from(source, index):
+    """Decode a picture of a source; see :func:`read_picture`.
+
+    Args:
+        source: see :func:`spark_bench.data.sources.open_pictures`.
+        index: of the picture.
+
+    Raises:
+        InputError: naming the picture.
+    """
+    name = source.name(index)
+    try:
+        file = source.open(index)
+    except Exception as error:  # noqa: BLE001 - readers of archives raise anything at broken input
+        raise InputError(f'picture {name} cannot be read from its archive ({error}): copy the archive again, or take '
+                         'the picture out') from error
+    return read_picture(file, name)
+
+
 def explain(error):
     """What an exception of opening or decoding a picture means: ``(what is wrong with the picture, remedy)``."""
     if isinstance(error, FileNotFoundError):

@@ -11,6 +11,8 @@ from spark_bench.errors import InputError
 EXTENSIONS = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff'}
 _TRAIN = re.compile(r'(^|[-_.])(train|training)([-_.\d]|$)', re.IGNORECASE)
 _HELD_OUT = re.compile(r'(^|[-_.])(val|valid|validation|test|testing)([-_.\d]|$)', re.IGNORECASE)
+_TEST = re.compile(r'(^|[-_.])(test|testing)([-_.\d]|$)', re.IGNORECASE)
+_TRAIN_FOLDERS, _EVALUATION_FOLDERS = ('train', 'training'), ('val', 'valid', 'validation', 'test', 'testing')
 
 
 class NameTable:
@@ -54,6 +56,30 @@ def leave_held_out(names):
     return ([name for name in names if not _HELD_OUT.search(name)], [name for name in names if _HELD_OUT.search(name)])
 
 
+def find_splits(names):
+    """The folders to train and to evaluate on.
+
+    Args:
+        names: names of sibling folders; the first of val, valid, validation, test, testing that is among them counts.
+
+    Returns:
+        ``(train, evaluation)``, None for what is not among them.
+    """
+    names = {name.lower(): name for name in sorted(names, reverse=True)}
+    return tuple(next((names[name] for name in known if name in names), None)
+                 for known in (_TRAIN_FOLDERS, _EVALUATION_FOLDERS))
+
+
+def shard_split(name):
+    """``train``, ``val`` or ``test``: what the name of a shard says, or else its folders; None where nothing does."""
+    for part in reversed(name.split('/')):
+        if _HELD_OUT.search(part):
+            return 'test' if _TEST.search(part) else 'val'
+        if _TRAIN.search(part):
+            return 'train'
+    return None
+
+
 def held_out_folders(names):
     """The folders inside an archive that :func:`leave_held_out` drops.
 
@@ -73,7 +99,7 @@ def held_out_folders(names):
             for own in leave_held_out(children)[1]}
 
 
-def list_files(root, wanted, skip_held_out=False):
+def list_files(root, wanted, skip_held_out=False, refuse_links=False):
     """List files below ``root``, at any depth, sorted by the parts of their path.
 
     Links to folders are followed, each folder once. No file is looked at beyond its directory entry.
@@ -82,12 +108,13 @@ def list_files(root, wanted, skip_held_out=False):
         root: folder.
         wanted: function from a file name to bool.
         skip_held_out: leave out ``val`` and ``test`` folders that lie beside a ``train`` folder.
+        refuse_links: refuse a link that leads nowhere, which is passed over otherwise.
 
     Returns:
         ``(names, left_out)``: names relative to ``root``, and the folders that were left out.
 
     Raises:
-        InputError: for a folder that cannot be read.
+        InputError: for a folder that cannot be read, or such a link.
     """
     root, names, left_out, seen = str(root), [], [], set()
 
@@ -110,6 +137,8 @@ def list_files(root, wanted, skip_held_out=False):
                 visit(entry.path, f'{prefix}{entry.name}/')
             elif wanted(entry.name) and entry.is_file():
                 names.append(prefix + entry.name)
+            elif refuse_links and entry.is_symlink() and not os.path.exists(entry.path):
+                raise InputError(f'{entry.path} is a link that leads nowhere: restore what it leads to, or remove it')
 
     visit(root, '')
     return names, left_out

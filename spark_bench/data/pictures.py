@@ -1,6 +1,5 @@
 """Reading pictures strictly, and the data set of pretraining."""
 
-import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -11,7 +10,8 @@ from mmcv.transforms import BaseTransform
 from mmengine.registry import DATASETS, TRANSFORMS
 from torchvision.transforms import v2
 
-from spark_bench.data.decoding import read_picture
+from spark_bench.data.decoding import read_from, read_picture
+from spark_bench.data.drawing import drawing_from
 from spark_bench.data.listing import EXTENSIONS, find_pictures
 from spark_bench.data.sources import open_pictures
 from spark_bench.errors import InputError
@@ -68,7 +68,7 @@ class Pictures(torch.utils.data.Dataset):
         if not isinstance(key, tuple):
             return self._load(key)
         seed, index = key
-        with _drawing_from(seed):
+        with drawing_from(seed):
             return self._load(index)
 
     def _load(self, index):
@@ -84,7 +84,7 @@ class Pictures(torch.utils.data.Dataset):
         while True:
             name = self.source.name(index)
             try:
-                return self._decode(index, name), bad
+                return read_from(self.source, index), bad
             except InputError:
                 bad.append(name)
                 if not self.skips:
@@ -93,27 +93,6 @@ class Pictures(torch.utils.data.Dataset):
                     raise InputError(f'{len(bad)} pictures in a row cannot be read, up to {name}: copy the data set '
                                      'again') from None
             index = (index + 1) % len(self)
-
-    def _decode(self, index, name):
-        try:
-            file = self.source.open(index)
-        except Exception as error:  # noqa: BLE001 - so do readers of archives
-            raise InputError(f'picture {name} cannot be read from its archive ({error}): copy the archive again, or '
-                             'take the picture out') from error
-        return read_picture(file, name)
-
-
-@contextlib.contextmanager
-def _drawing_from(seed):
-    """Within, torch's CPU generator starts from ``seed``; afterwards it goes on as if nothing had been drawn."""
-    # Not torch.manual_seed: that would start the accelerator's generator anew as well.
-    generator = torch.default_generator
-    state = generator.get_state()
-    generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        generator.set_state(state)
 
 
 @TRANSFORMS.register_module()

@@ -1,4 +1,4 @@
-"""Where pictures for pretraining come from: folders, list files, COCO, tar shards and zip archives.
+"""Where pictures come from: folders, list files, COCO, tar shards and zip archives.
 
 Every source is a numbered set of pictures with random access, so that one shuffle serves them all and a resumed run
 finds its place at once.
@@ -17,7 +17,8 @@ from spark_bench.errors import InputError
 # The sizes of at most so many files enter the fingerprint of a folder: asking a network disk for the sizes of a
 # million files takes minutes.
 FINGERPRINT_SIZES = 20000
-_LISTS, _COMPRESSED = ('.txt', '.lst'), ('.tar.gz', '.tgz', '.tar.bz2', '.tar.xz', '.tar.zst')
+COMPRESSED = ('.tar.gz', '.tgz', '.tar.bz2', '.tar.xz', '.tar.zst')
+_LISTS = ('.txt', '.lst')
 
 
 class PictureFiles:
@@ -39,6 +40,14 @@ class PictureFiles:
     def name(self, index):
         """The path of a picture."""
         return os.path.join(self.root, self._names[index])
+
+    def members(self):
+        """The names, one by one, relative to the root."""
+        return iter(self._names)
+
+    def only(self, indices):
+        """A source of some of the pictures, in the order of ``indices``."""
+        return PictureFiles(self.root, (self._names[index] for index in indices), self.left_out)
 
     def open(self, index):
         """What :func:`~spark_bench.data.pictures.read_picture` takes: here the path."""
@@ -94,8 +103,8 @@ def open_pictures(root):
         return TarShards([path])
     if kind == '.zip':
         return ZipArchive(path)
-    if path.name.lower().endswith(_COMPRESSED):
-        raise _compressed(path)
+    if path.name.lower().endswith(COMPRESSED):
+        raise compressed(path)
     raise InputError(f'data root {path} is neither a folder nor a list (.txt), .tar or .zip file: give one of these '
                      'with --data-root')
 
@@ -108,15 +117,16 @@ def _open_folder(root):
     if names:
         return PictureFiles(root, names, left_out)
     archives, left_out = list_files(
-        root, lambda name: name.lower().endswith(('.tar', *_COMPRESSED)), skip_held_out=True)
+        root, lambda name: name.lower().endswith(('.tar', *COMPRESSED)), skip_held_out=True)
     shards = [name for name in archives if name.lower().endswith('.tar')]
     if shards:
         shards, held_out = leave_held_out(shards)
         return TarShards([root / name for name in shards], [*left_out, *held_out])
-    raise _compressed(root / archives[0]) if archives else no_pictures(root)
+    raise compressed(root / archives[0]) if archives else no_pictures(root)
 
 
-def _compressed(path):
+def compressed(path):
+    """The error that an archive is compressed."""
     return InputError(f'{path} is compressed, so no picture can be read from its middle: unpack it to a plain .tar')
 
 

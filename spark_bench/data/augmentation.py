@@ -1,0 +1,131 @@
+"""What classifiers are trained and evaluated on: the transforms of SparK's authors, and the data set that applies them.
+
+Source: downstream_imagenet/data.py of SparK's released code, which takes them from timm and torchvision.
+"""
+
+import torch
+from mmengine.registry import DATASETS
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
+from timm.data.auto_augment import AutoAugment
+from timm.data.transforms_factory import transforms_imagenet_eval
+from torchvision.transforms import InterpolationMode, TrivialAugmentWide
+
+from spark_bench.data.decoding import read_from
+from spark_bench.data.drawing import drawing_from
+from spark_bench.data.labelled import draw_subset, open_labelled
+from spark_bench.errors import InputError
+
+__all__ = ['AUGMENTATIONS', 'ClassPictures', 'build_transform', 'evaluation_transform', 'training_transform']
+
+AUGMENTATIONS = ('trivial', 'autoaugment_v0', 'none')
+SPLITS = ('train', 'val')
+_NORMALISE = dict(mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD)
+
+
+def training_transform(input_size, augment='trivial', scale=(0.08, 1.0), erasing=0.25):
+    """timm's training transform: random resized crop (bicubic), flip, augmentation, ImageNet's mean and std, erasing.
+
+    Args:
+        input_size: P, side of the result in pixels.
+        augment: ``trivial`` for torchvision's TrivialAugmentWide (bicubic), ``autoaugment_v0`` for timm's AutoAugment,
+            or ``none``.
+        scale: smallest and largest area of the crop, as parts of the picture's.
+        erasing: probability that a rectangle is replaced by noise.
+
+    Returns:
+        a function from an RGB picture to a float32 tensor (3, P, P).
+
+    Raises:
+        InputError: for another ``augment``.
+    """
+    if augment not in AUGMENTATIONS:
+        raise InputError(f'augment is {augment!r}: choose one of {", ".join(AUGMENTATIONS)}')
+    transform = create_transform(
+        input_size, is_training=True, scale=tuple(scale), color_jitter=None, interpolation='bicubic',
+        auto_augment=None if augment == 'none' else 'v0', re_prob=erasing, re_mode='pixel', re_count=1, **_NORMALISE)
+    if augment == 'trivial':
+        trivial = TrivialAugmentWide(interpolation=InterpolationMode.BICUBIC)
+        transform.transforms = [trivial if isinstance(step, AutoAugment) else step for step in transform.transforms]
+    return transform
+
+
+def evaluation_transform(input_size, crop_ratio=0.95, squash=False):
+    """timm's evaluation transform: bicubic resize, centre crop, ImageNet's mean and std.
+
+    Args:
+        input_size: P, side of the result in pixels.
+        crop_ratio: the short side is resized to P / ``crop_ratio``, rounded down, before the crop.
+        squash: resize straight to P × P instead; nothing is cropped.
+
+    Returns:
+        a function from an RGB picture to a float32 tensor (3, P, P).
+    """
+    crop = dict(crop_pct=1.0, crop_mode='squash') if squash else dict(crop_pct=crop_ratio)
+    return transforms_imagenet_eval(input_size, interpolation='bicubic', **crop, **_NORMALISE)
+
+
+_TRANSFORMS = {'train': training_transform, 'evaluation': evaluation_transform}
+
+
+def build_transform(config):
+    """The transform that ``dict(type='train'|'evaluation', input_size=…, …)`` describes.
+
+    Raises:
+        InputError: naming the key that is wrong.
+    """
+    options = dict(config)
+    kind = options.pop('type', None)
+    if kind not in _TRANSFORMS:
+        raise InputError(f'transform.type is {kind!r}: choose one of {", ".join(_TRANSFORMS)}')
+    try:
+        return _TRANSFORMS[kind](**options)
+    except TypeError as error:
+        raise InputError(f'transform of type {kind!r} cannot be built: {error}') from error
+
+
+@DATASETS.register_module()
+class ClassPictures(torch.utils.data.Dataset):
+    """One split of labelled pictures, transformed.
+
+    Args:
+        root: see :func:`spark_bench.data.labelled.open_labelled`.
+        split: ``train`` or ``val``.
+        transform: see :func:`build_transform`.
+        fraction: of the labels, see :func:`spark_bench.data.labelled.draw_subset`; None takes all.
+        fraction_seed: of that draw.
+
+    Attributes:
+        source, labels: of the pictures in use, by the index of items.
+        classes: names.
+
+    Items are ``{'inputs': float32 (3, P, P), normalised, 'label': int, 'index': int}``. An item is asked for by
+    ``(seed, index)``, and is then the same whichever process makes it, or by ``index`` alone, which draws from the
+    process's own generators.
+
+    Raises:
+        InputError: naming the option, or the picture.
+    """
+
+    def __init__(self, root, split, transform, fraction=None, fraction_seed=0):
+        if split not in SPLITS:
+            raise InputError(f'split is {split!r}: choose one of {", ".join(SPLITS)}')
+        self.transform = build_transform(transform)
+        pictures = open_labelled(root)[SPLITS.index(split)]
+        self.source, self.labels, self.classes = pictures.source, pictures.labels, pictures.classes
+        if fraction is not None:
+            drawn = draw_subset(self.labels, fraction, fraction_seed)
+            self.source, self.labels = self.source.only(drawn), self.labels[drawn]
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, key):
+        if not isinstance(key, tuple):
+            return self._load(key)
+        seed, index = key
+        with drawing_from(seed):
+            return self._load(index)
+
+    def _load(self, index):
+        picture = read_from(self.source, index)
+        return {'inputs': self.transform(picture), 'label': int(self.labels[index]), 'index': int(index)}

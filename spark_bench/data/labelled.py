@@ -1,0 +1,335 @@
+"""Pictures with classes, in two splits: folders, tar shards and zip archives, one folder a class or labels beside."""
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from mmengine.logging import print_log
+
+from spark_bench.data.archives import LABEL_SIZE, TarShards, ZipArchive
+from spark_bench.data.listing import find_splits, is_picture, list_files, no_pictures, shard_split
+from spark_bench.data.sources import COMPRESSED, PictureFiles, compressed
+from spark_bench.errors import InputError
+
+# Of a data set without splits, this part of each class is held out, drawn with this seed.
+HELD_OUT, _HELD_OUT_SEED = 0.2, 0
+_LAYOUT = 'give one with train/<class>/ and val/<class>/ with --data-root'
+_NUMBER = re.compile(r'[0-9]{1,9}')
+
+
+@dataclass(frozen=True)
+class LabelledPictures:
+    """One split, numbered, with random access.
+
+    Attributes:
+        source: has ``len()``, ``name(index)``, ``open(index)`` and ``fingerprint()``; see
+            :mod:`spark_bench.data.sources`.
+        labels: (N,) int64, places in ``classes``.
+        classes: names, sorted; class numbers of shards by their value.
+    """
+
+    source: object
+    labels: np.ndarray
+    classes: tuple[str, ...]
+
+    def __len__(self):
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A split whose classes are numbered as they were met; ``place`` is what an error calls it."""
+
+    place: str
+    source: object
+    labels: np.ndarray
+    classes: tuple[str, ...]
+
+
+def open_labelled(root):
+    """Open a data set for classification.
+
+    Args:
+        root: one of
+
+            * a folder with ``train/<class>/`` and ``val/<class>/``, pictures at any depth below; where there is no
+              ``val``, ``validation`` or ``test`` is what is evaluated on;
+            * a ``.zip`` of such a folder;
+            * a folder of uncompressed tar shards, train and val told apart by file or folder name
+              (``train-0000.tar``, ``val/0000.tar``), whose members are ``<class>/<name>.jpg``, or ``<key>.jpg`` beside
+              ``<key>.cls`` with the number or name of the class, as webdataset writes them;
+            * any of these without splits: a fifth of each class's pictures is held out, the same at every call.
+
+    Returns:
+        ``(train, val)``, two :class:`LabelledPictures` of the same classes.
+
+    Raises:
+        InputError: one line naming what is wrong.
+    """
+    root = Path(root)
+    parts = _open_parts(root)
+    for part in parts:
+        _demand_classes(part)
+    if len(parts) == 1:
+        parts = _hold_out(root, parts[0])
+    train, val = parts
+    _demand_the_same(train, val)
+    return tuple(_with_classes_sorted(part) for part in parts)
+
+
+def fingerprint(train, val):
+    """SHA-256 over classes, pictures and labels of both splits, hex; it depends on no place outside the data root."""
+    digest = hashlib.sha256(b'\0'.join(os.fsencode(name) for name in train.classes))
+    for split in (train, val):
+        digest.update(split.source.fingerprint().encode())
+        digest.update(split.labels.astype('<i8').tobytes())
+    return digest.hexdigest()
+
+
+def draw_subset(labels, fraction, seed):
+    """Draw a share of each class.
+
+    Args:
+        labels: (N,) whole numbers.
+        fraction: above 0, up to 1. Of a class with n pictures, n × fraction are drawn, halves rounded up, at least
+            one. For one seed, a smaller fraction draws a part of what a larger one draws.
+        seed: 0 … 2^32 - 1. What is drawn of a class depends on it, the class's number and its pictures alone.
+
+    Returns:
+        sorted indices, int64.
+
+    Raises:
+        InputError: for another fraction.
+    """
+    if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 < fraction <= 1:
+        raise InputError(f'fraction {fraction!r} of the labels: give a number above 0, up to 1')
+    labels = np.asarray(labels)
+    order = np.argsort(labels, kind='stable')
+    classes, starts = np.unique(labels[order], return_index=True)
+    drawn = []
+    for number, members in zip(classes, np.split(order, starts[1:]), strict=True):
+        # This generator's stream is frozen for good, unlike that of numpy's newer ones.
+        shuffled = np.random.RandomState([seed, int(number)]).permutation(members)
+        drawn.append(shuffled[:max(1, _round_half_up(len(members) * fraction))])
+    return np.sort(np.concatenate(drawn)).astype(np.int64) if drawn else np.zeros(0, dtype=np.int64)
+
+
+def _round_half_up(value):
+    # 0.15 * 10 is below 1.5 in binary: a share is as exact as it was written.
+    return int(np.floor(round(value, 9) + 0.5))
+
+
+def _open_parts(root):
+    """One :class:`_Part` where the data set has no splits, else two."""
+    if root.is_dir():
+        return _open_folder(root)
+    if not root.exists():
+        raise InputError(f'data root {root} does not exist: {_LAYOUT}')
+    name = root.name.lower()
+    if name.endswith('.zip'):
+        return _open_zip(root)
+    if name.endswith('.tar'):
+        return _open_archive(root, TarShards([root], skip_held_out=False))
+    if name.endswith(COMPRESSED):
+        raise compressed(root)
+    raise InputError(f'data root {root} is neither a folder nor a .tar or .zip file: {_LAYOUT}')
+
+
+def _open_folder(root):
+    splits = find_splits(_folders(root))
+    if all(splits):
+        return [_open_split(root, name) for name in splits]
+    pictures, shards = _list(root)
+    if shards and not pictures:
+        return _open_shards(root, shards)
+    _refuse_lone_split(root, pictures)
+    return [_open_classes(root, '', pictures)]
+
+
+def _open_split(root, split):
+    pictures, shards = _list(root / split)
+    if shards and not pictures:
+        return _label_shards(f'{root / split}', [root / split / name for name in shards])
+    return _open_classes(root, f'{split}/', pictures)
+
+
+def _list(folder):
+    """``(pictures, shards)`` below a folder, of which one has something in it; names relative to it."""
+    names, _ = list_files(folder, lambda name: is_picture(name) or name.lower().endswith(('.tar', *COMPRESSED)),
+                          refuse_links=True)
+    pictures, shards = [], []
+    for name in names:
+        (pictures if is_picture(name) else shards).append(name)
+    packed = [name for name in shards if not name.lower().endswith('.tar')]
+    if not pictures and packed:
+        raise compressed(folder / packed[0])
+    if not names:
+        raise no_pictures(folder)
+    return pictures, shards
+
+
+def _folders(folder):
+    try:
+        with os.scandir(folder) as listing:
+            return [entry.name for entry in listing if entry.is_dir()]
+    except OSError as error:
+        raise InputError(f'folder {folder} cannot be read: {error.strerror}') from error
+
+
+def _open_classes(root, prefix, pictures):
+    """The part of pictures in one folder a class; ``pictures`` are relative to ``prefix``, which ends in a slash."""
+    place = str(root / prefix)
+    source = PictureFiles(root, [prefix + name for name in pictures])
+    part = _number(place, source, (_class_of(place, name) for name in pictures))
+    empty = sorted(set(_folders(root / prefix)).difference(part.classes))
+    if empty:
+        raise InputError(f'class folder {root / prefix / empty[0]} holds no picture: fill it, or take it out')
+    return part
+
+
+def _class_of(place, name):
+    own, slash, _ = name.partition('/')
+    if not slash:
+        raise InputError(f'{place} holds pictures outside of class folders, such as {own}: move each into the folder '
+                         'of its class')
+    return own
+
+
+def _open_zip(path):
+    source = ZipArchive(path, skip_held_out=False)
+    # macOS adds a copy of each name there that is no picture.
+    kept = [index for index, name in enumerate(source.members()) if not name.startswith('__MACOSX/')]
+    if not kept:
+        raise no_pictures(path)
+    return _open_archive(path, source.only(kept))
+
+
+def _open_shards(root, names):
+    """The parts of a folder of shards, told apart by their names, or else by the folders in them."""
+    splits = {}
+    for name in names:
+        splits.setdefault(shard_split(name), []).append(name)
+    if set(splits) == {None}:
+        return _open_archive(root, TarShards([root / name for name in names], skip_held_out=False))
+    if None in splits:
+        raise InputError(f'shard {root / splits[None][0]} is of no split by its name, others are: name it train-… or '
+                         'val-…, or take it out')
+    held_out = 'val' if 'val' in splits else 'test'
+    for name, other in (('train', held_out), (held_out, 'train')):
+        if name not in splits:
+            raise InputError(f'{root} holds {other} shards only: add {"val" if name == "test" else name} shards')
+    return [_label_shards(f'{root}, {split} shards', [root / name for name in splits[split]])
+            for split in ('train', held_out)]
+
+
+def _label_shards(place, shards):
+    source = TarShards(shards, skip_held_out=False)
+    return _label_members(place, source, _without_wrapper(list(source.members())))
+
+
+def _label_members(place, source, names):
+    """The part of an archive's pictures; ``names`` say the classes where no ``.cls`` lies beside the pictures."""
+    labels = source.labels() if isinstance(source, TarShards) else [None]
+    if all(label is None for label in labels):
+        return _number(place, source, (_class_of(place, name) for name in names))
+    return _number(place, source, (_read_label(source, index, label) for index, label in enumerate(labels)))
+
+
+def _read_label(source, index, label):
+    """A class number (int) or name (str)."""
+    if label is None:
+        raise InputError(f'picture {source.name(index)} has no label: add the .cls of its class beside it')
+    try:
+        text = label.decode().strip()
+    except UnicodeDecodeError:
+        text = ''
+    if not text or len(label) > LABEL_SIZE or not text.isprintable() or text.startswith('-'):
+        raise InputError(f'the label of {source.name(index)} is no class: {label[:40]!r} is neither a number from 0 up '
+                         'nor a name')
+    return int(text) if _NUMBER.fullmatch(text) else text
+
+
+def _open_archive(root, source):
+    """The parts of archives in which folders tell the splits."""
+    names = _without_wrapper(list(source.members()), keep_splits=True)
+    splits = find_splits({name.partition('/')[0] for name in names if '/' in name})
+    if not all(splits):
+        _refuse_lone_split(root, names)
+        return [_label_members(str(root), source, names)]
+    parts = []
+    for split in splits:
+        kept = [index for index, name in enumerate(names) if name.startswith(f'{split}/')]
+        inside = [names[index].partition('/')[2] for index in kept]
+        parts.append(_label_members(f'{root}:{split}', source.only(kept), inside))
+    return parts
+
+
+def _without_wrapper(names, keep_splits=False):
+    """Names without the folders that all of them lie in, except the last: that is a class."""
+    names = [name.removeprefix('./').lstrip('/') for name in names]
+    wrapper = os.path.commonprefix([min(names), max(names)])
+    wrapper = wrapper[:wrapper.rfind('/') + 1]
+    while wrapper and (any('/' not in name[len(wrapper):] for name in names)
+                       or keep_splits and any(find_splits(wrapper.split('/')))):
+        wrapper = wrapper[:wrapper.rfind('/', 0, -1) + 1]
+    return [name[len(wrapper):] for name in names]
+
+
+def _refuse_lone_split(root, names):
+    """Refuse ``train`` without ``val``, or the other way round; a class may have such a name."""
+    train, held_out = find_splits({name.partition('/')[0] for name in names if '/' in name})
+    lone = train or held_out
+    if lone and all(name.count('/') > 1 for name in names if name.startswith(f'{lone}/')):
+        where = f' ({root / lone} alone is a data root too: a fifth of it is then held out)' if root.is_dir() else ''
+        raise InputError(f'{root} holds {lone} but no {"val" if train else "train"}: add it{where}')
+
+
+def _number(place, source, classes):
+    """A part, from the class of each picture."""
+    numbers = {}
+    labels = np.fromiter((numbers.setdefault(name, len(numbers)) for name in classes), np.int64, len(source))
+    return _Part(place, source, labels, tuple(numbers))
+
+
+def _demand_classes(part):
+    if len(part.classes) < 2:
+        raise InputError(f'{part.place} holds pictures of {len(part.classes)} class ({part.classes[0]}), two are '
+                         f'needed: {_LAYOUT}')
+
+
+def _demand_the_same(train, val):
+    for part in (train, val):
+        kinds = {type(name): name for name in (*train.classes, *part.classes)}
+        if len(kinds) > 1:
+            raise InputError(f'{part.place}: some labels are numbers ({kinds[int]}), others are names ({kinds[str]}): '
+                             'write either')
+    for part, other in ((train, val), (val, train)):
+        odd = sorted(set(part.classes).difference(other.classes))
+        if odd:
+            raise InputError(f'class {odd[0]} is in {part.place} but not in {other.place}: add its pictures there, or '
+                             'take it out here')
+
+
+def _with_classes_sorted(part):
+    classes = sorted(part.classes)
+    places = {name: place for place, name in enumerate(classes)}
+    order = np.array([places[name] for name in part.classes], dtype=np.int64)
+    return LabelledPictures(part.source, order[part.labels], tuple(map(str, classes)))
+
+
+def _hold_out(root, part):
+    """A data set without splits in two parts."""
+    counts = np.bincount(part.labels)
+    if counts.min() < 2:
+        raise InputError(f'{root} has no splits, and class {part.classes[counts.argmin()]} has 1 picture: two are '
+                         'needed, one of them to hold out')
+    # Numbered by name: in which order the files lie changes nothing.
+    held_out = draw_subset(_with_classes_sorted(part).labels, HELD_OUT, _HELD_OUT_SEED)
+    kept = np.setdiff1d(np.arange(len(part.labels)), held_out)
+    print_log(f'{root} has no splits: {len(held_out)} of {len(part.labels)} pictures, a fifth of each class, are held '
+              'out for evaluation', logger='current')
+    return [_Part(part.place, part.source.only(indices), part.labels[indices], part.classes)
+            for indices in (kept, held_out)]
