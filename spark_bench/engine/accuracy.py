@@ -11,6 +11,7 @@ from mmengine.registry import HOOKS
 from spark_bench import checkpoints
 from spark_bench.engine.ema import ema_of
 from spark_bench.engine.processes import gather, is_main_process
+from spark_bench.engine.resume import random_states, set_random_states
 
 _KEPT = 5
 
@@ -59,7 +60,7 @@ def predict(models, loader):
         dict from name to :class:`Predictions`.
     """
     modes = {name: model.training for name, model in models.items()}
-    state = torch.get_rng_state()  # a loader draws from it when it is opened
+    states = random_states()  # a loader draws when it is opened
     found = {name: [] for name in models}
     truth = []
     for model in models.values():
@@ -70,7 +71,7 @@ def predict(models, loader):
             logits = model(model.data_preprocessor(batch, False)['inputs'], mode='tensor')
             scores, classes = logits.topk(min(_KEPT, logits.shape[1]), dim=1)
             found[name].append((classes.cpu().numpy(), scores.cpu().numpy()))
-    torch.set_rng_state(state)
+    set_random_states(states)
     for name, model in models.items():
         model.train(modes[name])
     return _in_order(truth, found)
@@ -129,7 +130,8 @@ class AccuracyHook(Hook):
     def predict(self, runner):
         """Evaluate the weights as they are."""
         if self._loader is None:
-            self._loader = runner.build_dataloader(runner.cfg.evaluation_dataloader)
+            # With a seed: a sampler without one draws it, and a resumed run builds the loader at another step.
+            self._loader = runner.build_dataloader(runner.cfg.evaluation_dataloader, seed=runner.seed)
         self.predictions = predict(models_of(runner), self._loader)
 
     def _keep(self, runner, name):
