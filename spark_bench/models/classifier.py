@@ -25,8 +25,8 @@ class SparKClassifier(BaseModel):
     Args:
         arch: timm name.
         num_classes: of the classifier.
-        weights: checkpoint of the network in any known format; fresh initialisation when None. A classifier in the
-            file is used where it has as many classes.
+        weights: checkpoint of the network in any known format; fresh initialisation when None. The classifier is
+            fresh in any case.
         drop_path_rate: stochastic depth.
         loss: ``soft_target`` (cross entropy) or ``binary`` (cross entropy of each class on its own).
         mixup_alpha, cutmix_alpha: of the Beta distributions that a batch's mixing is drawn from; 0 for none. With
@@ -54,9 +54,12 @@ class SparKClassifier(BaseModel):
 
     def init_weights(self):
         """Load ``weights``; called by OpenMMLab after the model is built. timm has initialised the rest."""
-        if self.weights is not None:
-            coverage = checkpoints.load(self.backbone, self.weights)
-            print_log(f'classifier {self.arch}: {coverage}', logger='current')
+        if self.weights is None:
+            return
+        features = create_network(self.arch)  # a file's own classifier has no place in it, whatever its shape
+        coverage = checkpoints.load(features, self.weights)
+        print_log(f'network {self.arch}: {coverage}', logger='current')
+        self.backbone.load_state_dict({**self.backbone.state_dict(), **features.state_dict()}, strict=True)
 
     def forward(self, inputs, label=None, index=None, mode='tensor'):
         """Logits, or the loss.

@@ -20,7 +20,7 @@ TASKS = ('pretrain', 'classification', 'detection')
 # No leading dot and no '..', so that a name can be a folder and never leads out of the results folder. The
 # lookahead at the end is there because Python's `$` also matches before a final newline.
 NAME_PATTERN = r'^(?!.*\.\.)[A-Za-z0-9_-][A-Za-z0-9._-]*$(?!\n)'
-PERCENT_PATTERN = r'^(top[0-9]+|(box|mask)_a[pr].*)$'
+PERCENT_PATTERN = r'^(top[0-9]+(_.*)?|(box|mask)_a[pr].*)$'
 
 
 @dataclass(frozen=True)

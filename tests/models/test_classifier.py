@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from torch.nn import functional
 
+from spark_bench.checkpoints import save
 from spark_bench.errors import InputError
 from spark_bench.models.classifier import SparKClassifier
 
@@ -139,6 +140,20 @@ def test_the_network_is_timms():
     inputs = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(model.eval()(inputs), other.eval()(inputs))
+
+
+@pytest.mark.parametrize('arch', ['test_resnet', 'test_convnext'])
+def test_weights_of_a_classifier_of_other_classes_fill_all_but_the_last_layer(arch, tmp_path):
+    other = timm.create_model(arch, num_classes=11)
+    save(other, tmp_path / 'other.safetensors', {'arch': arch})
+    model = SparKClassifier(arch, 3, weights=str(tmp_path / 'other.safetensors'))
+    before = model.backbone.get_classifier().weight.clone()
+    model.init_weights()
+    assert torch.equal(model.backbone.get_classifier().weight, before) and before.shape[0] == 3
+    last = {f'{name}.{part}' for name, module in model.backbone.named_modules()
+            if module is model.backbone.get_classifier() for part in ('weight', 'bias')}
+    for name, value in model.backbone.state_dict().items():
+        assert name in last or torch.equal(value, other.state_dict()[name]), name
 
 
 def test_an_unknown_loss_is_refused():

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Fine-tune under Slurm: tools/slurm_finetune.sh PARTITION CONFIG GPUS --data-root DIR [options of spark-bench finetune]
+# GPUS_PER_NODE (8), CPUS_PER_TASK (8) and SRUN_ARGS are taken from the environment.
+set -euo pipefail
+partition=$1 config=$2 gpus=$3
+per_node=${GPUS_PER_NODE:-8}
+# shellcheck disable=SC2086 # SRUN_ARGS is a list of options
+exec srun --partition "$partition" --job-name spark --ntasks "$gpus" \
+    --ntasks-per-node "$((gpus < per_node ? gpus : per_node))" --gres "gpu:$((gpus < per_node ? gpus : per_node))" \
+    --cpus-per-task "${CPUS_PER_TASK:-8}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
+    "${PYTHON:-python}" -m spark_bench.cli finetune "$config" --launcher slurm "${@:4}"
