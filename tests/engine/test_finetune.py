@@ -286,6 +286,21 @@ def test_several_repeats_of_a_picture_are_augmented_apart_and_dealt_out_as_timm_
                 assert len({key for key in keys}) == len(keys), 'each repeat has a seed of its own'
 
 
+def test_accumulated_batches_make_the_update_of_a_whole_one_and_bfloat16_nearly(pictures, tmp_path):
+    """In a network without batch norm, whose batches are not mixed, only rounding tells them apart."""
+    curves = {}
+    for name, extra in (('whole', []), ('parts', ['--accumulate', '4']), ('amp', ['--amp']),
+                        ('layout', ['--channels-last'])):
+        folder = tmp_path / name
+        assert cli.main(words(pictures, folder, '--weights', 'scratch', '--epochs', '2', '--arch', 'test_convnext',
+                              *extra, settings=['global_batch=24', 'model.label_smoothing=0.0'])) == 0
+        curves[name] = [value for _, value in record_of(folder)['curves']['loss']]
+    assert len(curves['whole']) == 4
+    assert curves['parts'] == pytest.approx(curves['whole'], rel=1e-4)
+    assert curves['layout'] == pytest.approx(curves['whole'], rel=1e-4)
+    assert curves['amp'] == pytest.approx(curves['whole'], rel=2e-2) and curves['amp'] != curves['whole']
+
+
 CASE = ['--arch', 'test_convnext', '--epochs', '8', '--checkpoint-interval', '1', '--weights', 'scratch', '--seed', '3']
 
 
