@@ -19,6 +19,18 @@ PRETRAINING_DROP_PATH = {
 }
 
 
+def demand_known(arch):
+    """Refuse a name that timm does not know.
+
+    Raises:
+        InputError: with the nearest names.
+    """
+    if not timm.is_model(arch):
+        near = difflib.get_close_matches(arch, timm.list_models(), n=3)
+        hint = f'did you mean {", ".join(near)}?' if near else 'timm.list_models() lists all'
+        raise InputError(f'unknown timm model {arch!r}: {hint}')
+
+
 def create_network(arch, drop_path_rate=0.0, num_classes=0):
     """Create a timm convnet, freshly initialised; without its classifier unless ``num_classes`` is given.
 
@@ -26,10 +38,7 @@ def create_network(arch, drop_path_rate=0.0, num_classes=0):
         InputError: for a name timm does not know (with the nearest ones), or a network that is not a
             convnet with a feature pyramid.
     """
-    if not timm.is_model(arch):
-        near = difflib.get_close_matches(arch, timm.list_models(), n=3)
-        hint = f'did you mean {", ".join(near)}?' if near else 'timm.list_models() lists all'
-        raise InputError(f'unknown timm model {arch!r}: {hint}')
+    demand_known(arch)
     options = {'drop_path_rate': drop_path_rate} if drop_path_rate else {}
     try:
         network = timm.create_model(arch, pretrained=False, num_classes=num_classes, **options)

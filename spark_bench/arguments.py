@@ -170,8 +170,11 @@ def _add_profile(commands):
 
 
 def _add_inspect(commands):
-    parser = commands.add_parser('inspect', help='what a checkpoint holds, and what it can initialise')
-    parser.add_argument('file', metavar='FILE', help='.safetensors or .pth')
+    parser = commands.add_parser('inspect', help='what a checkpoint holds and can initialise, or what a network costs')
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument('file', nargs='?', metavar='FILE', help='.safetensors or .pth')
+    what.add_argument('--arch', metavar='NAME', help='timm network of 1000 classes: parameters, multiply-adds')
+    parser.add_argument('--input-size', type=_positive, metavar='PIXELS', help='with --arch (default: 224)')
     parser.add_argument('--json', action='store_true', help='print JSON')
 
 

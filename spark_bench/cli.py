@@ -156,6 +156,11 @@ def _run_profile(args):
 
 
 def _run_inspect(args):
+    if args.arch is not None:
+        from spark_bench.models import complexity
+        return complexity.main(args)
+    if args.input_size is not None:
+        raise InputError('--input-size is of no use with a file: give it with --arch')
     from spark_bench.checkpoints import inspect
     return inspect.main(args)
 

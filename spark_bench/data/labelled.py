@@ -1,6 +1,7 @@
 """Pictures with classes, in two splits: folders, tar shards and zip archives, one folder a class or labels beside."""
 
 import hashlib
+import itertools
 import os
 import re
 from dataclasses import dataclass
@@ -71,13 +72,11 @@ def open_labelled(root):
     """
     root = Path(root)
     parts = _open_parts(root)
-    for part in parts:
-        _demand_classes(part)
+    _demand_classes(parts)
     if len(parts) == 1:
         parts = _hold_out(root, parts[0])
-    train, val = parts
-    _demand_the_same(train, val)
-    return tuple(_with_classes_sorted(part) for part in parts)
+    train, val = map(_with_classes_sorted, parts)
+    return train, val
 
 
 def fingerprint(train, val):
@@ -182,7 +181,7 @@ def _folders(folder):
 def _open_classes(root, prefix, pictures):
     """The part of pictures in one folder a class; ``pictures`` are relative to ``prefix``, which ends in a slash."""
     place = str(root / prefix)
-    source = PictureFiles(root, [prefix + name for name in pictures])
+    source = PictureFiles(root, (prefix + name for name in pictures))
     part = _number(place, source, (_class_of(place, name) for name in pictures))
     empty = sorted(set(_folders(root / prefix)).difference(part.classes))
     if empty:
@@ -294,23 +293,19 @@ def _number(place, source, classes):
     return _Part(place, source, labels, tuple(numbers))
 
 
-def _demand_classes(part):
-    if len(part.classes) < 2:
-        raise InputError(f'{part.place} holds pictures of {len(part.classes)} class ({part.classes[0]}), two are '
-                         f'needed: {_LAYOUT}')
-
-
-def _demand_the_same(train, val):
-    for part in (train, val):
-        kinds = {type(name): name for name in (*train.classes, *part.classes)}
-        if len(kinds) > 1:
-            raise InputError(f'{part.place}: some labels are numbers ({kinds[int]}), others are names ({kinds[str]}): '
-                             'write either')
-    for part, other in ((train, val), (val, train)):
+def _demand_classes(parts):
+    kinds = {type(name): (name, part.place) for part in parts for name in part.classes}
+    if len(kinds) > 1:
+        (number, _), (name, place) = kinds[int], kinds[str]
+        raise InputError(f'{place}: the label {name!r} is a name, others ({number}) are numbers: write either in all')
+    for part, other in itertools.permutations(parts, 2):
         odd = sorted(set(part.classes).difference(other.classes))
         if odd:
             raise InputError(f'class {odd[0]} is in {part.place} but not in {other.place}: add its pictures there, or '
                              'take it out here')
+    if len(parts[0].classes) < 2:
+        raise InputError(f'{parts[0].place} holds pictures of 1 class ({parts[0].classes[0]}), two are needed: '
+                         f'{_LAYOUT}')
 
 
 def _with_classes_sorted(part):

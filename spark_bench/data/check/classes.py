@@ -1,11 +1,15 @@
-"""Checking a folder with train/<class>/ and val/<class>/, as ImageNet has it."""
+"""Checking a folder with train/<class>/ and val/<class>/, as ImageNet has it.
+
+Which folders these are is decided as :func:`spark_bench.data.labelled.open_labelled` decides it: where there is no
+``val``, ``validation`` or ``test`` is what is evaluated on.
+"""
 
 import os
 import re
 
 from spark_bench.data.check.duplicates import Digests
 from spark_bench.data.check.looking import look_at_all
-from spark_bench.data.listing import NameTable, is_picture, list_files
+from spark_bench.data.listing import NameTable, find_splits, is_picture, list_files
 from spark_bench.errors import InputError
 
 EXPECTED = 'train/<class>/ and val/<class>/'
@@ -15,7 +19,17 @@ _WNID = re.compile(r'n\d{8}')
 
 def fits(root):
     """Whether ``root`` has folders of classes."""
-    return any(_has_folders(root / name) for name in _IMAGENET)
+    return any(_has_folders(root / folder) for folder in _split_folders(root).values())
+
+
+def _split_folders(root):
+    """From ``train`` and ``val`` to the names of their folders, there or not."""
+    try:
+        with os.scandir(root) as listing:
+            found = find_splits([entry.name for entry in listing if _is_folder(entry)])
+    except OSError:
+        found = (None, None)
+    return {split: folder or split for split, folder in zip(_IMAGENET, found, strict=True)}
 
 
 def _has_folders(folder):
@@ -27,14 +41,14 @@ def _has_folders(folder):
 
 def check_folder(report, decode, workers, progress):
     """Check everything but duplicate contents. Returns :class:`~spark_bench.data.check.duplicates.Digests`."""
-    classes, parts = {}, []
-    for split in _IMAGENET:
-        classes[split], names = _list_split(report, split)
+    classes, parts, folders = {}, [], _split_folders(report.root)
+    for split, folder in folders.items():
+        classes[split], names = _list_split(report, folder)
         parts.append((split, names))
         report.splits[split] = {'pictures': len(names), 'classes': len(classes[split])}
     for name in sorted(classes['train'] ^ classes['val']):
         split = 'train' if name in classes['train'] else 'val'
-        report.add('classes differ', f'{split}/{name}', f'in {split} only')
+        report.add('classes differ', f'{folders[split]}/{name}', f'in {folders[split]} only')
     _compare_with_imagenet(report, classes)
     digests = Digests(parts)
     for number, (_, names) in enumerate(parts):

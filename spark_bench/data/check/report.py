@@ -42,6 +42,7 @@ KINDS = {
     'leak': (PROBLEM, 'pictures of val that are in train as well', 'take them out of one: they spoil what is measured'),
     'classes differ': (PROBLEM, 'classes that are in only one of train and val', 'add the folder, or take it out'),
     'empty class': (PROBLEM, 'classes without a picture', 'fill them, or take them out'),
+    'outside of classes': (PROBLEM, 'pictures outside of class folders', 'move each into the folder of its class'),
     'few classes': (PROBLEM, 'splits with fewer than two classes', 'give train/<class>/ and val/<class>/'),
     'link': (PROBLEM, 'links that lead nowhere', 'restore what they lead to'),
     'ImageNet count': (PROBLEM, 'counts that differ from ImageNet-1k', 'copy it again, where it should be whole'),
@@ -62,7 +63,6 @@ KINDS = {
     'same picture': (NOTE, 'pictures whose contents repeat another one of the split', 'take them out'),
     'colours': (NOTE, 'pictures not in RGB, which is what they are converted to', _HARMLESS),
     'not a picture': (NOTE, 'files that are no pictures by their name', _HARMLESS),
-    'outside of classes': (NOTE, 'pictures outside of class folders, which training leaves out', 'move them'),
 }
 # So many examples of a kind are kept for machines, at the least.
 _KEPT = 1000
