@@ -114,11 +114,11 @@ class AccuracyHook(Hook):
         done = runner.iter + 1
         epoch, rest = divmod(done, len(runner.train_dataloader))
         if done == runner.max_iters or not rest and epoch % self.interval == 0:
-            self._evaluate(runner, epoch + bool(rest))
+            self._evaluate(runner, epoch + bool(rest), done)
 
-    def _evaluate(self, runner, epoch):
+    def _evaluate(self, runner, epoch, step):
         self.predict(runner)
-        entry = {'epoch': epoch, **{name: found.accuracy(1) for name, found in self.predictions.items()}}
+        entry = {'epoch': epoch, 'step': step, **{name: found.accuracy(1) for name, found in self.predictions.items()}}
         history = evaluations(runner)
         for name in self.predictions:
             if all(entry[name] > earlier[name] for earlier in history):
@@ -148,7 +148,7 @@ def models_of(runner):
 
 
 def evaluations(runner):
-    """What was evaluated so far: list of dicts of ``epoch`` and top-1 in percent by ``raw`` and ``ema``."""
+    """What was evaluated so far: list of dicts of ``epoch``, ``step`` and top-1 in percent by ``raw``, ``ema``."""
     return runner.message_hub.get_info('evaluations', [])
 
 

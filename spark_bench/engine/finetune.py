@@ -20,7 +20,7 @@ from spark_bench.engine.accuracy import (
 from spark_bench.engine.batches import batch_key, fit_batch
 from spark_bench.engine.files import write_atomically
 from spark_bench.engine.runner import BenchRunner
-from spark_bench.engine.runs import Run, load_config
+from spark_bench.engine.runs import Run, bare_message, load_config
 from spark_bench.errors import InputError, RunError
 
 _MODEL = 'SparKClassifier'
@@ -84,8 +84,10 @@ def evaluate_classifier(options):
     except (InputError, RunError) as error:
         error.told = not processes.is_main_process()
         raise
-    loader = runner.build_dataloader(cfg.evaluation_dataloader)
-    found = predict(models_of(runner), loader)['raw']
+    try:
+        found = predict(models_of(runner), runner.build_dataloader(cfg.evaluation_dataloader))['raw']
+    except InputError as error:
+        raise InputError(bare_message(error)) from error
     metrics = {'top1': found.accuracy(1), 'top5': found.accuracy(5)}
     processes.from_main(lambda: _write_evaluation(Path(options.work_dir), found, metrics))
     processes.leave()

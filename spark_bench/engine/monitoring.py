@@ -79,6 +79,10 @@ class TensorBoardHook(Hook):
         step, length = runner.iter + 1, len(runner.train_dataloader)
         if step % self.interval == 0 or step == runner.max_iters:
             self._write_point(runner, step, outputs)
+        for entry in runner.message_hub.get_info('evaluations', [])[-1:]:
+            if entry['step'] == step:
+                for name in entry.keys() - {'epoch', 'step'}:
+                    self._writer.add_scalar(f'val/top1_{name}', entry[name], step)
         if self._pictures is not None and step % (length * self.picture_interval) == 0:
             self._write_pictures(runner, step // length)
 

@@ -235,7 +235,7 @@ class Run:
             runner = BenchRunner.from_cfg(self.cfg)
             runner.train()
         except InputError as error:
-            raise InputError(_bare_message(error)) from error
+            raise InputError(bare_message(error)) from error
         return runner
 
     def _claim_work_dir(self):
@@ -335,7 +335,7 @@ def loss_curve(runner, points=200):
             for start in range(0, len(values), chunk)]
 
 
-def _bare_message(error):
+def bare_message(error):
     """What was first said: OpenMMLab's registry and torch's loader raise an error anew with their own words added."""
     while isinstance(error.__context__, InputError):
         error = error.__context__

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -391,6 +392,24 @@ def test_bad_options_are_refused_in_one_line(pictures, tmp_path, capsys):
     refused(capsys, ['evaluate', '--protocol', 'finetune', '--data-root', pictures, '--weights', encoder, '--work-dir',
                      tmp_path / 'evaluation'], 'no whole classifier', 'encoder.safetensors')
     assert not (tmp_path / 'results').exists()
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_a_damaged_picture_is_named_in_one_line(split, pictures, tmp_path, capsys):
+    data = tmp_path / 'data'
+    shutil.copytree(pictures, data)
+    bad = data / split / 'class2' / '1.png'
+    bad.write_bytes(bad.read_bytes()[:60])
+    arguments = words(data, tmp_path, '--weights', 'scratch', '--epochs', '1', settings=['global_batch=12'])
+    arguments[arguments.index('--workers') + 1] = '2'
+    refused(capsys, arguments, str(bad), 'copy it again')
+    assert not (tmp_path / 'results').exists()
+    if split == 'val':
+        whole = tmp_path / 'whole.safetensors'
+        save(timm.create_model('test_resnet', num_classes=CLASSES), whole, {'arch': 'test_resnet'})
+        refused(capsys, ['evaluate', '--protocol', 'finetune', '--data-root', data, '--weights', whole, '--workers', '2',
+                         '--work-dir', tmp_path / 'evaluation'], str(bad), 'copy it again')
+        assert not (tmp_path / 'evaluation' / 'metrics.json').exists()
 
 
 def test_what_a_file_says_of_its_pretraining_comes_before_the_recipe(pictures, tmp_path):
