@@ -315,6 +315,25 @@ def test_wrong_archives_are_refused(tmp_path):
     assert len(open_labelled(tmp_path / 'e.zip')[0]) == 6
 
 
+def test_names_with_line_breaks_and_zero_bytes_stay_on_one_line(tmp_path):
+    with zipfile.ZipFile(tmp_path / 'a.zip', 'w') as archive:
+        for split in COUNTS:
+            for name in 'ab':
+                archive.writestr(f'{split}/{name}/x\ny.png', b'no picture')
+        archive.writestr('train/c\nd/0.png', b'')
+    assert 'class c\\nd is in' in refused(tmp_path / 'a.zip')
+    train, _ = open_labelled(pack_tar(tmp_path / 'a.tar', {f'{split}/{name}/x\ny.png': b'no picture'
+                                                           for split in COUNTS for name in 'ab'}))
+    with pytest.raises(InputError, match=r'x\\ny.png is not a readable picture') as caught:
+        read_from(train.source, 0)
+    assert '\n' not in str(caught.value)
+    member = tarfile.TarInfo('a/0.png')
+    member.pax_headers = {'path': 'a/\0.png'}
+    with tarfile.open(tmp_path / 'b.tar', 'w') as tar:
+        tar.addfile(member)
+    refused(tmp_path / 'b.tar', 'b.tar is not an uncompressed tar', 'zero byte')
+
+
 def test_a_class_of_one_picture_cannot_be_divided(tmp_path):
     for name in ('a/0', 'a/1', 'b/0'):
         save(tmp_path / 'root' / f'{name}.png', 0)
