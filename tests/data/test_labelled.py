@@ -368,6 +368,12 @@ def test_the_fingerprint_covers_pictures_labels_and_splits_but_not_the_place(tmp
         change()
         seen.add(fingerprint(*open_labelled(root)))
     assert len(seen) == 1 + len(changes)
+    for value in (1, 2):  # one shade of grey takes as many bytes as another
+        save(root / 'train/b/0.png', value)
+        packed = fingerprint(*open_labelled(pack_zip(tmp_path / 'a.zip', root)))
+        assert packed == fingerprint(*open_labelled(tmp_path / 'a.zip'))
+        seen.add(packed)
+    assert len(seen) == 3 + len(changes)
     shard = sound_shards(tmp_path / 'shards')
     swapped = sound_shards(tmp_path / 'swapped', **{'0.cls': b'1', '1.cls': b'0'})
     one, other = open_labelled(shard), open_labelled(swapped)
