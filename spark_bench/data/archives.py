@@ -178,6 +178,8 @@ def build_index(shard):
                 tar.members.clear()  # which tarfile would keep, a kilobyte each
                 if not member.isreg() or member.issparse():
                     continue
+                if '\0' in member.name:
+                    raise ValueError('a name holds a zero byte')
                 if is_picture(member.name):
                     names.append(member.name)
                     starts.append(member.offset_data)

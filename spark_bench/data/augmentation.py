@@ -36,10 +36,13 @@ def training_transform(input_size, augment='trivial', scale=(0.08, 1.0), erasing
         a function from an RGB picture to a float32 tensor (3, P, P).
 
     Raises:
-        InputError: for another ``augment``.
+        InputError: naming the argument that is wrong.
     """
-    if augment not in AUGMENTATIONS:
-        raise InputError(f'augment is {augment!r}: choose one of {", ".join(AUGMENTATIONS)}')
+    _demand_size(input_size)
+    _demand(augment in AUGMENTATIONS, f'augment is {augment!r}: choose one of {", ".join(AUGMENTATIONS)}')
+    _demand(len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1,
+            f'scale is {scale}: give the smallest and largest area, above 0 and up to 1')
+    _demand(0 <= erasing <= 1, f'erasing is {erasing}: give a probability')
     transform = create_transform(
         input_size, is_training=True, scale=tuple(scale), color_jitter=None, interpolation='bicubic',
         auto_augment=None if augment == 'none' else 'v0', re_prob=erasing, re_mode='pixel', re_count=1, **_NORMALISE)
@@ -59,9 +62,23 @@ def evaluation_transform(input_size, crop_ratio=0.95, squash=False):
 
     Returns:
         a function from an RGB picture to a float32 tensor (3, P, P).
+
+    Raises:
+        InputError: naming the argument that is wrong.
     """
+    _demand_size(input_size)
+    _demand(0 < crop_ratio <= 1, f'crop_ratio is {crop_ratio}: give a number above 0, up to 1')
     crop = dict(crop_pct=1.0, crop_mode='squash') if squash else dict(crop_pct=crop_ratio)
     return transforms_imagenet_eval(input_size, interpolation='bicubic', **crop, **_NORMALISE)
+
+
+def _demand_size(input_size):
+    _demand(isinstance(input_size, int) and input_size > 0, f'input_size is {input_size!r}: give a side in pixels')
+
+
+def _demand(fine, message):
+    if not fine:
+        raise InputError(message)
 
 
 _TRANSFORMS = {'train': training_transform, 'evaluation': evaluation_transform}

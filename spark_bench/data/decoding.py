@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from spark_bench.errors import InputError
+from spark_bench.errors import InputError, printable
 
 _COPY = 'copy it again, or take it out of the data set'
 
@@ -29,7 +29,7 @@ def read_picture(file, name=None):
             return _to_rgb(picture)
     except Exception as error:  # noqa: BLE001 - decoders raise anything at broken input
         what, remedy = explain(error)
-        raise InputError(f'picture {name} {what}: {remedy}') from error
+        raise InputError(f'picture {printable(name)} {what}: {remedy}') from error
 
 
 def read_from(source, index):
@@ -46,8 +46,8 @@ def read_from(source, index):
     try:
         file = source.open(index)
     except Exception as error:  # noqa: BLE001 - readers of archives raise anything at broken input
-        raise InputError(f'picture {name} cannot be read from its archive ({error}): copy the archive again, or take '
-                         'the picture out') from error
+        raise InputError(f'picture {printable(name)} cannot be read from its archive ({printable(error)[:200]}): copy '
+                         'the archive again, or take the picture out') from error
     return read_picture(file, name)
 
 

@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from spark_bench.data.archives import LABEL_SIZE, TarShards, ZipArchive
 from spark_bench.data.listing import find_splits, is_picture, list_files, no_pictures, shard_split
 from spark_bench.data.sources import COMPRESSED, PictureFiles, compressed
-from spark_bench.errors import InputError
+from spark_bench.errors import InputError, printable
 
 # Of a data set without splits, this part of each class is held out, drawn with this seed.
 HELD_OUT, _HELD_OUT_SEED = 0.2, 0
@@ -71,10 +71,14 @@ def open_labelled(root):
         InputError: one line naming what is wrong.
     """
     root = Path(root)
-    parts = _open_parts(root)
-    _demand_classes(parts)
-    if len(parts) == 1:
-        parts = _hold_out(root, parts[0])
+    try:
+        parts = _open_parts(root)
+        _demand_classes(parts)
+        if len(parts) == 1:
+            parts = _hold_out(root, parts[0])
+    except InputError as error:
+        # It names files, whose names may hold a line break.
+        raise InputError(printable(error)) from error
     train, val = map(_with_classes_sorted, parts)
     return train, val
 

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, field
 
 from spark_bench.data.annotations import REMEDIES
+from spark_bench.errors import printable
 
 PROBLEM, NOTE = 'problem', 'note'
 _DROP = 'correct them, or take them out of the file'
@@ -145,11 +146,6 @@ class Report:
         return (json.dumps({'root': str(self.root), 'layout': self.layout, 'decoded': self.decoded,
                             'fine': not self.problems, 'problems': self.problems, 'files': len(self.bad_files),
                             'splits': self.splits, 'findings': findings}, indent=1) + '\n').encode()
-
-
-def printable(text):
-    """``text`` on one line that any terminal can show: what it could not is escaped."""
-    return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
 def _number(count, noun):
