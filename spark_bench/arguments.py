@@ -24,6 +24,7 @@ def build_parser():
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     _add_demo(commands)
+    _add_run_suite(commands)
     _add_pretrain(commands)
     _add_finetune(commands)
     _add_detect(commands)
@@ -48,6 +49,37 @@ def _add_demo(commands):
     parser.add_argument('--arch', default='test_resnet', metavar='NAME',
                         help='timm convnet: test_resnet (default), test_convnext, or a larger one')
     parser.add_argument('--jobs', type=_positive, metavar='N', help='runs at a time (default: one a CPU core)')
+    _add_places(parser, 'work_dirs/<suite>')
+    _add_cache(parser)
+
+
+def _add_run_suite(commands):
+    parser = commands.add_parser('run', help='run what a table needs: the missing cells of a suite, then the table')
+    parser.add_argument('suite', metavar='SUITE', help='demo, demo_quick, mini, ablation, scaling, resnet50, '
+                                                       'transformers, or the path of a suite of your own')
+    parser.add_argument('--data-root', nargs='+', default=[], metavar='NAME=DIR',
+                        help='places of the data sets that the suite names, such as imagenet=/data/imagenet')
+    parser.add_argument('--arch', metavar='NAME', help="in place of the suite's architectures")
+    parser.add_argument('--only', nargs='+', default=[], metavar='PATTERN',
+                        help='cells by name, such as detection/* or */spark/*; what they start from comes along')
+    parser.add_argument('--limit', type=_positive, metavar='N', help='run at most N of the missing cells')
+    parser.add_argument('--jobs', type=_positive, metavar='N', help='cells at a time on this machine')
+    parser.add_argument('--published', action='store_true',
+                        help='start from published pretrained weights where there are any, instead of pretraining')
+    parser.add_argument('--download', action='store_true', help='fetch published files that are not there')
+    parser.add_argument('--dry-run', action='store_true', help='print the plan with estimated GPU-hours and disk')
+    parser.add_argument('--status', action='store_true', help='print where each cell stands; on a terminal, live')
+    cluster = parser.add_argument_group('on a cluster (through submitit)')
+    cluster.add_argument('--cluster', choices=('slurm', 'local'),
+                         help='submit the cells to Slurm; local runs the same jobs on this machine')
+    cluster.add_argument('--gpus', type=_positive, default=8, metavar='N', help='a cell (default: 8)')
+    cluster.add_argument('--gpus-per-node', type=_positive, default=8, metavar='N', help='default: 8')
+    cluster.add_argument('--cpus-per-gpu', type=_positive, default=8, metavar='N', help='default: 8')
+    cluster.add_argument('--partition', metavar='NAME')
+    cluster.add_argument('--hours', type=_positive, default=24, metavar='N',
+                         help='of a job; one that is stopped or preempted goes on in the next (default: 24)')
+    cluster.add_argument('--slurm', nargs='+', default=[], type=_setting, metavar='KEY=VALUE',
+                         help='further options of sbatch, such as account=vision')
     _add_places(parser, 'work_dirs/<suite>')
     _add_cache(parser)
 

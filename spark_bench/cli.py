@@ -18,6 +18,11 @@ def _run_demo(args):
     return demo.main(args)
 
 
+def _run_suite(args):
+    from spark_bench.suites import command
+    return command.main(args)
+
+
 def _run_pretrain(args):
     from pretrain.ablations import get_ablation
     get_ablation(args.ablation)
@@ -176,7 +181,7 @@ def _run_doctor(args):
 
 
 _COMMANDS = {
-    'demo': _run_demo, 'pretrain': _run_pretrain, 'finetune': _run_finetune, 'detect': _run_detect,
+    'demo': _run_demo, 'run': _run_suite, 'pretrain': _run_pretrain, 'finetune': _run_finetune, 'detect': _run_detect,
     'evaluate': _run_evaluate, 'table': _run_table, 'report': _run_report, 'visualize': _run_visualize,
     'data': _run_data, 'profile': _run_profile, 'inspect': _run_inspect, 'convert': _run_convert,
     'doctor': _run_doctor}

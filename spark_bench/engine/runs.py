@@ -50,6 +50,7 @@ class RunOptions:
         ablation: pretraining only.
         overrides: dotted config keys to values, applied last.
         threads: CPU threads; None leaves torch's choice.
+        task: of the record, where it is a variant such as ``detection_2x``; None for the engine's own.
 
     None keeps the config's value of:
         launcher: ``none``, ``pytorch`` or ``slurm``.
@@ -82,6 +83,7 @@ class RunOptions:
     ablation: str | None = None
     overrides: dict = field(default_factory=dict)
     threads: int | None = None
+    task: str | None = None
     launcher: str = 'none'
     workers: int | None = None
     batch_size: int | None = None
@@ -184,7 +186,7 @@ class Run:
     """
 
     def __init__(self, task, options, cfg, arch, data_sha256):
-        self.task, self.options, self.cfg, self.arch = task, options, cfg, arch
+        self.task, self.options, self.cfg, self.arch = options.task or task, options, cfg, arch
         self.data_sha256 = data_sha256
         self.weights = describe_weights(options.weights)
         self.config_hash = self._hash()

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from spark_bench.errors import InputError, RunError
+from spark_bench.suites.status import note_failure
 
 ENGINES = {'pretrain': 'spark_bench.engine.pretrain', 'classification': 'spark_bench.engine.finetune',
            'detection': 'spark_bench.engine.detect'}
@@ -52,6 +53,7 @@ class _Job:
 
     def __init__(self, context, cell):
         self.cell, self.started = cell, time.monotonic()
+        note_failure(cell.options['work_dir'], None)
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_run_cell, args=(cell.task, cell.options, str(cell.log), theirs))
         self.process.start()
@@ -137,6 +139,8 @@ def run_cells(cells, jobs):
                     if outcome is not None:
                         running.remove(job)
                         job.cell.outcome, job.cell.seconds = outcome, time.monotonic() - job.started
+                        if _failed(job.cell):
+                            note_failure(job.cell.options['work_dir'], outcome)
                         display.finished(job.cell)
         finally:
             for job in running:

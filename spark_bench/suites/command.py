@@ -1,0 +1,96 @@
+"""``spark-bench run SUITE``: plan, run what is missing, tell what failed, print the tables."""
+
+import os
+import sys
+from pathlib import Path
+
+from spark_bench.errors import RunError
+from spark_bench.places import report_path
+from spark_bench.suites.definition import load_suite
+from spark_bench.suites.plan import Places, build_cells, estimate, parse_data, select, use_published
+from spark_bench.suites.status import RECORDED, show, state_of
+
+
+def main(args):
+    """Body of the command; exit status 0 only if every chosen cell has its record."""
+    suite = load_suite(args.suite, args.arch)
+    places = Places(parse_data(suite, args.data_root), args.work_dir or f'work_dirs/{suite.name}', args.results,
+                    args.cache_dir)
+    specs = use_published(suite.cells) if args.published else list(suite.cells)
+    chosen = select(suite, specs, args.only, args.limit, lambda spec: is_recorded(spec, suite, places))
+    if args.status:
+        show(suite, chosen, places)
+        return 0
+    if args.dry_run:
+        print_plan(suite, chosen, places)
+        return 0
+    cells = build_cells(suite, chosen, places, args.download)
+    if args.cluster is not None:
+        from spark_bench.suites.cluster import submit
+        return submit(suite, cells, args)
+    return run(suite, cells, places, args.jobs)
+
+
+def is_recorded(spec, suite, places):
+    """Whether a cell has its record; that it is of the same configuration is checked when it runs."""
+    return state_of(spec, suite, places).word == RECORDED
+
+
+def run(suite, cells, places, jobs=None):
+    """Run cells on this machine, then print tables and write the report.
+
+    Returns:
+        exit status: 1 where a cell failed.
+
+    Raises:
+        RunError: where every cell failed.
+    """
+    from spark_bench.suites.runner import run_cells
+    default = len(os.sched_getaffinity(0)) if all(cell.options.get('threads') == 1 for cell in cells) else 1
+    failed = run_cells(cells, jobs or default)
+    if cells and len(failed) == len(cells):
+        raise RunError(f'no run succeeded; the first: {failed[0].name}: {failed[0].outcome}')
+    finish(suite, places)
+    for cell in failed:
+        print(f'spark-bench: error: {cell.name}: {cell.outcome}', file=sys.stderr)
+    return 1 if failed else 0
+
+
+def finish(suite, places):
+    """Print the suite's table and write the report, from whatever records there are."""
+    from spark_bench.records import report, table
+    table.print_table(places.results, suite.name)
+    path = report.write_report(places.results, suite.name, report_path(places.results, suite.name), Path.cwd())
+    print(f'report: {path}')
+
+
+def print_plan(suite, specs, places):
+    """Print what would run, with estimated GPU-hours and disk."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    console = Console()
+    if not console.is_terminal:
+        console.width = 160
+    table = Table(title=suite.title, caption=suite.note, box=SIMPLE_HEAD, title_justify='left',
+                  caption_justify='left')
+    for heading, justify in (('cell', 'left'), ('state', 'left'), ('starts from', 'left'), ('recipe', 'left'),
+                             ('GPU-hours', 'right'), ('disk, at most', 'right')):
+        table.add_column(heading, justify=justify)
+    hours, kept, unknown = 0.0, 0.0, 0
+    for spec in specs:
+        state, cost = state_of(spec, suite, places).word, estimate(spec)
+        if state != RECORDED:
+            hours, kept, unknown = hours + (cost.gpu_hours or 0), kept + cost.kept_gb, unknown + (not cost.gpu_hours)
+        table.add_row(spec.name, state, spec.needs.name if spec.needs else spec.start, spec.recipe,
+                      _hours(cost.gpu_hours), f'{cost.peak_gb:.1f} GB')
+    console.print(table)
+    least = 'at least ' if unknown else ''
+    console.print(f'to do: {least}{_hours(hours)} hours of an A100 (estimated from multiply-adds), {kept:.1f} GB stay '
+                  'on disk', soft_wrap=True)
+
+
+def _hours(value):
+    if value is None:
+        return '?'
+    return f'{value:,.0f}' if value >= 10 else f'{value:.2g}'

@@ -1,0 +1,191 @@
+"""From the cells of a suite to runs: which ones, with which data and weights, and what they will cost."""
+
+import fnmatch
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pretrain.ablations import ABLATIONS
+from spark_bench.errors import InputError
+from spark_bench.places import default_work_dir, shipped
+from spark_bench.suites.definition import EMBEDDED, is_embedded
+from spark_bench.suites.runner import Cell
+
+# A pass forward and backward is three forward ones, a multiply-add two operations.
+_FLOP_PER_MAC = 6
+# Operations a second that training reaches on an A100: from the two costs that SparK's authors report, ResNet-50 for
+# 800 epochs in 1,536 GPU-hours (18e12) and ConvNeXt-B for 1,600 in about 4,000 (23e12).
+FLOPS = 20e12
+# Weights that a run holds on disk at most, in multiples of the network's: two checkpoints with optimizer (and EMA, or
+# decoder), and what it leaves behind.
+_AT_MOST = {'pretrain': 2 * 3 + 2, 'classification': 2 * 4 + 4, 'detection': 2 * 3 + 1}
+_KEPT = {'pretrain': 2, 'classification': 4, 'detection': 1}
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a suite reads and writes.
+
+    Attributes:
+        data: from name of a data set to its folder or file.
+        work_dir: folder of the suite.
+        results: root of the records.
+        cache_dir: of the embedded data set and published weights.
+    """
+
+    data: dict
+    work_dir: str
+    results: str
+    cache_dir: str | None = None
+
+    def work_dir_of(self, spec):
+        """Folder of one cell."""
+        root = Path(self.work_dir)
+        return default_work_dir(root.parent, root.name, spec.task, spec.arch, spec.method, spec.seed)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """An estimate for one cell.
+
+    Attributes:
+        gpu_hours: of an A100; None where the suite says too little.
+        peak_gb, kept_gb: on disk, while it runs and afterwards.
+    """
+
+    gpu_hours: float | None
+    peak_gb: float
+    kept_gb: float
+
+
+def parse_data(suite, given):
+    """From ``NAME=DIR`` words (or one plain ``DIR``, where the suite has one data set) to a dict.
+
+    Raises:
+        InputError: naming the word, or the data set that is missing.
+    """
+    found = {}
+    for word in given:
+        name, equals, place = word.partition('=')
+        if not equals and len(suite.data) == 1:
+            name, place = next(iter(suite.data)), word
+        if name not in suite.data or not place:
+            raise InputError(f"--data-root {word}: give NAME=DIR with one of the suite's data sets "
+                             f'({", ".join(suite.data) or "it has none"})')
+        found[name] = place
+    return found
+
+
+def select(suite, specs, only=(), limit=None, finished=lambda spec: False):
+    """The cells to run: those that match, and the pretrainings that they start from.
+
+    Args:
+        suite: for the error.
+        specs: list of :class:`~spark_bench.suites.definition.CellSpec`.
+        only: patterns (``detection/*``) of names; none selects all.
+        limit: run at most so many; finished ones do not count.
+        finished: tells whether a cell has its record.
+
+    Raises:
+        InputError: for a pattern that matches nothing.
+    """
+    wanted = set()
+    for pattern in only or ['*']:
+        names = fnmatch.filter([spec.name for spec in specs], pattern)
+        if not names:
+            raise InputError(f'--only {pattern}: no cell of the suite {suite.name} matches; such as {specs[0].name} '
+                             'are its names')
+        wanted.update(names)
+    wanted |= {spec.needs.name for spec in specs if spec.name in wanted and spec.needs is not None}
+    chosen, left = [], limit
+    for spec in specs:
+        if spec.name not in wanted:
+            continue
+        if not finished(spec):
+            if left == 0:
+                continue
+            left = None if left is None else left - 1
+        chosen.append(spec)
+    return chosen
+
+
+def use_published(specs):
+    """The cells with published pretrained weights in place of pretraining, where the index has them."""
+    from spark_bench.checkpoints.published import read_index
+    known = {(entry['name'], entry['arch']) for entry in read_index()}
+    started = [replace(spec, start='published', needs=None)
+               if spec.needs is not None and (spec.method, spec.arch) in known else spec for spec in specs]
+    needed = {spec.needs.name for spec in started if spec.needs is not None}
+    return [spec for spec in started if spec.kind != 'pretrain' or spec.name in needed]
+
+
+def build_cells(suite, specs, places, download=False):
+    """The runs of the chosen cells, in the order to start them.
+
+    Raises:
+        InputError: for a data set without a place, or weights that are not there.
+    """
+    places, runs = with_embedded(specs, places), {}
+    for spec in specs:
+        needs = runs.get(spec.needs.name) if spec.needs is not None else None
+        options = dict(
+            config=str(shipped(spec.recipe)), suite=suite.name, task=spec.task, method=spec.method, arch=spec.arch,
+            data_root=_data_root(suite, spec, places), work_dir=str(places.work_dir_of(spec)),
+            results=str(places.results), seed=spec.seed, overrides=dict(spec.overrides), **spec.options)
+        if spec.kind == 'pretrain':
+            options['ablation'] = spec.method
+        else:
+            options['weights'] = _weights(spec, places, download)
+        runs[spec.name] = Cell(spec.name, spec.kind, options, spec.weight, needs)
+    return list(runs.values())
+
+
+def _data_root(suite, spec, places):
+    if spec.data not in places.data:
+        raise InputError(f'the suite {suite.name} needs data {spec.data!r} ({suite.data[spec.data]}): give '
+                         f'--data-root {spec.data}=DIR')
+    return places.data[spec.data]
+
+
+def with_embedded(specs, places):
+    """The places, with those of the embedded data set that the cells name; it is generated where it is not there."""
+    names = {spec.data for spec in specs if is_embedded(spec.data)}
+    found = {}
+    for size in {name.partition(':')[0] for name in names}:
+        from spark_bench.data import embedded
+        parts = embedded.prepare(EMBEDDED[size], cache_dir=places.cache_dir)
+        found |= {name: str(getattr(parts, name.partition(':')[2])) for name in names if name.startswith(f'{size}:')}
+    return replace(places, data={**places.data, **found})
+
+
+def _weights(spec, places, download):
+    """Path of the weights that a cell starts from, or None."""
+    if spec.needs is not None:
+        return str(places.work_dir_of(spec.needs) / 'encoder.safetensors')
+    if spec.start == 'none':
+        return None
+    from spark_bench.checkpoints.published import find_published
+    name = spec.method if spec.start == 'published' else _init_of(spec)
+    return None if name in (None, 'scratch') else str(find_published(name, spec.arch, places.cache_dir, download))
+
+
+def _init_of(spec):
+    from mmengine.config import Config
+    return Config.fromfile(shipped(spec.recipe), import_custom_modules=False).get('init')
+
+
+def estimate(spec):
+    """What a cell will cost, from the multiply-adds of its network and the pictures that it sees."""
+    from spark_bench.models.complexity import inspect_network
+    network = inspect_network(spec.arch) if _is_timm(spec.arch) else None
+    gmacs = spec.gmacs or (network and network['multiply_adds'] / 1e9)
+    scale = ABLATIONS[spec.method].schedule_scale if spec.kind == 'pretrain' else 1.0
+    hours = None
+    if gmacs and spec.pictures:
+        hours = _FLOP_PER_MAC * gmacs * 1e9 * spec.pictures * scale / FLOPS / 3600
+    weights_gb = (network['parameters'] if network else 100e6) * 4 / 1e9
+    return Cost(hours, _AT_MOST[spec.kind] * weights_gb, _KEPT[spec.kind] * weights_gb)
+
+
+def _is_timm(arch):
+    import timm
+    return timm.is_model(arch)

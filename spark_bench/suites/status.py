@@ -1,0 +1,109 @@
+"""Where the cells of a suite stand, as far as the files in their folders tell."""
+
+import contextlib
+import fcntl
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+FAILURE = 'failure.txt'
+RECORDED, RUNNING, BROKEN_OFF, FAILED, WAITING, READY = (
+    'recorded', 'running', 'broken off', 'failed', 'waiting', 'to do')
+
+
+@dataclass(frozen=True)
+class State:
+    """Of one cell.
+
+    Attributes:
+        word: one of the words above.
+        share: of its updates that are done, 0 … 1, where it has begun.
+        loss: of the newest update; None before.
+        note: why it failed, or what it waits for.
+    """
+
+    word: str
+    share: float = 0.0
+    loss: float | None = None
+    note: str = ''
+
+
+def state_of(spec, suite, places):
+    """The state of a cell. Looks at files only, so that it is right whatever machine runs the cell."""
+    if spec.record_path(suite.name, places.results).is_file():
+        return State(RECORDED, 1.0)
+    folder = places.work_dir_of(spec)
+    share, loss = _progress(folder)
+    if _is_locked(folder):
+        return State(RUNNING, share, loss)
+    with contextlib.suppress(OSError):
+        return State(FAILED, share, loss, (folder / FAILURE).read_text().strip())
+    if any(folder.glob('epoch_*.pth')):
+        return State(BROKEN_OFF, share, loss, 'goes on from its checkpoint')
+    if spec.needs is not None and not spec.needs.record_path(suite.name, places.results).is_file():
+        return State(WAITING, note=f'for {spec.needs.name}')
+    return State(READY)
+
+
+def _progress(folder):
+    try:
+        told = json.loads((folder / 'progress.json').read_text())
+        return min(1.0, told['done'] / told['total']), told['loss']
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+        return 0.0, None
+
+
+def _is_locked(folder):
+    try:
+        with (folder / '.lock').open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def note_failure(folder, why):
+    """Leave behind why a cell failed; None takes the note away."""
+    path = Path(folder) / FAILURE
+    with contextlib.suppress(OSError):
+        if why is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f'{why}\n')
+
+
+def show(suite, specs, places, interval_s=2.0):
+    """Print the table of states; on a terminal keep it fresh until nothing is left to wait for, or Ctrl-C."""
+    from rich.console import Console
+    from rich.live import Live
+    console = Console()
+    if not console.is_terminal:
+        console.width = 160
+        console.print(_table(suite, specs, places))
+        return
+    with contextlib.suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
+        while True:
+            live.update(_table(suite, specs, places), refresh=True)
+            if all(state_of(spec, suite, places).word in (RECORDED, FAILED) for spec in specs):
+                return
+            time.sleep(interval_s)
+
+
+def _table(suite, specs, places):
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    colours = {RECORDED: 'green', RUNNING: 'cyan', FAILED: 'red', BROKEN_OFF: 'yellow'}
+    states = [state_of(spec, suite, places) for spec in specs]
+    counts = ', '.join(f'{sum(state.word == word for state in states)} {word}'
+                       for word in dict.fromkeys(state.word for state in states))
+    table = Table(title=f'{suite.title}: {counts}', box=SIMPLE_HEAD, title_justify='left')
+    for heading, justify in (('cell', 'left'), ('state', 'left'), ('done', 'right'), ('loss', 'right'), ('', 'left')):
+        table.add_column(heading, justify=justify)
+    for spec, state in zip(specs, states, strict=True):
+        table.add_row(spec.name, f'[{colours.get(state.word, "dim")}]{state.word}[/]', f'{state.share:.0%}',
+                      '' if state.loss is None else f'{state.loss:.3f}', state.note, end_section=False)
+    return table
