@@ -1,0 +1,132 @@
+"""Cells as jobs of a cluster, through submitit: arrays of Slurm, or the same jobs on this machine."""
+
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from spark_bench.errors import InputError, RunError
+from spark_bench.suites.runner import ENGINES
+from spark_bench.suites.status import note_failure
+
+# Pretrainings first: what starts from them is submitted to begin when they have ended.
+_STAGES = (('pretrain',), ('classification', 'detection'))
+
+
+class CellJob:
+    """One cell, as a job calls it in each of its tasks: every one is a process of the run.
+
+    Args:
+        task: key of ``ENGINES``.
+        options: keyword arguments of :class:`~spark_bench.engine.runs.RunOptions`.
+        processes: how many train together.
+    """
+
+    def __init__(self, task, options, processes):
+        self.task, self.options, self.processes = task, options, processes
+
+    def __call__(self):
+        """Run the cell; what fails is also left in its folder. Returns the path of the record's folder."""
+        from spark_bench.engine.runs import RunOptions
+        options = dict(self.options)
+        if self.processes > 1:
+            # Jobs that share a node must not meet at one port.
+            os.environ.setdefault('MASTER_PORT', str(20000 + int(os.environ.get('SLURM_JOB_ID', 0)) % 40000))
+            options['launcher'] = 'slurm'
+        note_failure(options['work_dir'], None)
+        try:
+            import_module(ENGINES[self.task]).run(RunOptions(**options))
+        except (InputError, RunError) as error:
+            note_failure(options['work_dir'], error)
+            raise
+        return options['work_dir']
+
+    def checkpoint(self):
+        """What submitit submits anew when the job is stopped or preempted: the same, which goes on where it was."""
+        import submitit
+        return submitit.helpers.DelayedSubmission(self)
+
+
+def submit(suite, cells, args):
+    """Submit the cells; on Slurm return at once, with the local executor wait for them.
+
+    Returns:
+        exit status.
+
+    Raises:
+        InputError: where submitit or Slurm's commands are not there.
+    """
+    folder = Path(args.work_dir or f'work_dirs/{suite.name}') / 'jobs'
+    submitted, before = [], []
+    for tasks in _STAGES:
+        stage = [cell for cell in cells if cell.task in tasks]
+        for kind in tasks:
+            members = [cell for cell in stage if cell.task == kind]
+            if members:
+                submitted += _submit_array(suite, kind, members, folder, args, before)
+        if args.cluster == 'local':
+            _wait(submitted)
+        before = [job.job_id for _, job in submitted]
+    if args.cluster == 'local':
+        return _report(submitted)
+    for cell, job in submitted:
+        print(f'{job.job_id}  {cell.name}')
+    print(f'submitted: `spark-bench run {args.suite} --status` tells where they stand, logs are in {folder}')
+    return 0
+
+
+def _submit_array(suite, kind, cells, folder, args, after):
+    executor = make_executor(suite, kind, folder, args, after)
+    processes = 1 if args.cluster == 'local' else args.gpus
+    with executor.batch():
+        jobs = [executor.submit(CellJob(cell.task, cell.options, processes)) for cell in cells]
+    return list(zip(cells, jobs, strict=True))
+
+
+def make_executor(suite, kind, folder, args, after=()):
+    """submitit's executor for the cells of one kind.
+
+    Args:
+        suite, kind: for the name of the jobs.
+        folder: of logs.
+        args: ``cluster``, ``gpus``, ``gpus_per_node``, ``cpus_per_gpu``, ``partition``, ``hours``, ``jobs``, ``slurm``.
+        after: ids of jobs that must have ended, however, before these begin.
+    """
+    import submitit
+    try:
+        executor = submitit.AutoExecutor(folder=folder, cluster=args.cluster)
+    except RuntimeError as error:
+        raise InputError(f'--cluster {args.cluster}: {error}; submit from a node that has sbatch, or leave --cluster '
+                         'away') from error
+    executor.update_parameters(name=f'{suite.name}-{kind}', timeout_min=args.hours * 60)
+    if args.cluster == 'local':
+        return executor
+    per_node = min(args.gpus, args.gpus_per_node)
+    if args.gpus % per_node:
+        raise InputError(f'--gpus {args.gpus} are no whole number of nodes of {per_node}: give a multiple, or another '
+                         '--gpus-per-node')
+    extra = dict(args.slurm)
+    if after:
+        extra['dependency'] = 'afterany:' + ':'.join(dict.fromkeys(job.partition('_')[0] for job in after))
+    executor.update_parameters(
+        nodes=args.gpus // per_node, tasks_per_node=per_node, gpus_per_node=per_node, cpus_per_task=args.cpus_per_gpu,
+        slurm_array_parallelism=args.jobs or 256, slurm_additional_parameters=extra,
+        **({'slurm_partition': args.partition} if args.partition else {}))
+    return executor
+
+
+def _wait(submitted):
+    for _, job in submitted:
+        job.wait()
+
+
+def _report(submitted):
+    status = 0
+    for cell, job in submitted:
+        error = job.exception()
+        if error is not None:
+            status = 1
+            print(f'spark-bench: error: {cell.name}: {str(error).strip().splitlines()[-1]}', file=sys.stderr)
+        else:
+            print(f'{cell.name}: done')
+    return status

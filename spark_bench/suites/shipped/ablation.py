@@ -1,0 +1,19 @@
+"""What SparK loses without its parts: the paper's ablation table, ConvNeXt-S fine-tuned on ImageNet.
+
+Multiply-adds a picture in pretraining: 8.7 of the encoder, 12.2 of decoder and densify layers (10^9). The row without
+pretraining is published only: its recipe, of 300 epochs, is ConvNeXt's own.
+"""
+
+title = 'Ablation: ConvNeXt-S, ImageNet top-1'
+note = 'The row without pretraining is a published one.'
+data = dict(imagenet='ImageNet-1k, train/<class>/ and val/<class>/')
+methods = ['spark', 'no_sparse', 'black_mosaic', 'no_hierarchy', 'ape', 'loss_on_all', 'half_schedule']
+cells = [
+    dict(task='pretrain', arch='convnext_small', methods=methods, data='imagenet',
+         recipe='pretrain/configs/spark_convnext-small_1600e.py', pictures=1600 * 1_281_167, gmacs=20.9),
+    dict(task='classification', arch='convnext_small', methods=methods, data='imagenet',
+         recipe='pretrain/configs/finetune_convnext-small_400e.py', pictures=400 * 1_281_167),
+]
+tables = [dict(name='ablation', title=title, baseline='scratch', methods=['scratch', *methods],
+               columns=[('classification', 'top1', 'top-1')])]
+del methods
