@@ -5,7 +5,8 @@ The contrastive rows are published ones.
 
 title = 'ResNet-50 on COCO: SparK against contrastive pretraining'
 note = 'Rows of contrastive methods are published ones.'
-data = dict(imagenet='ImageNet-1k, train/<class>/ and val/<class>/', coco='COCO 2017, annotations/, train2017/, val2017/')
+data = dict(
+    imagenet='ImageNet-1k, train/<class>/ and val/<class>/', coco='COCO 2017, annotations/, train2017/, val2017/')
 cells = [
     dict(task='pretrain', arch='resnet50', methods=['spark'], data='imagenet', pictures=1600 * 1_281_167, gmacs=16.3,
          recipe='pretrain/configs/spark_resnet50_1600e.py')]

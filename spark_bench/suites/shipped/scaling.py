@@ -1,12 +1,13 @@
 """Gains at every model size: SparK against supervised pretraining, ImageNet top-1, box and mask AP.
 
-Multiply-adds a picture (10^9): in pretraining, those of the network and 12.2 of decoder and densify layers; of Mask R-CNN
-on 1280 × 800 pixels, about 180 and 20.4 × the network's at 224. Supervised top-1 is published only.
+Multiply-adds a picture (10^9): in pretraining, those of the network and 12.2 of decoder and densify layers; of Mask
+R-CNN on 1280 × 800 pixels, about 180 and 20.4 × the network's at 224. Supervised top-1 is published only.
 """
 
 title = 'Scaling: ResNet-50 to -200 and ConvNeXt-S to -L'
 note = 'Supervised top-1 is published only.'
-data = dict(imagenet='ImageNet-1k, train/<class>/ and val/<class>/', coco='COCO 2017, annotations/, train2017/, val2017/')
+data = dict(
+    imagenet='ImageNet-1k, train/<class>/ and val/<class>/', coco='COCO 2017, annotations/, train2017/, val2017/')
 # 10^9 multiply-adds of each network at 224 pixels, and its epochs of fine-tuning.
 networks = dict(
     resnet50=(4.1, 300), resnet101=(7.8, 300), resnet152=(11.5, 300), resnet200=(15.0, 300),

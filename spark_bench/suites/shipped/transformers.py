@@ -6,7 +6,8 @@ rule.
 
 title = 'ConvNeXt-B with SparK against Swin-B and ViT-B'
 note = "Top-1 of transformers is published only; their detectors start from the publishers' weights."
-data = dict(imagenet='ImageNet-1k, train/<class>/ and val/<class>/', coco='COCO 2017, annotations/, train2017/, val2017/')
+data = dict(
+    imagenet='ImageNet-1k, train/<class>/ and val/<class>/', coco='COCO 2017, annotations/, train2017/, val2017/')
 seen = 36 * 117_266
 cells = [
     dict(task='pretrain', arch='convnext_base', methods=['spark'], data='imagenet', pictures=1600 * 1_281_167,

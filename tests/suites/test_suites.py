@@ -1,0 +1,296 @@
+"""Suites: what they list, which cells run, what is told of them; cells as jobs of a cluster."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from spark_bench import cli
+from spark_bench.errors import InputError
+from spark_bench.places import shipped
+from spark_bench.records import load_all
+from spark_bench.suites.definition import load_suite, shipped_suites
+from spark_bench.suites.plan import Places, build_cells, estimate, parse_data, select, use_published
+from spark_bench.suites.status import state_of
+
+ROOT = Path(__file__).resolve().parents[2]
+SUITE = """
+title = 'A small suite'
+data = dict(pictures='classes')
+tiny = {'train_cfg.max_epochs': 1}
+cells = [
+    dict(task='pretrain', arch='test_resnet', methods=['spark', 'no_sparse'], data='pictures', options=dict(threads=1),
+         recipe='pretrain/configs/demo_pretrain.py',
+         overrides={'train_cfg.max_epochs': 2, 'train_dataloader.batch_size': 8, 'model.input_size': 64,
+                    'model.decoder_width': 32, 'train_dataloader.dataset.input_size': 64}),
+    dict(task='classification', arch='test_resnet', methods=['scratch', 'spark', 'no_sparse'], seeds=[0, 1],
+         data='pictures', options=dict(threads=1), recipe='pretrain/configs/demo_finetune.py',
+         overrides={'train_cfg.max_epochs': 2, 'global_batch': 8}),
+]
+tables = [dict(name='small', title=title, baseline='scratch', methods=['scratch', 'spark', 'no_sparse'],
+               columns=[('classification', 'top1', 'top-1')])]
+del tiny
+"""
+
+
+@pytest.fixture(scope='module')
+def pictures(tmp_path_factory):
+    root = tmp_path_factory.mktemp('pictures')
+    rng = np.random.default_rng(0)
+    for split, count in (('train', 8), ('val', 4)):
+        for number in range(4):
+            (root / split / f'class{number}').mkdir(parents=True)
+            for i in range(count):
+                noisy = np.array([number * 60, 200 - number * 50, 90]) + rng.integers(-40, 40, (8, 8, 3))
+                Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).resize((70, 64)).save(
+                    root / split / f'class{number}' / f'{i}.png')
+    return root
+
+
+@pytest.fixture
+def suite(tmp_path):
+    path = tmp_path / 'small.py'
+    path.write_text(SUITE)
+    return path
+
+
+def words(suite, pictures, folder, *extra):
+    return ['run', str(suite), '--data-root', f'pictures={pictures}', '--work-dir', str(folder / 'work'), '--results',
+            str(folder / 'results'), *extra]
+
+
+def state(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in (folder / 'results/measured').rglob('*.json')}
+
+
+@pytest.mark.parametrize('name', ['demo', 'demo_quick', 'mini', 'ablation', 'scaling', 'resnet50', 'transformers'])
+def test_shipped_suites_name_recipes_that_are_there_and_tables_that_their_cells_fill(name):
+    suite = load_suite(name)
+    assert name in shipped_suites() and suite.cells and suite.tables and suite.title
+    for cell in suite.cells:
+        assert shipped(cell.recipe).is_file()
+        assert (cell.needs is not None) == cell.start.startswith('pretrain')
+        assert cell.needs is None or (cell.needs.arch, cell.needs.method) == (cell.arch, cell.method)
+    names = [cell.name for cell in suite.cells]
+    assert len(set(names)) == len(names)
+    for cell in suite.cells:
+        assert cell.needs is None or names.index(cell.needs.name) < names.index(cell.name)
+    for table in suite.tables:
+        tasks = {cell.task for cell in suite.cells}
+        assert {column[0] for column in table['columns']} <= tasks and table['baseline'] in table['methods']
+
+
+def test_the_papers_ablation_suite_has_every_ablation_of_the_method():
+    methods = {cell.method for cell in load_suite('ablation').cells if cell.kind == 'classification'}
+    assert methods == {'spark', 'no_sparse', 'black_mosaic', 'no_hierarchy', 'ape', 'loss_on_all', 'half_schedule'}
+
+
+def test_estimates_come_near_the_costs_that_the_authors_report():
+    """ResNet-50: 48 hours on 32 A100 for 800 epochs; ConvNeXt-B: about 4,000 GPU-hours for 1,600."""
+    cells = {cell.name: cell for cell in load_suite('scaling').cells}
+    assert 0.7 < estimate(cells['pretrain/resnet50/spark/0']).gpu_hours / (2 * 48 * 32) < 1.4
+    assert 0.7 < estimate(cells['pretrain/convnext_base/spark/0']).gpu_hours / 4000 < 1.4
+    halves = {cell.method: estimate(cell).gpu_hours for cell in load_suite('ablation').cells if cell.kind == 'pretrain'}
+    assert halves['half_schedule'] == pytest.approx(halves['spark'] / 2)
+
+
+def test_patterns_bring_what_they_start_from_and_limits_count_what_is_missing(suite):
+    small = load_suite(str(suite))
+    chosen = select(small, list(small.cells), ['classification/*/spark/1'])
+    assert [cell.name for cell in chosen] == ['pretrain/test_resnet/spark/0', 'classification/test_resnet/spark/1']
+    first = small.cells[0]
+    limited = select(small, list(small.cells), limit=2, finished=lambda cell: cell == first)
+    assert [cell.name for cell in limited] == [cell.name for cell in small.cells[:3]]
+    with pytest.raises(InputError, match='--only nothing'):
+        select(small, list(small.cells), ['nothing'])
+
+
+def test_published_weights_take_the_place_of_pretraining(tmp_path, monkeypatch):
+    suite = load_suite('scaling')
+    specs = use_published(suite.cells)
+    assert not [cell for cell in specs if cell.kind == 'pretrain']
+    assert {cell.start for cell in specs if cell.method == 'spark'} == {'published'}
+    places = Places({'imagenet': 'i', 'coco': 'c'}, str(tmp_path / 'work'), str(tmp_path / 'results'), str(tmp_path))
+    with pytest.raises(InputError, match='resnet50_1kpretrained_timm_style.pth.*--download'):
+        build_cells(suite, specs, places)
+
+
+def test_data_sets_have_to_be_given_by_their_names(suite, tmp_path):
+    small = load_suite(str(suite))
+    assert parse_data(small, ['x']) == parse_data(small, ['pictures=x']) == {'pictures': 'x'}
+    with pytest.raises(InputError, match='--data-root photos=x.*pictures'):
+        parse_data(small, ['photos=x'])
+    with pytest.raises(InputError, match='--data-root pictures=DIR'):
+        build_cells(small, small.cells, Places({}, str(tmp_path), str(tmp_path)))
+
+
+@pytest.mark.parametrize('change, named', [
+    (("task='pretrain'", "task='pretraining'"), 'task'), (("data='pictures', options", "data='none', options"), 'none'),
+    (('demo_finetune.py', 'demo_finetun.py'), 'demo_finetun.py'), (('seeds=[0, 1]', 'seeds=[0, 0]'), 'twice'),
+    (("methods=['spark', 'no_sparse'],", "methods=['spark'],"), 'no_sparse'),
+    (('data = dict', 'places = dict'), 'places'),
+    (("methods=['spark', 'no_sparse'], data", "methods=['spark', 'sparse'], data"), 'sparse'),
+    (("arch='test_resnet', methods=['scratch'", "architecture='x', methods=['scratch'"), 'arch'),
+    (('tiny = {', 'tiny = {{'), 'cannot be read')])
+def test_a_wrong_suite_is_one_line_that_names_the_place(suite, tmp_path, capsys, change, named):
+    text = suite.read_text().replace(*change)
+    assert text != suite.read_text()
+    suite.write_text(text)
+    assert cli.main(words(suite, tmp_path, tmp_path)) == 2
+    error = capsys.readouterr().err
+    assert error.count('\n') == 1 and named in error and 'small.py' in error
+    assert not (tmp_path / 'work').exists() and not (tmp_path / 'results').exists()
+
+
+def test_unknown_suites_are_refused_with_the_known_ones(tmp_path, capsys):
+    assert cli.main(['run', 'abblation']) == 2
+    assert 'ablation, demo, demo_quick, mini' in capsys.readouterr().err
+
+
+@pytest.fixture(scope='module')
+def finished(pictures, tmp_path_factory):
+    """The small suite, run once in a process of its own (its runner forks)."""
+    folder = tmp_path_factory.mktemp('finished')
+    (folder / 'small.py').write_text(SUITE)
+    done = spark_bench(words(folder / 'small.py', pictures, folder, '--jobs', '2'))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder, done.stdout
+
+
+def spark_bench(arguments, **environment):
+    program = 'import sys; sys.argv[0] = "spark-bench"; from spark_bench.cli import main; sys.exit(main())'
+    return subprocess.run([sys.executable, '-c', program, *arguments], capture_output=True, text=True, timeout=280,
+                          env={**os.environ, 'PYTHONPATH': str(ROOT), **environment}, check=False)
+
+
+def test_every_cell_has_a_record_and_one_pretraining_serves_both_seeds(finished):
+    folder, output = finished
+    records = load_all(folder / 'results', 'small')
+    suite = load_suite(str(folder / 'small.py'))
+    assert {(r.task, r.arch, r.method, r.seed) for r in records} == {
+        (cell.task, cell.arch, cell.method, cell.seed) for cell in suite.cells}
+    hashes = {r.method: r.config_hash for r in records if r.task == 'pretrain'}
+    for record in records:
+        if record.task == 'classification':
+            assert (record.weights or {}).get('config_hash') == hashes.get(record.method)
+    assert '±' in output and 'n=2' in output
+
+
+def test_a_second_run_changes_nothing_and_the_plan_has_nothing_to_do(finished, pictures, capsys):
+    folder, _ = finished
+    before = state(folder)
+    assert spark_bench(words(folder / 'small.py', pictures, folder)).returncode == 0
+    assert state(folder) == before and len(before) == 8
+    assert cli.main(words(folder / 'small.py', pictures, folder, '--dry-run')) == 0
+    plan = capsys.readouterr().out
+    assert plan.count('recorded') == 8 and '0 hours' in plan
+    assert cli.main(words(folder / 'small.py', pictures, folder, '--status')) == 0
+    assert '8 recorded' in capsys.readouterr().out
+
+
+def test_a_cell_that_fails_stops_what_needs_it_and_nothing_else(suite, pictures, tmp_path):
+    # A folder stands where the encoder has to be written.
+    blocked = tmp_path / 'work/pretrain/test_resnet/spark/0/encoder.safetensors'
+    blocked.mkdir(parents=True)
+    done = spark_bench(words(suite, pictures, tmp_path, '--jobs', '2', '--only', '*/0'))
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith('spark-bench: error: ')]
+    assert len(errors) == 2 and 'pretrain/test_resnet/spark/0' in errors[0]
+    assert 'not started' in errors[1] and 'classification/test_resnet/spark/0' in errors[1]
+    small = load_suite(str(suite))
+    places = Places({'pictures': str(pictures)}, str(tmp_path / 'work'), str(tmp_path / 'results'))
+    states = {cell.name: state_of(cell, small, places) for cell in small.cells}
+    assert states['pretrain/test_resnet/spark/0'].word == 'failed' and states['pretrain/test_resnet/spark/0'].note
+    assert states['classification/test_resnet/no_sparse/0'].word == 'recorded'
+    assert states['classification/test_resnet/scratch/1'].word == 'to do'
+    # Mended, the same command runs what is missing and forgets the failure.
+    blocked.rmdir()
+    assert spark_bench(words(suite, pictures, tmp_path, '--jobs', '2', '--only', '*/0')).returncode == 0
+    assert state_of(small.cells[0], small, places).word == 'recorded'
+
+
+def outcome(folder):
+    return {(r.task, r.method, r.seed): (r.config_hash, r.metrics, r.curves)
+            for r in load_all(folder / 'results', 'small')}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_killed_fifty_times_a_suite_ends_with_the_records_of_an_undisturbed_run(finished, suite, pictures, tmp_path):
+    rng = random.Random(0)
+    program = 'import sys; sys.argv[0] = "spark-bench"; from spark_bench.cli import main; sys.exit(main())'
+    arguments = [sys.executable, '-c', program, *words(suite, pictures, tmp_path, '--jobs', '2')]
+    kills = {'runner': 0, 'job': 0}
+    while sum(kills.values()) < 50:
+        process = psutil.Popen(arguments, env={**os.environ, 'PYTHONPATH': str(ROOT)}, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(rng.uniform(4, 14))
+        jobs = [] if not process.is_running() else [
+            child for child in process.children(recursive=True) if 'forkserver' in ' '.join(child.cmdline())][1:]
+        victim = rng.choice(jobs) if jobs and rng.random() < 0.5 else process
+        with contextlib.suppress(psutil.NoSuchProcess):
+            victim.kill()
+            kills['job' if victim is not process else 'runner'] += 1
+        # Where a job was killed, the runner goes on with the others and ends by itself.
+        process.wait(200)
+    assert min(kills.values()) >= 5, kills
+    assert spark_bench(words(suite, pictures, tmp_path, '--jobs', '2')).returncode == 0
+    assert outcome(tmp_path) == outcome(finished[0]) and len(outcome(tmp_path)) == 8
+    assert not [path for path in tmp_path.rglob('.*') if path.is_file() and path.name != '.lock']
+
+
+def test_submitits_local_executor_runs_the_same_cells_to_the_same_records(finished, suite, pictures, tmp_path):
+    folder, _ = finished
+    done = spark_bench(words(suite, pictures, tmp_path, '--cluster', 'local', '--only', '*/spark/0'))
+    assert done.returncode == 0, done.stderr[-3000:]
+    ours, others = outcome(tmp_path), outcome(folder)
+    assert len(ours) == 2 and all(value == others[key] for key, value in ours.items())
+
+
+FAKE = """#!/usr/bin/env bash
+# Stands in for Slurm: keeps what was submitted.
+number=$(ls "$SUBMITTED" | wc -l)
+cp "${@: -1}" "$SUBMITTED/$number.sh"
+echo "Submitted batch job $((100 + number))"
+"""
+
+
+@pytest.mark.parametrize('name, arrays', [('demo', [4, 5, 5]), ('ablation', [7, 7])])
+def test_the_scripts_for_slurm_ask_for_arrays_of_jobs_in_order(name, arrays, tmp_path):
+    (tmp_path / 'bin').mkdir()
+    (tmp_path / 'submitted').mkdir()
+    for program in ('sbatch', 'srun'):
+        path = tmp_path / 'bin' / program
+        path.write_text(FAKE)
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    data = ['--data-root', f'imagenet={tmp_path}'] if name == 'ablation' else []
+    places = ['--work-dir', str(tmp_path / 'work'), '--results', str(tmp_path / 'results')]
+    cluster = ['--cluster', 'slurm', '--gpus', '16', '--partition', 'vision', '--hours', '12', '--slurm', 'account=lab',
+               '--jobs', '3']
+    done = spark_bench(['run', name, *data, *places, *cluster], PATH=f'{tmp_path / "bin"}:{os.environ["PATH"]}',
+                       SUBMITTED=str(tmp_path / 'submitted'))
+    assert done.returncode == 0, done.stderr[-3000:]
+    scripts = [path.read_text() for path in sorted((tmp_path / 'submitted').iterdir())]
+    assert len(scripts) == len(arrays)
+    for number, (script, count) in enumerate(zip(scripts, arrays, strict=True)):
+        for option in (f'--array=0-{count - 1}%3', '--nodes=2', '--ntasks-per-node=8', '--gpus-per-node=8',
+                       '--cpus-per-task=8', '--partition=vision', '--time=720', '--account=lab', '--signal='):
+            assert option in script, option
+        assert ('--dependency=afterany:100' in script) == (number > 0)
+    subprocess.run(['bash', '-n', str(next((tmp_path / 'submitted').iterdir()))], check=True)
+    if name == 'demo':
+        assert '--dependency=afterany:100\n' in scripts[1] and '--dependency=afterany:100\n' in scripts[2]
+
+
+def test_a_cluster_that_is_not_there_is_refused(suite, pictures, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv('PATH', '/nowhere')
+    assert cli.main(words(suite, pictures, tmp_path, '--cluster', 'slurm')) == 2
+    error = capsys.readouterr().err
+    assert error.count('\n') == 1 and '--cluster slurm' in error
