@@ -1,6 +1,8 @@
 """Suites: what they list, which cells run, what is told of them; cells as jobs of a cluster."""
 
+import contextlib
 import os
+import random
 import stat
 import subprocess
 import sys
