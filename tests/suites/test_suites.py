@@ -232,7 +232,7 @@ def test_killed_fifty_times_a_suite_ends_with_the_records_of_an_undisturbed_run(
     while sum(kills.values()) < 50:
         process = psutil.Popen(arguments, env={**os.environ, 'PYTHONPATH': str(ROOT)}, stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with contextlib.suppress(psutil.TimeoutExpired):
             process.wait(rng.uniform(4, 14))
         jobs = [] if not process.is_running() else [
             child for child in process.children(recursive=True) if 'forkserver' in ' '.join(child.cmdline())][1:]
