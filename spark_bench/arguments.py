@@ -64,6 +64,9 @@ def _add_run_suite(commands):
                         help='cells by name, such as detection/* or */spark/*; what they start from comes along')
     parser.add_argument('--limit', type=_positive, metavar='N', help='run at most N of the missing cells')
     parser.add_argument('--jobs', type=_positive, metavar='N', help='cells at a time on this machine')
+    parser.add_argument('--gpus', type=_positive, metavar='N',
+                        help='processes that train together in each cell, one a GPU (default: 1 here, 8 on a cluster; '
+                             'fewer where they do not divide the batch of a recipe)')
     parser.add_argument('--published', action='store_true',
                         help='start from published pretrained weights where there are any, instead of pretraining')
     parser.add_argument('--download', action='store_true', help='fetch published files that are not there')
@@ -72,7 +75,6 @@ def _add_run_suite(commands):
     cluster = parser.add_argument_group('on a cluster (through submitit)')
     cluster.add_argument('--cluster', choices=('slurm', 'local'),
                          help='submit the cells to Slurm; local runs the same jobs on this machine')
-    cluster.add_argument('--gpus', type=_positive, default=8, metavar='N', help='a cell (default: 8)')
     cluster.add_argument('--gpus-per-node', type=_positive, default=8, metavar='N', help='default: 8')
     cluster.add_argument('--cpus-per-gpu', type=_positive, default=8, metavar='N', help='default: 8')
     cluster.add_argument('--partition', metavar='NAME')

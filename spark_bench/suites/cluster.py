@@ -9,6 +9,7 @@ from spark_bench.errors import InputError, RunError
 from spark_bench.suites.runner import ENGINES
 from spark_bench.suites.status import note_failure
 
+_GPUS = 8  # a cell
 # Pretrainings first: what starts from them is submitted to begin when they have ended.
 _STAGES = (('pretrain',), ('classification', 'detection'))
 
@@ -76,40 +77,50 @@ def submit(suite, cells, args):
 
 
 def _submit_array(suite, kind, cells, folder, args, after):
-    executor = make_executor(suite, kind, folder, args, after)
-    processes = 1 if args.cluster == 'local' else args.gpus
+    processes = 1 if args.cluster == 'local' else fitting_processes(cells, args.gpus or _GPUS)
+    executor = make_executor(suite, kind, folder, args, processes, after)
     with executor.batch():
         jobs = [executor.submit(CellJob(cell.task, cell.options, processes)) for cell in cells]
     return list(zip(cells, jobs, strict=True))
 
 
-def make_executor(suite, kind, folder, args, after=()):
+def fitting_processes(cells, most):
+    """The most processes, up to ``most``, that divide the global batch of every cell's recipe."""
+    from mmengine.config import Config
+    batches = [Config.fromfile(cell.options['config'], import_custom_modules=False).get('global_batch') or most
+               for cell in cells]
+    return next(number for number in range(most, 0, -1) if all(batch % number == 0 for batch in batches))
+
+
+def make_executor(suite, kind, folder, args, processes=1, after=()):
     """submitit's executor for the cells of one kind.
 
     Args:
         suite, kind: for the name of the jobs.
         folder: of logs.
-        args: ``cluster``, ``gpus``, ``gpus_per_node``, ``cpus_per_gpu``, ``partition``, ``hours``, ``jobs``, ``slurm``.
+        args: ``cluster``, ``gpus_per_node``, ``cpus_per_gpu``, ``partition``, ``hours``, ``jobs``, ``slurm``.
+        processes: of each cell, one a GPU.
         after: ids of jobs that must have ended, however, before these begin.
     """
     import submitit
     try:
-        executor = submitit.AutoExecutor(folder=folder, cluster=args.cluster)
+        # A job may be stopped and submitted again as often as it takes.
+        executor = submitit.AutoExecutor(folder=folder, cluster=args.cluster, slurm_max_num_timeout=1000)
     except RuntimeError as error:
         raise InputError(f'--cluster {args.cluster}: {error}; submit from a node that has sbatch, or leave --cluster '
                          'away') from error
     executor.update_parameters(name=f'{suite.name}-{kind}', timeout_min=args.hours * 60)
     if args.cluster == 'local':
         return executor
-    per_node = min(args.gpus, args.gpus_per_node)
-    if args.gpus % per_node:
-        raise InputError(f'--gpus {args.gpus} are no whole number of nodes of {per_node}: give a multiple, or another '
+    per_node = min(processes, args.gpus_per_node)
+    if processes % per_node:
+        raise InputError(f'{processes} GPUs a cell are no whole number of nodes of {per_node}: give another --gpus or '
                          '--gpus-per-node')
     extra = dict(args.slurm)
     if after:
         extra['dependency'] = 'afterany:' + ':'.join(dict.fromkeys(job.partition('_')[0] for job in after))
     executor.update_parameters(
-        nodes=args.gpus // per_node, tasks_per_node=per_node, gpus_per_node=per_node, cpus_per_task=args.cpus_per_gpu,
+        nodes=processes // per_node, tasks_per_node=per_node, gpus_per_node=per_node, cpus_per_task=args.cpus_per_gpu,
         slurm_array_parallelism=args.jobs or 256, slurm_additional_parameters=extra,
         **({'slurm_partition': args.partition} if args.partition else {}))
     return executor

@@ -28,7 +28,7 @@ def main(args):
     if args.cluster is not None:
         from spark_bench.suites.cluster import submit
         return submit(suite, cells, args)
-    return run(suite, cells, places, args.jobs)
+    return run(suite, cells, places, args.jobs, args.gpus or 1)
 
 
 def is_recorded(spec, suite, places):
@@ -36,7 +36,7 @@ def is_recorded(spec, suite, places):
     return state_of(spec, suite, places).word == RECORDED
 
 
-def run(suite, cells, places, jobs=None):
+def run(suite, cells, places, jobs=None, gpus=1):
     """Run cells on this machine, then print tables and write the report.
 
     Returns:
@@ -47,7 +47,7 @@ def run(suite, cells, places, jobs=None):
     """
     from spark_bench.suites.runner import run_cells
     default = len(os.sched_getaffinity(0)) if all(cell.options.get('threads') == 1 for cell in cells) else 1
-    failed = run_cells(cells, jobs or default)
+    failed = run_cells(cells, jobs or default, gpus)
     if cells and len(failed) == len(cells):
         raise RunError(f'no run succeeded; the first: {failed[0].name}: {failed[0].outcome}')
     finish(suite, places)

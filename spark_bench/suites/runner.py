@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from spark_bench.errors import InputError, RunError
-from spark_bench.suites.status import note_failure
+from spark_bench.suites.status import FAILURE, note_failure
 
 ENGINES = {'pretrain': 'spark_bench.engine.pretrain', 'classification': 'spark_bench.engine.finetune',
            'detection': 'spark_bench.engine.detect'}
@@ -51,11 +52,12 @@ class Cell:
 class _Job:
     """A cell that is running in a process."""
 
-    def __init__(self, context, cell):
-        self.cell, self.started = cell, time.monotonic()
+    def __init__(self, context, cell, slot, processes):
+        self.cell, self.slot, self.started = cell, slot, time.monotonic()
         note_failure(cell.options['work_dir'], None)
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_run_cell, args=(cell.task, cell.options, str(cell.log), theirs))
+        self.process = context.Process(target=_run_cell, args=(
+            cell.task, cell.options, str(cell.log), theirs, devices_of(slot, processes), processes))
         self.process.start()
         theirs.close()
 
@@ -79,42 +81,85 @@ class _Job:
             return 0.0
 
 
-def _run_cell(task, options, log, connection):
+def devices_of(slot, processes):
+    """The GPUs of one of the cells that run side by side, as ``CUDA_VISIBLE_DEVICES`` has them.
+
+    Args:
+        slot: which of them, from 0.
+        processes: GPUs a cell.
+
+    Raises:
+        InputError: where ``CUDA_VISIBLE_DEVICES`` of the environment names too few.
+    """
+    given = os.environ.get('CUDA_VISIBLE_DEVICES')
+    first = slot * processes
+    if not given:
+        return ','.join(map(str, range(first, first + processes)))
+    devices = given.split(',')
+    if len(devices) < first + processes:
+        raise InputError(f'CUDA_VISIBLE_DEVICES={given} names {len(devices)} GPUs, {first + processes} are needed: '
+                         'lower --jobs or --gpus')
+    return ','.join(devices[first:first + processes])
+
+
+def _run_cell(task, options, log, connection, devices, processes):
     """In the new process: run one cell with its output in ``log`` and send the outcome."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     with open(log, 'ab', buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    os.environ['CUDA_VISIBLE_DEVICES'] = devices
+    started = []
     # A runner that is killed takes its cells along: two processes must not write into one folder.
-    threading.Thread(target=_end_with_runner, args=(connection,), daemon=True).start()
-    from spark_bench.engine.runs import RunOptions
-    try:
-        import_module(ENGINES[task]).run(RunOptions(**options))
-        outcome = 'done'
-    except (InputError, RunError) as error:
-        outcome = str(error)
-    except Exception as error:  # noqa: BLE001 - the suite goes on, and the log keeps the traceback
-        import traceback
-        traceback.print_exc()
-        outcome = f'{type(error).__name__}: {" ".join(str(error).split())[:200]}; see {log}'
+    threading.Thread(target=_end_with_runner, args=(connection, started), daemon=True).start()
+    outcome = _train_together(task, options, log, processes, started) if processes > 1 else _train(task, options, log)
     connection.send(outcome)
     sys.stdout.flush()
     os._exit(0)
 
 
-def _end_with_runner(connection):
+def _train(task, options, log):
+    """Run a cell in this process; ``done``, or what failed."""
+    from spark_bench.engine.runs import RunOptions
+    try:
+        import_module(ENGINES[task]).run(RunOptions(**options))
+        return 'done'
+    except (InputError, RunError) as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 - the suite goes on, and the log keeps the traceback
+        import traceback
+        traceback.print_exc()
+        return f'{type(error).__name__}: {" ".join(str(error).split())[:200]}; see {log}'
+
+
+def _train_together(task, options, log, processes, started):
+    """Run a cell by torchrun; ``done``, or what failed."""
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes), '-m',
+               'spark_bench.suites.cell', task, json.dumps(options)]
+    started.append(subprocess.Popen(command))
+    if started[0].wait() == 0:
+        return 'done'
+    with contextlib.suppress(OSError):
+        return (Path(options['work_dir']) / FAILURE).read_text().strip()
+    return f'its processes ended with status {started[0].returncode}; see {log}'
+
+
+def _end_with_runner(connection, started):
     with contextlib.suppress(EOFError, OSError):
         connection.recv()
+    for process in started:
+        process.terminate()  # torchrun ends what it started
     os._exit(1)
 
 
-def run_cells(cells, jobs):
+def run_cells(cells, jobs, processes=1):
     """Run all cells, dependencies first; a cell with a record is skipped by its engine.
 
     Args:
         cells: list of :class:`Cell`, in the order to start them.
         jobs: how many at a time.
+        processes: that train together in each, one a GPU.
 
     Returns:
         list of the cells that failed or were never started, each with its ``outcome``.
@@ -131,7 +176,8 @@ def run_cells(cells, jobs):
                     cell.outcome = f'not started: {cell.needs.name} failed'
                 while len(running) < jobs and (cell := _next_ready(waiting)):
                     waiting.remove(cell)
-                    running.append(_Job(context, cell))
+                    slot = min(set(range(jobs)) - {job.slot for job in running})
+                    running.append(_Job(context, cell, slot, processes))
                 display.show(running)
                 time.sleep(_POLL_S)
                 for job in list(running):

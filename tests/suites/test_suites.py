@@ -19,6 +19,7 @@ from spark_bench.places import shipped
 from spark_bench.records import load_all
 from spark_bench.suites.definition import load_suite, shipped_suites
 from spark_bench.suites.plan import Places, build_cells, estimate, parse_data, select, use_published
+from spark_bench.suites.runner import devices_of
 from spark_bench.suites.status import state_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -254,6 +255,23 @@ def test_submitits_local_executor_runs_the_same_cells_to_the_same_records(finish
     assert done.returncode == 0, done.stderr[-3000:]
     ours, others = outcome(tmp_path), outcome(folder)
     assert len(ours) == 2 and all(value == others[key] for key, value in ours.items())
+
+
+def test_a_cell_may_train_in_several_processes(suite, pictures, tmp_path):
+    done = spark_bench(words(suite, pictures, tmp_path, '--gpus', '2', '--only', 'classification/*/scratch/0'))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [r.method for r in load_all(tmp_path / 'results', 'small')] == ['scratch']
+    log = (tmp_path / 'work/classification/test_resnet/scratch/0/log.txt').read_text()
+    assert log.count('Distributed training: True') == 1
+
+
+def test_cells_side_by_side_get_gpus_of_their_own(monkeypatch):
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    assert [devices_of(slot, 2) for slot in (0, 1)] == ['0,1', '2,3']
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '4,6,7')
+    assert [devices_of(slot, 1) for slot in (0, 2)] == ['4', '7']
+    with pytest.raises(InputError, match='CUDA_VISIBLE_DEVICES=4,6,7.*--jobs'):
+        devices_of(1, 2)
 
 
 FAKE = """#!/usr/bin/env bash
