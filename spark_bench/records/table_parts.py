@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from spark_bench.records.noise import CONFIDENCE
+
 __all__ = ['Cell', 'Column', 'Row', 'Table', 'TableSpec']
 
 
@@ -145,15 +147,14 @@ class Table:
 
     def note(self) -> str:
         """A few sentences on how to read the figures, in one line."""
-        from spark_bench.records.noise import CONFIDENCE
-
         measured = [c for row in self.rows for c in row.cells if row.origin == 'measured' and c.value is not None]
         parts = []
         if any(cell.std is not None for cell in measured):
             parts.append('Mean ± sample standard deviation over n seeds; without ±, one seed.')
         elif measured:
             parts.append('One seed each: the noise is unknown, so that no figure is marked as best.')
-        parts.append(f'Δ: difference from {self.baseline} on the same backbone.')
+        if any(cell.delta is not None for cell in self.cells):
+            parts.append(f'Δ: difference from {self.baseline} on the same backbone.')
         if any(cell.best for cell in self.cells):
             parts.append(
                 f'Bold: the best measured figure of a {self.best_of}, ahead of every other by more than the noise '
