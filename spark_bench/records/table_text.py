@@ -112,9 +112,10 @@ def _csv_line(table: Table, row: Row, cell: Cell, column: Column) -> list:
         '' if cell.delta is None or cell.delta_verified else DAGGER,
     ]
     why = '; '.join(f'seed {seed}: {why}' for seed, why in cell.failures)
+    verified = None if cell.value is None else cell.verified
     return [
-        row.arch, row.method, row.origin, answer(cell.verified), column.task, column.metric, cell.n, cell.seeds,
-        *numbers, table.name, cell.status, *marks, answer(cell.best), answer(cell.delta_beyond_noise),
+        row.arch, row.method, row.origin, answer(verified), column.task, column.metric, cell.n, cell.seeds, *numbers,
+        table.name, cell.status, *marks, answer(cell.best), answer(cell.delta_beyond_noise),
         '; '.join(cell.sources), why,
     ]  # fmt: skip
 
