@@ -132,6 +132,9 @@ def _add_evaluate(commands):
 def _add_table(commands):
     parser = commands.add_parser('table', help='print the table of a suite, and write it as Markdown and CSV')
     _add_suite(parser)
+    parser.add_argument('--format', choices=('terminal', 'markdown', 'csv', 'latex', 'html'),
+                        help='only this one, to standard output or the file of --output')
+    parser.add_argument('--output', metavar='FILE', help='its end names the format: .txt, .md, .csv, .tex, .html')
 
 
 def _add_report(commands):

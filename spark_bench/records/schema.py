@@ -16,7 +16,8 @@ __all__ = ['OPTIONAL', 'ORIGINS', 'SCHEMA_VERSION', 'TASKS', 'Record', 'check', 
 SCHEMA_VERSION = 1
 ORIGINS = ('measured', 'published')
 OPTIONAL = ('setting', 'source', 'verified')  # keys that a file may lack
-TASKS = ('pretrain', 'classification', 'detection')  # kinds of task; a variant follows an underscore: 'detection_2x'
+# Kinds of task; a variant may follow after an underscore, as in 'detection_2x'.
+TASKS = ('pretrain', 'classification', 'detection')
 
 # No leading dot and no '..', so that a name can be a folder and never leads out of the results folder. The
 # lookahead at the end is there because Python's `$` also matches before a final newline.
