@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
+from shrinking import small
 
 from spark_bench import cli
 
@@ -34,51 +35,6 @@ def coco(tmp_path_factory):
         (root / f'annotations/instances_{split}.json').write_text(json.dumps(contents))
         (root / split).symlink_to(source / split)
     return root
-
-
-def shrink(node, factor):
-    """The same recipe on pictures ``factor`` times smaller."""
-    if isinstance(node, dict):
-        for key in ('scale', 'scales', 'crop_size', 'size'):
-            if key in node:
-                node[key] = divide(node[key], factor)
-        for value in node.values():
-            shrink(value, factor)
-    elif isinstance(node, (list, tuple)):
-        for value in node:
-            shrink(value, factor)
-
-
-def divide(value, factor):
-    if isinstance(value, int):
-        return max(32, value // factor // 32 * 32)
-    return type(value)(divide(part, factor) for part in value)
-
-
-def small(recipe, folder, factor=8, **settings):
-    """Write a copy of a recipe for tiny pictures and two updates; return its path."""
-    cfg = Config.fromfile(ROOT / 'mmdet_configs' / recipe)
-    for loader in (cfg.train_dataloader, cfg.test_dataloader):
-        shrink(loader.dataset.pipeline, factor)
-    if cfg.model.backbone.type == 'SparKViT':
-        cfg.model.backbone.input_size = 1024 // factor
-        for entry in cfg.model.data_preprocessor.get('batch_augments') or []:
-            entry.size = divide(tuple(entry.size), factor)
-    cfg.train_dataloader.dataset.filter_cfg.min_size = 1
-    cfg.model.train_cfg.rpn_proposal.update(nms_pre=100, max_per_img=50)
-    cfg.model.train_cfg.rcnn.sampler.num = 32
-    cfg.model.test_cfg.rpn.update(nms_pre=50, max_per_img=20)
-    cfg.global_batch = 2
-    cfg.train_cfg = ConfigDict(type='UpdateLoop', max_updates=2)
-    for scheduler in cfg.param_scheduler:
-        scheduler.by_epoch = False
-    for hook in cfg.custom_hooks:
-        if hook.type == 'PreciseBatchNormHook':
-            hook.updates = 2
-    cfg.merge_from_dict(settings)
-    path = Path(folder) / 'recipe.py'
-    cfg.dump(path)
-    return path
 
 
 def words(config, data, folder, *extra):
