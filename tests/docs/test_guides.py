@@ -27,7 +27,8 @@ exec {python} -c 'import sys; sys.argv[0] = "spark-bench"; from spark_bench.cli 
 # Stands in for Slurm: a job of as many tasks as it is asked for runs here, in one process; sbatch keeps the script.
 SRUN = """#!/usr/bin/env bash
 while [[ "$1" != *python* ]]; do shift; done
-export SLURM_PROCID=0 SLURM_NTASKS=1 SLURM_LOCALID=0 SLURM_JOB_NODELIST=localhost MASTER_ADDR=127.0.0.1 MASTER_PORT={port}
+export SLURM_PROCID=0 SLURM_NTASKS=1 SLURM_LOCALID=0 SLURM_JOB_NODELIST=localhost
+export MASTER_ADDR=127.0.0.1 MASTER_PORT={port}
 exec "$@"
 """
 SBATCH = """#!/usr/bin/env bash
@@ -163,8 +164,8 @@ def test_coco_transfer(place):
 def test_ablation_table(place):
     for name in ('cifar10', 'nuclei'):
         make_classes(place / 'data' / name)
-    write_suite(place, 'ablation', [pretraining(['spark', 'no_sparse']), fine_tuning(['scratch', 'spark', 'no_sparse'])],
-                {'imagenet': 'classes'})
+    cells = [pretraining(['spark', 'no_sparse']), fine_tuning(['scratch', 'spark', 'no_sparse'])]
+    write_suite(place, 'ablation', cells, {'imagenet': 'classes'})
     write_suite(place, 'mini', [{**fine_tuning(['scratch']), 'data': 'cifar10'}], {'cifar10': 'classes', 'nuclei': 'x'})
     printed = run_guide('ablation-table', place)
     latex = (place / 'ablation.tex').read_text()
