@@ -407,8 +407,8 @@ def test_a_damaged_picture_is_named_in_one_line(split, pictures, tmp_path, capsy
     if split == 'val':
         whole = tmp_path / 'whole.safetensors'
         save(timm.create_model('test_resnet', num_classes=CLASSES), whole, {'arch': 'test_resnet'})
-        refused(capsys, ['evaluate', '--protocol', 'finetune', '--data-root', data, '--weights', whole, '--workers', '2',
-                         '--work-dir', tmp_path / 'evaluation'], str(bad), 'copy it again')
+        refused(capsys, ['evaluate', '--protocol', 'finetune', '--data-root', data, '--weights', whole, '--workers',
+                         '2', '--work-dir', tmp_path / 'evaluation'], str(bad), 'copy it again')
         assert not (tmp_path / 'evaluation' / 'metrics.json').exists()
 
 
