@@ -1,0 +1,91 @@
+"""Recipes at a size for tests, and how tests start them."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def shrink(node, factor):
+    """The same recipe on pictures ``factor`` times smaller."""
+    if isinstance(node, dict):
+        for key in ('scale', 'scales', 'crop_size', 'size'):
+            if key in node:
+                node[key] = divide(node[key], factor)
+        for value in node.values():
+            shrink(value, factor)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            shrink(value, factor)
+
+
+def divide(value, factor):
+    if isinstance(value, int):
+        return max(32, value // factor // 32 * 32)
+    return type(value)(divide(part, factor) for part in value)
+
+
+def small(recipe, folder, factor=8, **settings):
+    """Write a copy of a recipe for tiny pictures and two updates; return its path."""
+    cfg = Config.fromfile(ROOT / 'mmdet_configs' / recipe)
+    for loader in (cfg.train_dataloader, cfg.test_dataloader):
+        shrink(loader.dataset.pipeline, factor)
+    if cfg.model.backbone.type == 'SparKViT':
+        cfg.model.backbone.input_size = 1024 // factor
+        for entry in cfg.model.data_preprocessor.get('batch_augments') or []:
+            entry.size = divide(tuple(entry.size), factor)
+    cfg.train_dataloader.dataset.filter_cfg.min_size = 1
+    cfg.model.train_cfg.rpn_proposal.update(nms_pre=100, max_per_img=50)
+    cfg.model.train_cfg.rcnn.sampler.num = 32
+    cfg.model.test_cfg.rpn.update(nms_pre=50, max_per_img=20)
+    cfg.global_batch = 2
+    cfg.train_cfg = ConfigDict(type='UpdateLoop', max_updates=2)
+    for scheduler in cfg.param_scheduler:
+        scheduler.by_epoch = False
+    for hook in cfg.custom_hooks:
+        if hook.type == 'PreciseBatchNormHook':
+            hook.updates = 2
+    cfg.merge_from_dict(settings)
+    path = Path(folder) / 'recipe.py'
+    cfg.dump(path)
+    return path
+
+
+def words(config, data, folder, *extra):
+    return ['detect', str(config), '--data-root', str(data), '--work-dir', str(folder / 'work'), '--results',
+            str(folder / 'results'), '--threads', '2', '--workers', '0', '--weights', 'scratch', *extra]
+
+
+def tiny(folder, **settings):
+    """SparK's ResNet recipe around a small network, for what does not depend on the network."""
+    return small('spark/mask-rcnn_resnet50_fpn_1x_coco.py', folder, factor=10, **{
+        'model.backbone.arch': 'resnet18', 'model.neck.in_channels': [64, 128, 256, 512],
+        'model.neck.out_channels': 32, 'model.rpn_head.in_channels': 32, 'model.rpn_head.feat_channels': 32,
+        'model.roi_head.bbox_roi_extractor.out_channels': 32, 'model.roi_head.mask_roi_extractor.out_channels': 32,
+        'model.roi_head.bbox_head.in_channels': 32, 'model.roi_head.bbox_head.conv_out_channels': 32,
+        'model.roi_head.bbox_head.fc_out_channels': 64, 'model.roi_head.mask_head.in_channels': 32,
+        'model.roi_head.mask_head.conv_out_channels': 32, **settings})
+
+
+def record_of(folder):
+    [path] = (folder / 'results').rglob('*.json')
+    return json.loads(path.read_text())
+
+
+def free_port():
+    with socket.socket() as chosen:
+        chosen.bind(('localhost', 0))
+        return str(chosen.getsockname()[1])
+
+
+def torchrun(arguments):
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port', free_port(),
+               '-m', 'spark_bench.cli', *arguments, '--launcher', 'torchrun']
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
