@@ -325,7 +325,9 @@ def _setting(text):
     key, equals, value = text.partition('=')
     if not key or not equals:
         raise argparse.ArgumentTypeError(f'{text!r} is not KEY=VALUE')
+    if value.lower() in ('true', 'false'):
+        return key, value.lower() == 'true'
     try:
         return key, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return key, value

@@ -8,5 +8,10 @@ import sys
 from spark_bench.cli import main
 
 if __name__ == '__main__':
-    config, checkpoint = [*sys.argv[1:3], *['--help'] * 2][:2]
-    sys.exit(main(['evaluate', config, '--weights', checkpoint, *sys.argv[3:]]))
+    words = sys.argv[1:]
+    if '--help' in words or '-h' in words:
+        sys.exit(main(['evaluate', '--help']))
+    if len(words) < 2 or words[0].startswith('-') or words[1].startswith('-'):
+        print('tools/test.py: error: give CONFIG and CHECKPOINT first, options behind them', file=sys.stderr)
+        sys.exit(2)
+    sys.exit(main(['evaluate', words[0], '--weights', words[1], *words[2:]]))

@@ -42,8 +42,10 @@ test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 # 100 epochs of 118,000 pictures.
 train_cfg = dict(type='UpdateLoop', max_updates=184_375)
 optim_wrapper = dict(
+    # 16-bit, in bfloat16.
     autocast=True,
     optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.1),
+    # ViTDet means to spare all norms, but its test misses those of pyramid and heads; here they are spared too.
     constructor='SparKLayerDecay', paramwise_cfg=dict(decay_rate=0.7, no_decay=['norm', 'pos_embed']))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=250),

@@ -11,9 +11,11 @@ from spark_bench.engine.batches import divide_batch
 from spark_bench.engine.coco_metric import run_evaluation, write_categories
 from spark_bench.engine.files import write_atomically
 from spark_bench.engine.runner import BenchRunner
-from spark_bench.engine.runs import Run, load_config
+from spark_bench.engine.runs import Run, blame_config, load_config, make_work_dir, use_threads
 from spark_bench.errors import InputError, RunError
 from spark_bench.models.backbones import pyramid_channels
+
+_BATCH_SIZE = 'train_dataloader.batch_size'
 
 
 def run(options):
@@ -38,7 +40,7 @@ def run(options):
         raise
     if record is None:
         runner = this.train()
-        runner.test()
+        _predict(runner, options)
         record = processes.from_main(lambda: _finish(this, runner, train, val))
     processes.leave()
     return record
@@ -61,21 +63,29 @@ def evaluate_detector(options):
         val = open_split(options.data_root, 'val')
         cfg = load_config(options)
         fit_config(cfg, options, len(val.categories))
-        processes.from_main(lambda: check_pictures(val))
         work_dir = Path(options.work_dir)
+        processes.from_main(lambda: (check_pictures(val), make_work_dir(work_dir)))
+        use_threads(options.threads)
         _place(cfg, options, val, work_dir)
         for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'custom_hooks'):
             cfg.pop(key, None)
         cfg.work_dir, cfg.launcher = str(work_dir), options.launcher
-        runner = BenchRunner.from_cfg(cfg)
+        with blame_config(options.config):
+            runner = BenchRunner.from_cfg(cfg)
         load_detector(getattr(runner.model, 'module', runner.model), options.weights)
     except (InputError, RunError) as error:
         error.told = not processes.is_main_process()
         raise
-    runner.test()
+    _predict(runner, options)
     metrics = processes.from_main(lambda: _evaluate(work_dir, val, options)[0])
     processes.leave()
     return metrics
+
+
+def _predict(runner, options):
+    """Leave the predictions for the val split in the work directory."""
+    with blame_config(options.config, running=lambda: True):
+        runner.test()
 
 
 def _prepare(options):
@@ -85,7 +95,7 @@ def _prepare(options):
     fit_config(cfg, options, len(train.categories))
     batch = _fit_batch(cfg, options)
     if train.count < (cfg.get('global_batch') or cfg.train_dataloader.batch_size):
-        key = 'global_batch' if 'global_batch' in cfg else 'train_dataloader.batch_size'
+        key = 'global_batch' if 'global_batch' in cfg else _BATCH_SIZE
         raise InputError(f'{train.annotations} has {train.count} pictures, fewer than one batch of '
                          f'{cfg.get("global_batch") or cfg.train_dataloader.batch_size}: lower {key} with '
                          '--cfg-options')
@@ -149,10 +159,13 @@ def _fit_batch(cfg, options):
             raise InputError(f'--accumulate: {options.config} states no global_batch to reach')
         cfg.train_dataloader.batch_size = options.batch_size or cfg.train_dataloader.batch_size
         return None
+    for key in ('global_batch', 'recipe_batch', 'batch_limit'):
+        if not isinstance(cfg[key], int) or cfg[key] < 1:
+            raise InputError(f'{key} is {cfg[key]!r}: give a whole number from 1 up')
     cfg.optim_wrapper.optimizer.lr *= cfg.global_batch / cfg.recipe_batch
-    cfg.train_dataloader.pop('batch_size')
-    return divide_batch(cfg.global_batch, processes.get_world_size(), options.batch_size, options.accumulate,
-                        cfg.batch_limit)
+    stated = cfg.train_dataloader.pop('batch_size')
+    batch_size = options.batch_size or (stated if _BATCH_SIZE in options.overrides else None)
+    return divide_batch(cfg.global_batch, processes.get_world_size(), batch_size, options.accumulate, cfg.batch_limit)
 
 
 def _apply_options(cfg, options):

@@ -20,7 +20,7 @@ from spark_bench.engine.accuracy import (
 from spark_bench.engine.batches import batch_key, fit_batch
 from spark_bench.engine.files import write_atomically
 from spark_bench.engine.runner import BenchRunner
-from spark_bench.engine.runs import Run, bare_message, load_config
+from spark_bench.engine.runs import Run, blame_config, load_config, make_work_dir, use_threads
 from spark_bench.errors import InputError, RunError
 
 _MODEL = 'SparKClassifier'
@@ -53,7 +53,8 @@ def run(options):
         runner = this.train()
         hook = next(hook for hook in runner.hooks if isinstance(hook, AccuracyHook))
         if not hook.predictions:  # resumed behind the last evaluation
-            hook.predict(runner)
+            with blame_config(options.config, running=lambda: True):
+                hook.predict(runner)
         record = processes.from_main(lambda: _finish(this, runner, hook.predictions, count, val))
     processes.leave()
     return record
@@ -79,15 +80,16 @@ def evaluate_classifier(options):
         for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'custom_hooks'):
             cfg.pop(key, None)
         cfg.work_dir, cfg.launcher = str(options.work_dir), options.launcher
-        runner = BenchRunner.from_cfg(cfg)
+        processes.from_main(lambda: make_work_dir(Path(options.work_dir)))
+        use_threads(options.threads)
+        with blame_config(options.config):
+            runner = BenchRunner.from_cfg(cfg)
         _load_whole(models_of(runner)['raw'], options.weights)
     except (InputError, RunError) as error:
         error.told = not processes.is_main_process()
         raise
-    try:
+    with blame_config(options.config, running=lambda: True):
         found = predict(models_of(runner), runner.build_dataloader(cfg.evaluation_dataloader))['raw']
-    except InputError as error:
-        raise InputError(bare_message(error)) from error
     metrics = {'top1': found.accuracy(1), 'top5': found.accuracy(5)}
     processes.from_main(lambda: _write_evaluation(Path(options.work_dir), found, metrics))
     processes.leave()
@@ -105,7 +107,6 @@ def _load_whole(model, path):
 
 
 def _write_evaluation(work_dir, found, metrics):
-    work_dir.mkdir(parents=True, exist_ok=True)
     found.save(work_dir / 'predictions.npz')
     write_atomically(work_dir / 'metrics.json', (json.dumps(metrics, indent=1) + '\n').encode())
 

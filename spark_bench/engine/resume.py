@@ -92,10 +92,10 @@ def _is_plain(value):
 
 @HOOKS.register_module()
 class ResumePointHook(RandomStateHook):
-    """Writes a checkpoint after each epoch, and in mid-epoch where asked, and keeps the newest few.
+    """Writes a checkpoint after each epoch, at the end, and in mid-epoch where asked, and keeps the newest few.
 
     Args:
-        interval: updates between checkpoints, counted from the start; None writes at the end of epochs alone.
+        interval: updates between checkpoints, counted from the start; None writes none in mid-epoch.
         keep: how many stay.
     """
 
@@ -108,7 +108,7 @@ class ResumePointHook(RandomStateHook):
         """Write where it is time; all processes take part."""
         done = runner.iter + 1
         epochs, rest = divmod(done, len(runner.train_dataloader))
-        if rest and not (self.interval and done % self.interval == 0):
+        if rest and done < runner.max_iters and not (self.interval and done % self.interval == 0):
             return
         self._unite_bad_pictures(runner)
         self._states = gather(random_states())

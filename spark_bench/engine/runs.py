@@ -1,10 +1,10 @@
 """What pretraining, fine-tuning and detection runs have in common: from options to a config to a record."""
 
+import contextlib
 import fcntl
 import hashlib
 import itertools
 import json
-import logging
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -12,15 +12,16 @@ from pathlib import Path
 
 import cv2
 import torch
-from mmengine.config import Config, ConfigDict
-from mmengine.logging import print_log
+from mmengine.config import Config
+from mmengine.hooks import Hook
 
 from spark_bench import registration  # noqa: F401
 from spark_bench.checkpoints import read_metadata, read_tensors
 from spark_bench.engine.files import write_atomically
 from spark_bench.engine.hooks import earlier_seconds
 from spark_bench.engine.memory import keep_freed_memory
-from spark_bench.engine.processes import from_main, get_world_size
+from spark_bench.engine.overrides import apply_overrides
+from spark_bench.engine.processes import from_main, get_world_size, is_main_process
 from spark_bench.engine.resume import clear_leftovers, newest_checkpoint
 from spark_bench.engine.runner import BenchRunner
 from spark_bench.errors import InputError, RunError
@@ -32,6 +33,7 @@ _PLACES = ('work_dir', 'load_from', 'resume', 'launcher', 'log_level', 'custom_i
 _LOADING = ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory')
 _WATCHING = ('LoggerHook', 'ResumePointHook', 'EstimateHook', 'TensorBoardHook', 'ProgressHook')
 
+_STAMP = 'config_hash'
 _run_numbers = itertools.count(1)  # of this process
 
 
@@ -117,61 +119,66 @@ def load_config(options):
     return cfg
 
 
-def apply_overrides(cfg, overrides):
-    """Set dotted keys, as ``--cfg-options`` does; a key whose parent is not in the config is refused."""
-    for key in overrides:
-        parent = cfg
-        for part in key.split('.')[:-1]:
-            if isinstance(parent, (list, tuple)) and part.isdigit() and int(part) < len(parent):
-                parent = parent[int(part)]
-            elif isinstance(parent, (Config, ConfigDict)) and part in parent:
-                parent = parent[part]
-            else:
-                raise InputError(f'--cfg-options {key}: the config has no {part!r} there')
-    unit = 'max_updates' if 'max_updates' in cfg.train_cfg else 'max_epochs'
-    before = cfg.train_cfg[unit]
-    cfg.merge_from_dict(overrides)
-    wanted, cfg.train_cfg[unit] = cfg.train_cfg[unit], before
-    if unit == 'max_updates':
-        set_updates(cfg, wanted)
-    else:
-        set_epochs(cfg, wanted)
+class _StartHook(Hook):
+    """Marks the work directory as this configuration's, once all of it has been built and the weights have loaded."""
+
+    priority = 'VERY_LOW'
+
+    def __init__(self, stamp, config_hash):
+        self.stamp, self.config_hash, self.passed = stamp, config_hash, False
+
+    def before_train(self, runner):
+        self.passed = True
+        if is_main_process():
+            write_atomically(self.stamp, self.config_hash.encode())
 
 
-def set_epochs(cfg, epochs):
-    """Train for ``epochs``: schedules that end with the training are stretched to its new end."""
-    if not isinstance(epochs, int) or epochs < 1:
-        raise InputError(f'train_cfg.max_epochs is {epochs!r}: give a whole number of epochs from 1 up')
-    before = cfg.train_cfg.max_epochs
-    for number, scheduler in enumerate(cfg.param_scheduler):
-        if scheduler.by_epoch and scheduler.end == before:
-            _stretch(scheduler, epochs)
-        if scheduler.get('warmup', 0) >= epochs:
-            print_log(f'the learning rate is still rising when the training of {epochs} epochs ends, its warm-up takes '
-                      f'{scheduler.warmup}: --cfg-options param_scheduler.{number}.warmup=… shortens it', 'current',
-                      logging.WARNING)
-    # A training as short as its warm-up has nothing after it.
-    cfg.param_scheduler = [s for s in cfg.param_scheduler if not s.by_epoch or s.get('begin', 0) < epochs]
-    cfg.train_cfg.max_epochs, cfg.train_cfg.val_interval = epochs, epochs + 1
+@contextlib.contextmanager
+def blame_config(config, running=lambda: False):
+    """Where what is within cannot be built, say so in one line.
+
+    Args:
+        config: path, for the message.
+        running: function that tells whether everything has been built.
+
+    Raises:
+        InputError: in place of another one that OpenMMLab's registry or torch's loader has added words to, and of
+            what a class raises that is given a wrong argument.
+    """
+    try:
+        yield
+    except InputError as error:
+        bare = InputError(_bare_message(error))
+        bare.told = not running() and not is_main_process()
+        raise bare from error
+    except (TypeError, ValueError, LookupError, AttributeError, AssertionError, ImportError) as error:
+        if running():
+            raise
+        reason = ' '.join(str(error).split())[:300]
+        refused = InputError(f'{config} cannot be built ({type(error).__name__}: {reason}): look at its values and at '
+                             '--cfg-options (--debug shows where)')
+        refused.told = not is_main_process()
+        raise refused from error
 
 
-def set_updates(cfg, updates):
-    """Train for so many updates of the weights; as :func:`set_epochs`."""
-    if not isinstance(updates, int) or updates < 1:
-        raise InputError(f'train_cfg.max_updates is {updates!r}: give a whole number of updates from 1 up')
-    for scheduler in cfg.param_scheduler:
-        if not scheduler.by_epoch and scheduler.end == cfg.train_cfg.max_updates:
-            _stretch(scheduler, updates)
-    cfg.train_cfg.max_updates = updates
+def use_threads(number):
+    """Compute and resize with so many CPU threads; None leaves the libraries' choice."""
+    if number is not None:
+        torch.set_num_threads(number)
+        cv2.setNumThreads(number)
 
 
-def _stretch(scheduler, end):
-    """Move the end of a schedule, and its steps in proportion."""
-    if 'T_max' in scheduler:
-        scheduler.T_max = end - scheduler.get('begin', 0)
-    if 'milestones' in scheduler:
-        scheduler.milestones = [round(step * end / scheduler.end) for step in scheduler.milestones]
-    scheduler.end = end
+def make_work_dir(work_dir):
+    """Make the folder, and see whether files can be written there.
+
+    Raises:
+        InputError: naming the folder.
+    """
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        (work_dir / '.lock').open('a').close()
+    except OSError as error:
+        raise InputError(f'--work-dir {work_dir} cannot be written: {error.strerror}') from error
 
 
 class Run:
@@ -206,18 +213,25 @@ class Run:
         """The record of this very run, or None.
 
         Raises:
-            InputError: where a record of another configuration stands in its place.
+            InputError: where a record of another configuration stands in its place, or none could be written there.
         """
         record = store.find(self.options.results, 'measured', self.options.suite, self.task, self.arch,
                             self.options.method, self.options.seed)
-        if record is not None and record.config_hash != self.config_hash:
+        if record is None:
+            store.check_writable(self.options.results, 'measured', self.options.suite, self.task, self.arch,
+                                 self.options.method, self.options.seed)
+        elif record.config_hash != self.config_hash:
             path = schema.record_path(self.options.results, *record.identity)
             raise InputError(f'{path} was measured with another configuration ({record.config_hash}, now '
                              f'{self.config_hash}): move it away, or give another --results')
         return record
 
     def train(self):
-        """Train to the end, from the newest complete checkpoint where there is one; return the Runner."""
+        """Train to the end, from the newest complete checkpoint where there is one; return the Runner.
+
+        Raises:
+            InputError: where the work directory, a value of the config, the weights or a picture is at fault.
+        """
         checkpoint = from_main(self._claim_work_dir)
         self.cfg.work_dir = str(self.work_dir)
         # Each process draws its own masks; the first draws what a single one would.
@@ -226,38 +240,34 @@ class Run:
         self._earlier_s = earlier_seconds(self.work_dir)
         self.cfg.resume = checkpoint is not None
         self.cfg.load_from = None if checkpoint is None else str(checkpoint)
-        if self.options.threads is not None:
-            torch.set_num_threads(self.options.threads)
-            cv2.setNumThreads(self.options.threads)
+        use_threads(self.options.threads)
         keep_freed_memory()
-        try:
-            # mmengine names logger and curves by the second, and a later run of the same second would inherit both.
-            stem = Path(self.cfg.filename).stem if self.cfg.filename else 'run'
-            self.cfg.experiment_name = f'{stem}_{next(_run_numbers)}'
+        # mmengine names logger and curves by the second, and a later run of the same second would inherit both.
+        stem = Path(self.cfg.filename).stem if self.cfg.filename else 'run'
+        self.cfg.experiment_name = f'{stem}_{next(_run_numbers)}'
+        start = _StartHook(self.work_dir / _STAMP, self.config_hash)
+        with blame_config(self.options.config, lambda: start.passed):
             runner = BenchRunner.from_cfg(self.cfg)
+            runner.register_hook(start)
+            # Built now, so that what is wrong with the evaluation is known before the training.
+            runner.test_loop  # noqa: B018 - a property that builds
             runner.train()
-        except InputError as error:
-            raise InputError(bare_message(error)) from error
         return runner
 
     def _claim_work_dir(self):
         """Prepare the folder for this run alone; the checkpoint to resume from, or None."""
-        self._prepare_work_dir()
+        make_work_dir(self.work_dir)
+        self._check_stamp()
         self._lock = lock_folder(self.work_dir)
         clear_leftovers(self.work_dir)
         return newest_checkpoint(self.work_dir)
 
-    def _prepare_work_dir(self):
+    def _check_stamp(self):
         """A folder of another configuration is not continued: its checkpoints would be of another network."""
-        stamp = self.work_dir / 'config_hash'
-        try:
-            self.work_dir.mkdir(parents=True, exist_ok=True)
-            if stamp.is_file() and stamp.read_text() != self.config_hash:
-                raise InputError(f'{self.work_dir} holds a run with another configuration: give another --work-dir, '
-                                 'or remove it')
-            write_atomically(stamp, self.config_hash.encode())
-        except OSError as error:
-            raise InputError(f'--work-dir {self.work_dir} cannot be written: {error.strerror}') from error
+        stamp = self.work_dir / _STAMP
+        if stamp.is_file() and stamp.read_text() != self.config_hash:
+            raise InputError(f'{self.work_dir} holds a run with another configuration: give another --work-dir, '
+                             'or remove it')
 
     def write_record(self, runner, metrics, dataset, artifacts, curves=None):
         """Write the record of a finished run and return it; ``curves`` stand beside that of the loss."""
@@ -337,7 +347,7 @@ def loss_curve(runner, points=200):
             for start in range(0, len(values), chunk)]
 
 
-def bare_message(error):
+def _bare_message(error):
     """What was first said: OpenMMLab's registry and torch's loader raise an error anew with their own words added."""
     while isinstance(error.__context__, InputError):
         error = error.__context__

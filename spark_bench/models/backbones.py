@@ -34,10 +34,11 @@ class SparKTimm(BaseModule):
         with_cp: activation checkpointing.
 
     Raises:
-        InputError: for an unknown name, or a checkpoint that does not fit.
+        InputError: for an unknown name, a wrong rate, or a checkpoint that does not fit.
     """
 
     def __init__(self, arch, weights=None, drop_path_rate=0.0, frozen_stages=-1, with_cp=False, init_cfg=None):
+        check_rate(drop_path_rate)
         super().__init__(init_cfg)
         self.arch, self.weights, self.frozen_stages = arch, weights, frozen_stages
         self.pyramid = FeaturePyramid(create_network(arch, drop_path_rate))
@@ -85,11 +86,14 @@ class SparKTimm(BaseModule):
         if self.frozen_stages < 0:
             return
         # Groups of timm: 0 is the stem, then one a stage.
-        modules = dict(self.pyramid.network.named_modules())
         for name, parameter in self.pyramid.network.named_parameters():
             if self._groups[name] <= self.frozen_stages:
                 parameter.requires_grad = False
-                modules[name.rpartition('.')[0]].eval()
+        # A frozen block is frozen as a whole: its stochastic depth has no parameters.
+        for module in self.pyramid.network.modules():
+            parameters = list(module.parameters())
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                module.eval()
 
 
 def load_weights(network, path, arch):
@@ -131,6 +135,16 @@ def pyramid_channels(arch):
     """Channels of the four maps of a timm convnet, finest first, without allocating its weights."""
     with torch.device('meta'):
         return FeaturePyramid(create_network(arch)).channels
+
+
+def check_rate(drop_path_rate):
+    """Refuse what is no rate of stochastic depth.
+
+    Raises:
+        InputError: where it is not in [0, 1).
+    """
+    if not isinstance(drop_path_rate, (int, float)) or not 0 <= drop_path_rate < 1:
+        raise InputError(f'drop_path_rate is {drop_path_rate!r}: give a number from 0 up, below 1')
 
 
 def check_choice(kind, arch, choices):

@@ -13,7 +13,7 @@ from mmpretrain.models.backbones.convnext import ConvNeXt
 from timm.layers import DropPath
 from torch.utils.checkpoint import checkpoint
 
-from spark_bench.models.backbones import check_choice, load_weights
+from spark_bench.models.backbones import check_choice, check_rate, load_weights
 from spark_bench.models.layer_depth import convnext_layer, resnet_layer, swin_layer
 
 
@@ -59,7 +59,7 @@ class SparKResNet(ResNet):
             batch statistics.
 
     Raises:
-        InputError: for an unknown ``arch``; from ``init_weights``, for a checkpoint that does not fit.
+        InputError: for an unknown ``arch`` or a wrong rate; from ``init_weights``, for a checkpoint that does not fit.
     """
 
     arch_settings = {
@@ -69,6 +69,7 @@ class SparKResNet(ResNet):
     def __init__(self, arch=None, depth=None, weights=None, drop_path_rate=0.0, norm_eval=False, **resnet):
         arch = f'resnet{depth}' if arch is None else arch
         check_choice('SparKResNet', arch, [f'resnet{depth}' for depth in self.arch_settings])
+        check_rate(drop_path_rate)
         super().__init__(depth=int(arch.removeprefix('resnet')), norm_eval=norm_eval, **resnet)
         self.arch, self.weights = arch, weights
         blocks = [block for name in self.res_layers for block in getattr(self, name)]
@@ -103,12 +104,13 @@ class SparKConvNeXt(ConvNeXt):
         layer_scale_init_value: where layer scale starts without ``weights``.
 
     Raises:
-        InputError: for an unknown ``arch``; from ``init_weights``, for a checkpoint that does not fit.
+        InputError: for an unknown ``arch`` or a wrong rate; from ``init_weights``, for a checkpoint that does not fit.
     """
 
     def __init__(self, arch, weights=None, layer_scale_init_value=1.0, out_indices=(0, 1, 2, 3), **convnext):
         size = arch.removeprefix('convnext_')
         check_choice('SparKConvNeXt', f'convnext_{size}', [f'convnext_{name}' for name in self.arch_settings])
+        check_rate(convnext.get('drop_path_rate', 0.0))
         super().__init__(size, layer_scale_init_value=layer_scale_init_value, out_indices=list(out_indices),
                          gap_before_final_norm=False, **convnext)
         self.arch, self.weights = f'convnext_{size}', weights
@@ -141,7 +143,7 @@ class SparKSwin(SwinTransformer):
             resized, as SimMIM's (trained with a window of 6) need it.
 
     Raises:
-        InputError: for an unknown ``arch``; from ``init_weights``, for a checkpoint that does not fit.
+        InputError: for an unknown ``arch`` or a wrong rate; from ``init_weights``, for a checkpoint that does not fit.
     """
 
     # Channels of the first stage, blocks and heads a stage. Source: microsoft/Swin-Transformer.
@@ -150,6 +152,7 @@ class SparKSwin(SwinTransformer):
 
     def __init__(self, arch, weights=None, **swin):
         check_choice('SparKSwin', arch, list(self.sizes))
+        check_rate(swin.get('drop_path_rate', 0.0))
         width, depths, heads = self.sizes[arch]
         super().__init__(embed_dims=width, depths=depths, num_heads=heads, **swin)
         self.arch, self.weights, self.depths = arch, weights, depths

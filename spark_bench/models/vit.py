@@ -14,7 +14,7 @@ from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from spark_bench.models.backbones import check_choice, load_weights
+from spark_bench.models.backbones import check_choice, check_rate, load_weights
 from spark_bench.models.layer_depth import vit_layer
 
 __all__ = ['SparKViT']
@@ -43,7 +43,7 @@ class SparKViT(VisionTransformerSAM):
         with_cp: activation checkpointing, block by block.
 
     Raises:
-        InputError: for an unknown ``arch``; from ``init_weights``, for a checkpoint that does not fit.
+        InputError: for an unknown ``arch`` or a wrong rate; from ``init_weights``, for a checkpoint that does not fit.
     """
 
     # Channels, blocks, heads. Source: timm.models.vision_transformer.
@@ -53,6 +53,7 @@ class SparKViT(VisionTransformerSAM):
     def __init__(self, arch, weights=None, input_size=1024, window_size=14, global_blocks=None, pretrained_size=224,
                  drop_path_rate=0.1, frozen_stages=-1, with_cp=False):
         check_choice('SparKViT', arch, list(self.sizes))
+        check_rate(drop_path_rate)
         width, depth, heads = self.sizes[arch]
         if global_blocks is None:
             global_blocks = range(depth // 4 - 1, depth, depth // 4)

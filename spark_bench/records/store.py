@@ -12,7 +12,7 @@ from typing import Any
 from spark_bench.errors import InputError
 from spark_bench.records.schema import ORIGINS, Record, check, record_path
 
-__all__ = ['find', 'load_all', 'read', 'write', 'write_text_atomically']
+__all__ = ['check_writable', 'find', 'load_all', 'read', 'write', 'write_text_atomically']
 
 
 def write(record: Record, results: str | Path) -> Path:
@@ -98,6 +98,19 @@ def find(results: str | Path, origin: str, suite: str, task: str, arch: str, met
     """The record of that identity, or None. Raises InputError if the file is there but unsound."""
     path = record_path(results, origin, suite, task, arch, method, seed)
     return read(path) if path.exists() else None
+
+
+def check_writable(
+    results: str | Path, origin: str, suite: str, task: str, arch: str, method: str, seed: int
+) -> None:
+    """Raise InputError if no record of that identity could be written: better now than after the run."""
+    path = record_path(results, origin, suite, task, arch, method, seed)
+    folder = next(parent for parent in path.parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(
+            f'cannot write {path}: {folder} is not a folder that may be written to; make it so, or choose another '
+            'with --results'
+        )
 
 
 def suite_folder(results: str | Path, origin: str, suite: str) -> Path:

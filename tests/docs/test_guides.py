@@ -16,7 +16,7 @@ import timm
 import torch
 from mmengine.config import Config
 from PIL import Image
-from shrinking import small
+from small_recipes import small
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDES = ROOT / 'docs' / 'guides'

@@ -346,6 +346,22 @@ def test_killed_at_random_steps_it_ends_with_the_same_bits(undisturbed, pictures
     assert len({value for _, value in record_of(undisturbed)['curves']['top1_raw']}) > 1  # there was something to lose
 
 
+def test_interrupted_behind_the_last_step_it_evaluates_and_records_as_ever(undisturbed, pictures, tmp_path,
+                                                                         monkeypatch):
+    from spark_bench.engine import finetune
+
+    def broken(*_):
+        raise KeyboardInterrupt
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune, '_finish', broken)
+        assert cli.main(run_words(pictures, tmp_path)) == 130
+    assert not (tmp_path / 'results').exists()
+    assert cli.main(run_words(pictures, tmp_path)) == 0
+    assert record_of(tmp_path)['metrics'] == record_of(undisturbed)['metrics']
+    ours, theirs = predictions_of(tmp_path, 'predictions_ema'), predictions_of(undisturbed, 'predictions_ema')
+    assert (ours.scores == theirs.scores).all() and (ours.classes == theirs.classes).all()
+
+
 def free_port():
     with socket.socket() as chosen:
         chosen.bind(('localhost', 0))

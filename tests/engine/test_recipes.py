@@ -1,50 +1,16 @@
 """The COCO recipes: each builds, trains and evaluates on real pictures; speed options change speed alone."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from mmengine.config import Config
-from shrinking import small
+from small_recipes import ROOT, record_of, small, tiny, torchrun, words
 
 from spark_bench import cli
 
-ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path for folder in ('spark', 'baselines') for path in (ROOT / 'mmdet_configs' / folder).glob('*.py'))
 QUICK = ('spark/mask-rcnn_resnet50_fpn_1x_coco.py', 'spark/mask-rcnn_convnext-tiny_fpn_3x_coco.py',
          'baselines/mask-rcnn_swin-tiny_fpn_3x_coco.py')
-
-
-@pytest.fixture(scope='module')
-def coco(tmp_path_factory):
-    """The first six pictures of coco_tiny for training, four for evaluation."""
-    source = Path(os.environ.get('SPARK_BENCH_TEST_DATA', ROOT.parent / 'shared' / 'data')) / 'coco_tiny'
-    if not source.is_dir():
-        pytest.skip('coco_tiny is not here: it is development data, not part of this repository')
-    root = tmp_path_factory.mktemp('coco')
-    (root / 'annotations').mkdir()
-    for split, count in (('train2017', 6), ('val2017', 4)):
-        contents = json.loads((source / f'annotations/instances_{split}.json').read_text())
-        contents['images'] = contents['images'][:count]
-        kept = {image['id'] for image in contents['images']}
-        contents['annotations'] = [entry for entry in contents['annotations'] if entry['image_id'] in kept]
-        (root / f'annotations/instances_{split}.json').write_text(json.dumps(contents))
-        (root / split).symlink_to(source / split)
-    return root
-
-
-def words(config, data, folder, *extra):
-    return ['detect', str(config), '--data-root', str(data), '--work-dir', str(folder / 'work'), '--results',
-            str(folder / 'results'), '--threads', '2', '--workers', '0', '--weights', 'scratch', *extra]
-
-
-def record_of(folder):
-    [path] = (folder / 'results').rglob('*.json')
-    return json.loads(path.read_text())
 
 
 def names(paths):
@@ -106,17 +72,6 @@ def test_sparks_convnext_recipe_is_the_published_one():
     assert cfg.model.neck.in_channels == [128, 256, 512, 1024]
 
 
-def tiny(folder, **settings):
-    """SparK's ResNet recipe around a small network, for what does not depend on the network."""
-    return small('spark/mask-rcnn_resnet50_fpn_1x_coco.py', folder, factor=10, **{
-        'model.backbone.arch': 'resnet18', 'model.neck.in_channels': [64, 128, 256, 512],
-        'model.neck.out_channels': 32, 'model.rpn_head.in_channels': 32, 'model.rpn_head.feat_channels': 32,
-        'model.roi_head.bbox_roi_extractor.out_channels': 32, 'model.roi_head.mask_roi_extractor.out_channels': 32,
-        'model.roi_head.bbox_head.in_channels': 32, 'model.roi_head.bbox_head.conv_out_channels': 32,
-        'model.roi_head.bbox_head.fc_out_channels': 64, 'model.roi_head.mask_head.in_channels': 32,
-        'model.roi_head.mask_head.conv_out_channels': 32, **settings})
-
-
 def test_accumulation_and_process_count_are_no_part_of_a_run(coco, tmp_path):
     """Two batches of one picture make the update that one batch of two makes; the record stands for both."""
     config = tiny(tmp_path)
@@ -140,19 +95,6 @@ def test_bfloat16_and_channels_last_train_to_nearly_the_same_loss(coco, tmp_path
     # A proposal that rounding puts in another place changes which RoIs are drawn.
     assert curves['layout'] == pytest.approx(curves['plain'], rel=0.1)
     assert curves['amp'] == pytest.approx(curves['plain'], rel=0.1) and curves['amp'] != curves['plain']
-
-
-def free_port():
-    with socket.socket() as chosen:
-        chosen.bind(('localhost', 0))
-        return str(chosen.getsockname()[1])
-
-
-def torchrun(arguments):
-    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port', free_port(),
-               '-m', 'spark_bench.cli', *arguments, '--launcher', 'torchrun']
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
 
 
 def test_two_processes_train_and_evaluate_as_one(coco, tmp_path):

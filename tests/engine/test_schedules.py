@@ -12,7 +12,8 @@ from timm.optim import Lamb
 from pretrain import build_spark
 from spark_bench import registration  # noqa: F401
 from spark_bench.engine.batches import fit_batch
-from spark_bench.engine.runs import RunOptions, load_config, set_epochs
+from spark_bench.engine.overrides import set_epochs
+from spark_bench.engine.runs import RunOptions, load_config
 from spark_bench.models.pretrainer import SparKPretrainer
 from spark_bench.places import shipped
 

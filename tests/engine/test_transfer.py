@@ -11,7 +11,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from spark_bench import checkpoints, cli
-from spark_bench.engine.runs import RunOptions, load_config, set_epochs
+from spark_bench.engine.overrides import set_epochs
+from spark_bench.engine.runs import RunOptions, load_config
 from spark_bench.models.backbones import SparKTimm
 from spark_bench.places import shipped
 from spark_bench.records import load_all

@@ -1,5 +1,10 @@
-"""Recipes made small: the same, on tiny pictures, for two updates."""
+"""Recipes at a size for tests, and how tests start them."""
 
+import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
@@ -50,3 +55,37 @@ def small(recipe, folder, factor=8, **settings):
     path = Path(folder) / 'recipe.py'
     cfg.dump(path)
     return path
+
+
+def words(config, data, folder, *extra):
+    return ['detect', str(config), '--data-root', str(data), '--work-dir', str(folder / 'work'), '--results',
+            str(folder / 'results'), '--threads', '2', '--workers', '0', '--weights', 'scratch', *extra]
+
+
+def tiny(folder, **settings):
+    """SparK's ResNet recipe around a small network, for what does not depend on the network."""
+    return small('spark/mask-rcnn_resnet50_fpn_1x_coco.py', folder, factor=10, **{
+        'model.backbone.arch': 'resnet18', 'model.neck.in_channels': [64, 128, 256, 512],
+        'model.neck.out_channels': 32, 'model.rpn_head.in_channels': 32, 'model.rpn_head.feat_channels': 32,
+        'model.roi_head.bbox_roi_extractor.out_channels': 32, 'model.roi_head.mask_roi_extractor.out_channels': 32,
+        'model.roi_head.bbox_head.in_channels': 32, 'model.roi_head.bbox_head.conv_out_channels': 32,
+        'model.roi_head.bbox_head.fc_out_channels': 64, 'model.roi_head.mask_head.in_channels': 32,
+        'model.roi_head.mask_head.conv_out_channels': 32, **settings})
+
+
+def record_of(folder):
+    [path] = (folder / 'results').rglob('*.json')
+    return json.loads(path.read_text())
+
+
+def free_port():
+    with socket.socket() as chosen:
+        chosen.bind(('localhost', 0))
+        return str(chosen.getsockname()[1])
+
+
+def torchrun(arguments):
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port', free_port(),
+               '-m', 'spark_bench.cli', *arguments, '--launcher', 'torchrun']
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)

@@ -1,0 +1,136 @@
+"""``--cfg-options``: values of a config that a person changes; what would be of no effect, or no sense, is refused."""
+
+import difflib
+import logging
+
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
+
+from spark_bench.errors import InputError
+
+# What somebody reads of a config; other names at its top are variables, already put in where they are used.
+_READ = ('model', 'train_dataloader', 'test_dataloader', 'evaluation_dataloader', 'test_evaluator', 'train_cfg',
+         'test_cfg', 'optim_wrapper',
+         'param_scheduler', 'default_hooks', 'custom_hooks', 'env_cfg', 'log_processor', 'log_level', 'visualizer',
+         'vis_backends', 'default_scope', 'custom_imports', 'compile', 'activation_checkpointing', 'channels_last',
+         'recipe_version', 'recipe_batch', 'global_batch', 'batch_limit', 'base_lr', 'data_root', 'init', 'method',
+         'expected')
+# What a run decides itself, and the option that decides it.
+_OWNED = {
+    'work_dir': 'give --work-dir', 'launcher': 'give --launcher', 'randomness': 'give --seed', 'seed': 'give --seed',
+    'resume': 'a run always goes on from the checkpoints in its --work-dir', 'load_from': 'give --weights',
+    'experiment_name': 'give --suite and --method',
+    'model.weights': 'give --weights', 'model.backbone.weights': 'give --weights',
+    'train_cfg.accumulate': 'give --accumulate',
+    'optim_wrapper.accumulative_counts': 'give --accumulate', 'train_dataloader.sampler.seed': 'give --seed',
+    'train_dataloader.sampler.global_batch': 'change global_batch', 'test_evaluator.ann_file': 'give --data-root',
+    'test_evaluator.outfile_prefix': 'give --work-dir',
+    **{f'{loader}_dataloader.dataset.{key}': 'give --data-root' for loader in ('train', 'test', 'evaluation')
+       for key in ('data_root', 'ann_file', 'data_prefix', 'metainfo', 'root')}}
+
+
+def apply_overrides(cfg, overrides):
+    """Set dotted keys, as ``--cfg-options`` does.
+
+    Args:
+        cfg: config, changed in place.
+        overrides: dict from dotted keys to values.
+
+    Raises:
+        InputError: for a key whose parent is not in the config, a key that nothing reads or that an option decides,
+            and a value of another kind than the config has there.
+    """
+    for key, value in overrides.items():
+        _check_key(cfg, key)
+        _check_kind(cfg, key, value)
+    unit, other = ('max_updates', 'max_epochs') if 'max_updates' in cfg.train_cfg else ('max_epochs', 'max_updates')
+    if f'train_cfg.{other}' in overrides:
+        raise InputError(f'--cfg-options train_cfg.{other}: the config counts otherwise; give train_cfg.{unit}')
+    before = cfg.train_cfg[unit]
+    cfg.merge_from_dict(overrides)
+    wanted, cfg.train_cfg[unit] = cfg.train_cfg[unit], before
+    if unit == 'max_updates':
+        set_updates(cfg, wanted)
+    else:
+        set_epochs(cfg, wanted)
+
+
+def _check_key(cfg, key):
+    top = key.split('.')[0]
+    remedy = next((remedy for owned, remedy in _OWNED.items() if f'{key}.'.startswith(f'{owned}.')), None)
+    if remedy:
+        raise InputError(f'--cfg-options {key}: it would be of no effect; {remedy}')
+    if top not in _READ:
+        if top in cfg:
+            raise InputError(f'--cfg-options {key}: {top} is a variable within the config file, of no effect from '
+                             'here: change the values that it stands for, or the file')
+        close = difflib.get_close_matches(top, _READ, 1)
+        raise InputError(f'--cfg-options {key}: a config has no {top!r}' + (f'; {close[0]!r}?' if close else ''))
+    parent = cfg
+    for part in key.split('.')[:-1]:
+        parent = _child(parent, part, key)
+
+
+def _child(parent, part, key):
+    if isinstance(parent, (list, tuple)) and part.isdigit() and int(part) < len(parent):
+        return parent[int(part)]
+    if isinstance(parent, (Config, ConfigDict)) and part in parent:
+        return parent[part]
+    raise InputError(f'--cfg-options {key}: the config has no {part!r} there')
+
+
+def _check_kind(cfg, key, value):
+    """Refuse text for a number, one value for a list or a group of settings, and so on; a new key may be anything."""
+    *parts, last = key.split('.')
+    parent = cfg
+    for part in parts:
+        parent = _child(parent, part, key)
+    try:
+        current = _child(parent, last, key)
+    except InputError:
+        if isinstance(parent, (list, tuple)) or not isinstance(parent, (Config, ConfigDict)):
+            raise
+        return
+    kinds = {'true or false': bool, 'a number': (int, float), 'a group of settings': dict, 'a list': (list, tuple)}
+    wanted = next((name for name, kind in kinds.items() if isinstance(current, kind)), None)
+    fits = wanted is None or value is None or isinstance(value, kinds[wanted]) and (
+        wanted != 'a number' or not isinstance(value, bool))
+    if not fits or value is None and wanted in ('a group of settings', 'a list'):
+        raise InputError(f'--cfg-options {key}={value}: the config has {wanted} there')
+
+
+def set_epochs(cfg, epochs):
+    """Train for ``epochs``: schedules that end with the training are stretched to its new end."""
+    if not isinstance(epochs, int) or epochs < 1:
+        raise InputError(f'train_cfg.max_epochs is {epochs!r}: give a whole number of epochs from 1 up')
+    before = cfg.train_cfg.max_epochs
+    for number, scheduler in enumerate(cfg.param_scheduler):
+        if scheduler.get('by_epoch', True) and scheduler.get('end') == before:
+            _stretch(scheduler, epochs)
+        if scheduler.get('warmup', 0) >= epochs:
+            print_log(f'the learning rate is still rising when the training of {epochs} epochs ends, its warm-up takes '
+                      f'{scheduler.warmup}: --cfg-options param_scheduler.{number}.warmup=… shortens it', 'current',
+                      logging.WARNING)
+    # A training as short as its warm-up has nothing after it.
+    cfg.param_scheduler = [s for s in cfg.param_scheduler
+                           if not s.get('by_epoch', True) or s.get('begin', 0) < epochs]
+    cfg.train_cfg.max_epochs, cfg.train_cfg.val_interval = epochs, epochs + 1
+
+
+def set_updates(cfg, updates):
+    """Train for so many updates of the weights; as :func:`set_epochs`."""
+    if not isinstance(updates, int) or updates < 1:
+        raise InputError(f'train_cfg.max_updates is {updates!r}: give a whole number of updates from 1 up')
+    for scheduler in cfg.param_scheduler:
+        if not scheduler.get('by_epoch', True) and scheduler.get('end') == cfg.train_cfg.max_updates:
+            _stretch(scheduler, updates)
+    cfg.train_cfg.max_updates = updates
+
+
+def _stretch(scheduler, end):
+    """Move the end of a schedule, and its steps in proportion."""
+    if 'T_max' in scheduler:
+        scheduler.T_max = end - scheduler.get('begin', 0)
+    if 'milestones' in scheduler:
+        scheduler.milestones = [round(step * end / scheduler.end) for step in scheduler.milestones]
+    scheduler.end = end

@@ -1,0 +1,195 @@
+"""Detection given what real life gives: a line and a remedy, or a run that copes; nothing stays in the way."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from small_recipes import ROOT, record_of, tiny, torchrun, words
+
+from spark_bench import cli
+from spark_bench.data import coco as coco_folder
+from spark_bench.engine.runner import BenchRunner
+
+# Of every kind that a folder of pictures may hold: mode, suffix, format.
+KINDS = [('RGB', '.JPG', 'JPEG'), ('L', '.jpg', 'JPEG'), ('CMYK', '.Jpeg', 'JPEG'), ('I;16', '.PNG', 'PNG'),
+         ('P', '.png', 'PNG'), ('RGBA', '.png', 'PNG'), ('1', '.png', 'PNG'), ('LA', '.PNG', 'PNG')]
+# Ids with gaps, out of order.
+CATEGORIES = [{'id': 900, 'name': 'box'}, {'id': 3, 'name': 'never seen'}, {'id': 57, 'name': 'other box'}]
+
+
+@pytest.fixture
+def boxes(tmp_path):
+    """Eight pictures of one square each, in eight modes; the last two of the training set have no object."""
+    return write_boxes(tmp_path / 'data')
+
+
+def write_boxes(root):
+    (root / 'annotations').mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for split in ('train', 'val'):
+        (root / split).mkdir()
+        images, annotations = [], []
+        for i, (mode, suffix, kind) in enumerate(KINDS):
+            pixels = rng.integers(0, 90, (48, 64), dtype=np.uint8)
+            pixels[10:40, 10:40] = 250
+            picture = Image.fromarray(pixels.astype(np.uint16) * 257) if mode == 'I;16' else \
+                Image.fromarray(pixels).convert(mode)
+            picture.save(root / split / f'{i}{suffix}', kind)
+            images.append({'id': 1000 - i, 'file_name': f'{i}{suffix}', 'width': 64, 'height': 48})
+            if split == 'val' or i < 6:
+                annotations.append({
+                    'id': 50 + 7 * i, 'image_id': 1000 - i, 'category_id': (900, 57)[i % 2], 'bbox': [10, 10, 30, 30],
+                    'area': 900, 'iscrowd': 0, 'segmentation': [[10, 10, 40, 10, 40, 40, 10, 40]]})
+        (root / f'annotations/instances_{split}.json').write_text(json.dumps(
+            {'images': images, 'annotations': annotations, 'categories': CATEGORIES}))
+    return root
+
+
+def run(capsys, arguments):
+    """(status, the line that tells the error)."""
+    status = cli.main([str(word) for word in arguments])
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith('spark-bench')]
+    assert len(lines) == (status != 0), lines
+    return status, ''.join(lines)
+
+
+def demo(data, folder, *extra):
+    return ['detect', '--data-root', data, '--work-dir', folder / 'work', '--results', folder / 'results', '--threads',
+            '1', *extra, '--cfg-options', 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=2']
+
+
+def test_every_kind_of_picture_and_gaps_in_ids_train_and_evaluate(boxes, tmp_path, capsys):
+    assert run(capsys, words(tiny(tmp_path), boxes, tmp_path))[0] == 0
+    record = record_of(tmp_path)
+    assert record['dataset']['train_images'] == 8 and len(record['curves']['loss']) == 2
+    found = json.loads((tmp_path / 'work/predictions.segm.json').read_text())
+    assert {entry['category_id'] for entry in found} <= {900, 3, 57}
+    categories = json.loads((tmp_path / 'work/categories.json').read_text())['categories']
+    assert [(entry['id'], entry['objects']) for entry in categories] == [(3, 0), (57, 4), (900, 4)]
+
+
+def test_a_val_split_without_annotations_is_refused(boxes, tmp_path, capsys):
+    path = boxes / 'annotations/instances_val.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | {'annotations': []}))
+    status, error = run(capsys, demo(boxes, tmp_path))
+    assert status == 2 and f"{path} is of no use: 'annotations' is empty" in error
+    assert not (tmp_path / 'work').exists()
+
+
+def test_a_training_set_without_objects_is_refused(boxes, tmp_path, capsys):
+    path = boxes / 'annotations/instances_train.json'
+    contents = json.loads(path.read_text())
+    path.write_text(json.dumps(contents | {'annotations': contents['annotations'][:1]}))
+    status, error = run(capsys, words(tiny(tmp_path), boxes, tmp_path))
+    assert status == 2 and '1 pictures to learn from' in error and 'global_batch' in error
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_a_picture_that_breaks_on_the_way_is_named_in_one_line(split, boxes, tmp_path, capsys, monkeypatch):
+    """As in a set too large to be decoded beforehand, read by a process of the loader."""
+    monkeypatch.setattr(coco_folder, 'DECODE_LIMIT', 0)
+    for path in (boxes / split).iterdir():
+        path.write_bytes(path.read_bytes()[:300])
+    status, error = run(capsys, demo(boxes, tmp_path, '--workers', '1'))
+    assert status == 2 and error.startswith(f'spark-bench: error: picture {boxes / split}/')
+    assert not (tmp_path / 'results').exists()
+
+
+@pytest.mark.parametrize('option', ['--results', '--work-dir'])
+@pytest.mark.parametrize('command', ['detect', 'evaluate'])
+def test_a_place_that_cannot_be_written_is_named_before_training(command, option, boxes, tmp_path, capsys):
+    if (command, option) == ('evaluate', '--results'):
+        pytest.skip('evaluate writes no record')
+    (tmp_path / 'file').write_text('')
+    weights = ['--weights', tmp_path / 'none.pth'] if command == 'evaluate' else []
+    arguments = [command, *demo(boxes, tmp_path, *weights)[1:]]
+    arguments[arguments.index(option) + 1] = tmp_path / 'file' / 'deeper'
+    status, error = run(capsys, arguments)
+    assert status == 2 and option in error and str(tmp_path / 'file') in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['data', 'file']
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
+def test_results_without_permission_are_named_before_training(boxes, tmp_path, capsys):
+    (tmp_path / 'results').mkdir(mode=0o500)
+    status, error = run(capsys, demo(boxes, tmp_path))
+    assert status == 2 and '--results' in error and not (tmp_path / 'work').exists()
+
+
+@pytest.mark.parametrize('mistake, named', [
+    (['--weights', 'wrong.pth'], 'wrong.pth does not fit'), (['--cfg-options', 'model.neck.typo=1'], "'typo'"),
+    (['--cfg-options', 'model.backbone.drop_path_rate=1.5'], 'drop_path_rate is 1.5'),
+    (['--cfg-options', 'test_dataloader.dataset.typo=1'], "'typo'"),
+    (['--cfg-options', 'optim_wrapper.optimizer.lr=-1'], 'learning rate')])
+def test_after_a_mistake_the_same_folder_serves(mistake, named, boxes, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({'layer1.0.conv1.weight': torch.zeros(3), 'layer4.0.conv1.weight': torch.zeros(3)}, 'wrong.pth')
+    arguments = demo(boxes, tmp_path)
+    status, error = run(capsys, [*arguments, *mistake[1:]] if mistake[0] == '--cfg-options' else
+                        [*arguments[:1], *mistake, *arguments[1:]])
+    assert status == 2 and named in error
+    assert not (tmp_path / 'results').exists() and not list((tmp_path / 'work').glob('*.pth'))
+    if mistake[0] == '--weights':
+        assert run(capsys, arguments)[0] == 0
+
+
+def test_killed_while_it_evaluates_a_run_is_not_trained_again(boxes, tmp_path, monkeypatch):
+    """Three updates are no whole number of epochs, and no checkpoint was asked for in mid-epoch."""
+    config = tiny(tmp_path, **{'train_cfg.max_updates': 4})
+    assert cli.main(words(config, boxes, tmp_path / 'whole')) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(BenchRunner, 'test', lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert cli.main(words(config, boxes, tmp_path / 'parts')) == 130
+    from spark_bench.engine.loop import UpdateLoop
+    monkeypatch.setattr(UpdateLoop, '_train_on', lambda self, batches: pytest.fail('trained again'))
+    assert cli.main(words(config, boxes, tmp_path / 'parts')) == 0
+    whole, parts = (load_file(tmp_path / name / 'work/detector.safetensors') for name in ('whole', 'parts'))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    records = [record_of(tmp_path / name) for name in ('whole', 'parts')]
+    assert records[0]['curves'] == records[1]['curves'] and records[0]['metrics'] == records[1]['metrics']
+
+
+def test_what_two_processes_find_wrong_is_told_once(boxes, tmp_path):
+    torch.save({'layer1.0.conv1.weight': torch.zeros(3), 'layer4.0.conv1.weight': torch.zeros(3)}, tmp_path / 'w.pth')
+    arguments = words(tiny(tmp_path), boxes, tmp_path, '--threads', '1')
+    arguments[arguments.index('scratch')] = str(tmp_path / 'w.pth')
+    done = torchrun(arguments)
+    told = [line for line in done.stderr.splitlines() if 'spark-bench: error' in line]
+    assert done.returncode != 0 and len(told) == 1 and 'w.pth does not fit' in told[0], told
+
+
+def tool(name, *arguments):
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    return subprocess.run([sys.executable, str(ROOT / 'tools' / name), *map(str, arguments)], env=environment,
+                          capture_output=True, text=True, timeout=200, check=False)
+
+
+def test_openmmlabs_scripts_train_and_test(boxes, tmp_path):
+    data = ['--data-root', boxes, '--threads', '1']
+    config = ROOT / 'mmdet_configs/demo/mask-rcnn_demo.py'
+    done = tool('train.py', config, '--work-dir', tmp_path / 'work', '--resume', 'auto', '--auto-scale-lr', *data,
+                '--results', tmp_path / 'results', '--cfg-options', 'train_cfg.max_epochs=1',
+                'train_dataloader.batch_size=2', 'default_hooks.logger.interval=1')
+    assert done.returncode == 0, done.stderr[-2000:]
+    done = tool('test.py', config, tmp_path / 'work/detector.safetensors', *data, '--work-dir', tmp_path / 'test',
+                '--cfg-options', 'test_dataloader.batch_size=1')
+    assert done.returncode == 0, done.stderr[-2000:]
+    metrics = [json.loads((tmp_path / name / 'metrics.json').read_text()) for name in ('work', 'test')]
+    assert metrics[0].keys() == metrics[1].keys()
+
+
+@pytest.mark.parametrize('name, arguments, named', [
+    ('test.py', ['config.py'], 'CONFIG and CHECKPOINT'),
+    ('test.py', ['config.py', '--work-dir', 'x'], 'CHECKPOINT first'),
+    ('train.py', ['config.py', '--validate'], '--validate'), ('train.py', ['absent.py'], 'absent.py'),
+    ('test.py', ['absent.py', 'w.pth', '--show'], '--show')])
+def test_openmmlabs_scripts_refuse_in_one_line(name, arguments, named):
+    done = tool(name, *arguments)
+    [line] = done.stderr.strip().splitlines()
+    assert done.returncode == 2 and named in line

@@ -1,0 +1,72 @@
+"""Values changed with --cfg-options: taken as they are meant, or refused by key; never silently without effect."""
+
+import pytest
+from mmengine.config import Config
+
+from spark_bench import arguments
+from spark_bench.engine.overrides import apply_overrides
+from spark_bench.errors import InputError
+from spark_bench.places import shipped
+
+UPDATES = 'mmdet_configs/spark/mask-rcnn_resnet50_fpn_1x_coco.py'
+EPOCHS = 'mmdet_configs/spark/mask-rcnn_convnext-base_fpn_3x_coco.py'
+DEMO = 'mmdet_configs/demo/mask-rcnn_demo.py'
+
+
+def changed(recipe, **settings):
+    cfg = Config.fromfile(shipped(recipe))
+    apply_overrides(cfg, {key.replace('__', '.'): value for key, value in settings.items()})
+    return cfg
+
+
+@pytest.mark.parametrize('key, value, named', [
+    ('global_batsh', 8, "'global_batch'\\?"), ('epochs', 3, 'variable|no .epochs'), ('load_from', 'x.pth', '--weights'),
+    ('resume', True, '--work-dir'), ('work_dir', 'x', '--work-dir'), ('randomness.seed', 1, '--seed'),
+    ('model.backbone.weights', 'x.pth', '--weights'), ('optim_wrapper.accumulative_counts', 4, '--accumulate'),
+    ('train_dataloader.dataset.data_root', 'x', '--data-root'), ('train_cfg.max_epochs', 12, 'train_cfg.max_updates'),
+    ('train_cfg.max_updates', 'many', 'number'), ('train_cfg.max_updates', 0, 'from 1 up'),
+    ('global_batch', 'eight', 'a number'), ('model', 7, 'group of settings'), ('model.backbone', 'x', 'group of'),
+    ('param_scheduler.0', 3, 'group of settings'), ('param_scheduler.9.end', 3, "no '9'"),
+    ('train_pipeline', [], 'variable'), ('optim_wrapper.autocast', 'maybe', 'true or false'),
+    ('model.neck.in_channels', 3, 'a list'), ('train_cfg.more.deeper', 1, "no 'more'"),
+    ('global_batch', True, 'number')])
+def test_what_makes_no_sense_is_refused_by_key(key, value, named):
+    with pytest.raises(InputError, match=named) as caught:
+        changed(UPDATES, **{key.replace('.', '__'): value})
+    assert '\n' not in str(caught.value) and key in str(caught.value)
+
+
+def test_updates_are_no_unit_of_a_recipe_in_epochs():
+    with pytest.raises(InputError, match='give train_cfg.max_epochs'):
+        changed(EPOCHS, train_cfg__max_updates=100)
+
+
+@pytest.mark.parametrize('name', ['epochs', 'side', 'batch_size', 'width'])
+def test_a_variable_of_the_config_file_is_not_changed_in_vain(name):
+    with pytest.raises(InputError, match=f'{name} is a variable'):
+        changed(DEMO, **{name: 3})
+
+
+def test_sensible_values_are_taken():
+    cfg = changed(UPDATES, model__backbone__with_cp=True, model__backbone__frozen_stages=1, global_batch=8,
+                  optim_wrapper__optimizer__lr=1, param_scheduler__1__milestones=[5, 6],
+                  model__roi_head__bbox_head=dict(fc_out_channels=64), default_hooks__logger__interval=1)
+    assert cfg.model.backbone.with_cp is True and cfg.model.backbone.frozen_stages == 1 and cfg.global_batch == 8
+    assert cfg.optim_wrapper.optimizer.lr == 1 and cfg.param_scheduler[1].milestones == [5, 6]
+    assert cfg.model.roi_head.bbox_head.fc_out_channels == 64 and cfg.default_hooks.logger.interval == 1
+    assert cfg.model.roi_head.bbox_head.type == 'Shared4Conv1FCBBoxHead'
+
+
+@pytest.mark.parametrize('recipe, unit, length, steps', [(UPDATES, 'max_updates', 900, [600, 800]),
+                                                         (EPOCHS, 'max_epochs', 12, [9, 11])])
+def test_steps_move_with_the_end_of_the_training(recipe, unit, length, steps):
+    cfg = changed(recipe, **{f'train_cfg__{unit}': length})
+    assert cfg.train_cfg[unit] == cfg.param_scheduler[1].end == length
+    assert cfg.param_scheduler[1].milestones == steps
+
+
+@pytest.mark.parametrize('text, value', [
+    ('a=true', True), ('a=False', False), ('a=3', 3), ('a=1e-4', 1e-4), ('a=[1,2]', [1, 2]), ('a=1,2', (1, 2)),
+    ('a=None', None), ('a=SGD', 'SGD'), ('a=b=c', 'b=c'), ("a={'x': 1}", {'x': 1}), ('a=' + '(' * 500, '(' * 500)])
+def test_a_setting_is_read_as_python_or_else_as_text(text, value):
+    assert arguments._setting(text) == ('a', value)
