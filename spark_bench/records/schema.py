@@ -15,7 +15,7 @@ __all__ = ['ORIGINS', 'SCHEMA_VERSION', 'TASKS', 'Record', 'check', 'json_schema
 
 SCHEMA_VERSION = 1
 ORIGINS = ('measured', 'published')
-TASKS = ('pretrain', 'classification', 'detection')
+TASKS = ('pretrain', 'classification', 'detection', 'linear', 'knn')
 
 # No leading dot and no '..', so that a name can be a folder and never leads out of the results folder. The
 # lookahead at the end is there because Python's `$` also matches before a final newline.
@@ -34,7 +34,7 @@ class Record:
 
     origin: str  # 'measured' here, or 'published' elsewhere
     suite: str  # the table that the run belongs to
-    task: str  # 'pretrain', 'classification' or 'detection'
+    task: str  # one of TASKS
     arch: str  # backbone, by timm's name
     method: str  # 'scratch', or the pretraining: 'spark', 'no_sparse', ...
     seed: int  # of the run; 0 for a published figure

@@ -37,6 +37,8 @@ __all__ = [
 METHODS = ('scratch', 'spark', 'no_sparse', 'no_hierarchy', 'black_mosaic')
 COLUMNS = (
     ('classification', 'top1', 'top-1'),
+    ('linear', 'top1', 'linear top-1'),
+    ('knn', 'top1', 'k-NN top-1'),
     ('detection', 'box_ap', 'box AP'),
     ('detection', 'mask_ap', 'mask AP'),
 )
