@@ -12,6 +12,7 @@ _PROBE = ('input_size', 'label_fraction', 'label_seed', 'batch_size', 'amp', 'de
 # What `evaluate` can measure, and the options that are for some of it only.
 PROTOCOLS = {
     'detection': ('config', 'cfg_options', 'backend', 'bootstrap'),
+    'finetune': ('config', 'cfg_options'),
     'linear': _PROBE,
     'knn': (*_PROBE, 'neighbours'),
 }
@@ -103,13 +104,15 @@ def _add_detect(commands):
 def _add_evaluate(commands):
     parser = commands.add_parser('evaluate', help='measure a trained detector, or the features of a network')
     parser.add_argument('--protocol', choices=tuple(PROTOCOLS), default='detection',
-                        help='detection: box and mask AP of a detector (default); linear: top-1 of a linear classifier '
-                             'on frozen features; knn: of nearest neighbours')
+                        help='detection: box and mask AP of a detector (default); finetune: top-1 of a fine-tuned '
+                             'classifier; linear: of a linear classifier on frozen features; knn: of nearest '
+                             'neighbours')
     _add_run(parser, 'mmdet_configs/demo/mask-rcnn_demo.py',
-             'folder in COCO layout; for linear and knn, pictures in classes as for finetune')
+             'folder in COCO layout; for the other protocols, pictures in classes as for finetune')
     parser.add_argument('--weights', metavar='FILE',
-                        help='of the whole detector: detector.safetensors of a work directory, or a .pth of mmdet; for '
-                             'linear and knn, of a network in any format (default: none, a random one)')
+                        help='of the whole detector: detector.safetensors of a work directory, or a .pth of mmdet; '
+                             'classifier.safetensors for finetune; for linear and knn, of a network in any format '
+                             '(default: none, a random one)')
     _add_launcher(parser)
     parser.add_argument('--workers', type=_count, metavar='N', help='processes that load pictures, a process')
     _add_metric(parser)

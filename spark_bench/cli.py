@@ -56,20 +56,26 @@ def _run_evaluate(args):
     odd = misplaced(args)
     if odd:
         raise InputError(f'{odd} has no meaning for --protocol {args.protocol}: leave it away')
-    return {'detection': _evaluate_detector, 'linear': _evaluate_features, 'knn': _evaluate_features}[
-        args.protocol](args)
+    return {'detection': _evaluate_trained, 'finetune': _evaluate_trained, 'linear': _evaluate_features,
+            'knn': _evaluate_features}[args.protocol](args)
 
 
-def _evaluate_detector(args):
-    if args.weights is None:
-        raise InputError('evaluate needs a trained detector: give detector.safetensors of a work directory, or a .pth '
-                         'of mmdet, with --weights')
-    from spark_bench.engine import detect
+def _evaluate_trained(args):
+    from spark_bench.checkpoints import read_metadata
+    from spark_bench.engine import detect, finetune
     from spark_bench.engine.runs import RunOptions
+    if args.weights is None:
+        raise InputError('evaluate needs what was trained: give detector.safetensors or classifier.safetensors of a '
+                         'work directory, or a .pth of mmdet, with --weights')
+    evaluate, part, arch = detect.evaluate_detector, 'detection', args.arch
+    if args.protocol == 'finetune':
+        evaluate, part = finetune.evaluate_classifier, 'classification'
+        arch = arch or read_metadata(args.weights).get('arch')
+        args.default_config = 'pretrain/configs/demo_finetune.py'
     work_dir = args.work_dir or f'work_dirs/evaluate/{os.path.basename(args.weights).rpartition(".")[0]}'
-    metrics = detect.evaluate_detector(RunOptions(
+    metrics = evaluate(RunOptions(
         config=_config_path(args), suite=args.suite, method='', work_dir=work_dir, results=args.results,
-        data_root=args.data_root or _data_root(args, _config_of(args), 'detection'), arch=args.arch,
+        data_root=args.data_root or _data_root(args, _config_of(args), part), arch=arch,
         weights=args.weights, threads=args.threads, overrides=dict(args.cfg_options), workers=args.workers,
         launcher=_launcher(args), **_metric(args)))
     if int(os.environ.get('RANK', 0)) == 0:
