@@ -5,9 +5,18 @@ import ast
 
 from pretrain.ablations import ABLATIONS
 
-__all__ = ['EXIT_USAGE', 'build_parser']
+__all__ = ['EXIT_USAGE', 'PROTOCOLS', 'build_parser', 'misplaced']
 
 EXIT_USAGE = 2
+_PROBE = ('input_size', 'label_fraction', 'label_seed', 'batch_size', 'amp', 'device')
+# What `evaluate` can measure, and the options that are for some of it only.
+PROTOCOLS = {
+    'detection': ('config', 'cfg_options', 'backend', 'bootstrap'),
+    'finetune': ('config', 'cfg_options'),
+    'linear': _PROBE,
+    'knn': (*_PROBE, 'neighbours'),
+}
+_NOT_GIVEN = {'cfg_options': [], 'backend': 'fast', 'bootstrap': 0}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,6 +50,13 @@ def build_parser():
         # SUPPRESS: a --debug before the command is kept.
         command.add_argument('--debug', action='store_true', default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
+
+
+def misplaced(args):
+    """The first option given to `evaluate` that its protocol has no use for, as a person writes it; None without."""
+    special = {name for names in PROTOCOLS.values() for name in names}.difference(PROTOCOLS[args.protocol])
+    given = sorted(name for name in special if getattr(args, name) != _NOT_GIVEN.get(name))
+    return None if not given else 'CONFIG' if given[0] == 'config' else f'--{given[0].replace("_", "-")}'
 
 
 def _add_demo(commands):
@@ -120,13 +136,33 @@ def _add_detect(commands):
 
 
 def _add_evaluate(commands):
-    parser = commands.add_parser('evaluate', help='measure box and mask AP of a trained detector')
-    _add_run(parser, 'mmdet_configs/demo/mask-rcnn_demo.py', 'folder in COCO layout')
-    parser.add_argument('--weights', metavar='FILE', required=True,
-                        help='of the whole detector: detector.safetensors of a work directory, or a .pth of mmdet')
+    parser = commands.add_parser('evaluate', help='measure a trained detector, or the features of a network')
+    parser.add_argument('--protocol', choices=tuple(PROTOCOLS), default='detection',
+                        help='detection: box and mask AP of a detector (default); finetune: top-1 of a fine-tuned '
+                             'classifier; linear: of a linear classifier on frozen features; knn: of nearest '
+                             'neighbours')
+    _add_run(parser, 'mmdet_configs/demo/mask-rcnn_demo.py',
+             'folder in COCO layout; for the other protocols, pictures in classes as for finetune')
+    parser.add_argument('--weights', metavar='FILE',
+                        help='of the whole detector: detector.safetensors of a work directory, or a .pth of mmdet; '
+                             'classifier.safetensors for finetune; for linear and knn, of a network in any format '
+                             '(default: none, a random one)')
     _add_launcher(parser)
     parser.add_argument('--workers', type=_count, metavar='N', help='processes that load pictures, a process')
     _add_metric(parser)
+    _add_probe(parser)
+
+
+def _add_probe(parser):
+    """Options of linear and knn; None where they are not given."""
+    parser.add_argument('--input-size', type=_positive, metavar='P', help='side of the pictures (default: 224)')
+    parser.add_argument('--label-fraction', type=_share, metavar='F',
+                        help='learn from this share of each class, such as 0.1 (default: all)')
+    parser.add_argument('--label-seed', type=_seed, metavar='N', help='of the draw of that share (default: 0)')
+    parser.add_argument('--neighbours', type=_positive, metavar='K', help='knn only (default: 20)')
+    parser.add_argument('--batch-size', type=_positive, metavar='N', help='pictures at a time (default: 64)')
+    parser.add_argument('--amp', action='store_true', default=None, help='compute features in bfloat16 autocast')
+    parser.add_argument('--device', metavar='NAME', help='default: cuda where there is a GPU, else cpu')
 
 
 def _add_table(commands):

@@ -6,7 +6,7 @@ import sys
 import traceback
 from dataclasses import replace
 
-from spark_bench.arguments import EXIT_USAGE, build_parser
+from spark_bench.arguments import EXIT_USAGE, build_parser, misplaced
 from spark_bench.errors import InputError, RunError
 from spark_bench.places import default_work_dir, report_path, shipped
 
@@ -58,16 +58,53 @@ def _start(args):
 
 
 def _run_evaluate(args):
-    from spark_bench.engine import detect
+    odd = misplaced(args)
+    if odd:
+        raise InputError(f'{odd} has no meaning for --protocol {args.protocol}: leave it away')
+    return {'detection': _evaluate_trained, 'finetune': _evaluate_trained, 'linear': _evaluate_features,
+            'knn': _evaluate_features}[args.protocol](args)
+
+
+def _evaluate_trained(args):
+    from spark_bench.checkpoints import read_metadata
+    from spark_bench.engine import detect, finetune
     from spark_bench.engine.runs import RunOptions
+    if args.weights is None:
+        raise InputError('evaluate needs what was trained: give detector.safetensors or classifier.safetensors of a '
+                         'work directory, or a .pth of mmdet, with --weights')
+    evaluate, part, arch = detect.evaluate_detector, 'detection', args.arch
+    if args.protocol == 'finetune':
+        evaluate, part = finetune.evaluate_classifier, 'classification'
+        arch = arch or read_metadata(args.weights).get('arch')
+        args.default_config = 'pretrain/configs/demo_finetune.py'
     work_dir = args.work_dir or f'work_dirs/evaluate/{os.path.basename(args.weights).rpartition(".")[0]}'
-    metrics = detect.evaluate_detector(RunOptions(
+    metrics = evaluate(RunOptions(
         config=_config_path(args), suite=args.suite, method='', work_dir=work_dir, results=args.results,
-        data_root=args.data_root or _data_root(args, _config_of(args), 'detection'), arch=args.arch,
+        data_root=args.data_root or _data_root(args, _config_of(args), part), arch=arch,
         weights=args.weights, threads=args.threads, overrides=dict(args.cfg_options), workers=args.workers,
         launcher=_launcher(args), **_metric(args)))
     if int(os.environ.get('RANK', 0)) == 0:
         print(f'{args.weights}: {_shown(metrics)}\nmetrics: {work_dir}/metrics.json')
+    return 0
+
+
+def _evaluate_features(args):
+    from spark_bench.checkpoints import read_metadata
+    from spark_bench.engine import probe_runs
+    from spark_bench.records.schema import record_path
+    method = args.method or ('scratch' if args.weights is None else
+                             read_metadata(args.weights).get('method', 'pretrained'))
+    arch = probe_runs.arch_of(args.weights, args.arch)
+    names = ('input_size', 'label_fraction', 'label_seed', 'neighbours', 'batch_size', 'amp', 'device', 'workers')
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    record = probe_runs.run(probe_runs.ProbeOptions(
+        config='', task=args.protocol, suite=args.suite, method=method, seed=args.seed, arch=arch,
+        data_root=args.data_root or _embedded(args, 'classification'), weights=args.weights, results=args.results,
+        work_dir=args.work_dir or str(default_work_dir('work_dirs', args.suite, 'probes', arch, method, args.seed)),
+        threads=args.threads, launcher=_launcher(args), **given))
+    if record is not None and int(os.environ.get('RANK', 0)) == 0:
+        print(f'{args.protocol} {arch} {method}: {_shown(record.metrics)}\n'
+              f'record: {record_path(args.results, *record.identity)}')
     return 0
 
 

@@ -185,7 +185,7 @@ class Run:
     """One run: its hash, its folder, its record.
 
     Args:
-        task: ``pretrain``, ``classification`` or ``detection``.
+        task: of :data:`spark_bench.records.schema.TASKS`.
         options: :class:`RunOptions`.
         cfg: the config, complete but for the places of files.
         arch: architecture, for the record.
@@ -270,13 +270,20 @@ class Run:
                              'or remove it')
 
     def write_record(self, runner, metrics, dataset, artifacts, curves=None):
-        """Write the record of a finished run and return it; ``curves`` stand beside that of the loss."""
+        """Write the record of a finished run and return it.
+
+        Args:
+            runner: whose loss was minimised; None where nothing was trained.
+            metrics, dataset, artifacts: see :class:`spark_bench.records.schema.Record`.
+            curves: that stand beside the loss.
+        """
         if any(value is not None and value != value for value in metrics.values()):
             raise RunError(f'{self.work_dir}: a metric is not a number: {metrics}')
         record = schema.Record(
             origin='measured', suite=self.options.suite, task=self.task, arch=self.arch,
             method=self.options.method, seed=self.options.seed, metrics=metrics,
-            curves={'loss': loss_curve(runner), **(curves or {})}, config_hash=self.config_hash,
+            curves={**({} if runner is None else {'loss': loss_curve(runner)}), **(curves or {})},
+            config_hash=self.config_hash,
             config=str(self._dump_config()), weights=self.weights, dataset=dataset,
             environment=environment.collect_environment(),
             started_at=self._started_at.isoformat(timespec='seconds'),

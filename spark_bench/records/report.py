@@ -164,7 +164,7 @@ def _figure(svg: str | None, caption: str, absent: str) -> str:
 def _curves(records: Sequence[Record]) -> str:
     names = {'pretrain': 'Pretraining', 'classification': 'Classification', 'detection': 'Detection'}
     parts = []
-    for task in TASKS:
+    for task in names:
         svg = loss_curves(records, task)
         if svg is None and task == 'classification':
             continue

@@ -17,7 +17,7 @@ SCHEMA_VERSION = 1
 ORIGINS = ('measured', 'published')
 OPTIONAL = ('setting', 'source', 'verified')  # keys that a file may lack
 # Kinds of task; a variant may follow after an underscore, as in 'detection_2x'.
-TASKS = ('pretrain', 'classification', 'detection')
+TASKS = ('pretrain', 'classification', 'detection', 'linear', 'knn')
 
 # No leading dot and no '..', so that a name can be a folder and never leads out of the results folder. The
 # lookahead at the end is there because Python's `$` also matches before a final newline.

@@ -1,0 +1,206 @@
+"""Features of a frozen convnet: a vector a picture, the same however many processes compute them, kept on disk.
+
+Shape suffixes: N pictures, C features of each, B pictures of a batch.
+"""
+
+import contextlib
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.dist import all_gather
+from mmengine.logging import print_log
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+from torch.utils.data import DataLoader
+
+from pretrain.encoder import create_network
+from spark_bench.data.drawing import drawing_from
+from spark_bench.engine.files import write_atomically
+from spark_bench.engine.processes import from_main, gather, get_rank, get_world_size, is_main_process
+from spark_bench.engine.runs import bare_message
+from spark_bench.errors import InputError, RunError
+from spark_bench.models.backbones import load_weights
+
+__all__ = ['Extractor', 'build_backbone', 'cached_features', 'identify']
+
+# Pictures of one file of the cache: what a killed command loses at most.
+PART = 32768
+
+
+def build_backbone(arch, weights=None, seed=0):
+    """A timm convnet without classifier, in evaluation mode; no random state is disturbed.
+
+    A pretraining file of a ConvNeXt holds no norm behind the last map: timm's ``head.norm`` is then fresh, a layer
+    norm without learned scale and shift, as it is where fine-tuning starts. A file with classifier fills it.
+
+    Args:
+        arch: timm name.
+        weights: checkpoint in any known format; None leaves the random initialisation.
+        seed: of that initialisation.
+
+    Raises:
+        InputError: for an unknown name, or a checkpoint that does not fit.
+    """
+    with drawing_from(seed):
+        network = create_network(arch)
+    load_weights(network, weights, arch)
+    return network.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """How features are computed.
+
+    The feature of a picture is the average over all places of the network's last map, as its classifier would see it:
+    timm's ``forward_head(x, pre_logits=True)``. For ResNets that is the plain average. For ConvNeXts the average is
+    layer-normalised (see :func:`build_backbone`); some other networks (MobileNetV3) have a layer of weights there too.
+
+    Attributes:
+        network: see :func:`build_backbone`.
+        device: to compute on, see :class:`torch.device`.
+        batch_size: pictures at a time; each process takes every W-th batch of W processes.
+        workers: processes that decode pictures, for each process that computes.
+        amp: bfloat16 autocast; otherwise float32 proper, without TF32.
+    """
+
+    network: torch.nn.Module
+    device: str = 'cpu'
+    batch_size: int = 64
+    workers: int = 2
+    amp: bool = False
+
+    @torch.no_grad()
+    def extract(self, dataset, indices):
+        """Features of some pictures.
+
+        In several processes all of them take part. Batches hold the same pictures however many processes there are,
+        so that the features are the same to the bit.
+
+        Args:
+            dataset: items are dicts with ``inputs``, float32 ``(3, H, W)``.
+            indices: of the pictures.
+
+        Returns:
+            float32 ``(len(indices), C)`` in the order of ``indices``; None in all processes but the first.
+
+        Raises:
+            InputError: naming a picture that cannot be read, in every process.
+        """
+        batches = [indices[start:start + self.batch_size] for start in range(0, len(indices), self.batch_size)]
+        rounds = -(-len(batches) // get_world_size())
+        mine = batches[get_rank()::get_world_size()]
+        found, error = [], None
+        computed = self._compute(dataset, mine)
+        for _ in range(rounds):
+            try:
+                x_BC = next(computed, self._nothing()) if error is None else self._nothing()
+            except InputError as raised:  # the others wait for this process's part
+                x_BC, error = self._nothing(), raised
+            found += self._join(x_BC)
+        errors = [message for message in gather(None if error is None else bare_message(error)) if message]
+        if errors:
+            raise InputError(errors[0])
+        return np.concatenate([x_BC.numpy() for x_BC in found])[:len(indices)] if is_main_process() else None
+
+    def _compute(self, dataset, batches):
+        """Generator of ``x_BC``, float32, of each batch."""
+        loader = DataLoader(dataset, batch_sampler=[list(map(int, batch)) for batch in batches],
+                            num_workers=min(self.workers, len(batches)))
+        network, precision = self.network.to(self.device), contextlib.nullcontext()
+        if self.amp:
+            precision = torch.autocast(torch.device(self.device).type, torch.bfloat16)
+        for batch in loader:
+            with precision, torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+                map_BChw = network.forward_features(batch['inputs'].to(self.device))
+                yield network.forward_head(map_BChw, pre_logits=True).float()
+
+    def _nothing(self):
+        width = getattr(self.network, 'head_hidden_size', None) or self.network.num_features
+        return torch.zeros(0, width, device=self.device)
+
+    def _join(self, x_BC):
+        """Batches of all processes, by rank, on the CPU; of all but the last of a split, ``batch_size`` pictures."""
+        if get_world_size() == 1:
+            return [x_BC.cpu()]
+        count = torch.tensor([len(x_BC)], device=self.device)
+        counts = [int(n) for n in all_gather(count)]
+        padded = torch.zeros(max(counts), x_BC.shape[1], device=self.device)
+        padded[:len(x_BC)] = x_BC
+        return [part_BC[:n].cpu() for part_BC, n in zip(all_gather(padded), counts, strict=True)]
+
+
+def identify(**what):
+    """A short name of whatever decides features (or anything else), of JSON's types: 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def cached_features(extractor, dataset, labels, indices, folder):
+    """Features of some pictures, from the files in ``folder``, or else computed and written there.
+
+    Each file holds up to ``PART`` pictures: ``features`` and ``labels``, in safetensors. A killed command finds those
+    that were finished; a file that cannot be read is computed anew. In several processes all of them take part; the
+    first one alone reads and writes.
+
+    Args:
+        extractor: see :class:`Extractor`.
+        dataset: see :meth:`Extractor.extract`.
+        labels: (N,) of the whole data set.
+        indices: of the pictures.
+        folder: whose name tells these features from all others, see :func:`identify`.
+
+    Returns:
+        ``(features_NC, labels_N)``, float32 and int64; None in all processes but the first.
+
+    Raises:
+        InputError: naming a picture that cannot be read.
+        RunError: for features that are not finite, or where ``folder`` cannot be written.
+    """
+    folder = Path(folder)
+    starts = range(0, len(indices), PART)
+    paths = {start: folder / f'{start:08}.safetensors' for start in starts}
+    wanted = {start: labels[indices[start:start + PART]] for start in starts}
+    missing = from_main(lambda: [start for start in starts if _read(paths[start], wanted[start]) is None])
+    for start in missing:
+        features = extractor.extract(dataset, indices[start:start + PART])
+        from_main(lambda start=start, features=features: _write(paths[start], features, wanted[start]))
+    return _join(paths, wanted) if is_main_process() else None
+
+
+def _read(path, labels):
+    """A finished part, or None."""
+    if not path.is_file():
+        return None
+    try:
+        part = load(path.read_bytes())
+    except (SafetensorError, OSError) as error:
+        print_log(f'{path} cannot be read ({error}): computed anew', 'current')
+        return None
+    fits = set(part) == {'features', 'labels'} and len(part['features']) == len(labels)
+    return part if fits and np.array_equal(part['labels'], labels) else None
+
+
+def _write(path, features, labels):
+    if not np.isfinite(features).all():
+        raise RunError(f'{path.parent.name}: {int((~np.isfinite(features)).any(axis=1).sum())} of {len(features)} '
+                       'pictures have features that are not finite: try it without --amp')
+    try:
+        write_atomically(path, save({'features': features, 'labels': labels}))
+    except OSError as error:
+        raise RunError(f'{path} cannot be written: {error.strerror}; mend that, and the same command goes '
+                       'on') from error
+    print_log(f'{path.parent.name}: features of {len(labels)} pictures in {path}', 'current')
+
+
+def _join(paths, wanted):
+    # Into one array: there is no room for two of a large data set.
+    features_NC = None
+    for start, path in paths.items():
+        part = load(path.read_bytes())['features']
+        if features_NC is None:
+            features_NC = np.empty((sum(map(len, wanted.values())), part.shape[1]), np.float32)
+        features_NC[start:start + len(part)] = part
+    return features_NC, np.concatenate(list(wanted.values()))
