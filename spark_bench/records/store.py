@@ -15,7 +15,17 @@ from typing import Any
 from spark_bench.errors import InputError
 from spark_bench.records.schema import ORIGINS, Record, check, follow_schema, record_path
 
-__all__ = ['find', 'load_all', 'paths_below', 'read', 'read_many', 'write', 'write_text_atomically']
+__all__ = [
+    'find',
+    'is_repetition',
+    'load_all',
+    'paths_below',
+    'read',
+    'read_many',
+    'suite_folder',
+    'write',
+    'write_text_atomically',
+]
 
 
 def write(record: Record, results: str | Path) -> Path:
@@ -232,9 +242,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _compare(record: Record, path: Path) -> None:
-    existing = read(path)
-    same = existing == record if record.origin == 'published' else existing.inputs == record.inputs
-    if not same:
+    if not is_repetition(record, read(path)):
         raise InputError(
             f'{path}: holds the record of another run (other config, weights or data); records are never '
             'overwritten: delete the file to replace it, or choose another --seed or --results'
@@ -250,6 +258,11 @@ def _finite_float(text: str) -> float:
     if not math.isfinite(value):
         raise InputError(f'{text} is too large a number')
     return value
+
+
+def is_repetition(record: Record, other: Record) -> bool:
+    """Whether two records of one identity are of the same run repeated, or the same published figure."""
+    return record == other if record.origin == 'published' else record.inputs == other.inputs
 
 
 def _finite_int(text: str) -> int:
