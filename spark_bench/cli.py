@@ -176,6 +176,11 @@ def _run_table(args):
     return table.main(args, None if args.suite == 'demo' else TABLES.get(args.suite))
 
 
+def _run_compare(args):
+    from spark_bench.records import compare
+    return compare.main(args)
+
+
 def _run_report(args):
     from spark_bench.records import report
     output = args.output or report_path(args.results, args.suite)
@@ -220,9 +225,9 @@ def _run_doctor(args):
 
 _COMMANDS = {
     'demo': _run_demo, 'run': _run_suite, 'pretrain': _run_pretrain, 'finetune': _run_finetune, 'detect': _run_detect,
-    'evaluate': _run_evaluate, 'table': _run_table, 'report': _run_report, 'visualize': _run_visualize,
-    'data': _run_data, 'profile': _run_profile, 'inspect': _run_inspect, 'convert': _run_convert,
-    'doctor': _run_doctor}
+    'evaluate': _run_evaluate, 'table': _run_table, 'compare': _run_compare, 'report': _run_report,
+    'visualize': _run_visualize, 'data': _run_data, 'profile': _run_profile, 'inspect': _run_inspect,
+    'convert': _run_convert, 'doctor': _run_doctor}
 
 
 def main(argv=None):

@@ -50,9 +50,12 @@ COLUMNS = (
 )
 
 
-def load_suite(results: str | Path, suite: str) -> list[Record]:
-    """The records of `suite`. Raises InputError, naming folder and command, if there is none."""
-    records = load_all(results, suite)
+def load_suite(results: str | Path, suite: str, curves: bool = True) -> list[Record]:
+    """The records of `suite`, as `load_all` gives them.
+
+    Raises InputError, naming folder and command, if there is none.
+    """
+    records = load_all(results, suite, curves)
     if not records:
         command = 'spark-bench demo' if suite == 'demo' else f'spark-bench run {suite}'
         raise InputError(
@@ -99,7 +102,7 @@ def print_tables(
     """
     import rich.console
 
-    records = load_suite(results, suite)
+    records = load_suite(results, suite, curves=False)
     tables = tables_of(records, specs, failed)
     folder = Path(results, 'tables')
     for table in tables:
@@ -131,7 +134,7 @@ def main(args, specs: Sequence[TableSpec] | None) -> int:
     name = args.format or SUFFIXES.get(Path(args.output).suffix.lower())
     if name is None:
         raise InputError(f'--output {args.output}: no format ends so; name one with --format: {", ".join(FORMATS)}')
-    records = load_suite(args.results, args.suite)
+    records = load_suite(args.results, args.suite, curves=False)
     tables = tables_of(records, specs)
     text = FORMATS[name](tables)
     if args.output is None:
