@@ -171,9 +171,8 @@ def _embedded(args, part):
 
 def _run_table(args):
     from spark_bench.records import table
-    from spark_bench.suites.paper_tables import TABLES
-    # The demo's table shows the tasks that were run, whichever they were.
-    return table.main(args, None if args.suite == 'demo' else TABLES.get(args.suite))
+    from spark_bench.suites.definition import specs_of
+    return table.main(args, specs_of(args.suite))
 
 
 def _run_compare(args):

@@ -50,16 +50,18 @@ def run(suite, cells, places, jobs=None, gpus=1):
     failed = run_cells(cells, jobs or default, gpus)
     if cells and len(failed) == len(cells):
         raise RunError(f'no run succeeded; the first: {failed[0].name}: {failed[0].outcome}')
-    finish(suite, places)
+    finish(suite, places, failed)
     for cell in failed:
         print(f'spark-bench: error: {cell.name}: {cell.outcome}', file=sys.stderr)
     return 1 if failed else 0
 
 
-def finish(suite, places):
-    """Print the suite's table and write the report, from whatever records there are."""
+def finish(suite, places, failed=()):
+    """Print the suite's tables and write the report, from whatever records there are."""
     from spark_bench.records import report, table
-    table.print_table(places.results, suite.name)
+    failures = [table.Failure(cell.options['task'], cell.options['arch'], cell.options['method'], cell.options['seed'],
+                              cell.outcome) for cell in failed]
+    table.print_tables(places.results, suite.name, suite.tables or None, failures)
     path = report.write_report(places.results, suite.name, report_path(places.results, suite.name), Path.cwd())
     print(f'report: {path}')
 

@@ -3,12 +3,14 @@
 import itertools
 import re
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 from pretrain.ablations import ABLATIONS
 from spark_bench.errors import InputError
 from spark_bench.places import shipped
 from spark_bench.records.schema import record_path
+from spark_bench.records.table_parts import TableSpec
 
 SHIPPED = 'spark_bench/suites/shipped'
 # How a cell names a part of the embedded data set (``embedded:detection``), and the size of that.
@@ -77,7 +79,7 @@ class Suite:
         title, note: for people.
         data: from name of a data set to what it has to be.
         cells: tuple of :class:`CellSpec`, every pretraining before what starts from it.
-        tables: tuple of dicts: ``name``, ``title``, ``columns``, ``methods``, ``archs``, ``baseline``.
+        tables: tuple of :class:`~spark_bench.records.table_parts.TableSpec`.
     """
 
     name: str
@@ -130,7 +132,22 @@ def load_suite(name, arch=None):
         raise InputError(f'suite {path} has the cell {twice} twice: give one of them another seed or task')
     stem = path.stem.replace('_', '-')
     return Suite(stem, cfg.get('title', stem), cfg.get('note', ''), data, tuple(_connect(path, cells)),
-                 tuple(cfg.get('tables', ())))
+                 tuple(_table(path, number, entry) for number, entry in enumerate(cfg.get('tables', ()))))
+
+
+@lru_cache(maxsize=16)
+def specs_of(name):
+    """The tables of a shipped suite, as its records name it; None for any other, or where it lists none."""
+    if name.replace('-', '_') not in shipped_suites():
+        return None
+    return load_suite(name.replace('-', '_')).tables or None
+
+
+def _table(path, number, entry):
+    try:
+        return TableSpec(**entry)
+    except (TypeError, ValueError) as error:
+        raise InputError(f'suite {path}, tables[{number}]: {error}') from error
 
 
 def _expand(path, number, group, data, arch):

@@ -113,7 +113,7 @@ def use_published(specs):
     from spark_bench.checkpoints.published import read_index
     known = {(entry['name'], entry['arch']) for entry in read_index()}
     started = [replace(spec, start='published', needs=None)
-               if spec.needs is not None and (spec.method, spec.arch) in known else spec for spec in specs]
+               if spec.start == 'pretrain' and (spec.method, spec.arch) in known else spec for spec in specs]
     needed = {spec.needs.name for spec in started if spec.needs is not None}
     return [spec for spec in started if spec.kind != 'pretrain' or spec.name in needed]
 

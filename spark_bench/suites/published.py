@@ -9,7 +9,7 @@ from typing import Any
 from spark_bench.errors import InputError
 from spark_bench.records.schema import Record
 from spark_bench.records.store import write
-from spark_bench.suites.paper_tables import TABLES
+from spark_bench.suites.definition import specs_of
 
 __all__ = ['main', 'published_records']
 
@@ -99,7 +99,7 @@ def _placed(
 def _is_shown(suite: str, task: str, arch: str, method: str) -> bool:
     return any(
         arch in spec.archs and method in spec.methods and task in {column.task for column in spec.columns}
-        for spec in TABLES[suite]
+        for spec in specs_of(suite)
     )
 
 

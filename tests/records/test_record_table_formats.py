@@ -14,7 +14,7 @@ from spark_bench import cli
 from spark_bench.records import write
 from spark_bench.records.table import Column, TableSpec, build_table, to_csv, to_html, to_latex, to_markdown, to_rich
 from spark_bench.records.table_latex import ESCAPES, latex_text
-from spark_bench.suites.paper_tables import TABLES
+from spark_bench.suites.definition import specs_of
 
 ROOT = Path(__file__).resolve().parents[2]
 # What a label, a title, a source or a reason may hold, and each format must print as it stands.
@@ -210,7 +210,7 @@ def test_a_suite_of_several_tables_writes_each_by_its_name(tmp_path, capsys):
     names = sorted(path.name for path in (tmp_path / 'tables').iterdir())
     assert names == ['scaling.csv', 'scaling.md', 'scaling_384.csv', 'scaling_384.md']
     printed = capsys.readouterr().out
-    assert all(spec.title in ' '.join(printed.split()) for spec in TABLES['scaling'])
+    assert all(spec.title in ' '.join(printed.split()) for spec in specs_of('scaling'))
     assert '85.5' in (tmp_path / 'tables' / 'scaling_384.md').read_text()
 
 

@@ -10,7 +10,7 @@ import pytest
 from spark_bench.errors import InputError
 from spark_bench.records import load_all, write
 from spark_bench.records.table import build_table, to_csv, to_html, to_latex, to_markdown, to_rich
-from spark_bench.suites.paper_tables import TABLES
+from spark_bench.suites.definition import specs_of
 from spark_bench.suites.published import main, published_records
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +36,7 @@ def of_suite(records, suite):
 
 def tables(published):
     return {
-        spec.name: build_table(of_suite(published, suite), spec) for suite in PAPER for spec in TABLES[suite]
+        spec.name: build_table(of_suite(published, suite), spec) for suite in PAPER for spec in specs_of(suite)
     }
 
 
@@ -104,7 +104,7 @@ def test_no_table_shows_what_stands_among_the_others_and_every_other_record_is_s
     places = {
         (suite, column.task, row.arch, row.method)
         for suite in PAPER
-        for spec in TABLES[suite]
+        for spec in specs_of(suite)
         for row in build_table(of_suite(published, suite), spec).rows
         for column in spec.columns
     }

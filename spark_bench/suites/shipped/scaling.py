@@ -27,7 +27,16 @@ for arch, (gmacs, epochs) in networks.items():
         dict(task='detection', arch=arch, methods=['supervised'], data='coco', start='recipe', pictures=seen,
              gmacs=180 + 20.4 * gmacs,
              recipe=f'mmdet_configs/baselines/mask-rcnn_{name}-supervised_fpn_{schedule}_coco.py')]
-tables = [dict(name='scaling', title=title, baseline='supervised', methods=['supervised', 'spark'],
-               columns=[('classification', 'top1', 'top-1'), ('detection', 'box_ap', 'box AP'),
-                        ('detection', 'mask_ap', 'mask AP')])]
+cells += [
+    dict(task='pretrain_384', arch='convnext_large', methods=['spark'], data='imagenet', pictures=1600 * 1_281_167,
+         gmacs=137.0, recipe='pretrain/configs/spark_convnext-large_384_1600e.py'),
+    dict(task='classification_384', arch='convnext_large', methods=['spark'], data='imagenet', start='pretrain_384',
+         pictures=200 * 1_281_167, gmacs=101.0, recipe='pretrain/configs/finetune_convnext-large_384_200e.py')]
+tables = [
+    dict(name='scaling', baseline='supervised', methods=['supervised', 'spark'], archs=list(networks),
+         title='Gains over supervised training by size: ImageNet top-1; Mask R-CNN on COCO, ResNets 1x, ConvNeXts 3x',
+         columns=[('classification', 'top1', 'top-1'), ('detection', 'box_ap', 'box AP'),
+                  ('detection', 'mask_ap', 'mask AP')]),
+    dict(name='scaling_384', baseline='supervised', methods=['supervised', 'spark'], archs=['convnext_large'],
+         title='ConvNeXt-L at 384 px: ImageNet top-1', columns=[('classification_384', 'top1', 'top-1, 384 px')])]
 del networks, arch, gmacs, epochs, name, is_resnet, schedule, seen
