@@ -337,7 +337,8 @@ def load_suite(results: str | Path, suite: str) -> list[Record]:
 def table_of_suite(records: Sequence[Record]) -> Table:
     """The table of one suite: its methods in order; of COLUMNS, those whose task has any record."""
     tasks = {record.task for record in records}
-    columns = [column for column in COLUMNS if column[0] in tasks] or COLUMNS
+    columns = [column for column in COLUMNS if column[0] in tasks] or \
+        [column for column in COLUMNS if column[0] not in ('linear', 'knn')]
     return build_table(records, methods=order_methods(record.method for record in records), columns=columns)
 
 
