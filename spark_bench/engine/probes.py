@@ -25,6 +25,8 @@ PENALTIES, HELD_OUT = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6), 0.2
 TOLERANCE, MOST_ITERATIONS = 1e-6, 1000
 # Bytes of a piece's largest array; and of features that are standardised once and kept.
 _PIECE, _KEPT = 1 << 28, 1 << 31
+# Training pictures that are compared with others at a time.
+_ROWS = 32768
 # Of float32: what varies less around its mean is rounding.
 _ROUNDING = 1e-6
 
@@ -59,7 +61,7 @@ def knn(train_NC, labels_N, others_MC, classes, k=20, temperature=0.07, device='
     train_NC, others_MC = _place(train_NC, device), _place(others_MC, device)
     labels_N = torch.as_tensor(labels_N, device=device)
     votes_MK = torch.zeros(len(others_MC), classes, dtype=torch.float64)
-    rows = max(1, min(1024, _PIECE // 8 // max(1, min(len(train_NC), 32768))))
+    rows = max(1, _PIECE // 8 // _ROWS)
     for start in range(0, len(others_MC), rows):
         x_BC = _normalise(others_MC[start:start + rows], device)
         similarity_Bk, nearest_Bk = _neighbours(x_BC, train_NC, k, device)
@@ -75,8 +77,8 @@ def _neighbours(x_BC, train_NC, k, device):
     """Similarities and places of the k nearest, nearest first."""
     best = torch.zeros(len(x_BC), 0, dtype=torch.float64, device=device), \
         torch.zeros(len(x_BC), 0, dtype=torch.int64, device=device)
-    for start in range(0, len(train_NC), 32768):
-        piece_BN = x_BC @ _normalise(train_NC[start:start + 32768], device).T
+    for start in range(0, len(train_NC), _ROWS):
+        piece_BN = x_BC @ _normalise(train_NC[start:start + _ROWS], device).T
         value, place = _largest(piece_BN, min(k, piece_BN.shape[1]))
         value, place = torch.cat([best[0], value], 1), torch.cat([best[1], place + start], 1)
         value, order = value.sort(dim=1, descending=True, stable=True)

@@ -76,7 +76,9 @@ def table_of_suite(records: Sequence[Record]) -> Table:
             variant = task.removeprefix(kind).replace('_', ', ')
             found += [Column(task, c.metric, c.label + variant) for c in COLUMNS if c.task == kind]
     name = records[0].suite if records else ''
-    return build_table(records, TableSpec(name, '', tuple(found) or COLUMNS))
+    # Probes have columns only where there are any.
+    expected = tuple(column for column in COLUMNS if column.task not in ('linear', 'knn'))
+    return build_table(records, TableSpec(name, '', tuple(found) or expected))
 
 
 def tables_of(

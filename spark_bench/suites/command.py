@@ -59,8 +59,7 @@ def run(suite, cells, places, jobs=None, gpus=1):
 def finish(suite, places, failed=()):
     """Print the suite's tables and write the report, from whatever records there are."""
     from spark_bench.records import report, table
-    failures = [table.Failure(cell.options['task'], cell.options['arch'], cell.options['method'], cell.options['seed'],
-                              cell.outcome) for cell in failed]
+    failures = [(*(cell.options[key] for key in ('task', 'arch', 'method', 'seed')), cell.outcome) for cell in failed]
     table.print_tables(places.results, suite.name, suite.tables or None, failures)
     path = report.write_report(places.results, suite.name, report_path(places.results, suite.name), Path.cwd())
     print(f'report: {path}')

@@ -67,7 +67,7 @@ def test_twenty_pictures_of_coco_are_learnt_by_heart(tmp_path):
     for split in ('train2017', 'val2017'):
         (tmp_path / f'annotations/instances_{split}.json').write_text(json.dumps(contents))
         (tmp_path / split).symlink_to(source / 'train2017')
-    metrics = train(learner(tmp_path, 320, 240, 4, [4, 8], lr=2e-3, flip=0.0), tmp_path, tmp_path)
+    metrics = train(learner(tmp_path, 384, 240, 4, [2, 4, 8], lr=2e-3, flip=0.0), tmp_path, tmp_path)
     assert metrics['mask_ap'] >= 50, metrics
 
 

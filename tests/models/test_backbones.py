@@ -200,11 +200,13 @@ def test_an_unknown_architecture_names_the_known_ones(kind, arch):
 
 @pytest.mark.parametrize('backbone', [
     dict(type=R50, arch='resnet18'), dict(type=TINY, arch='convnext_atto'), dict(type='SparKTimm', arch='resnet18'),
-    dict(type='SparKTimm', arch='convnext_atto')])
+    dict(type='SparKTimm', arch='convnext_atto'), dict(type=SWIN, arch='swin_tiny'),
+    dict(type=R50, arch='resnet18', drop_path_rate=0.5), dict(type='SparKTimm', arch='resnet18', drop_path_rate=0.5)])
 def test_activation_checkpointing_changes_no_gradient(backbone, image):
     gradients = []
     for with_cp in (False, True):
         model = fill(build(**backbone, with_cp=with_cp)).train()
+        torch.manual_seed(0)  # of stochastic depth
         sum(part.square().mean() for part in model(image.clone().requires_grad_())).backward()
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
     for a, b in zip(*gradients, strict=True):
@@ -232,6 +234,31 @@ def test_frozen_stages_keep_weights_and_statistics(kind, image):
         assert (parameter.grad is None) == frozen, name
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert moved and not any(re.search(r'(^|network\.)(bn1|layer1)\.', name) for name in moved)
+
+
+@pytest.mark.parametrize('backbone, frozen', [
+    (dict(type=TINY, arch='convnext_atto', frozen_stages=2), r'(downsample_layers|stages)\.[01]\.'),
+    (dict(type=SWIN, arch='swin_tiny', frozen_stages=1), r'(patch_embed|stages\.0|norm0)\.')])
+def test_frozen_stages_of_other_networks_keep_their_weights(backbone, frozen, image):
+    model = build(**backbone).train()
+    sum(part.square().sum() for part in model(image)).backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) == bool(re.match(frozen, name)), name
+
+
+@pytest.mark.parametrize('arch', ['resnet18', 'convnext_atto'])
+def test_frozen_blocks_drop_nothing(arch, image):
+    model = fill(build(type='SparKTimm', arch=arch, frozen_stages=3, drop_path_rate=0.5)).train()
+    first, second = (model(image.repeat(8, 1, 1, 1)) for _ in range(2))
+    assert torch.equal(first[2], second[2]) and not torch.equal(first[3], second[3])
+
+
+@pytest.mark.parametrize('rate', [1.0, -0.1, 'high'])
+@pytest.mark.parametrize('kind, arch', [(R50, 'resnet18'), (TINY, 'convnext_atto'), (SWIN, 'swin_tiny'),
+                                        ('SparKTimm', 'resnet18'), ('SparKViT', 'vit_tiny')])
+def test_a_wrong_drop_path_rate_is_refused(kind, arch, rate):
+    with pytest.raises(InputError, match='drop_path_rate is'):
+        build(type=kind, arch=arch, drop_path_rate=rate)
 
 
 def test_the_index_of_published_files_is_sound():

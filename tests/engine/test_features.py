@@ -1,0 +1,323 @@
+"""Features of frozen networks, and the probes through the command line: on made pictures, and on CIFAR-10's."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.numpy import load_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
+
+from spark_bench import cli
+from spark_bench.checkpoints import save
+from spark_bench.data.augmentation import ClassPictures
+from spark_bench.engine import features
+from spark_bench.engine.features import Extractor, build_backbone, cached_features
+from spark_bench.errors import InputError, RunError
+from spark_bench.records import load_all
+from spark_bench.records.table import table_of_suite
+
+CIFAR10 = Path(os.environ.get('SPARK_BENCH_TEST_DATA', Path(__file__).parents[3] / 'shared' / 'data')) / \
+    'cifar10_jpg.zip'
+CLASSES, TRAIN, VAL = 6, 10, 3
+TRANSFORM = dict(type='evaluation', input_size=64, crop_ratio=0.95)
+
+
+@pytest.fixture(scope='module')
+def pictures(tmp_path_factory):
+    """Six classes that differ in colour, of noisy pictures."""
+    root = tmp_path_factory.mktemp('classes')
+    rng = np.random.default_rng(0)
+    for split, count in (('train', TRAIN), ('val', VAL)):
+        for number in range(CLASSES):
+            folder = root / split / f'class{number}'
+            folder.mkdir(parents=True)
+            colour = np.array([number * 40, 250 - number * 40, 30 * (number % 3)])
+            for i in range(count):
+                noisy = colour + rng.integers(-90, 90, (8, 8, 3))
+                Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).resize((72, 64)).save(folder / f'{i}.png')
+    return root
+
+
+@pytest.fixture(scope='module')
+def cifar10(tmp_path_factory):
+    """A few hundred pictures of CIFAR-10: 30 of each class to learn from, 15 to evaluate on."""
+    if not CIFAR10.is_file():
+        pytest.skip(f'{CIFAR10} is absent: set SPARK_BENCH_TEST_DATA to a folder with it')
+    root = tmp_path_factory.mktemp('cifar10')
+    taken = {}
+    with zipfile.ZipFile(CIFAR10) as archive:
+        for name in sorted(name for name in archive.namelist() if name.endswith('.jpg')):
+            split, label, own = Path(name).parts[-3:]
+            taken[split, label] = taken.get((split, label), 0) + 1
+            if taken[split, label] <= (30 if split == 'train' else 15):
+                (root / split / label).mkdir(parents=True, exist_ok=True)
+                (root / split / label / own).write_bytes(archive.read(name))
+    return root
+
+
+@pytest.fixture(scope='module')
+def encoder(tmp_path_factory):
+    """A file of a test_resnet whose weights are not those of seed 0."""
+    path = tmp_path_factory.mktemp('encoder') / 'encoder.safetensors'
+    save(build_backbone('test_resnet', seed=5), path, {'arch': 'test_resnet', 'method': 'no_sparse'})
+    return path
+
+
+def words(protocol, data, folder, *extra):
+    return ['evaluate', '--protocol', protocol, '--data-root', str(data), '--input-size', '64', '--work-dir',
+            str(folder / 'work'), '--results', str(folder / 'results'), '--suite', 'test', '--threads', '1',
+            '--workers', '0', '--device', 'cpu', *map(str, extra)]
+
+
+def measured(protocol, data, folder, *extra):
+    assert cli.main(words(protocol, data, folder, *extra)) == 0
+    return next(record for record in load_all(folder / 'results', 'test') if record.task == protocol)
+
+
+def arrays_of(folder, split):
+    """``(features, labels)`` that a run has left on disk."""
+    [part] = (folder / 'work' / 'features').glob(f'{split}-*/*.safetensors')
+    stored = load_file(part)
+    return stored['features'], stored['labels']
+
+
+def predictions_of(record):
+    with np.load(record.artifacts['predictions']) as stored:
+        return stored['labels'], stored['classes']
+
+
+def refused(capsys, arguments, *named):
+    try:
+        status = cli.main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        status = stop.code
+    lines = [line for line in capsys.readouterr().err.strip().splitlines() if 'OneDL' not in line]
+    assert status == 2 and len(lines) == 1 and lines[0].startswith('spark-bench'), lines
+    assert all(str(name) in lines[0] for name in named), lines
+
+
+@pytest.mark.parametrize('arch', ['test_resnet', 'test_convnext', 'regnetx_002'])
+def test_features_are_the_average_of_the_last_map(arch, pictures):
+    network = build_backbone(arch)
+    dataset = ClassPictures(str(pictures), 'val', TRANSFORM)
+    found = Extractor(network, batch_size=5, workers=0).extract(dataset, np.array([7, 0, 3, 11, 2, 17]))
+    image = torch.stack([dataset[index]['inputs'] for index in (7, 0, 3, 11, 2, 17)])
+    last = network.forward_intermediates(image, norm=False, intermediates_only=True)[-1].mean((2, 3))
+    if 'convnext' in arch:  # whose norm is fresh: no scale, no shift
+        last = torch.nn.functional.layer_norm(last, last.shape[1:], eps=network.head.norm.eps)
+    assert found.dtype == np.float32 and not network.training
+    assert np.allclose(found, last.numpy(), atol=1e-5) and found.std() > 1e-2
+
+
+def test_the_norm_of_a_file_is_used_where_it_holds_one(tmp_path):
+    network = timm.create_model('test_convnext', num_classes=3)
+    torch.nn.init.constant_(network.head.norm.weight, 2.5)
+    save(network, tmp_path / 'whole.safetensors', {'arch': 'test_convnext'})
+    assert (build_backbone('test_convnext', str(tmp_path / 'whole.safetensors')).head.norm.weight == 2.5).all()
+
+
+def test_a_random_network_is_its_seeds_and_disturbs_no_drawing():
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    first, again, other = (build_backbone('test_resnet', seed=seed).conv1[0].weight for seed in (3, 3, 4))
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_bfloat16_is_near_and_not_the_same(pictures):
+    dataset, network = ClassPictures(str(pictures), 'val', TRANSFORM), build_backbone('test_resnet')
+    exact, rough = (Extractor(network, workers=0, amp=amp).extract(dataset, np.arange(18)) for amp in (False, True))
+    assert rough.dtype == np.float32
+    assert 0 < np.abs(rough - exact).max() < 0.1 * np.abs(exact).max()
+
+
+def test_workers_change_nothing(pictures):
+    dataset, network = ClassPictures(str(pictures), 'val', TRANSFORM), build_backbone('test_resnet')
+    alone, two = (Extractor(network, batch_size=4, workers=n).extract(dataset, np.arange(18)) for n in (0, 2))
+    assert np.array_equal(alone, two)
+
+
+def test_a_killed_extraction_goes_on_with_the_next_part(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(features, 'PART', 8)
+    dataset, network = ClassPictures(str(pictures), 'val', TRANSFORM), build_backbone('test_resnet')
+    asked = []
+
+    class Watched(Extractor):
+        def extract(self, dataset, indices):
+            asked.append(list(indices))
+            if len(asked) == 2:
+                raise KeyboardInterrupt
+            return super().extract(dataset, indices)
+
+    extractor, order = Watched(network, workers=0), np.arange(18)[::-1]
+    with pytest.raises(KeyboardInterrupt):
+        cached_features(extractor, dataset, dataset.labels, order, tmp_path / 'cache')
+    found, labels = cached_features(extractor, dataset, dataset.labels, order, tmp_path / 'cache')
+    assert [indices[0] for indices in asked] == [17, 9, 9, 1], 'the first part is not computed again'
+    assert np.array_equal(labels, dataset.labels[::-1])
+    assert np.allclose(found, Extractor(network, workers=0).extract(dataset, order), atol=1e-6)
+    # A damaged part is computed again, the others are not.
+    part = tmp_path / 'cache' / '00000008.safetensors'
+    part.write_bytes(part.read_bytes()[:100])
+    again, _ = cached_features(extractor, dataset, dataset.labels, order, tmp_path / 'cache')
+    assert np.array_equal(again, found) and len(asked) == 5 and asked[-1][0] == 9
+
+
+def test_features_that_are_not_finite_are_refused(pictures, tmp_path):
+    network = build_backbone('test_resnet')
+    network.conv1[0].weight.fill_(torch.inf)
+    dataset = ClassPictures(str(pictures), 'val', TRANSFORM)
+    with pytest.raises(RunError, match='18 of 18 pictures have features that are not finite'):
+        cached_features(Extractor(network, workers=0), dataset, dataset.labels, np.arange(18), tmp_path / 'cache')
+    assert not list(tmp_path.rglob('*.safetensors'))
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_a_damaged_picture_is_named(workers, pictures, tmp_path):
+    shutil.copytree(pictures, tmp_path / 'data')
+    bad = tmp_path / 'data' / 'val' / 'class2' / '1.png'
+    bad.write_bytes(bad.read_bytes()[:60])
+    dataset = ClassPictures(str(tmp_path / 'data'), 'val', TRANSFORM)
+    with pytest.raises(InputError, match=f'^picture {bad} [^\n]*$'):
+        Extractor(build_backbone('test_resnet'), workers=workers).extract(dataset, np.arange(18))
+
+
+def test_probes_of_real_pictures_are_scikit_learns(cifar10, encoder, tmp_path):
+    near = measured('knn', cifar10, tmp_path, '--weights', encoder)
+    linear = measured('linear', cifar10, tmp_path, '--weights', encoder)
+    (train, labels), (val, truth) = arrays_of(tmp_path, 'train'), arrays_of(tmp_path, 'val')
+    assert len(train) == 300 and len(val) == 150
+    train, val = train.astype(np.float64), val.astype(np.float64)
+    model = KNeighborsClassifier(20, metric='cosine', weights=lambda distance: np.exp((1 - distance) / 0.07))
+    expected = model.fit(train, labels).predict(val)
+    assert np.array_equal(predictions_of(near)[1][:, 0], expected) and np.array_equal(predictions_of(near)[0], truth)
+    assert near.metrics['top1'] == pytest.approx(100 * (expected == truth).mean())
+    assert near.metrics['neighbours'] == 20 and 10 < near.metrics['top1'] < near.metrics['top5'] < 100
+
+    scaler = StandardScaler().fit(train)
+    model = LogisticRegression(C=1 / (linear.metrics['penalty'] * len(train)), tol=1e-8, solver='newton-cholesky',
+                               max_iter=1000).fit(scaler.transform(train), labels)
+    expected = model.predict(scaler.transform(val))
+    assert np.array_equal(predictions_of(linear)[1][:, 0], expected)
+    assert linear.metrics['top1'] == pytest.approx(100 * (expected == truth).mean())
+    assert linear.metrics['converged'] == 1 and linear.metrics['iterations'] > 0
+    assert [near.method, linear.arch, linear.curves['top1_held_out'][0][0]] == ['no_sparse', 'test_resnet', 0.1]
+
+
+def test_both_probes_share_features_and_a_record_is_measured_once(pictures, encoder, tmp_path, monkeypatch, capsys):
+    near = measured('knn', pictures, tmp_path, '--weights', encoder)
+
+    def no_more(*args):
+        raise AssertionError('computed again')
+
+    monkeypatch.setattr(Extractor, 'extract', no_more)
+    linear = measured('linear', pictures, tmp_path, '--weights', encoder)
+    before = {path: path.read_bytes() for path in (tmp_path / 'results').rglob('*.json')}
+    monkeypatch.setattr('spark_bench.engine.probes.knn', no_more)
+    assert measured('knn', pictures, tmp_path, '--weights', encoder, '--batch-size', '7', '--label-seed', '3') == near
+    assert {path: path.read_bytes() for path in (tmp_path / 'results').rglob('*.json')} == before
+    assert near.dataset['train_images'] == CLASSES * TRAIN and near.dataset['val_images'] == CLASSES * VAL
+    assert near.weights['sha256'] == linear.weights['sha256'] and Path(near.config).is_file()
+    for other in (['--neighbours', '3'], ['--label-fraction', '0.5'], ['--input-size', '32'], ['--amp']):
+        capsys.readouterr()
+        refused(capsys, words('knn', pictures, tmp_path, '--weights', encoder, *other), 'another configuration')
+    labels = [column.label for column in table_of_suite(load_all(tmp_path / 'results', 'test')).columns]
+    assert labels == ['linear top-1', 'k-NN top-1']
+
+
+def test_another_file_of_the_same_training_is_another_configuration(pictures, tmp_path, capsys):
+    for name, seed in (('last', 1), ('best', 2)):
+        save(build_backbone('test_resnet', seed=seed), tmp_path / f'{name}.safetensors',
+             {'arch': 'test_resnet', 'method': 'spark', 'config_hash': 'ab12ab12'})
+    measured('knn', pictures, tmp_path, '--weights', tmp_path / 'last.safetensors')
+    capsys.readouterr()
+    refused(capsys, words('knn', pictures, tmp_path, '--weights', tmp_path / 'best.safetensors'),
+            'another configuration')
+
+
+def test_a_part_of_the_labels_and_a_random_network(pictures, tmp_path):
+    part = measured('knn', pictures, tmp_path, '--arch', 'test_resnet', '--label-fraction', '0.3')
+    assert part.method == 'scratch' and part.weights is None
+    assert part.dataset['train_images'] == 3 * CLASSES and part.metrics['neighbours'] == 3 * CLASSES
+    assert (np.bincount(arrays_of(tmp_path, 'train')[1]) == 3).all()
+
+
+@pytest.mark.parametrize('protocol, arguments, named', [
+    ('knn', ['config.py', '--arch', 'test_resnet'], 'CONFIG'),
+    ('knn', ['--bootstrap', '100'], '--bootstrap'),
+    ('linear', ['--backend', 'pycocotools'], '--backend'),
+    ('linear', ['--neighbours', '5', '--arch', 'test_resnet'], '--neighbours'),
+    ('linear', ['--cfg-options', 'a=1'], '--cfg-options'),
+    ('detection', ['--label-fraction', '0.1'], '--device'),
+    ('knn', [], '--arch'),
+    ('knn', ['--arch', 'test_resnot'], 'test_resnet'),
+    ('knn', ['--weights', 'nowhere.safetensors'], 'nowhere.safetensors'),
+    ('knn', ['--arch', 'test_resnet', '--device', 'abacus'], 'abacus'),
+    ('knn', ['--arch', 'test_resnet', '--label-fraction', '1.5'], '1.5'),
+    ('sparse', [], 'sparse')])
+def test_what_does_not_fit_is_refused_in_one_line(protocol, arguments, named, pictures, tmp_path, capsys):
+    refused(capsys, words(protocol, pictures, tmp_path, *arguments), named)
+    assert not (tmp_path / 'results').exists() and not (tmp_path / 'work').exists()
+
+
+def test_a_detector_is_still_what_evaluate_asks_for(pictures, tmp_path, capsys):
+    refused(capsys, ['evaluate', '--data-root', pictures, '--results', tmp_path / 'results'], 'trained detector')
+
+
+def test_one_label_a_class_has_none_to_hold_out(pictures, tmp_path, capsys):
+    refused_words = words('linear', pictures, tmp_path, '--arch', 'test_resnet', '--label-fraction', '0.01')
+    assert cli.main(refused_words) == 2
+    assert 'no class has two training pictures' in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / 'results').exists()
+
+
+def free_port():
+    with socket.socket() as chosen:
+        chosen.bind(('localhost', 0))
+        return chosen.getsockname()[1]
+
+
+def torchrun(arguments):
+    """The command in two processes; the finished process."""
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port',
+               str(free_port()), '-m', 'spark_bench.cli', *arguments, '--launcher', 'torchrun']
+    environment = {**os.environ, 'PYTHONPATH': os.getcwd(), 'OMP_NUM_THREADS': '1'}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+
+
+def test_two_processes_give_the_features_and_the_record_of_one(pictures, encoder, tmp_path):
+    both, one = tmp_path / 'both', tmp_path / 'one'
+    # 60 pictures in batches of 8: the processes get 4 batches each, the last of 4 pictures.
+    done = torchrun(words('linear', pictures, both, '--weights', encoder, '--batch-size', '8'))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count('record: ') == 1
+    [path] = (both / 'results').rglob('*.json')
+    record = measured('linear', pictures, one, '--weights', encoder, '--batch-size', '8')
+    for split in ('train', 'val'):
+        for ours, theirs in zip(arrays_of(both, split), arrays_of(one, split), strict=True):
+            assert np.array_equal(ours, theirs)
+    assert json.loads(path.read_text())['metrics'] == record.metrics
+    assert json.loads(path.read_text())['config_hash'] == record.config_hash
+
+
+def test_a_damaged_picture_is_told_once_by_two_processes(pictures, encoder, tmp_path):
+    shutil.copytree(pictures, tmp_path / 'data')
+    bad = tmp_path / 'data' / 'train' / 'class3' / '1.png'
+    bad.write_bytes(bad.read_bytes()[:60])
+    done = torchrun(words('knn', tmp_path / 'data', tmp_path, '--weights', encoder, '--batch-size', '8'))
+    told = [line for line in done.stderr.splitlines() if 'spark-bench: error' in line]
+    assert done.returncode != 0 and len(told) == 1 and str(bad) in told[0], done.stderr[-3000:]
+    assert not (tmp_path / 'results').exists()
