@@ -11,15 +11,17 @@ from typing import Any
 
 from spark_bench.errors import InputError
 
-__all__ = ['ORIGINS', 'SCHEMA_VERSION', 'TASKS', 'Record', 'check', 'json_schema', 'record_path']
+__all__ = ['OPTIONAL', 'ORIGINS', 'SCHEMA_VERSION', 'TASKS', 'Record', 'check', 'json_schema', 'record_path']
 
 SCHEMA_VERSION = 1
 ORIGINS = ('measured', 'published')
-TASKS = ('pretrain', 'classification', 'detection')
+OPTIONAL = ('setting', 'source', 'verified')  # keys that a file may lack
+TASKS = ('pretrain', 'classification', 'detection')  # kinds of task; a variant follows an underscore: 'detection_2x'
 
 # No leading dot and no '..', so that a name can be a folder and never leads out of the results folder. The
 # lookahead at the end is there because Python's `$` also matches before a final newline.
 NAME_PATTERN = r'^(?!.*\.\.)[A-Za-z0-9_-][A-Za-z0-9._-]*$(?!\n)'
+TASK_PATTERN = rf'^({"|".join(TASKS)})(_[a-z0-9]+)?$(?!\n)'
 PERCENT_PATTERN = r'^(top[0-9]+(_.*)?|(box|mask)_a[pr].*)$'
 
 
@@ -34,7 +36,7 @@ class Record:
 
     origin: str  # 'measured' here, or 'published' elsewhere
     suite: str  # the table that the run belongs to
-    task: str  # 'pretrain', 'classification' or 'detection'
+    task: str  # one of TASKS, as it stands or with a variant: 'detection', 'detection_2x', 'classification_384'
     arch: str  # backbone, by timm's name
     method: str  # 'scratch', or the pretraining: 'spark', 'no_sparse', ...
     seed: int  # of the run; 0 for a published figure
@@ -47,6 +49,7 @@ class Record:
     environment: Mapping[str, Any] | None = None  # as collect_environment() gives it
     started_at: str | None = None  # ISO 8601, UTC
     wall_time_s: float | None = None  # seconds from start to record
+    setting: Mapping[str, Any] | None = None  # pretrain_epochs, finetune_epochs, resolution, schedule: text or number
     artifacts: Mapping[str, str] = field(default_factory=dict)  # name -> path of a file the run left behind
     source: str | None = None  # published only: where the figure was read
     verified: bool | None = None  # published only: whether it was read in that source
@@ -56,6 +59,11 @@ class Record:
         object.__setattr__(self, 'metrics', {k: _metric(k, v) for k, v in self.metrics.items()})
         curves = {k: [[*point[:1], *map(_finite, point[1:])] for point in v] for k, v in self.curves.items()}
         object.__setattr__(self, 'curves', curves)
+
+    @property
+    def kind(self) -> str:
+        """The task without its variant: 'detection' for 'detection_2x'."""
+        return self.task.partition('_')[0]
 
     @property
     def identity(self) -> tuple[str, str, str, str, str, int]:
@@ -69,9 +77,9 @@ class Record:
         return self.config_hash, weights.get('config_hash'), dataset.get('sha256')
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as JSON-ready values; `source` and `verified` only where they are set."""
+        """The record as JSON-ready values; those of OPTIONAL only where they are set."""
         values = dataclasses.asdict(self)
-        return {k: v for k, v in values.items() if v is not None or k not in ('source', 'verified')}
+        return {k: v for k, v in values.items() if v is not None or k not in OPTIONAL}
 
     @classmethod
     def from_dict(cls, values: Any) -> 'Record':
@@ -116,6 +124,8 @@ def _raise_first(validator: Any, values: Any) -> None:
 def _explain(error: Any) -> str:
     if error.validator == 'pattern' and error.validator_value == NAME_PATTERN:
         return f'{error.instance!r} is no name; use letters, digits, ".", "_", "-", without ".." or leading "."'
+    if error.validator == 'pattern' and error.validator_value == TASK_PATTERN:
+        return f'{error.instance!r} is no task; use {", ".join(TASKS)}, or one with a variant such as detection_2x'
     if error.validator == 'not':
         return 'may only be null for a published figure'
     if error.validator is None:  # a schema that is `false` has no keyword to name
@@ -155,7 +165,7 @@ def json_schema() -> dict[str, Any]:
         'schema_version': {'const': SCHEMA_VERSION},
         'origin': {'enum': list(ORIGINS)},
         'suite': name,
-        'task': {'enum': list(TASKS)},
+        'task': {'type': 'string', 'pattern': TASK_PATTERN},
         'arch': name,
         'method': name,
         'seed': count,
@@ -204,6 +214,11 @@ def json_schema() -> dict[str, Any]:
         ),
         'started_at': _or_null({'type': 'string', 'pattern': r'^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$'}),
         'wall_time_s': _or_null(number),
+        'setting': {
+            'type': 'object',
+            'propertyNames': name,
+            'additionalProperties': {'type': ['string', 'number', 'null']},
+        },
         'artifacts': {'type': 'object', 'propertyNames': name, 'additionalProperties': text},
         'source': text,
         'verified': {'type': 'boolean'},
@@ -211,7 +226,7 @@ def json_schema() -> dict[str, Any]:
     traced = ('config_hash', 'config', 'dataset', 'environment', 'started_at', 'wall_time_s')
     return {
         '$schema': 'https://json-schema.org/draft/2020-12/schema',
-        **_closed(properties, optional=('source', 'verified')),
+        **_closed(properties, optional=OPTIONAL),
         'if': {'properties': {'origin': {'const': 'measured'}}},
         'then': {
             'properties': {

@@ -1,0 +1,154 @@
+"""A table as text: Markdown, CSV, and for a terminal."""
+
+import csv
+import io
+import re
+from typing import TYPE_CHECKING
+
+from spark_bench.records.table_parts import Cell, Column, Row, Table
+
+if TYPE_CHECKING:
+    import rich.table
+
+__all__ = ['delta_text', 'delta_verdict', 'source_marks', 'to_csv', 'to_markdown', 'to_rich', 'value_text']
+
+ABSENT = '–'
+DAGGER = '†'  # on every figure that was not read in its source
+
+
+def value_text(cell: Cell, column: Column) -> str:
+    """A cell in print, such as '41.2', '41.2 ± 0.3 (n=3)' or '83.2†'; a dash or 'failed' where there is no value."""
+    if cell.value is None:
+        word = 'failed' if cell.failures else ABSENT
+        return word if cell.n == 0 else f'{word} ({cell.n} of {cell.seeds} seeds)'
+    text = f'{cell.value:.{column.digits}f}'
+    if cell.std is not None:
+        text += f' ± {cell.std:.{column.digits}f} (n={cell.n})'
+    return text if cell.verified else text + DAGGER
+
+
+def delta_text(cell: Cell, column: Column) -> str:
+    """The difference from the baseline with its sign, and a dagger if it is no claim; empty where there is none."""
+    if cell.delta is None:
+        return ''
+    rounded = round(cell.delta, column.digits) + 0.0  # + 0.0 turns -0.0 into 0.0
+    text = f'{rounded:+.{column.digits}f}'.replace('-', '−')
+    return text if cell.delta_verified else text + DAGGER
+
+
+def delta_verdict(cell: Cell, column: Column) -> str:
+    """'better' or 'worse' than the baseline as printed; empty where there is no difference to see or to claim."""
+    rounded = round(cell.delta or 0.0, column.digits)
+    if not rounded or not cell.delta_verified:
+        return ''
+    return 'better' if (rounded > 0) == column.is_percent else 'worse'
+
+
+def source_marks(cell: Cell, table: Table) -> tuple[int, ...]:
+    """The numbers, from 1, that the sources of a cell have in `table.sources`."""
+    return tuple(table.sources.index(source) + 1 for source in cell.sources)
+
+
+def to_markdown(table: Table) -> str:
+    """A Markdown table under its title, the best figures bold; below it the note, failures and sources."""
+    headings = ['backbone', 'method']
+    for column in table.columns:
+        headings += [_escaped(column.heading), 'Δ']
+    lines = [headings, ['---', '---', *['---:'] * (2 * len(table.columns))]]
+    numbers = {source: number for number, source in enumerate(table.sources, 1)}
+    for row in table.rows:
+        line = [_escaped(row.arch), _escaped(row.label)]
+        for cell, column in zip(row.cells, table.columns, strict=True):
+            text = value_text(cell, column)
+            marks = ''.join(f' \\[{numbers[source]}\\]' for source in cell.sources)
+            line += [(f'**{text}**' if cell.best else text) + marks, delta_text(cell, column)]
+        lines.append(line)
+    parts = [f'**{_escaped(table.title)}**\n'] if table.title else []
+    parts += ['| ' + ' | '.join(line) + ' |' for line in lines]
+    parts += ['', table.note(), '']
+    if table.failures:
+        parts += ['Failed:', '', *(f'- {_escaped(line)}' for line in table.failures), '']
+    if numbers:
+        parts += ['Sources:', '', *(f'{number}. {_escaped(source)}' for source, number in numbers.items()), '']
+    return '\n'.join(parts)
+
+
+def _escaped(text: str) -> str:
+    """`text` without what Markdown would read as markup or as the end of a cell."""
+    text = re.sub(r'([\\|*`<>\[\]#&$~])', r'\\\1', ' '.join(text.split()))
+    # Between letters an underscore is plain text, as in convnext_small.
+    return re.sub(r'(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])', r'\_', text)
+
+
+CSV_FIELDS = (
+    'arch', 'method', 'origin', 'verified', 'task', 'metric', 'n', 'seeds', 'value', 'std', 'delta',
+    'table', 'status', 'mark', 'delta_mark', 'best', 'delta_beyond_noise', 'source', 'why',
+)  # fmt: skip
+
+
+def to_csv(*tables: Table) -> str:
+    """One line a cell with every digit; empty fields where there is no number, or no answer.
+
+    `verified` is the cell's; `mark` and `delta_mark` are the dagger of a figure that was not read in its source,
+    and of a difference that is therefore no claim.
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator='\n')
+    writer.writerow(CSV_FIELDS)
+    for table in tables:
+        for row in table.rows:
+            for cell, column in zip(row.cells, table.columns, strict=True):
+                writer.writerow(_csv_line(table, row, cell, column))
+    return buffer.getvalue()
+
+
+def _csv_line(table: Table, row: Row, cell: Cell, column: Column) -> list:
+    def answer(value: bool | None) -> str:
+        return '' if value is None else str(value).lower()
+
+    numbers = ['' if x is None else repr(x) for x in (cell.value, cell.std, cell.delta)]
+    marks = [
+        '' if cell.verified else DAGGER,
+        '' if cell.delta is None or cell.delta_verified else DAGGER,
+    ]
+    why = '; '.join(f'seed {seed}: {why}' for seed, why in cell.failures)
+    return [
+        row.arch, row.method, row.origin, answer(cell.verified), column.task, column.metric, cell.n, cell.seeds,
+        *numbers, table.name, cell.status, *marks, answer(cell.best), answer(cell.delta_beyond_noise),
+        '; '.join(cell.sources), why,
+    ]  # fmt: skip
+
+
+def to_rich(table: Table, title: str | None = None) -> 'rich.table.Table':
+    """The table for a terminal, a rule between backbones."""
+    import rich.box
+    import rich.table
+    import rich.text
+
+    styles = {'better': 'green', 'worse': 'red', '': ''}
+    sources = (f'[{number}] {source}' for number, source in enumerate(table.sources, 1))
+    caption = '\n'.join([table.note(), *table.failures, *sources])
+    grid = rich.table.Table(
+        title=rich.text.Text(title or table.title),
+        caption=rich.text.Text(caption),
+        box=rich.box.SIMPLE_HEAD,
+        title_justify='left',
+        caption_justify='left',
+    )
+    grid.add_column('backbone')
+    grid.add_column('method')
+    for column in table.columns:
+        grid.add_column(rich.text.Text(column.heading), justify='right')
+        grid.add_column('Δ', justify='right', no_wrap=True)
+    for i, row in enumerate(table.rows):
+        first = i == 0 or table.rows[i - 1].arch != row.arch
+        last = i + 1 < len(table.rows) and table.rows[i + 1].arch != row.arch
+        line = [rich.text.Text(row.arch if first else ''), rich.text.Text(row.label)]
+        for cell, column in zip(row.cells, table.columns, strict=True):
+            marks = ''.join(f' [{number}]' for number in source_marks(cell, table))
+            line += [
+                rich.text.Text(value_text(cell, column), style='bold' if cell.best else '').append(marks, 'dim'),
+                rich.text.Text(delta_text(cell, column), style=styles[delta_verdict(cell, column)]),
+            ]
+        grid.add_row(*line, end_section=last)
+    return grid
