@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from spark_bench.records.figures import TEXT_COLOUR, Drawing, legend_above, method_colours, spoken
-from spark_bench.records.table import Cell, Column, Row, Table, delta_text, value_text
+from spark_bench.records.figures import TEXT_COLOUR, Drawing, labelled, legend_above, method_colours, spoken
+from spark_bench.records.table import Row, Table, delta_text, value_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +36,7 @@ def bar_chart(table: Table, name: str = 'bars') -> Drawing | None:
             _draw_bars(panel, table, arch, columns, colours)
             panel.set_title(arch, loc='left', fontsize=11, fontweight='bold')
             panel.set_ylabel('percent')
-        legend_above(figure, panels[0])
+        legend_above(figure, labelled(panels[0]))
 
     caption = 'The values of the table; error bars show the sample standard deviation over seeds.'
     return Drawing(
@@ -84,16 +84,26 @@ def gain_bars(table: Table, name: str = 'gains') -> Drawing | None:
     A line of panels a backbone, a panel a column. Bars begin at zero, which is the baseline, so that their lengths
     can be compared where the values themselves differ by little. Error bars show the sample standard deviation of
     the row's own value, the grey band that of the baseline. Backbones with a single row beside the baseline are
-    left to the scaling curves where there are several of them. None if no row has a baseline to stand against.
+    left to the scaling curves where there are several of them. None if fewer than two rows have a baseline to
+    stand against.
     """
     columns = [i for i in percent_columns(table) if any(row.cells[i].delta is not None for row in table.rows)]
     archs = [arch for arch in table.archs if any(c.delta is not None for r in _rows(table, arch) for c in r.cells)]
     rich = [arch for arch in archs if len({row.method for row in _rows(table, arch)}) > 2]
     archs = archs if len(archs) == 1 else rich
-    if not archs or not columns:
+    if sum(any(row.cells[i].delta is not None for i in columns) for row in table.rows if row.arch in archs) < 2:
         return None
     shown = archs[:BACKBONES]
-    bars = {arch: [row for row in _rows(table, arch) if row.method != table.baseline] for arch in shown}
+    # A row that was to be measured stays, to be seen as missing; what nobody published is not missed.
+    bars = {
+        arch: [
+            row
+            for row in _rows(table, arch)
+            if row.method != table.baseline
+            and (row.origin == 'measured' or any(row.cells[i].delta is not None for i in columns))
+        ]
+        for arch in shown
+    }
 
     def draw(figure: 'Figure') -> None:
         colours = method_colours([row.method for row in table.rows])
@@ -110,15 +120,16 @@ def gain_bars(table: Table, name: str = 'gains') -> Drawing | None:
             line[0].set_yticks(range(len(bars[arch])), [row.label for row in bars[arch]])
             line[0].set_ylim(len(bars[arch]) - 0.4, -0.6)
             if len(archs) > 1:
-                line[0].set_ylabel(arch, fontweight='bold')
+                title = f'{arch}\n{line[0].get_title(loc="left")}'
+                line[0].set_title(title, loc='left', fontsize=11, fontweight='bold')
 
     caption = (
         f'Difference from {table.baseline} on the same backbone, in points. Error bars: sample standard deviation '
-        f'over seeds of the value itself; grey band: that of {table.baseline}; without either, one seed, whose noise is '
-        'unknown.'
+        f'over seeds of the value itself; grey band: that of {table.baseline}; without either, one seed, whose noise '
+        'is unknown.'
     )
     deltas = [cell for row in table.rows for cell in row.cells if cell.delta is not None]
-    height = 0.8 + sum(0.3 * len(bars[arch]) + 0.75 for arch in shown)
+    height = 0.8 + sum(0.3 * len(bars[arch]) + 0.9 for arch in shown)
     return Drawing(
         name,
         f'Gains over {table.baseline}',

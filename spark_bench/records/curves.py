@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spark_bench.records.figures import TEXT_COLOUR, Drawing, legend_above, method_colours, spoken
+from spark_bench.records.figures import TEXT_COLOUR, Drawing, labelled, legend_above, method_colours, spoken
 from spark_bench.records.schema import Record
 from spark_bench.records.table import order_methods
 
@@ -39,7 +39,13 @@ def loss_curves(records: Sequence[Record], task: str) -> Drawing | None:
     ends = [f'{r.arch} {r.method} from {r.curves["loss"][0][1]} to {r.curves["loss"][-1][1]}' for r in chosen]
     caption = 'Loss at each step, faint as logged, strong as a moving average; each seed has its own line.'
     return _panels(
-        f'loss-{task}', f'{_named(task)} loss', caption, spoken(f'Loss curves, {task}', ends), 'step', chosen, draw_panel
+        f'loss-{task}',
+        f'{_named(task)} loss',
+        caption,
+        spoken(f'Loss curves, {task}', ends),
+        'step',
+        chosen,
+        draw_panel,
     )
 
 
@@ -120,14 +126,10 @@ def _panels(
 
 def _legend_of_all(figure: 'Figure', panels: Sequence['Axes']) -> None:
     """One legend: a method may be missing in the first panel."""
-    first, *others = panels
-    known = set(first.get_legend_handles_labels()[1])
-    for axes in others:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            if label not in known:
-                known.add(label)
-                first.plot([], [], color=handle.get_color(), linewidth=handle.get_linewidth(), label=label)
-    legend_above(figure, first)
+    found = {}
+    for axes in panels:
+        found |= labelled(axes)
+    legend_above(figure, {label: found[label] for label in order_methods(found)})
 
 
 def _draw_losses(axes: 'Axes', records: Sequence[Record], colours: dict[str, str], points: int) -> None:

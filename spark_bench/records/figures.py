@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +16,20 @@ from spark_bench.records.store import write_text_atomically
 from spark_bench.records.table import order_methods
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ['TEXT_COLOUR', 'Drawing', 'inline_svg', 'legend_above', 'method_colours', 'save_drawing', 'spoken']
+__all__ = [
+    'TEXT_COLOUR',
+    'Drawing',
+    'inline_svg',
+    'labelled',
+    'legend_above',
+    'method_colours',
+    'save_drawing',
+    'spoken',
+]
 
 # Okabe and Ito's palette, told apart by the colour-blind too, darkened or lightened so that each has a
 # contrast of about 3:1 on white and on near-black; the baselines are the quiet ones.
@@ -91,20 +101,24 @@ def spoken(title: str, values: Sequence[str]) -> str:
     return f'{title}. ' + '; '.join([*values[:SPOKEN_VALUES], *more])
 
 
-def legend_above(figure: 'Figure', axes: 'Axes', columns: int = 5) -> None:
-    """The labels of `axes`, each once, above all panels."""
-    handles, labels = axes.get_legend_handles_labels()
-    entries = dict(zip(labels, handles, strict=True))
+def legend_above(figure: 'Figure', entries: Mapping[str, 'Artist'], columns: int = 5) -> None:
+    """A legend above all panels, of labels and what stands for them."""
     if entries:
         figure.legend(
-            entries.values(),
-            entries.keys(),
+            list(entries.values()),
+            list(entries),
             loc='outside upper left',
             ncols=min(len(entries), columns),
             handlelength=1.4,
             columnspacing=1.4,
             fontsize=10,
         )
+
+
+def labelled(axes: 'Axes') -> dict[str, 'Artist']:
+    """What `axes` has drawn by label, for a legend."""
+    handles, labels = axes.get_legend_handles_labels()
+    return dict(zip(labels, handles, strict=True))
 
 
 def inline_svg(drawing: Drawing) -> str:
@@ -115,6 +129,8 @@ def inline_svg(drawing: Drawing) -> str:
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{drawing.name}-\1"', svg)
     svg = re.sub(r'url\(#([^)]+)\)', rf'url(#{drawing.name}-\1)', svg)
     svg = re.sub(r'href="#([^"]+)"', rf'href="#{drawing.name}-\1"', svg)
+    # Hundredths of a point are finer than any screen, and half as long to write as what matplotlib gives.
+    svg = re.sub(r' d="[^"]+"', lambda path: re.sub(r'(\.\d\d)\d+', r'\1', path[0]), svg)
     svg = svg.replace(TEXT_COLOUR, 'currentColor')
     # The attribute yields to a page's style sheet; alone, the figure is grey, legible on light and dark.
     label = html.escape(' '.join(drawing.description.split()))

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import importlib.resources
+import itertools
 import string
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -85,17 +86,17 @@ def write_report(
         charts=_figures(drawings.charts, 'No value to draw yet.'),
         curves=_figures(drawings.curves, 'No curve recorded yet.'),
         reconstructions=_galleries(
-            [g for task in tasks_of(records, 'pretrain') for g in reconstruction_galleries(records, work_root, task=task)],
+            (reconstruction_galleries(records, work_root, task=task) for task in tasks_of(records, 'pretrain')),
             'small',
             'The same pictures under the same masks. Visible patches are pasted back. Of a masked patch the network '
             'paints the structure; mean colour and contrast are the original’s, as the loss normalises them away.',
             'No pretraining in this suite yet.',
         ),
         detections=_galleries(
-            [g for task in tasks_of(records, 'detection') for g in detection_galleries(records, work_root, task=task)],
+            (detection_galleries(records, work_root, task=task) for task in tasks_of(records, 'detection')),
             'large',
             'Validation pictures; detections with a score of 0.3 and more.',
-            'No detection in this suite yet.',
+            'No detection measured in this suite yet.',
         ),
         size='few' if len(records) <= PRINTED_RECORDS else 'many',
         provenance=records_part(records),
@@ -128,7 +129,7 @@ def _colours(records: Sequence[Record]) -> str:
     """Style rules that give each row of a table the colour of its method in the figures."""
     colours = method_colours([r.method for r in records])
     return '\n'.join(
-        f'.results tr[data-method="{escape(method)}"] th::before {{ background: {colour}; }}'
+        f'.results tr[data-method="{escape(method)}"] {{ --method: {colour}; }}'
         for method, colour in colours.items()
     )
 
@@ -168,12 +169,14 @@ def _tables_part(tables: Sequence[Table], records: Sequence[Record]) -> str:
     parts = []
     for table in tables:
         name = table.title or 'Results'
+        if table.title:
+            parts.append(f'<h3>{escape(table.title)}</h3>')
         fragment = to_html(table, link=lambda row, column: cell_target(row, column, records))
         single = ' single' if len(table.archs) == 1 else ''
         parts.append(
             f'<div class="wide{single}" tabindex="0" role="region" aria-label="{escape(name)}">{fragment}</div>'
         )
-    return '<p class="absent">Every figure links to the records that it comes from.</p>' + ''.join(parts)
+    return '<p class="absent">A value links to the records that it comes from.</p>' + ''.join(parts)
 
 
 def _legend(records: Sequence[Record]) -> str:
@@ -192,9 +195,9 @@ def _figures(drawings: Sequence[Drawing], absent: str) -> str:
     return ''.join(parts) or f'<p class="absent">{escape(absent)}</p>'
 
 
-def _galleries(galleries: Iterable[Gallery], size: str, caption: str, absent: str) -> str:
+def _galleries(groups: Iterable[Sequence[Gallery]], size: str, caption: str, absent: str) -> str:
     parts = []
-    for gallery in galleries:
+    for gallery in itertools.chain.from_iterable(groups):
         parts.append(f'<h3>{escape(gallery.title)}</h3>')
         if gallery.rows:
             parts.append(_grid(gallery, size, caption))

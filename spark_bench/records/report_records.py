@@ -6,8 +6,8 @@ from html import escape
 from typing import Any
 
 from spark_bench.records.curves import sparkline
-from spark_bench.records.schema import ORIGINS, TASKS, Record
 from spark_bench.records.scaling import order_archs, pretraining_of
+from spark_bench.records.schema import ORIGINS, TASKS, Record
 from spark_bench.records.table import Column, Row, order_methods
 
 __all__ = ['cell_target', 'duration', 'records_part']

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from spark_bench.records.charts import dagger_note, percent_columns
-from spark_bench.records.figures import TEXT_COLOUR, Drawing, legend_above, method_colours, spoken
+from spark_bench.records.figures import TEXT_COLOUR, Drawing, labelled, legend_above, method_colours, spoken
 from spark_bench.records.schema import Record
 from spark_bench.records.table import Row, Table, delta_text, order_methods, value_text
 
@@ -63,7 +63,7 @@ def scaling_curves(table: Table, name: str = 'scaling') -> Drawing | None:
         panels += [(i, archs) for archs in families.values() if len(archs) > 1]
     if not panels:
         return None
-    columns = min(len({tuple(archs) for _, archs in panels}), 2)
+    columns = min(len(panels), 2)
     lines = -(-len(panels) // columns)
 
     def draw(figure: 'Figure') -> None:
@@ -83,6 +83,7 @@ def scaling_curves(table: Table, name: str = 'scaling') -> Drawing | None:
         if row.cells[i].value is not None
     ]
     caption = (
+        'Sizes with millions of parameters. '
         f'Written beside the points: the gain over {table.baseline} on the same backbone. Error bars: sample standard '
         'deviation over seeds. Hollow and dashed: published figures.'
     )
@@ -102,7 +103,8 @@ def _draw_scaling(axes: 'Axes', table: Table, i: int, archs: Sequence[str], colo
     for row in table.rows:
         if row.arch in archs and row.cells[i].value is not None:
             lines.setdefault((row.method, row.origin), {})[row.arch] = row
-    leading = next((m for m in order_methods(method for method, _ in lines) if m not in ('scratch', 'supervised')), None)
+    methods = order_methods(method for method, _ in lines)
+    leading = next((method for method in methods if method not in ('scratch', 'supervised', table.baseline)), None)
     for (method, origin), rows in lines.items():
         places = [archs.index(arch) for arch in archs if arch in rows]
         cells = [rows[arch].cells[i] for arch in archs if arch in rows]
@@ -116,18 +118,21 @@ def _draw_scaling(axes: 'Axes', table: Table, i: int, archs: Sequence[str], colo
         )
         for place, cell in zip(places, cells, strict=True):
             dagger = '' if cell.verified else '†'
-            gain = delta_text(cell, table.columns[i]) if method == leading and method != table.baseline else ''
+            gain = delta_text(cell, table.columns[i]) if method == leading else ''
             axes.annotate(
                 gain or dagger,
                 (place, cell.value + (cell.std or 0)),
-                (0, 6),
+                (2, 6),
                 textcoords='offset points',
-                ha='center',
+                ha='right',
                 fontsize=9,
             )
-    ticks = [f'{arch}\n{PARAMETERS[arch]:.0f} M' if arch in PARAMETERS else arch for arch in archs]
+    family = family_of(archs[0])[0]
+    sizes = [arch.removeprefix(family).strip('_') for arch in archs]
+    weights = [f'\n{PARAMETERS[arch]:.0f} M' if arch in PARAMETERS else '' for arch in archs]
+    ticks = [size + weight for size, weight in zip(sizes, weights, strict=True)]
     axes.set_xticks(range(len(archs)), ticks, fontsize=9)
-    axes.set_title(table.columns[i].label, loc='left', fontsize=11, fontweight='bold')
+    axes.set_title(f'{table.columns[i].label}, {family}', loc='left', fontsize=11, fontweight='bold')
     axes.margins(x=0.12, y=0.2)
     axes.grid(axis='y', color=TEXT_COLOUR, alpha=0.15, linewidth=0.8)
 
@@ -150,7 +155,7 @@ def _legend_of_rows(figure: 'Figure', axes: 'Axes', table: Table, colours: dict[
             if any((row.method, row.origin) == (method, origin) for row in table.rows):
                 label = method if origin == 'measured' else f'{method} ({origin})'
                 axes.plot([], [], color=colours[method], label=label, **_look(method, origin, colours))
-    legend_above(figure, axes, 4)
+    legend_above(figure, labelled(axes), 4)
 
 
 def cost_chart(table: Table, records: Sequence[Record], name: str = 'cost') -> Drawing | None:
@@ -280,4 +285,4 @@ def _legend_of_costs(
     for arch in archs if len(archs) > 1 else ():
         marker = MARKERS[all_archs.index(arch) % len(MARKERS)]
         axes.plot([], [], marker, color=TEXT_COLOUR, markerfacecolor='none', label=arch)
-    legend_above(figure, axes, 4)
+    legend_above(figure, labelled(axes), 4)
