@@ -135,8 +135,11 @@ def _run_table(args):
 
 def _run_report(args):
     from spark_bench.records import report
-    output = args.output or report_path(args.results, args.suite)
-    print(report.write_report(args.results, args.suite, output, args.work_dir or 'work_dirs'))
+    from spark_bench.suites.paper_tables import TABLES
+    output, specs = args.output or report_path(args.results, args.suite), TABLES.get(args.suite, ())
+    print(report.write_report(args.results, args.suite, output, args.work_dir or 'work_dirs', specs))
+    for path in report.write_figures(args.results, args.suite, specs) if args.figures else ():
+        print(path)
     return 0
 
 

@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ['DAGGER_NOTE', 'bar_chart', 'gain_bars']
+__all__ = ['bar_chart', 'cell_words', 'dagger_note', 'gain_bars', 'percent_columns', 'value_dots']
 
 DAGGER_NOTE = ' †: transcribed, not checked against its source, and no claim.'
+DOTS = 40  # rows in a figure of points
 BACKBONES = 6  # in a figure of bars: further ones are named, not drawn
 ERROR_BARS = {'ecolor': TEXT_COLOUR, 'elinewidth': 1, 'capsize': 3}
 
@@ -105,23 +106,26 @@ def gain_bars(table: Table, name: str = 'gains') -> Drawing | None:
         for arch in shown
     }
 
+    width = 2 if len(columns) == 4 else min(len(columns), 3)
+    lines = [(arch, columns[at : at + width]) for arch in shown for at in range(0, len(columns), width)]
+
     def draw(figure: 'Figure') -> None:
         colours = method_colours([row.method for row in table.rows])
+        ratios = [len(bars[arch]) + 1 for arch, _ in lines]
         grid = figure.subplots(
-            len(shown),
-            len(columns),
-            squeeze=False,
-            sharey='row',
-            gridspec_kw={'height_ratios': [len(bars[arch]) + 1 for arch in shown]},
+            len(lines), width, squeeze=False, sharey='row', gridspec_kw={'height_ratios': ratios}
         )
-        for line, arch in zip(grid, shown, strict=True):
-            for axes, i in zip(line, columns, strict=True):
+        for panels, (arch, chosen) in zip(grid, lines, strict=True):
+            for axes, i in zip(panels, chosen, strict=False):
                 _draw_gains(axes, table, arch, i, bars[arch], colours)
-            line[0].set_yticks(range(len(bars[arch])), [row.label for row in bars[arch]])
-            line[0].set_ylim(len(bars[arch]) - 0.4, -0.6)
-            if len(archs) > 1:
-                title = f'{arch}\n{line[0].get_title(loc="left")}'
-                line[0].set_title(title, loc='left', fontsize=11, fontweight='bold')
+                axes.margins(x=_room_for_words(width))
+            for axes in panels[len(chosen) :]:
+                axes.set_axis_off()
+            panels[0].set_yticks(range(len(bars[arch])), [row.label for row in bars[arch]])
+            panels[0].set_ylim(len(bars[arch]) - 0.4, -0.6)
+            if len(archs) > 1 and chosen[0] == columns[0]:
+                title = f'{arch}\n{panels[0].get_title(loc="left")}'
+                panels[0].set_title(title, loc='left', fontsize=11, fontweight='bold')
 
     caption = (
         f'Difference from {table.baseline} on the same backbone, in points. Error bars: sample standard deviation '
@@ -129,7 +133,7 @@ def gain_bars(table: Table, name: str = 'gains') -> Drawing | None:
         'is unknown.'
     )
     deltas = [cell for row in table.rows for cell in row.cells if cell.delta is not None]
-    height = 0.8 + sum(0.3 * len(bars[arch]) + 0.9 for arch in shown)
+    height = 0.8 + sum(0.3 * len(bars[arch]) + 0.9 for arch, _ in lines)
     return Drawing(
         name,
         f'Gains over {table.baseline}',
@@ -175,9 +179,68 @@ def _draw_gains(
     axes.set_title(f'Δ {column.label}', loc='left', fontsize=11, fontweight='bold')
     axes.spines['left'].set_visible(False)
     axes.tick_params(axis='y', length=0)
-    axes.margins(x=0.24)
     axes.grid(axis='x', color=TEXT_COLOUR, alpha=0.15, linewidth=0.8)
     axes.set_axisbelow(True)
+
+
+def _room_for_words(panels: int) -> float:
+    """The margin, in shares of the data's width, that leaves room for a number beside the longest bar."""
+    share = 0.075 * panels  # of a panel: half an inch
+    return share / (1 - 2 * share)
+
+
+def value_dots(table: Table, name: str = 'values') -> Drawing | None:
+    """Each value as a point, a line a row, a panel a column: for comparing rows of different backbones.
+
+    Points and not bars, because the axes do not begin at zero. Published figures are hollow. Error bars show the
+    sample standard deviation over seeds. None if there is nothing to draw.
+    """
+    columns = [i for i in percent_columns(table) if any(row.cells[i].value is not None for row in table.rows)][:3]
+    rows = [row for row in table.rows if any(row.cells[i].value is not None for i in columns)]
+    if not rows:
+        return None
+    shown = rows[:DOTS]
+
+    def draw(figure: 'Figure') -> None:
+        colours = method_colours([row.method for row in table.rows])
+        panels = figure.subplots(1, len(columns), squeeze=False, sharey=True)[0]
+        for axes, i in zip(panels, columns, strict=True):
+            for place, row in enumerate(shown):
+                _draw_dot(axes, place, row, i, colours[row.method])
+            axes.set_title(table.columns[i].label, loc='left', fontsize=11, fontweight='bold')
+            axes.tick_params(axis='y', length=0)
+            axes.margins(x=0.2)
+            axes.grid(color=TEXT_COLOUR, alpha=0.15, linewidth=0.8)
+            axes.set_axisbelow(True)
+        panels[0].set_yticks(range(len(shown)), [f'{row.arch} · {row.label}' for row in shown])
+        panels[0].set_ylim(len(shown) - 0.4, -0.6)
+
+    caption = (
+        'Percent; the axes do not begin at zero. Error bars: sample standard deviation over seeds. Hollow: published.'
+    )
+    if len(rows) > DOTS:
+        caption += f' Not drawn, for want of room: {len(rows) - DOTS} further rows.'
+    archs = [row.arch for row in shown]
+    return Drawing(
+        name,
+        table.title or 'Values',
+        caption + dagger_note(row.cells[i] for row in shown for i in columns),
+        spoken('Values', cell_words(table, archs, columns, value_text)),
+        (8.2, 0.9 + 0.3 * len(shown)),
+        draw,
+    )
+
+
+def _draw_dot(axes: 'Axes', place: int, row: Row, i: int, colour: str) -> None:
+    cell = row.cells[i]
+    if cell.value is None:
+        return
+    filling = 'none' if row.origin == 'published' else colour
+    axes.errorbar(
+        cell.value, place, xerr=cell.std, marker='o', markersize=7, markerfacecolor=filling, color=colour, capsize=3
+    )
+    words = f'{cell.value:.1f}{"" if cell.verified else "†"}'
+    axes.annotate(words, (cell.value, place), (0, 6), textcoords='offset points', ha='center', fontsize=8)
 
 
 def percent_columns(table: Table) -> list[int]:

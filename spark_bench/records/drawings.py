@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spark_bench.records.charts import bar_chart, gain_bars
+from spark_bench.records.charts import bar_chart, gain_bars, value_dots
 from spark_bench.records.curves import accuracy_curves, loss_curves
 from spark_bench.records.figures import Drawing, save_drawing
 from spark_bench.records.scaling import cost_chart, scaling_curves
@@ -25,15 +25,19 @@ class Drawings:
 def drawings_of_suite(tables: Sequence[Table], records: Sequence[Record]) -> Drawings:
     """The figures of `tables` and `records`; those that have nothing to show are left out.
 
-    A table whose rows have no baseline to stand against is drawn as bars of its values, unless as curves already.
+    A table that is drawn neither as curves nor as gains is drawn as its values: bars for one backbone, points for
+    several, nothing for a single row.
     """
     charts = []
     for table in tables:
         suffix = f'-{table.name}' if table.name else ''
         scaling = scaling_curves(table, f'scaling{suffix}')
         gains = gain_bars(table, f'gains{suffix}')
-        bars = None if scaling or gains else bar_chart(table, f'bars{suffix}')
-        charts += [scaling, gains, bars, cost_chart(table, records, f'cost{suffix}')]
+        values = None
+        if not scaling and not gains and len(table.rows) > 1:
+            draw_values = bar_chart if len(table.archs) == 1 else value_dots
+            values = draw_values(table, f'values{suffix}')
+        charts += [scaling, gains, values, cost_chart(table, records, f'cost{suffix}')]
     curves = [draw(records, task) for task in tasks_of(records) for draw in (loss_curves, accuracy_curves)]
     return Drawings(tuple(filter(None, charts)), tuple(filter(None, curves)))
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from spark_bench.records.charts import dagger_note, percent_columns
+from spark_bench.records.charts import cell_words, dagger_note, percent_columns
 from spark_bench.records.figures import TEXT_COLOUR, Drawing, labelled, legend_above, method_colours, spoken
 from spark_bench.records.schema import Record
 from spark_bench.records.table import Row, Table, delta_text, order_methods, value_text
@@ -76,12 +76,7 @@ def scaling_curves(table: Table, name: str = 'scaling') -> Drawing | None:
         _legend_of_rows(figure, grid[0], table, colours)
 
     drawn = {i for i, _ in panels}
-    words = [
-        f'{row.arch} {row.label} {table.columns[i].label} {value_text(row.cells[i], table.columns[i])}'
-        for row in table.rows
-        for i in sorted(drawn)
-        if row.cells[i].value is not None
-    ]
+    words = cell_words(table, [arch for _, archs in panels for arch in archs], sorted(drawn), value_text)
     caption = (
         'Sizes with millions of parameters. '
         f'Written beside the points: the gain over {table.baseline} on the same backbone. Error bars: sample standard '
