@@ -175,6 +175,7 @@ def _draw_gains(
             va='center',
             fontsize=9,
         )
+    axes.update_datalim([(-0.1, 0), (0.1, 0)])  # lest rounding errors fill a panel where nothing differs
     axes.axvline(0, color=TEXT_COLOUR, linewidth=1)
     axes.set_title(f'Δ {column.label}', loc='left', fontsize=11, fontweight='bold')
     axes.spines['left'].set_visible(False)

@@ -53,7 +53,8 @@ def accuracy_curves(records: Sequence[Record], task: str) -> Drawing | None:
     """Top-1 accuracy of the measured records of `task` over the epochs; None if no record has such a curve.
 
     Curves are those named 'top1', 'top1_raw' (the weights as trained, dashed) and 'top1_ema' (their moving
-    average, solid). A panel a backbone, a colour a method; each seed has its own lines.
+    average, solid); without moving averages, all are solid. A panel a backbone, a colour a method; each seed has
+    its own lines.
     """
     names = ('top1', 'top1_ema', 'top1_raw')
     chosen = _with_curves(records, task, names)
@@ -61,13 +62,14 @@ def accuracy_curves(records: Sequence[Record], task: str) -> Drawing | None:
         return None
     colours = method_colours([r.method for r in records])
     kinds = {name for r in chosen for name in names if len(r.curves.get(name, ())) > 1}
+    dashed = kinds - {'top1_ema'} if 'top1_ema' in kinds else set()
 
     def draw_panel(axes: 'Axes', members: list[Record], points: int) -> None:
         for record in members:
             for name in (name for name in names if len(record.curves.get(name, ())) > 1):
-                style = '--' if name == 'top1_raw' else '-'
+                style = '--' if name in dashed else '-'
                 epochs, values = thin(_arrays(record.curves[name]), points)
-                label = record.method if name != 'top1_raw' or 'top1_ema' not in record.curves else None
+                label = record.method if name == next(n for n in names if n in record.curves) else None
                 mark = '.' if len(values) <= 30 else None
                 axes.plot(
                     epochs, values, style, color=colours[record.method], linewidth=1.5, marker=mark, label=label
@@ -75,7 +77,7 @@ def accuracy_curves(records: Sequence[Record], task: str) -> Drawing | None:
         axes.set_ylabel('top-1, %')
 
     ends = [f'{r.arch} {r.method} {n} ends at {r.curves[n][-1][1]}' for r in chosen for n in names if r.curves.get(n)]
-    styles = ' Solid: moving average of the weights; dashed: the weights as trained.' if len(kinds) > 1 else ''
+    styles = ' Solid: moving average of the weights; dashed: the weights as trained.' if dashed else ''
     return _panels(
         f'accuracy-{task}',
         f'{_named(task)} accuracy',
@@ -116,6 +118,7 @@ def _panels(
             axes.set_title(arch, loc='left', fontsize=11, fontweight='bold')
             axes.set_xlabel(x_label)
             axes.margins(x=0.01)
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(color=TEXT_COLOUR, alpha=0.15, linewidth=0.8)
         for axes in panels[len(archs) :]:
             axes.set_axis_off()

@@ -59,7 +59,7 @@ const words = text => text.toLowerCase().split(/\s+/).filter(Boolean);
 const makeFilterable = (table, update) => {
   const rows = [...table.tBodies[0].rows];
   const distinct = key => [...new Set(rows.map(row => row.dataset[key]))];
-  const search = makeSearch('Filter', 'backbone or method');
+  const search = makeSearch('Filter', distinct('arch').length > 1 ? 'backbone, method' : 'method');
   const choices = [['arch', 'Backbone', 'all backbones'], ['origin', 'Origin', 'measured and published'],
     ['status', 'Status', 'complete or not']]
     .filter(([key]) => distinct(key).length > 1)

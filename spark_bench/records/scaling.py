@@ -166,32 +166,35 @@ def cost_chart(table: Table, records: Sequence[Record], name: str = 'cost') -> D
     if not points:
         return None
     gpu_hours = all(known for found in points.values() for *_, known in found)
-    unit = 'GPU-hours' if gpu_hours else 'hours by the clock'
+    short = max(clock for found in points.values() for _, clock, *_ in found) < SECONDS_AN_HOUR and not gpu_hours
+    unit = 'GPU-hours' if gpu_hours else f'{"minutes" if short else "hours"} by the clock'
+    divisor = 60 if short else SECONDS_AN_HOUR
+    costs = {i: [(row, (gpu if gpu_hours else clock) / divisor, whole) for row, clock, gpu, whole, _ in found]
+             for i, found in points.items()}
     columns = min(len(points), 3)
     lines = -(-len(points) // columns)
 
     def draw(figure: 'Figure') -> None:
         colours = method_colours([row.method for row in table.rows])
         grid = figure.subplots(lines, columns, squeeze=False).ravel()
-        for axes, (i, found) in zip(grid, points.items(), strict=False):
-            _draw_costs(axes, found, table, i, colours, gpu_hours)
+        for axes, (i, found) in zip(grid, costs.items(), strict=False):
+            _draw_costs(axes, found, table, i, colours)
             axes.set_xlabel(unit)
         for axes in grid[len(points) :]:
             axes.set_axis_off()
-        _legend_of_costs(figure, grid[0], [row for found in points.values() for row, *_ in found], colours, table)
+        _legend_of_costs(figure, grid[0], [row for found in costs.values() for row, *_ in found], colours, table)
 
-    hidden = any(not whole for found in points.values() for *_, whole, _ in found)
+    hidden = any(not whole for found in costs.values() for *_, whole in found)
     caption = (
         f'Against the {unit} of the run and of the pretraining that it started from, mean over seeds; vertical error '
         'bars: sample standard deviation over seeds.'
-        + ('' if gpu_hours else ' How many GPUs worked is not known for every run, so hours are not multiplied.')
+        + ('' if gpu_hours else ' How many GPUs worked is not known for every run, so time is not multiplied.')
         + (' Hollow: without its pretraining, of which there is no record.' if hidden else '')
     )
     words = [
-        f'{row.arch} {row.label} {table.columns[i].label} {row.cells[i].value:.1f} after '
-        f'{(gpu if gpu_hours else clock) / SECONDS_AN_HOUR:.3g} hours'
-        for i, found in points.items()
-        for row, clock, gpu, *_ in found
+        f'{row.arch} {row.label} {table.columns[i].label} {row.cells[i].value:.1f} after {cost:.3g} {unit}'
+        for i, found in costs.items()
+        for row, cost, _ in found
     ]
     return Drawing(
         name,
@@ -248,13 +251,11 @@ def gpus_of(record: Record) -> float | None:
     return number if isinstance(number, (int, float)) and number > 0 else None
 
 
-def _draw_costs(axes: 'Axes', found: list, table: Table, i: int, colours: dict[str, str], gpu_hours: bool) -> None:
+def _draw_costs(axes: 'Axes', found: list, table: Table, i: int, colours: dict[str, str]) -> None:
     archs = order_archs([row.arch for row in table.rows])
-    hours = []
-    for row, clock, gpu, whole, _ in found:
-        hours.append((gpu if gpu_hours else clock) / SECONDS_AN_HOUR)
+    for row, cost, whole in found:
         axes.errorbar(
-            hours[-1],
+            cost,
             row.cells[i].value,
             row.cells[i].std,
             color=colours[row.method],
@@ -263,7 +264,8 @@ def _draw_costs(axes: 'Axes', found: list, table: Table, i: int, colours: dict[s
             markersize=7,
             markerfacecolor=colours[row.method] if whole else 'none',
         )
-    if min(hours) > 0 and max(hours) / min(hours) > 20:
+    costs = [cost for _, cost, _ in found]
+    if min(costs) > 0 and max(costs) / min(costs) > 20:
         axes.set_xscale('log')
     axes.set_title(table.columns[i].label, loc='left', fontsize=11, fontweight='bold')
     axes.margins(0.1)
