@@ -79,12 +79,12 @@ def reconstruction_galleries(
     chosen_of, rest = _lowest_seeds(records, task)
     for arch, chosen in chosen_of.items():
         groups: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = []
-        notes = []
+        notes, absent = [], {}
         for record in chosen:
             try:
                 arrays = _load_reconstructions(record, Path(work_root))
             except _Unusable as reason:
-                notes.append(f'{record.method}: {reason}')
+                absent.setdefault(str(reason), []).append(record.method)
                 continue
             for shared, pasted in groups:
                 if all(np.array_equal(shared[key], arrays[key]) for key in ('original', 'masked')):
@@ -101,7 +101,7 @@ def reconstruction_galleries(
         rows = _fewer(count, sum(map(len, chosen_of.values())))
         found = [_reconstruction_gallery(title, shared, pasted, rows) for shared, pasted in groups]
         found = found or [Gallery(title)]
-        found[0].notes += notes
+        found[0].notes += _gathered(absent) + notes
         galleries += found
     return galleries + rest
 
@@ -156,12 +156,13 @@ def detection_galleries(
         except _Unusable as reason:
             gallery.notes.append(str(reason))
             continue
-        columns = {'ground truth': truth.annotations}
+        columns, absent = {'ground truth': truth.annotations}, {}
         for record in chosen:
             try:
                 columns[record.method] = _load_predictions(record, chosen[0], Path(work_root), shown)
             except _Unusable as reason:
-                gallery.notes.append(f'{record.method}: {reason}')
+                absent.setdefault(str(reason), []).append(record.method)
+        gallery.notes += _gathered(absent)
         gallery.headings = tuple(columns)
         for image in shown:
             try:
@@ -180,6 +181,11 @@ def _detection_row(truth: '_Truth', image: dict[str, Any], columns: dict[str, di
         )
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise _Unusable(f'the boxes or masks of picture {number} are damaged ({_one_line(error)}).') from error
+
+
+def _gathered(absent: dict[str, list[str]]) -> list[str]:
+    """One note for each reason, naming all methods that it holds for."""
+    return [f'{", ".join(methods)}: {reason}' for reason, methods in absent.items()]
 
 
 def _title(arch: str, task: str) -> str:
