@@ -29,6 +29,7 @@ def build_parser():
     _add_detect(commands)
     _add_evaluate(commands)
     _add_table(commands)
+    _add_compare(commands)
     _add_report(commands)
     _add_visualize(commands)
     _add_data(commands)
@@ -98,6 +99,20 @@ def _add_evaluate(commands):
 def _add_table(commands):
     parser = commands.add_parser('table', help='print the table of a suite, and write it as Markdown and CSV')
     _add_suite(parser)
+    parser.add_argument('--format', choices=('terminal', 'markdown', 'csv', 'latex', 'html'),
+                        help='only this one, to standard output or the file of --output')
+    parser.add_argument('--output', metavar='FILE', help='its end names the format: .txt, .md, .csv, .tex, .html')
+
+
+def _add_compare(commands):
+    parser = commands.add_parser('compare', help='two sets of records side by side: what differs beyond noise; merging')
+    for name in 'ab':
+        parser.add_argument(name, metavar=name.upper(), help='a results folder, a folder inside one, or a record')
+    parser.add_argument('--metric', nargs='+', metavar='NAME', help='default: top1, box_ap, mask_ap, pretraining loss')
+    parser.add_argument('--merge', metavar='DIR',
+                        help='write the records of both here, unless any are in conflict; those are named')
+    parser.add_argument('--format', choices=('terminal', 'markdown', 'csv'), help='default: terminal')
+    parser.add_argument('--output', metavar='FILE', help='in place of standard output: .txt, .md or .csv')
 
 
 def _add_report(commands):

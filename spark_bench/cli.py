@@ -129,8 +129,14 @@ def _embedded(args, part):
 
 def _run_table(args):
     from spark_bench.records import table
-    table.print_table(args.results, args.suite)
-    return 0
+    from spark_bench.suites.paper_tables import TABLES
+    # The demo's table shows the tasks that were run, whichever they were.
+    return table.main(args, None if args.suite == 'demo' else TABLES.get(args.suite))
+
+
+def _run_compare(args):
+    from spark_bench.records import compare
+    return compare.main(args)
 
 
 def _run_report(args):
@@ -180,9 +186,9 @@ def _run_doctor(args):
 
 _COMMANDS = {
     'demo': _run_demo, 'pretrain': _run_pretrain, 'finetune': _run_finetune, 'detect': _run_detect,
-    'evaluate': _run_evaluate, 'table': _run_table, 'report': _run_report, 'visualize': _run_visualize,
-    'data': _run_data, 'profile': _run_profile, 'inspect': _run_inspect, 'convert': _run_convert,
-    'doctor': _run_doctor}
+    'evaluate': _run_evaluate, 'table': _run_table, 'compare': _run_compare, 'report': _run_report,
+    'visualize': _run_visualize, 'data': _run_data, 'profile': _run_profile, 'inspect': _run_inspect,
+    'convert': _run_convert, 'doctor': _run_doctor}
 
 
 def main(argv=None):

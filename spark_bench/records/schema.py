@@ -4,19 +4,22 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from spark_bench.errors import InputError
+from spark_bench.records.quick_check import Check, compile_check
 
-__all__ = ['OPTIONAL', 'ORIGINS', 'SCHEMA_VERSION', 'TASKS', 'Record', 'check', 'json_schema', 'record_path']
+__all__ = ['OPTIONAL', 'ORIGINS', 'SCHEMA_VERSION', 'TASKS', 'Record', 'check', 'follow_schema', 'json_schema',
+           'record_path']
 
 SCHEMA_VERSION = 1
 ORIGINS = ('measured', 'published')
 OPTIONAL = ('setting', 'source', 'verified')  # keys that a file may lack
-TASKS = ('pretrain', 'classification', 'detection')  # kinds of task; a variant follows an underscore: 'detection_2x'
+# Kinds of task; a variant may follow after an underscore, as in 'detection_2x'.
+TASKS = ('pretrain', 'classification', 'detection')
 
 # No leading dot and no '..', so that a name can be a folder and never leads out of the results folder. The
 # lookahead at the end is there because Python's `$` also matches before a final newline.
@@ -57,7 +60,7 @@ class Record:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'metrics', {k: _metric(k, v) for k, v in self.metrics.items()})
-        curves = {k: [[*point[:1], *map(_finite, point[1:])] for point in v] for k, v in self.curves.items()}
+        curves = {k: _curve(v) for k, v in self.curves.items()}
         object.__setattr__(self, 'curves', curves)
 
     @property
@@ -97,16 +100,24 @@ def record_path(results: str | Path, origin: str, suite: str, task: str, arch: s
     Raises InputError if a part is not fit to be one part of a path.
     """
     identity = {'origin': origin, 'suite': suite, 'task': task, 'arch': arch, 'method': method, 'seed': seed}
-    _raise_first(_validator(tuple(identity)), identity)
+    _raise_first(tuple(identity), identity)
     return Path(results, origin, suite, task, arch, method, f'{seed}.json')
 
 
 def check(values: Any) -> None:
     """Raise InputError with one line that names the first offending key if `values` are not a record."""
-    _raise_first(_validator(()), values)
+    _raise_first((), values)
 
 
-def _raise_first(validator: Any, values: Any) -> None:
+def follow_schema(values: Sequence[Any]) -> bool:
+    """Whether all of `values` are surely records: quick for thousands. If False, `check` tells of each."""
+    return _quick_check(())(values)
+
+
+def _raise_first(keys: tuple[str, ...], values: Any) -> None:
+    if _quick_check(keys)([values]):
+        return
+    validator = _validator(keys)
     # The deepest complaint is the most useful one; path and message only make the choice repeatable.
     errors = sorted(validator.iter_errors(values), key=lambda e: (-len(e.absolute_path), e.json_path, e.message))
     if not errors:
@@ -138,10 +149,19 @@ def _validator(keys: tuple[str, ...]) -> Any:
     """A validator of the named keys alone, or of whole records for no keys."""
     import jsonschema  # 0.1 s that `--help` should not pay
 
+    return jsonschema.Draft202012Validator(_schema_of(keys))
+
+
+@functools.cache
+def _quick_check(keys: tuple[str, ...]) -> Check:
+    return compile_check(_schema_of(keys))
+
+
+def _schema_of(keys: tuple[str, ...]) -> dict[str, Any]:
     schema = json_schema()
     if keys:
         schema = {'type': 'object', 'properties': {k: schema['properties'][k] for k in keys}}
-    return jsonschema.Draft202012Validator(schema)
+    return schema
 
 
 def json_schema() -> dict[str, Any]:
@@ -258,9 +278,20 @@ def _metric(name: str, value: Any) -> Any:
     return None if value in (-1, -100) and re.match(PERCENT_PATTERN, name) else value
 
 
+def _curve(points: Sequence[Any]) -> list:
+    if set(map(type, points)) == {list} and set(map(len, points)) == {2}:
+        _, values = zip(*points, strict=True)
+        if set(map(type, values)) == {float} and all(map(math.isfinite, values)):
+            return list(points)  # as files have it: nothing to do for any point
+    return [[*point[:1], *map(_finite, point[1:])] for point in points]
+
+
 def _finite(value: Any) -> Any:
     """`value` as a float, None if it is not finite; what is no number is left for the schema to refuse."""
     if value is None or isinstance(value, (bool, str, list, tuple, dict)):
         return value
-    value = float(value)
+    try:
+        value = float(value)
+    except OverflowError:  # an integer that no float can hold
+        return None
     return value if math.isfinite(value) else None

@@ -1,18 +1,31 @@
 """Records on disk: written once and whole, checked on every read."""
 
+import contextlib
 import errno
 import fcntl
+import gc
 import json
 import math
 import os
 import secrets
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from spark_bench.errors import InputError
-from spark_bench.records.schema import ORIGINS, Record, check, record_path
+from spark_bench.records.schema import ORIGINS, Record, check, follow_schema, record_path
 
-__all__ = ['find', 'load_all', 'read', 'write', 'write_text_atomically']
+__all__ = [
+    'find',
+    'is_repetition',
+    'load_all',
+    'paths_below',
+    'read',
+    'read_many',
+    'suite_folder',
+    'write',
+    'write_text_atomically',
+]
 
 
 def write(record: Record, results: str | Path) -> Path:
@@ -52,26 +65,89 @@ def read(path: str | Path) -> Record:
     Raises InputError, one line with the file and the offending key, if the file cannot be read, is not
     JSON, does not follow the schema, or lies at a path that is not its identity.
     """
-    path = Path(path)
+    return read_many([str(path)])[0]
+
+
+def load_all(results: str | Path, suite: str | None = None, curves: bool = True) -> list[Record]:
+    """All records under `results`, of one suite or of all, ordered by path; an empty list if there are none.
+
+    Without `curves`, which are most of a record, thousands are loaded in half the time; they are checked all the
+    same.
+
+    Raises InputError for a file that is not a sound record: a table that silently leaves a broken file out
+    would be wrong.
+    """
+    paths = []
+    for origin in ORIGINS:
+        paths += paths_below(Path(results, origin) if suite is None else suite_folder(results, origin, suite))
+    return read_many(paths, curves)
+
+
+def read_many(paths: Sequence[str], curves: bool = True) -> list[Record]:
+    """`read` of each of `paths`, as strict and many times faster for thousands; `curves` as in `load_all`."""
+    records = []
+    with _no_garbage_collection():
+        for start in range(0, len(paths), _CHUNK):
+            chunk = paths[start : start + _CHUNK]
+            contents = [_parse(path) for path in chunk]
+            if not follow_schema(contents):
+                for path in chunk:
+                    _check(path)
+            for path, values in zip(chunk, contents, strict=True):
+                records.append(_record(path, values if curves else {**values, 'curves': {}}))
+    return records
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    # What JSON holds has no cycles, yet the collector would look through millions of points again and again.
+    was_enabled = gc.isenabled()
+    gc.disable()
     try:
-        values = json.loads(
-            path.read_bytes().decode('utf-8'),
-            parse_constant=_no_constant,
-            parse_float=_finite_float,
-            object_pairs_hook=_no_duplicates,
-        )
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def paths_below(folder: str | Path) -> list[str]:
+    """The .json files at any depth below `folder`, ordered by the parts of their paths; none if there is none."""
+    found = []
+    for parent, _, names in os.walk(folder):
+        found += [os.path.join(parent, name) for name in names if name.endswith('.json')]
+    return sorted(found, key=lambda path: path.split(os.sep))
+
+
+def _parse(path: str, **hooks: Any) -> Any:
+    try:
+        with open(path, 'rb') as file:
+            text = file.read().decode('utf-8')
+        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_duplicates, **hooks)
     except OSError as error:
         raise InputError(f'{path}: cannot read this record: {error.strerror}') from error
     except InputError as error:
         raise InputError(f'{path}: {error}; {_REMEDY}') from error
     except (ValueError, RecursionError) as error:  # also undecodable bytes
         raise InputError(f'{path}: not JSON ({error}); {_REMEDY}') from error
+
+
+def _check(path: str) -> None:
+    """Raise InputError if the file at `path` breaks the schema, or has a number that no float can hold."""
+    values = _parse(path, parse_float=_finite_float, parse_int=_finite_int)
     try:
-        record = Record.from_dict(values)
+        check(values)
     except InputError as error:
         raise InputError(f'{path}: {error}; {_REMEDY}') from error
-    parts = path.absolute().parts[-6:]
-    expected = record_path('', *record.identity).parts
+
+
+def _record(path: str, values: dict[str, Any]) -> Record:
+    """The record that `values`, of the file at `path`, hold; raises InputError if that is not where it belongs."""
+    record = Record(**values)
+    expected = [*map(str, record.identity[:-1]), f'{record.seed}.json']
+    parts = path.split(os.sep)[-6:]
+    if parts == expected:
+        return record
+    parts = ['', '', '', '', '', '', *Path(path).absolute().parts][-6:]
     for key, part, value in zip(('origin', 'suite', 'task', 'arch', 'method', 'seed'), parts, expected, strict=True):
         if part != value:
             raise InputError(
@@ -79,19 +155,6 @@ def read(path: str | Path) -> Record:
                 f'{part.removesuffix(".json")!r}; move it back to {"/".join(expected)}'
             )
     return record
-
-
-def load_all(results: str | Path, suite: str | None = None) -> list[Record]:
-    """All records under `results`, of one suite or of all, ordered by path; an empty list if there are none.
-
-    Raises InputError for the first file that is not a sound record: a table that silently leaves a broken
-    file out would be wrong.
-    """
-    records = []
-    for origin in ORIGINS:
-        folder = Path(results, origin) if suite is None else suite_folder(results, origin, suite)
-        records += [read(path) for path in sorted(folder.rglob('*.json'))]
-    return records
 
 
 def find(results: str | Path, origin: str, suite: str, task: str, arch: str, method: str, seed: int) -> Record | None:
@@ -125,6 +188,7 @@ def write_text_atomically(path: str | Path, text: str) -> Path:
     return path
 
 
+_CHUNK = 250  # files in memory as parsed, before they are records
 _REMEDY = 'delete the file and repeat its run, or restore it from version control'
 
 
@@ -178,9 +242,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _compare(record: Record, path: Path) -> None:
-    existing = read(path)
-    same = existing == record if record.origin == 'published' else existing.inputs == record.inputs
-    if not same:
+    if not is_repetition(record, read(path)):
         raise InputError(
             f'{path}: holds the record of another run (other config, weights or data); records are never '
             'overwritten: delete the file to replace it, or choose another --seed or --results'
@@ -196,6 +258,16 @@ def _finite_float(text: str) -> float:
     if not math.isfinite(value):
         raise InputError(f'{text} is too large a number')
     return value
+
+
+def is_repetition(record: Record, other: Record) -> bool:
+    """Whether two records of one identity are of the same run repeated, or the same published figure."""
+    return record == other if record.origin == 'published' else record.inputs == other.inputs
+
+
+def _finite_int(text: str) -> int:
+    _finite_float(text)
+    return int(text)
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

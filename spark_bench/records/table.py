@@ -1,13 +1,16 @@
 """Tables of records: what others need of the modules beside this one, and the tables of a suite on disk."""
 
-from collections.abc import Sequence
+import io
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from spark_bench.errors import InputError
 from spark_bench.records.schema import Record
 from spark_bench.records.store import load_all, suite_folder, write_text_atomically
-from spark_bench.records.table_build import METHODS, build_table, order_methods
+from spark_bench.records.table_build import METHODS, Failure, build_table, order_methods
 from spark_bench.records.table_html import to_html
+from spark_bench.records.table_latex import to_latex
 from spark_bench.records.table_parts import Cell, Column, Row, Table, TableSpec
 from spark_bench.records.table_text import delta_text, delta_verdict, to_csv, to_markdown, to_rich, value_text
 
@@ -16,6 +19,7 @@ __all__ = [
     'METHODS',
     'Cell',
     'Column',
+    'Failure',
     'Row',
     'Table',
     'TableSpec',
@@ -23,11 +27,15 @@ __all__ = [
     'delta_text',
     'delta_verdict',
     'load_suite',
+    'main',
     'order_methods',
     'print_table',
+    'print_tables',
     'table_of_suite',
+    'tables_of',
     'to_csv',
     'to_html',
+    'to_latex',
     'to_markdown',
     'to_rich',
     'value_text',
@@ -35,14 +43,19 @@ __all__ = [
 
 COLUMNS = (
     Column('classification', 'top1', 'top-1'),
+    Column('linear', 'top1', 'linear top-1'),
+    Column('knn', 'top1', 'k-NN top-1'),
     Column('detection', 'box_ap', 'box AP'),
     Column('detection', 'mask_ap', 'mask AP'),
 )
 
 
-def load_suite(results: str | Path, suite: str) -> list[Record]:
-    """The records of `suite`. Raises InputError, naming folder and command, if there is none."""
-    records = load_all(results, suite)
+def load_suite(results: str | Path, suite: str, curves: bool = True) -> list[Record]:
+    """The records of `suite`, as `load_all` gives them.
+
+    Raises InputError, naming folder and command, if there is none.
+    """
+    records = load_all(results, suite, curves)
     if not records:
         command = 'spark-bench demo' if suite == 'demo' else f'spark-bench run {suite}'
         raise InputError(
@@ -53,26 +66,115 @@ def load_suite(results: str | Path, suite: str) -> list[Record]:
 
 
 def table_of_suite(records: Sequence[Record]) -> Table:
-    """The table of a suite that defines none: all its methods; of COLUMNS, those whose task has any record."""
-    tasks = {record.task for record in records}
-    columns = tuple(column for column in COLUMNS if column.task in tasks) or COLUMNS
-    return build_table(records, TableSpec(records[0].suite if records else '', '', columns))
+    """The table of a suite that defines none: all its methods; of COLUMNS, those whose task has any record.
+
+    A variant of a task, such as 'detection_2x', has columns of its own after those of the task.
+    """
+    found = []
+    for kind in dict.fromkeys(column.task for column in COLUMNS):
+        for task in sorted({record.task for record in records if record.kind == kind}):
+            variant = task.removeprefix(kind).replace('_', ', ')
+            found += [Column(task, c.metric, c.label + variant) for c in COLUMNS if c.task == kind]
+    name = records[0].suite if records else ''
+    return build_table(records, TableSpec(name, '', tuple(found) or COLUMNS))
+
+
+def tables_of(
+    records: Sequence[Record], specs: Sequence[TableSpec] | None, failed: Sequence[Failure] = ()
+) -> tuple[Table, ...]:
+    """The tables of a suite: one for each of `specs`, or `table_of_suite` where it defines none."""
+    if not specs:
+        return (table_of_suite(records),)
+    return tuple(build_table(records, spec, failed) for spec in specs)
 
 
 def print_table(results: str | Path, suite: str) -> Table:
-    """Print the table of `suite` and write it to `<results>/tables/<suite>.md` and `.csv`; return it.
+    """`print_tables` of a suite that defines no tables of its own; returns its one table."""
+    return print_tables(results, suite)[0]
+
+
+def print_tables(
+    results: str | Path, suite: str, specs: Sequence[TableSpec] | None = None, failed: Sequence[Failure] = ()
+) -> tuple[Table, ...]:
+    """Print the tables of `suite`, write each to `<results>/tables/<name>.md` and `.csv`; return them.
 
     Raises InputError if the suite has no record, if a record is unsound, or if the folder cannot be written.
     """
     import rich.console
 
-    table = table_of_suite(load_suite(results, suite))
+    records = load_suite(results, suite, curves=False)
+    tables = tables_of(records, specs, failed)
     folder = Path(results, 'tables')
-    write_text_atomically(folder / f'{suite}.md', to_markdown(table))
-    write_text_atomically(folder / f'{suite}.csv', to_csv(table))
+    for table in tables:
+        write_text_atomically(folder / f'{table.name}.md', to_markdown(table))
+        write_text_atomically(folder / f'{table.name}.csv', to_csv(table))
     console = rich.console.Console()
     if not console.is_terminal:
-        console.width = 200  # a file or a pipe has no width to fit into
-    console.print(to_rich(table, title=suite))
-    console.print(f'written: {folder / suite}.md and .csv', markup=False, highlight=False, soft_wrap=True)
-    return table
+        console.width = PIPE_WIDTH
+    for table in tables:
+        console.print(to_rich(table, title=table.title or suite))
+        written = f'written: {folder / table.name}.md and .csv'
+        console.print(written, markup=False, highlight=False, soft_wrap=True)
+    _tell_left_out(records, tables)
+    return tables
+
+
+def main(args, specs: Sequence[TableSpec] | None) -> int:
+    """Answer `spark-bench table` for the suite that defines `specs`; exit status 0.
+
+    Without --format and --output it prints and writes as `print_tables` does; else the tables go, in one format,
+    to the file or to standard output, and to nowhere else.
+
+    Raises:
+        InputError: as `print_tables` does, or if the format cannot be told from the name of the output.
+    """
+    if args.format is None and args.output is None:
+        print_tables(args.results, args.suite, specs)
+        return 0
+    name = args.format or SUFFIXES.get(Path(args.output).suffix.lower())
+    if name is None:
+        raise InputError(f'--output {args.output}: no format ends so; name one with --format: {", ".join(FORMATS)}')
+    records = load_suite(args.results, args.suite, curves=False)
+    tables = tables_of(records, specs)
+    text = FORMATS[name](tables)
+    if args.output is None:
+        sys.stdout.write(text)
+    else:
+        print(f'written: {write_text_atomically(args.output, text)}')
+    _tell_left_out(records, tables)
+    return 0
+
+
+def _tell_left_out(records: Sequence[Record], tables: Sequence[Table]) -> None:
+    """Say on standard error which measured figures the tables have no place for."""
+    places = {
+        (row.origin, row.arch, row.method, column.task)
+        for table in tables
+        for row in table.rows
+        for column in table.columns
+    }
+    cells = {(r.origin, r.arch, r.method, r.task) for r in records if r.kind != 'pretrain'} - places
+    if cells:
+        named = ', '.join('/'.join((task, arch, method)) for _, arch, method, task in sorted(cells)[:3])
+        more = f' and {len(cells) - 3} more' if len(cells) > 3 else ''
+        print(f'spark-bench: note: measured or published, but in no table here: {named}{more}', file=sys.stderr)
+
+
+def _terminal(tables: Sequence[Table]) -> str:
+    import rich.console
+
+    console = rich.console.Console(file=io.StringIO(), width=PIPE_WIDTH)
+    for table in tables:
+        console.print(to_rich(table))
+    return '\n'.join(line.rstrip() for line in console.file.getvalue().splitlines()) + '\n'
+
+
+PIPE_WIDTH = 200  # of what is no terminal: a file or a pipe has no width to fit into
+FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
+    'terminal': _terminal,
+    'markdown': lambda tables: '\n'.join(map(to_markdown, tables)),
+    'csv': lambda tables: to_csv(*tables),
+    'latex': lambda tables: '\n'.join(map(to_latex, tables)),
+    'html': lambda tables: '\n'.join(map(to_html, tables)),
+}
+SUFFIXES = {'.txt': 'terminal', '.md': 'markdown', '.csv': 'csv', '.tex': 'latex', '.html': 'html'}

@@ -9,7 +9,7 @@ from spark_bench.records.noise import Sample, is_beyond_noise
 from spark_bench.records.schema import Record
 from spark_bench.records.table_parts import Cell, Column, Row, Table, TableSpec
 
-__all__ = ['METHODS', 'Failure', 'build_table', 'order_methods']
+__all__ = ['METHODS', 'Failure', 'build_table', 'mark_best', 'order_methods', 'quote', 'sample_of', 'summarise']
 
 # Rows appear in this order; a method that is not named here comes after these, by the alphabet.
 METHODS = ('scratch', 'spark', 'no_sparse', 'no_hierarchy', 'black_mosaic')
@@ -81,8 +81,8 @@ class _Contents:
     def cell(self, origin: str, arch: str, method: str, column: Column) -> Cell:
         records = self.groups.get((origin, arch, method), {}).get(column.task, [])
         if origin == 'published':
-            return _quote(records, column)
-        return _summarise(records, column, sorted(self.failures.get((arch, method, column.task), [])))
+            return quote(records, column)
+        return summarise(records, column, sorted(self.failures.get((arch, method, column.task), [])))
 
 
 def _rows_of(contents: _Contents, spec: TableSpec, origin: str, arch: str, methods: Sequence[str]) -> list[Row]:
@@ -100,14 +100,14 @@ def _with_delta(cell: Cell, base: Cell) -> Cell:
     if cell.value is None or base.value is None:
         return cell
     verified = cell.verified and base.verified
-    beyond = is_beyond_noise(_sample(cell), _sample(base))
+    beyond = is_beyond_noise(sample_of(cell), sample_of(base))
     return dataclasses.replace(
         cell, delta=cell.value - base.value, delta_verified=verified, delta_beyond_noise=beyond if verified else None
     )
 
 
-def _summarise(records: Sequence[Record], column: Column, failures: Sequence[tuple[int, str]]) -> Cell:
-    """The measured records of one task as a cell."""
+def summarise(records: Sequence[Record], column: Column, failures: Sequence[tuple[int, str]] = ()) -> Cell:
+    """The measured records of one task as a cell; `failures` are (seed, why)."""
     values = [r.metrics.get(column.metric) for r in records]
     known = [value for value in values if value is not None]
     complete = bool(known) and len(known) == len(values) and not failures
@@ -120,7 +120,7 @@ def _summarise(records: Sequence[Record], column: Column, failures: Sequence[tup
     )
 
 
-def _quote(records: Sequence[Record], column: Column) -> Cell:
+def quote(records: Sequence[Record], column: Column) -> Cell:
     """The published figure of one cell; several sources may state it, and one that was read goes before others."""
     stating = [r for r in records if r.metrics.get(column.metric) is not None]
     trusted = [r for r in stating if r.verified] or stating
@@ -169,13 +169,14 @@ def _winner(competing: Sequence[tuple[int, Cell]], column: Column) -> int | None
     others = [cell for i, cell in competing if i != index]
     ahead = all(
         round(cell.value, column.digits) != round(top.value, column.digits)
-        and is_beyond_noise(_sample(top), _sample(cell))
+        and is_beyond_noise(sample_of(top), sample_of(cell))
         for cell in others
     )
     return index if others and ahead else None
 
 
-def _sample(cell: Cell) -> Sample:
+def sample_of(cell: Cell) -> Sample:
+    """The figure of a complete cell, for `is_beyond_noise`."""
     return Sample(cell.value, cell.std, cell.n)
 
 

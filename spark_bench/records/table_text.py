@@ -10,7 +10,16 @@ from spark_bench.records.table_parts import Cell, Column, Row, Table
 if TYPE_CHECKING:
     import rich.table
 
-__all__ = ['delta_text', 'delta_verdict', 'source_marks', 'to_csv', 'to_markdown', 'to_rich', 'value_text']
+__all__ = [
+    'delta_text',
+    'delta_verdict',
+    'escape_markdown',
+    'source_marks',
+    'to_csv',
+    'to_markdown',
+    'to_rich',
+    'value_text',
+]
 
 ABSENT = '–'
 DAGGER = '†'  # on every figure that was not read in its source
@@ -53,27 +62,27 @@ def to_markdown(table: Table) -> str:
     """A Markdown table under its title, the best figures bold; below it the note, failures and sources."""
     headings = ['backbone', 'method']
     for column in table.columns:
-        headings += [_escaped(column.heading), 'Δ']
+        headings += [escape_markdown(column.heading), 'Δ']
     lines = [headings, ['---', '---', *['---:'] * (2 * len(table.columns))]]
     numbers = {source: number for number, source in enumerate(table.sources, 1)}
     for row in table.rows:
-        line = [_escaped(row.arch), _escaped(row.label)]
+        line = [escape_markdown(row.arch), escape_markdown(row.label)]
         for cell, column in zip(row.cells, table.columns, strict=True):
             text = value_text(cell, column)
             marks = ''.join(f' \\[{numbers[source]}\\]' for source in cell.sources)
             line += [(f'**{text}**' if cell.best else text) + marks, delta_text(cell, column)]
         lines.append(line)
-    parts = [f'**{_escaped(table.title)}**\n'] if table.title else []
+    parts = [f'**{escape_markdown(table.title)}**\n'] if table.title else []
     parts += ['| ' + ' | '.join(line) + ' |' for line in lines]
     parts += ['', table.note(), '']
     if table.failures:
-        parts += ['Failed:', '', *(f'- {_escaped(line)}' for line in table.failures), '']
+        parts += ['Failed:', '', *(f'- {escape_markdown(line)}' for line in table.failures), '']
     if numbers:
-        parts += ['Sources:', '', *(f'{number}. {_escaped(source)}' for source, number in numbers.items()), '']
+        parts += ['Sources:', '', *(f'{number}. {escape_markdown(source)}' for source, number in numbers.items()), '']
     return '\n'.join(parts)
 
 
-def _escaped(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """`text` without what Markdown would read as markup or as the end of a cell."""
     text = re.sub(r'([\\|*`<>\[\]#&$~])', r'\\\1', ' '.join(text.split()))
     # Between letters an underscore is plain text, as in convnext_small.
@@ -112,9 +121,10 @@ def _csv_line(table: Table, row: Row, cell: Cell, column: Column) -> list:
         '' if cell.delta is None or cell.delta_verified else DAGGER,
     ]
     why = '; '.join(f'seed {seed}: {why}' for seed, why in cell.failures)
+    verified = None if cell.value is None else cell.verified
     return [
-        row.arch, row.method, row.origin, answer(cell.verified), column.task, column.metric, cell.n, cell.seeds,
-        *numbers, table.name, cell.status, *marks, answer(cell.best), answer(cell.delta_beyond_noise),
+        row.arch, row.method, row.origin, answer(verified), column.task, column.metric, cell.n, cell.seeds, *numbers,
+        table.name, cell.status, *marks, answer(cell.best), answer(cell.delta_beyond_noise),
         '; '.join(cell.sources), why,
     ]  # fmt: skip
 
