@@ -198,7 +198,7 @@ def sparkline(name: str, curve: Sequence[Sequence[float | None]]) -> str:
 
 
 def _arrays(curve: Sequence[Sequence[float | None]]) -> tuple[np.ndarray, np.ndarray]:
-    steps, values = np.array(curve, dtype=float).T
+    steps, values = np.array(curve, dtype=float).reshape(-1, 2).T
     return steps, values
 
 

@@ -84,10 +84,9 @@ class _Environments:
 def _entry(record: Record, records: Sequence[Record], environments: _Environments) -> str:
     words = [escape(record.arch), escape(record.method)]
     words.append(f'seed {record.seed}' if record.origin == 'measured' else 'published')
-    dagger = '' if record.verified is not False else '†'
     for name in LEADING_METRICS:
         if record.metrics.get(name) is not None:
-            words.append(f'{name} {record.metrics[name]:.4g}{dagger}')
+            words.append(f'{name} {record.metrics[name]:.4g}{_dagger(record)}')
     if record.wall_time_s is not None:
         words.append(duration(record.wall_time_s))
     # The identifier is inside: browsers open a closed <details> for a link to its content.
@@ -99,7 +98,8 @@ def _entry(record: Record, records: Sequence[Record], environments: _Environment
 
 
 def _told(record: Record) -> dict[str, str | None]:
-    metrics = ', '.join(f'{k} {"–" if v is None else f"{v:.4g}"}' for k, v in record.metrics.items())
+    dagger = _dagger(record)
+    metrics = ', '.join(f'{k} {"–" if v is None else f"{v:.4g}{dagger}"}' for k, v in record.metrics.items())
     dataset = record.dataset or {}
     data = [
         dataset.get('name'),
@@ -118,6 +118,10 @@ def _told(record: Record) -> dict[str, str | None]:
         'started': record.started_at,
         'wall time': None if record.wall_time_s is None else f'{record.wall_time_s:.1f} s',
     }
+
+
+def _dagger(record: Record) -> str:
+    return '†' if record.verified is False else ''
 
 
 def _weights(record: Record, records: Sequence[Record]) -> str:
