@@ -19,6 +19,7 @@ from spark_bench.records.figures import Drawing, inline_svg, method_colours, sav
 from spark_bench.records.scaling import PARAMETERS, cost_chart, order_archs, pretraining_of, scaling_curves
 from spark_bench.records.table import COLUMNS, Column, TableSpec, build_table
 
+FORMS = ('svg', 'png')
 TOP1 = (Column('classification', 'top1', 'top-1'),)
 
 
@@ -240,7 +241,7 @@ def test_the_command_writes_report_and_figures(make_benchmark, tmp_path, capsys)
     assert sorted(paths) == sorted(map(str, (tmp_path / 'figures' / 'benchmark').iterdir()))
     names = ('gains-benchmark', 'cost-benchmark', 'loss-pretrain', 'loss-classification', 'accuracy-classification',
              'loss-detection')  # fmt: skip
-    assert [path.rpartition('/')[2] for path in paths] == [f'{name}.{form}' for name in names for form in ('svg', 'png')]
+    assert [path.rpartition('/')[2] for path in paths] == [f'{name}.{form}' for name in names for form in FORMS]
 
 
 def test_without_being_asked_the_command_writes_no_figures(make_record, tmp_path):
