@@ -181,9 +181,11 @@ def _cell_id(record: Record) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`seconds` for a person: '12 s', '3 min 5 s', '2 h 40 min'."""
+    """`seconds` for a person: '12 s', '3 min 5 s', '2 h 40 min', '250 h'."""
     minutes, rest = divmod(round(seconds), 60)
     if not minutes:
         return f'{rest} s'
     hours, minutes = divmod(minutes, 60)
+    if hours >= 100:
+        return f'{round(seconds / 3600)} h'
     return f'{hours} h {minutes} min' if hours else f'{minutes} min {rest} s'

@@ -130,6 +130,25 @@ def test_a_benchmark_with_every_record_open_does_not_scroll_sideways_on_a_phone(
     assert seen['answer'] > 30 and seen['page'] <= 390
 
 
+@pytest.mark.slow
+def test_five_hundred_records_are_a_few_megabytes_and_work_on_a_phone(make_benchmark, tmp_path):
+    archs = ('resnet50', 'resnet101', 'resnet152', 'resnet200', 'convnext_small', 'convnext_base', 'convnext_large')
+    methods = ('scratch', 'spark', 'no_sparse', 'no_hierarchy', 'black_mosaic', 'ape', 'loss_on_all', 'half_schedule')
+    records = make_benchmark(archs, methods, seeds=4, points=200)
+    for record in records:
+        write(record, tmp_path / 'results')
+    report = write_report(tmp_path / 'results', 'benchmark', tmp_path / 'report.html', tmp_path)
+    assert len(records) == 497 and report.stat().st_size < 4_000_000
+    action = """
+      const search = document.querySelector('#provenance form input');
+      search.value = 'detection convnext_large spark';
+      search.dispatchEvent(new Event('input', { bubbles: true }));
+      return document.querySelector('#provenance output').textContent;"""
+    seen = ask_browser(report, 390, action=action)
+    assert seen['problems'] == [] and seen['loaded'] == [] and seen['page'] <= 390
+    assert seen['answer'] == f'4 of {len(records)} records' and seen['rows'] == len(archs) * len(methods)
+
+
 def test_the_page_follows_a_dark_setting(report):
     def brightness(colour):
         return sum(map(int, re.findall(r'\d+', colour)[:3]))
