@@ -26,9 +26,10 @@ def build_table(records: Sequence[Record], spec: TableSpec, failed: Sequence[Fai
     """The table that `spec` describes, filled from `records`: a group of rows for each backbone.
 
     Measured figures come first in a group, a row for each method, also for one without a record; published ones
-    have rows of their own below, where there are any. A backbone of which nothing was measured shows its measured
-    rows too, as missing, if `spec` lists it and anything else of the table was measured. Cell states what is
-    shown where records are absent or disagree; `mark_best` which figures are marked.
+    have rows of their own below, where there are any. Where `spec` lists no methods, those that were measured on any
+    backbone have their rows on each. A backbone of which nothing was measured shows its measured rows too, as missing,
+    if `spec` lists it and anything else of the table was measured. Cell states what is shown where records are absent
+    or incomplete; `mark_best` which figures are marked.
 
     Args:
         records: measured and published, of one suite; those of other tasks, methods or backbones are left out.
@@ -63,6 +64,7 @@ class _Contents:
         self.failures: dict[tuple[str, str, str], list[tuple[int, str]]] = {}
         for task, arch, method, seed, why in self.failed:
             self.failures.setdefault((arch, method, task), []).append((seed, why))
+        self.methods = {key[2] for key in self.groups if key[0] == 'measured'} | {f[2] for f in self.failed}
         self.archs = {(origin, arch) for origin, arch, _ in self.groups} | {('measured', f[1]) for f in self.failed}
 
     def shows(self, spec: TableSpec, origin: str, arch: str, method: str) -> bool:
@@ -72,6 +74,8 @@ class _Contents:
         known = bool(tasks) or any((arch, method, column.task) in self.failures for column in spec.columns)
         if known or spec.pairs is not None and (arch, method) not in spec.pairs:
             return known
+        if spec.methods is None and method not in self.methods:
+            return False
         if ('measured', arch) in self.archs:
             return True
         # Of this backbone nothing was measured. Where all the table has is published, that stands alone.

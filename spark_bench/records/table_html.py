@@ -69,10 +69,11 @@ def _row(table: Table, row: Row, first: bool, link: Link | None, identifier: str
     status = next(s for s in ('failed', 'incomplete', 'missing', 'complete') if s in statuses or s == 'complete')
     attributes = {'arch': row.arch, 'method': row.method, 'origin': row.origin, 'status': status}
     data = ''.join(f' data-{name}="{escape(value)}"' for name, value in attributes.items())
+    first_class = ' class="first"' if first else ''
     parts = [
-        f'<tr{" class=first" if first else ""}{data}>',
+        f'<tr{first_class}{data}>',
         f'<td class="arch" data-sort="{escape(row.arch)}">{escape(row.arch)}</td>',
-        f'<th scope="row" data-arch="{escape(row.arch)}" data-sort="{escape(row.label)}">'
+        f'<th scope="row" data-arch="{escape(row.arch)}" data-sort="{escape(f"{row.method} {row.origin}")}">'
         f'{_dagger(escape(row.label))}</th>',
     ]
     for cell, column in zip(row.cells, table.columns, strict=True):
