@@ -189,6 +189,8 @@ def _add_report(commands):
     parser = commands.add_parser('report', help='write the report of a suite: one self-contained HTML file')
     _add_suite(parser)
     parser.add_argument('--output', metavar='FILE', help='default: <results>/report.html, or report-<suite>.html')
+    parser.add_argument('--figures', action='store_true',
+                        help='also write each figure as SVG and PNG to <results>/figures/<suite>/')
 
 
 def _add_visualize(commands):

@@ -182,8 +182,13 @@ def _run_compare(args):
 
 def _run_report(args):
     from spark_bench.records import report
+    from spark_bench.suites.paper_tables import TABLES
+    # As for `table`: the demo shows the tasks that were run.
+    specs = () if args.suite == 'demo' else TABLES.get(args.suite, ())
     output = args.output or report_path(args.results, args.suite)
-    print(report.write_report(args.results, args.suite, output, args.work_dir or 'work_dirs'))
+    print(report.write_report(args.results, args.suite, output, args.work_dir or 'work_dirs', specs))
+    for path in report.write_figures(args.results, args.suite, specs) if args.figures else ():
+        print(path)
     return 0
 
 

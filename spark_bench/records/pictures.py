@@ -23,6 +23,8 @@ __all__ = ['Gallery', 'Picture', 'detection_galleries', 'reconstruction_gallerie
 
 SCORE_THRESHOLD = 0.3  # detections below it are not drawn
 RECONSTRUCTION_SIDE = 224  # pixels of a reconstruction's longer side in the report
+BACKBONES = 6  # with pictures in one section; further ones are named
+PICTURES = 120  # about, in one section: more methods, fewer rows
 DETECTION_SIDE = 448  # twice the embedded pictures' 256 or so: names stay legible
 # Ten hues far apart, readable below white text; category i takes colour i modulo 10.
 CATEGORY_COLOURS = (
@@ -63,8 +65,10 @@ class _Unusable(Exception):
     """A run's file is absent or damaged; the message is a plain sentence for the report."""
 
 
-def reconstruction_galleries(records: Sequence[Record], work_root: str | Path, count: int = 4) -> list[Gallery]:
-    """A gallery for each backbone: a row a picture: original, masked, each method's result.
+def reconstruction_galleries(
+    records: Sequence[Record], work_root: str | Path, count: int = 4, task: str = 'pretrain'
+) -> list[Gallery]:
+    """A gallery for each backbone with records of `task`: a row a picture: original, masked, each method's result.
 
     Of each method the lowest seed is shown, its artifact 'reconstructions' being an .npz of uint8 arrays
     `original`, `masked`, `reconstruction` and `pasted`, each (n, H, W, 3). Only methods that saw the same
@@ -72,14 +76,15 @@ def reconstruction_galleries(records: Sequence[Record], work_root: str | Path, c
     Paths are relative to `work_root` or to the working directory. A missing or damaged file is a note too.
     """
     galleries = []
-    for arch, chosen in _lowest_seeds(records, 'pretrain').items():
+    chosen_of, rest = _lowest_seeds(records, task)
+    for arch, chosen in chosen_of.items():
         groups: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = []
-        notes = []
+        notes, absent = [], {}
         for record in chosen:
             try:
                 arrays = _load_reconstructions(record, Path(work_root))
             except _Unusable as reason:
-                notes.append(f'{record.method}: {reason}')
+                absent.setdefault(str(reason), []).append(record.method)
                 continue
             for shared, pasted in groups:
                 if all(np.array_equal(shared[key], arrays[key]) for key in ('original', 'masked')):
@@ -92,15 +97,17 @@ def reconstruction_galleries(records: Sequence[Record], work_root: str | Path, c
                         'so its reconstructions stand apart and cannot be compared with those.'
                     )
                 groups.append((arrays, {record.method: arrays['pasted']}))
-        found = [_reconstruction_gallery(arch, shared, pasted, count) for shared, pasted in groups]
-        found = found or [Gallery(arch)]
-        found[0].notes += notes
+        title = _title(arch, task)
+        rows = _fewer(count, sum(map(len, chosen_of.values())))
+        found = [_reconstruction_gallery(title, shared, pasted, rows) for shared, pasted in groups]
+        found = found or [Gallery(title)]
+        found[0].notes += _gathered(absent) + notes
         galleries += found
-    return galleries
+    return galleries + rest
 
 
-def _reconstruction_gallery(arch: str, shared: dict, pasted: dict[str, np.ndarray], count: int) -> Gallery:
-    gallery = Gallery(arch, ('original', 'masked', *pasted))
+def _reconstruction_gallery(title: str, shared: dict, pasted: dict[str, np.ndarray], count: int) -> Gallery:
+    gallery = Gallery(title, ('original', 'masked', *pasted))
     for i in range(min(count, len(shared['original']))):
         pictures = [
             _picture(shared['original'][i], f'picture {i + 1}, original', RECONSTRUCTION_SIDE),
@@ -129,36 +136,40 @@ def _load_reconstructions(record: Record, work_root: Path) -> dict[str, np.ndarr
     return arrays
 
 
-def detection_galleries(records: Sequence[Record], work_root: str | Path, count: int = 4) -> list[Gallery]:
-    """A gallery for each backbone: a row a validation picture with the truth and each method's detections.
+def detection_galleries(
+    records: Sequence[Record], work_root: str | Path, count: int = 4, task: str = 'detection'
+) -> list[Gallery]:
+    """A gallery for each backbone with records of `task`: a row a picture with the truth and each method's detections.
 
     Of each method the lowest seed is shown, its artifact 'predictions' being a COCO results file; detections
     with a score of at least 0.3 are drawn. The pictures are spread evenly over the annotated ones. Missing or
     damaged files are notes.
     """
     galleries = []
-    for arch, chosen in _lowest_seeds(records, 'detection').items():
-        gallery = Gallery(arch)
+    chosen_of, rest = _lowest_seeds(records, task)
+    for arch, chosen in chosen_of.items():
+        gallery = Gallery(_title(arch, task))
         galleries.append(gallery)
         try:
             truth = _Truth(chosen[0], Path(work_root))
-            shown = truth.pick(count)
+            shown = truth.pick(_fewer(count, sum(map(len, chosen_of.values()))))
         except _Unusable as reason:
             gallery.notes.append(str(reason))
             continue
-        columns = {'ground truth': truth.annotations}
+        columns, absent = {'ground truth': truth.annotations}, {}
         for record in chosen:
             try:
                 columns[record.method] = _load_predictions(record, chosen[0], Path(work_root), shown)
             except _Unusable as reason:
-                gallery.notes.append(f'{record.method}: {reason}')
+                absent.setdefault(str(reason), []).append(record.method)
+        gallery.notes += _gathered(absent)
         gallery.headings = tuple(columns)
         for image in shown:
             try:
                 gallery.rows.append(_detection_row(truth, image, columns))
             except _Unusable as reason:
                 gallery.notes.append(str(reason))
-    return galleries
+    return galleries + rest
 
 
 def _detection_row(truth: '_Truth', image: dict[str, Any], columns: dict[str, dict]) -> tuple[Picture, ...]:
@@ -172,13 +183,34 @@ def _detection_row(truth: '_Truth', image: dict[str, Any], columns: dict[str, di
         raise _Unusable(f'the boxes or masks of picture {number} are damaged ({_one_line(error)}).') from error
 
 
-def _lowest_seeds(records: Sequence[Record], task: str) -> dict[str, list[Record]]:
-    """For each backbone, the measured record of lowest seed of every method, in the table's order."""
+def _gathered(absent: dict[str, list[str]]) -> list[str]:
+    """One note for each reason, naming all methods that it holds for."""
+    return [f'{", ".join(methods)}: {reason}' for reason, methods in absent.items()]
+
+
+def _title(arch: str, task: str) -> str:
+    variant = task.partition('_')[2]
+    return f'{arch} ({variant})' if variant else arch
+
+
+def _fewer(count: int, methods: int) -> int:
+    """How many rows of pictures a gallery has where `methods` columns are shown in all: the page stays small."""
+    return max(1, min(count, PICTURES // max(methods, 1)))
+
+
+def _lowest_seeds(records: Sequence[Record], task: str) -> tuple[dict[str, list[Record]], list[Gallery]]:
+    """For each backbone, the measured record of lowest seed of every method, in the table's order.
+
+    Beyond BACKBONES of them, a gallery without pictures that names the others.
+    """
     groups: dict[str, dict[str, Record]] = {}
     for record in sorted(records, key=lambda r: (r.arch, r.seed)):
         if record.task == task and record.origin == 'measured':
             groups.setdefault(record.arch, {}).setdefault(record.method, record)
-    return {arch: [methods[m] for m in order_methods(methods)] for arch, methods in groups.items()}
+    chosen = {arch: [groups[arch][m] for m in order_methods(groups[arch])] for arch in list(groups)[:BACKBONES]}
+    others = list(groups)[BACKBONES:]
+    note = f'Not shown, so that this file stays small: {", ".join(others)}.'
+    return chosen, [Gallery('Further backbones', notes=[note])] if others else []
 
 
 def _artifact(record: Record, name: str, work_root: Path) -> Path:

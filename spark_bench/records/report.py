@@ -1,35 +1,43 @@
 """The report: one HTML file that needs nothing else, made from records and the files that runs left."""
 
+import base64
+import hashlib
 import importlib.resources
+import itertools
 import string
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
-from spark_bench.records.figures import bar_chart, loss_curves, method_colours
+from spark_bench.records.drawings import drawings_of_suite, save_drawings, tasks_of
+from spark_bench.records.figures import Drawing, inline_svg, method_colours
 from spark_bench.records.pictures import Gallery, Picture, detection_galleries, reconstruction_galleries
-from spark_bench.records.schema import TASKS, Record
+from spark_bench.records.report_records import cell_target, duration, records_part
+from spark_bench.records.schema import Record
 from spark_bench.records.store import write_text_atomically
 from spark_bench.records.table import (
     Table,
-    delta_text,
-    delta_verdict,
+    TableSpec,
+    build_table,
     load_suite,
     order_methods,
     table_of_suite,
-    value_text,
+    to_html,
 )
 
-__all__ = ['METHOD_NOTES', 'write_report']
+__all__ = ['METHOD_NOTES', 'write_figures', 'write_report']
 
 # One line a method for the legend below the table; a method without one is only named.
 METHOD_NOTES = {
-    'scratch': 'no pretraining; every other row is measured against it',
+    'scratch': 'no pretraining',
+    'supervised': 'trained with labels in the ordinary way, as its source describes',
     'spark': 'masked pretraining with sparse convolution and a hierarchical decoder',
     'no_sparse': 'an ordinary dense encoder on the picture with its masked pixels set to zero',
     'no_hierarchy': 'only the deepest feature map reaches the decoder',
     'black_mosaic': 'the blacked-out picture through a dense encoder, without mask tokens',
+    'ape': 'absolute position embedding added to every feature map that reaches the decoder',
+    'loss_on_all': 'the loss over visible patches too, not the masked ones alone',
+    'half_schedule': 'half the epochs of pretraining',
 }
 DEMO_NOTE = (
     '<strong>What this shows, and what it does not.</strong> This table was made at a very small scale: '
@@ -38,52 +46,97 @@ DEMO_NOTE = (
     'It does not show the paper’s result: {seeds}, differences of a few points between the rows are noise, '
     'and their order may change from one seed to the next.'
 )
+PRINTED_RECORDS = 40  # with more, print shows their first lines alone: a hundred pages help no one
 
 
-def write_report(results: str | Path, suite: str, output: str | Path, work_root: str | Path) -> Path:
+def write_report(
+    results: str | Path,
+    suite: str,
+    output: str | Path,
+    work_root: str | Path,
+    specs: Sequence[TableSpec] = (),
+    failed: Sequence[tuple[str, str, str, int, str]] = (),
+) -> Path:
     """Write the report on `suite` to `output` and return that path; an older file is replaced in one step.
 
-    The page loads nothing from outside and runs no script. Artifacts and data sets are looked for below
-    `work_root` and at their paths as recorded; one that is gone becomes a sentence in the report.
+    The page loads nothing from outside. Its one script sorts, filters and opens records; without it the page
+    reads the same. Artifacts and data sets are looked for below `work_root` and at their paths as recorded; one
+    that is gone becomes a sentence in the report. Pictures, points of curves and the panels of a figure are
+    limited, so that the file stays within a few megabytes for hundreds of records.
 
-    Raises InputError if the suite has no record, if a record is unsound, or if `output` cannot be written.
+    Args:
+        specs: the tables of the suite; one of all its records if there are none.
+        failed: runs that failed, as `build_table` takes them.
+
+    Raises:
+        InputError: if the suite has no record, if a record is unsound, or if `output` cannot be written.
     """
     records = load_suite(results, suite)
-    table = table_of_suite(records)
-    template = importlib.resources.files('spark_bench.records').joinpath('report_template.html')
-    page = string.Template(template.read_text(encoding='utf-8')).substitute(
+    tables = _tables(records, specs, failed)
+    drawings = drawings_of_suite(tables, records)
+    script = _resource('report_script.js')
+    page = string.Template(_resource('report_template.html')).substitute(
         title=escape(f'SparK benchmark: {suite}'),
-        suite=escape(suite),
+        policy=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        colours=_colours(records),
         summary=_summary(records),
         note=_scale_note(suite, records),
-        table=_table(table, records),
-        legend=_legend(table),
-        bars=_figure(
-            bar_chart(table),
-            'The values of the table; error bars show the standard deviation over seeds.',
-            'No value to draw yet.',
-        ),
-        curves=_curves(records),
+        tables=_tables_part(tables, records),
+        legend=_legend(records),
+        charts=_figures(drawings.charts, 'No value to draw yet.'),
+        curves=_figures(drawings.curves, 'No curve recorded yet.'),
         reconstructions=_galleries(
-            reconstruction_galleries(records, work_root),
+            (reconstruction_galleries(records, work_root, task=task) for task in tasks_of(records, 'pretrain')),
             'small',
             'The same pictures under the same masks. Visible patches are pasted back. Of a masked patch the network '
             'paints the structure; mean colour and contrast are the original’s, as the loss normalises them away.',
             'No pretraining in this suite yet.',
         ),
         detections=_galleries(
-            detection_galleries(records, work_root),
+            (detection_galleries(records, work_root, task=task) for task in tasks_of(records, 'detection')),
             'large',
             'Validation pictures; detections with a score of 0.3 and more.',
-            'No detection in this suite yet.',
+            'No detection measured in this suite yet.',
         ),
-        provenance=_provenance(records),
+        size='few' if len(records) <= PRINTED_RECORDS else 'many',
+        provenance=records_part(records),
+        script=script,
     )
     return write_text_atomically(output, page)
 
 
+def write_figures(
+    results: str | Path, suite: str, specs: Sequence[TableSpec] = (), folder: str | Path | None = None
+) -> list[Path]:
+    """Write the report's figures as SVG and PNG to `folder`, `<results>/figures/<suite>` if None; the paths.
+
+    Raises InputError if the suite has no record, if a record is unsound, or if the folder cannot be written.
+    """
+    records = load_suite(results, suite)
+    drawings = drawings_of_suite(_tables(records, specs), records)
+    return save_drawings(drawings, folder or Path(results, 'figures', suite))
+
+
+def _tables(records: Sequence[Record], specs: Sequence[TableSpec], failed: Sequence = ()) -> list[Table]:
+    return [build_table(records, spec, failed) for spec in specs] or [table_of_suite(records)]
+
+
+def _resource(name: str) -> str:
+    return importlib.resources.files('spark_bench.records').joinpath(name).read_text(encoding='utf-8')
+
+
+def _colours(records: Sequence[Record]) -> str:
+    """Style rules that give each row of a table the colour of its method in the figures."""
+    colours = method_colours([r.method for r in records])
+    return '\n'.join(
+        f'.results tr[data-method="{escape(method)}"] {{ --method: {colour}; }}'
+        for method, colour in colours.items()
+    )
+
+
 def _summary(records: Sequence[Record]) -> str:
     measured = [r for r in records if r.origin == 'measured']
+    published = len(records) - len(measured)
     seconds = sum(r.wall_time_s or 0 for r in measured)
     machines = sorted(
         {
@@ -94,9 +147,11 @@ def _summary(records: Sequence[Record]) -> str:
     )
     days = sorted({r.started_at[:10] for r in measured if r.started_at})
     parts = [f'{len(records)} {"record" if len(records) == 1 else "records"}']
+    if published:
+        parts[0] += ', all published' if not measured else f', {published} of them published'
     if measured:
-        parts.append(f'{_duration(seconds)} of computing')
-    parts += machines
+        parts.append(f'{duration(seconds)} of computing')
+    parts += machines[:3] + ([f'{len(machines) - 3} further machines'] if len(machines) > 3 else [])
     if days:
         parts.append(days[0] if len(days) == 1 else f'{days[0]} to {days[-1]}')
     return ' · '.join(escape(part) for part in parts)
@@ -110,72 +165,39 @@ def _scale_note(suite: str, records: Sequence[Record]) -> str:
     return f'<p class="note">{DEMO_NOTE.format(seeds=words)}</p>'
 
 
-def _table(table: Table, records: Sequence[Record]) -> str:
-    heads = ['<th scope="col">method</th>']
-    for column in table.columns:
-        better = 'higher is better' if column.is_percent else 'lower is better'
-        heads.append(f'<th scope="col" class="number" title="{better}">{escape(column.heading)}</th>')
-        heads.append(
-            f'<th scope="col" class="number delta">Δ<span class="unseen"> {escape(column.label)}, '
-            f'difference from {escape(table.baseline)}</span></th>'
+def _tables_part(tables: Sequence[Table], records: Sequence[Record]) -> str:
+    parts = []
+    for table in tables:
+        name = table.title or 'Results'
+        if table.title:
+            parts.append(f'<h3>{escape(table.title)}</h3>')
+        fragment = to_html(table, link=lambda row, column: cell_target(row, column, records))
+        single = ' single' if len(table.archs) == 1 else ''
+        parts.append(
+            f'<div class="wide{single}" tabindex="0" role="region" aria-label="{escape(name)}">{fragment}</div>'
         )
-    colours = method_colours([row.method for row in table.rows])
-    bodies = []
-    for arch in table.archs:
-        lines = [f'<tr class="group"><th scope="rowgroup" colspan="{len(heads)}"><span>{escape(arch)}</span></th></tr>']
-        for row in (row for row in table.rows if row.arch == arch):
-            dot = f'<i style="background:{colours[row.method]}"></i>'
-            line = [f'<th scope="row">{dot}{escape(row.label)}</th>']
-            for cell, column in zip(row.cells, table.columns, strict=True):
-                text = _linked(value_text(cell, column), (row.origin, column.task, row.arch, row.method), records)
-                line.append(f'<td class="number{" best" if cell.best else ""}">{text}</td>')
-                line.append(f'<td class="number delta {delta_verdict(cell, column)}">{delta_text(cell, column)}</td>')
-            lines.append(f'<tr>{"".join(line)}</tr>')
-        bodies.append(f'<tbody>{"".join(lines)}</tbody>')
-    percent = 'Accuracy and average precision in percent. ' if any(c.is_percent for c in table.columns) else ''
-    return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="Results table"><table>'
-        f'<caption><span>{escape(percent + table.note())} Bold: the best of a backbone. A value links to its '
-        f'record.</span></caption><thead><tr>{"".join(heads)}</tr></thead>{"".join(bodies)}</table></div>'
-    )
+    return '<p class="absent">A value links to the records that it comes from.</p>' + ''.join(parts)
 
 
-def _linked(text: str, cell: tuple[str, str, str, str], records: Sequence[Record]) -> str:
-    sources = [r for r in records if (r.origin, r.task, r.arch, r.method) == cell]
-    if not sources:
-        return escape(text)
-    return f'<a href="#{_anchor(min(sources, key=lambda r: r.seed))}">{escape(text)}</a>'
-
-
-def _legend(table: Table) -> str:
-    methods = [m for m in order_methods(row.method for row in table.rows) if m in METHOD_NOTES]
+def _legend(records: Sequence[Record]) -> str:
+    methods = [m for m in order_methods(r.method for r in records) if m in METHOD_NOTES]
     return ''.join(f'<dt>{escape(m)}</dt><dd>{escape(METHOD_NOTES[m])}</dd>' for m in methods)
 
 
-def _figure(svg: str | None, caption: str, absent: str) -> str:
-    if svg is None:
-        return f'<p class="absent">{escape(absent)}</p>'
-    return (
-        f'<figure><div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}">{svg}</div>'
-        f'<figcaption>{escape(caption)}</figcaption></figure>'
-    )
-
-
-def _curves(records: Sequence[Record]) -> str:
-    names = {'pretrain': 'Pretraining', 'classification': 'Classification', 'detection': 'Detection'}
+def _figures(drawings: Sequence[Drawing], absent: str) -> str:
     parts = []
-    for task in names:
-        svg = loss_curves(records, task)
-        if svg is None and task == 'classification':
-            continue
-        caption = f'{names[task]} loss at each step, faint as logged, strong as a moving average.'
-        parts.append(f'<h3>{names[task]}</h3>' + _figure(svg, caption, f'No {names[task].lower()} loss recorded yet.'))
-    return ''.join(parts)
+    for drawing in drawings:
+        parts.append(
+            f'<h3>{escape(drawing.title)}</h3><figure>'
+            f'<div class="wide" tabindex="0" role="region" aria-label="{escape(drawing.title)}, figure">'
+            f'{inline_svg(drawing)}</div><figcaption>{escape(drawing.caption)}</figcaption></figure>'
+        )
+    return ''.join(parts) or f'<p class="absent">{escape(absent)}</p>'
 
 
-def _galleries(galleries: Iterable[Gallery], size: str, caption: str, absent: str) -> str:
+def _galleries(groups: Iterable[Sequence[Gallery]], size: str, caption: str, absent: str) -> str:
     parts = []
-    for gallery in galleries:
+    for gallery in itertools.chain.from_iterable(groups):
         parts.append(f'<h3>{escape(gallery.title)}</h3>')
         if gallery.rows:
             parts.append(_grid(gallery, size, caption))
@@ -197,84 +219,3 @@ def _grid(gallery: Gallery, size: str, caption: str) -> str:
 def _image(picture: Picture) -> str:
     size = f'width="{picture.width}" height="{picture.height}"'
     return f'<td><img src="{picture.uri}" alt="{escape(picture.alt)}" {size}></td>'
-
-
-def _provenance(records: Sequence[Record]) -> str:
-    rank = {method: i for i, method in enumerate(order_methods(r.method for r in records))}
-    ordered = sorted(records, key=lambda r: (r.arch, TASKS.index(r.task), rank[r.method], r.seed, r.origin))
-    return ''.join(_record(record, ordered) for record in ordered)
-
-
-def _record(record: Record, records: Sequence[Record]) -> str:
-    metrics = ', '.join(f'{k} {"–" if v is None else f"{v:.4g}"}' for k, v in record.metrics.items())
-    took = '' if record.wall_time_s is None else f' · {_duration(record.wall_time_s)}'
-    environment, dataset = record.environment or {}, record.dataset or {}
-    revision = environment.get('git_revision') or 'not a git checkout'
-    if environment.get('git_dirty'):
-        revision += ', with uncommitted changes'
-    packages = ', '.join(f'{name} {version}' for name, version in environment.get('packages', {}).items())
-    machine = [
-        environment.get('gpu'),
-        environment.get('cpu'),
-        f'{environment.get("cores")} cores',
-        f'{environment.get("threads")} threads',
-        f'{environment.get("memory_gb")} GB of memory',
-    ]
-    data = [
-        dataset.get('name'),
-        f'{dataset.get("train_images")} training and {dataset.get("val_images")} validation pictures',
-        dataset.get('sha256'),
-    ]
-    facts = {
-        'record': '/'.join(map(str, record.identity)) + '.json',
-        'metrics': metrics,
-        'config hash': record.config_hash,
-        'config': record.config,
-        'source': record.source and record.source + ('' if record.verified else ' (not verified)'),
-        'data': ' · '.join(filter(None, data)) if dataset else None,
-        'git revision': revision if environment else None,
-        'hardware': ' · '.join(filter(None, machine)) if environment else None,
-        'system': f'{environment["platform"]}, Python {environment["python"]}' if environment else None,
-        'packages': packages,
-        'started': record.started_at,
-        'wall time': None if record.wall_time_s is None else f'{record.wall_time_s:.1f} s',
-    }
-    entries = ''.join(f'<dt>{name}</dt><dd>{escape(str(value))}</dd>' for name, value in facts.items() if value)
-    # The identifier is inside: browsers open a closed <details> for a link to its content.
-    return (
-        f'<details><summary><b>{escape(record.task)}</b> · {escape(record.arch)} · {escape(record.method)} · '
-        f'seed {record.seed}{took}</summary>'
-        f'<dl id="{_anchor(record)}">{entries}{_weights(record, records)}</dl></details>'
-    )
-
-
-def _weights(record: Record, records: Sequence[Record]) -> str:
-    weights: Any = record.weights
-    if not weights:
-        return ''
-    text = escape(f'{weights["path"]} · {weights["sha256"]}')
-    origin = next(
-        (
-            r
-            for r in records
-            if r.task == 'pretrain'
-            and r.arch == record.arch
-            and r.method == record.method
-            and r.config_hash == weights['config_hash']
-        ),
-        None,
-    )
-    link = f' · <a href="#{_anchor(origin)}">its pretraining</a>' if origin else ''
-    return f'<dt>started from</dt><dd>{text}{link}</dd>'
-
-
-def _anchor(record: Record) -> str:
-    return '-'.join(['record', *map(str, record.identity)])
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    if not minutes:
-        return f'{rest} s'
-    hours, minutes = divmod(minutes, 60)
-    return f'{hours} h {minutes} min' if hours else f'{minutes} min {rest} s'

@@ -16,7 +16,8 @@ def to_html(table: Table, link: Link | None = None, prefix: str = 'table') -> st
 
     Every cell has `data-sort` (a number with every digit, or text; empty where there is none), every row
     `data-arch`, `data-method`, `data-origin` and `data-status` (the worst of its cells), and every column
-    heading `data-sort-type`, 'text' or 'number': what a script needs to sort and filter. Classes tell what a cell
+    heading `data-sort-type`, 'text' or 'number': what a script needs to sort and filter. The row's heading has
+    `data-arch` too, for a narrow page that has no room for the column of backbones. Classes tell what a cell
     is: number, best, delta, better, worse, missing, incomplete, failed, unverified; `first` is a backbone's first
     row.
 
@@ -72,7 +73,8 @@ def _row(table: Table, row: Row, first: bool, link: Link | None, identifier: str
     parts = [
         f'<tr{first_class}{data}>',
         f'<td class="arch" data-sort="{escape(row.arch)}">{escape(row.arch)}</td>',
-        f'<th scope="row" data-sort="{escape(f"{row.method} {row.origin}")}">{_dagger(escape(row.label))}</th>',
+        f'<th scope="row" data-arch="{escape(row.arch)}" data-sort="{escape(f"{row.method} {row.origin}")}">'
+        f'{_dagger(escape(row.label))}</th>',
     ]
     for cell, column in zip(row.cells, table.columns, strict=True):
         href = link(row, column) if link else None

@@ -1,5 +1,6 @@
 """Hand-made records for the tests of this folder."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,6 +8,8 @@ import PIL.Image
 import pycocotools.mask
 import pytest
 
+from spark_bench.records import write
+from spark_bench.records.report import write_report
 from spark_bench.records.schema import Record
 
 
@@ -53,6 +56,77 @@ def make_record():
         return Record(**{**values, **fields})
 
     return make
+
+
+@pytest.fixture(scope='session')
+def make_benchmark(make_record):
+    """A function that makes the records of a benchmark: backbones × methods × seeds, on eight GPUs.
+
+    Of each method but the first there is one pretraining of 10 hours, from which all seeds of classification (2
+    hours) and detection (3 hours) start. Backbone a and method m (counted from 0) have top-1 80 + a + m / 2 plus a
+    tenth of the seed, box AP half of that, mask AP 0.4 of it. Curves have `points` values.
+    """
+
+    def make(archs, methods, seeds=3, points=30, suite='benchmark') -> list[Record]:
+        records = []
+        for a, arch in enumerate(archs):
+            for m, method in enumerate(methods):
+                shared = {'suite': suite, 'arch': arch, 'setting': {'gpus': 8}}
+                config_hash = f'{16 * a + m:064x}'
+                losses = {'loss': [[i + 1, 1 / (i + 1)] for i in range(points)]}
+                weights = None
+                if m:
+                    records.append(make_record(
+                        'pretrain', method, metrics={'loss': 0.5}, curves=losses, config_hash=config_hash,
+                        wall_time_s=36000.0, **shared))  # fmt: skip
+                    weights = {'path': f'{method}.safetensors', 'sha256': 'ab' * 32, 'config_hash': config_hash}
+                for seed in range(seeds):
+                    top1 = 80 + a + m / 2 + seed / 10
+                    accuracy = [[epoch, top1 - 50 / epoch] for epoch in range(1, points + 1)]
+                    accuracies = {'top1_raw': accuracy, 'top1_ema': accuracy}
+                    records.append(make_record(
+                        'classification', method, seed, metrics={'top1': top1}, curves={**losses, **accuracies},
+                        weights=weights, wall_time_s=7200.0, **shared))  # fmt: skip
+                    records.append(make_record(
+                        'detection', method, seed, metrics={'box_ap': top1 / 2, 'mask_ap': 0.4 * top1}, curves=losses,
+                        weights=weights, wall_time_s=10800.0, **shared))  # fmt: skip
+        return records
+
+    return make
+
+
+@pytest.fixture(scope='session')
+def make_published():
+    """A function that makes a published record."""
+
+    def make(suite, task, arch, method, metrics, verified=True, source='somebody/README') -> Record:
+        return Record(
+            origin='published', suite=suite, task=task, arch=arch, method=method, seed=0, metrics=metrics,
+            source=source, verified=verified)  # fmt: skip
+
+    return make
+
+
+@pytest.fixture(scope='session')
+def benchmark_runs(make_benchmark, make_published):
+    """Two backbones, three methods, three seeds; a cell and a figure are missing; published figures beside them."""
+    records = make_benchmark(('convnext_small', 'convnext_base'), ('scratch', 'spark', 'no_sparse'))
+    gone = ('classification', 'convnext_base', 'no_sparse')
+    records = [r for r in records if (r.task, r.arch, r.method) != gone]
+    partial = ('detection', 'convnext_base', 'spark', 2)
+    records = [
+        dataclasses.replace(r, metrics={**r.metrics, 'mask_ap': None})
+        if (r.task, r.arch, r.method, r.seed) == partial
+        else r
+        for r in records
+    ]
+    task, arch = 'classification', 'convnext_small'
+    return [
+        *records,
+        make_published('benchmark', task, arch, 'scratch', {'top1': 83.1}),
+        make_published('benchmark', task, arch, 'spark', {'top1': 84.1}, source='another/README'),
+        make_published('benchmark', task, arch, 'no_sparse', {'top1': 83.2}, verified=False, source='a paper'),
+    ]
 
 
 @pytest.fixture
@@ -103,3 +177,11 @@ def demo_runs(tmp_path, make_record):
         shared |= {'artifacts': {'predictions': 'predictions.json'}}
         records.append(make_record('detection', method, metrics={'box_ap': 10.0 + i, 'mask_ap': 9.0 + i}, **shared))
     return records
+
+
+@pytest.fixture
+def report(demo_runs, tmp_path):
+    """The report on `demo_runs`."""
+    for record in demo_runs:
+        write(record, tmp_path / 'results')
+    return write_report(tmp_path / 'results', 'demo', tmp_path / 'out' / 'report.html', tmp_path)

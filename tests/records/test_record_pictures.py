@@ -11,7 +11,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from spark_bench.records.figures import bar_chart, loss_curves, moving_average
+from spark_bench.records.charts import bar_chart
+from spark_bench.records.curves import loss_curves, moving_average
+from spark_bench.records.figures import inline_svg
 from spark_bench.records.pictures import detection_galleries, reconstruction_galleries
 from spark_bench.records.table import METHODS, table_of_suite
 
@@ -34,7 +36,7 @@ def identifiers(svg: str) -> list[str]:
 
 def test_the_bars_have_the_heights_of_the_table(demo_runs):
     table = table_of_suite(demo_runs)
-    svg = bar_chart(table)
+    svg = inline_svg(bar_chart(table))
     colours = {'scratch': '#8b949e', 'spark': '#2f81f7'}
     heights = {}
     for method, colour in colours.items():
@@ -52,7 +54,7 @@ def test_the_bars_have_the_heights_of_the_table(demo_runs):
 def test_figures_are_the_same_every_time_and_share_no_identifier(demo_runs):
     def draw():
         curves = (loss_curves(demo_runs, task) for task in ('pretrain', 'detection'))
-        return [bar_chart(table_of_suite(demo_runs)), *curves]
+        return list(map(inline_svg, [bar_chart(table_of_suite(demo_runs)), *curves]))
 
     figures = draw()
     assert figures == draw()
@@ -65,11 +67,12 @@ def test_figures_are_the_same_every_time_and_share_no_identifier(demo_runs):
 
 
 def test_figures_tell_their_content_in_words_and_name_every_method(demo_runs):
-    svg = bar_chart(table_of_suite(demo_runs))
+    svg = inline_svg(bar_chart(table_of_suite(demo_runs)))
     assert 'spark top-1 61.0' in ElementTree.fromstring(svg).get('aria-label')
     words = set(''.join(ElementTree.fromstring(svg).itertext()).split())
     assert set(METHODS) <= words
-    curves = set(''.join(ElementTree.fromstring(loss_curves(demo_runs, 'pretrain')).itertext()).split())
+    losses = inline_svg(loss_curves(demo_runs, 'pretrain'))
+    curves = set(''.join(ElementTree.fromstring(losses).itertext()).split())
     assert set(METHODS[1:]) <= curves and 'scratch' not in curves
 
 
@@ -80,9 +83,9 @@ def test_without_values_there_is_no_figure(demo_runs):
 
 def test_a_curve_with_gaps_is_drawn_and_smoothed_over_what_is_known(demo_runs):
     curve = [[i, None if i % 3 == 0 else 1.0 / (i + 1)] for i in range(30)]
-    assert loss_curves(replaced(demo_runs, 'pretrain', 'spark', curves={'loss': curve}), 'pretrain')
+    assert inline_svg(loss_curves(replaced(demo_runs, 'pretrain', 'spark', curves={'loss': curve}), 'pretrain'))
     nothing = [[i, None] for i in range(3)]
-    assert loss_curves(replaced(demo_runs, 'pretrain', 'spark', curves={'loss': nothing}), 'pretrain')
+    assert inline_svg(loss_curves(replaced(demo_runs, 'pretrain', 'spark', curves={'loss': nothing}), 'pretrain'))
     assert moving_average(np.array([1.0, 2.0, np.nan, 6.0]), 1) == pytest.approx([1.5, 1.5, np.nan, 6.0], nan_ok=True)
     assert moving_average(np.array([1.0, 5.0]), 4) == pytest.approx([3.0, 3.0])
 

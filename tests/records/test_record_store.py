@@ -245,7 +245,7 @@ def in_processes(function, argument_lists) -> list:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(timeout=30)
+        process.join(timeout=120)
     assert [process.exitcode for process in processes] == [0] * len(processes)
     return [answers.get() for _ in processes]
 
@@ -263,11 +263,12 @@ def write_outcome(results, record):
 
 
 def test_eight_processes_write_their_own_records_at_once(tmp_path, make_record):
-    groups = [[make_record(seed=100 * i + j) for j in range(10)] for i in range(8)]
-    answers = in_processes(write_many, [(tmp_path, group) for group in groups])
-    assert len({path for paths in answers for path in paths}) == 80
+    # All in one folder, where they are most in each other's way.
+    groups = [[make_record(seed=1000 * i + j) for j in range(500)] for i in range(8)]
+    counts = in_processes(lambda *arguments: len(write_many(*arguments)), [(tmp_path, group) for group in groups])
+    assert counts == [500] * 8
     assert load_all(tmp_path) == sorted((r for g in groups for r in g), key=lambda r: str(r.seed) + '.json')
-    assert len(files_below(tmp_path)) == 80
+    assert len(files_below(tmp_path)) == 4000
 
 
 def test_eight_processes_write_the_same_record_at_once(tmp_path, make_record):

@@ -1,0 +1,282 @@
+"""Figures drawn from the rows of a table: bars of values and of gains over the baseline."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from spark_bench.records.figures import TEXT_COLOUR, Drawing, labelled, legend_above, method_colours, spoken
+from spark_bench.records.table import Row, Table, delta_text, value_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ['bar_chart', 'cell_words', 'dagger_note', 'gain_bars', 'percent_columns', 'value_dots']
+
+DAGGER_NOTE = ' †: transcribed, not checked against its source, and no claim.'
+DOTS = 40  # rows in a figure of points
+BACKBONES = 6  # in a figure of bars: further ones are named, not drawn
+ERROR_BARS = {'ecolor': TEXT_COLOUR, 'elinewidth': 1, 'capsize': 3}
+
+
+def bar_chart(table: Table, name: str = 'bars') -> Drawing | None:
+    """The table as grouped bars: a panel a backbone, a group a column, a bar a row.
+
+    Error bars show the sample standard deviation where a cell has several seeds; a missing value has no
+    bar. Losses are left out, as they share no axis with percentages. None if there is nothing to draw.
+    """
+    columns = percent_columns(table)
+    archs = [arch for arch in table.archs if any(_values(table, arch, columns))]
+    if not archs:
+        return None
+    shown = archs[:BACKBONES]
+
+    def draw(figure: 'Figure') -> None:
+        colours = method_colours([row.method for row in table.rows])
+        panels = figure.subplots(len(shown), 1, squeeze=False, sharey=True)[:, 0]
+        for panel, arch in zip(panels, shown, strict=True):
+            _draw_bars(panel, table, arch, columns, colours)
+            panel.set_title(arch, loc='left', fontsize=11, fontweight='bold')
+            panel.set_ylabel('percent')
+        legend_above(figure, labelled(panels[0]))
+
+    caption = 'The values of the table; error bars show the sample standard deviation over seeds.'
+    return Drawing(
+        name,
+        table.title or 'Values',
+        caption + _left_out(archs) + dagger_note(cell for row in table.rows for cell in row.cells),
+        spoken('Bar chart', cell_words(table, archs, columns, value_text)),
+        (8.2, 0.5 + 3.1 * len(shown)),
+        draw,
+    )
+
+
+def _draw_bars(axes: 'Axes', table: Table, arch: str, columns: Sequence[int], colours: dict[str, str]) -> None:
+    rows = [row for row in table.rows if row.arch == arch]
+    width = 0.84 / len(rows)
+    for position, row in enumerate(rows):
+        for group, i in enumerate(columns):
+            cell = row.cells[i]
+            # An invisible bar keeps the method in the legend, which takes its labels from the first group.
+            label = row.label if group == 0 else None
+            x = group + (position - (len(rows) - 1) / 2) * width
+            axes.bar(
+                x,
+                cell.value or 0,
+                width * 0.92,
+                color=colours[row.method],
+                label=label,
+                yerr=cell.std,
+                error_kw=ERROR_BARS,
+                hatch=hatch_of(row),
+            )
+            top = f'{cell.value:.1f}{"" if cell.verified else "†"}' if cell.value is not None else '–'
+            height = (cell.value or 0) + (cell.std or 0)
+            axes.annotate(top, (x, height), (0, 3), textcoords='offset points', ha='center', fontsize=9)
+    axes.set_xticks(range(len(columns)), [table.columns[i].label for i in columns])
+    axes.tick_params(axis='x', length=0)
+    axes.margins(x=0.02, y=0.12)
+    axes.grid(axis='y', color=TEXT_COLOUR, alpha=0.15, linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def gain_bars(table: Table, name: str = 'gains') -> Drawing | None:
+    """Each row's difference from the baseline as a bar: the figure of an ablation.
+
+    A line of panels a backbone, a panel a column. Bars begin at zero, which is the baseline, so that their lengths
+    can be compared where the values themselves differ by little. Error bars show the sample standard deviation of
+    the row's own value, the grey band that of the baseline. Backbones with a single row beside the baseline are
+    left to the scaling curves where there are several of them. None if fewer than two rows have a baseline to
+    stand against.
+    """
+    columns = [i for i in percent_columns(table) if any(row.cells[i].delta is not None for row in table.rows)]
+    archs = [arch for arch in table.archs if any(c.delta is not None for r in _rows(table, arch) for c in r.cells)]
+    rich = [arch for arch in archs if len({row.method for row in _rows(table, arch)}) > 2]
+    archs = archs if len(archs) == 1 else rich
+    if sum(any(row.cells[i].delta is not None for i in columns) for row in table.rows if row.arch in archs) < 2:
+        return None
+    shown = archs[:BACKBONES]
+    # A row that was to be measured stays, to be seen as missing; what nobody published is not missed.
+    bars = {
+        arch: [
+            row
+            for row in _rows(table, arch)
+            if row.method != table.baseline
+            and (row.origin == 'measured' or any(row.cells[i].delta is not None for i in columns))
+        ]
+        for arch in shown
+    }
+
+    width = 2 if len(columns) == 4 else min(len(columns), 3)
+    lines = [(arch, columns[at : at + width]) for arch in shown for at in range(0, len(columns), width)]
+
+    def draw(figure: 'Figure') -> None:
+        colours = method_colours([row.method for row in table.rows])
+        ratios = [len(bars[arch]) + 1 for arch, _ in lines]
+        grid = figure.subplots(
+            len(lines), width, squeeze=False, sharey='row', gridspec_kw={'height_ratios': ratios}
+        )
+        for panels, (arch, chosen) in zip(grid, lines, strict=True):
+            for axes, i in zip(panels, chosen, strict=False):
+                _draw_gains(axes, table, arch, i, bars[arch], colours)
+                axes.margins(x=_room_for_words(width))
+            for axes in panels[len(chosen) :]:
+                axes.set_axis_off()
+            panels[0].set_yticks(range(len(bars[arch])), [row.label for row in bars[arch]])
+            panels[0].set_ylim(len(bars[arch]) - 0.4, -0.6)
+            if len(archs) > 1 and chosen[0] == columns[0]:
+                title = f'{arch}\n{panels[0].get_title(loc="left")}'
+                panels[0].set_title(title, loc='left', fontsize=11, fontweight='bold')
+
+    caption = (
+        f'Difference from {table.baseline} on the same backbone, in points. Error bars: sample standard deviation '
+        f'over seeds of the value itself; grey band: that of {table.baseline}; without either, one seed, whose noise '
+        'is unknown.'
+    )
+    deltas = [cell for row in table.rows for cell in row.cells if cell.delta is not None]
+    height = 0.8 + sum(0.3 * len(bars[arch]) + 0.9 for arch, _ in lines)
+    return Drawing(
+        name,
+        f'Gains over {table.baseline}',
+        caption + _left_out(archs) + dagger_note(deltas),
+        spoken(f'Gains over {table.baseline}', cell_words(table, archs, columns, delta_text)),
+        (8.2, height),
+        draw,
+    )
+
+
+def _draw_gains(
+    axes: 'Axes', table: Table, arch: str, i: int, rows: Sequence[Row], colours: dict[str, str]
+) -> None:
+    column = table.columns[i]
+    base = next((r.cells[i] for r in _rows(table, arch) if r.method == table.baseline and r.cells[i].std), None)
+    if base:
+        axes.axvspan(-base.std, base.std, color=TEXT_COLOUR, alpha=0.1, linewidth=0)
+    for place, row in enumerate(rows):
+        cell = row.cells[i]
+        if cell.delta is None:
+            axes.annotate('–', (0, place), (4, 0), textcoords='offset points', va='center', fontsize=9)
+            continue
+        axes.barh(
+            place,
+            cell.delta,
+            0.68,
+            color=colours[row.method],
+            xerr=cell.std,
+            error_kw=ERROR_BARS,
+            hatch=hatch_of(row),
+        )
+        side = 1 if cell.delta >= 0 else -1
+        axes.annotate(
+            delta_text(cell, column),
+            (cell.delta + side * (cell.std or 0), place),
+            (side * 4, 0),
+            textcoords='offset points',
+            ha='left' if side > 0 else 'right',
+            va='center',
+            fontsize=9,
+        )
+    axes.update_datalim([(-0.1, 0), (0.1, 0)])  # lest rounding errors fill a panel where nothing differs
+    axes.axvline(0, color=TEXT_COLOUR, linewidth=1)
+    axes.set_title(f'Δ {column.label}', loc='left', fontsize=11, fontweight='bold')
+    axes.spines['left'].set_visible(False)
+    axes.tick_params(axis='y', length=0)
+    axes.grid(axis='x', color=TEXT_COLOUR, alpha=0.15, linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _room_for_words(panels: int) -> float:
+    """The margin, in shares of the data's width, that leaves room for a number beside the longest bar."""
+    share = 0.075 * panels  # of a panel: half an inch
+    return share / (1 - 2 * share)
+
+
+def value_dots(table: Table, name: str = 'values') -> Drawing | None:
+    """Each value as a point, a line a row, a panel a column: for comparing rows of different backbones.
+
+    Points and not bars, because the axes do not begin at zero. Published figures are hollow. Error bars show the
+    sample standard deviation over seeds. None if there is nothing to draw.
+    """
+    columns = [i for i in percent_columns(table) if any(row.cells[i].value is not None for row in table.rows)][:3]
+    rows = [row for row in table.rows if any(row.cells[i].value is not None for i in columns)]
+    if not rows:
+        return None
+    shown = rows[:DOTS]
+
+    def draw(figure: 'Figure') -> None:
+        colours = method_colours([row.method for row in table.rows])
+        panels = figure.subplots(1, len(columns), squeeze=False, sharey=True)[0]
+        for axes, i in zip(panels, columns, strict=True):
+            for place, row in enumerate(shown):
+                _draw_dot(axes, place, row, i, colours[row.method])
+            axes.set_title(table.columns[i].label, loc='left', fontsize=11, fontweight='bold')
+            axes.tick_params(axis='y', length=0)
+            axes.margins(x=0.2)
+            axes.grid(color=TEXT_COLOUR, alpha=0.15, linewidth=0.8)
+            axes.set_axisbelow(True)
+        panels[0].set_yticks(range(len(shown)), [f'{row.arch} · {row.label}' for row in shown])
+        panels[0].set_ylim(len(shown) - 0.4, -0.6)
+
+    caption = (
+        'Percent; the axes do not begin at zero. Error bars: sample standard deviation over seeds. Hollow: published.'
+    )
+    if len(rows) > DOTS:
+        caption += f' Not drawn, for want of room: {len(rows) - DOTS} further rows.'
+    archs = [row.arch for row in shown]
+    return Drawing(
+        name,
+        table.title or 'Values',
+        caption + dagger_note(row.cells[i] for row in shown for i in columns),
+        spoken('Values', cell_words(table, archs, columns, value_text)),
+        (8.2, 0.9 + 0.3 * len(shown)),
+        draw,
+    )
+
+
+def _draw_dot(axes: 'Axes', place: int, row: Row, i: int, colour: str) -> None:
+    cell = row.cells[i]
+    if cell.value is None:
+        return
+    filling = 'none' if row.origin == 'published' else colour
+    axes.errorbar(
+        cell.value, place, xerr=cell.std, marker='o', markersize=7, markerfacecolor=filling, color=colour, capsize=3
+    )
+    words = f'{cell.value:.1f}{"" if cell.verified else "†"}'
+    axes.annotate(words, (cell.value, place), (0, 6), textcoords='offset points', ha='center', fontsize=8)
+
+
+def percent_columns(table: Table) -> list[int]:
+    """Places of the columns that hold accuracies or average precision."""
+    return [i for i, column in enumerate(table.columns) if column.is_percent]
+
+
+def hatch_of(row: Row) -> str | None:
+    """How the bars of a row are filled: published figures are not to be taken for measured ones."""
+    return '//' if row.origin == 'published' else None
+
+
+def dagger_note(cells) -> str:
+    """What the dagger means, where one of the cells carries it."""
+    unverified = any(not (cell.verified and cell.delta_verified) for cell in cells if cell.value is not None)
+    return DAGGER_NOTE if unverified else ''
+
+
+def cell_words(table: Table, archs: Sequence[str], columns: Sequence[int], text_of) -> list[str]:
+    """Backbone, row, column and what `text_of(cell, column)` says of it, for each cell of `archs` and `columns`."""
+    return [
+        f'{row.arch} {row.label} {table.columns[i].label} {text_of(row.cells[i], table.columns[i])}'
+        for row in table.rows
+        for i in columns
+        if row.arch in archs and text_of(row.cells[i], table.columns[i])
+    ]
+
+
+def _rows(table: Table, arch: str) -> list[Row]:
+    return [row for row in table.rows if row.arch == arch]
+
+
+def _values(table: Table, arch: str, columns: Sequence[int]) -> list[bool]:
+    return [row.cells[i].value is not None for row in _rows(table, arch) for i in columns]
+
+
+def _left_out(archs: Sequence[str]) -> str:
+    return f' Not drawn, for want of room: {", ".join(archs[BACKBONES:])}.' if len(archs) > BACKBONES else ''
