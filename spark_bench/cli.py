@@ -182,9 +182,8 @@ def _run_compare(args):
 
 def _run_report(args):
     from spark_bench.records import report
-    from spark_bench.suites.paper_tables import TABLES
-    # As for `table`: the demo shows the tasks that were run.
-    specs = () if args.suite == 'demo' else TABLES.get(args.suite, ())
+    from spark_bench.suites.definition import specs_of
+    specs = specs_of(args.suite) or ()
     output = args.output or report_path(args.results, args.suite)
     print(report.write_report(args.results, args.suite, output, args.work_dir or 'work_dirs', specs))
     for path in report.write_figures(args.results, args.suite, specs) if args.figures else ():

@@ -61,7 +61,8 @@ def finish(suite, places, failed=()):
     from spark_bench.records import report, table
     failures = [(*(cell.options[key] for key in ('task', 'arch', 'method', 'seed')), cell.outcome) for cell in failed]
     table.print_tables(places.results, suite.name, suite.tables or None, failures)
-    path = report.write_report(places.results, suite.name, report_path(places.results, suite.name), Path.cwd())
+    path = report.write_report(places.results, suite.name, report_path(places.results, suite.name), Path.cwd(),
+                               suite.tables, failures)
     print(f'report: {path}')
 
 

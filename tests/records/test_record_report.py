@@ -8,12 +8,12 @@ import re
 from pathlib import Path
 
 import pytest
+from spark_bench.suites.paper_tables import TABLES
 
 from spark_bench.errors import InputError
 from spark_bench.records import write
 from spark_bench.records.report import write_report
 from spark_bench.records.table import Column, TableSpec
-from spark_bench.suites.paper_tables import TABLES
 
 
 class Page(html.parser.HTMLParser):
