@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 
 import pytest
-from spark_bench.suites.paper_tables import TABLES
 
 from spark_bench.errors import InputError
 from spark_bench.records import write
