@@ -171,7 +171,7 @@ def test_failed_runs_are_named(benchmark_runs, tmp_path):
 @pytest.mark.parametrize('suite', ['ablation', 'scaling', 'resnet50', 'transformers'])
 def test_the_published_tables_of_the_paper_make_reports(suite, tmp_path):
     results = Path(__file__).parents[2] / 'results'
-    text = write_report(results, suite, tmp_path / 'report.html', tmp_path, TABLES[suite]).read_text()
+    text = write_report(results, suite, tmp_path / 'report.html', tmp_path, specs_of(suite)).read_text()
     page = Page(text)
     assert page.open == []
     names = collections.Counter(a['id'] for _, a in page.elements if 'id' in a)
