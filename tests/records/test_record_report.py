@@ -13,6 +13,7 @@ from spark_bench.errors import InputError
 from spark_bench.records import write
 from spark_bench.records.report import write_report
 from spark_bench.records.table import Column, TableSpec
+from spark_bench.suites.definition import specs_of
 
 
 class Page(html.parser.HTMLParser):
