@@ -123,15 +123,14 @@ def _launcher(args):
 
 
 def _run_task(task, engine, args, method, part, **extra):
-    from spark_bench.engine.runs import RunOptions
+    from spark_bench.engine.runs import RunOptions, arch_of
     from spark_bench.records.schema import record_path
     config = _config_of(args)
     options = RunOptions(
         config=_config_path(args), suite=args.suite, method=method,
         data_root=args.data_root or _data_root(args, config, part), work_dir='', results=args.results, seed=args.seed,
         arch=args.arch, threads=args.threads, overrides=dict(args.cfg_options), **extra)
-    model = config.model
-    arch = args.arch or model.get('arch') or model.backbone.arch
+    arch = args.arch or arch_of(config, options.config)
     work_dir = args.work_dir or str(default_work_dir('work_dirs', args.suite, task, arch, method, args.seed))
     record = engine.run(replace(options, work_dir=work_dir))
     if int(os.environ.get('RANK', 0)) > 0:

@@ -11,7 +11,7 @@ from spark_bench.engine.batches import divide_batch
 from spark_bench.engine.coco_metric import run_evaluation, write_categories
 from spark_bench.engine.files import write_atomically
 from spark_bench.engine.runner import BenchRunner
-from spark_bench.engine.runs import Run, blame_config, load_config, make_work_dir, use_threads
+from spark_bench.engine.runs import Run, arch_of, blame_config, load_config, make_work_dir, use_threads
 from spark_bench.errors import InputError, RunError
 from spark_bench.models.backbones import pyramid_channels
 
@@ -141,6 +141,11 @@ def _check_pictures(train, val):
 
 def fit_config(cfg, options, categories):
     """Fill in what follows from the architecture and from the number of categories."""
+    arch_of(cfg, options.config)
+    missing = [key for key in ('backbone', 'neck', 'roi_head') if key not in cfg.model]
+    missing += [key for key in ('test_dataloader', 'test_evaluator', 'test_cfg') if key not in cfg]
+    if missing:
+        raise InputError(f'config {options.config} has no {missing[0]}: give a recipe of mmdet_configs')
     backbone = cfg.model.backbone
     if backbone.type == 'SparKTimm':
         backbone.arch = options.arch or backbone.arch
@@ -160,8 +165,8 @@ def _fit_batch(cfg, options):
         cfg.train_dataloader.batch_size = options.batch_size or cfg.train_dataloader.batch_size
         return None
     for key in ('global_batch', 'recipe_batch', 'batch_limit'):
-        if not isinstance(cfg[key], int) or cfg[key] < 1:
-            raise InputError(f'{key} is {cfg[key]!r}: give a whole number from 1 up')
+        if not isinstance(cfg.get(key), int) or cfg[key] < 1:
+            raise InputError(f'{key} is {cfg.get(key)!r}: give a whole number from 1 up')
     cfg.optim_wrapper.optimizer.lr *= cfg.global_batch / cfg.recipe_batch
     stated = cfg.train_dataloader.pop('batch_size')
     batch_size = options.batch_size or (stated if _BATCH_SIZE in options.overrides else None)

@@ -33,6 +33,7 @@ _PLACES = ('work_dir', 'load_from', 'resume', 'launcher', 'log_level', 'custom_i
 _LOADING = ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory')
 _WATCHING = ('LoggerHook', 'ResumePointHook', 'EstimateHook', 'TensorBoardHook', 'ProgressHook')
 
+_NEEDED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler')
 _STAMP = 'config_hash'
 _run_numbers = itertools.count(1)  # of this process
 
@@ -115,6 +116,9 @@ def load_config(options):
     except Exception as error:  # noqa: BLE001 - a config is Python, and may raise anything
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(f'config {path} cannot be read: {reason[0]}') from error
+    missing = next((key for key in _NEEDED if not isinstance(cfg.get(key), (dict, list))), None)
+    if missing:
+        raise InputError(f'config {path} has no {missing}: give a recipe of pretrain/configs or mmdet_configs')
     apply_overrides(cfg, options.overrides)
     return cfg
 
@@ -166,6 +170,19 @@ def use_threads(number):
     if number is not None:
         torch.set_num_threads(number)
         cv2.setNumThreads(number)
+
+
+def arch_of(cfg, config):
+    """The architecture that a config names.
+
+    Raises:
+        InputError: where it names none.
+    """
+    arch = cfg.model.get('arch') or cfg.model.get('backbone', {}).get('arch')
+    if not isinstance(arch, str):
+        raise InputError(f'config {config} names no architecture (model.backbone.arch): give a recipe with one of the '
+                         'SparK backbones')
+    return arch
 
 
 def make_work_dir(work_dir):
