@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from spark_bench.errors import InputError
 from spark_bench.records.merge import merge
-from spark_bench.records.noise import CONFIDENCE, is_beyond_noise
+from spark_bench.records.noise import CONFIDENCE, is_beyond_noise, is_equal
 from spark_bench.records.schema import ORIGINS, Record
 from spark_bench.records.store import paths_below, read_many, write_text_atomically
 from spark_bench.records.table import COLUMNS, SUFFIXES
 from spark_bench.records.table_build import order_methods, quote, sample_of, summarise
 from spark_bench.records.table_parts import Cell, Column
-from spark_bench.records.table_text import DAGGER, delta_text, escape_markdown, value_text
+from spark_bench.records.table_text import DAGGER, delta_text, escape_markdown, plain_text, show, value_text
 
 if TYPE_CHECKING:
     import rich.table
@@ -55,7 +55,7 @@ class Difference:
             return 'incomplete'
         if not self.is_verified:
             return 'not verified'
-        if self.delta == 0:
+        if is_equal(self.a.value, self.b.value):
             return 'equal'
         beyond = is_beyond_noise(sample_of(self.a), sample_of(self.b))
         return {True: 'beyond the noise', False: 'within the noise', None: 'noise unknown'}[beyond]
@@ -74,15 +74,16 @@ def main(args) -> int:
     Raises InputError if a set holds no record or an unsound one, or if a file cannot be written.
     """
     sets = [load_set(path, curves=args.merge is not None) for path in (args.a, args.b)]
-    differences = compare(*sets, metrics=args.metric)
+    compared = compare(*sets, metrics=args.metric)
     name = args.format or (SUFFIXES.get(Path(args.output).suffix.lower()) if args.output else 'terminal')
     if name not in FORMATS:
         raise InputError(f'--output {args.output}: no format ends so; name one with --format: {", ".join(FORMATS)}')
-    text = FORMATS[name](differences)
     if args.output:
-        print(f'written: {write_text_atomically(args.output, text)}')
+        print(f'written: {write_text_atomically(args.output, FORMATS[name](compared))}')
+    elif name == 'terminal':
+        show(to_rich(compared))
     else:
-        sys.stdout.write(text)
+        sys.stdout.write(FORMATS[name](compared))
     return merge(*sets, args.merge) if args.merge is not None else 0
 
 
@@ -204,16 +205,8 @@ def to_rich(compared: tuple[list[str], list[Difference]]) -> 'rich.table.Table':
     return grid
 
 
-def _terminal(compared: tuple[list[str], list[Difference]]) -> str:
-    import rich.console
-
-    console = rich.console.Console(file=io.StringIO(), width=200)
-    console.print(to_rich(compared))
-    return '\n'.join(line.rstrip() for line in console.file.getvalue().splitlines()) + '\n'
-
-
 FORMATS: dict[str, Callable[[tuple[list[str], list[Difference]]], str]] = {
-    'terminal': _terminal,
+    'terminal': lambda compared: plain_text(to_rich(compared)),
     'markdown': to_markdown,
     'csv': to_csv,
 }

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-__all__ = ['CONFIDENCE', 'Sample', 'is_beyond_noise']
+__all__ = ['CONFIDENCE', 'Sample', 'is_beyond_noise', 'is_equal']
 
 CONFIDENCE = 0.95  # of the two-sided test
 
@@ -17,6 +17,11 @@ class Sample:
     n: int  # seeds
 
 
+def is_equal(a: float, b: float) -> bool:
+    """Whether two means are the same but for the rounding of floats."""
+    return math.isclose(a, b, rel_tol=1e-12, abs_tol=1e-12)
+
+
 def is_beyond_noise(a: Sample, b: Sample) -> bool | None:
     """Whether the means of `a` and `b` differ by more than their seeds explain; None where that is unknown.
 
@@ -26,10 +31,12 @@ def is_beyond_noise(a: Sample, b: Sample) -> bool | None:
     """
     if a.std is None or b.std is None:
         return None
+    if is_equal(a.mean, b.mean):
+        return False
     squares = [a.std**2 / a.n, b.std**2 / b.n]
     error = math.sqrt(sum(squares))
     if error == 0:
-        return a.mean != b.mean
+        return True
     from scipy.special import stdtrit  # takes longer to load than most tables take to make
 
     # Welch and Satterthwaite's degrees of freedom, in shares of the larger square lest tiny ones underflow.

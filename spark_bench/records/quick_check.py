@@ -16,6 +16,7 @@ from typing import Any
 __all__ = ['compile_check']
 
 Check = Callable[[Sequence[Any]], bool]  # whether every one of the values surely follows the schema
+Part = Callable[[Sequence[Any], set[type]], bool]  # the same for some keywords, told which types the values have
 
 TYPES = {
     'string': {str}, 'integer': {int}, 'number': {int, float}, 'boolean': {bool}, 'null': {type(None)},
@@ -40,24 +41,29 @@ def compile_check(schema: dict[str, Any] | bool) -> Check:
     if keywords:
         raise NotImplementedError(f'JSON Schema keywords {", ".join(keywords)}')
     checks = [check for check in checks if check is not None]
-    return lambda values: all(check(values) for check in checks)
+
+    def follow(values: Sequence[Any]) -> bool:
+        kinds = set(map(type, values))
+        return all(check(values, kinds) for check in checks)
+
+    return follow
 
 
-def _of(values: Sequence[Any], *kinds: type) -> Sequence[Any]:
-    if set(map(type, values)) <= set(kinds):
-        return values
-    return [value for value in values if type(value) in kinds]
+def _of(values: Sequence[Any], kinds: set[type], *wanted: type) -> Sequence[Any]:
+    if kinds.isdisjoint(wanted):
+        return []
+    return values if kinds <= set(wanted) else [value for value in values if type(value) in wanted]
 
 
-def _type(keywords: dict[str, Any]) -> Check | None:
+def _type(keywords: dict[str, Any]) -> Part | None:
     names = keywords.pop('type', None)
     if names is None:
         return None
     allowed = set().union(*(TYPES[name] for name in ([names] if isinstance(names, str) else names)))
-    return lambda values: set(map(type, values)) <= allowed
+    return lambda values, kinds: kinds <= allowed
 
 
-def _constant(keywords: dict[str, Any]) -> Check | None:
+def _constant(keywords: dict[str, Any]) -> Part | None:
     # With their types: to Python, 1 and True are equal.
     allowed = [{(type(v), v) for v in keywords.pop(name)} for name in ('enum',) if name in keywords]
     if 'const' in keywords:
@@ -65,10 +71,10 @@ def _constant(keywords: dict[str, Any]) -> Check | None:
         allowed.append({(type(constant), constant)})
     if not allowed:
         return None
-    kinds = {kind for kind, _ in set().union(*allowed)}
+    known = {kind for kind, _ in set().union(*allowed)}
 
-    def check(values: Sequence[Any]) -> bool:
-        if not set(map(type, values)) <= kinds:  # also because lists and dicts have no hash
+    def check(values: Sequence[Any], kinds: set[type]) -> bool:
+        if not kinds <= known:  # also because lists and dicts have no hash
             return False
         found = set(zip(map(type, values), values, strict=True))
         return all(found <= choice for choice in allowed)
@@ -76,14 +82,14 @@ def _constant(keywords: dict[str, Any]) -> Check | None:
     return check
 
 
-def _text(keywords: dict[str, Any]) -> Check | None:
+def _text(keywords: dict[str, Any]) -> Part | None:
     pattern, shortest, longest = (keywords.pop(name, None) for name in ('pattern', 'minLength', 'maxLength'))
     if pattern is shortest is longest is None:
         return None
     search = re.compile(pattern or '').search
 
-    def check(values: Sequence[Any]) -> bool:
-        texts = set(_of(values, str))
+    def check(values: Sequence[Any], kinds: set[type]) -> bool:
+        texts = set(_of(values, kinds, str))
         return all(
             search(text) and len(text) >= (shortest or 0) and (longest is None or len(text) <= longest)
             for text in texts
@@ -92,23 +98,24 @@ def _text(keywords: dict[str, Any]) -> Check | None:
     return check
 
 
-def _number(keywords: dict[str, Any]) -> Check | None:
-    least, most = keywords.pop('minimum', -math.inf), keywords.pop('maximum', math.inf)
+def _number(keywords: dict[str, Any]) -> Part | None:
+    least, most = keywords.pop('minimum', None), keywords.pop('maximum', None)
 
-    def check(values: Sequence[Any]) -> bool:
-        numbers = _of(values, int, float)
+    def check(values: Sequence[Any], kinds: set[type]) -> bool:
+        numbers = _of(values, kinds, int, float)
         if not numbers:
             return True
         try:
-            finite = all(map(math.isfinite, numbers))
+            # A sum is finite only if every number is; that it overflows for large ones is no matter.
+            finite = math.isfinite(sum(numbers)) or all(map(math.isfinite, numbers))
         except OverflowError:  # an integer that no float can hold
             return False
-        return finite and least <= min(numbers) and max(numbers) <= most
+        return finite and (least is None or least <= min(numbers)) and (most is None or max(numbers) <= most)
 
     return check
 
 
-def _object(keywords: dict[str, Any]) -> Check | None:
+def _object(keywords: dict[str, Any]) -> Part | None:
     names = ('properties', 'required', 'additionalProperties', 'patternProperties', 'propertyNames')
     if not any(name in keywords for name in names):
         return None
@@ -121,8 +128,8 @@ def _object(keywords: dict[str, Any]) -> Check | None:
     ]
     others = compile_check(keywords.pop('additionalProperties', True))
 
-    def check(values: Sequence[Any]) -> bool:
-        objects = _of(values, dict)
+    def check(values: Sequence[Any], kinds: set[type]) -> bool:
+        objects = _of(values, kinds, dict)
         keys = list(set().union(*objects))
         if not names_check(keys) or not all(key in o for o in objects for key in required):
             return False
@@ -148,7 +155,7 @@ def _object(keywords: dict[str, Any]) -> Check | None:
     return check
 
 
-def _array(keywords: dict[str, Any]) -> Check | None:
+def _array(keywords: dict[str, Any]) -> Part | None:
     names = ('items', 'prefixItems', 'minItems', 'maxItems')
     if not any(name in keywords for name in names):
         return None
@@ -156,8 +163,8 @@ def _array(keywords: dict[str, Any]) -> Check | None:
     items = compile_check(keywords.pop('items', True))
     fewest, most = keywords.pop('minItems', 0), keywords.pop('maxItems', math.inf)
 
-    def check(values: Sequence[Any]) -> bool:
-        arrays = _of(values, list)
+    def check(values: Sequence[Any], kinds: set[type]) -> bool:
+        arrays = _of(values, kinds, list)
         lengths = set(map(len, arrays))
         if not all(fewest <= length <= most for length in lengths):
             return False
@@ -174,7 +181,7 @@ def _array(keywords: dict[str, Any]) -> Check | None:
     return check
 
 
-def _condition(keywords: dict[str, Any]) -> Check | None:
+def _condition(keywords: dict[str, Any]) -> Part | None:
     if 'if' not in keywords:
         return None
     condition = keywords.pop('if')
@@ -183,7 +190,7 @@ def _condition(keywords: dict[str, Any]) -> Check | None:
         raise NotImplementedError('JSON Schema keyword if, other than for properties that are constant strings')
     then, otherwise = (compile_check(keywords.pop(name, True)) for name in ('then', 'else'))
 
-    def check(values: Sequence[Any]) -> bool:
+    def check(values: Sequence[Any], kinds: set[type]) -> bool:
         groups: dict[bool, list] = {True: [], False: []}
         for value in values:
             holds = type(value) is not dict or all(value.get(key, text) == text for key, text in constants.items())
@@ -193,10 +200,10 @@ def _condition(keywords: dict[str, Any]) -> Check | None:
     return check
 
 
-def _negation(keywords: dict[str, Any]) -> Check | None:
+def _negation(keywords: dict[str, Any]) -> Part | None:
     if 'not' not in keywords:
         return None
     schema = keywords.pop('not')
     if schema != {'type': 'null'}:
         raise NotImplementedError('JSON Schema keyword not, other than for null')
-    return lambda values: not any(value is None for value in values)
+    return lambda values, kinds: type(None) not in kinds

@@ -202,7 +202,7 @@ def write_text_atomically(path: str | Path, text: str) -> Path:
     return path
 
 
-_CHUNK = 250  # files in memory as parsed, before they are records
+_CHUNK = 100  # files in memory as parsed, before they are records
 _REMEDY = 'delete the file and repeat its run, or restore it from version control'
 
 

@@ -1,6 +1,5 @@
 """Tables of records: what others need of the modules beside this one, and the tables of a suite on disk."""
 
-import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +11,16 @@ from spark_bench.records.table_build import METHODS, Failure, build_table, order
 from spark_bench.records.table_html import to_html
 from spark_bench.records.table_latex import to_latex
 from spark_bench.records.table_parts import Cell, Column, Row, Table, TableSpec
-from spark_bench.records.table_text import delta_text, delta_verdict, to_csv, to_markdown, to_rich, value_text
+from spark_bench.records.table_text import (
+    delta_text,
+    delta_verdict,
+    plain_text,
+    show,
+    to_csv,
+    to_markdown,
+    to_rich,
+    value_text,
+)
 
 __all__ = [
     'COLUMNS',
@@ -102,21 +110,15 @@ def print_tables(
 
     Raises InputError if the suite has no record, if a record is unsound, or if the folder cannot be written.
     """
-    import rich.console
-
     records = load_suite(results, suite, curves=False)
     tables = tables_of(records, specs, failed)
     folder = Path(results, 'tables')
     for table in tables:
         write_text_atomically(folder / f'{table.name}.md', to_markdown(table))
         write_text_atomically(folder / f'{table.name}.csv', to_csv(table))
-    console = rich.console.Console()
-    if not console.is_terminal:
-        console.width = PIPE_WIDTH
     for table in tables:
-        console.print(to_rich(table, title=table.title or suite))
-        written = f'written: {folder / table.name}.md and .csv'
-        console.print(written, markup=False, highlight=False, soft_wrap=True)
+        show(to_rich(table, title=table.title or suite))
+        print(f'written: {folder / table.name}.md and .csv')
     _tell_left_out(records, tables)
     return tables
 
@@ -138,11 +140,12 @@ def main(args, specs: Sequence[TableSpec] | None) -> int:
         raise InputError(f'--output {args.output}: no format ends so; name one with --format: {", ".join(FORMATS)}')
     records = load_suite(args.results, args.suite, curves=False)
     tables = tables_of(records, specs)
-    text = FORMATS[name](tables)
-    if args.output is None:
-        sys.stdout.write(text)
+    if args.output is not None:
+        print(f'written: {write_text_atomically(args.output, FORMATS[name](tables))}')
+    elif name == 'terminal':
+        show(*map(to_rich, tables))
     else:
-        print(f'written: {write_text_atomically(args.output, text)}')
+        sys.stdout.write(FORMATS[name](tables))
     _tell_left_out(records, tables)
     return 0
 
@@ -162,18 +165,8 @@ def _tell_left_out(records: Sequence[Record], tables: Sequence[Table]) -> None:
         print(f'spark-bench: note: measured or published, but in no table here: {named}{more}', file=sys.stderr)
 
 
-def _terminal(tables: Sequence[Table]) -> str:
-    import rich.console
-
-    console = rich.console.Console(file=io.StringIO(), width=PIPE_WIDTH)
-    for table in tables:
-        console.print(to_rich(table))
-    return '\n'.join(line.rstrip() for line in console.file.getvalue().splitlines()) + '\n'
-
-
-PIPE_WIDTH = 200  # of what is no terminal: a file or a pipe has no width to fit into
 FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
-    'terminal': _terminal,
+    'terminal': lambda tables: plain_text(*map(to_rich, tables)),
     'markdown': lambda tables: '\n'.join(map(to_markdown, tables)),
     'csv': lambda tables: to_csv(*tables),
     'latex': lambda tables: '\n'.join(map(to_latex, tables)),

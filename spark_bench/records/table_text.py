@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import sys
 from typing import TYPE_CHECKING
 
 from spark_bench.records.table_parts import Cell, Column, Row, Table
@@ -14,6 +15,8 @@ __all__ = [
     'delta_text',
     'delta_verdict',
     'escape_markdown',
+    'plain_text',
+    'show',
     'source_marks',
     'to_csv',
     'to_markdown',
@@ -22,6 +25,7 @@ __all__ = [
 ]
 
 ABSENT = '–'
+PIPE_WIDTH = 200  # of what is no terminal: a file or a pipe has no width to fit into
 DAGGER = '†'  # on every figure that was not read in its source
 
 
@@ -162,3 +166,25 @@ def to_rich(table: Table, title: str | None = None) -> 'rich.table.Table':
             ]
         grid.add_row(*line, end_section=last)
     return grid
+
+
+def plain_text(*grids: 'rich.table.Table') -> str:
+    """What `to_rich` gives, as plain lines of up to PIPE_WIDTH characters."""
+    import rich.console
+
+    console = rich.console.Console(file=io.StringIO(), width=PIPE_WIDTH)
+    for grid in grids:
+        console.print(grid)
+    return '\n'.join(line.rstrip() for line in console.file.getvalue().splitlines()) + '\n'
+
+
+def show(*grids: 'rich.table.Table') -> None:
+    """Print what `to_rich` gives: with its styles in the width of a terminal, as `plain_text` anywhere else."""
+    import rich.console
+
+    console = rich.console.Console()
+    if not console.is_terminal:
+        sys.stdout.write(plain_text(*grids))
+        return
+    for grid in grids:
+        console.print(grid)
