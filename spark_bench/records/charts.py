@@ -196,7 +196,8 @@ def value_dots(table: Table, name: str = 'values') -> Drawing | None:
     Points and not bars, because the axes do not begin at zero. Published figures are hollow. Error bars show the
     sample standard deviation over seeds. None if there is nothing to draw.
     """
-    columns = [i for i in percent_columns(table) if any(row.cells[i].value is not None for row in table.rows)][:3]
+    known = [i for i in percent_columns(table) if any(row.cells[i].value is not None for row in table.rows)]
+    columns = known[:3]
     rows = [row for row in table.rows if any(row.cells[i].value is not None for i in columns)]
     if not rows:
         return None
@@ -219,8 +220,9 @@ def value_dots(table: Table, name: str = 'values') -> Drawing | None:
     caption = (
         'Percent; the axes do not begin at zero. Error bars: sample standard deviation over seeds. Hollow: published.'
     )
-    if len(rows) > DOTS:
-        caption += f' Not drawn, for want of room: {len(rows) - DOTS} further rows.'
+    left_out = [table.columns[i].label for i in known[3:]]
+    left_out += [f'{len(rows) - DOTS} further rows'] if len(rows) > DOTS else []
+    caption += f' Not drawn, for want of room: {", ".join(left_out)}.' if left_out else ''
     archs = [row.arch for row in shown]
     return Drawing(
         name,

@@ -88,6 +88,15 @@ def test_many_backbones_are_drawn_in_part_and_the_others_named(make_benchmark):
         assert max(drawing.size) < 40 and len(drawing.description) < 10_000
 
 
+def test_points_say_which_columns_and_rows_they_leave_out(make_record):
+    metrics = {f'top{k}': 50.0 + k for k in range(1, 6)}
+    records = [make_record('classification', 'spark', arch=f'net{i}', metrics=metrics) for i in range(45)]
+    drawing = value_dots(table_of(records, [Column('classification', name, f'top-{name[3:]}') for name in metrics]))
+    assert drawing.caption.endswith('Not drawn, for want of room: top-4, top-5, 5 further rows.')
+    words = texts(drawing)
+    assert words.count('51.0') >= 40 and words.count('53.0') >= 40 and '54.0' not in words
+
+
 def test_scaling_orders_sizes_and_writes_the_gain_of_the_first_method(make_published):
     values = {'convnext_large': (84.3, 85.4), 'convnext_small': (83.1, 84.1), 'convnext_base': (83.8, 84.8)}
     records = [
