@@ -305,7 +305,8 @@ class Run:
             environment=environment.collect_environment(),
             started_at=self._started_at.isoformat(timespec='seconds'),
             wall_time_s=round(time.monotonic() - self._started + self._earlier_s, 2),
-            artifacts={name: str(path) for name, path in artifacts.items()})
+            artifacts={name: str(path) for name, path in artifacts.items()},
+            setting={'gpus': get_world_size()} if torch.cuda.is_available() else None)
         store.write(record, self.options.results)
         # The record is safe: what only served to resume may go.
         for path in self.work_dir.glob('epoch_*.pth'):
