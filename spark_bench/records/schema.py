@@ -12,8 +12,17 @@ from typing import Any
 from spark_bench.errors import InputError
 from spark_bench.records.quick_check import Check, compile_check
 
-__all__ = ['OPTIONAL', 'ORIGINS', 'SCHEMA_VERSION', 'TASKS', 'Record', 'check', 'follow_schema', 'json_schema',
-           'record_path']
+__all__ = [
+    'OPTIONAL',
+    'ORIGINS',
+    'SCHEMA_VERSION',
+    'TASKS',
+    'Record',
+    'check',
+    'follow_schema',
+    'json_schema',
+    'record_path',
+]
 
 SCHEMA_VERSION = 1
 ORIGINS = ('measured', 'published')
