@@ -152,7 +152,7 @@ def blame_config(config, running=lambda: False):
     try:
         yield
     except InputError as error:
-        bare = InputError(_bare_message(error))
+        bare = InputError(bare_message(error))
         bare.told = not running() and not is_main_process()
         raise bare from error
     except (TypeError, ValueError, LookupError, AttributeError, AssertionError, ImportError) as error:
@@ -372,7 +372,7 @@ def loss_curve(runner, points=200):
             for start in range(0, len(values), chunk)]
 
 
-def _bare_message(error):
+def bare_message(error):
     """What was first said: OpenMMLab's registry and torch's loader raise an error anew with their own words added."""
     while isinstance(error.__context__, InputError):
         error = error.__context__
