@@ -69,10 +69,12 @@ def _evaluate_trained(args):
     from spark_bench.checkpoints import read_metadata
     from spark_bench.engine import detect, finetune
     from spark_bench.engine.runs import RunOptions
-    if args.weights is None:
-        raise InputError('evaluate needs what was trained: give detector.safetensors or classifier.safetensors of a '
-                         'work directory, or a .pth of mmdet, with --weights')
     evaluate, part, arch = detect.evaluate_detector, 'detection', args.arch
+    if args.weights is None:
+        raise InputError('evaluate needs a trained detector: give detector.safetensors of a work directory, or a .pth '
+                         'of mmdet, with --weights' if args.protocol == 'detection' else
+                         'evaluate --protocol finetune needs a trained classifier: give classifier.safetensors of a '
+                         'work directory with --weights')
     if args.protocol == 'finetune':
         evaluate, part = finetune.evaluate_classifier, 'classification'
         arch = arch or read_metadata(args.weights).get('arch')

@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import signal
 
+import torch
+
 from spark_bench import cli
 
 
@@ -18,6 +20,7 @@ def start(words, log):
 
 def _run(words, log):
     os.setsid()
+    torch.set_num_threads(1)  # of its parent's threads, a forked process has none, and would wait for them
     with open(log, 'ab', buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

@@ -49,6 +49,8 @@ def whole_batch():
 
 
 def half_of_each(rank, port, folder):
+    # A forked process has none of the threads that earlier tests may have computed with, and would wait for them.
+    torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR='localhost', MASTER_PORT=str(port))
     dist.init_process_group('gloo', rank=rank, world_size=2)
     image, active = whole_batch()
