@@ -108,7 +108,7 @@ def test_a_picture_that_breaks_on_the_way_is_named_in_one_line(split, boxes, tmp
     ("_base_ = ['pretrain/configs/demo_pretrain.py']", 'has no backbone'),
     ("_base_ = ['pretrain/configs/demo_finetune.py']", 'has no backbone'),
     ("_base_ = ['mmdet_configs/demo/mask-rcnn_demo.py']\n"
-     "model = dict(_delete_=True, type='RetinaNet', backbone=dict(type='SparKTimm', arch='test_resnet'))",
+     "model = dict(_delete_=True, type='RetinaNet', backbone=dict(type='SparKTimm', arch='test_resnet'), neck=dict())",
      'has no roi_head')])
 def test_a_config_that_is_no_recipe_is_refused(text, named, boxes, tmp_path, capsys):
     (tmp_path / 'config.py').write_text(re.sub("'(pretrain|mmdet_configs)/", rf"'{ROOT}/\1/", text))
