@@ -65,6 +65,7 @@ def demo(data, folder, *extra):
             '1', *extra, '--cfg-options', 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=2']
 
 
+@pytest.mark.slow
 def test_every_kind_of_picture_and_gaps_in_ids_train_and_evaluate(boxes, tmp_path, capsys):
     assert run(capsys, words(tiny(tmp_path), boxes, tmp_path))[0] == 0
     record = record_of(tmp_path)
@@ -156,6 +157,7 @@ def test_after_a_mistake_the_same_folder_serves(mistake, named, boxes, tmp_path,
         assert run(capsys, arguments)[0] == 0
 
 
+@pytest.mark.slow
 def test_killed_while_it_evaluates_a_run_is_not_trained_again(boxes, tmp_path, monkeypatch):
     """Three updates are no whole number of epochs, and no checkpoint was asked for in mid-epoch."""
     config = tiny(tmp_path, **{'train_cfg.max_updates': 4})
