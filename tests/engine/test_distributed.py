@@ -74,7 +74,7 @@ def half_of_each(rank, port, folder):
 def halves(tmp_path_factory):
     folder = tmp_path_factory.mktemp('halves')
     multiprocessing.start_processes(half_of_each, (free_port(), str(folder)), nprocs=2, start_method='fork')
-    return [torch.load(folder / f'{number}.pth') for number in range(len(CASES))]
+    return [torch.load(folder / f'{number}.pth', weights_only=True) for number in range(len(CASES))]
 
 
 @pytest.mark.parametrize('number', range(len(CASES)), ids=['-'.join(case) for case in CASES])
