@@ -12,7 +12,7 @@ optim_wrapper = dict(optimizer=dict(weight_decay=0.01))
 # AutoAugment in place of TrivialAugment; pictures are evaluated whole, resized straight to the square.
 train_dataloader = dict(dataset=dict(transform=dict(input_size=side, augment='autoaugment_v0')))
 evaluation_dataloader = dict(
-    batch_size=32, dataset=dict(transform=dict(input_size=side, crop_ratio=None, squash=True)))
+    batch_size=32, dataset=dict(transform=dict(input_size=side, squash=True)))
 param_scheduler = [
     dict(type='WarmupCosine', warmup=warmup_epochs, start_factor=0.005, end_factor=0.001, end=200, by_epoch=True,
          convert_to_iter_based=True)]

@@ -23,6 +23,7 @@ from sklearn.metrics import top_k_accuracy_score
 
 from spark_bench import cli
 from spark_bench.checkpoints import save
+from spark_bench.data.augmentation import build_transform
 from spark_bench.engine.accuracy import Predictions
 from spark_bench.engine.batches import RepeatedPictureSampler
 from spark_bench.engine.ema import WeightEmaHook
@@ -127,6 +128,15 @@ def test_recipes_are_the_published_ones(recipe, batch, lr, epochs, warmup, decay
     else:
         assert model.loss == 'soft_target' and cfg.optim_wrapper.optimizer.type == 'AdamW'
     assert cfg.expected.top1 > 80 and cfg.expected.source and cfg.expected.tolerance
+
+
+@pytest.mark.parametrize('recipe', RECIPES)
+def test_transforms_of_every_recipe_make_pictures_of_its_size(recipe):
+    cfg = Config.fromfile(ROOT / f'pretrain/configs/{recipe}.py')
+    picture = Image.new('RGB', (500, 400))
+    for loader in (cfg.train_dataloader, cfg.evaluation_dataloader):
+        transform = loader.dataset.transform.to_dict()
+        assert build_transform(transform)(picture).shape == (3, cfg.side, cfg.side)
 
 
 def test_learning_rate_follows_the_formula_of_the_recipe_in_every_group(pictures, tmp_path, monkeypatch):
