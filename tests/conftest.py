@@ -1,6 +1,22 @@
-"""Settings that must stand before torch is loaded."""
+"""Settings that must stand before torch is loaded, and what no test may leave to the next."""
 
 import os
+import sys
+
+import pytest
 
 # Threads that wait for each other are many times slower than one as soon as anything else runs on the machine.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+
+@pytest.fixture(autouse=True)
+def loggers_of_their_own():
+    """Every test begins without mmengine's loggers: theirs write to the streams of the test that made them."""
+    yield
+    logging_ = sys.modules.get('mmengine.logging')
+    if logging_ is None:
+        return
+    for logger in logging_.MMLogger._instance_dict.values():
+        for handler in logger.handlers:
+            handler.close()
+    logging_.MMLogger._instance_dict.clear()
