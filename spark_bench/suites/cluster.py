@@ -1,6 +1,8 @@
 """Cells as jobs of a cluster, through submitit: arrays of Slurm, or the same jobs on this machine."""
 
+import contextlib
 import os
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -58,20 +60,23 @@ def submit(suite, cells, args):
         InputError: where submitit or Slurm's commands are not there.
     """
     folder = Path(args.work_dir or f'work_dirs/{suite.name}') / 'jobs'
-    submitted, before = [], []
+    submitted = {}
     for tasks in _STAGES:
         stage = [cell for cell in cells if cell.task in tasks]
+        before = [job.job_id for job in submitted.values()]
         for kind in tasks:
             members = [cell for cell in stage if cell.task == kind]
             if members:
-                submitted += _submit_array(suite, kind, members, folder, args, before)
+                submitted |= _submit_array(suite, kind, members, folder, args, before)
         if args.cluster == 'local':
-            _wait(submitted)
-        before = [job.job_id for _, job in submitted]
+            _wait([submitted[cell.name] for cell in stage])
+        elif before:
+            for cell in stage:
+                _begin_after(submitted[cell.name], cell.needs and submitted.get(cell.needs.name))
     if args.cluster == 'local':
         return _report(submitted)
-    for cell, job in submitted:
-        print(f'{job.job_id}  {cell.name}')
+    for name, job in submitted.items():
+        print(f'{job.job_id}  {name}')
     print(f'submitted: `spark-bench run {args.suite} --status` tells where they stand, logs are in {folder}')
     return 0
 
@@ -81,7 +86,19 @@ def _submit_array(suite, kind, cells, folder, args, after):
     executor = make_executor(suite, kind, folder, args, processes, after)
     with executor.batch():
         jobs = [executor.submit(CellJob(cell.task, cell.options, processes)) for cell in cells]
-    return list(zip(cells, jobs, strict=True))
+    return dict(zip((cell.name for cell in cells), jobs, strict=True))
+
+
+def _begin_after(job, needed):
+    """Let one job of an array begin as soon as the job that it needs, if any, has ended, however that ended.
+
+    The tasks of an array are submitted with one dependency: on every job of the stage before. Where Slurm refuses
+    (the task has begun already), that one stays.
+    """
+    after = f'afterany:{needed.job_id}' if needed is not None else ''
+    with contextlib.suppress(OSError):
+        subprocess.run(['scontrol', 'update', f'JobId={job.job_id}', f'Dependency={after}'], capture_output=True,
+                       check=False)
 
 
 def fitting_processes(cells, most):
@@ -126,18 +143,18 @@ def make_executor(suite, kind, folder, args, processes=1, after=()):
     return executor
 
 
-def _wait(submitted):
-    for _, job in submitted:
+def _wait(jobs):
+    for job in jobs:
         job.wait()
 
 
 def _report(submitted):
     status = 0
-    for cell, job in submitted:
+    for name, job in submitted.items():
         error = job.exception()
         if error is not None:
             status = 1
-            print(f'spark-bench: error: {cell.name}: {str(error).strip().splitlines()[-1]}', file=sys.stderr)
+            print(f'spark-bench: error: {name}: {str(error).strip().splitlines()[-1]}', file=sys.stderr)
         else:
-            print(f'{cell.name}: done')
+            print(f'{name}: done')
     return status

@@ -297,15 +297,18 @@ number=$(ls "$SUBMITTED" | wc -l)
 cp "${@: -1}" "$SUBMITTED/$number.sh"
 echo "Submitted batch job $((100 + number))"
 """
+CONTROL = """#!/usr/bin/env bash
+echo "$@" >> "$SUBMITTED/../updates"
+"""
 
 
 @pytest.mark.parametrize('name, arrays', [('demo', [4, 5, 5]), ('ablation', [7, 7])])
 def test_the_scripts_for_slurm_ask_for_arrays_of_jobs_in_order(name, arrays, tmp_path):
     (tmp_path / 'bin').mkdir()
     (tmp_path / 'submitted').mkdir()
-    for program in ('sbatch', 'srun'):
+    for program, text in (('sbatch', FAKE), ('srun', FAKE), ('scontrol', CONTROL)):
         path = tmp_path / 'bin' / program
-        path.write_text(FAKE)
+        path.write_text(text)
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
     data = ['--data-root', f'imagenet={tmp_path}'] if name == 'ablation' else []
     places = ['--work-dir', str(tmp_path / 'work'), '--results', str(tmp_path / 'results')]
@@ -322,6 +325,13 @@ def test_the_scripts_for_slurm_ask_for_arrays_of_jobs_in_order(name, arrays, tmp
             assert option in script, option
         assert ('--dependency=afterany:100' in script) == (number > 0)
     subprocess.run(['bash', '-n', str(next((tmp_path / 'submitted').iterdir()))], check=True)
+    # What needs no pretraining waits for none; the others each for their own.
+    updates = (tmp_path / 'updates').read_text().splitlines()
+    after = [f'afterany:100_{i}' for i in range(7)] if name == 'ablation' else [
+        '', *(f'afterany:100_{i}' for i in range(4))]
+    assert sorted(updates) == [f'update JobId={101 + kind}_{i} Dependency={job}'
+                               for kind in range(len(arrays) - 1)
+                               for i, job in enumerate(after)]
     if name == 'demo':
         assert '--dependency=afterany:100\n' in scripts[1] and '--dependency=afterany:100\n' in scripts[2]
 
