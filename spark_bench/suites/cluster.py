@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from spark_bench.errors import InputError, RunError
+from spark_bench.suites.queue import queued, remember
 from spark_bench.suites.runner import ENGINES
 from spark_bench.suites.status import note_failure
 
@@ -51,54 +52,65 @@ class CellJob:
 
 
 def submit(suite, cells, args):
-    """Submit the cells; on Slurm return at once, with the local executor wait for them.
+    """Submit the cells that have no job; on Slurm return at once, with the local executor wait for them.
 
     Returns:
         exit status.
 
     Raises:
-        InputError: where submitit or Slurm's commands are not there.
+        InputError: where submitit or Slurm's commands are not there, or Slurm does not answer.
     """
     folder = Path(args.work_dir or f'work_dirs/{suite.name}') / 'jobs'
+    jobs = {} if args.cluster == 'local' else queued(folder)
+    for name, job in jobs.items():
+        print(f'{job}  {name}: in the queue since an earlier submission')
     submitted = {}
     for tasks in _STAGES:
-        stage = [cell for cell in cells if cell.task in tasks]
-        before = [job.job_id for job in submitted.values()]
+        new = [cell for cell in cells if cell.task in tasks and cell.name not in jobs]
         for kind in tasks:
-            members = [cell for cell in stage if cell.task == kind]
+            members = [cell for cell in new if cell.task == kind]
             if members:
-                submitted |= _submit_array(suite, kind, members, folder, args, before)
+                submitted |= _submit_array(suite, kind, members, folder, args, jobs)
         if args.cluster == 'local':
-            _wait([submitted[cell.name] for cell in stage])
-        elif before:
-            for cell in stage:
-                _begin_after(submitted[cell.name], cell.needs and submitted.get(cell.needs.name))
+            _wait([submitted[cell.name] for cell in new])
     if args.cluster == 'local':
         return _report(submitted)
     for name, job in submitted.items():
         print(f'{job.job_id}  {name}')
-    print(f'submitted: `spark-bench run {args.suite} --status` tells where they stand, logs are in {folder}')
+    print(f'submitted {len(submitted)}: `spark-bench run {args.suite} --status` tells where they stand, logs are in '
+          f'{folder}')
     return 0
 
 
-def _submit_array(suite, kind, cells, folder, args, after):
-    processes = 1 if args.cluster == 'local' else fitting_processes(cells, args.gpus or _GPUS)
-    executor = make_executor(suite, kind, folder, args, processes, after)
+def _submit_array(suite, kind, cells, folder, args, jobs):
+    """Submit cells of one kind; on Slurm add their ids to ``jobs``."""
+    local = args.cluster == 'local'
+    processes = 1 if local else fitting_processes(cells, args.gpus or _GPUS)
+    needed = {cell.name: jobs[cell.needs.name] for cell in cells if cell.needs and cell.needs.name in jobs}
+    executor = make_executor(suite, kind, folder, args, processes, needed.values())
     with executor.batch():
-        jobs = [executor.submit(CellJob(cell.task, cell.options, processes)) for cell in cells]
-    return dict(zip((cell.name for cell in cells), jobs, strict=True))
+        submitted = [executor.submit(CellJob(cell.task, cell.options, processes)) for cell in cells]
+    array = dict(zip((cell.name for cell in cells), submitted, strict=True))
+    if not local:
+        jobs |= {name: job.job_id for name, job in array.items()}
+        remember(folder, jobs)
+        for name in array if needed else ():
+            _begin_after(jobs[name], needed.get(name))
+    return array
 
 
 def _begin_after(job, needed):
-    """Let one job of an array begin as soon as the job that it needs, if any, has ended, however that ended.
+    """Let a job of an array begin as soon as the job that it needs, if any, has ended, however that ended.
 
     The tasks of an array are submitted with one dependency: on every job of the stage before. Where Slurm refuses
     (the task has begun already), that one stays.
+
+    Args:
+        job, needed: ids, such as ``13_2`` and ``12_0``.
     """
-    after = f'afterany:{needed.job_id}' if needed is not None else ''
+    after = f'afterany:{needed}' if needed is not None else ''
     with contextlib.suppress(OSError):
-        subprocess.run(['scontrol', 'update', f'JobId={job.job_id}', f'Dependency={after}'], capture_output=True,
-                       check=False)
+        subprocess.run(['scontrol', 'update', f'JobId={job}', f'Dependency={after}'], capture_output=True, check=False)
 
 
 def fitting_processes(cells, most):

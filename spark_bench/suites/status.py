@@ -3,13 +3,17 @@
 import contextlib
 import fcntl
 import json
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from spark_bench.suites.queue import queued
+
 FAILURE = 'failure.txt'
-RECORDED, RUNNING, BROKEN_OFF, FAILED, WAITING, READY = (
-    'recorded', 'running', 'broken off', 'failed', 'waiting', 'to do')
+RECORDED, RUNNING, BROKEN_OFF, FAILED, WAITING, READY, QUEUED = (
+    'recorded', 'running', 'broken off', 'failed', 'waiting', 'to do', 'queued')
+_ASK_SLURM_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class State:
         word: one of the words above.
         share: of its updates that are done, 0 … 1, where it has begun.
         loss: of the newest update; None before.
-        note: why it failed, or what it waits for.
+        note: why it failed, what it waits for, or its job at Slurm.
     """
 
     word: str
@@ -76,28 +80,39 @@ def note_failure(folder, why):
             path.write_text(f'{why}\n')
 
 
+def standing(suite, specs, places, jobs):
+    """The states of cells, with those that have a job at Slurm (name → id) as queued until they run."""
+    states = [state_of(spec, suite, places) for spec in specs]
+    return [replace(state, word=QUEUED, note=f'job {jobs[spec.name]}')
+            if spec.name in jobs and state.word not in (RECORDED, RUNNING) else state
+            for spec, state in zip(specs, states, strict=True)]
+
+
 def show(suite, specs, places, interval_s=2.0):
     """Print the table of states; on a terminal keep it fresh until nothing is left to wait for, or Ctrl-C."""
     from rich.console import Console
     from rich.live import Live
-    console = Console()
+    console, folder = Console(), Path(places.work_dir) / 'jobs'
     if not console.is_terminal:
         console.width = 160
-        console.print(_table(suite, specs, places))
+        console.print(_table(suite, specs, standing(suite, specs, places, queued(folder))))
         return
     with contextlib.suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
+        asked = -math.inf
         while True:
-            live.update(_table(suite, specs, places), refresh=True)
-            if all(state_of(spec, suite, places).word in (RECORDED, FAILED) for spec in specs):
+            if time.monotonic() - asked >= _ASK_SLURM_S:
+                jobs, asked = queued(folder), time.monotonic()
+            states = standing(suite, specs, places, jobs)
+            live.update(_table(suite, specs, states), refresh=True)
+            if all(state.word in (RECORDED, FAILED) for state in states):
                 return
             time.sleep(interval_s)
 
 
-def _table(suite, specs, places):
+def _table(suite, specs, states):
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     colours = {RECORDED: 'green', RUNNING: 'cyan', FAILED: 'red', BROKEN_OFF: 'yellow'}
-    states = [state_of(spec, suite, places) for spec in specs]
     counts = ', '.join(f'{sum(state.word == word for state in states)} {word}'
                        for word in dict.fromkeys(state.word for state in states))
     table = Table(title=f'{suite.title}: {counts}', box=SIMPLE_HEAD, title_justify='left')

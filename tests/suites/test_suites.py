@@ -300,13 +300,16 @@ echo "Submitted batch job $((100 + number))"
 CONTROL = """#!/usr/bin/env bash
 echo "$@" >> "$SUBMITTED/../updates"
 """
+QUEUE = """#!/usr/bin/env bash
+echo "$QUEUED"; echo "$COMPLAINT" >&2; exit "${REFUSES:-0}"
+"""
 
 
 @pytest.mark.parametrize('name, arrays', [('demo', [4, 5, 5]), ('ablation', [7, 7])])
-def test_the_scripts_for_slurm_ask_for_arrays_of_jobs_in_order(name, arrays, tmp_path):
+def test_slurm_is_asked_for_arrays_of_jobs_in_order_and_for_each_job_once(name, arrays, tmp_path):
     (tmp_path / 'bin').mkdir()
     (tmp_path / 'submitted').mkdir()
-    for program, text in (('sbatch', FAKE), ('srun', FAKE), ('scontrol', CONTROL)):
+    for program, text in (('sbatch', FAKE), ('srun', FAKE), ('scontrol', CONTROL), ('squeue', QUEUE)):
         path = tmp_path / 'bin' / program
         path.write_text(text)
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -314,8 +317,8 @@ def test_the_scripts_for_slurm_ask_for_arrays_of_jobs_in_order(name, arrays, tmp
     places = ['--work-dir', str(tmp_path / 'work'), '--results', str(tmp_path / 'results')]
     cluster = ['--cluster', 'slurm', '--gpus', '16', '--partition', 'vision', '--hours', '12', '--slurm', 'account=lab',
                '--jobs', '3']
-    done = spark_bench(['run', name, *data, *places, *cluster], PATH=f'{tmp_path / "bin"}:{os.environ["PATH"]}',
-                       SUBMITTED=str(tmp_path / 'submitted'))
+    slurm = dict(PATH=f'{tmp_path / "bin"}:{os.environ["PATH"]}', SUBMITTED=str(tmp_path / 'submitted'))
+    done = spark_bench(['run', name, *data, *places, *cluster], **slurm)
     assert done.returncode == 0, done.stderr[-3000:]
     scripts = [path.read_text() for path in sorted((tmp_path / 'submitted').iterdir())]
     assert len(scripts) == len(arrays)
@@ -334,6 +337,25 @@ def test_the_scripts_for_slurm_ask_for_arrays_of_jobs_in_order(name, arrays, tmp
                                for i, job in enumerate(after)]
     if name == 'demo':
         assert '--dependency=afterany:100\n' in scripts[1] and '--dependency=afterany:100\n' in scripts[2]
+        return
+    # Once more while two jobs are in the queue: they are not submitted again, and what needs one of them waits for it.
+    status = spark_bench(['run', name, *data, *places, '--status'], **slurm, QUEUED='100_0 100_6 7_3')
+    assert status.stdout.count('queued') == 3 and 'job 100_6' in status.stdout and '2 queued' in status.stdout
+    again = spark_bench(['run', name, *data, *places, *cluster], **slurm, QUEUED='100_0 100_6 7_3')
+    assert again.returncode == 0 and 'submitted 12' in again.stdout, again.stderr
+    assert '100_0  pretrain/' in again.stdout and '100_6  pretrain/' in again.stdout
+    scripts = [path.read_text() for path in sorted((tmp_path / 'submitted').iterdir())][2:]
+    assert '--array=0-4%3' in scripts[0] and 'dependency' not in scripts[0]
+    assert '--array=0-6%3' in scripts[1] and '--dependency=afterany:100:102\n' in scripts[1]
+    assert (tmp_path / 'updates').read_text().splitlines()[7:] == [
+        f'update JobId=103_{i} Dependency=afterany:{job}'
+        for i, job in enumerate(['100_0', '102_0', '102_1', '102_2', '102_3', '102_4', '100_6'])]
+    # Where Slurm does not answer, nothing is submitted.
+    silent = spark_bench(['run', name, *data, *places, *cluster], **slurm, REFUSES='1', COMPLAINT='no controller')
+    assert silent.returncode == 2 and 'no controller' in silent.stderr and silent.stderr.count('\n') == 1
+    forgotten = spark_bench(['run', name, *data, *places, *cluster], **slurm, REFUSES='1',
+                            COMPLAINT='slurm_load_jobs error: Invalid job id specified')
+    assert forgotten.returncode == 0 and len(list((tmp_path / 'submitted').iterdir())) == 6
 
 
 def test_a_cluster_that_is_not_there_is_refused(suite, pictures, tmp_path, capsys, monkeypatch):
