@@ -8,12 +8,10 @@ import stat
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
-from PIL import Image
+from small_suite import ROOT, SUITE, outcome, spark_bench, words, write_pictures
 
 from spark_bench import cli
 from spark_bench.errors import InputError
@@ -24,38 +22,10 @@ from spark_bench.suites.plan import Places, build_cells, estimate, parse_data, s
 from spark_bench.suites.runner import devices_of
 from spark_bench.suites.status import state_of
 
-ROOT = Path(__file__).resolve().parents[2]
-SUITE = """
-title = 'A small suite'
-data = dict(pictures='classes')
-tiny = {'train_cfg.max_epochs': 1}
-cells = [
-    dict(task='pretrain', arch='test_resnet', methods=['spark', 'no_sparse'], data='pictures', options=dict(threads=1),
-         recipe='pretrain/configs/demo_pretrain.py',
-         overrides={'train_cfg.max_epochs': 2, 'train_dataloader.batch_size': 8, 'model.input_size': 64,
-                    'model.decoder_width': 32, 'train_dataloader.dataset.input_size': 64}),
-    dict(task='classification', arch='test_resnet', methods=['scratch', 'spark', 'no_sparse'], seeds=[0, 1],
-         data='pictures', options=dict(threads=1), recipe='pretrain/configs/demo_finetune.py',
-         overrides={'train_cfg.max_epochs': 2, 'global_batch': 8}),
-]
-tables = [dict(name='small', title=title, baseline='scratch', methods=['scratch', 'spark', 'no_sparse'],
-               columns=[('classification', 'top1', 'top-1')])]
-del tiny
-"""
-
 
 @pytest.fixture(scope='module')
 def pictures(tmp_path_factory):
-    root = tmp_path_factory.mktemp('pictures')
-    rng = np.random.default_rng(0)
-    for split, count in (('train', 8), ('val', 4)):
-        for number in range(4):
-            (root / split / f'class{number}').mkdir(parents=True)
-            for i in range(count):
-                noisy = np.array([number * 60, 200 - number * 50, 90]) + rng.integers(-40, 40, (8, 8, 3))
-                Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).resize((70, 64)).save(
-                    root / split / f'class{number}' / f'{i}.png')
-    return root
+    return write_pictures(tmp_path_factory.mktemp('pictures'))
 
 
 @pytest.fixture
@@ -63,11 +33,6 @@ def suite(tmp_path):
     path = tmp_path / 'small.py'
     path.write_text(SUITE)
     return path
-
-
-def words(suite, pictures, folder, *extra):
-    return ['run', str(suite), '--data-root', f'pictures={pictures}', '--work-dir', str(folder / 'work'), '--results',
-            str(folder / 'results'), *extra]
 
 
 def state(folder):
@@ -168,12 +133,6 @@ def finished(pictures, tmp_path_factory):
     return folder, done.stdout
 
 
-def spark_bench(arguments, **environment):
-    program = 'import sys; sys.argv[0] = "spark-bench"; from spark_bench.cli import main; sys.exit(main())'
-    return subprocess.run([sys.executable, '-c', program, *arguments], capture_output=True, text=True, timeout=280,
-                          env={**os.environ, 'PYTHONPATH': str(ROOT), **environment}, check=False)
-
-
 def test_every_cell_has_a_record_and_one_pretraining_serves_both_seeds(finished):
     folder, output = finished
     records = load_all(folder / 'results', 'small')
@@ -218,11 +177,6 @@ def test_a_cell_that_fails_stops_what_needs_it_and_nothing_else(suite, pictures,
     blocked.rmdir()
     assert spark_bench(words(suite, pictures, tmp_path, '--jobs', '2', '--only', '*/0')).returncode == 0
     assert state_of(small.cells[0], small, places).word == 'recorded'
-
-
-def outcome(folder):
-    return {(r.task, r.method, r.seed): (r.config_hash, r.metrics, r.curves)
-            for r in load_all(folder / 'results', 'small')}
 
 
 def jobs_of(runner):
