@@ -143,7 +143,9 @@ def _add_evaluate(commands):
                              'classifier; linear: of a linear classifier on frozen features; knn: of nearest '
                              'neighbours')
     _add_run(parser, 'mmdet_configs/demo/mask-rcnn_demo.py',
-             'folder in COCO layout; for the other protocols, pictures in classes as for finetune')
+             'folder in COCO layout; for the other protocols, pictures in classes as for finetune',
+             'work_dirs/evaluate/<config>/<weights>-<digest>; for linear and knn '
+             'work_dirs/<suite>/probes/<arch>/<method>/<seed>')
     parser.add_argument('--weights', metavar='FILE',
                         help='of the whole detector: detector.safetensors of a work directory, or a .pth of mmdet; '
                              'classifier.safetensors for finetune; for linear and knn, of a network in any format '
@@ -274,7 +276,7 @@ def _add_convert(commands):
     parser.add_argument('--force', action='store_true', help='overwrite the output')
 
 
-def _add_run(parser, config, data):
+def _add_run(parser, config, data, work_dir='work_dirs/<suite>/<task>/<arch>/<method>/<seed>'):
     parser.add_argument('config', nargs='?', metavar='CONFIG', help=f'mmengine config (default: {config})')
     parser.set_defaults(default_config=config)
     parser.add_argument('--data-root', metavar='DIR', help=f'{data} (default: the embedded data set)')
@@ -285,7 +287,7 @@ def _add_run(parser, config, data):
     parser.add_argument('--threads', type=_positive, metavar='N', help='CPU threads')
     parser.add_argument('--cfg-options', nargs='+', default=[], type=_setting, metavar='KEY=VALUE',
                         help='change values of the config, such as train_cfg.max_epochs=2')
-    _add_places(parser, 'work_dirs/<suite>/<task>/<arch>/<method>/<seed>')
+    _add_places(parser, work_dir)
     _add_cache(parser)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from spark_bench.arguments import EXIT_USAGE, build_parser, misplaced
 from spark_bench.errors import InputError, RunError
-from spark_bench.places import default_work_dir, report_path, shipped
+from spark_bench.places import default_evaluation_dir, default_work_dir, report_path, shipped
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
@@ -79,11 +79,13 @@ def _evaluate_trained(args):
         evaluate, part = finetune.evaluate_classifier, 'classification'
         arch = arch or read_metadata(args.weights).get('arch')
         args.default_config = 'pretrain/configs/demo_finetune.py'
-    work_dir = args.work_dir or f'work_dirs/evaluate/{os.path.basename(args.weights).rpartition(".")[0]}'
+    config, overrides = _config_path(args), dict(args.cfg_options)
+    data_root = args.data_root or _data_root(args, _config_of(args), part)
+    work_dir = args.work_dir or str(default_evaluation_dir(config, args.weights, data_root, arch=args.arch,
+                                                           overrides=overrides))
     metrics = evaluate(RunOptions(
-        config=_config_path(args), suite=args.suite, method='', work_dir=work_dir, results=args.results,
-        data_root=args.data_root or _data_root(args, _config_of(args), part), arch=arch,
-        weights=args.weights, threads=args.threads, overrides=dict(args.cfg_options), workers=args.workers,
+        config=config, suite=args.suite, method='', work_dir=work_dir, results=args.results, data_root=data_root,
+        arch=arch, weights=args.weights, threads=args.threads, overrides=overrides, workers=args.workers,
         launcher=_launcher(args), **_metric(args)))
     if int(os.environ.get('RANK', 0)) == 0:
         print(f'{args.weights}: {_shown(metrics)}\nmetrics: {work_dir}/metrics.json')
