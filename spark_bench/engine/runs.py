@@ -195,7 +195,8 @@ def make_work_dir(work_dir):
         work_dir.mkdir(parents=True, exist_ok=True)
         (work_dir / '.lock').open('a').close()
     except OSError as error:
-        raise InputError(f'--work-dir {work_dir} cannot be written: {error.strerror}') from error
+        raise InputError(f'--work-dir {work_dir} cannot be written: {error.strerror}; give another, or change its '
+                         'permissions') from error
 
 
 class Run:

@@ -45,7 +45,7 @@ def test_all_problems_are_told_in_one_go(capsys, coco):
 
 FATAL = ['a list', 'entry', 'id', 'list as id', 'duplicate id', 'image reference', 'category reference', 'width',
          'bbox of text', 'bbox of three', 'bbox NaN', 'bbox huge', 'area', 'crowd', 'odd', 'short', 'infinite',
-         'RLE size', 'RLE sum', 'RLE text', 'RLE cut', 'not JSON', 'nested', 'digits']
+         'RLE size', 'RLE sum', 'RLE text', 'RLE cut', 'same file', 'not JSON', 'nested', 'digits']
 
 
 @pytest.mark.parametrize('name', FATAL)
@@ -105,7 +105,7 @@ def test_no_garbage_in_annotations_ends_in_a_crash(capsys, coco):
         assert out.splitlines()[-1].startswith(f'{coco}: '), text
         statuses.add(status)
         told = any(one in out for one in ('malformed', 'not four', 'kind', 'lack', 'not there', 'ids', 'COCO format',
-                                          'stated wrongly', 'cannot be read'))
+                                          'stated wrongly', 'listed twice', 'cannot be read'))
         try:
             read_split(path, coco / 'train')
             taken += 1
