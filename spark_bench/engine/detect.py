@@ -12,6 +12,7 @@ from spark_bench.engine.coco_metric import run_evaluation, write_categories
 from spark_bench.engine.files import write_atomically
 from spark_bench.engine.runner import BenchRunner
 from spark_bench.engine.runs import Run, arch_of, blame_config, load_config, make_work_dir, use_threads
+from spark_bench.engine.shapes import check_shapes
 from spark_bench.errors import InputError, RunError
 from spark_bench.models.backbones import pyramid_channels
 
@@ -39,7 +40,7 @@ def run(options):
         error.told = not processes.is_main_process()
         raise
     if record is None:
-        runner = this.train()
+        runner = this.train(lambda model: check_shapes(model, this.cfg.model))
         _predict(runner, options)
         record = processes.from_main(lambda: _finish(this, runner, train, val))
     processes.leave()
@@ -72,7 +73,9 @@ def evaluate_detector(options):
         cfg.work_dir, cfg.launcher = str(work_dir), options.launcher
         with blame_config(options.config):
             runner = BenchRunner.from_cfg(cfg)
-        load_detector(getattr(runner.model, 'module', runner.model), options.weights)
+        model = getattr(runner.model, 'module', runner.model)
+        check_shapes(model, cfg.model)
+        load_detector(model, options.weights)
     except (InputError, RunError) as error:
         error.told = not processes.is_main_process()
         raise
@@ -148,6 +151,9 @@ def fit_config(cfg, options, categories):
         raise InputError(f'config {options.config} has no {missing[0]}: give a recipe of mmdet_configs')
     backbone = cfg.model.backbone
     if backbone.type == 'SparKTimm':
+        if 'model.neck.in_channels' in options.overrides:
+            raise InputError('--cfg-options model.neck.in_channels: it would be of no effect; the channels of --arch '
+                             'decide it')
         backbone.arch = options.arch or backbone.arch
         cfg.model.neck.in_channels = pyramid_channels(backbone.arch)
     elif options.arch not in (None, backbone.arch):

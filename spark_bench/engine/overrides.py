@@ -20,6 +20,8 @@ _OWNED = {
     'work_dir': 'give --work-dir', 'launcher': 'give --launcher', 'randomness': 'give --seed', 'seed': 'give --seed',
     'resume': 'a run always goes on from the checkpoints in its --work-dir', 'load_from': 'give --weights',
     'experiment_name': 'give --suite and --method',
+    **{f'model.{key}': 'the classes of --data-root decide it'
+       for key in ('num_classes', 'roi_head.bbox_head.num_classes', 'roi_head.mask_head.num_classes')},
     'model.weights': 'give --weights', 'model.backbone.weights': 'give --weights',
     'train_cfg.accumulate': 'give --accumulate',
     'optim_wrapper.accumulative_counts': 'give --accumulate', 'train_dataloader.sampler.seed': 'give --seed',

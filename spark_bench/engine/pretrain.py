@@ -55,6 +55,10 @@ def _prepare(options):
     cfg.model.arch = options.arch or cfg.model.arch
     cfg.model.ablation = options.ablation or cfg.model.ablation
     pyramid_channels(cfg.model.arch)
+    side, given = cfg.model.get('input_size', 224), cfg.train_dataloader.dataset.get('input_size')
+    if given not in (None, side):
+        raise InputError(f'model.input_size is {side}, but train_dataloader.dataset.input_size is {given}: change both '
+                         'with --cfg-options')
     set_epochs(cfg, max(1, round(cfg.train_cfg.max_epochs * get_ablation(cfg.model.ablation).schedule_scale)))
     global_batch = fit_batch(cfg, options)
     if len(source) < global_batch:
