@@ -254,6 +254,8 @@ def test_a_part_of_the_labels_and_a_random_network(pictures, tmp_path):
     assert part.method == 'scratch' and part.weights is None
     assert part.dataset['train_images'] == 3 * CLASSES and part.metrics['neighbours'] == 3 * CLASSES
     assert (np.bincount(arrays_of(tmp_path, 'train')[1]) == 3).all()
+    assert measured('knn', pictures, tmp_path, '--arch', 'test_resnet', '--weights', 'scratch', '--label-fraction',
+                    '0.3') == part
 
 
 def test_a_published_file_is_measured_by_its_name_and_fetched_only_when_asked(pictures, encoder, tmp_path, monkeypatch,
