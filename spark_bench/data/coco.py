@@ -23,6 +23,7 @@ class Split:
         pictures: folder that its ``file_name`` entries are relative to.
         categories: names in the order of the file.
         sizes: from ``file_name`` to (width, height).
+        annotated: number of pictures with an annotation.
         sha256: of the annotation file, hex.
     """
 
@@ -30,6 +31,7 @@ class Split:
     pictures: Path
     categories: tuple[str, ...]
     sizes: dict[str, tuple[int, int]]
+    annotated: int
     sha256: str
 
     @property
@@ -79,7 +81,9 @@ def read_split(annotations, pictures):
     """Read one annotation file and refuse what would break training or evaluation; see :func:`open_coco`."""
     raw, _, entries = read_sound(annotations)
     names = tuple(entry['name'] for entry in entries.categories)
-    return Split(annotations, pictures, names, _sizes(annotations, entries.images), hashlib.sha256(raw).hexdigest())
+    annotated = len({entry['image_id'] for _, entry in entries.annotations})
+    return Split(annotations, pictures, names, _sizes(annotations, entries.images), annotated,
+                 hashlib.sha256(raw).hexdigest())
 
 
 def _sizes(annotations, images):

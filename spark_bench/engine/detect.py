@@ -97,11 +97,7 @@ def _prepare(options):
     cfg = load_config(options)
     fit_config(cfg, options, len(train.categories))
     batch = _fit_batch(cfg, options)
-    if train.count < (cfg.get('global_batch') or cfg.train_dataloader.batch_size):
-        key = 'global_batch' if 'global_batch' in cfg else _BATCH_SIZE
-        raise InputError(f'{train.annotations} has {train.count} pictures, fewer than one batch of '
-                         f'{cfg.get("global_batch") or cfg.train_dataloader.batch_size}: lower {key} with '
-                         '--cfg-options')
+    _check_count(cfg, train)
     _apply_options(cfg, options)
     this = Run('detection', options, cfg, cfg.model.backbone.arch, train.sha256 + val.sha256)
     # From here on places, and what only decides how fast it goes.
@@ -116,6 +112,17 @@ def _prepare(options):
 
 
 def _finish(this, runner, train, val):
+def _check_count(cfg, train):
+    """Refuse a batch that takes more pictures than there are to learn from."""
+    needs_objects = (cfg.train_dataloader.dataset.get('filter_cfg') or {}).get('filter_empty_gt', False)
+    count, what = (train.annotated, ' (with an annotation)') if needs_objects else (train.count, '')
+    batch = cfg.get('global_batch') or cfg.train_dataloader.batch_size
+    if count < batch:
+        key = 'global_batch' if 'global_batch' in cfg else _BATCH_SIZE
+        raise InputError(f'{train.annotations} has {count} pictures to learn from{what}, fewer than one batch of '
+                         f'{batch}: lower {key} with --cfg-options')
+
+
     """Write the detector, the predictions' metrics and the record, which is returned."""
     metrics, evaluated = _evaluate(this.work_dir, val, this.options)
     detector = this.work_dir / 'detector.safetensors'

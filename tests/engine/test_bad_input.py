@@ -48,12 +48,15 @@ def test_a_val_split_without_annotations_is_refused(boxes, tmp_path, capsys):
     assert not (tmp_path / 'work').exists()
 
 
-def test_a_training_set_without_objects_is_refused(boxes, tmp_path, capsys):
+@pytest.mark.parametrize('key', ['global_batch', 'train_dataloader.batch_size'])
+def test_a_training_set_without_objects_is_refused(key, boxes, tmp_path, capsys):
     path = boxes / 'annotations/instances_train.json'
     contents = json.loads(path.read_text())
     path.write_text(json.dumps(contents | {'annotations': contents['annotations'][:1]}))
-    status, error = run(capsys, words(tiny(tmp_path), boxes, tmp_path))
-    assert status == 2 and '1 pictures to learn from' in error and 'global_batch' in error
+    status, error = run(capsys, words(tiny(tmp_path), boxes, tmp_path) if key == 'global_batch' else
+                        demo(boxes, tmp_path))
+    assert status == 2 and '1 pictures to learn from' in error and f'fewer than one batch of 2: lower {key}' in error
+    assert not (tmp_path / 'work').exists()
 
 
 @pytest.mark.parametrize('split', ['train', 'val'])
