@@ -10,6 +10,7 @@ from spark_bench.engine import processes
 from spark_bench.engine.batches import divide_batch
 from spark_bench.engine.coco_metric import run_evaluation, write_categories
 from spark_bench.engine.files import write_atomically
+from spark_bench.engine.overrides import set_speed, set_workers
 from spark_bench.engine.runner import BenchRunner
 from spark_bench.engine.runs import Run, arch_of, blame_config, load_config, make_work_dir, use_threads
 from spark_bench.engine.shapes import check_shapes
@@ -111,7 +112,6 @@ def _prepare(options):
     return this, train, val
 
 
-def _finish(this, runner, train, val):
 def _check_count(cfg, train):
     """Refuse a batch that takes more pictures than there are to learn from."""
     needs_objects = (cfg.train_dataloader.dataset.get('filter_cfg') or {}).get('filter_empty_gt', False)
@@ -123,6 +123,7 @@ def _check_count(cfg, train):
                          f'{batch}: lower {key} with --cfg-options')
 
 
+def _finish(this, runner, train, val):
     """Write the detector, the predictions' metrics and the record, which is returned."""
     metrics, evaluated = _evaluate(this.work_dir, val, this.options)
     detector = this.work_dir / 'detector.safetensors'
@@ -187,15 +188,12 @@ def _fit_batch(cfg, options):
 
 
 def _apply_options(cfg, options):
-    if options.amp is not None:
-        if 'global_batch' not in cfg:
-            raise InputError(f'--amp: {options.config} trains in float32 only; the recipes of mmdet_configs/spark and '
-                             'mmdet_configs/baselines know it')
-        cfg.optim_wrapper.autocast = options.amp
-    if options.channels_last is not None:
-        cfg.channels_last = options.channels_last
-    if options.checkpoint_interval is not None and 'global_batch' in cfg:
-        cfg.default_hooks.checkpoint.interval = options.checkpoint_interval
+    if 'global_batch' not in cfg:
+        for name, what in (('amp', 'trains in float32'), ('checkpoint_interval', 'saves at the end of epochs')):
+            if getattr(options, name) is not None:
+                raise InputError(f'--{name.replace("_", "-")}: {options.config} {what} only; the recipes of '
+                                 'mmdet_configs/spark and mmdet_configs/baselines know it')
+    set_speed(cfg, options)
 
 
 def _place(cfg, options, val, work_dir):
@@ -205,8 +203,7 @@ def _place(cfg, options, val, work_dir):
     cfg.test_evaluator.outfile_prefix = str(work_dir / 'predictions')
     for loader in (cfg.test_dataloader, cfg.get('train_dataloader')):
         if loader is not None:
-            loader.num_workers = loader.num_workers if options.workers is None else options.workers
-            loader.persistent_workers = loader.num_workers > 0
+            set_workers(loader, options.workers)
 
 
 def _point_at(dataset, split):

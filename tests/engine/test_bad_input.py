@@ -86,6 +86,12 @@ def test_a_config_that_is_no_recipe_is_refused(text, named, boxes, tmp_path, cap
     assert not (tmp_path / 'work').exists()
 
 
+@pytest.mark.parametrize('option', [['--amp'], ['--checkpoint-interval', '5'], ['--accumulate', '2']])
+def test_an_option_that_a_recipe_has_no_use_for_is_refused(option, boxes, tmp_path, capsys):
+    status, error = run(capsys, demo(boxes, tmp_path, *option))
+    assert status == 2 and option[0] in error and 'mask-rcnn_demo.py' in error and not (tmp_path / 'work').exists()
+
+
 @pytest.mark.parametrize('option', ['--results', '--work-dir'])
 @pytest.mark.parametrize('command', ['detect', 'evaluate'])
 def test_a_place_that_cannot_be_written_is_named_before_training(command, option, boxes, tmp_path, capsys):
