@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from pretrain.errors import InputError
+
 
 class UNetBlock(nn.Module):
     """Doubles the resolution, then halves the width: ``(B, c, h, w)`` → ``(B, c / 2, 2h, 2w)``."""
@@ -23,11 +25,17 @@ class UNetDecoder(nn.Module):
     Args:
         stride: r, a power of two; there are log2(r) blocks.
         width: channels at the deepest scale, halved by every block (768 in the paper).
+
+    Raises:
+        InputError: where ``width`` cannot be halved so often.
     """
 
     def __init__(self, stride, width=768):
         super().__init__()
         blocks = stride.bit_length() - 1
+        if not isinstance(width, int) or width < 2 ** blocks:
+            raise InputError(f'decoder_width is {width!r}: give a whole number from {2 ** blocks} up; it is halved '
+                             f'{blocks} times')
         self.widths = [width // 2 ** i for i in range(blocks + 1)]
         self.dec = nn.ModuleList(UNetBlock(width) for width in self.widths[:-1])
         self.proj = nn.Conv2d(self.widths[-1], 3, 1)

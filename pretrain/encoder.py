@@ -36,9 +36,11 @@ def create_network(arch, drop_path_rate=0.0, num_classes=0):
 
     Raises:
         InputError: for a name timm does not know (with the nearest ones), or a network that is not a
-            convnet with a feature pyramid.
+            convnet with a feature pyramid, or a rate that is none.
     """
     demand_known(arch)
+    if not 0 <= (drop_path_rate or 0) < 1:
+        raise InputError(f'drop_path_rate is {drop_path_rate!r}: give a number from 0 up, below 1')
     options = {'drop_path_rate': drop_path_rate} if drop_path_rate else {}
     try:
         network = timm.create_model(arch, pretrained=False, num_classes=num_classes, **options)

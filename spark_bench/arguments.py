@@ -8,7 +8,7 @@ from pretrain.ablations import ABLATIONS
 __all__ = ['EXIT_USAGE', 'PROTOCOLS', 'build_parser', 'misplaced']
 
 EXIT_USAGE = 2
-_PROBE = ('input_size', 'label_fraction', 'label_seed', 'batch_size', 'amp', 'device')
+_PROBE = ('input_size', 'label_fraction', 'label_seed', 'batch_size', 'amp', 'device', 'download')
 # What `evaluate` can measure, and the options that are for some of it only.
 PROTOCOLS = {
     'detection': ('config', 'cfg_options', 'backend', 'bootstrap'),
@@ -16,7 +16,7 @@ PROTOCOLS = {
     'linear': _PROBE,
     'knn': (*_PROBE, 'neighbours'),
 }
-_NOT_GIVEN = {'cfg_options': [], 'backend': 'fast', 'bootstrap': 0}
+_NOT_GIVEN = {'cfg_options': [], 'backend': 'fast', 'bootstrap': 0, 'download': False}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -143,11 +143,13 @@ def _add_evaluate(commands):
                              'classifier; linear: of a linear classifier on frozen features; knn: of nearest '
                              'neighbours')
     _add_run(parser, 'mmdet_configs/demo/mask-rcnn_demo.py',
-             'folder in COCO layout; for the other protocols, pictures in classes as for finetune')
+             'folder in COCO layout; for the other protocols, pictures in classes as for finetune',
+             'work_dirs/evaluate/<config>/<weights>-<digest>; for linear and knn '
+             'work_dirs/<suite>/probes/<arch>/<method>/<seed>')
     parser.add_argument('--weights', metavar='FILE',
                         help='of the whole detector: detector.safetensors of a work directory, or a .pth of mmdet; '
-                             'classifier.safetensors for finetune; for linear and knn, of a network in any format '
-                             '(default: none, a random one)')
+                             'classifier.safetensors for finetune; for linear and knn, of a network in any format, '
+                             'or spark, supervised … for the published file of --arch (default: scratch, a random one)')
     _add_launcher(parser)
     parser.add_argument('--workers', type=_count, metavar='N', help='processes that load pictures, a process')
     _add_metric(parser)
@@ -164,6 +166,7 @@ def _add_probe(parser):
     parser.add_argument('--batch-size', type=_positive, metavar='N', help='pictures at a time (default: 64)')
     parser.add_argument('--amp', action='store_true', default=None, help='compute features in bfloat16 autocast')
     parser.add_argument('--device', metavar='NAME', help='default: cuda where there is a GPU, else cpu')
+    _add_download(parser)
 
 
 def _add_table(commands):
@@ -274,7 +277,7 @@ def _add_convert(commands):
     parser.add_argument('--force', action='store_true', help='overwrite the output')
 
 
-def _add_run(parser, config, data):
+def _add_run(parser, config, data, work_dir='work_dirs/<suite>/<task>/<arch>/<method>/<seed>'):
     parser.add_argument('config', nargs='?', metavar='CONFIG', help=f'mmengine config (default: {config})')
     parser.set_defaults(default_config=config)
     parser.add_argument('--data-root', metavar='DIR', help=f'{data} (default: the embedded data set)')
@@ -285,7 +288,7 @@ def _add_run(parser, config, data):
     parser.add_argument('--threads', type=_positive, metavar='N', help='CPU threads')
     parser.add_argument('--cfg-options', nargs='+', default=[], type=_setting, metavar='KEY=VALUE',
                         help='change values of the config, such as train_cfg.max_epochs=2')
-    _add_places(parser, 'work_dirs/<suite>/<task>/<arch>/<method>/<seed>')
+    _add_places(parser, work_dir)
     _add_cache(parser)
 
 
@@ -318,6 +321,10 @@ def _add_weights(parser):
     parser.add_argument('--weights', metavar='FILE',
                         help='of the backbone: .safetensors or .pth; spark, supervised, mae or simmim for the '
                              'published file; or scratch (default: what the config says)')
+    _add_download(parser)
+
+
+def _add_download(parser):
     parser.add_argument('--download', action='store_true', help='fetch a published file that is not there')
 
 
@@ -333,7 +340,8 @@ def _add_places(parser, work_dir):
 
 def _add_cache(parser):
     parser.add_argument('--cache-dir', metavar='DIR',
-                        help='for the embedded data set (default: $SPARK_BENCH_CACHE or ~/.cache/spark_bench)')
+                        help='for the embedded data set and published weights (default: $SPARK_BENCH_CACHE or '
+                             '~/.cache/spark_bench)')
 
 
 def _positive(text):

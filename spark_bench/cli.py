@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from spark_bench.arguments import EXIT_USAGE, build_parser, misplaced
 from spark_bench.errors import InputError, RunError
-from spark_bench.places import default_work_dir, report_path, shipped
+from spark_bench.places import default_evaluation_dir, default_work_dir, report_path, shipped
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
@@ -37,12 +37,13 @@ def _run_finetune(args):
     from spark_bench.engine import finetune
     _set_epochs(args)
     return _run_task('classification', finetune, args, part='classification', label_fraction=args.label_fraction,
-                     label_seed=args.label_seed, **_start(args), **_speed(args))
+                     label_seed=args.label_seed, **_start(args, _config_of(args)), **_speed(args))
 
 
 def _run_detect(args):
     from spark_bench.engine import detect
-    return _run_task('detection', detect, args, part='detection', **_start(args), **_speed(args), **_metric(args))
+    return _run_task('detection', detect, args, part='detection', **_start(args, _config_of(args)), **_speed(args),
+                     **_metric(args))
 
 
 def _set_epochs(args):
@@ -50,10 +51,10 @@ def _set_epochs(args):
         args.cfg_options.append(('train_cfg.max_epochs', args.epochs))
 
 
-def _start(args):
+def _start(args, config):
     """The weights that a run starts from, and the method that its record names."""
     from spark_bench.checkpoints.published import choose_weights
-    weights, method = choose_weights(args.weights, _config_of(args), args.arch, args.cache_dir, args.download)
+    weights, method = choose_weights(args.weights, config, args.arch, args.cache_dir, args.download)
     return {'weights': weights, 'method': args.method or method or 'pretrained'}
 
 
@@ -79,11 +80,13 @@ def _evaluate_trained(args):
         evaluate, part = finetune.evaluate_classifier, 'classification'
         arch = arch or read_metadata(args.weights).get('arch')
         args.default_config = 'pretrain/configs/demo_finetune.py'
-    work_dir = args.work_dir or f'work_dirs/evaluate/{os.path.basename(args.weights).rpartition(".")[0]}'
+    config, overrides = _config_path(args), dict(args.cfg_options)
+    data_root = args.data_root or _data_root(args, _config_of(args), part)
+    work_dir = args.work_dir or str(default_evaluation_dir(config, args.weights, data_root, arch=args.arch,
+                                                           overrides=overrides))
     metrics = evaluate(RunOptions(
-        config=_config_path(args), suite=args.suite, method='', work_dir=work_dir, results=args.results,
-        data_root=args.data_root or _data_root(args, _config_of(args), part), arch=arch,
-        weights=args.weights, threads=args.threads, overrides=dict(args.cfg_options), workers=args.workers,
+        config=config, suite=args.suite, method='', work_dir=work_dir, results=args.results, data_root=data_root,
+        arch=arch, weights=args.weights, threads=args.threads, overrides=overrides, workers=args.workers,
         launcher=_launcher(args), **_metric(args)))
     if int(os.environ.get('RANK', 0)) == 0:
         print(f'{args.weights}: {_shown(metrics)}\nmetrics: {work_dir}/metrics.json')
@@ -91,19 +94,17 @@ def _evaluate_trained(args):
 
 
 def _evaluate_features(args):
-    from spark_bench.checkpoints import read_metadata
     from spark_bench.engine import probe_runs
     from spark_bench.records.schema import record_path
-    method = args.method or ('scratch' if args.weights is None else
-                             read_metadata(args.weights).get('method', 'pretrained'))
-    arch = probe_runs.arch_of(args.weights, args.arch)
+    start = _start(args, {})
+    arch, method = probe_runs.arch_of(start['weights'], args.arch), start['method']
     names = ('input_size', 'label_fraction', 'label_seed', 'neighbours', 'batch_size', 'amp', 'device', 'workers')
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     record = probe_runs.run(probe_runs.ProbeOptions(
-        config='', task=args.protocol, suite=args.suite, method=method, seed=args.seed, arch=arch,
-        data_root=args.data_root or _embedded(args, 'classification'), weights=args.weights, results=args.results,
+        config='', task=args.protocol, suite=args.suite, seed=args.seed, arch=arch, results=args.results,
+        data_root=args.data_root or _embedded(args, 'classification'),
         work_dir=args.work_dir or str(default_work_dir('work_dirs', args.suite, 'probes', arch, method, args.seed)),
-        threads=args.threads, launcher=_launcher(args), **given))
+        threads=args.threads, launcher=_launcher(args), **start, **given))
     if record is not None and int(os.environ.get('RANK', 0)) == 0:
         print(f'{args.protocol} {arch} {method}: {_shown(record.metrics)}\n'
               f'record: {record_path(args.results, *record.identity)}')

@@ -1,5 +1,7 @@
 """Where things are, unless told otherwise."""
 
+import hashlib
+import json
 from pathlib import Path
 
 
@@ -11,6 +13,19 @@ def shipped(relative):
 def default_work_dir(root, suite, task, arch, method, seed):
     """The folder of one run."""
     return Path(root) / suite / task / arch / method / str(seed)
+
+
+def default_evaluation_dir(config, weights, data_root, **changes):
+    """The folder of one evaluation: ``work_dirs/evaluate/<config>/<weights>-<8 hexadecimal digits>``.
+
+    Args:
+        config, weights, data_root: paths. Where any of them is another file or folder, so is the result, whatever
+            their names.
+        changes: what else the evaluated config depends on, of JSON's types.
+    """
+    identity = [str(Path(path).resolve()) for path in (config, weights, data_root)]
+    digest = hashlib.sha256(json.dumps([*identity, changes], sort_keys=True, default=str).encode()).hexdigest()[:8]
+    return Path('work_dirs/evaluate') / Path(config).stem / f'{Path(weights).stem}-{digest}'
 
 
 def report_path(results, suite):

@@ -22,7 +22,8 @@ def choose_weights(asked, config, arch=None, cache_dir=None, download=False):
     Args:
         asked: a path; a name of the index (``spark``, ``supervised``, ``mae``, ``simmim``); ``scratch``; or None for
             what the config's ``init`` says.
-        config: recipe, with ``model.arch`` or ``model.backbone.arch`` and perhaps ``init`` and ``method``.
+        config: recipe, with ``model.arch`` or ``model.backbone.arch`` and perhaps ``init`` and ``method``; an empty
+            one where no recipe is run.
         arch: in place of the recipe's.
         cache_dir: see :func:`find_published`.
         download: fetch a file that is not there.
@@ -31,7 +32,7 @@ def choose_weights(asked, config, arch=None, cache_dir=None, download=False):
         ``(path, method)``: None for no weights; the method is None where the file itself must say.
 
     Raises:
-        InputError: for a name that is not known, or a file that is not there, saying where it is published.
+        InputError: for a name without an architecture, or a file that is not there, saying where it is published.
     """
     name = config.get('init') if asked is None else asked
     if name is None or name == 'scratch':
@@ -39,7 +40,11 @@ def choose_weights(asked, config, arch=None, cache_dir=None, download=False):
     if asked is not None and (Path(asked).exists() or asked not in names()):
         # What the file says of itself comes before the recipe that it is given for.
         return asked, read_metadata(asked).get('method') or (config.get('method') if config.get('init') else None)
-    arch = arch or config.model.get('arch') or config.model.backbone.arch
+    model = config.get('model', {})
+    arch = arch or model.get('arch') or model.get('backbone', {}).get('arch')
+    if arch is None:
+        known = ', '.join(sorted(entry['arch'] for entry in read_index() if entry['name'] == name))
+        raise InputError(f'--weights {name}: name the network with --arch; published are those of {known}')
     path = find_published(name, arch, cache_dir, download)
     return str(path), name if asked else config.get('method', name)
 

@@ -17,6 +17,7 @@ REMEDIES = {
     'entry': 'export the annotations again in COCO format',
     'id': 'number the entries 1, 2, 3, …',
     'duplicate id': 'give every entry an id of its own',
+    'duplicate name': 'list each picture once, with all its annotations',
     'reference': 'restore the entry that it names, or take it out of the file',
     'image entry': _DROP,
     'category entry': _DROP,

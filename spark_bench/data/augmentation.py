@@ -11,7 +11,7 @@ from timm.data.transforms_factory import transforms_imagenet_eval
 from torchvision.transforms import InterpolationMode, TrivialAugmentWide
 
 from spark_bench.data.decoding import read_from
-from spark_bench.data.drawing import drawing_from
+from spark_bench.data.drawing import SeededItems
 from spark_bench.data.labelled import draw_subset, open_labelled
 from spark_bench.errors import InputError
 
@@ -101,7 +101,7 @@ def build_transform(config):
 
 
 @DATASETS.register_module()
-class ClassPictures(torch.utils.data.Dataset):
+class ClassPictures(SeededItems, torch.utils.data.Dataset):
     """One split of labelled pictures, transformed.
 
     Args:
@@ -115,9 +115,8 @@ class ClassPictures(torch.utils.data.Dataset):
         source, labels: of the pictures in use, by the index of items.
         classes: names.
 
-    Items are ``{'inputs': float32 (3, P, P), normalised, 'label': int, 'index': int}``. An item is asked for by
-    ``(seed, index)``, and is then the same whichever process makes it, or by ``index`` alone, which draws from the
-    process's own generators.
+    Items are ``{'inputs': float32 (3, P, P), normalised, 'label': int, 'index': int}``. They are asked for as
+    :class:`~spark_bench.data.drawing.SeededItems` says.
 
     Raises:
         InputError: naming the option, or the picture.
@@ -136,13 +135,7 @@ class ClassPictures(torch.utils.data.Dataset):
     def __len__(self):
         return len(self.labels)
 
-    def __getitem__(self, key):
-        if not isinstance(key, tuple):
-            return self._load(key)
-        seed, index = key
-        with drawing_from(seed):
-            return self._load(index)
-
-    def _load(self, index):
+    def load_item(self, index):
+        """The item of a picture, drawn from the process's generators."""
         picture = read_from(self.source, index)
         return {'inputs': self.transform(picture), 'label': int(self.labels[index]), 'index': int(index)}

@@ -1,10 +1,11 @@
 """Folders in COCO layout: finding their parts and refusing broken ones before any training."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from spark_bench.data.annotations import read_sound
+from spark_bench.data.annotations import REMEDIES, name_entry, read_sound, shorten
 from spark_bench.data.decoding import read_picture
 from spark_bench.errors import InputError
 
@@ -22,6 +23,7 @@ class Split:
         pictures: folder that its ``file_name`` entries are relative to.
         categories: names in the order of the file.
         sizes: from ``file_name`` to (width, height).
+        annotated: number of pictures with an annotation.
         sha256: of the annotation file, hex.
     """
 
@@ -29,6 +31,7 @@ class Split:
     pictures: Path
     categories: tuple[str, ...]
     sizes: dict[str, tuple[int, int]]
+    annotated: int
     sha256: str
 
     @property
@@ -77,9 +80,23 @@ def open_split(root, name):
 def read_split(annotations, pictures):
     """Read one annotation file and refuse what would break training or evaluation; see :func:`open_coco`."""
     raw, _, entries = read_sound(annotations)
-    sizes = {entry['file_name']: (entry['width'], entry['height']) for _, entry in entries.images}
     names = tuple(entry['name'] for entry in entries.categories)
-    return Split(annotations, pictures, names, sizes, hashlib.sha256(raw).hexdigest())
+    annotated = len({entry['image_id'] for _, entry in entries.annotations})
+    return Split(annotations, pictures, names, _sizes(annotations, entries.images), annotated,
+                 hashlib.sha256(raw).hexdigest())
+
+
+def _sizes(annotations, images):
+    """From ``file_name`` to (width, height); a picture listed twice would lack half of its objects each time."""
+    sizes, seen = {}, set()
+    for position, entry in images:
+        name = entry['file_name']
+        if os.path.normpath(name) in seen:
+            raise InputError(f'{annotations}: {name_entry("images", position, entry)} has the file_name '
+                             f'{shorten(name)} of another: {REMEDIES["duplicate name"]}')
+        seen.add(os.path.normpath(name))
+        sizes[name] = entry['width'], entry['height']
+    return sizes
 
 
 def check_pictures(split):

@@ -1,38 +1,16 @@
 """mmdet's COCO data set with augmentation that depends on a seed alone."""
 
-import contextlib
-import random
-
-import numpy as np
-import torch
 from mmdet.datasets import CocoDataset
 from mmengine.registry import DATASETS
 
+from spark_bench.data.drawing import SeededItems
+
 
 @DATASETS.register_module()
-class SeededCocoDataset(CocoDataset):
+class SeededCocoDataset(SeededItems, CocoDataset):
     """Takes ``(seed, index)`` from its sampler: the picture is augmented with that seed.
 
     A resumed run, or one with other data workers, then sees the same pictures. A plain index draws as mmdet does.
     """
 
-    def __getitem__(self, key):
-        if not isinstance(key, tuple):
-            return super().__getitem__(key)
-        seed, index = key
-        with _seeded(seed):
-            return super().__getitem__(index)
-
-
-@contextlib.contextmanager
-def _seeded(seed):
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed % 2 ** 32)
-    torch.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
+    load_item = CocoDataset.__getitem__

@@ -28,3 +28,18 @@ def drawing_from(seed):
         generator.set_state(states[0])
         random.setstate(states[1])
         np.random.set_state(states[2])
+
+
+class SeededItems:
+    """Base of a data set whose augmentation may depend on a seed alone, and on no process.
+
+    An item is asked for by ``(seed, index)``, and is then the same whichever process makes it, or by ``index`` alone,
+    which draws from the process's own generators. Either way ``load_item(index)`` makes it.
+    """
+
+    def __getitem__(self, key):
+        if not isinstance(key, tuple):
+            return self.load_item(key)
+        seed, index = key
+        with drawing_from(seed):
+            return self.load_item(index)

@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS, TRANSFORMS
 from torchvision.transforms import v2
 
 from spark_bench.data.decoding import read_from, read_picture
-from spark_bench.data.drawing import drawing_from
+from spark_bench.data.drawing import SeededItems
 from spark_bench.data.listing import EXTENSIONS, find_pictures
 from spark_bench.data.sources import open_pictures
 from spark_bench.errors import InputError
@@ -32,7 +32,7 @@ def fingerprint(root, files):
 
 
 @DATASETS.register_module()
-class Pictures(torch.utils.data.Dataset):
+class Pictures(SeededItems, torch.utils.data.Dataset):
     """Pictures with SparK's pretraining augmentation.
 
     Random resized crop of scale (0.67, 1.0), bicubic, and a horizontal flip: the authors' recipe.
@@ -43,8 +43,7 @@ class Pictures(torch.utils.data.Dataset):
         bad_pictures: ``fail`` stops at a picture that cannot be read; ``skip`` takes the next one in its place.
 
     Items are ``{'inputs': uint8 (3, input_size, input_size)}`` and, with ``skip``, ``bad``: the names of the pictures
-    passed over, joined by zero bytes. An item is asked for by ``(seed, index)``, and is then the same whichever
-    process makes it, or by ``index`` alone, which draws from the process's own generators.
+    passed over, joined by zero bytes. They are asked for as :class:`~spark_bench.data.drawing.SeededItems` says.
 
     Raises:
         InputError: naming the option, or the picture.
@@ -64,14 +63,8 @@ class Pictures(torch.utils.data.Dataset):
     def __len__(self):
         return len(self.source)
 
-    def __getitem__(self, key):
-        if not isinstance(key, tuple):
-            return self._load(key)
-        seed, index = key
-        with drawing_from(seed):
-            return self._load(index)
-
-    def _load(self, index):
+    def load_item(self, index):
+        """The item of a picture, drawn from the process's generators."""
         picture, bad = self.read(index)
         item = {'inputs': self.transform(picture)}
         if self.skips:

@@ -109,6 +109,11 @@ class AccuracyHook(Hook):
         self.interval = interval
         self.predictions, self._loader = {}, None
 
+    def before_train(self, runner):
+        """Build the loader, so that what is wrong with the evaluation is known before the training."""
+        # With a seed: a sampler without one draws it, and a resumed run builds the loader at another step.
+        self._loader = runner.build_dataloader(runner.cfg.evaluation_dataloader, seed=runner.seed)
+
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         """Evaluate where an epoch ends."""
         done = runner.iter + 1
@@ -129,9 +134,6 @@ class AccuracyHook(Hook):
 
     def predict(self, runner):
         """Evaluate the weights as they are."""
-        if self._loader is None:
-            # With a seed: a sampler without one draws it, and a resumed run builds the loader at another step.
-            self._loader = runner.build_dataloader(runner.cfg.evaluation_dataloader, seed=runner.seed)
         self.predictions = predict(models_of(runner), self._loader)
 
     def _keep(self, runner, name):

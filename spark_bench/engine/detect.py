@@ -10,8 +10,10 @@ from spark_bench.engine import processes
 from spark_bench.engine.batches import divide_batch
 from spark_bench.engine.coco_metric import run_evaluation, write_categories
 from spark_bench.engine.files import write_atomically
+from spark_bench.engine.overrides import set_speed, set_workers
 from spark_bench.engine.runner import BenchRunner
 from spark_bench.engine.runs import Run, arch_of, blame_config, load_config, make_work_dir, use_threads
+from spark_bench.engine.shapes import check_shapes
 from spark_bench.errors import InputError, RunError
 from spark_bench.models.backbones import pyramid_channels
 
@@ -39,7 +41,7 @@ def run(options):
         error.told = not processes.is_main_process()
         raise
     if record is None:
-        runner = this.train()
+        runner = this.train(lambda model: check_shapes(model, this.cfg.model))
         _predict(runner, options)
         record = processes.from_main(lambda: _finish(this, runner, train, val))
     processes.leave()
@@ -72,7 +74,9 @@ def evaluate_detector(options):
         cfg.work_dir, cfg.launcher = str(work_dir), options.launcher
         with blame_config(options.config):
             runner = BenchRunner.from_cfg(cfg)
-        load_detector(getattr(runner.model, 'module', runner.model), options.weights)
+        model = getattr(runner.model, 'module', runner.model)
+        check_shapes(model, cfg.model)
+        load_detector(model, options.weights)
     except (InputError, RunError) as error:
         error.told = not processes.is_main_process()
         raise
@@ -94,11 +98,7 @@ def _prepare(options):
     cfg = load_config(options)
     fit_config(cfg, options, len(train.categories))
     batch = _fit_batch(cfg, options)
-    if train.count < (cfg.get('global_batch') or cfg.train_dataloader.batch_size):
-        key = 'global_batch' if 'global_batch' in cfg else _BATCH_SIZE
-        raise InputError(f'{train.annotations} has {train.count} pictures, fewer than one batch of '
-                         f'{cfg.get("global_batch") or cfg.train_dataloader.batch_size}: lower {key} with '
-                         '--cfg-options')
+    _check_count(cfg, train)
     _apply_options(cfg, options)
     this = Run('detection', options, cfg, cfg.model.backbone.arch, train.sha256 + val.sha256)
     # From here on places, and what only decides how fast it goes.
@@ -110,6 +110,17 @@ def _prepare(options):
     _point_at(cfg.train_dataloader.dataset, train)
     _place(cfg, options, val, this.work_dir)
     return this, train, val
+
+
+def _check_count(cfg, train):
+    """Refuse a batch that takes more pictures than there are to learn from."""
+    needs_objects = (cfg.train_dataloader.dataset.get('filter_cfg') or {}).get('filter_empty_gt', False)
+    count, what = (train.annotated, ' (with an annotation)') if needs_objects else (train.count, '')
+    batch = cfg.get('global_batch') or cfg.train_dataloader.batch_size
+    if count < batch:
+        key = 'global_batch' if 'global_batch' in cfg else _BATCH_SIZE
+        raise InputError(f'{train.annotations} has {count} pictures to learn from{what}, fewer than one batch of '
+                         f'{batch}: lower {key} with --cfg-options')
 
 
 def _finish(this, runner, train, val):
@@ -148,6 +159,9 @@ def fit_config(cfg, options, categories):
         raise InputError(f'config {options.config} has no {missing[0]}: give a recipe of mmdet_configs')
     backbone = cfg.model.backbone
     if backbone.type == 'SparKTimm':
+        if 'model.neck.in_channels' in options.overrides:
+            raise InputError('--cfg-options model.neck.in_channels: it would be of no effect; the channels of --arch '
+                             'decide it')
         backbone.arch = options.arch or backbone.arch
         cfg.model.neck.in_channels = pyramid_channels(backbone.arch)
     elif options.arch not in (None, backbone.arch):
@@ -174,15 +188,12 @@ def _fit_batch(cfg, options):
 
 
 def _apply_options(cfg, options):
-    if options.amp is not None:
-        if 'global_batch' not in cfg:
-            raise InputError(f'--amp: {options.config} trains in float32 only; the recipes of mmdet_configs/spark and '
-                             'mmdet_configs/baselines know it')
-        cfg.optim_wrapper.autocast = options.amp
-    if options.channels_last is not None:
-        cfg.channels_last = options.channels_last
-    if options.checkpoint_interval is not None and 'global_batch' in cfg:
-        cfg.default_hooks.checkpoint.interval = options.checkpoint_interval
+    if 'global_batch' not in cfg:
+        for name, what in (('amp', 'trains in float32'), ('checkpoint_interval', 'saves at the end of epochs')):
+            if getattr(options, name) is not None:
+                raise InputError(f'--{name.replace("_", "-")}: {options.config} {what} only; the recipes of '
+                                 'mmdet_configs/spark and mmdet_configs/baselines know it')
+    set_speed(cfg, options)
 
 
 def _place(cfg, options, val, work_dir):
@@ -192,8 +203,7 @@ def _place(cfg, options, val, work_dir):
     cfg.test_evaluator.outfile_prefix = str(work_dir / 'predictions')
     for loader in (cfg.test_dataloader, cfg.get('train_dataloader')):
         if loader is not None:
-            loader.num_workers = loader.num_workers if options.workers is None else options.workers
-            loader.persistent_workers = loader.num_workers > 0
+            set_workers(loader, options.workers)
 
 
 def _point_at(dataset, split):

@@ -19,6 +19,7 @@ from spark_bench.engine.accuracy import (
 )
 from spark_bench.engine.batches import batch_key, fit_batch
 from spark_bench.engine.files import write_atomically
+from spark_bench.engine.overrides import set_speed, set_workers
 from spark_bench.engine.runner import BenchRunner
 from spark_bench.engine.runs import Run, blame_config, load_config, make_work_dir, use_threads
 from spark_bench.errors import InputError, RunError
@@ -126,7 +127,7 @@ def _prepare(options):
         raise InputError(f'{options.data_root} has {count} pictures to learn from, fewer than one batch of '
                          f'{global_batch}: lower it with --cfg-options {batch_key(cfg)}=…')
     batch_size = cfg.train_dataloader.pop('batch_size')
-    _apply_options(cfg, options)
+    set_speed(cfg, options)
     this = Run('classification', options, cfg, cfg.model.arch, fingerprint(train, val))
     # From here on places, and what only decides how fast it goes.
     cfg.train_dataloader.batch_size = batch_size
@@ -149,22 +150,12 @@ def _fit_config(cfg, options, classes):
         create_network(cfg.model.arch, cfg.model.get('drop_path_rate', 0.0), classes)
 
 
-def _apply_options(cfg, options):
-    if options.amp is not None:
-        cfg.optim_wrapper.autocast = options.amp
-    if options.channels_last is not None:
-        cfg.channels_last = options.channels_last
-    if options.checkpoint_interval is not None:
-        cfg.default_hooks.checkpoint.interval = options.checkpoint_interval
-
-
 def _place(cfg, options):
     """Where the pictures are, and how many processes load them."""
     for loader in (cfg.evaluation_dataloader, cfg.get('train_dataloader')):
         if loader is not None:
             loader.dataset.root = str(options.data_root)
-            loader.num_workers = loader.num_workers if options.workers is None else options.workers
-            loader.persistent_workers = loader.num_workers > 0
+            set_workers(loader, options.workers)
 
 
 def _finish(this, runner, predictions, count, val):

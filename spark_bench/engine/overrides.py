@@ -1,4 +1,7 @@
-"""``--cfg-options``: values of a config that a person changes; what would be of no effect, or no sense, is refused."""
+"""Values of a config that a person changes, with ``--cfg-options`` or options of their own.
+
+What would be of no effect, or no sense, is refused.
+"""
 
 import difflib
 import logging
@@ -20,6 +23,8 @@ _OWNED = {
     'work_dir': 'give --work-dir', 'launcher': 'give --launcher', 'randomness': 'give --seed', 'seed': 'give --seed',
     'resume': 'a run always goes on from the checkpoints in its --work-dir', 'load_from': 'give --weights',
     'experiment_name': 'give --suite and --method',
+    **{f'model.{key}': 'the classes of --data-root decide it'
+       for key in ('num_classes', 'roi_head.bbox_head.num_classes', 'roi_head.mask_head.num_classes')},
     'model.weights': 'give --weights', 'model.backbone.weights': 'give --weights',
     'train_cfg.accumulate': 'give --accumulate',
     'optim_wrapper.accumulative_counts': 'give --accumulate', 'train_dataloader.sampler.seed': 'give --seed',
@@ -125,6 +130,23 @@ def set_updates(cfg, updates):
         if not scheduler.get('by_epoch', True) and scheduler.get('end') == cfg.train_cfg.max_updates:
             _stretch(scheduler, updates)
     cfg.train_cfg.max_updates = updates
+
+
+def set_speed(cfg, options):
+    """Set precision, memory layout, and updates between checkpoints; None leaves what the config says."""
+    if options.amp is not None:
+        cfg.optim_wrapper.autocast = options.amp
+    if options.channels_last is not None:
+        cfg.channels_last = options.channels_last
+    if options.checkpoint_interval is not None:
+        cfg.default_hooks.checkpoint.interval = options.checkpoint_interval
+
+
+def set_workers(loader, workers):
+    """Load with so many processes, which stay between epochs; None leaves the config's number."""
+    if workers is not None:
+        loader.num_workers = workers
+    loader.persistent_workers = loader.num_workers > 0
 
 
 def _stretch(scheduler, end):

@@ -10,7 +10,7 @@ from spark_bench.data.sources import open_pictures, spread
 from spark_bench.engine import processes
 from spark_bench.engine.batches import batch_key, fit_batch
 from spark_bench.engine.files import write_atomically
-from spark_bench.engine.overrides import set_epochs
+from spark_bench.engine.overrides import set_epochs, set_speed, set_workers
 from spark_bench.engine.reconstruction import SHOWN_PICTURES, load_pictures, reconstruct
 from spark_bench.engine.resume import bad_pictures
 from spark_bench.engine.runs import Run, load_config
@@ -55,6 +55,10 @@ def _prepare(options):
     cfg.model.arch = options.arch or cfg.model.arch
     cfg.model.ablation = options.ablation or cfg.model.ablation
     pyramid_channels(cfg.model.arch)
+    side, given = cfg.model.get('input_size', 224), cfg.train_dataloader.dataset.get('input_size')
+    if given not in (None, side):
+        raise InputError(f'model.input_size is {side}, but train_dataloader.dataset.input_size is {given}: change both '
+                         'with --cfg-options')
     set_epochs(cfg, max(1, round(cfg.train_cfg.max_epochs * get_ablation(cfg.model.ablation).schedule_scale)))
     global_batch = fit_batch(cfg, options)
     if len(source) < global_batch:
@@ -75,17 +79,10 @@ def _prepare(options):
 
 
 def _apply_options(cfg, options):
-    if options.amp is not None:
-        cfg.optim_wrapper.autocast = options.amp
-    if options.channels_last is not None:
-        cfg.channels_last = options.channels_last
+    set_speed(cfg, options)
+    set_workers(cfg.train_dataloader, options.workers)
     if options.bad_pictures is not None:
         cfg.train_dataloader.dataset.bad_pictures = options.bad_pictures
-    if options.workers is not None:
-        cfg.train_dataloader.num_workers = options.workers
-    cfg.train_dataloader.persistent_workers = cfg.train_dataloader.num_workers > 0
-    if options.checkpoint_interval is not None:
-        cfg.default_hooks.checkpoint.interval = options.checkpoint_interval
     if options.picture_interval is not None:
         for hook in cfg.custom_hooks:
             if hook.type == 'TensorBoardHook':

@@ -15,7 +15,7 @@ from spark_bench.data.labelled import draw_subset, fingerprint
 from spark_bench.engine import probes, processes
 from spark_bench.engine.accuracy import Predictions
 from spark_bench.engine.features import Extractor, build_backbone, cached_features, identify
-from spark_bench.engine.runs import Run, RunOptions, describe_weights, lock_folder
+from spark_bench.engine.runs import Run, RunOptions, describe_weights, lock_folder, make_work_dir
 from spark_bench.errors import InputError, RunError
 
 TEMPERATURE = 0.07
@@ -54,11 +54,9 @@ class _ProbeRun(Run):
 
     def claim(self):
         """Hold the work directory for this process until it ends."""
-        try:
-            self.work_dir.mkdir(parents=True, exist_ok=True)
-            self._lock = lock_folder(self.options.work_dir)
-        except OSError as error:
-            raise InputError(f'--work-dir {self.options.work_dir} cannot be written: {error.strerror}') from error
+        for folder in (Path(self.options.work_dir), self.work_dir):
+            make_work_dir(folder)
+        self._lock = lock_folder(self.options.work_dir)
 
     def release(self):
         """Let go of the work directory."""

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import time
+import traceback
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -158,7 +159,7 @@ def blame_config(config, running=lambda: False):
     except (TypeError, ValueError, LookupError, AttributeError, AssertionError, ImportError) as error:
         if running():
             raise
-        reason = ' '.join(str(error).split())[:300]
+        reason = ' '.join(str(error).split())[:300] or traceback.extract_tb(error.__traceback__)[-1].line
         refused = InputError(f'{config} cannot be built ({type(error).__name__}: {reason}): look at its values and at '
                              '--cfg-options (--debug shows where)')
         refused.told = not is_main_process()
@@ -195,7 +196,8 @@ def make_work_dir(work_dir):
         work_dir.mkdir(parents=True, exist_ok=True)
         (work_dir / '.lock').open('a').close()
     except OSError as error:
-        raise InputError(f'--work-dir {work_dir} cannot be written: {error.strerror}') from error
+        raise InputError(f'--work-dir {work_dir} cannot be written: {error.strerror}; give another, or change its '
+                         'permissions') from error
 
 
 class Run:
@@ -243,8 +245,12 @@ class Run:
                              f'{self.config_hash}): move it away, or give another --results')
         return record
 
-    def train(self):
+    def train(self, check=lambda model: None):
         """Train to the end, from the newest complete checkpoint where there is one; return the Runner.
+
+        Args:
+            check: function of the model as it has been built, that raises :class:`InputError` where its parts do not
+                fit each other.
 
         Raises:
             InputError: where the work directory, a value of the config, the weights or a picture is at fault.
@@ -265,6 +271,7 @@ class Run:
         start = _StartHook(self.work_dir / _STAMP, self.config_hash)
         with blame_config(self.options.config, lambda: start.passed):
             runner = BenchRunner.from_cfg(self.cfg)
+            check(getattr(runner.model, 'module', runner.model))
             runner.register_hook(start)
             # Built now, so that what is wrong with the evaluation is known before the training.
             runner.test_loop  # noqa: B018 - a property that builds

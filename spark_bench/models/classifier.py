@@ -35,7 +35,8 @@ class SparKClassifier(BaseModel):
         channels_last: keep weights and pictures in that memory layout.
 
     Raises:
-        InputError: for an unknown name or loss; from ``init_weights``, for a checkpoint that does not fit.
+        InputError: for an unknown name or loss, or a rate that is none; from ``init_weights``, for a checkpoint that
+            does not fit.
     """
 
     def __init__(self, arch, num_classes, weights=None, drop_path_rate=0.0, loss='soft_target', mixup_alpha=0.0,
@@ -43,6 +44,11 @@ class SparKClassifier(BaseModel):
         super().__init__(data_preprocessor)
         if loss not in LOSSES:
             raise InputError(f'model.loss is {loss!r}: choose one of {", ".join(LOSSES)}')
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f'model.label_smoothing is {label_smoothing}: give a share from 0 up, below 1')
+        for name, alpha in (('mixup', mixup_alpha), ('cutmix', cutmix_alpha)):
+            if alpha < 0:
+                raise InputError(f'model.{name}_alpha is {alpha}: give a number above 0, or 0 for none')
         self.arch, self.weights, self.num_classes = arch, weights, num_classes
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.backbone = create_network(arch, drop_path_rate, num_classes).to(memory_format=self.layout)

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -170,11 +171,15 @@ def check_writable(
     """Raise InputError if no record of that identity could be written: better now than after the run."""
     path = record_path(results, origin, suite, task, arch, method, seed)
     folder = next(parent for parent in path.parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+    try:
+        # What the permissions say is not the whole truth: the system may be mounted read-only, or full.
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b'x')
+    except OSError as error:
         raise InputError(
-            f'cannot write {path}: {folder} is not a folder that may be written to; make it so, or choose another '
-            'with --results'
-        )
+            f'cannot write {path}: {folder} is not a folder that may be written to ({error.strerror}); make it so, or '
+            'choose another with --results'
+        ) from error
 
 
 def suite_folder(results: str | Path, origin: str, suite: str) -> Path:

@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
-from small_recipes import ROOT
+from small_finetuning import write_pictures
+from small_recipes import ROOT, write_boxes
 
 
 @pytest.fixture(scope='module')
@@ -24,3 +25,15 @@ def coco(tmp_path_factory):
         (root / f'annotations/instances_{split}.json').write_text(json.dumps(contents))
         (root / split).symlink_to(source / split)
     return root
+
+
+@pytest.fixture(scope='module')
+def pictures(tmp_path_factory):
+    """Six classes that differ in colour, 8 pictures each for training and 3 for evaluation."""
+    return write_pictures(tmp_path_factory.mktemp('classes'))
+
+
+@pytest.fixture
+def boxes(tmp_path):
+    """Eight pictures of one square each, in eight modes; the last two of the training set have no object."""
+    return write_boxes(tmp_path / 'data')

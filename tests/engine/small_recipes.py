@@ -7,9 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 from mmengine.config import Config, ConfigDict
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
+# Of every kind that a folder of pictures may hold: mode, suffix, format.
+KINDS = [('RGB', '.JPG', 'JPEG'), ('L', '.jpg', 'JPEG'), ('CMYK', '.Jpeg', 'JPEG'), ('I;16', '.PNG', 'PNG'),
+         ('P', '.png', 'PNG'), ('RGBA', '.png', 'PNG'), ('1', '.png', 'PNG'), ('LA', '.PNG', 'PNG')]
+# Ids with gaps, out of order.
+CATEGORIES = [{'id': 900, 'name': 'box'}, {'id': 3, 'name': 'never seen'}, {'id': 57, 'name': 'other box'}]
 
 
 def shrink(node, factor):
@@ -71,6 +78,29 @@ def tiny(folder, **settings):
         'model.roi_head.bbox_head.in_channels': 32, 'model.roi_head.bbox_head.conv_out_channels': 32,
         'model.roi_head.bbox_head.fc_out_channels': 64, 'model.roi_head.mask_head.in_channels': 32,
         'model.roi_head.mask_head.conv_out_channels': 32, **settings})
+
+
+def write_boxes(root):
+    """Write eight pictures of one square each, in eight modes; the last two of the training set have no object."""
+    (root / 'annotations').mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for split in ('train', 'val'):
+        (root / split).mkdir()
+        images, annotations = [], []
+        for i, (mode, suffix, kind) in enumerate(KINDS):
+            pixels = rng.integers(0, 90, (48, 64), dtype=np.uint8)
+            pixels[10:40, 10:40] = 250
+            picture = Image.fromarray(pixels.astype(np.uint16) * 257) if mode == 'I;16' else \
+                Image.fromarray(pixels).convert(mode)
+            picture.save(root / split / f'{i}{suffix}', kind)
+            images.append({'id': 1000 - i, 'file_name': f'{i}{suffix}', 'width': 64, 'height': 48})
+            if split == 'val' or i < 6:
+                annotations.append({
+                    'id': 50 + 7 * i, 'image_id': 1000 - i, 'category_id': (900, 57)[i % 2], 'bbox': [10, 10, 30, 30],
+                    'area': 900, 'iscrowd': 0, 'segmentation': [[10, 10, 40, 10, 40, 40, 10, 40]]})
+        (root / f'annotations/instances_{split}.json').write_text(json.dumps(
+            {'images': images, 'annotations': annotations, 'categories': CATEGORIES}))
+    return root
 
 
 def record_of(folder):

@@ -6,50 +6,14 @@ import re
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from small_recipes import ROOT, record_of, tiny, torchrun, words
 
 from spark_bench import cli
 from spark_bench.data import coco as coco_folder
 from spark_bench.engine.runner import BenchRunner
-
-# Of every kind that a folder of pictures may hold: mode, suffix, format.
-KINDS = [('RGB', '.JPG', 'JPEG'), ('L', '.jpg', 'JPEG'), ('CMYK', '.Jpeg', 'JPEG'), ('I;16', '.PNG', 'PNG'),
-         ('P', '.png', 'PNG'), ('RGBA', '.png', 'PNG'), ('1', '.png', 'PNG'), ('LA', '.PNG', 'PNG')]
-# Ids with gaps, out of order.
-CATEGORIES = [{'id': 900, 'name': 'box'}, {'id': 3, 'name': 'never seen'}, {'id': 57, 'name': 'other box'}]
-
-
-@pytest.fixture
-def boxes(tmp_path):
-    """Eight pictures of one square each, in eight modes; the last two of the training set have no object."""
-    return write_boxes(tmp_path / 'data')
-
-
-def write_boxes(root):
-    (root / 'annotations').mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for split in ('train', 'val'):
-        (root / split).mkdir()
-        images, annotations = [], []
-        for i, (mode, suffix, kind) in enumerate(KINDS):
-            pixels = rng.integers(0, 90, (48, 64), dtype=np.uint8)
-            pixels[10:40, 10:40] = 250
-            picture = Image.fromarray(pixels.astype(np.uint16) * 257) if mode == 'I;16' else \
-                Image.fromarray(pixels).convert(mode)
-            picture.save(root / split / f'{i}{suffix}', kind)
-            images.append({'id': 1000 - i, 'file_name': f'{i}{suffix}', 'width': 64, 'height': 48})
-            if split == 'val' or i < 6:
-                annotations.append({
-                    'id': 50 + 7 * i, 'image_id': 1000 - i, 'category_id': (900, 57)[i % 2], 'bbox': [10, 10, 30, 30],
-                    'area': 900, 'iscrowd': 0, 'segmentation': [[10, 10, 40, 10, 40, 40, 10, 40]]})
-        (root / f'annotations/instances_{split}.json').write_text(json.dumps(
-            {'images': images, 'annotations': annotations, 'categories': CATEGORIES}))
-    return root
 
 
 def run(capsys, arguments):
@@ -84,12 +48,15 @@ def test_a_val_split_without_annotations_is_refused(boxes, tmp_path, capsys):
     assert not (tmp_path / 'work').exists()
 
 
-def test_a_training_set_without_objects_is_refused(boxes, tmp_path, capsys):
+@pytest.mark.parametrize('key', ['global_batch', 'train_dataloader.batch_size'])
+def test_a_training_set_without_objects_is_refused(key, boxes, tmp_path, capsys):
     path = boxes / 'annotations/instances_train.json'
     contents = json.loads(path.read_text())
     path.write_text(json.dumps(contents | {'annotations': contents['annotations'][:1]}))
-    status, error = run(capsys, words(tiny(tmp_path), boxes, tmp_path))
-    assert status == 2 and '1 pictures to learn from' in error and 'global_batch' in error
+    status, error = run(capsys, words(tiny(tmp_path), boxes, tmp_path) if key == 'global_batch' else
+                        demo(boxes, tmp_path))
+    assert status == 2 and '1 pictures to learn from' in error and f'fewer than one batch of 2: lower {key}' in error
+    assert not (tmp_path / 'work').exists()
 
 
 @pytest.mark.parametrize('split', ['train', 'val'])
@@ -119,6 +86,12 @@ def test_a_config_that_is_no_recipe_is_refused(text, named, boxes, tmp_path, cap
     assert not (tmp_path / 'work').exists()
 
 
+@pytest.mark.parametrize('option', [['--amp'], ['--checkpoint-interval', '5'], ['--accumulate', '2']])
+def test_an_option_that_a_recipe_has_no_use_for_is_refused(option, boxes, tmp_path, capsys):
+    status, error = run(capsys, demo(boxes, tmp_path, *option))
+    assert status == 2 and option[0] in error and 'mask-rcnn_demo.py' in error and not (tmp_path / 'work').exists()
+
+
 @pytest.mark.parametrize('option', ['--results', '--work-dir'])
 @pytest.mark.parametrize('command', ['detect', 'evaluate'])
 def test_a_place_that_cannot_be_written_is_named_before_training(command, option, boxes, tmp_path, capsys):
@@ -131,6 +104,21 @@ def test_a_place_that_cannot_be_written_is_named_before_training(command, option
     status, error = run(capsys, arguments)
     assert status == 2 and option in error and str(tmp_path / 'file') in error
     assert sorted(path.name for path in tmp_path.iterdir()) == ['data', 'file']
+
+
+@pytest.mark.parametrize('option', ['--results', '--work-dir'])
+@pytest.mark.parametrize('command', [
+    ['finetune', '--weights', 'scratch', '--cfg-options', 'global_batch=12'],
+    ['pretrain', '--cfg-options', 'train_dataloader.batch_size=8'],
+    ['evaluate', '--protocol', 'knn', '--arch', 'test_resnet']])
+def test_so_is_one_of_the_runs_on_pictures(command, option, pictures, tmp_path, capsys):
+    (tmp_path / 'file').write_text('')
+    places = {name: tmp_path / 'file' / 'deeper' if name == option else tmp_path / 'other'
+              for name in ('--work-dir', '--results')}
+    given = [word for place in places.items() for word in place]
+    status, error = run(capsys, [*command, '--data-root', pictures, *given])
+    assert status == 2 and option in error and str(tmp_path / 'file') in error
+    assert not (tmp_path / 'other').exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')

@@ -1,5 +1,6 @@
 """Features of frozen networks, and the probes through the command line: on made pictures, and on CIFAR-10's."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from spark_bench import cli
-from spark_bench.checkpoints import save
+from spark_bench.checkpoints import published, save
 from spark_bench.data.augmentation import ClassPictures
 from spark_bench.engine import features
 from spark_bench.engine.features import Extractor, build_backbone, cached_features
@@ -253,9 +254,48 @@ def test_a_part_of_the_labels_and_a_random_network(pictures, tmp_path):
     assert part.method == 'scratch' and part.weights is None
     assert part.dataset['train_images'] == 3 * CLASSES and part.metrics['neighbours'] == 3 * CLASSES
     assert (np.bincount(arrays_of(tmp_path, 'train')[1]) == 3).all()
+    assert measured('knn', pictures, tmp_path, '--arch', 'test_resnet', '--weights', 'scratch', '--label-fraction',
+                    '0.3') == part
+
+
+def test_a_published_file_is_measured_by_its_name_and_fetched_only_when_asked(pictures, encoder, tmp_path, monkeypatch,
+                                                                              capsys):
+    entry = dict(name='spark', arch='test_resnet', file='a.safetensors', url=encoder.as_uri(), source='a test',
+                 sha256=hashlib.sha256(encoder.read_bytes()).hexdigest())
+    monkeypatch.setattr(published, 'read_index', lambda: [entry])
+    named = ['--weights', 'spark', '--arch', 'test_resnet', '--cache-dir', tmp_path / 'cache']
+    refused(capsys, words('knn', pictures, tmp_path, *named), encoder.as_uri(), 'add --download')
+    refused(capsys, words('knn', pictures, tmp_path, *named[:2]), '--weights spark', '--arch', 'test_resnet')
+    refused(capsys, words('knn', pictures, tmp_path, *named[:3], 'test_convnext'), 'test_convnext', 'test_resnet')
+    assert not list(tmp_path.iterdir())
+    record = measured('knn', pictures, tmp_path, *named, '--download')
+    copied = tmp_path / 'cache' / 'weights' / 'a.safetensors'
+    assert record.method == 'spark' and record.weights['path'] == str(copied)
+    assert record.weights['sha256'] == entry['sha256'] and copied.read_bytes() == encoder.read_bytes()
+    # It is the file that is measured, and now that it is there, it need not be asked for.
+    assert measured('linear', pictures, tmp_path, *named).weights == record.weights
+    given = measured('knn', pictures, tmp_path / 'given', '--weights', encoder)
+    assert given.metrics == record.metrics and given.config_hash == record.config_hash and given.method == 'no_sparse'
+
+
+def test_two_files_of_one_method_share_a_folder_and_keep_their_own(pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for seed in (1, 2):
+        file = tmp_path / str(seed) / 'encoder.safetensors'
+        file.parent.mkdir()
+        save(build_backbone('test_resnet', seed=seed), file, {'arch': 'test_resnet', 'method': 'spark'})
+        arguments = words('knn', pictures, tmp_path, '--weights', file)
+        place = arguments.index('--work-dir')
+        del arguments[place:place + 2]
+        arguments[arguments.index('--results') + 1] = str(tmp_path / f'results{seed}')
+        assert cli.main(arguments) == 0
+    folder = tmp_path / 'work_dirs/test/probes/test_resnet/spark/0'
+    found = {path.parent.name: path.read_bytes() for path in folder.glob('knn-*/predictions.npz')}
+    assert len(found) == len(set(found.values())) == 2 and len(list(folder.glob('features/train-*'))) == 2
 
 
 @pytest.mark.parametrize('protocol, arguments, named', [
+    ('detection', ['--download'], '--d'), ('finetune', ['--download'], '--d'),
     ('knn', ['config.py', '--arch', 'test_resnet'], 'CONFIG'),
     ('knn', ['--bootstrap', '100'], '--bootstrap'),
     ('linear', ['--backend', 'pycocotools'], '--backend'),

@@ -159,3 +159,11 @@ def test_weights_of_a_classifier_of_other_classes_fill_all_but_the_last_layer(ar
 def test_an_unknown_loss_is_refused():
     with pytest.raises(InputError, match='model.loss.*soft_target, binary'):
         SparKClassifier('test_resnet', 5, loss='hinge')
+
+
+@pytest.mark.parametrize('wrong', [dict(label_smoothing=1.5), dict(mixup_alpha=-0.1), dict(cutmix_alpha=-1),
+                                   dict(drop_path_rate=1.0)])
+def test_what_is_no_rate_is_refused(wrong):
+    [name] = wrong
+    with pytest.raises(InputError, match=f'{name} is {wrong[name]}'):
+        SparKClassifier('test_resnet', 4, **wrong)

@@ -158,7 +158,9 @@ def test_paper_sizes_of_the_decoder_and_the_projections():
 
 @pytest.mark.parametrize('options, named', [
     (dict(ablation='sparkk'), 'ablation'), (dict(ablation='scratch'), 'scratch'), (dict(engine='dense'), 'engine'),
-    (dict(input_size=100), 'input_size'), (dict(mask_ratio=0.999), 'mask_ratio'), (dict(mask_ratio=0.0), 'mask_ratio')])
+    (dict(input_size=100), 'input_size'), (dict(mask_ratio=0.999), 'mask_ratio'), (dict(mask_ratio=0.0), 'mask_ratio'),
+    (dict(decoder_width=31), 'decoder_width'), (dict(decoder_width=48.0), 'decoder_width'),
+    (dict(drop_path_rate=-0.1), 'drop_path_rate')])
 def test_wrong_arguments_are_refused_by_name(options, named):
     with pytest.raises(InputError, match=named):
         build_spark(**{'arch': 'test_resnet', 'input_size': 64, **options})

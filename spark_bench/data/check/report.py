@@ -24,7 +24,7 @@ KINDS = {
     'bbox': (PROBLEM, 'boxes that are not four numbers', REMEDIES['bbox']),
     'area or crowd': (PROBLEM, 'areas and crowd flags of the wrong kind', REMEDIES['area or crowd']),
     'segmentation': (PROBLEM, 'malformed masks', REMEDIES['segmentation']),
-    'duplicate name': (PROBLEM, 'pictures listed twice', 'list each once, with all its annotations'),
+    'duplicate name': (PROBLEM, 'pictures listed twice', REMEDIES['duplicate name']),
     'file name': (PROBLEM, 'file names that lead out of the folder, or that no file can have',
                   'name files relative to the folder of pictures'),
     'negative box': (PROBLEM, 'boxes of negative width or height, or area', f'boxes are [left, top, width, height]; '

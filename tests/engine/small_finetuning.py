@@ -1,0 +1,48 @@
+"""Fine-tuning at a size for tests: pictures, the words of a command, what a run leaves behind."""
+
+import numpy as np
+from PIL import Image
+
+from spark_bench import cli
+from spark_bench.engine.accuracy import Predictions
+
+CLASSES, TRAIN, VAL = 6, 8, 3
+
+
+def write_pictures(root):
+    """Write six classes that differ in colour, 8 pictures each for training and 3 for evaluation; return ``root``."""
+    rng = np.random.default_rng(0)
+    for split, count in (('train', TRAIN), ('val', VAL)):
+        for number in range(CLASSES):
+            folder = root / split / f'class{number}'
+            folder.mkdir(parents=True)
+            colour = np.array([number * 40, 250 - number * 40, 30 * (number % 3)])
+            for i in range(count):
+                noisy = colour + rng.integers(-30, 30, (8, 8, 3))
+                Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).resize((72, 64)).save(folder / f'{i}.png')
+    return root
+
+
+def words(pictures, folder, *extra, recipe=None, settings=()):
+    chosen = [f'pretrain/configs/{recipe}.py'] if recipe else []
+    return ['finetune', *chosen, '--data-root', str(pictures), '--work-dir', str(folder / 'work'), '--results',
+            str(folder / 'results'), '--threads', '1', '--workers', '0', *extra,
+            *(['--cfg-options', *settings] if settings else [])]
+
+
+def small(side=32, *more):
+    """Settings that make an ImageNet recipe fit a handful of pictures: two updates an epoch."""
+    return [f'train_dataloader.dataset.transform.input_size={side}',
+            f'evaluation_dataloader.dataset.transform.input_size={side}', 'global_batch=24',
+            'param_scheduler.0.warmup=1', *more]
+
+
+def predictions_of(folder, name='predictions'):
+    with np.load(folder / 'work' / f'{name}.npz') as stored:
+        return Predictions(stored['labels'], stored['classes'], stored['scores'])
+
+
+def refused(capsys, arguments, *expected):
+    assert cli.main([str(word) for word in arguments]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert all(word in error for word in expected), error

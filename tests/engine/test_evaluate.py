@@ -1,0 +1,84 @@
+"""``spark-bench evaluate`` without --work-dir: a folder of its own for every config, file of weights and data set."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from small_finetuning import CLASSES
+from small_recipes import ROOT
+
+from pretrain.encoder import create_network
+from spark_bench import cli
+from spark_bench.checkpoints import save
+from spark_bench.places import default_evaluation_dir
+
+
+def evaluate(capsys, *words):
+    """The folder that an evaluation names, and the predictions in it."""
+    assert cli.main(['evaluate', *map(str, words)]) == 0
+    folder = re.search(r'^metrics: (.*)/metrics\.json$', capsys.readouterr().out, re.MULTILINE)[1]
+    return folder, predictions_in(folder)
+
+
+def predictions_in(folder):
+    return b''.join(path.read_bytes() for path in sorted(Path(folder).glob('predictions*')))
+
+
+def save_classifier(path, seed):
+    torch.manual_seed(seed)
+    save(create_network('test_resnet', num_classes=CLASSES), path, {'arch': 'test_resnet'})
+
+
+def save_detector(path, seed):
+    init_default_scope('mmdet')
+    model = Config.fromfile(ROOT / 'mmdet_configs/demo/mask-rcnn_demo.py').model
+    model.roi_head.bbox_head.num_classes = model.roi_head.mask_head.num_classes = 80
+    torch.manual_seed(seed)
+    save(MODELS.build(model), path, {'arch': 'test_resnet'})
+
+
+def check_folders(capsys, save_weights, config, name, words):
+    """Two files of one name; then the first again, and with another value in the config."""
+    found = []
+    for parent in ('one', 'two'):
+        (config.parent / parent).mkdir()
+        save_weights(config.parent / parent / name, len(found))
+        found.append(evaluate(capsys, config, '--weights', f'{parent}/{name}', *words))
+    assert len({folder for folder, _ in found}) == len({predictions for _, predictions in found}) == 2
+    shown = rf'work_dirs/evaluate/{config.stem}/{name.partition(".")[0]}-[0-9a-f]{{8}}'
+    assert all(re.fullmatch(shown, folder) for folder, _ in found), found
+    assert evaluate(capsys, config, '--weights', config.parent / 'one' / name, *words) == found[0]
+    other, _ = evaluate(capsys, config, '--weights', f'one/{name}', *words, '--cfg-options', 'log_level=WARNING')
+    assert other not in [folder for folder, _ in found]
+    assert all(predictions_in(folder) == predictions for folder, predictions in found), 'something was overwritten'
+
+
+def test_classifiers_of_one_name_are_evaluated_in_folders_of_their_own(pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / 'pretrain/configs/demo_finetune.py', tmp_path / 'my.py')
+    check_folders(capsys, save_classifier, tmp_path / 'my.py', 'classifier.safetensors',
+                  ['--protocol', 'finetune', '--data-root', pictures, '--workers', '0', '--threads', '1'])
+
+
+def test_detectors_of_one_name_are_evaluated_in_folders_of_their_own(coco, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'my.py').write_text(f"_base_ = '{ROOT}/mmdet_configs/demo/mask-rcnn_demo.py'\n"
+                                    'model = dict(test_cfg=dict(rcnn=dict(score_thr=0.0)))\n')
+    check_folders(capsys, save_detector, tmp_path / 'my.py', 'detector.safetensors',
+                  ['--data-root', coco, '--workers', '0', '--threads', '1'])
+
+
+@pytest.mark.parametrize('change', [
+    dict(config='b/recipe.py'), dict(weights='b/detector.pth'), dict(data_root='b'), dict(arch='resnet18'),
+    dict(overrides={'a': 2})])
+def test_whatever_is_another_gives_another_folder(change, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    what = dict(config='a/recipe.py', weights='a/detector.pth', data_root='a', arch=None, overrides={'a': (1, 2)})
+    first, other = default_evaluation_dir(**what), default_evaluation_dir(**(what | change))
+    assert first != other and first.parent == other.parent
+    assert default_evaluation_dir(**(what | {'weights': tmp_path / 'a/detector.pth', 'data_root': './a/'})) == first
