@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -71,9 +72,11 @@ class Difference:
 def main(args) -> int:
     """Answer `spark-bench compare`; exit status 0, or 1 if a merge found conflicts.
 
-    Raises InputError if a set holds no record or an unsound one, or if a file cannot be written.
+    Raises InputError if a set holds no record or an unsound one, if no record has a metric that was asked for, or if a
+    file cannot be written.
     """
     sets = [load_set(path, curves=args.merge is not None) for path in (args.a, args.b)]
+    _refuse_unknown(args.metric or (), [record for records in sets for record in records])
     compared = compare(*sets, metrics=args.metric)
     name = args.format or (SUFFIXES.get(Path(args.output).suffix.lower()) if args.output else 'terminal')
     if name not in FORMATS:
@@ -87,14 +90,21 @@ def main(args) -> int:
     return merge(*sets, args.merge) if args.merge is not None else 0
 
 
+def _refuse_unknown(metrics: Sequence[str], records: Sequence[Record]) -> None:
+    known = {metric for record in records for metric in record.metrics}
+    for metric in metrics:
+        if metric not in known:
+            raise InputError(f'--metric {metric}: no record has it; there are {", ".join(sorted(known))}')
+
+
 def load_set(path: str | Path, curves: bool = True) -> list[Record]:
     """The records of a results folder, of any folder inside one, or of one file.
 
     Raises InputError if there is none, or if one is unsound.
     """
     path = Path(path)
-    folders = [path / origin for origin in ORIGINS if (path / origin).is_dir()] or [path]
-    paths = [str(path)] if path.is_file() else [file for folder in folders for file in paths_below(folder)]
+    folders = [path / origin for origin in ORIGINS if os.path.isdir(path / origin)] or [path]
+    paths = [str(path)] if os.path.isfile(path) else [file for folder in folders for file in paths_below(folder)]
     if not paths:
         raise InputError(f'no record in {path}: name a results folder, a folder inside one, or a record')
     return read_many(paths, curves)
