@@ -26,6 +26,7 @@ __all__ = [
 
 ABSENT = '–'
 PIPE_WIDTH = 200  # of what is no terminal: a file or a pipe has no width to fit into
+LONGEST = 1e6  # from here on a number in print has an exponent
 DAGGER = '†'  # on every figure that was not read in its source
 
 
@@ -34,10 +35,15 @@ def value_text(cell: Cell, column: Column) -> str:
     if cell.value is None:
         word = 'failed' if cell.failures else ABSENT
         return word if cell.n == 0 else f'{word} ({cell.n} of {cell.seeds} seeds)'
-    text = f'{cell.value:.{column.digits}f}'
+    text = _number(cell.value, column.digits)
     if cell.std is not None:
-        text += f' ± {cell.std:.{column.digits}f} (n={cell.n})'
+        text += f' ± {_number(cell.std, column.digits)} (n={cell.n})'
     return text if cell.verified else text + DAGGER
+
+
+def _number(value: float, digits: int, sign: str = '') -> str:
+    # A loss that ran away would be a hundred digits wide.
+    return f'{value:{sign}.{digits}f}' if abs(value) < LONGEST else f'{value:{sign}.3g}'
 
 
 def delta_text(cell: Cell, column: Column) -> str:
@@ -45,7 +51,7 @@ def delta_text(cell: Cell, column: Column) -> str:
     if cell.delta is None:
         return ''
     rounded = round(cell.delta, column.digits) + 0.0  # + 0.0 turns -0.0 into 0.0
-    text = f'{rounded:+.{column.digits}f}'.replace('-', '−')
+    text = _number(rounded, column.digits, '+').replace('-', '−')
     return text if cell.delta_verified else text + DAGGER
 
 
@@ -78,7 +84,7 @@ def to_markdown(table: Table) -> str:
         lines.append(line)
     parts = [f'**{escape_markdown(table.title)}**\n'] if table.title else []
     parts += ['| ' + ' | '.join(line) + ' |' for line in lines]
-    parts += ['', table.note(), '']
+    parts += ['', table.note(), ''] if table.note() else ['']
     if table.failures:
         parts += ['Failed:', '', *(f'- {escape_markdown(line)}' for line in table.failures), '']
     if numbers:
@@ -103,7 +109,8 @@ def to_csv(*tables: Table) -> str:
     """One line a cell with every digit; empty fields where there is no number, or no answer.
 
     `verified` is the cell's; `mark` and `delta_mark` are the dagger of a figure that was not read in its source,
-    and of a difference that is therefore no claim.
+    and of a difference that is therefore no claim. A source that a spreadsheet would take for a formula has an
+    apostrophe before it.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator='\n')
@@ -129,8 +136,13 @@ def _csv_line(table: Table, row: Row, cell: Cell, column: Column) -> list:
     return [
         row.arch, row.method, row.origin, answer(verified), column.task, column.metric, cell.n, cell.seeds, *numbers,
         table.name, cell.status, *marks, answer(cell.best), answer(cell.delta_beyond_noise),
-        '; '.join(cell.sources), why,
+        _harmless('; '.join(cell.sources)), why,
     ]  # fmt: skip
+
+
+def _harmless(text: str) -> str:
+    # A spreadsheet would take such text for a formula, and may run it.
+    return f"'{text}" if text.startswith(('=', '+', '-', '@')) else text
 
 
 def to_rich(table: Table, title: str | None = None) -> 'rich.table.Table':

@@ -120,6 +120,36 @@ def test_of_a_loss_the_lowest_is_best_and_the_arrow_points_down(make_record):
     assert 'loss ↓' in text and '| 0.605 ± 0.007 (n=2) | +0.200 |' in text and 'difference from spark' in text
 
 
+def test_of_average_recall_the_highest_is_best(make_record):
+    records = [
+        make_record(method=method, seed=seed, metrics={'box_ar100': value + seed / 10})
+        for method, value in (('scratch', 40.0), ('spark', 50.0))
+        for seed in range(3)
+    ]
+    table = table_of(records, methods=('scratch', 'spark'), columns=[('detection', 'box_ar100', 'recall')])
+    assert table.columns[0].heading == 'recall ↑'
+    assert [row.method for row in table.rows if row.cells[0].best] == ['spark']
+
+
+def test_a_loss_that_ran_away_is_as_wide_as_any_other(make_record):
+    losses = {'scratch': 2.0, 'spark': 3.4e38}
+    records = [make_record('pretrain', method, metrics={'loss': loss}) for method, loss in losses.items()]
+    table = table_of(records, methods=('scratch', 'spark'), columns=[('pretrain', 'loss', 'loss')])
+    assert '| 2.000 |' in to_markdown(table) and '| 3.4e+38 | +3.4e+38 |' in to_markdown(table)
+
+
+@pytest.mark.parametrize('name', ['../outside', 'a/b', '.hidden', 'a b', 'a\n'])
+def test_a_table_whose_name_no_file_can_have_is_refused(name):
+    with pytest.raises(ValueError, match='name is'):
+        TableSpec(name, '', [TOP1])
+
+
+@pytest.mark.parametrize('field', ['columns', 'methods', 'archs', 'pairs'])
+def test_a_word_in_place_of_a_list_is_refused(field):
+    with pytest.raises(ValueError, match=f'{field} is .spark.'):
+        TableSpec(**{'name': 'table', 'title': '', 'columns': [TOP1], field: 'spark'})
+
+
 def test_backbones_are_grouped_and_each_has_its_own_baseline(top1):
     records = (
         top1('scratch', 10.0, arch='resnet10t') + top1('spark', 15.0, arch='resnet10t')

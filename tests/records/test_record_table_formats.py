@@ -38,7 +38,7 @@ def nasty(make_record):
     records.append(make_record('classification', 'spark', metrics={'top1': 99.5}, origin='published', source=NASTY,
                                verified=False))  # fmt: skip
     failed = [('detection', 'convnext_atto', 'scratch', 0, NASTY)]
-    return build_table(records, TableSpec('nasty_%', NASTY, columns), failed)
+    return build_table(records, TableSpec('nasty_1', NASTY, columns), failed)
 
 
 def compiled(tmp_path, *bodies):
@@ -168,12 +168,21 @@ def test_the_terminal_reads_no_text_as_markup(nasty):
 
 def test_several_tables_make_one_csv(nasty):
     lines = list(csv.DictReader(io.StringIO(to_csv(nasty, nasty))))
-    assert len(lines) == 2 * len(nasty.cells) and {line['table'] for line in lines} == {'nasty_%'}
+    assert len(lines) == 2 * len(nasty.cells) and {line['table'] for line in lines} == {'nasty_1'}
     [failed] = [line for line in lines[: len(nasty.cells)] if line['status'] == 'failed']
     assert failed['why'] == f'seed 0: {NASTY}' and failed['value'] == ''
     assert {line['source'] for line in lines if line['origin'] == 'published' and line['value']} == {NASTY}
     [best] = [line for line in lines[: len(nasty.cells)] if line['best'] == 'true']
     assert (best['method'], best['delta_beyond_noise']) == ('_under_', 'true')
+
+
+@pytest.mark.parametrize('source', ['=HYPERLINK("http://a.b","c")', '+1+1', '-1+1', '@SUM(A1)'])
+def test_a_source_that_a_spreadsheet_would_run_as_a_formula_becomes_text(make_published, source):
+    record = make_published('demo', 'classification', 'resnet50', 'spark', {'top1': 50.0}, source=source)
+    table = build_table([record], TableSpec('one', '', [Column('classification', 'top1', 'top-1')]))
+    [line] = csv.DictReader(io.StringIO(to_csv(table)))
+    assert line['source'] == f"'{source}" and line['value'] == '50.0'
+    assert source.replace('"', '&quot;') in to_html(table)
 
 
 @pytest.fixture
