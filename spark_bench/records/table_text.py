@@ -56,9 +56,12 @@ def delta_text(cell: Cell, column: Column) -> str:
 
 
 def delta_verdict(cell: Cell, column: Column) -> str:
-    """'better' or 'worse' than the baseline as printed; empty where there is no difference to see or to claim."""
+    """'better' or 'worse' than the baseline as printed; empty where there is no difference to see or to claim.
+
+    A difference within the noise is none; where the noise is unknown, the table says so.
+    """
     rounded = round(cell.delta or 0.0, column.digits)
-    if not rounded or not cell.delta_verified:
+    if not rounded or not cell.delta_verified or cell.delta_beyond_noise is False:
         return ''
     return 'better' if (rounded > 0) == column.is_percent else 'worse'
 
