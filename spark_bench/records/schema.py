@@ -88,6 +88,11 @@ class Record:
         return self.origin, self.suite, self.task, self.arch, self.method, self.seed
 
     @property
+    def cell(self) -> tuple[str, str, str, str]:
+        """(origin, task, arch, method): what its seeds share in the table of its suite."""
+        return self.origin, self.task, self.arch, self.method
+
+    @property
     def inputs(self) -> tuple[str | None, str | None, str | None]:
         """(config hash, config hash of the pretraining, data hash): equal for repetitions of one run."""
         weights, dataset = self.weights or {}, self.dataset or {}

@@ -7,7 +7,7 @@ from pathlib import Path
 from spark_bench.errors import InputError
 from spark_bench.records.schema import Record
 from spark_bench.records.store import load_all, suite_folder, write_text_atomically
-from spark_bench.records.table_build import METHODS, Failure, build_table, order_methods
+from spark_bench.records.table_build import METHODS, Failure, build_table, group_by_cell, order_methods
 from spark_bench.records.table_html import to_html
 from spark_bench.records.table_latex import to_latex
 from spark_bench.records.table_parts import Cell, Column, Row, Table, TableSpec
@@ -34,6 +34,7 @@ __all__ = [
     'build_table',
     'delta_text',
     'delta_verdict',
+    'group_by_cell',
     'load_suite',
     'main',
     'order_methods',

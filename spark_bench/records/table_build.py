@@ -10,7 +10,17 @@ from spark_bench.records.noise import Sample, is_beyond_noise
 from spark_bench.records.schema import Record
 from spark_bench.records.table_parts import Cell, Column, Row, Table, TableSpec
 
-__all__ = ['METHODS', 'Failure', 'build_table', 'mark_best', 'order_methods', 'quote', 'sample_of', 'summarise']
+__all__ = [
+    'METHODS',
+    'Failure',
+    'build_table',
+    'group_by_cell',
+    'mark_best',
+    'order_methods',
+    'quote',
+    'sample_of',
+    'summarise',
+]
 
 # Rows appear in this order; a method that is not named here comes after these, by the alphabet.
 METHODS = ('scratch', 'spark', 'no_sparse', 'no_hierarchy', 'black_mosaic')
@@ -21,6 +31,14 @@ def order_methods(methods: Iterable[str]) -> tuple[str, ...]:
     """`methods`, each once: those in METHODS first, in its order, then the others by the alphabet."""
     methods = set(methods)
     return (*(m for m in METHODS if m in methods), *sorted(methods.difference(METHODS)))
+
+
+def group_by_cell(records: Iterable[Record]) -> dict[tuple[str, str, str, str], list[Record]]:
+    """The records of each cell, by `Record.cell`."""
+    groups: dict[tuple[str, str, str, str], list[Record]] = {}
+    for record in records:
+        groups.setdefault(record.cell, []).append(record)
+    return groups
 
 
 def build_table(records: Sequence[Record], spec: TableSpec, failed: Sequence[Failure] = ()) -> Table:
