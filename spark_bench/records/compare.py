@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from spark_bench.errors import InputError
+from spark_bench.records.grid import Grid, plain_text, show
 from spark_bench.records.merge import merge
 from spark_bench.records.noise import CONFIDENCE, is_beyond_noise, is_equal
 from spark_bench.records.schema import ORIGINS, Record
@@ -17,12 +17,9 @@ from spark_bench.records.store import paths_below, read_many, write_text_atomica
 from spark_bench.records.table import COLUMNS, SUFFIXES
 from spark_bench.records.table_build import order_methods, quote, sample_of, summarise
 from spark_bench.records.table_parts import Cell, Column
-from spark_bench.records.table_text import DAGGER, delta_text, escape_markdown, plain_text, show, value_text
+from spark_bench.records.table_text import DAGGER, delta_text, escape_markdown, value_text
 
-if TYPE_CHECKING:
-    import rich.table
-
-__all__ = ['Difference', 'compare', 'load_set', 'main', 'to_csv', 'to_markdown', 'to_rich']
+__all__ = ['Difference', 'compare', 'load_set', 'main', 'to_csv', 'to_grid', 'to_markdown']
 
 EMPTY = Cell(None, None, 0, 0)
 
@@ -84,7 +81,7 @@ def main(args) -> int:
     if args.output:
         print(f'written: {write_text_atomically(args.output, FORMATS[name](compared))}')
     elif name == 'terminal':
-        show(to_rich(compared))
+        show(to_grid(compared))
     else:
         sys.stdout.write(FORMATS[name](compared))
     return merge(*sets, args.merge) if args.merge is not None else 0
@@ -199,24 +196,19 @@ def to_csv(compared: tuple[list[str], list[Difference]]) -> str:
     return buffer.getvalue()
 
 
-def to_rich(compared: tuple[list[str], list[Difference]]) -> 'rich.table.Table':
-    """The result of `compare` for a terminal; what is beyond the noise stands out."""
-    import rich.box
-    import rich.table
-    import rich.text
-
+def to_grid(compared: tuple[list[str], list[Difference]]) -> Grid:
+    """The result of `compare` in words; what is beyond the noise is bold."""
     names, differences = compared
-    grid = rich.table.Table(caption=rich.text.Text(NOTE), box=rich.box.SIMPLE_HEAD, caption_justify='left')
-    for heading in _headings(names):
-        grid.add_column(heading, justify='right' if heading in ('A', 'B', 'B − A') else 'left')
+    headings = _headings(names)
+    rows = []
     for d in differences:
         style = 'bold' if d.verdict == 'beyond the noise' else ''
-        grid.add_row(*(rich.text.Text(text) for text in d.texts), style=style)
-    return grid
+        rows.append([((text, style),) for text in d.texts])
+    return Grid('', headings, [heading in ('A', 'B', 'B − A') for heading in headings], rows, [NOTE])
 
 
 FORMATS: dict[str, Callable[[tuple[list[str], list[Difference]]], str]] = {
-    'terminal': lambda compared: plain_text(to_rich(compared)),
+    'terminal': lambda compared: plain_text(to_grid(compared)),
     'markdown': to_markdown,
     'csv': to_csv,
 }

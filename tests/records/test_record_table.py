@@ -18,8 +18,8 @@ from spark_bench.records.table import (
     print_table,
     table_of_suite,
     to_csv,
+    to_grid,
     to_markdown,
-    to_rich,
 )
 
 TOP1 = ('classification', 'top1', 'top-1')
@@ -243,7 +243,7 @@ def test_the_terminal_shows_every_row_and_figure(top1):
 
     table = table_of(top1('scratch', 2.0, 4.0) + top1('spark', 9.0), methods=('scratch', 'spark'), columns=[TOP1])
     console = rich.console.Console(width=100, record=True, file=io.StringIO())
-    console.print(to_rich(table, title='demo'))
+    console.print(to_grid(table, title='demo').to_rich())
     text = console.export_text()
     assert '3.0 ± 1.4 (n=2)' in text and '9.0' in text and '+6.0' in text and 'top-1 ↑' in text
 

@@ -9,7 +9,7 @@ import pytest
 
 from spark_bench.errors import InputError
 from spark_bench.records import load_all, write
-from spark_bench.records.table import build_table, to_csv, to_html, to_latex, to_markdown, to_rich
+from spark_bench.records.table import build_table, to_csv, to_grid, to_html, to_latex, to_markdown
 from spark_bench.suites.definition import specs_of
 from spark_bench.suites.published import main, published_records
 
@@ -185,7 +185,7 @@ def test_what_is_not_verified_carries_a_dagger_in_every_format_and_enters_no_cla
         doubtful = [cell for cell in table.cells if not cell.verified]
         differences = [cell for cell in table.cells if not cell.delta_verified]
         console = rich.console.Console(file=io.StringIO(), width=250)
-        console.print(to_rich(table))
+        console.print(to_grid(table).to_rich())
         labels = sum('†' in row.label for row in table.rows)
         daggers = len(doubtful) + len(differences) + labels
         # The note has one more where there is any.
