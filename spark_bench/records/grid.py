@@ -1,5 +1,6 @@
 """A table in words, as a terminal shows it and as a file or a pipe holds it."""
 
+import functools
 import sys
 import textwrap
 import unicodedata
@@ -67,6 +68,7 @@ class Grid:
         return f'  {"   ".join(cells)}'.rstrip()
 
 
+@functools.lru_cache(4096)
 def _width(text: str) -> int:
     """How many columns `text` takes: letters of the East two, accents and what is not seen none."""
     if text.isascii():

@@ -3,12 +3,16 @@
 import csv
 import io
 import itertools
+import json
 import random
+import time
 
 import pytest
 
+from spark_bench import cli
 from spark_bench.errors import InputError
 from spark_bench.records import write
+from spark_bench.records.schema import record_path
 from spark_bench.records.table import (
     METHODS,
     Table,
@@ -260,6 +264,24 @@ def test_the_command_writes_both_files_and_prints_the_whole_table(tmp_path, top1
     assert (tmp_path / 'tables' / 'demo.md').read_text() == to_markdown(table)
     assert (tmp_path / 'tables' / 'demo.csv').read_text() == to_csv(table)
     assert len(list((tmp_path / 'tables').iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_ten_thousand_records_become_a_table_in_less_than_two_seconds(tmp_path, make_record, capsys):
+    # Of the processor, whatever else it does; as files and without the waiting for the disk that `write` does.
+    curves = {'loss': [[10 * i, 1 / (i + 1)] for i in range(30)]}
+    for arch, method, seed, (task, metric) in itertools.product(
+        range(25), range(20), range(5), (('detection', 'box_ap'), ('detection_2x', 'box_ap'), ('linear', 'top1'),
+                                         ('classification', 'top1'))):  # fmt: skip
+        metrics = {metric: 50 + method + seed / 10}
+        record = make_record(task, f'm{method}', seed, arch=f'a{arch}', suite='big', metrics=metrics, curves=curves)
+        path = record_path(tmp_path, *record.identity)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record.to_dict()))
+    start = time.process_time()
+    assert cli.main(['table', '--suite', 'big', '--results', str(tmp_path), '--format', 'terminal']) == 0
+    assert time.process_time() - start < 2
+    assert capsys.readouterr().out.count('69.2 ± 0.2 (n=5)') == 25 * 4
 
 
 @pytest.mark.parametrize(('suite', 'command'), [('demo', 'spark-bench demo'), ('ablation', 'spark-bench run ablation')])
