@@ -22,6 +22,7 @@ __all__ = [
     'check',
     'follow_schema',
     'json_schema',
+    'raise_first',
     'record_path',
 ]
 
@@ -134,10 +135,13 @@ def follow_schema(values: Sequence[Any]) -> bool:
 
 
 def _raise_first(keys: tuple[str, ...], values: Any) -> None:
-    if _quick_check(keys)([values]):
-        return
-    validator = _validator(keys)
-    # The deepest complaint is the most useful one; path and message only make the choice repeatable.
+    if not _quick_check(keys)([values]):
+        raise_first(_validator(keys), values)
+
+
+def raise_first(validator: Any, values: Any) -> None:
+    """Raise InputError with one line on the deepest complaint of a jsonschema validator, if it has any."""
+    # The deepest is the most useful one; path and message only make the choice repeatable.
     errors = sorted(validator.iter_errors(values), key=lambda e: (-len(e.absolute_path), e.json_path, e.message))
     if not errors:
         return

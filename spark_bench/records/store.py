@@ -21,6 +21,7 @@ __all__ = [
     'find',
     'is_repetition',
     'load_all',
+    'parse_json',
     'paths_below',
     'read',
     'read_many',
@@ -93,7 +94,7 @@ def read_many(paths: Sequence[str], curves: bool = True) -> list[Record]:
     with _no_garbage_collection():
         for start in range(0, len(paths), _CHUNK):
             chunk = paths[start : start + _CHUNK]
-            contents = [_parse(path) for path in chunk]
+            contents = [parse_json(path, strict_numbers=False) for path in chunk]
             if not follow_schema(contents):
                 for path in chunk:
                     _check(path)
@@ -143,16 +144,21 @@ def paths_below(folder: str | Path, depth: int = 5) -> list[str]:
     return sorted(found, key=lambda path: path.split(os.sep))
 
 
-def _parse(path: str, decoder: json.JSONDecoder | None = None) -> Any:
+def parse_json(path: str | Path, strict_numbers: bool = True) -> Any:
+    """What the JSON file at `path` holds.
+
+    Raises InputError, one line with the file, if it cannot be read, is not JSON, gives a key twice, or has a number
+    that JSON lacks; with `strict_numbers` also for one that no float can hold.
+    """
     try:
         # Without waiting: a pipe may never have a writer.
         with open(path, 'rb', buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise InputError('no ordinary file')
             text = file.read().decode('utf-8')
-        return (decoder or _DECODER).decode(text)
+        return (_DECODER_OF_FINITE if strict_numbers else _DECODER).decode(text)
     except OSError as error:
-        raise InputError(f'{path}: cannot read this record: {error.strerror}') from error
+        raise InputError(f'{path}: cannot read it: {error.strerror}') from error
     except InputError as error:
         raise InputError(f'{path}: {error}; {_REMEDY}') from error
     except (ValueError, RecursionError) as error:  # also undecodable bytes
@@ -161,7 +167,7 @@ def _parse(path: str, decoder: json.JSONDecoder | None = None) -> Any:
 
 def _check(path: str) -> None:
     """Raise InputError if the file at `path` breaks the schema, or has a number that no float can hold."""
-    values = _parse(path, _DECODER_OF_FINITE)
+    values = parse_json(path)
     try:
         check(values)
     except (InputError, RecursionError) as error:
@@ -241,7 +247,7 @@ def write_atomically(path: str | Path, content: bytes) -> Path:
 
 
 _CHUNK = 100  # files in memory as parsed, before they are records
-_REMEDY = 'restore it from version control, or move it away and repeat its run'
+_REMEDY = 'mend it, or restore it from version control'
 
 
 def _create(path: Path, text: str) -> None:
