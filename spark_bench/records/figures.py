@@ -71,6 +71,7 @@ STYLE = {
 }
 NO_METADATA = dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
 SPOKEN_VALUES = 60
+UNNAMED = r'_nolegend_|_child\d+|_container\d+|'  # what matplotlib calls a line or a group of bars by itself
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,12 @@ def legend_above(figure: 'Figure', entries: Mapping[str, 'Artist'], columns: int
 
 
 def labelled(axes: 'Axes') -> dict[str, 'Artist']:
-    """What `axes` has drawn by label, for a legend."""
-    handles, labels = axes.get_legend_handles_labels()
-    return dict(zip(labels, handles, strict=True))
+    """What `axes` has drawn by label, for a legend.
+
+    matplotlib itself would leave out labels that begin with an underscore, as the names of methods may.
+    """
+    named = {str(artist.get_label()): artist for artist in (*axes.lines, *axes.containers)}
+    return {name: artist for name, artist in named.items() if not re.fullmatch(UNNAMED, name)}
 
 
 def inline_svg(drawing: Drawing) -> str:
