@@ -94,7 +94,7 @@ def read_many(paths: Sequence[str], curves: bool = True) -> list[Record]:
     with _no_garbage_collection():
         for start in range(0, len(paths), _CHUNK):
             chunk = paths[start : start + _CHUNK]
-            contents = [parse_json(path, strict_numbers=False) for path in chunk]
+            contents = [parse_json(path, _REMEDY, strict_numbers=False) for path in chunk]
             if not follow_schema(contents):
                 for path in chunk:
                     _check(path)
@@ -144,11 +144,11 @@ def paths_below(folder: str | Path, depth: int = 5) -> list[str]:
     return sorted(found, key=lambda path: path.split(os.sep))
 
 
-def parse_json(path: str | Path, strict_numbers: bool = True) -> Any:
+def parse_json(path: str | Path, remedy: str = 'mend the file', strict_numbers: bool = True) -> Any:
     """What the JSON file at `path` holds.
 
-    Raises InputError, one line with the file, if it cannot be read, is not JSON, gives a key twice, or has a number
-    that JSON lacks; with `strict_numbers` also for one that no float can hold.
+    Raises InputError, one line with the file and the `remedy`, if it cannot be read, is not JSON, gives a key twice,
+    or has a number that JSON lacks; with `strict_numbers` also for one that no float can hold.
     """
     try:
         # Without waiting: a pipe may never have a writer.
@@ -160,14 +160,14 @@ def parse_json(path: str | Path, strict_numbers: bool = True) -> Any:
     except OSError as error:
         raise InputError(f'{path}: cannot read it: {error.strerror}') from error
     except InputError as error:
-        raise InputError(f'{path}: {error}; {_REMEDY}') from error
+        raise InputError(f'{path}: {error}; {remedy}') from error
     except (ValueError, RecursionError) as error:  # also undecodable bytes
-        raise InputError(f'{path}: not JSON ({error}); {_REMEDY}') from error
+        raise InputError(f'{path}: not JSON ({error}); {remedy}') from error
 
 
 def _check(path: str) -> None:
     """Raise InputError if the file at `path` breaks the schema, or has a number that no float can hold."""
-    values = parse_json(path)
+    values = parse_json(path, _REMEDY)
     try:
         check(values)
     except (InputError, RecursionError) as error:
@@ -247,7 +247,7 @@ def write_atomically(path: str | Path, content: bytes) -> Path:
 
 
 _CHUNK = 100  # files in memory as parsed, before they are records
-_REMEDY = 'mend it, or restore it from version control'
+_REMEDY = 'restore it from version control, or move it away and repeat its run'
 
 
 def _create(path: Path, text: str) -> None:
