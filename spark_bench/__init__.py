@@ -12,5 +12,5 @@ __version__ = '0.1.0'
 
 # The command line answers --help and makes tables without loading torch: its commands import what they need themselves.
 # ('-m' stands in sys.argv while Python looks up the package of `python -m spark_bench...`.)
-if Path(sys.argv[0] if sys.argv else '').name not in ('spark-bench', 'aggregate.py', '-m'):
+if Path(sys.argv[0] if sys.argv else '').name not in ('spark-bench', 'aggregate.py', 'import_published.py', '-m'):
     from spark_bench import registration  # noqa: F401

@@ -7,7 +7,7 @@ import traceback
 from dataclasses import replace
 
 from spark_bench.arguments import EXIT_USAGE, build_parser, misplaced
-from spark_bench.errors import InputError, RunError
+from spark_bench.errors import InputError, RunError, printable
 from spark_bench.places import default_evaluation_dir, default_work_dir, report_path, shipped
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
@@ -260,7 +260,7 @@ def _fail(args, message, status):
     sys.stdout.flush()
     # Of processes that train together, one tells what all of them met.
     if not getattr(message, 'told', False):
-        print(f'spark-bench: error: {message}', file=sys.stderr)
+        print(f'spark-bench: error: {printable(message)}', file=sys.stderr)
     return status
 
 

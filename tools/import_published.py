@@ -6,7 +6,7 @@ A figure goes into every suite whose tables show it, or into suite 'others'. Rec
 import argparse
 import sys
 
-from spark_bench.errors import InputError
+from spark_bench.errors import InputError, printable
 from spark_bench.suites import published
 
 if __name__ == '__main__':
@@ -16,4 +16,5 @@ if __name__ == '__main__':
     try:
         sys.exit(published.main(parser.parse_args()))
     except InputError as error:
-        sys.exit(f'import_published: error: {error}')
+        print(f'import_published: error: {printable(error)}', file=sys.stderr)
+        sys.exit(2)

@@ -2,13 +2,14 @@
 
 import csv
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from spark_bench.errors import InputError
+from spark_bench.records.grid import Grid, plain_text, show
 from spark_bench.records.merge import merge
 from spark_bench.records.noise import CONFIDENCE, is_beyond_noise, is_equal
 from spark_bench.records.schema import ORIGINS, Record
@@ -16,12 +17,9 @@ from spark_bench.records.store import paths_below, read_many, write_text_atomica
 from spark_bench.records.table import COLUMNS, SUFFIXES
 from spark_bench.records.table_build import order_methods, quote, sample_of, summarise
 from spark_bench.records.table_parts import Cell, Column
-from spark_bench.records.table_text import DAGGER, delta_text, escape_markdown, plain_text, show, value_text
+from spark_bench.records.table_text import DAGGER, delta_text, escape_markdown, value_text
 
-if TYPE_CHECKING:
-    import rich.table
-
-__all__ = ['Difference', 'compare', 'load_set', 'main', 'to_csv', 'to_markdown', 'to_rich']
+__all__ = ['Difference', 'compare', 'load_set', 'main', 'to_csv', 'to_grid', 'to_markdown']
 
 EMPTY = Cell(None, None, 0, 0)
 
@@ -71,9 +69,11 @@ class Difference:
 def main(args) -> int:
     """Answer `spark-bench compare`; exit status 0, or 1 if a merge found conflicts.
 
-    Raises InputError if a set holds no record or an unsound one, or if a file cannot be written.
+    Raises InputError if a set holds no record or an unsound one, if no record has a metric that was asked for, or if a
+    file cannot be written.
     """
     sets = [load_set(path, curves=args.merge is not None) for path in (args.a, args.b)]
+    _refuse_unknown(args.metric or (), [record for records in sets for record in records])
     compared = compare(*sets, metrics=args.metric)
     name = args.format or (SUFFIXES.get(Path(args.output).suffix.lower()) if args.output else 'terminal')
     if name not in FORMATS:
@@ -81,10 +81,17 @@ def main(args) -> int:
     if args.output:
         print(f'written: {write_text_atomically(args.output, FORMATS[name](compared))}')
     elif name == 'terminal':
-        show(to_rich(compared))
+        show(to_grid(compared))
     else:
         sys.stdout.write(FORMATS[name](compared))
     return merge(*sets, args.merge) if args.merge is not None else 0
+
+
+def _refuse_unknown(metrics: Sequence[str], records: Sequence[Record]) -> None:
+    known = {metric for record in records for metric in record.metrics}
+    for metric in metrics:
+        if metric not in known:
+            raise InputError(f'--metric {metric}: no record has it; there are {", ".join(sorted(known))}')
 
 
 def load_set(path: str | Path, curves: bool = True) -> list[Record]:
@@ -93,8 +100,8 @@ def load_set(path: str | Path, curves: bool = True) -> list[Record]:
     Raises InputError if there is none, or if one is unsound.
     """
     path = Path(path)
-    folders = [path / origin for origin in ORIGINS if (path / origin).is_dir()] or [path]
-    paths = [str(path)] if path.is_file() else [file for folder in folders for file in paths_below(folder)]
+    folders = [path / origin for origin in ORIGINS if os.path.isdir(path / origin)] or [path]
+    paths = [str(path)] if os.path.isfile(path) else [file for folder in folders for file in paths_below(folder)]
     if not paths:
         raise InputError(f'no record in {path}: name a results folder, a folder inside one, or a record')
     return read_many(paths, curves)
@@ -189,24 +196,19 @@ def to_csv(compared: tuple[list[str], list[Difference]]) -> str:
     return buffer.getvalue()
 
 
-def to_rich(compared: tuple[list[str], list[Difference]]) -> 'rich.table.Table':
-    """The result of `compare` for a terminal; what is beyond the noise stands out."""
-    import rich.box
-    import rich.table
-    import rich.text
-
+def to_grid(compared: tuple[list[str], list[Difference]]) -> Grid:
+    """The result of `compare` in words; what is beyond the noise is bold."""
     names, differences = compared
-    grid = rich.table.Table(caption=rich.text.Text(NOTE), box=rich.box.SIMPLE_HEAD, caption_justify='left')
-    for heading in _headings(names):
-        grid.add_column(heading, justify='right' if heading in ('A', 'B', 'B − A') else 'left')
+    headings = _headings(names)
+    rows = []
     for d in differences:
         style = 'bold' if d.verdict == 'beyond the noise' else ''
-        grid.add_row(*(rich.text.Text(text) for text in d.texts), style=style)
-    return grid
+        rows.append([((text, style),) for text in d.texts])
+    return Grid('', headings, [heading in ('A', 'B', 'B − A') for heading in headings], rows, [NOTE])
 
 
 FORMATS: dict[str, Callable[[tuple[list[str], list[Difference]]], str]] = {
-    'terminal': lambda compared: plain_text(to_rich(compared)),
+    'terminal': lambda compared: plain_text(to_grid(compared)),
     'markdown': to_markdown,
     'csv': to_csv,
 }

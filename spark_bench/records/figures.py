@@ -3,16 +3,13 @@
 import html
 import io
 import itertools
-import os
 import re
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spark_bench.errors import InputError
-from spark_bench.records.store import write_text_atomically
+from spark_bench.records.store import write_atomically, write_text_atomically
 from spark_bench.records.table import order_methods
 
 if TYPE_CHECKING:
@@ -74,6 +71,7 @@ STYLE = {
 }
 NO_METADATA = dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
 SPOKEN_VALUES = 60
+UNNAMED = r'_nolegend_|_child\d+|_container\d+|'  # what matplotlib calls a line or a group of bars by itself
 
 
 @dataclass(frozen=True)
@@ -116,9 +114,12 @@ def legend_above(figure: 'Figure', entries: Mapping[str, 'Artist'], columns: int
 
 
 def labelled(axes: 'Axes') -> dict[str, 'Artist']:
-    """What `axes` has drawn by label, for a legend."""
-    handles, labels = axes.get_legend_handles_labels()
-    return dict(zip(labels, handles, strict=True))
+    """What `axes` has drawn by label, for a legend.
+
+    matplotlib itself would leave out labels that begin with an underscore, as the names of methods may.
+    """
+    named = {str(artist.get_label()): artist for artist in (*axes.lines, *axes.containers)}
+    return {name: artist for name, artist in named.items() if not re.fullmatch(UNNAMED, name)}
 
 
 def inline_svg(drawing: Drawing) -> str:
@@ -146,7 +147,7 @@ def save_drawing(drawing: Drawing, folder: str | Path) -> list[Path]:
     png = _render(drawing, 'png', facecolor='white', dpi=200, metadata={'Software': None})
     path = Path(folder, f'{drawing.name}.svg')
     write_text_atomically(path, svg.replace(TEXT_COLOUR, '#000000'))
-    return [path, _write_bytes(path.with_suffix('.png'), png)]
+    return [path, write_atomically(path.with_suffix('.png'), png)]
 
 
 def _render(drawing: Drawing, form: str, **options) -> bytes:
@@ -160,15 +161,3 @@ def _render(drawing: Drawing, form: str, **options) -> bytes:
         drawing.draw(figure)
         figure.savefig(buffer, format=form, **options)
     return buffer.getvalue()
-
-
-def _write_bytes(path: Path, content: bytes) -> Path:
-    temporary = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.tmp')
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f'cannot write {path}: {error.strerror}; make the folder writable') from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spark_bench.records.schema import Record
-from spark_bench.records.store import find, is_repetition, write
+from spark_bench.records.store import check_writable, find, is_repetition, write
 
 __all__ = ['find_conflicts', 'merge']
 
@@ -31,6 +31,8 @@ def merge(a: Sequence[Record], b: Sequence[Record], results: str | Path) -> int:
             file=sys.stderr,
         )
         return 1
+    for record in merged:
+        check_writable(results, *record.identity)
     for line in repetitions:
         print(f'repeated: {line}')
     for record in merged:

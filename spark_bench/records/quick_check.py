@@ -120,23 +120,25 @@ def _object(keywords: dict[str, Any]) -> Part | None:
     if not any(name in keywords for name in names):
         return None
     properties = {key: compile_check(schema) for key, schema in keywords.pop('properties', {}).items()}
-    required = keywords.pop('required', ())
+    required = frozenset(keywords.pop('required', ()))
     names_check = compile_check(keywords.pop('propertyNames', True))
     patterns = [
         (re.compile(pattern).search, compile_check(schema))
         for pattern, schema in keywords.pop('patternProperties', {}).items()
     ]
+    says_others = 'additionalProperties' in keywords
     others = compile_check(keywords.pop('additionalProperties', True))
 
     def check(values: Sequence[Any], kinds: set[type]) -> bool:
         objects = _of(values, kinds, dict)
         keys = list(set().union(*objects))
-        if not names_check(keys) or not all(key in o for o in objects for key in required):
+        if not names_check(keys) or not all(o.keys() >= required for o in objects):
             return False
         for key, follows in properties.items():
-            if not follows([o[key] for o in objects if key in o]):
+            having = objects if key in required else [o for o in objects if key in o]
+            if not follows(list(map(operator.itemgetter(key), having))):
                 return False
-        return _follow_others(objects, [key for key in keys if key not in properties or patterns])
+        return _follow_others(objects, [key for key in keys if patterns or says_others and key not in properties])
 
     def _follow_others(objects: Sequence[dict], keys: Sequence[str]) -> bool:
         columns: dict[str, list] = {key: [] for key in keys}

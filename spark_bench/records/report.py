@@ -19,6 +19,7 @@ from spark_bench.records.table import (
     Table,
     TableSpec,
     build_table,
+    group_by_cell,
     load_suite,
     order_methods,
     table_of_suite,
@@ -167,11 +168,12 @@ def _scale_note(suite: str, records: Sequence[Record]) -> str:
 
 def _tables_part(tables: Sequence[Table], records: Sequence[Record]) -> str:
     parts = []
+    cells = group_by_cell(records)
     for table in tables:
         name = table.title or 'Results'
         if table.title:
             parts.append(f'<h3>{escape(table.title)}</h3>')
-        fragment = to_html(table, link=lambda row, column: cell_target(row, column, records))
+        fragment = to_html(table, link=lambda row, column: cell_target(row, column, cells))
         single = ' single' if len(table.archs) == 1 else ''
         parts.append(
             f'<div class="wide{single}" tabindex="0" role="region" aria-label="{escape(name)}">{fragment}</div>'

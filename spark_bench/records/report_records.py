@@ -1,7 +1,7 @@
 """The part of the report that shows the records behind its tables, one entry a record."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -16,11 +16,13 @@ LEADING_METRICS = ('top1', 'box_ap', 'mask_ap', 'loss')  # also in the line of a
 VERIFIED = {True: '✓ read in this source', False: '† transcribed, not checked against this source: no claim'}
 
 
-def cell_target(row: Row, column: Column, records: Sequence[Record]) -> str | None:
-    """The address in the page of the records behind one cell of a table; None if there are none."""
-    found = [
-        r for r in records if (r.origin, r.task, r.arch, r.method) == (row.origin, column.task, row.arch, row.method)
-    ]
+def cell_target(row: Row, column: Column, cells: Mapping[tuple[str, str, str, str], Sequence[Record]]) -> str | None:
+    """The address in the page of the records behind one cell of a table; None if there are none.
+
+    Args:
+        cells: as `group_by_cell` gives them.
+    """
+    found = cells.get((row.origin, column.task, row.arch, row.method))
     if not found:
         return None
     return f'#{_record_id(found[0])}' if len(found) == 1 else f'#{_cell_id(found[0])}'
@@ -32,6 +34,7 @@ def records_part(records: Sequence[Record]) -> str:
     Software and machine are the same for many records, so each kind is written once and linked.
     """
     environments = _Environments(records)
+    pretrainings = [record for record in records if record.kind == 'pretrain']
     rank = {method: i for i, method in enumerate(order_methods(r.method for r in records))}
     parts = []
     for arch in order_archs([r.arch for r in records]):
@@ -43,7 +46,7 @@ def records_part(records: Sequence[Record]) -> str:
             cells.setdefault(key, []).append(record)
         for key in sorted(cells):
             seeds = sorted(cells[key], key=lambda r: r.seed)
-            entries = ''.join(_entry(record, records, environments) for record in seeds)
+            entries = ''.join(_entry(record, pretrainings, environments) for record in seeds)
             parts.append(f'<div class="cell" id="{_cell_id(seeds[0])}">{entries}</div>')
     return ''.join(parts) + environments.part()
 
@@ -81,7 +84,7 @@ class _Environments:
         return f'<h3>Software</h3>{"".join(entries)}' if entries else ''
 
 
-def _entry(record: Record, records: Sequence[Record], environments: _Environments) -> str:
+def _entry(record: Record, pretrainings: Sequence[Record], environments: _Environments) -> str:
     words = [escape(record.arch), escape(record.method)]
     words.append(f'seed {record.seed}' if record.origin == 'measured' else 'published')
     for name in LEADING_METRICS:
@@ -92,7 +95,7 @@ def _entry(record: Record, records: Sequence[Record], environments: _Environment
     # The identifier is inside: browsers open a closed <details> for a link to its content.
     return (
         f'<details><summary><b>{escape(record.task)}</b> · {" · ".join(words)}</summary>'
-        f'<dl id="{_record_id(record)}">{_facts(_told(record))}{_weights(record, records)}'
+        f'<dl id="{_record_id(record)}">{_facts(_told(record))}{_weights(record, pretrainings)}'
         f'{_environment(record, environments)}{_curves(record)}</dl></details>'
     )
 
@@ -124,10 +127,10 @@ def _dagger(record: Record) -> str:
     return '†' if record.verified is False else ''
 
 
-def _weights(record: Record, records: Sequence[Record]) -> str:
+def _weights(record: Record, pretrainings: Sequence[Record]) -> str:
     if not record.weights:
         return ''
-    origin = pretraining_of(record, records)
+    origin = pretraining_of(record, pretrainings)
     link = f' · <a href="#{_record_id(origin)}">its pretraining</a>' if origin else ''
     return f'<dt>started from</dt><dd>{escape(record.weights["path"])} · {escape(record.weights["sha256"])}{link}</dd>'
 

@@ -21,31 +21,44 @@ const sortRows = (table, original, place, direction, isNumber) => {
   table.tBodies[0].append(...rows);
 };
 
-// A heading becomes a button: the first press sorts numbers from high to low and text from A to Z, the second
-// the other way round, the third brings the order of the page back.
-const makeSortable = (table, update) => {
-  const original = [...table.tBodies[0].rows];
-  const headings = [...table.tHead.rows[0].cells];
-  headings.forEach((heading, place) => {
-    const isNumber = heading.dataset.sortType === 'number';
-    const order = isNumber ? ['descending', 'ascending', 'none'] : ['ascending', 'descending', 'none'];
-    const button = make('button', { type: 'button' }, ...heading.childNodes);
-    heading.append(button);
-    button.addEventListener('click', () => {
-      const before = heading.getAttribute('aria-sort');
-      const direction = order[(order.indexOf(before) + 1) % order.length];
-      headings.forEach(other => other.removeAttribute('aria-sort'));
-      if (direction !== 'none') heading.setAttribute('aria-sort', direction);
-      sortRows(table, original, place, direction, isNumber);
-      update();
-    });
-  });
-};
-
 const makeChoice = (name, values, all) => {
   const select = make('select', {}, make('option', { value: '' }, all));
   select.append(...values.map(value => make('option', { value }, value)));
   return { select, label: make('label', {}, make('span', {}, name), select) };
+};
+
+// A heading becomes a button: the first press sorts numbers from high to low and text from A to Z, the second
+// the other way round, the third brings the order of the page back. A narrow page hides the column of backbones and
+// scrolls others out of sight, so it has a choice of the columns too.
+const makeSortable = (table, update) => {
+  const original = [...table.tBodies[0].rows];
+  const headings = [...table.tHead.rows[0].cells];
+  const names = headings.map(heading => heading.textContent);
+  const isNumber = place => headings[place].dataset.sortType === 'number';
+  const ordersOf = place => isNumber(place) ? ['descending', 'ascending', 'none'] : ['ascending', 'descending', 'none'];
+  const differs = place => new Set(original.map(row => row.cells[place].dataset.sort)).size > 1;
+  const { select, label } = makeChoice('Sorted by', [], 'as listed');
+  const sort = (place, direction) => {
+    headings.forEach(heading => heading.removeAttribute('aria-sort'));
+    if (direction !== 'none') headings[place].setAttribute('aria-sort', direction);
+    select.value = direction === 'none' ? '' : String(place);
+    sortRows(table, original, place, direction, isNumber(place));
+    update();
+  };
+  headings.forEach((heading, place) => {
+    const button = make('button', { type: 'button' }, ...heading.childNodes);
+    heading.append(button);
+    button.addEventListener('click', () => {
+      const orders = ordersOf(place);
+      sort(place, orders[(orders.indexOf(heading.getAttribute('aria-sort')) + 1) % orders.length]);
+    });
+    if (differs(place)) select.append(make('option', { value: String(place) }, names[place]));
+  });
+  select.addEventListener('input', () => {
+    const place = Number(select.value);
+    sort(place, select.value === '' ? 'none' : ordersOf(place)[0]);
+  });
+  if (select.length > 1) (table.closest('.wide') ?? table).before(make('div', { className: 'filters narrow' }, label));
 };
 
 const makeSearch = (name, hint) => {
@@ -95,8 +108,8 @@ for (const table of document.querySelectorAll('table.results')) {
   // Out of the page's order, or with rows hidden, every row has to name its backbone.
   const update = () => table.classList.toggle('flat',
     table.querySelector('th[aria-sort]') !== null || rows.some(row => row.hidden));
-  makeSortable(table, update);
   if (rows.length > 3) makeFilterable(table, update);
+  makeSortable(table, update);
 }
 
 const recordsPart = document.getElementById('provenance');

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from spark_bench.records.charts import cell_words, dagger_note, percent_columns
 from spark_bench.records.figures import TEXT_COLOUR, Drawing, labelled, legend_above, method_colours, spoken
 from spark_bench.records.schema import Record
-from spark_bench.records.table import Row, Table, delta_text, order_methods, value_text
+from spark_bench.records.table import Row, Table, delta_text, group_by_cell, order_methods, value_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -209,15 +209,13 @@ def cost_chart(table: Table, records: Sequence[Record], name: str = 'cost') -> D
 def _costs(table: Table, i: int, records: Sequence[Record]) -> list[tuple[Row, float, float, bool, bool]]:
     """(row, seconds by the clock, GPU-seconds, pretraining included, GPUs known) of the measured rows."""
     found = []
+    cells = group_by_cell(records)
+    pretrainings = [r for r in records if r.kind == 'pretrain']
     for row in table.rows:
-        runs = [
-            r
-            for r in records
-            if (r.origin, r.task, r.arch, r.method) == ('measured', table.columns[i].task, row.arch, row.method)
-        ]
+        runs = cells.get(('measured', table.columns[i].task, row.arch, row.method), [])
         if row.origin != 'measured' or row.cells[i].value is None or any(r.wall_time_s is None for r in runs):
             continue
-        chains = [[r, *filter(None, [pretraining_of(r, records)])] for r in runs]
+        chains = [[r, *filter(None, [pretraining_of(r, pretrainings)])] for r in runs]
         clock = [sum(r.wall_time_s or 0 for r in chain) for chain in chains]
         gpus = [[gpus_of(r) for r in chain] for chain in chains]
         known = all(n is not None for numbers in gpus for n in numbers)

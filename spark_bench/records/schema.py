@@ -13,6 +13,7 @@ from spark_bench.errors import InputError
 from spark_bench.records.quick_check import Check, compile_check
 
 __all__ = [
+    'LARGEST',
     'OPTIONAL',
     'ORIGINS',
     'SCHEMA_VERSION',
@@ -21,11 +22,13 @@ __all__ = [
     'check',
     'follow_schema',
     'json_schema',
+    'raise_first',
     'record_path',
 ]
 
 SCHEMA_VERSION = 1
 ORIGINS = ('measured', 'published')
+LARGEST = 1e100  # of any figure: sums and squares of such are finite too
 OPTIONAL = ('setting', 'source', 'verified')  # keys that a file may lack
 # Kinds of task; a variant may follow after an underscore, as in 'detection_2x'.
 TASKS = ('pretrain', 'classification', 'detection', 'linear', 'knn')
@@ -34,6 +37,9 @@ TASKS = ('pretrain', 'classification', 'detection', 'linear', 'knn')
 # lookahead at the end is there because Python's `$` also matches before a final newline.
 NAME_PATTERN = r'^(?!.*\.\.)[A-Za-z0-9_-][A-Za-z0-9._-]*$(?!\n)'
 TASK_PATTERN = rf'^({"|".join(TASKS)})(_[a-z0-9]+)?$(?!\n)'
+# A source stands in tables: no line breaks, no commands to a terminal, nothing that turns the line round, no
+# halves of surrogate pairs.
+LINE_PATTERN = r'^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+$(?!\n)'
 PERCENT_PATTERN = r'^(top[0-9]+(_.*)?|(box|mask)_a[pr].*)$'
 
 
@@ -41,9 +47,9 @@ PERCENT_PATTERN = r'^(top[0-9]+(_.*)?|(box|mask)_a[pr].*)$'
 class Record:
     """The result of one run. Its path under the results folder is its identity; it is never edited.
 
-    Metrics and curve values are plain finite floats or None: anything not finite becomes None on
-    construction, as JSON has no word for it, and so does COCOeval's -1 (-100 in percent), by which it says
-    that no object of that size exists.
+    Metrics and curve values are plain floats or None: anything not finite, or beyond LARGEST, becomes None on
+    construction, as it says no more than that a run diverged, and so does COCOeval's -1 (-100 in percent), by
+    which it says that no object of that size exists.
     """
 
     origin: str  # 'measured' here, or 'published' elsewhere
@@ -81,6 +87,11 @@ class Record:
     def identity(self) -> tuple[str, str, str, str, str, int]:
         """(origin, suite, task, arch, method, seed): the parts of the record's path."""
         return self.origin, self.suite, self.task, self.arch, self.method, self.seed
+
+    @property
+    def cell(self) -> tuple[str, str, str, str]:
+        """(origin, task, arch, method): what its seeds share in the table of its suite."""
+        return self.origin, self.task, self.arch, self.method
 
     @property
     def inputs(self) -> tuple[str | None, str | None, str | None]:
@@ -124,10 +135,13 @@ def follow_schema(values: Sequence[Any]) -> bool:
 
 
 def _raise_first(keys: tuple[str, ...], values: Any) -> None:
-    if _quick_check(keys)([values]):
-        return
-    validator = _validator(keys)
-    # The deepest complaint is the most useful one; path and message only make the choice repeatable.
+    if not _quick_check(keys)([values]):
+        raise_first(_validator(keys), values)
+
+
+def raise_first(validator: Any, values: Any) -> None:
+    """Raise InputError with one line on the deepest complaint of a jsonschema validator, if it has any."""
+    # The deepest is the most useful one; path and message only make the choice repeatable.
     errors = sorted(validator.iter_errors(values), key=lambda e: (-len(e.absolute_path), e.json_path, e.message))
     if not errors:
         return
@@ -146,6 +160,8 @@ def _explain(error: Any) -> str:
         return f'{error.instance!r} is no name; use letters, digits, ".", "_", "-", without ".." or leading "."'
     if error.validator == 'pattern' and error.validator_value == TASK_PATTERN:
         return f'{error.instance!r} is no task; use {", ".join(TASKS)}, or one with a variant such as detection_2x'
+    if error.validator == 'pattern' and error.validator_value == LINE_PATTERN:
+        return f'{error.instance!a} is no line of printable text'
     if error.validator == 'not':
         return 'may only be null for a published figure'
     if error.validator is None:  # a schema that is `false` has no keyword to name
@@ -182,11 +198,12 @@ def json_schema() -> dict[str, Any]:
     name = {'type': 'string', 'pattern': NAME_PATTERN, 'maxLength': 100}
     text = {'type': 'string', 'minLength': 1}
     sha = {'type': 'string', 'pattern': '^[0-9a-f]{6,128}$'}
-    count = {'type': 'integer', 'minimum': 0}
-    number = {'type': 'number', 'minimum': 0}
+    count = {'type': 'integer', 'minimum': 0, 'maximum': 2**64 - 1}
+    amount = {'type': 'number', 'minimum': 0, 'maximum': 1e10}
+    number = {'type': 'number', 'minimum': -LARGEST, 'maximum': LARGEST}
     point = {
         'type': 'array',
-        'prefixItems': [{'type': 'number'}, _or_null({'type': 'number'})],
+        'prefixItems': [number, _or_null(number)],
         'minItems': 2,
         'maxItems': 2,
     }
@@ -201,7 +218,7 @@ def json_schema() -> dict[str, Any]:
         'metrics': {
             'type': 'object',
             'propertyNames': name,
-            'additionalProperties': _or_null({'type': 'number'}),
+            'additionalProperties': _or_null(number),
             'patternProperties': {PERCENT_PATTERN: _or_null({'type': 'number', 'minimum': 0, 'maximum': 100})},
         },
         'curves': {
@@ -235,21 +252,21 @@ def json_schema() -> dict[str, Any]:
                     'cpu': text,
                     'cores': count,
                     'threads': count,
-                    'memory_gb': number,
+                    'memory_gb': amount,
                     'gpu': _or_null(text),
                     'packages': {'type': 'object', 'additionalProperties': text},
                 }
             )
         ),
         'started_at': _or_null({'type': 'string', 'pattern': r'^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$'}),
-        'wall_time_s': _or_null(number),
+        'wall_time_s': _or_null(amount),
         'setting': {
             'type': 'object',
             'propertyNames': name,
-            'additionalProperties': {'type': ['string', 'number', 'null']},
+            'additionalProperties': {**number, 'type': ['string', 'number', 'null']},
         },
         'artifacts': {'type': 'object', 'propertyNames': name, 'additionalProperties': text},
-        'source': text,
+        'source': {'type': 'string', 'pattern': LINE_PATTERN},
         'verified': {'type': 'boolean'},
     }
     traced = ('config_hash', 'config', 'dataset', 'environment', 'started_at', 'wall_time_s')
@@ -290,17 +307,18 @@ def _metric(name: str, value: Any) -> Any:
 def _curve(points: Sequence[Any]) -> list:
     if set(map(type, points)) == {list} and set(map(len, points)) == {2}:
         _, values = zip(*points, strict=True)
-        if set(map(type, values)) == {float} and all(map(math.isfinite, values)):
+        # A sum is finite only if every value is.
+        if set(map(type, values)) == {float} and math.isfinite(sum(values)) and max(map(abs, values)) <= LARGEST:
             return list(points)  # as files have it: nothing to do for any point
     return [[*point[:1], *map(_finite, point[1:])] for point in points]
 
 
 def _finite(value: Any) -> Any:
-    """`value` as a float, None if it is not finite; what is no number is left for the schema to refuse."""
+    """`value` as a float, None if it is not finite or beyond LARGEST; the schema refuses what is no number."""
     if value is None or isinstance(value, (bool, str, list, tuple, dict)):
         return value
     try:
         value = float(value)
     except OverflowError:  # an integer that no float can hold
         return None
-    return value if math.isfinite(value) else None
+    return value if abs(value) <= LARGEST else None  # which NaN is not

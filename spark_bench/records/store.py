@@ -8,6 +8,7 @@ import json
 import math
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,11 +22,13 @@ __all__ = [
     'find',
     'is_repetition',
     'load_all',
+    'parse_json',
     'paths_below',
     'read',
     'read_many',
     'suite_folder',
     'write',
+    'write_atomically',
     'write_text_atomically',
 ]
 
@@ -76,12 +79,13 @@ def load_all(results: str | Path, suite: str | None = None, curves: bool = True)
     Without `curves`, which are most of a record, thousands are loaded in half the time; they are checked all the
     same.
 
-    Raises InputError for a file that is not a sound record: a table that silently leaves a broken file out
-    would be wrong.
+    Raises InputError for a file that is not a sound record, or lies where none belongs: a table that silently leaves
+    a broken file out would be wrong.
     """
     paths = []
     for origin in ORIGINS:
-        paths += paths_below(Path(results, origin) if suite is None else suite_folder(results, origin, suite))
+        folder = Path(results, origin) if suite is None else suite_folder(results, origin, suite)
+        paths += paths_below(folder, depth=4 if suite is None else 3)
     return read_many(paths, curves)
 
 
@@ -91,7 +95,7 @@ def read_many(paths: Sequence[str], curves: bool = True) -> list[Record]:
     with _no_garbage_collection():
         for start in range(0, len(paths), _CHUNK):
             chunk = paths[start : start + _CHUNK]
-            contents = [_parse(path) for path in chunk]
+            contents = [parse_json(path, _REMEDY, strict_numbers=False) for path in chunk]
             if not follow_schema(contents):
                 for path in chunk:
                     _check(path)
@@ -112,33 +116,62 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def paths_below(folder: str | Path) -> list[str]:
-    """The .json files at any depth below `folder`, ordered by the parts of their paths; none if there is none."""
+def paths_below(folder: str | Path, depth: int = 5) -> list[str]:
+    """What is named .json in `folder` and up to `depth` folders below, ordered by path; none if there is no folder.
+
+    Links are followed as files and folders are. Raises InputError if a folder cannot be read, or if such a file lies
+    deeper: `depth` folders lead to any record, so that it would be left out.
+    """
     found = []
-    for parent, _, names in os.walk(folder):
-        found += [os.path.join(parent, name) for name in names if name.endswith('.json')]
+    waiting = [(str(folder), depth)]
+    while waiting:
+        parent, left = waiting.pop()
+        try:
+            with os.scandir(parent) as entries:
+                for entry in entries:
+                    if entry.name.endswith('.json') and left < 0:
+                        raise InputError(
+                            f'{entry.path}: too deep below {folder} to be one of its records; move it out of the '
+                            'results folder, or name that folder itself'
+                        )
+                    if entry.name.endswith('.json'):
+                        found.append(entry.path)
+                    elif entry.is_dir(follow_symlinks=left > 0):  # a link may lead round in a circle
+                        waiting.append((entry.path, left - 1))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise InputError(f'{parent}: cannot read this folder of records: {error.strerror}') from error
     return sorted(found, key=lambda path: path.split(os.sep))
 
 
-def _parse(path: str, **hooks: Any) -> Any:
+def parse_json(path: str | Path, remedy: str = 'mend the file', strict_numbers: bool = True) -> Any:
+    """What the JSON file at `path` holds.
+
+    Raises InputError, one line with the file and the `remedy`, if it cannot be read, is not JSON, gives a key twice,
+    or has a number that JSON lacks; with `strict_numbers` also for one that no float can hold.
+    """
     try:
-        with open(path, 'rb') as file:
+        # Without waiting: a pipe may never have a writer.
+        with open(path, 'rb', buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InputError('no ordinary file')
             text = file.read().decode('utf-8')
-        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_duplicates, **hooks)
+        return (_DECODER_OF_FINITE if strict_numbers else _DECODER).decode(text)
     except OSError as error:
-        raise InputError(f'{path}: cannot read this record: {error.strerror}') from error
+        raise InputError(f'{path}: cannot read it: {error.strerror}') from error
     except InputError as error:
-        raise InputError(f'{path}: {error}; {_REMEDY}') from error
+        raise InputError(f'{path}: {error}; {remedy}') from error
     except (ValueError, RecursionError) as error:  # also undecodable bytes
-        raise InputError(f'{path}: not JSON ({error}); {_REMEDY}') from error
+        raise InputError(f'{path}: not JSON ({error}); {remedy}') from error
 
 
 def _check(path: str) -> None:
     """Raise InputError if the file at `path` breaks the schema, or has a number that no float can hold."""
-    values = _parse(path, parse_float=_finite_float, parse_int=_finite_int)
+    values = parse_json(path, _REMEDY)
     try:
         check(values)
-    except InputError as error:
+    except (InputError, RecursionError) as error:
         raise InputError(f'{path}: {error}; {_REMEDY}') from error
 
 
@@ -162,7 +195,10 @@ def _record(path: str, values: dict[str, Any]) -> Record:
 def find(results: str | Path, origin: str, suite: str, task: str, arch: str, method: str, seed: int) -> Record | None:
     """The record of that identity, or None. Raises InputError if the file is there but unsound."""
     path = record_path(results, origin, suite, task, arch, method, seed)
-    return read(path) if path.exists() else None
+    try:
+        return read(path) if path.exists() else None
+    except OSError as error:  # of a folder that may not be entered
+        raise InputError(f'{path}: cannot read this record: {error.strerror}') from error
 
 
 def check_writable(
@@ -170,7 +206,7 @@ def check_writable(
 ) -> None:
     """Raise InputError if no record of that identity could be written: better now than after the run."""
     path = record_path(results, origin, suite, task, arch, method, seed)
-    folder = next(parent for parent in path.parents if parent.exists())
+    folder = next(parent for parent in path.parents if os.path.exists(parent))
     try:
         # What the permissions say is not the whole truth: the system may be mounted read-only, or full.
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -188,16 +224,24 @@ def suite_folder(results: str | Path, origin: str, suite: str) -> Path:
 
 
 def write_text_atomically(path: str | Path, text: str) -> Path:
-    """Write `text` as UTF-8 to `path`, replacing what was there in one step; return the path.
+    """`write_atomically` of `text` as UTF-8."""
+    return write_atomically(path, _encoded(text))
 
-    Raises InputError if the folder cannot be written.
+
+def write_atomically(path: str | Path, content: bytes) -> Path:
+    """Write `content` to `path`, replacing the file that was there in one step; return the path.
+
+    A link stays one: the file that it leads to is replaced. Raises InputError if the folder cannot be written, or if
+    something other than a file stands there.
     """
-    path = Path(path)
+    path, target = Path(path), Path(os.path.realpath(path))
+    if os.path.exists(path) and not os.path.isfile(target):
+        raise InputError(f'cannot write {path}: what stands there is not a file; choose another name')
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _write_beside(path, text)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _write_beside(target, content)
         try:
-            os.replace(temporary, path)
+            os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
@@ -208,12 +252,12 @@ def write_text_atomically(path: str | Path, text: str) -> Path:
 
 
 _CHUNK = 100  # files in memory as parsed, before they are records
-_REMEDY = 'delete the file and repeat its run, or restore it from version control'
+_REMEDY = 'restore it from version control, or move it away and repeat its run'
 
 
 def _create(path: Path, text: str) -> None:
     """Create `path` with `text` in one step; FileExistsError if it exists."""
-    temporary = _write_beside(path, text)
+    temporary = _write_beside(path, _encoded(text))
     try:
         os.link(temporary, path)
     except OSError as error:
@@ -237,13 +281,17 @@ def _create_without_links(temporary: Path, path: Path) -> None:
         os.close(folder)
 
 
-def _write_beside(path: Path, text: str) -> Path:
-    """`text` in a new, synced file beside `path`; its name does not end in .json, so no one reads it."""
+def _encoded(text: str) -> bytes:
+    # The escape of a file name's undecodable byte is also its escape in JSON, so it reads back the same.
+    return text.encode('utf-8', errors='backslashreplace')
+
+
+def _write_beside(path: Path, content: bytes) -> Path:
+    """`content` in a new, synced file beside `path`; its name does not end in .json, so no one reads it."""
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp')
     try:
-        # The escape of a file name's undecodable byte is also its escape in JSON, so it reads back the same.
-        with open(temporary, 'x', encoding='utf-8', errors='backslashreplace') as file:
-            file.write(text)
+        with open(temporary, 'xb') as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
@@ -296,3 +344,9 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise InputError(f'key {twice!r} appears twice')
     return values
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+_DECODER_OF_FINITE = json.JSONDecoder(
+    parse_constant=_no_constant, object_pairs_hook=_no_duplicates, parse_float=_finite_float, parse_int=_finite_int
+)

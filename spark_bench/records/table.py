@@ -5,20 +5,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from spark_bench.errors import InputError
+from spark_bench.records.grid import plain_text, show
 from spark_bench.records.schema import Record
 from spark_bench.records.store import load_all, suite_folder, write_text_atomically
-from spark_bench.records.table_build import METHODS, Failure, build_table, order_methods
+from spark_bench.records.table_build import METHODS, Failure, build_table, group_by_cell, order_methods
 from spark_bench.records.table_html import to_html
 from spark_bench.records.table_latex import to_latex
 from spark_bench.records.table_parts import Cell, Column, Row, Table, TableSpec
 from spark_bench.records.table_text import (
     delta_text,
     delta_verdict,
-    plain_text,
-    show,
     to_csv,
+    to_grid,
     to_markdown,
-    to_rich,
     value_text,
 )
 
@@ -34,6 +33,7 @@ __all__ = [
     'build_table',
     'delta_text',
     'delta_verdict',
+    'group_by_cell',
     'load_suite',
     'main',
     'order_methods',
@@ -42,10 +42,10 @@ __all__ = [
     'table_of_suite',
     'tables_of',
     'to_csv',
+    'to_grid',
     'to_html',
     'to_latex',
     'to_markdown',
-    'to_rich',
     'value_text',
 ]
 
@@ -117,7 +117,7 @@ def print_tables(
         write_text_atomically(folder / f'{table.name}.md', to_markdown(table))
         write_text_atomically(folder / f'{table.name}.csv', to_csv(table))
     for table in tables:
-        show(to_rich(table, title=table.title or suite))
+        show(to_grid(table, title=table.title or suite))
         print(f'written: {folder / table.name}.md and .csv')
     _tell_left_out(records, tables)
     return tables
@@ -143,7 +143,7 @@ def main(args, specs: Sequence[TableSpec] | None) -> int:
     if args.output is not None:
         print(f'written: {write_text_atomically(args.output, FORMATS[name](tables))}')
     elif name == 'terminal':
-        show(*map(to_rich, tables))
+        show(*map(to_grid, tables))
     else:
         sys.stdout.write(FORMATS[name](tables))
     _tell_left_out(records, tables)
@@ -166,7 +166,7 @@ def _tell_left_out(records: Sequence[Record], tables: Sequence[Table]) -> None:
 
 
 FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
-    'terminal': lambda tables: plain_text(*map(to_rich, tables)),
+    'terminal': lambda tables: plain_text(*map(to_grid, tables)),
     'markdown': lambda tables: '\n'.join(map(to_markdown, tables)),
     'csv': lambda tables: to_csv(*tables),
     'latex': lambda tables: '\n'.join(map(to_latex, tables)),

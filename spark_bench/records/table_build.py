@@ -1,6 +1,7 @@
 """A table as a pure function of records."""
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 
@@ -9,7 +10,17 @@ from spark_bench.records.noise import Sample, is_beyond_noise
 from spark_bench.records.schema import Record
 from spark_bench.records.table_parts import Cell, Column, Row, Table, TableSpec
 
-__all__ = ['METHODS', 'Failure', 'build_table', 'mark_best', 'order_methods', 'quote', 'sample_of', 'summarise']
+__all__ = [
+    'METHODS',
+    'Failure',
+    'build_table',
+    'group_by_cell',
+    'mark_best',
+    'order_methods',
+    'quote',
+    'sample_of',
+    'summarise',
+]
 
 # Rows appear in this order; a method that is not named here comes after these, by the alphabet.
 METHODS = ('scratch', 'spark', 'no_sparse', 'no_hierarchy', 'black_mosaic')
@@ -20,6 +31,14 @@ def order_methods(methods: Iterable[str]) -> tuple[str, ...]:
     """`methods`, each once: those in METHODS first, in its order, then the others by the alphabet."""
     methods = set(methods)
     return (*(m for m in METHODS if m in methods), *sorted(methods.difference(METHODS)))
+
+
+def group_by_cell(records: Iterable[Record]) -> dict[tuple[str, str, str, str], list[Record]]:
+    """The records of each cell, by `Record.cell`."""
+    groups: dict[tuple[str, str, str, str], list[Record]] = {}
+    for record in records:
+        groups.setdefault(record.cell, []).append(record)
+    return groups
 
 
 def build_table(records: Sequence[Record], spec: TableSpec, failed: Sequence[Failure] = ()) -> Table:
@@ -117,11 +136,22 @@ def summarise(records: Sequence[Record], column: Column, failures: Sequence[tupl
     complete = bool(known) and len(known) == len(values) and not failures
     return Cell(
         value=statistics.fmean(known) if complete else None,
-        std=statistics.stdev(known) if complete and len(known) > 1 else None,
+        std=_deviation(known) if complete and len(known) > 1 else None,
         n=len(known),
         seeds=len(records) + len({seed for seed, _ in failures}),
         failures=tuple(failures),
     )
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """The sample standard deviation, to the last digits as the statistics module has it at eight times the price."""
+    if min(values) == max(values):
+        return 0.0
+    mean = statistics.fmean(values)
+    residuals = [value - mean for value in values]
+    # What the sum of residuals differs from zero by is the rounding of the mean.
+    squares = math.fsum(residual**2 for residual in residuals) - math.fsum(residuals) ** 2 / len(values)
+    return math.sqrt(squares / (len(values) - 1))
 
 
 def quote(records: Sequence[Record], column: Column) -> Cell:

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from spark_bench.records.noise import CONFIDENCE
+from spark_bench.records.schema import NAME_PATTERN, PERCENT_PATTERN
 
 __all__ = ['Cell', 'Column', 'Row', 'Table', 'TableSpec']
 
@@ -18,8 +19,8 @@ class Column:
 
     @property
     def is_percent(self) -> bool:
-        """Accuracies and AP, in percent and better when higher; any other metric is a loss."""
-        return re.match(r'(top\d|box_ap|mask_ap)', self.metric) is not None
+        """Accuracies, AP and recall, in percent and better when higher; any other metric is a loss."""
+        return re.match(PERCENT_PATTERN, self.metric) is not None
 
     @property
     def heading(self) -> str:
@@ -36,7 +37,8 @@ class Column:
 class TableSpec:
     """What a table shows; `build_table` fills it from records.
 
-    Lists and (task, metric, label) are taken for tuples and columns, as config files have them.
+    Lists and (task, metric, label) are taken for tuples and columns, as config files have them. Raises ValueError for a
+    name that no file can have, and for what is neither list nor tuple.
     """
 
     name: str  # also of the files that hold the table
@@ -49,6 +51,11 @@ class TableSpec:
     best_of: str = 'backbone'  # what a best figure is the best of: its 'backbone', or the whole 'table'
 
     def __post_init__(self) -> None:
+        if self.name and not re.match(NAME_PATTERN, self.name):
+            raise ValueError(f'name is {self.name!r}; use letters, digits, ".", "_", "-", without ".." or leading "."')
+        for name in ('columns', 'methods', 'archs', 'pairs'):
+            if not isinstance(getattr(self, name), (list, tuple, type(None))):
+                raise ValueError(f'{name} is {getattr(self, name)!r}, not a list')
         columns = tuple(c if isinstance(c, Column) else Column(*c) for c in self.columns)
         object.__setattr__(self, 'columns', columns)
         for name in ('methods', 'archs', 'pairs'):

@@ -1,31 +1,25 @@
-"""A table as text: Markdown, CSV, and for a terminal."""
+"""A table as text: Markdown, CSV, and in words for a terminal."""
 
 import csv
 import io
 import re
-import sys
-from typing import TYPE_CHECKING
 
+from spark_bench.records.grid import Grid
 from spark_bench.records.table_parts import Cell, Column, Row, Table
-
-if TYPE_CHECKING:
-    import rich.table
 
 __all__ = [
     'delta_text',
     'delta_verdict',
     'escape_markdown',
-    'plain_text',
-    'show',
     'source_marks',
     'to_csv',
+    'to_grid',
     'to_markdown',
-    'to_rich',
     'value_text',
 ]
 
 ABSENT = '–'
-PIPE_WIDTH = 200  # of what is no terminal: a file or a pipe has no width to fit into
+LONGEST = 1e6  # from here on a number in print has an exponent
 DAGGER = '†'  # on every figure that was not read in its source
 
 
@@ -34,10 +28,15 @@ def value_text(cell: Cell, column: Column) -> str:
     if cell.value is None:
         word = 'failed' if cell.failures else ABSENT
         return word if cell.n == 0 else f'{word} ({cell.n} of {cell.seeds} seeds)'
-    text = f'{cell.value:.{column.digits}f}'
+    text = _number(cell.value, column.digits)
     if cell.std is not None:
-        text += f' ± {cell.std:.{column.digits}f} (n={cell.n})'
+        text += f' ± {_number(cell.std, column.digits)} (n={cell.n})'
     return text if cell.verified else text + DAGGER
+
+
+def _number(value: float, digits: int, sign: str = '') -> str:
+    # A loss that ran away would be a hundred digits wide.
+    return f'{value:{sign}.{digits}f}' if abs(value) < LONGEST else f'{value:{sign}.3g}'
 
 
 def delta_text(cell: Cell, column: Column) -> str:
@@ -45,14 +44,17 @@ def delta_text(cell: Cell, column: Column) -> str:
     if cell.delta is None:
         return ''
     rounded = round(cell.delta, column.digits) + 0.0  # + 0.0 turns -0.0 into 0.0
-    text = f'{rounded:+.{column.digits}f}'.replace('-', '−')
+    text = _number(rounded, column.digits, '+').replace('-', '−')
     return text if cell.delta_verified else text + DAGGER
 
 
 def delta_verdict(cell: Cell, column: Column) -> str:
-    """'better' or 'worse' than the baseline as printed; empty where there is no difference to see or to claim."""
+    """'better' or 'worse' than the baseline as printed; empty where there is no difference to see or to claim.
+
+    A difference within the noise is none; where the noise is unknown, the table says so.
+    """
     rounded = round(cell.delta or 0.0, column.digits)
-    if not rounded or not cell.delta_verified:
+    if not rounded or not cell.delta_verified or cell.delta_beyond_noise is False:
         return ''
     return 'better' if (rounded > 0) == column.is_percent else 'worse'
 
@@ -78,7 +80,7 @@ def to_markdown(table: Table) -> str:
         lines.append(line)
     parts = [f'**{escape_markdown(table.title)}**\n'] if table.title else []
     parts += ['| ' + ' | '.join(line) + ' |' for line in lines]
-    parts += ['', table.note(), '']
+    parts += ['', table.note(), ''] if table.note() else ['']
     if table.failures:
         parts += ['Failed:', '', *(f'- {escape_markdown(line)}' for line in table.failures), '']
     if numbers:
@@ -103,7 +105,8 @@ def to_csv(*tables: Table) -> str:
     """One line a cell with every digit; empty fields where there is no number, or no answer.
 
     `verified` is the cell's; `mark` and `delta_mark` are the dagger of a figure that was not read in its source,
-    and of a difference that is therefore no claim.
+    and of a difference that is therefore no claim. A source that a spreadsheet would take for a formula has an
+    apostrophe before it.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator='\n')
@@ -129,62 +132,35 @@ def _csv_line(table: Table, row: Row, cell: Cell, column: Column) -> list:
     return [
         row.arch, row.method, row.origin, answer(verified), column.task, column.metric, cell.n, cell.seeds, *numbers,
         table.name, cell.status, *marks, answer(cell.best), answer(cell.delta_beyond_noise),
-        '; '.join(cell.sources), why,
+        _harmless('; '.join(cell.sources)), why,
     ]  # fmt: skip
 
 
-def to_rich(table: Table, title: str | None = None) -> 'rich.table.Table':
-    """The table for a terminal, a rule between backbones."""
-    import rich.box
-    import rich.table
-    import rich.text
+def _harmless(text: str) -> str:
+    # A spreadsheet would take such text for a formula, and may run it.
+    return f"'{text}" if text.startswith(('=', '+', '-', '@')) else text
 
+
+def to_grid(table: Table, title: str | None = None) -> Grid:
+    """The table in words, a gap between backbones; best figures are bold, differences green or red."""
     styles = {'better': 'green', 'worse': 'red', '': ''}
-    sources = (f'[{number}] {source}' for number, source in enumerate(table.sources, 1))
-    caption = '\n'.join([table.note(), *table.failures, *sources])
-    grid = rich.table.Table(
-        title=rich.text.Text(title or table.title),
-        caption=rich.text.Text(caption),
-        box=rich.box.SIMPLE_HEAD,
-        title_justify='left',
-        caption_justify='left',
-    )
-    grid.add_column('backbone')
-    grid.add_column('method')
+    headings, right = ['backbone', 'method'], [False, False]
     for column in table.columns:
-        grid.add_column(rich.text.Text(column.heading), justify='right')
-        grid.add_column('Δ', justify='right', no_wrap=True)
+        headings += [column.heading, 'Δ']
+        right += [True, True]
+    rows, breaks = [], set()
     for i, row in enumerate(table.rows):
         first = i == 0 or table.rows[i - 1].arch != row.arch
-        last = i + 1 < len(table.rows) and table.rows[i + 1].arch != row.arch
-        line = [rich.text.Text(row.arch if first else ''), rich.text.Text(row.label)]
+        if first and i:
+            breaks.add(i)
+        line = [((row.arch if first else '', ''),), ((row.label, ''),)]
         for cell, column in zip(row.cells, table.columns, strict=True):
             marks = ''.join(f' [{number}]' for number in source_marks(cell, table))
             line += [
-                rich.text.Text(value_text(cell, column), style='bold' if cell.best else '').append(marks, 'dim'),
-                rich.text.Text(delta_text(cell, column), style=styles[delta_verdict(cell, column)]),
+                ((value_text(cell, column), 'bold' if cell.best else ''), (marks, 'dim')),
+                ((delta_text(cell, column), styles[delta_verdict(cell, column)]),),
             ]
-        grid.add_row(*line, end_section=last)
-    return grid
-
-
-def plain_text(*grids: 'rich.table.Table') -> str:
-    """What `to_rich` gives, as plain lines of up to PIPE_WIDTH characters."""
-    import rich.console
-
-    console = rich.console.Console(file=io.StringIO(), width=PIPE_WIDTH)
-    for grid in grids:
-        console.print(grid)
-    return '\n'.join(line.rstrip() for line in console.file.getvalue().splitlines()) + '\n'
-
-
-def show(*grids: 'rich.table.Table') -> None:
-    """Print what `to_rich` gives: with its styles in the width of a terminal, as `plain_text` anywhere else."""
-    import rich.console
-
-    console = rich.console.Console()
-    if not console.is_terminal:
-        sys.stdout.write(plain_text(*grids))
-        return
-    for grid in grids:
-        console.print(grid)
+        rows.append(line)
+    sources = (f'[{number}] {source}' for number, source in enumerate(table.sources, 1))
+    notes = [*filter(None, [table.note()]), *table.failures, *sources]
+    return Grid(title or table.title, headings, right, rows, notes, frozenset(breaks))

@@ -131,8 +131,10 @@ def load_suite(name, arch=None):
     if twice:
         raise InputError(f'suite {path} has the cell {twice} twice: give one of them another seed or task')
     stem = path.stem.replace('_', '-')
-    return Suite(stem, cfg.get('title', stem), cfg.get('note', ''), data, tuple(_connect(path, cells)),
-                 tuple(_table(path, number, entry) for number, entry in enumerate(cfg.get('tables', ()))))
+    tables = tuple(_table(path, number, entry) for number, entry in enumerate(cfg.get('tables', ())))
+    if len({table.name for table in tables}) < len(tables):
+        raise InputError(f'suite {path} has two tables of one name, which would be one file: rename one')
+    return Suite(stem, cfg.get('title', stem), cfg.get('note', ''), data, tuple(_connect(path, cells)), tables)
 
 
 @lru_cache(maxsize=16)

@@ -1,14 +1,14 @@
 """Figures that others published, as records in the suites whose tables show them."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+import jsonschema
+
 from spark_bench.errors import InputError
-from spark_bench.records.schema import Record
-from spark_bench.records.store import write
+from spark_bench.records.schema import Record, json_schema, raise_first, record_path
+from spark_bench.records.store import check_writable, find, is_repetition, parse_json, write
 from spark_bench.suites.definition import specs_of
 
 __all__ = ['main', 'published_records']
@@ -19,8 +19,22 @@ FULL_SCHEDULE = 1600  # epochs of SparK's pretraining in the paper's tables
 
 
 def main(args) -> int:
-    """Write the records of `args.file` below `args.results`, and print how many there are; exit status 0."""
-    records = published_records(_read(Path(args.file)))
+    """Write the records of `args.file` below `args.results`, and print how many there are; exit status 0.
+
+    Raises InputError, naming the file and the key of what is wrong, or the record that says otherwise already; then
+    nothing is written.
+    """
+    document = parse_json(args.file)
+    try:
+        records = published_records(document)
+    except InputError as error:
+        raise InputError(f'{args.file}: {error}') from error
+    for record in records:
+        existing = find(args.results, *record.identity)
+        if existing is not None and not is_repetition(record, existing):
+            path = record_path(args.results, *record.identity)
+            raise InputError(f'{args.file}: says otherwise than {path}; a record is never edited: delete that first')
+        check_writable(args.results, *record.identity)
     for record in records:
         write(record, args.results)
     suites = Counter(record.suite for record in records)
@@ -37,18 +51,16 @@ def published_records(document: Mapping[str, Any]) -> list[Record]:
     Args:
         document: `classification`, entries with arch, method, pretrain_epochs, finetune_epochs, resolution, top1;
             `detection_mask_rcnn_coco`, with arch, method, schedule, box_ap, mask_ap; both with source and verified;
-            and `ablation`, with model, source and rows of ablation, top1, verified and perhaps a note.
+            and `ablation`, with model, metric, source and rows of ablation, top1, verified and perhaps a note. Any of
+            the three may be missing; further keys are left alone.
 
     Raises:
-        InputError: naming section and entry, if something is missing.
+        InputError: naming the key of an entry, if something is missing or wrong.
     """
+    raise_first(jsonschema.Draft202012Validator(_document_schema()), document)
     drafts: list[dict[str, Any]] = []
     for section, read in (('classification', _classification), ('detection_mask_rcnn_coco', _detection)):
-        for number, entry in enumerate(document.get(section, [])):
-            try:
-                drafts += read(entry)
-            except (KeyError, TypeError) as error:
-                raise InputError(f'{section}[{number}]: {error} is missing; complete the entry') from error
+        drafts += [draft for entry in document.get(section, []) for draft in read(entry)]
     drafts += _ablation(document.get('ablation', {'rows': []}))
     seeds: Counter = Counter()
     records = []
@@ -57,6 +69,35 @@ def published_records(document: Mapping[str, Any]) -> list[Record]:
         records.append(Record(origin='published', seed=seeds[cell], **draft))
         seeds[cell] += 1
     return records
+
+
+def _document_schema() -> dict[str, Any]:
+    record = json_schema()['properties']
+    percent = {'type': 'number', 'minimum': 0, 'maximum': 100}
+    epochs = {'type': ['integer', 'null'], 'minimum': 0}
+    shared = {'arch': record['arch'], 'method': record['method']}
+    read = {'source': record['source'], 'verified': record['verified']}
+    classification = {
+        **shared, 'pretrain_epochs': epochs, 'finetune_epochs': epochs, 'top1': percent,
+        'resolution': {'type': 'integer', 'minimum': 1, 'maximum': 10_000}, **read,
+    }  # fmt: skip
+    detection = {
+        **shared, 'schedule': {'type': ['string', 'null'], 'pattern': r'^([A-Za-z0-9]+-)*[a-z0-9]+$(?!\n)'},
+        **{name: {**percent, 'type': ['number', 'null']} for name in ('box_ap', 'mask_ap')}, **read,
+    }  # fmt: skip
+    row = {'ablation': record['method'], 'top1': percent, 'verified': record['verified']}
+    rows = {'type': 'array', 'items': {**_having(row), 'properties': {**row, 'note': record['source']}}}
+    ablation = {'model': record['arch'], 'metric': {'enum': ['top1', 'top5']}, 'source': record['source'], 'rows': rows}
+    sections = {
+        'classification': {'type': 'array', 'items': _having(classification)},
+        'detection_mask_rcnn_coco': {'type': 'array', 'items': _having(detection)},
+        'ablation': _having(ablation),
+    }
+    return {'type': 'object', 'properties': sections}
+
+
+def _having(properties: dict[str, Any]) -> dict[str, Any]:
+    return {'type': 'object', 'properties': properties, 'required': list(properties)}
 
 
 def _classification(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -104,28 +145,15 @@ def _is_shown(suite: str, task: str, arch: str, method: str) -> bool:
 
 
 def _ablation(section: Mapping[str, Any]) -> list[dict[str, Any]]:
-    drafts = []
-    for number, row in enumerate(section['rows']):
-        try:
-            source = f'{section["source"]}; {row["note"]}' if 'note' in row else section['source']
-            drafts.append({
-                'suite': 'ablation',
-                'task': 'classification',
-                'arch': section['model'],
-                'method': row['ablation'],
-                'metrics': {section['metric']: row['top1']},
-                'source': source,
-                'verified': row['verified'],
-            })
-        except KeyError as error:
-            raise InputError(f'ablation.rows[{number}]: {error} is missing; complete the entry') from error
-    return drafts
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding='utf-8'))
-    except OSError as error:
-        raise InputError(f'{path}: cannot read the published figures: {error.strerror}') from error
-    except ValueError as error:
-        raise InputError(f'{path}: not JSON ({error})') from error
+    return [
+        {
+            'suite': 'ablation',
+            'task': 'classification',
+            'arch': section['model'],
+            'method': row['ablation'],
+            'metrics': {section['metric']: row['top1']},
+            'source': f'{section["source"]}; {row["note"]}' if 'note' in row else section['source'],
+            'verified': row['verified'],
+        }
+        for row in section['rows']
+    ]

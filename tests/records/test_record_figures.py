@@ -152,6 +152,16 @@ def test_cost_is_the_run_and_its_pretraining_times_the_gpus(make_benchmark):
     assert 'scratch top-1 80.1 after 1.2 minutes' in cost_chart(table_of(short), short).description
 
 
+def test_names_that_begin_with_an_underscore_stand_in_every_legend(make_benchmark):
+    records = make_benchmark(('_r50', 'resnet50', 'resnet101'), ('scratch', '_mine'))
+    drawings = drawings_of_suite([table_of(records)], records)
+    shown = (*drawings.charts, *drawings.curves)
+    assert {'scaling-t', 'cost-t', 'loss-detection', 'accuracy-classification'} <= {drawing.name for drawing in shown}
+    for drawing in shown:
+        assert '>_mine</text>' in inline_svg(drawing), drawing.name
+    assert '>_r50</text>' in inline_svg(next(drawing for drawing in shown if drawing.name == 'cost-t'))
+
+
 def test_the_pretraining_of_the_same_seed_goes_before_one_that_all_share(make_benchmark):
     records = make_benchmark(('resnet50',), ('scratch', 'spark'))
     (shared,) = (r for r in records if r.task == 'pretrain')

@@ -3,12 +3,16 @@
 import csv
 import io
 import itertools
+import json
 import random
+import time
 
 import pytest
 
+from spark_bench import cli
 from spark_bench.errors import InputError
 from spark_bench.records import write
+from spark_bench.records.schema import record_path
 from spark_bench.records.table import (
     METHODS,
     Table,
@@ -18,8 +22,8 @@ from spark_bench.records.table import (
     print_table,
     table_of_suite,
     to_csv,
+    to_grid,
     to_markdown,
-    to_rich,
 )
 
 TOP1 = ('classification', 'top1', 'top-1')
@@ -120,6 +124,36 @@ def test_of_a_loss_the_lowest_is_best_and_the_arrow_points_down(make_record):
     assert 'loss ↓' in text and '| 0.605 ± 0.007 (n=2) | +0.200 |' in text and 'difference from spark' in text
 
 
+def test_of_average_recall_the_highest_is_best(make_record):
+    records = [
+        make_record(method=method, seed=seed, metrics={'box_ar100': value + seed / 10})
+        for method, value in (('scratch', 40.0), ('spark', 50.0))
+        for seed in range(3)
+    ]
+    table = table_of(records, methods=('scratch', 'spark'), columns=[('detection', 'box_ar100', 'recall')])
+    assert table.columns[0].heading == 'recall ↑'
+    assert [row.method for row in table.rows if row.cells[0].best] == ['spark']
+
+
+def test_a_loss_that_ran_away_is_as_wide_as_any_other(make_record):
+    losses = {'scratch': 2.0, 'spark': 3.4e38}
+    records = [make_record('pretrain', method, metrics={'loss': loss}) for method, loss in losses.items()]
+    table = table_of(records, methods=('scratch', 'spark'), columns=[('pretrain', 'loss', 'loss')])
+    assert '| 2.000 |' in to_markdown(table) and '| 3.4e+38 | +3.4e+38 |' in to_markdown(table)
+
+
+@pytest.mark.parametrize('name', ['../outside', 'a/b', '.hidden', 'a b', 'a\n'])
+def test_a_table_whose_name_no_file_can_have_is_refused(name):
+    with pytest.raises(ValueError, match='name is'):
+        TableSpec(name, '', [TOP1])
+
+
+@pytest.mark.parametrize('field', ['columns', 'methods', 'archs', 'pairs'])
+def test_a_word_in_place_of_a_list_is_refused(field):
+    with pytest.raises(ValueError, match=f'{field} is .spark.'):
+        TableSpec(**{'name': 'table', 'title': '', 'columns': [TOP1], field: 'spark'})
+
+
 def test_backbones_are_grouped_and_each_has_its_own_baseline(top1):
     records = (
         top1('scratch', 10.0, arch='resnet10t') + top1('spark', 15.0, arch='resnet10t')
@@ -213,7 +247,7 @@ def test_the_terminal_shows_every_row_and_figure(top1):
 
     table = table_of(top1('scratch', 2.0, 4.0) + top1('spark', 9.0), methods=('scratch', 'spark'), columns=[TOP1])
     console = rich.console.Console(width=100, record=True, file=io.StringIO())
-    console.print(to_rich(table, title='demo'))
+    console.print(to_grid(table, title='demo').to_rich())
     text = console.export_text()
     assert '3.0 ± 1.4 (n=2)' in text and '9.0' in text and '+6.0' in text and 'top-1 ↑' in text
 
@@ -230,6 +264,24 @@ def test_the_command_writes_both_files_and_prints_the_whole_table(tmp_path, top1
     assert (tmp_path / 'tables' / 'demo.md').read_text() == to_markdown(table)
     assert (tmp_path / 'tables' / 'demo.csv').read_text() == to_csv(table)
     assert len(list((tmp_path / 'tables').iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_ten_thousand_records_become_a_table_in_less_than_two_seconds(tmp_path, make_record, capsys):
+    # Of the processor, whatever else it does; as files and without the waiting for the disk that `write` does.
+    curves = {'loss': [[10 * i, 1 / (i + 1)] for i in range(30)]}
+    for arch, method, seed, (task, metric) in itertools.product(
+        range(25), range(20), range(5), (('detection', 'box_ap'), ('detection_2x', 'box_ap'), ('linear', 'top1'),
+                                         ('classification', 'top1'))):  # fmt: skip
+        metrics = {metric: 50 + method + seed / 10}
+        record = make_record(task, f'm{method}', seed, arch=f'a{arch}', suite='big', metrics=metrics, curves=curves)
+        path = record_path(tmp_path, *record.identity)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record.to_dict()))
+    start = time.process_time()
+    assert cli.main(['table', '--suite', 'big', '--results', str(tmp_path), '--format', 'terminal']) == 0
+    assert time.process_time() - start < 2
+    assert capsys.readouterr().out.count('69.2 ± 0.2 (n=5)') == 25 * 4
 
 
 @pytest.mark.parametrize(('suite', 'command'), [('demo', 'spark-bench demo'), ('ablation', 'spark-bench run ablation')])

@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import statistics
+from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from spark_bench.errors import InputError
 from spark_bench.records.noise import Sample, is_beyond_noise
-from spark_bench.records.table import Column, Table, TableSpec, build_table, to_csv, to_markdown
+from spark_bench.records.table import Column, Table, TableSpec, build_table, delta_verdict, to_csv, to_markdown
 
 TOP1 = Column('classification', 'top1', 'top-1')
 BOX = Column('detection', 'box_ap', 'box AP')
@@ -89,6 +91,26 @@ def test_three_seeds_apart_from_the_noise_are_best_and_within_it_none_is(runs):
     # The second is as far from the first as before, but a third stands close to it.
     close = apart + runs('swav', 71.9, 72.2, 72.1)
     assert best(table_of(close, 'scratch', 'spark', 'mae', 'swav')) == []
+
+
+def test_a_difference_within_the_noise_is_neither_better_nor_worse(runs, quoted):
+    records = [
+        *runs('scratch', 70.0, 72.0, 74.0), *runs('near', 71.0, 73.0, 75.0), *runs('far', 80.0, 82.0, 84.0),
+        *runs('below', 50.0, 52.0, 54.0), *runs('once', 71.0), quoted('scratch', 60.0),
+        quoted('mae', 61.0, verified=False),
+    ]  # fmt: skip
+    table = table_of(records, 'scratch', 'near', 'far', 'below', 'once', 'mae')
+    verdicts = {row.label: delta_verdict(row.cells[0], TOP1) for row in table.rows if row.method != 'scratch'}
+    assert verdicts == {'near': '', 'far': 'better', 'below': 'worse', 'once': 'worse', 'mae': '',
+                        'mae (published) †': ''}  # fmt: skip
+
+
+@pytest.mark.parametrize('values', [(70.0, 70.2, 70.1), (0.1, 0.1, 0.1), (1e-3, 99.0), (33.3, 33.300000000000004)])
+def test_mean_and_deviation_are_exact(runs, values):
+    [cell] = table_of(runs('spark', *values), 'spark').cells
+    assert cell.value == pytest.approx(float(statistics.mean(map(Fraction, values))), rel=1e-15)
+    assert cell.std == pytest.approx(statistics.stdev(map(Fraction, values)), rel=1e-15)
+    assert (cell.std == 0) == (len(set(values)) == 1)
 
 
 @pytest.mark.parametrize('values', [(72.0,), (72.0, 72.0), (72.0, 72.0, 72.0)])

@@ -1,8 +1,12 @@
 """A table in each format, read by something else: pdflatex, a Markdown parser, an HTML parser, a CSV reader."""
 
 import csv
+import dataclasses
 import html.parser
 import io
+import os
+import pty
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +16,8 @@ import pytest
 
 from spark_bench import cli
 from spark_bench.records import write
-from spark_bench.records.table import Column, TableSpec, build_table, to_csv, to_html, to_latex, to_markdown, to_rich
+from spark_bench.records.grid import Grid
+from spark_bench.records.table import Column, TableSpec, build_table, to_csv, to_grid, to_html, to_latex, to_markdown
 from spark_bench.records.table_latex import ESCAPES, latex_text
 from spark_bench.suites.definition import specs_of
 
@@ -38,7 +43,7 @@ def nasty(make_record):
     records.append(make_record('classification', 'spark', metrics={'top1': 99.5}, origin='published', source=NASTY,
                                verified=False))  # fmt: skip
     failed = [('detection', 'convnext_atto', 'scratch', 0, NASTY)]
-    return build_table(records, TableSpec('nasty_%', NASTY, columns), failed)
+    return build_table(records, TableSpec('nasty_1', NASTY, columns), failed)
 
 
 def compiled(tmp_path, *bodies):
@@ -162,18 +167,27 @@ def test_the_terminal_reads_no_text_as_markup(nasty):
     import rich.console
 
     console = rich.console.Console(file=io.StringIO(), width=400)
-    console.print(to_rich(nasty))
+    console.print(to_grid(nasty).to_rich())
     assert '<b>bold</b> [1] *star*' in console.file.getvalue() and '_under_' in console.file.getvalue()
 
 
 def test_several_tables_make_one_csv(nasty):
     lines = list(csv.DictReader(io.StringIO(to_csv(nasty, nasty))))
-    assert len(lines) == 2 * len(nasty.cells) and {line['table'] for line in lines} == {'nasty_%'}
+    assert len(lines) == 2 * len(nasty.cells) and {line['table'] for line in lines} == {'nasty_1'}
     [failed] = [line for line in lines[: len(nasty.cells)] if line['status'] == 'failed']
     assert failed['why'] == f'seed 0: {NASTY}' and failed['value'] == ''
     assert {line['source'] for line in lines if line['origin'] == 'published' and line['value']} == {NASTY}
     [best] = [line for line in lines[: len(nasty.cells)] if line['best'] == 'true']
     assert (best['method'], best['delta_beyond_noise']) == ('_under_', 'true')
+
+
+@pytest.mark.parametrize('source', ['=HYPERLINK("http://a.b","c")', '+1+1', '-1+1', '@SUM(A1)'])
+def test_a_source_that_a_spreadsheet_would_run_as_a_formula_becomes_text(make_published, source):
+    record = make_published('demo', 'classification', 'resnet50', 'spark', {'top1': 50.0}, source=source)
+    table = build_table([record], TableSpec('one', '', [Column('classification', 'top1', 'top-1')]))
+    [line] = csv.DictReader(io.StringIO(to_csv(table)))
+    assert line['source'] == f"'{source}" and line['value'] == '50.0'
+    assert source.replace('"', '&quot;') in to_html(table)
 
 
 @pytest.fixture
@@ -236,3 +250,31 @@ def test_the_script_gives_what_the_command_gives(results, capsys):
     script = subprocess.run(command, capture_output=True, text=True, timeout=120, env={'PYTHONPATH': str(ROOT)})
     assert cli.main(['table', *arguments]) == 0
     assert script.stdout == capsys.readouterr().out and script.returncode == 0, script.stderr
+
+
+def test_a_file_holds_what_rich_draws_however_wide_the_letters(nasty):
+    import rich.console
+
+    rows = [[(('日本', ''),), ((STRANGE, 'bold'), (' [1]', 'dim'))], [(('e\u0301', ''),), (('1.0', ''),)]]
+    letters = Grid('', ['backbone', 'Ω'], [False, True], rows, [], frozenset({1}))
+    for grid in (dataclasses.replace(to_grid(nasty), title='', notes=[]), letters):
+        console = rich.console.Console(file=io.StringIO(), width=2000)
+        console.print(grid.to_rich())
+        drawn = [line.rstrip() for line in console.file.getvalue().splitlines()]
+        assert grid.to_plain().rstrip('\n').splitlines() == '\n'.join(drawn).rstrip('\n').splitlines()
+
+
+def test_a_terminal_gets_styles_and_lines_that_fit(results, make_record):
+    for seed in range(1, 3):
+        write(make_record('classification', 'spark', seed, metrics={'top1': 72.5 + seed / 10}), results)
+        write(make_record('classification', 'scratch', seed, metrics={'top1': 61.0 + seed / 10}), results)
+    ours, theirs = pty.openpty()
+    command = [sys.executable, '-m', 'spark_bench.cli', 'table', '--results', str(results), '--format', 'terminal']
+    environment = {'PATH': os.environ['PATH'], 'TERM': 'xterm', 'COLUMNS': '90', 'PYTHONPATH': str(ROOT)}
+    run = subprocess.run(command, stdout=theirs, stdin=subprocess.DEVNULL, env=environment, timeout=60)
+    os.close(theirs)
+    printed = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert run.returncode == 0
+    assert '\x1b[1m72.6 ±' in printed and '\x1b[32m+11.5' in printed
+    assert max(len(re.sub(r'\x1b\[[0-9;]*m', '', line)) for line in printed.splitlines()) <= 90

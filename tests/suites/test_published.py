@@ -1,15 +1,19 @@
 """The published figures that are committed, against the list that they come from and the tables that they fill."""
 
+import argparse
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from spark_bench.errors import InputError
 from spark_bench.records import load_all, write
-from spark_bench.records.table import build_table, to_csv, to_html, to_latex, to_markdown, to_rich
+from spark_bench.records.table import build_table, to_csv, to_grid, to_html, to_latex, to_markdown
 from spark_bench.suites.definition import specs_of
 from spark_bench.suites.published import main, published_records
 
@@ -185,7 +189,7 @@ def test_what_is_not_verified_carries_a_dagger_in_every_format_and_enters_no_cla
         doubtful = [cell for cell in table.cells if not cell.verified]
         differences = [cell for cell in table.cells if not cell.delta_verified]
         console = rich.console.Console(file=io.StringIO(), width=250)
-        console.print(to_rich(table))
+        console.print(to_grid(table).to_rich())
         labels = sum('†' in row.label for row in table.rows)
         daggers = len(doubtful) + len(differences) + labels
         # The note has one more where there is any.
@@ -201,22 +205,51 @@ def test_what_is_not_verified_carries_a_dagger_in_every_format_and_enters_no_cla
     assert any(not cell.verified for table in tables(published).values() for cell in table.cells)
 
 
-def test_the_command_writes_the_records_once_and_names_a_broken_entry(tmp_path, capsys):
-    entry = {'arch': 'resnet50', 'method': 'spark', 'pretrain_epochs': 1600, 'finetune_epochs': 300, 'resolution': 224,
-             'top1': 80.6, 'source': 'a page', 'verified': True}  # fmt: skip
+ENTRY = {
+    'arch': 'resnet50', 'method': 'spark', 'pretrain_epochs': 1600, 'finetune_epochs': 300, 'resolution': 224,
+    'top1': 80.6, 'source': 'a page', 'verified': True,
+}  # fmt: skip
 
-    class Arguments:
-        file, results = tmp_path / 'figures.json', tmp_path / 'results'
 
+def importing(folder, text):
+    """Run the script on a file of `text`, with results in `folder`."""
+    (folder / 'figures.json').write_text(text, encoding='utf-8')
+    command = [sys.executable, str(ROOT / 'tools' / 'import_published.py'), str(folder / 'figures.json')]
+    command += ['--results', str(folder / 'results')]
+    environment = {'PATH': os.environ['PATH'], 'PYTHONPATH': str(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+
+
+def test_the_script_writes_the_records_once_and_never_over_another(tmp_path):
+    text = json.dumps({'classification': [ENTRY]})
     for _ in range(2):
-        Arguments.file.write_text(json.dumps({'classification': [entry]}))
-        assert main(Arguments) == 0
-    assert capsys.readouterr().out == 2 * '1 published records: scaling 1\n'
-    assert [record.metrics for record in load_all(Arguments.results)] == [{'top1': 80.6}]
-    del entry['source']
-    Arguments.file.write_text(json.dumps({'classification': [entry]}))
-    with pytest.raises(InputError, match=r"classification\[0\]: 'source' is missing"):
-        main(Arguments)
-    Arguments.file.write_text('{')
-    with pytest.raises(InputError, match=r'figures\.json: not JSON'):
-        main(Arguments)
+        run = importing(tmp_path, text)
+        assert run.returncode == 0, run.stderr
+        assert run.stdout == '1 published records: scaling 1\n'
+    assert [record.metrics for record in load_all(tmp_path / 'results')] == [{'top1': 80.6}]
+    further = {**ENTRY, 'arch': 'resnet101'}
+    run = importing(tmp_path, json.dumps({'classification': [further, {**ENTRY, 'top1': 80.7}]}))
+    assert run.returncode == 2 and 'resnet50/spark/0.json' in run.stderr
+    assert len(load_all(tmp_path / 'results')) == 1
+
+
+@pytest.mark.parametrize(('text', 'named'), [
+    ('{', 'not JSON'), ('[]', "is not of type 'object'"), ('{"ablation": 1, "ablation": 2}', 'twice'),
+    (json.dumps({'classification': [ENTRY, {**ENTRY, 'top1': float('nan')}]}), 'NaN'),
+    (json.dumps({'classification': [ENTRY, {**ENTRY, 'top1': 101}]}), 'classification.1.top1'),
+    (json.dumps({'classification': [ENTRY, {**ENTRY, 'arch': '../x'}]}), 'classification.1.arch'),
+    (json.dumps({'classification': [ENTRY, {**ENTRY, 'method': ['spark']}]}), 'classification.1.method'),
+    (json.dumps({'classification': [ENTRY, {**ENTRY, 'verified': 'yes'}]}), 'classification.1.verified'),
+    (json.dumps({'classification': [ENTRY, {**ENTRY, 'source': ' a\nb'}]}), 'classification.1.source'),
+    (json.dumps({'classification': [ENTRY, {k: v for k, v in ENTRY.items() if k != 'source'}]}), "'source'"),
+    (json.dumps({'detection_mask_rcnn_coco': [ENTRY]}), "'box_ap'"),
+    (json.dumps({'classification': [ENTRY], 'ablation': {'rows': [5]}}), 'ablation'),
+])  # fmt: skip
+def test_a_broken_list_is_named_with_the_key_and_nothing_is_written(tmp_path, text, named):
+    (tmp_path / 'figures.json').write_text(text)
+    arguments = argparse.Namespace(file=str(tmp_path / 'figures.json'), results=str(tmp_path / 'results'))
+    with pytest.raises(InputError) as caught:
+        main(arguments)
+    message = str(caught.value)
+    assert message.startswith(arguments.file) and named in message and '\n' not in message
+    assert not (tmp_path / 'results').exists()

@@ -107,6 +107,7 @@ def test_data_sets_have_to_be_given_by_their_names(suite, tmp_path):
     (('data = dict', 'places = dict'), 'places'),
     (("methods=['spark', 'no_sparse'], data", "methods=['spark', 'sparse'], data"), 'sparse'),
     (("arch='test_resnet', methods=['scratch'", "architecture='x', methods=['scratch'"), 'arch'),
+    (("name='small'", "name='../small'"), 'tables[0]'), (('del tiny', 'tables *= 2; del tiny'), 'one name'),
     (('tiny = {', 'tiny = {{'), 'cannot be read')])
 def test_a_wrong_suite_is_one_line_that_names_the_place(suite, tmp_path, capsys, change, named):
     text = suite.read_text().replace(*change)
