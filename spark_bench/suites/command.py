@@ -71,10 +71,11 @@ def print_plan(suite, specs, places):
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
     console = Console()
     if not console.is_terminal:
         console.width = 160
-    table = Table(title=suite.title, caption=suite.note, box=SIMPLE_HEAD, title_justify='left',
+    table = Table(title=Text(suite.title), caption=Text(suite.note), box=SIMPLE_HEAD, title_justify='left',
                   caption_justify='left')
     for heading, justify in (('cell', 'left'), ('state', 'left'), ('starts from', 'left'), ('recipe', 'left'),
                              ('GPU-hours', 'right'), ('disk, at most', 'right')):

@@ -7,7 +7,7 @@ from pathlib import Path
 from pretrain.ablations import ABLATIONS
 from spark_bench.errors import InputError
 from spark_bench.places import default_work_dir, shipped
-from spark_bench.suites.definition import EMBEDDED, is_embedded
+from spark_bench.suites.checks import EMBEDDED, is_embedded
 from spark_bench.suites.runner import Cell
 
 # A pass forward and backward is three forward ones, a multiply-add two operations.

@@ -96,14 +96,15 @@ def show(suite, specs, places, interval_s=2.0):
 def _table(suite, specs, places):
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
+    from rich.text import Text
     colours = {RECORDED: 'green', RUNNING: 'cyan', FAILED: 'red', BROKEN_OFF: 'yellow'}
     states = [state_of(spec, suite, places) for spec in specs]
     counts = ', '.join(f'{sum(state.word == word for state in states)} {word}'
                        for word in dict.fromkeys(state.word for state in states))
-    table = Table(title=f'{suite.title}: {counts}', box=SIMPLE_HEAD, title_justify='left')
+    table = Table(title=Text(f'{suite.title}: {counts}'), box=SIMPLE_HEAD, title_justify='left')
     for heading, justify in (('cell', 'left'), ('state', 'left'), ('done', 'right'), ('loss', 'right'), ('', 'left')):
         table.add_column(heading, justify=justify)
     for spec, state in zip(specs, states, strict=True):
-        table.add_row(spec.name, f'[{colours.get(state.word, "dim")}]{state.word}[/]', f'{state.share:.0%}',
-                      '' if state.loss is None else f'{state.loss:.3f}', state.note, end_section=False)
+        table.add_row(spec.name, Text(state.word, colours.get(state.word, 'dim')), f'{state.share:.0%}',
+                      '' if state.loss is None else f'{state.loss:.3f}', Text(state.note))
     return table
