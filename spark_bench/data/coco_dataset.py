@@ -5,8 +5,11 @@ import random
 
 import numpy as np
 import torch
-from mmdet.datasets import CocoDataset
 from mmengine.registry import DATASETS
+
+# While it loads, mmdet prints which optional packages it misses.
+with contextlib.redirect_stdout(None):
+    from mmdet.datasets import CocoDataset
 
 
 @DATASETS.register_module()

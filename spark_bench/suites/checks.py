@@ -86,6 +86,20 @@ _TABLE = {
     'best_of': (lambda value: value in ('backbone', 'table'), 'backbone or table')}
 
 
+def read_config(what, path):
+    """The mmengine Config in a file; ``what`` it is stands in the message.
+
+    Raises:
+        InputError: one line with what the file raised.
+    """
+    from mmengine.config import Config
+    try:
+        return Config.fromfile(path, import_custom_modules=False)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a config is Python, and may raise anything
+        reason = printable(' '.join(str(error).split()))[:300] or 'nothing more is told'
+        raise InputError(f'{what} {path} cannot be read ({type(error).__name__}: {reason})') from error
+
+
 def check_suite(path, cfg):
     """Look at the file as a whole.
 

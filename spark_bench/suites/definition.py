@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from spark_bench.errors import InputError, printable
+from spark_bench.errors import InputError
 from spark_bench.places import shipped
 from spark_bench.records.schema import record_path
-from spark_bench.suites.checks import STARTS, check_group, check_suite, find_recipe, make_table
+from spark_bench.suites.checks import STARTS, check_group, check_suite, find_recipe, make_table, read_config
 
 SHIPPED = 'spark_bench/suites/shipped'
 
@@ -100,7 +100,7 @@ def load_suite(name, arch=None):
     if not path.is_file():
         raise InputError(f'no suite {name!r}: choose one of {", ".join(shipped_suites())}, or give the path of a .py '
                          'file')
-    cfg = _read(path)
+    cfg = read_config('suite', path).to_dict()
     check_suite(path, cfg)
     data = cfg.get('data', {})
     cells = [cell for number, group in enumerate(cfg['cells']) for cell in _expand(path, number, group, data, arch)]
@@ -112,15 +112,6 @@ def load_suite(name, arch=None):
     return Suite(stem, cfg.get('title', stem), cfg.get('note', ''), data, tuple(_connect(path, cells)),
                  tuple(make_table(f'suite {path}, tables[{number}]', entry)
                        for number, entry in enumerate(cfg.get('tables', ()))))
-
-
-def _read(path):
-    from mmengine.config import Config
-    try:
-        return Config.fromfile(path, import_custom_modules=False).to_dict()
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a config is Python, and may raise anything
-        reason = printable(' '.join(str(error).split()))[:300] or 'nothing more is told'
-        raise InputError(f'suite {path} cannot be read ({type(error).__name__}: {reason})') from error
 
 
 @lru_cache(maxsize=16)

@@ -7,7 +7,7 @@ from pathlib import Path
 from pretrain.ablations import ABLATIONS
 from spark_bench.errors import InputError
 from spark_bench.places import default_work_dir, shipped
-from spark_bench.suites.checks import EMBEDDED, is_embedded
+from spark_bench.suites.checks import EMBEDDED, is_embedded, read_config
 from spark_bench.suites.runner import Cell
 
 # A pass forward and backward is three forward ones, a multiply-add two operations.
@@ -169,8 +169,34 @@ def _weights(spec, places, download):
 
 
 def _init_of(spec):
-    from mmengine.config import Config
-    return Config.fromfile(shipped(spec.recipe), import_custom_modules=False).get('init')
+    return read_config(f'{spec.name}: the recipe', shipped(spec.recipe)).get('init')
+
+
+def fitting_processes(cells, most):
+    """The most processes, up to ``most``, that divide the global batch of every cell."""
+    batches = {_global_batch(cell) for cell in cells} if most > 1 else set()
+    return next(number for number in range(most, 0, -1) if all(batch % number == 0 for batch in batches))
+
+
+def _global_batch(cell):
+    cfg, given = read_config(f'{cell.name}: the recipe', cell.options['config']), cell.options['overrides']
+    stated = given.get('global_batch', cfg.get('global_batch'))
+    loader = cfg.get('train_dataloader', {})
+    batch = stated or given.get('train_dataloader.batch_size', loader.get('batch_size'))
+    if not isinstance(batch, int) or batch < 1:
+        raise InputError(f'{cell.name}: its recipe states no batch (global_batch, or train_dataloader.batch_size)')
+    return batch
+
+
+def demand_data(places):
+    """See that the data sets are there, before any process starts.
+
+    Raises:
+        InputError: naming the one that is not.
+    """
+    for name, place in places.data.items():
+        if not Path(place).exists():
+            raise InputError(f'--data-root {name}={place}: there is no such file or folder')
 
 
 def estimate(spec):

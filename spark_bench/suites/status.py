@@ -35,7 +35,7 @@ def state_of(spec, suite, places):
         return State(RECORDED, 1.0)
     folder = places.work_dir_of(spec)
     share, loss = _progress(folder)
-    if _is_locked(folder):
+    if is_locked(folder):
         return State(RUNNING, share, loss)
     with contextlib.suppress(OSError):
         return State(FAILED, share, loss, (folder / FAILURE).read_text().strip())
@@ -54,7 +54,8 @@ def _progress(folder):
         return 0.0, None
 
 
-def _is_locked(folder):
+def is_locked(folder):
+    """Whether a process is at work on the cell in ``folder``."""
     try:
         with (folder / '.lock').open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -8,12 +8,10 @@ import stat
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
-from PIL import Image
+from small_suite import PROGRAM, ROOT, SUITE, spark_bench, words
 
 from spark_bench import cli
 from spark_bench.errors import InputError
@@ -23,51 +21,6 @@ from spark_bench.suites.definition import load_suite, shipped_suites
 from spark_bench.suites.plan import Places, build_cells, estimate, parse_data, select, use_published
 from spark_bench.suites.runner import devices_of
 from spark_bench.suites.status import state_of
-
-ROOT = Path(__file__).resolve().parents[2]
-SUITE = """
-title = 'A small suite'
-data = dict(pictures='classes')
-tiny = {'train_cfg.max_epochs': 1}
-cells = [
-    dict(task='pretrain', arch='test_resnet', methods=['spark', 'no_sparse'], data='pictures', options=dict(threads=1),
-         recipe='pretrain/configs/demo_pretrain.py',
-         overrides={'train_cfg.max_epochs': 2, 'train_dataloader.batch_size': 8, 'model.input_size': 64,
-                    'model.decoder_width': 32, 'train_dataloader.dataset.input_size': 64}),
-    dict(task='classification', arch='test_resnet', methods=['scratch', 'spark', 'no_sparse'], seeds=[0, 1],
-         data='pictures', options=dict(threads=1), recipe='pretrain/configs/demo_finetune.py',
-         overrides={'train_cfg.max_epochs': 2, 'global_batch': 8}),
-]
-tables = [dict(name='small', title=title, baseline='scratch', methods=['scratch', 'spark', 'no_sparse'],
-               columns=[('classification', 'top1', 'top-1')])]
-del tiny
-"""
-
-
-@pytest.fixture(scope='module')
-def pictures(tmp_path_factory):
-    root = tmp_path_factory.mktemp('pictures')
-    rng = np.random.default_rng(0)
-    for split, count in (('train', 8), ('val', 4)):
-        for number in range(4):
-            (root / split / f'class{number}').mkdir(parents=True)
-            for i in range(count):
-                noisy = np.array([number * 60, 200 - number * 50, 90]) + rng.integers(-40, 40, (8, 8, 3))
-                Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).resize((70, 64)).save(
-                    root / split / f'class{number}' / f'{i}.png')
-    return root
-
-
-@pytest.fixture
-def suite(tmp_path):
-    path = tmp_path / 'small.py'
-    path.write_text(SUITE)
-    return path
-
-
-def words(suite, pictures, folder, *extra):
-    return ['run', str(suite), '--data-root', f'pictures={pictures}', '--work-dir', str(folder / 'work'), '--results',
-            str(folder / 'results'), *extra]
 
 
 def state(folder):
@@ -168,12 +121,6 @@ def finished(pictures, tmp_path_factory):
     return folder, done.stdout
 
 
-def spark_bench(arguments, **environment):
-    program = 'import sys; sys.argv[0] = "spark-bench"; from spark_bench.cli import main; sys.exit(main())'
-    return subprocess.run([sys.executable, '-c', program, *arguments], capture_output=True, text=True, timeout=280,
-                          env={**os.environ, 'PYTHONPATH': str(ROOT), **environment}, check=False)
-
-
 def test_every_cell_has_a_record_and_one_pretraining_serves_both_seeds(finished):
     folder, output = finished
     records = load_all(folder / 'results', 'small')
@@ -238,8 +185,7 @@ def jobs_of(runner):
 @pytest.mark.timeout(3000)
 def test_killed_fifty_times_a_suite_ends_with_the_records_of_an_undisturbed_run(finished, suite, pictures, tmp_path):
     rng = random.Random(0)
-    program = 'import sys; sys.argv[0] = "spark-bench"; from spark_bench.cli import main; sys.exit(main())'
-    arguments = [sys.executable, '-c', program, *words(suite, pictures, tmp_path, '--jobs', '2')]
+    arguments = [sys.executable, '-c', PROGRAM, *words(suite, pictures, tmp_path, '--jobs', '2')]
     kills = {'runner': 0, 'job': 0}
     while sum(kills.values()) < 50:
         process = psutil.Popen(arguments, env={**os.environ, 'PYTHONPATH': str(ROOT)}, stdout=subprocess.DEVNULL,

@@ -1,0 +1,44 @@
+"""A suite of eight cells that runs in half a minute, and the command line as a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = 'import sys; sys.argv[0] = "spark-bench"; from spark_bench.cli import main; sys.exit(main())'
+SUITE = """
+title = 'A small suite'
+data = dict(pictures='classes')
+tiny = {'train_cfg.max_epochs': 1}
+cells = [
+    dict(task='pretrain', arch='test_resnet', methods=['spark', 'no_sparse'], data='pictures', options=dict(threads=1),
+         recipe='pretrain/configs/demo_pretrain.py',
+         overrides={'train_cfg.max_epochs': 2, 'train_dataloader.batch_size': 8, 'model.input_size': 64,
+                    'model.decoder_width': 32, 'train_dataloader.dataset.input_size': 64}),
+    dict(task='classification', arch='test_resnet', methods=['scratch', 'spark', 'no_sparse'], seeds=[0, 1],
+         data='pictures', options=dict(threads=1), recipe='pretrain/configs/demo_finetune.py',
+         overrides={'train_cfg.max_epochs': 2, 'global_batch': 8}),
+]
+tables = [dict(name='small', title=title, baseline='scratch', methods=['scratch', 'spark', 'no_sparse'],
+               columns=[('classification', 'top1', 'top-1')])]
+del tiny
+"""
+
+
+def words(suite, pictures, folder, *extra):
+    return ['run', str(suite), '--data-root', f'pictures={pictures}', '--work-dir', str(folder / 'work'), '--results',
+            str(folder / 'results'), *extra]
+
+
+def start(arguments, **options):
+    """``spark-bench`` with ``arguments``, in a session of its own as a terminal gives it one."""
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), **options.pop('env', {})}
+    return subprocess.Popen([sys.executable, '-c', PROGRAM, *arguments], env=environment, text=True,
+                            start_new_session=True, **options)
+
+
+def spark_bench(arguments, **environment):
+    """Run ``spark-bench`` to its end."""
+    return subprocess.run([sys.executable, '-c', PROGRAM, *arguments], capture_output=True, text=True, timeout=280,
+                          env={**os.environ, 'PYTHONPATH': str(ROOT), **environment}, check=False)
