@@ -2,8 +2,10 @@
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
+from spark_bench.errors import InputError
 from spark_bench.places import report_path
 from spark_bench.suites.definition import load_suite
 from spark_bench.suites.plan import (
@@ -12,6 +14,7 @@ from spark_bench.suites.plan import (
     demand_data,
     estimate,
     fitting_processes,
+    has_weights,
     parse_data,
     select,
     use_published,
@@ -21,6 +24,7 @@ from spark_bench.suites.status import RECORDED, show, state_of
 
 def main(args):
     """Body of the command; exit status 0 only if every chosen cell has its record."""
+    check_cluster_options(args)
     suite = load_suite(args.suite, args.arch)
     places = Places(parse_data(suite, args.data_root), args.work_dir or f'work_dirs/{suite.name}', args.results,
                     args.cache_dir)
@@ -32,12 +36,26 @@ def main(args):
     if args.dry_run:
         print_plan(suite, chosen, places)
         return 0
-    cells = build_cells(suite, chosen, places, args.download)
-    if args.cluster is not None:
-        from spark_bench.suites.cluster import submit
-        return submit(suite, cells, args)
+    if args.cluster == 'slurm':
+        return submit(suite, chosen, places, args)
     demand_data(places)
+    cells = build_cells(suite, chosen, places, args.download)
+    if args.cluster == 'local':
+        return rehearse(suite, cells, places, args)
     return run(suite, cells, places, args.jobs, args.gpus or 1)
+
+
+def check_cluster_options(args):
+    """Refuse what would be passed over.
+
+    Raises:
+        InputError: naming the option.
+    """
+    given = '--partition' if args.partition else '--slurm' if args.slurm else None
+    if given and args.cluster != 'slurm':
+        raise InputError(f'{given} is for a cluster: add --cluster slurm, or leave it away')
+    if args.cluster == 'local' and (args.gpus or 1) > 1:
+        raise InputError(f'--gpus {args.gpus}: --cluster local trains each cell in one process; leave one of them away')
 
 
 def is_recorded(spec, suite, places):
@@ -56,11 +74,33 @@ def run(suite, cells, places, jobs=None, gpus=1):
     Returns:
         exit status: 1 where a cell failed.
     """
-    from spark_bench.suites.runner import run_cells
+    from spark_bench.suites.runner import Job, run_cells, start_server
     for cell in cells:
         cell.processes = fitting_processes([cell], gpus)
     default = len(os.sched_getaffinity(0)) if all(cell.options.get('threads') == 1 for cell in cells) else 1
-    failed = run_cells(cells, jobs or default, gpus)
+    return conclude(suite, places, cells, run_cells(cells, jobs or default, partial(Job, start_server(), gpus)))
+
+
+def rehearse(suite, cells, places, args):
+    """:func:`run` with the jobs of a cluster, which submitit starts on this machine."""
+    from spark_bench.suites.cluster import LocalJob, job_folder
+    from spark_bench.suites.runner import run_cells
+    start = partial(LocalJob, job_folder(suite, args), args.hours)
+    return conclude(suite, places, cells, run_cells(cells, args.jobs or 1, start))
+
+
+def submit(suite, specs, places, args):
+    """Submit what has no record to Slurm; exit status."""
+    from spark_bench.suites import cluster
+    missing = [spec for spec in specs if not (is_recorded(spec, suite, places) and has_weights(spec, places))]
+    if len(missing) < len(specs):
+        print(f'{len(specs) - len(missing)} of {len(specs)} cells are recorded and not submitted')
+    cells = build_cells(suite, missing, places, args.download)
+    return cluster.submit(suite, cells, args) if cells else 0
+
+
+def conclude(suite, places, cells, failed):
+    """After a run of ``cells``: tables, report and the list of those that ``failed``; exit status."""
     if len(failed) < len(cells):
         finish(suite, places, failed)
     for cell in failed:

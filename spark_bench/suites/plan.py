@@ -160,7 +160,7 @@ def with_embedded(specs, places):
 def _weights(spec, places, download):
     """Path of the weights that a cell starts from, or None."""
     if spec.needs is not None:
-        return str(places.work_dir_of(spec.needs) / 'encoder.safetensors')
+        return str(_encoder_of(spec.needs, places))
     if spec.start == 'none':
         return None
     from spark_bench.checkpoints.published import find_published
@@ -168,14 +168,24 @@ def _weights(spec, places, download):
     return None if name in (None, 'scratch') else str(find_published(name, spec.arch, places.cache_dir, download))
 
 
+def has_weights(spec, places):
+    """Whether a pretraining has left what others start from; True for any other cell."""
+    return spec.kind != 'pretrain' or _encoder_of(spec, places).is_file()
+
+
+def _encoder_of(spec, places):
+    return places.work_dir_of(spec) / 'encoder.safetensors'
+
+
 def _init_of(spec):
     return read_config(f'{spec.name}: the recipe', shipped(spec.recipe)).get('init')
 
 
-def fitting_processes(cells, most):
-    """The most processes, up to ``most``, that divide the global batch of every cell."""
+def fitting_processes(cells, most, per_node=None):
+    """The most processes, up to ``most``, that divide the global batch of every cell and fill whole nodes."""
     batches = {_global_batch(cell) for cell in cells} if most > 1 else set()
-    return next(number for number in range(most, 0, -1) if all(batch % number == 0 for batch in batches))
+    return next(number for number in range(most, 0, -1) if all(batch % number == 0 for batch in batches)
+                and (per_node is None or number <= per_node or number % per_node == 0))
 
 
 def _global_batch(cell):

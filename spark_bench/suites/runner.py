@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from spark_bench.errors import InputError, RunError
-from spark_bench.suites.status import FAILURE, is_locked, note_failure
+from spark_bench.suites.status import failure_of, is_locked, note_failure
 
 ENGINES = {'pretrain': 'spark_bench.engine.pretrain', 'classification': 'spark_bench.engine.finetune',
            'detection': 'spark_bench.engine.detect'}
@@ -52,10 +52,17 @@ class Cell:
         return Path(self.options['work_dir']) / 'log.txt'
 
 
-class _Job:
-    """A cell that is running in a process."""
+class Job:
+    """A cell that is running in a process.
 
-    def __init__(self, context, cell, slot, gpus):
+    Args:
+        context: of :func:`start_server`.
+        gpus: of each of the cells that run side by side.
+        cell: to run.
+        slot: which of them.
+    """
+
+    def __init__(self, context, gpus, cell, slot):
         self.cell, self.slot, self.started = cell, slot, time.monotonic()
         note_failure(cell.options['work_dir'], None)
         self.connection, theirs = context.Pipe()
@@ -82,11 +89,16 @@ class _Job:
         self.process.join()
 
     def fraction(self):
-        try:
-            told = json.loads((Path(self.cell.options['work_dir']) / 'progress.json').read_text())
-            return told['done'] / told['total']
-        except (OSError, ValueError, KeyError):
-            return 0.0
+        return fraction_of(self.cell)
+
+
+def fraction_of(cell):
+    """The share of its updates that a running cell has done."""
+    try:
+        told = json.loads((Path(cell.options['work_dir']) / 'progress.json').read_text())
+        return told['done'] / told['total']
+    except (OSError, ValueError, KeyError):
+        return 0.0
 
 
 def devices_of(slot, processes):
@@ -160,9 +172,7 @@ def _train_together(task, options, log, processes):
                        str(os.getpid()), task, json.dumps(options)])
         return 'done'
     except ChildFailedError as error:
-        with contextlib.suppress(OSError):
-            return (Path(options['work_dir']) / FAILURE).read_text().strip()
-        return how_ended(error.get_first_failure()[1].exitcode, log)
+        return failure_of(options['work_dir']) or how_ended(error.get_first_failure()[1].exitcode, log)
 
 
 def _end_with_runner(connection):
@@ -185,7 +195,7 @@ def _terminable():
         signal.signal(signal.SIGTERM, before)
 
 
-def _start_server():
+def start_server():
     """The process that all cells are forked from: it loads the libraries once, in silence, and heeds no Ctrl-C."""
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['spark_bench.suites.preload'])
@@ -215,18 +225,18 @@ def _silence():
             os.close(stream)
 
 
-def run_cells(cells, jobs, gpus=1):
+def run_cells(cells, jobs, start):
     """Run all cells, dependencies first; a cell with a record is skipped by its engine.
 
     Args:
         cells: list of :class:`Cell`, in the order to start them.
         jobs: how many at a time.
-        gpus: kept for each of them.
+        start: function from a cell and the slot that it takes (from 0, below ``jobs``) to its running job, with
+            ``cell``, ``slot``, ``started``, ``poll()``, ``fraction()`` and ``kill()`` as :class:`Job` has them.
 
     Returns:
         list of the cells that failed or were never started, each with its ``outcome``.
     """
-    context = _start_server()
     waiting, running = list(cells), []
     with _terminable(), _Display(cells) as display:
         try:
@@ -237,7 +247,7 @@ def run_cells(cells, jobs, gpus=1):
                 while len(running) < jobs and (cell := _next_ready(waiting)):
                     waiting.remove(cell)
                     slot = min(set(range(jobs)) - {job.slot for job in running})
-                    running.append(_Job(context, cell, slot, gpus))
+                    running.append(start(cell, slot))
                 display.show(running)
                 time.sleep(_POLL_S)
                 for job in list(running):

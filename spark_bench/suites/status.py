@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-FAILURE = 'failure.txt'
+_FAILURE = 'failure.txt'
 RECORDED, RUNNING, BROKEN_OFF, FAILED, WAITING, READY = (
     'recorded', 'running', 'broken off', 'failed', 'waiting', 'to do')
 
@@ -31,14 +31,16 @@ class State:
 
 def state_of(spec, suite, places):
     """The state of a cell. Looks at files only, so that it is right whatever machine runs the cell."""
-    if spec.record_path(suite.name, places.results).is_file():
-        return State(RECORDED, 1.0)
     folder = places.work_dir_of(spec)
+    if spec.record_path(suite.name, places.results).is_file():
+        # A note beside a record: it is of another configuration than the suite has now.
+        return State(RECORDED, 1.0, note=failure_of(folder) or '')
     share, loss = _progress(folder)
     if is_locked(folder):
         return State(RUNNING, share, loss)
-    with contextlib.suppress(OSError):
-        return State(FAILED, share, loss, (folder / FAILURE).read_text().strip())
+    failure = failure_of(folder)
+    if failure is not None:
+        return State(FAILED, share, loss, failure)
     if any(folder.glob('epoch_*.pth')):
         return State(BROKEN_OFF, share, loss, 'goes on from its checkpoint')
     if spec.needs is not None and not spec.needs.record_path(suite.name, places.results).is_file():
@@ -66,9 +68,17 @@ def is_locked(folder):
     return False
 
 
+def failure_of(folder):
+    """What :func:`note_failure` left in ``folder``, or None."""
+    try:
+        return (Path(folder) / _FAILURE).read_text().strip()
+    except OSError:
+        return None
+
+
 def note_failure(folder, why):
     """Leave behind why a cell failed; None takes the note away."""
-    path = Path(folder) / FAILURE
+    path = Path(folder) / _FAILURE
     with contextlib.suppress(OSError):
         if why is None:
             path.unlink(missing_ok=True)

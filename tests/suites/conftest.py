@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from PIL import Image
-from small_suite import SUITE
+from small_suite import SUITE, spark_bench, words
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def pictures(tmp_path_factory):
     root = tmp_path_factory.mktemp('pictures')
     rng = np.random.default_rng(0)
@@ -25,3 +25,13 @@ def suite(tmp_path):
     path = tmp_path / 'small.py'
     path.write_text(SUITE)
     return path
+
+
+@pytest.fixture(scope='session')
+def finished(pictures, tmp_path_factory):
+    """The small suite, run once in a process of its own (its runner forks)."""
+    folder = tmp_path_factory.mktemp('finished')
+    (folder / 'small.py').write_text(SUITE)
+    done = spark_bench(words(folder / 'small.py', pictures, folder, '--jobs', '2'))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder, done.stdout

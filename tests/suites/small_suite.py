@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from spark_bench.records import load_all
+
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = 'import sys; sys.argv[0] = "spark-bench"; from spark_bench.cli import main; sys.exit(main())'
 SUITE = """
@@ -42,3 +44,9 @@ def spark_bench(arguments, **environment):
     """Run ``spark-bench`` to its end."""
     return subprocess.run([sys.executable, '-c', PROGRAM, *arguments], capture_output=True, text=True, timeout=280,
                           env={**os.environ, 'PYTHONPATH': str(ROOT), **environment}, check=False)
+
+
+def outcome(folder):
+    """What the records below ``folder`` say, without the circumstances of their runs."""
+    return {(r.task, r.method, r.seed): (r.config_hash, r.metrics, r.curves)
+            for r in load_all(folder / 'results', 'small')}

@@ -4,14 +4,13 @@ import contextlib
 import os
 import random
 import shutil
-import stat
 import subprocess
 import sys
 import time
 
 import psutil
 import pytest
-from small_suite import PROGRAM, ROOT, SUITE, spark_bench, words
+from small_suite import PROGRAM, ROOT, outcome, spark_bench, words
 
 from spark_bench import cli
 from spark_bench.errors import InputError
@@ -111,16 +110,6 @@ def test_unknown_suites_are_refused_with_the_known_ones(tmp_path, capsys):
     assert 'ablation, demo, demo_quick, mini' in capsys.readouterr().err
 
 
-@pytest.fixture(scope='module')
-def finished(pictures, tmp_path_factory):
-    """The small suite, run once in a process of its own (its runner forks)."""
-    folder = tmp_path_factory.mktemp('finished')
-    (folder / 'small.py').write_text(SUITE)
-    done = spark_bench(words(folder / 'small.py', pictures, folder, '--jobs', '2'))
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder, done.stdout
-
-
 def test_every_cell_has_a_record_and_one_pretraining_serves_both_seeds(finished):
     folder, output = finished
     records = load_all(folder / 'results', 'small')
@@ -167,11 +156,6 @@ def test_a_cell_that_fails_stops_what_needs_it_and_nothing_else(suite, pictures,
     assert state_of(small.cells[0], small, places).word == 'recorded'
 
 
-def outcome(folder):
-    return {(r.task, r.method, r.seed): (r.config_hash, r.metrics, r.curves)
-            for r in load_all(folder / 'results', 'small')}
-
-
 def jobs_of(runner):
     """The processes in which a runner's cells run."""
     try:
@@ -212,14 +196,6 @@ def test_killed_fifty_times_a_suite_ends_with_the_records_of_an_undisturbed_run(
     assert not [path for path in tmp_path.rglob('.*') if path.is_file() and path.name != '.lock']
 
 
-def test_submitits_local_executor_runs_the_same_cells_to_the_same_records(finished, suite, pictures, tmp_path):
-    folder, _ = finished
-    done = spark_bench(words(suite, pictures, tmp_path, '--cluster', 'local', '--only', '*/spark/0'))
-    assert done.returncode == 0, done.stderr[-3000:]
-    ours, others = outcome(tmp_path), outcome(folder)
-    assert len(ours) == 2 and all(value == others[key] for key, value in ours.items())
-
-
 def test_a_cell_may_train_in_several_processes(suite, pictures, tmp_path):
     done = spark_bench(words(suite, pictures, tmp_path, '--gpus', '2', '--only', 'classification/*/scratch/0'))
     assert done.returncode == 0, done.stderr[-3000:]
@@ -235,45 +211,3 @@ def test_cells_side_by_side_get_gpus_of_their_own(monkeypatch):
     assert [devices_of(slot, 1) for slot in (0, 2)] == ['4', '7']
     with pytest.raises(InputError, match='CUDA_VISIBLE_DEVICES=4,6,7.*--jobs'):
         devices_of(1, 2)
-
-
-FAKE = """#!/usr/bin/env bash
-# Stands in for Slurm: keeps what was submitted.
-number=$(ls "$SUBMITTED" | wc -l)
-cp "${@: -1}" "$SUBMITTED/$number.sh"
-echo "Submitted batch job $((100 + number))"
-"""
-
-
-@pytest.mark.parametrize('name, arrays', [('demo', [4, 5, 5]), ('ablation', [7, 7])])
-def test_the_scripts_for_slurm_ask_for_arrays_of_jobs_in_order(name, arrays, tmp_path):
-    (tmp_path / 'bin').mkdir()
-    (tmp_path / 'submitted').mkdir()
-    for program in ('sbatch', 'srun'):
-        path = tmp_path / 'bin' / program
-        path.write_text(FAKE)
-        path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    data = ['--data-root', f'imagenet={tmp_path}'] if name == 'ablation' else []
-    places = ['--work-dir', str(tmp_path / 'work'), '--results', str(tmp_path / 'results')]
-    cluster = ['--cluster', 'slurm', '--gpus', '16', '--partition', 'vision', '--hours', '12', '--slurm', 'account=lab',
-               '--jobs', '3']
-    done = spark_bench(['run', name, *data, *places, *cluster], PATH=f'{tmp_path / "bin"}:{os.environ["PATH"]}',
-                       SUBMITTED=str(tmp_path / 'submitted'))
-    assert done.returncode == 0, done.stderr[-3000:]
-    scripts = [path.read_text() for path in sorted((tmp_path / 'submitted').iterdir())]
-    assert len(scripts) == len(arrays)
-    for number, (script, count) in enumerate(zip(scripts, arrays, strict=True)):
-        for option in (f'--array=0-{count - 1}%3', '--nodes=2', '--ntasks-per-node=8', '--gpus-per-node=8',
-                       '--cpus-per-task=8', '--partition=vision', '--time=720', '--account=lab', '--signal='):
-            assert option in script, option
-        assert ('--dependency=afterany:100' in script) == (number > 0)
-    subprocess.run(['bash', '-n', str(next((tmp_path / 'submitted').iterdir()))], check=True)
-    if name == 'demo':
-        assert '--dependency=afterany:100\n' in scripts[1] and '--dependency=afterany:100\n' in scripts[2]
-
-
-def test_a_cluster_that_is_not_there_is_refused(suite, pictures, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv('PATH', '/nowhere')
-    assert cli.main(words(suite, pictures, tmp_path, '--cluster', 'slurm')) == 2
-    error = capsys.readouterr().err
-    assert error.count('\n') == 1 and '--cluster slurm' in error
