@@ -12,7 +12,6 @@ from spark_bench.suites.plan import (
     Places,
     build_cells,
     demand_data,
-    estimate,
     fitting_processes,
     has_weights,
     parse_data,
@@ -34,6 +33,7 @@ def main(args):
         show(suite, chosen, places)
         return 0
     if args.dry_run:
+        from spark_bench.suites.costs import print_plan
         print_plan(suite, chosen, places)
         return 0
     if args.cluster == 'slurm':
@@ -116,36 +116,3 @@ def finish(suite, places, failed=()):
     path = report.write_report(places.results, suite.name, report_path(places.results, suite.name), Path.cwd(),
                                suite.tables, failures)
     print(f'report: {path}')
-
-
-def print_plan(suite, specs, places):
-    """Print what would run, with estimated GPU-hours and disk."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-    console = Console()
-    if not console.is_terminal:
-        console.width = 160
-    table = Table(title=Text(suite.title), caption=Text(suite.note), box=SIMPLE_HEAD, title_justify='left',
-                  caption_justify='left')
-    for heading, justify in (('cell', 'left'), ('state', 'left'), ('starts from', 'left'), ('recipe', 'left'),
-                             ('GPU-hours', 'right'), ('disk, at most', 'right')):
-        table.add_column(heading, justify=justify)
-    hours, kept, unknown = 0.0, 0.0, 0
-    for spec in specs:
-        state, cost = state_of(spec, suite, places).word, estimate(spec)
-        if state != RECORDED:
-            hours, kept, unknown = hours + (cost.gpu_hours or 0), kept + cost.kept_gb, unknown + (not cost.gpu_hours)
-        table.add_row(spec.name, state, spec.needs.name if spec.needs else spec.start, spec.recipe,
-                      _hours(cost.gpu_hours), f'{cost.peak_gb:.1f} GB')
-    console.print(table)
-    least = 'at least ' if unknown else ''
-    console.print(f'to do: {least}{_hours(hours)} hours of an A100 (estimated from multiply-adds), {kept:.1f} GB stay '
-                  'on disk', soft_wrap=True)
-
-
-def _hours(value):
-    if value is None:
-        return '?'
-    return f'{value:,.0f}' if value >= 10 else f'{value:.2g}'

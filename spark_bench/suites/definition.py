@@ -27,8 +27,8 @@ class CellSpec:
         options: further arguments of :class:`~spark_bench.engine.runs.RunOptions`.
         overrides: dotted keys of the recipe to values.
         pictures: that the run computes in training, for estimates; None where unknown.
-        gmacs: 10^9 multiply-adds a picture in a forward pass, for estimates; None to take the network's.
-        weight: expected seconds on a CPU core, for the bar of progress.
+        gmacs: 10^9 multiply-adds a picture in a forward pass, for estimates; None to count them.
+        weight: expected seconds on a CPU core, for estimates and the bar of progress; None where unknown.
         needs: the cell of the pretraining that it starts from.
     """
 
@@ -43,7 +43,7 @@ class CellSpec:
     overrides: dict = field(default_factory=dict)
     pictures: float | None = None
     gmacs: float | None = None
-    weight: float = 1.0
+    weight: float | None = None
     needs: 'CellSpec | None' = None
 
     @property
@@ -125,9 +125,13 @@ def specs_of(name):
 def _expand(path, number, group, data, arch):
     """The cells of one group: every architecture × method × seed of it."""
     where = f'suite {path}, cells[{number}]'
-    check_group(where, group if arch is None else {**group, 'arch': arch}, data)
-    shared = {key: group[key] for key in ('pictures', 'gmacs', 'weight', 'options', 'overrides') if key in group}
-    archs = [arch] if arch else [group['arch']] if isinstance(group['arch'], str) else group['arch']
+    check_group(where, group, data)
+    archs = [group['arch']] if isinstance(group['arch'], str) else group['arch']
+    told = ('pictures', 'options', 'overrides')
+    if arch in (None, *archs):
+        told += ('gmacs', 'weight')  # of these architectures
+    shared = {key: group[key] for key in told if key in group}
+    archs = [arch] if arch else archs
     for name, method, seed in itertools.product(archs, group['methods'], group.get('seeds', [0])):
         recipe = find_recipe(where, group['recipe'], name)
         starts = not group['task'].startswith('pretrain') and method != 'scratch'

@@ -17,7 +17,7 @@ from spark_bench.errors import InputError
 from spark_bench.places import shipped
 from spark_bench.records import load_all
 from spark_bench.suites.definition import load_suite, shipped_suites
-from spark_bench.suites.plan import Places, build_cells, estimate, parse_data, select, use_published
+from spark_bench.suites.plan import Places, build_cells, parse_data, select, use_published
 from spark_bench.suites.runner import devices_of
 from spark_bench.suites.status import state_of
 
@@ -45,15 +45,6 @@ def test_shipped_suites_name_recipes_that_are_there_and_tables_that_their_cells_
 def test_the_papers_ablation_suite_has_every_ablation_of_the_method():
     methods = {cell.method for cell in load_suite('ablation').cells if cell.kind == 'classification'}
     assert methods == {'spark', 'no_sparse', 'black_mosaic', 'no_hierarchy', 'ape', 'loss_on_all', 'half_schedule'}
-
-
-def test_estimates_come_near_the_costs_that_the_authors_report():
-    """ResNet-50: 48 hours on 32 A100 for 800 epochs; ConvNeXt-B: about 4,000 GPU-hours for 1,600."""
-    cells = {cell.name: cell for cell in load_suite('scaling').cells}
-    assert 0.7 < estimate(cells['pretrain/resnet50/spark/0']).gpu_hours / (2 * 48 * 32) < 1.4
-    assert 0.7 < estimate(cells['pretrain/convnext_base/spark/0']).gpu_hours / 4000 < 1.4
-    halves = {cell.method: estimate(cell).gpu_hours for cell in load_suite('ablation').cells if cell.kind == 'pretrain'}
-    assert halves['half_schedule'] == pytest.approx(halves['spark'] / 2)
 
 
 def test_patterns_bring_what_they_start_from_and_limits_count_what_is_missing(suite):
@@ -130,7 +121,7 @@ def test_a_second_run_changes_nothing_and_the_plan_has_nothing_to_do(finished, p
     assert state(folder) == before and len(before) == 8
     assert cli.main(words(folder / 'small.py', pictures, folder, '--dry-run')) == 0
     plan = capsys.readouterr().out
-    assert plan.count('recorded') == 8 and '0 hours' in plan
+    assert plan.count('recorded') == 8 and plan.splitlines()[-1] == 'to do: nothing'
     assert cli.main(words(folder / 'small.py', pictures, folder, '--status')) == 0
     assert '8 recorded' in capsys.readouterr().out
 
