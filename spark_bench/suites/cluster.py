@@ -12,10 +12,9 @@ from pathlib import Path
 from spark_bench.errors import InputError, RunError, printable
 from spark_bench.suites.plan import fitting_processes
 from spark_bench.suites.runner import ENGINES, devices_of, fraction_of
-from spark_bench.suites.status import failure_of, note_failure
+from spark_bench.suites.status import failure_of, job_of, note_failure, note_job
 
 _GPUS = 8  # a cell
-_JOB = 'job.txt'  # in the folder of a cell: its last job
 
 
 class CellJob:
@@ -87,7 +86,7 @@ def submit(suite, cells, args):
                          '--gpus-per-node')
     folder = job_folder(suite, args)
     executor = make_executor(folder, 'slurm')
-    known = {cell.name: job_of(cell) for cell in cells}
+    known = {cell.name: job_of(cell.options['work_dir']) for cell in cells}
     alive = _alive_jobs() if any(known.values()) else set()
     jobs = {name: job for name, job in known.items() if job in alive}
     for name, job in jobs.items():
@@ -97,7 +96,7 @@ def submit(suite, cells, args):
         _describe(executor, f'{suite.name}-{kind}', processes, args, jobs.get(after))
         for cell, job in zip(members, _submit_array(executor, members, processes), strict=True):
             jobs[cell.name] = job
-            (Path(cell.options['work_dir']) / _JOB).write_text(f'{job}\n')
+            note_job(cell.options['work_dir'], job)
             print(f'{job}  {cell.name}')
     print(f'submitted: `spark-bench run {shlex.quote(args.suite)} --status` tells where they stand, logs are in '
           f'{folder}')
@@ -169,14 +168,6 @@ def _describe(executor, name, processes, args, after):
         # One process that fails ends the others, which would wait for it.
         slurm_srun_args=['--kill-on-bad-exit=1'], slurm_additional_parameters=extra,
         **({'slurm_partition': args.partition} if args.partition else {}))
-
-
-def job_of(cell):
-    """Id of the last job of a cell, or None."""
-    try:
-        return (Path(cell.options['work_dir']) / _JOB).read_text().strip() or None
-    except OSError:
-        return None
 
 
 def _alive_jobs():

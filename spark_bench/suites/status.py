@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-_FAILURE = 'failure.txt'
+_FAILURE, _JOB = 'failure.txt', 'job.txt'
 RECORDED, RUNNING, BROKEN_OFF, FAILED, WAITING, READY = (
     'recorded', 'running', 'broken off', 'failed', 'waiting', 'to do')
 
@@ -32,20 +32,23 @@ class State:
 def state_of(spec, suite, places):
     """The state of a cell. Looks at files only, so that it is right whatever machine runs the cell."""
     folder = places.work_dir_of(spec)
+    failure = failure_of(folder)
     if spec.record_path(suite.name, places.results).is_file():
         # A note beside a record: it is of another configuration than the suite has now.
-        return State(RECORDED, 1.0, note=failure_of(folder) or '')
+        return State(RECORDED, 1.0, note=failure or '')
     share, loss = _progress(folder)
+    job = job_of(folder)
+    submitted = '' if job is None else f'job {job}'
     if is_locked(folder):
-        return State(RUNNING, share, loss)
-    failure = failure_of(folder)
+        return State(RUNNING, share, loss, submitted)
     if failure is not None:
         return State(FAILED, share, loss, failure)
     if any(folder.glob('epoch_*.pth')):
-        return State(BROKEN_OFF, share, loss, 'goes on from its checkpoint')
+        return State(BROKEN_OFF, share, loss, submitted or 'goes on from its checkpoint')
     if spec.needs is not None and not spec.needs.record_path(suite.name, places.results).is_file():
-        return State(WAITING, note=f'for {spec.needs.name}')
-    return State(READY)
+        failed = state_of(spec.needs, suite, places).word == FAILED
+        return State(WAITING, note=f'for {spec.needs.name}{", which failed" * failed}')
+    return State(READY, note=submitted)
 
 
 def _progress(folder):
@@ -76,6 +79,19 @@ def failure_of(folder):
         return None
 
 
+def job_of(folder):
+    """Id of the last job of a cluster that :func:`note_job` left in ``folder``, or None."""
+    try:
+        return (Path(folder) / _JOB).read_text().strip() or None
+    except OSError:
+        return None
+
+
+def note_job(folder, job):
+    """Leave behind the id of the job that the cell in ``folder`` was submitted as."""
+    (Path(folder) / _JOB).write_text(f'{job}\n')
+
+
 def note_failure(folder, why):
     """Leave behind why a cell failed; None takes the note away."""
     path = Path(folder) / _FAILURE
@@ -93,28 +109,33 @@ def show(suite, specs, places, interval_s=2.0):
     from rich.live import Live
     console = Console()
     if not console.is_terminal:
-        console.width = 160
-        console.print(_table(suite, specs, places))
+        console.width = 1000  # a name that is cut is of no use to a program
+        console.print(_table(suite, specs, [state_of(spec, suite, places) for spec in specs]))
         return
     with contextlib.suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
         while True:
-            live.update(_table(suite, specs, places), refresh=True)
-            if all(state_of(spec, suite, places).word in (RECORDED, FAILED) for spec in specs):
+            states = [state_of(spec, suite, places) for spec in specs]
+            live.update(_table(suite, specs, states), refresh=True)
+            if all(_is_over(spec, state, suite, places) for spec, state in zip(specs, states, strict=True)):
                 return
             time.sleep(interval_s)
 
 
-def _table(suite, specs, places):
+def _is_over(spec, state, suite, places):
+    return state.word in (RECORDED, FAILED) or (
+        state.word == WAITING and state_of(spec.needs, suite, places).word == FAILED)
+
+
+def _table(suite, specs, states):
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
     colours = {RECORDED: 'green', RUNNING: 'cyan', FAILED: 'red', BROKEN_OFF: 'yellow'}
-    states = [state_of(spec, suite, places) for spec in specs]
     counts = ', '.join(f'{sum(state.word == word for state in states)} {word}'
                        for word in dict.fromkeys(state.word for state in states))
     table = Table(title=Text(f'{suite.title}: {counts}'), box=SIMPLE_HEAD, title_justify='left')
     for heading, justify in (('cell', 'left'), ('state', 'left'), ('done', 'right'), ('loss', 'right'), ('', 'left')):
-        table.add_column(heading, justify=justify)
+        table.add_column(heading, justify=justify, overflow='fold', no_wrap=heading not in ('cell', ''))
     for spec, state in zip(specs, states, strict=True):
         table.add_row(spec.name, Text(state.word, colours.get(state.word, 'dim')), f'{state.share:.0%}',
                       '' if state.loss is None else f'{state.loss:.3f}', Text(state.note))

@@ -115,6 +115,9 @@ def test_what_is_queued_is_not_submitted_again(slurm, suite, pictures, tmp_path)
     jobs = submitted(first)
     again, scripts = slurm(arguments, QUEUED='\n'.join(jobs.values()))
     assert again.returncode == 0 and len(scripts) == 4 and again.stdout.count('(submitted before)') == 8
+    shown = spark_bench(words(suite, pictures, tmp_path, '--status')).stdout
+    name = 'classification/test_resnet/scratch/1'
+    assert re.search(rf'{name} +to do .*job {jobs[name]} ', shown)
     # All but a pretraining have left the queue, without a record.
     kept = jobs['pretrain/test_resnet/spark/0']
     third, scripts = slurm(arguments, QUEUED=f'7\n{kept}\n')

@@ -126,6 +126,25 @@ def test_a_second_run_changes_nothing_and_the_plan_has_nothing_to_do(finished, p
     assert '8 recorded' in capsys.readouterr().out
 
 
+def test_a_record_of_another_configuration_stays_and_is_named_with_the_remedy(finished, pictures, tmp_path):
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    suite, before = tmp_path / 'small.py', state(tmp_path)
+    suite.write_text(suite.read_text().replace("'global_batch': 8", "'global_batch': 4"))
+    done = spark_bench(words(suite, pictures, tmp_path, '--only', '*/scratch/0'))
+    record = 'results/measured/small/classification/test_resnet/scratch/0.json'
+    assert done.returncode == 1 and state(tmp_path) == before
+    assert done.stderr.splitlines()[-1].startswith(
+        f'spark-bench: error: classification/test_resnet/scratch/0: {tmp_path / record} was measured with another')
+    assert 'move it away' in done.stderr
+    shown = spark_bench(words(suite, pictures, tmp_path, '--status', '--only', '*/scratch/*')).stdout
+    assert shown.count('was measured with another configuration') == 1
+    # Moved away as it says, with the folder that goes with it, the cell runs.
+    (tmp_path / record).rename(tmp_path / 'old.json')
+    shutil.rmtree(tmp_path / 'work/classification/test_resnet/scratch/0')
+    assert spark_bench(words(suite, pictures, tmp_path, '--only', '*/scratch/0')).returncode == 0
+    assert (tmp_path / record).read_bytes() != (tmp_path / 'old.json').read_bytes()
+
+
 def test_a_cell_that_fails_stops_what_needs_it_and_nothing_else(suite, pictures, tmp_path):
     # A folder stands where the encoder has to be written.
     blocked = tmp_path / 'work/pretrain/test_resnet/spark/0/encoder.safetensors'
@@ -141,6 +160,7 @@ def test_a_cell_that_fails_stops_what_needs_it_and_nothing_else(suite, pictures,
     assert states['pretrain/test_resnet/spark/0'].word == 'failed' and states['pretrain/test_resnet/spark/0'].note
     assert states['classification/test_resnet/no_sparse/0'].word == 'recorded'
     assert states['classification/test_resnet/scratch/1'].word == 'to do'
+    assert states['classification/test_resnet/spark/1'].note == 'for pretrain/test_resnet/spark/0, which failed'
     # Mended, the same command runs what is missing and forgets the failure.
     blocked.rmdir()
     assert spark_bench(words(suite, pictures, tmp_path, '--jobs', '2', '--only', '*/0')).returncode == 0
