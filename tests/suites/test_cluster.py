@@ -1,16 +1,18 @@
 """Cells as jobs of a cluster: what Slurm is asked for, and jobs that are preempted, stopped or fail."""
 
+import json
 import os
 import re
 import signal
 import stat
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
-from small_suite import SUITE, outcome, spark_bench, start, words
+from small_suite import ROOT, SUITE, outcome, spark_bench, start, words
 
 from spark_bench import cli
 from spark_bench.suites.definition import load_suite
@@ -211,3 +213,46 @@ def test_jobs_on_this_machine_give_the_records_of_the_runner_and_tell_what_faile
     assert Path(failed.note.rpartition('see ')[2]).read_text().count('Traceback') >= 1
     ours, others = outcome(tmp_path), outcome(folder)
     assert len(ours) == 2 and all(value == others[key] for key, value in ours.items())
+
+
+SCONTROL = """#!/usr/bin/env bash
+[ "$*" = "show hostnames node[7-8]" ] && printf 'localhost\\nelsewhere\\n'
+"""
+TASK = """
+import json, os, sys
+from spark_bench.suites.cluster import CellJob
+CellJob('classification', json.loads(sys.argv[1]), 2)()
+print(os.environ['MASTER_ADDR'], os.environ['MASTER_PORT'], os.environ['RANK'], os.environ['WORLD_SIZE'])
+"""
+
+
+def run_tasks(options, folder):
+    """Two tasks of one job as srun starts them on two nodes; returns their exit statuses and what they printed."""
+    (folder / 'bin').mkdir(exist_ok=True)
+    path = folder / 'bin/scontrol'
+    path.write_text(SCONTROL)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    tasks = []
+    for rank in range(2):
+        slurm = {'SLURM_PROCID': str(rank), 'SLURM_NTASKS': '2', 'SLURM_LOCALID': '0', 'SLURM_JOB_ID': '1000123',
+                 'SLURM_JOB_NODELIST': 'node[7-8]', 'PATH': f'{folder / "bin"}:{os.environ["PATH"]}',
+                 'PYTHONPATH': str(ROOT)}
+        tasks.append(subprocess.Popen([sys.executable, '-c', TASK, json.dumps(options)], env={**os.environ, **slurm},
+                                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    printed = [task.communicate(timeout=120)[0] for task in tasks]
+    return [task.returncode for task in tasks], printed
+
+
+def test_the_tasks_of_a_job_train_together_and_meet_at_its_first_node(suite, pictures, tmp_path):
+    small = load_suite(str(suite))
+    places = Places({'pictures': str(pictures)}, str(tmp_path / 'work'), str(tmp_path / 'results'))
+    cell = next(cell for cell in build_cells(small, small.cells, places) if cell.name.endswith('scratch/0'))
+    statuses, printed = run_tasks(cell.options, tmp_path)
+    assert statuses == [0, 0], printed
+    assert [text.splitlines()[-1] for text in printed] == [f'localhost 10123 {rank} 2' for rank in range(2)]
+    assert 'Distributed training: True' in printed[0] and len(outcome(tmp_path)) == 1
+    # What fails is left in the folder, once.
+    (tmp_path / 'results/measured').rename(tmp_path / 'old')
+    statuses, printed = run_tasks({**cell.options, 'data_root': str(tmp_path / 'no where')}, tmp_path)
+    assert 0 not in statuses
+    assert 'no where does not exist' in (Path(cell.options['work_dir']) / 'failure.txt').read_text()
