@@ -3,6 +3,7 @@
 import getpass
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from spark_bench.suites.runner import ENGINES, devices_of, fraction_of
 from spark_bench.suites.status import failure_of, job_of, note_failure, note_job
 
 _GPUS = 8  # a cell
+_GRACE_S = 900  # longer than what clusters give a job that has to go
 
 
 class CellJob:
@@ -38,12 +40,18 @@ class CellJob:
             os.environ.setdefault('MASTER_PORT', str(10000 + int(os.environ.get('SLURM_JOB_ID', 0)) % 20000))
             options['launcher'] = 'slurm'
         self._note(None)
+        os.register_at_fork(after_in_child=_leave_signal_to_task)
+        terminated = _note_signal(signal.SIGTERM)
         try:
             import_module(ENGINES[self.task]).run(RunOptions(**options))
         except (InputError, RunError) as error:
             self._note(error)
             raise
         except Exception as error:
+            if terminated:
+                # Slurm tells all processes of a job that has to go, and loaders die of it. submitit's signal follows,
+                # or the job is killed and queued again: one that had failed before would not be.
+                time.sleep(_GRACE_S)
             self._note(f'{type(error).__name__}: {" ".join(str(error).split())[:200]}; see {_error_log()}')
             raise
         return options['work_dir']
@@ -56,6 +64,20 @@ class CellJob:
     def _note(self, why):
         if int(os.environ.get('SLURM_PROCID', 0)) == 0:
             note_failure(self.options['work_dir'], why)
+
+
+def _leave_signal_to_task():
+    """In a process that loads pictures: submitit's signal comes to it too, but is for the task to answer."""
+    import submitit
+    signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, f'SIG{submitit.JobEnvironment.USR_SIG}')})
+
+
+def _note_signal(number):
+    """List that gets an entry whenever ``number`` comes, beside what submitit does then."""
+    came, answer = [], signal.getsignal(number)
+    if callable(answer):
+        signal.signal(number, lambda *told: (came.append(number), answer(*told)))
+    return came
 
 
 def _error_log():

@@ -164,8 +164,11 @@ def test_processes_divide_the_batch_that_a_cell_has_and_fill_nodes(tmp_path):
 def test_a_preempted_job_goes_on_from_its_checkpoint_to_the_same_record(pictures, tmp_path):
     """submitit's protocol: SIGUSR2 to the task, which leaves the job to do behind and is started again."""
     path = tmp_path / 'small.py'
-    path.write_text(SUITE.replace("{'train_cfg.max_epochs': 2, 'train_dataloader", "{'train_cfg.max_epochs': 40, "
-                                                                                   "'train_dataloader"))
+    # A recipe whose augmentation draws a picture at a time, in workers.
+    path.write_text(SUITE.replace('demo_pretrain', 'spark_resnet50_1600e').replace('dict(threads=1)',
+                                                                                   'dict(threads=1, workers=1)', 1)
+                    .replace("'train_cfg.max_epochs': 2, 'train_dataloader.batch_size'",
+                             "'train_cfg.max_epochs': 40, 'global_batch'", 1))
     folders = [tmp_path / name for name in ('disturbed', 'undisturbed')]
     disturbed, undisturbed = (
         start([*words(path, pictures, folder), '--cluster', 'local', '--only', 'pretrain/*/spark/0'],
@@ -177,22 +180,32 @@ def test_a_preempted_job_goes_on_from_its_checkpoint_to_the_same_record(pictures
     assert not task.is_running()
     ours, others = map(outcome, folders)
     assert len(ours) == 1 and ours == others
-    log = '\n'.join(path.read_text() for path in (folders[0] / 'work/jobs').glob('*_log.*'))
-    assert 'this job is preempted' in log and 'Requeued job' in log
+    log = '\n'.join(path.read_text() for path in (folders[0] / 'work/jobs').glob('*_log.out'))
+    assert [log.count(text) for text in ('is preempted', 'Calling checkpoint method', 'Requeued job')] == [1, 1, 1]
     runs = list((folders[0] / 'work/pretrain/test_resnet/spark/0').glob('*/*.log'))
     assert any('resumed epoch' in path.read_text() for path in runs)
 
 
 def preempt(process, folder):
-    """Wait until the pretraining has a checkpoint, then do as Slurm does; return the process that was told."""
+    """Wait until the pretraining has a checkpoint, then do as Slurm does, which tells a task and all that it started.
+
+    Returns:
+        the task.
+    """
     deadline = time.monotonic() + 120
     while not list(folder.glob('work/pretrain/*/spark/0/epoch_[2-9].pth')):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.05)
     task = next(one for one in psutil.Process(process.pid).children(recursive=True)
                 if 'submitit.core._submit' in one.cmdline())
-    task.send_signal(signal.SIGTERM)
-    task.send_signal(signal.SIGUSR2)
+    loaders = task.children(recursive=True)
+    assert loaders
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        for one in (*loaders, task):
+            if one.is_running():
+                one.send_signal(number)
+        time.sleep(2)
+        assert number == signal.SIGUSR2 or task.is_running()
     return task
 
 
