@@ -61,7 +61,7 @@ def test_ctrl_c_while_libraries_load_is_one_line(long_suite, pictures, tmp_path,
 @pytest.mark.parametrize('number, times, whole_group, status, said', [
     (signal.SIGINT, 2, True, 130, 'interrupted'), (signal.SIGTERM, 1, False, 143, 'terminated'),
     pytest.param(signal.SIGINT, 1, True, 130, 'interrupted', marks=SLOW),
-    pytest.param(signal.SIGKILL, 1, False, -9, '', marks=SLOW)])
+    pytest.param(signal.SIGKILL, 1, False, 137, '', marks=SLOW)])
 def test_a_runner_that_is_stopped_leaves_no_process(long_suite, pictures, tmp_path, number, times, whole_group, status,
                                                     said):
     process = begin(long_suite, pictures, tmp_path)
@@ -70,7 +70,8 @@ def test_a_runner_that_is_stopped_leaves_no_process(long_suite, pictures, tmp_pa
         (os.killpg if whole_group else os.kill)(process.pid, number)
         time.sleep(0.05)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == status
+    # As a shell sees it: a second Ctrl-C may find Python on its way out.
+    assert (process.returncode if process.returncode >= 0 else 128 - process.returncode) == status
     assert output == (f'spark-bench: error: {said}: the same command continues\n' if said else '')
     assert working and not left(working)
     assert not (tmp_path / 'work/pretrain/test_resnet/spark/0/failure.txt').exists()
