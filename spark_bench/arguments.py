@@ -80,7 +80,7 @@ def _add_run_suite(commands):
     parser.add_argument('--only', nargs='+', default=[], metavar='PATTERN',
                         help='cells by name, such as detection/* or */spark/*; what they start from comes along')
     parser.add_argument('--limit', type=_positive, metavar='N', help='run at most N of the missing cells')
-    parser.add_argument('--jobs', type=_positive, metavar='N', help='cells at a time on this machine')
+    parser.add_argument('--jobs', type=_positive, metavar='N', help='cells at a time (on Slurm: of an array)')
     parser.add_argument('--gpus', type=_positive, metavar='N',
                         help='processes that train together in each cell, one a GPU (default: 1 here, 8 on a cluster; '
                              'fewer where they do not divide the batch of a recipe)')
@@ -91,7 +91,7 @@ def _add_run_suite(commands):
     parser.add_argument('--status', action='store_true', help='print where each cell stands; on a terminal, live')
     cluster = parser.add_argument_group('on a cluster (through submitit)')
     cluster.add_argument('--cluster', choices=('slurm', 'local'),
-                         help='submit the cells to Slurm; local runs the same jobs on this machine')
+                         help='submit the cells to Slurm; local runs the same jobs on this machine, as a rehearsal')
     cluster.add_argument('--gpus-per-node', type=_positive, default=8, metavar='N', help='default: 8')
     cluster.add_argument('--cpus-per-gpu', type=_positive, default=8, metavar='N', help='default: 8')
     cluster.add_argument('--partition', metavar='NAME')

@@ -1,9 +1,14 @@
 """mmdet's COCO data set with augmentation that depends on a seed alone."""
 
-from mmdet.datasets import CocoDataset
+import contextlib
+
 from mmengine.registry import DATASETS
 
 from spark_bench.data.drawing import SeededItems
+
+# While it loads, mmdet prints which optional packages it misses.
+with contextlib.redirect_stdout(None):
+    from mmdet.datasets import CocoDataset
 
 
 @DATASETS.register_module()

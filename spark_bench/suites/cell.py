@@ -1,10 +1,12 @@
 """One cell in several processes of this machine: what torchrun starts, once a process.
 
-``python -m torch.distributed.run --nproc-per-node N -m spark_bench.suites.cell TASK OPTIONS``, options as JSON.
+``python -m spark_bench.suites.cell PARENT TASK OPTIONS``: the process number of torchrun; options as JSON.
 """
 
+import ctypes
 import json
 import os
+import signal
 import sys
 from importlib import import_module
 
@@ -12,9 +14,12 @@ from spark_bench.errors import InputError, RunError
 from spark_bench.suites.runner import ENGINES
 from spark_bench.suites.status import note_failure
 
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
-def main(task, options):
+
+def main(parent, task, options):
     """Run the cell; exit status 1 where it failed, with the reason left in its folder by the first process."""
+    _end_with(int(parent))
     from spark_bench.engine.runs import RunOptions
     options = json.loads(options)
     try:
@@ -24,6 +29,13 @@ def main(task, options):
             note_failure(options['work_dir'], error)
         return 1
     return 0
+
+
+def _end_with(parent):
+    """Have this process killed as soon as ``parent``, which started it, is gone, however that ended."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # gone before
+        sys.exit(1)
 
 
 if __name__ == '__main__':

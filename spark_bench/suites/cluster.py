@@ -1,20 +1,22 @@
 """Cells as jobs of a cluster, through submitit: arrays of Slurm, or the same jobs on this machine."""
 
-import contextlib
+import getpass
 import os
+import shlex
+import signal
 import subprocess
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 
-from spark_bench.errors import InputError, RunError
-from spark_bench.suites.queue import queued, remember
-from spark_bench.suites.runner import ENGINES
-from spark_bench.suites.status import note_failure
+from spark_bench.errors import InputError, RunError, printable
+from spark_bench.suites.plan import fitting_processes
+from spark_bench.suites.runner import ENGINES, devices_of, fraction_of
+from spark_bench.suites.status import failure_of, job_of, note_failure, note_job
 
 _GPUS = 8  # a cell
-# Pretrainings first: what starts from them is submitted to begin when they have ended.
-_STAGES = (('pretrain',), ('classification', 'detection'))
+_GRACE_S = 900  # longer than what clusters give a job that has to go
 
 
 class CellJob:
@@ -30,18 +32,27 @@ class CellJob:
         self.task, self.options, self.processes = task, options, processes
 
     def __call__(self):
-        """Run the cell; what fails is also left in its folder. Returns the path of the record's folder."""
+        """Run the cell; what fails is also left in its folder. Returns the path of that folder."""
         from spark_bench.engine.runs import RunOptions
         options = dict(self.options)
         if self.processes > 1:
-            # Jobs that share a node must not meet at one port.
-            os.environ.setdefault('MASTER_PORT', str(20000 + int(os.environ.get('SLURM_JOB_ID', 0)) % 40000))
+            # Jobs that share a node must not meet at one port; those above are the system's to give away.
+            os.environ.setdefault('MASTER_PORT', str(10000 + int(os.environ.get('SLURM_JOB_ID', 0)) % 20000))
             options['launcher'] = 'slurm'
-        note_failure(options['work_dir'], None)
+        self._note(None)
+        os.register_at_fork(after_in_child=_leave_signal_to_task)
+        terminated = _note_signal(signal.SIGTERM)
         try:
             import_module(ENGINES[self.task]).run(RunOptions(**options))
         except (InputError, RunError) as error:
-            note_failure(options['work_dir'], error)
+            self._note(error)
+            raise
+        except Exception as error:
+            if terminated:
+                # Slurm tells all processes of a job that has to go, and loaders die of it. submitit's signal follows,
+                # or the job is killed and queued again: one that had failed before would not be.
+                time.sleep(_GRACE_S)
+            self._note(f'{type(error).__name__}: {" ".join(str(error).split())[:200]}; see {_error_log()}')
             raise
         return options['work_dir']
 
@@ -50,123 +61,177 @@ class CellJob:
         import submitit
         return submitit.helpers.DelayedSubmission(self)
 
+    def _note(self, why):
+        if int(os.environ.get('SLURM_PROCID', 0)) == 0:
+            note_failure(self.options['work_dir'], why)
+
+
+def _leave_signal_to_task():
+    """In a process that loads pictures: submitit's signal comes to it too, but is for the task to answer."""
+    import submitit
+    signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, f'SIG{submitit.JobEnvironment.USR_SIG}')})
+
+
+def _note_signal(number):
+    """List that gets an entry whenever ``number`` comes, beside what submitit does then."""
+    came, answer = [], signal.getsignal(number)
+    if callable(answer):
+        signal.signal(number, lambda *told: (came.append(number), answer(*told)))
+    return came
+
+
+def _error_log():
+    import submitit
+    return submitit.JobEnvironment().paths.stderr
+
 
 def submit(suite, cells, args):
-    """Submit the cells that have no job; on Slurm return at once, with the local executor wait for them.
+    """Submit the cells to Slurm and return at once: every pretraining, and what starts from it to begin after it.
+
+    A cell of which a job is queued or running is left out.
+
+    Args:
+        suite: for the names of the jobs.
+        cells: list of :class:`~spark_bench.suites.runner.Cell`.
+        args: ``gpus``, ``gpus_per_node``, ``cpus_per_gpu``, ``partition``, ``hours``, ``jobs``, ``slurm``, ``work_dir``
+            and ``suite`` of the command line.
 
     Returns:
         exit status.
 
     Raises:
-        InputError: where submitit or Slurm's commands are not there, or Slurm does not answer.
+        InputError: where Slurm's commands are not there, or refuse.
     """
-    folder = Path(args.work_dir or f'work_dirs/{suite.name}') / 'jobs'
-    jobs = {} if args.cluster == 'local' else queued(folder)
+    most = args.gpus or _GPUS
+    if most > args.gpus_per_node and most % args.gpus_per_node:
+        raise InputError(f'--gpus {most} is no whole number of nodes of {args.gpus_per_node}: give another --gpus or '
+                         '--gpus-per-node')
+    folder = job_folder(suite, args)
+    executor = make_executor(folder, 'slurm')
+    known = {cell.name: job_of(cell.options['work_dir']) for cell in cells}
+    alive = _alive_jobs() if any(known.values()) else set()
+    jobs = {name: job for name, job in known.items() if job in alive}
     for name, job in jobs.items():
-        print(f'{job}  {name}: in the queue since an earlier submission')
-    submitted = {}
-    for tasks in _STAGES:
-        new = [cell for cell in cells if cell.task in tasks and cell.name not in jobs]
-        for kind in tasks:
-            members = [cell for cell in new if cell.task == kind]
-            if members:
-                submitted |= _submit_array(suite, kind, members, folder, args, jobs)
-        if args.cluster == 'local':
-            _wait([submitted[cell.name] for cell in new])
-    if args.cluster == 'local':
-        return _report(submitted)
-    for name, job in submitted.items():
-        print(f'{job.job_id}  {name}')
-    print(f'submitted {len(submitted)}: `spark-bench run {args.suite} --status` tells where they stand, logs are in '
+        print(f'{job}  {name} (submitted before)')
+    for (kind, after), members in _arrays([cell for cell in cells if cell.name not in jobs], jobs).items():
+        processes = fitting_processes(members, most, args.gpus_per_node)
+        _describe(executor, f'{suite.name}-{kind}', processes, args, jobs.get(after))
+        for cell, job in zip(members, _submit_array(executor, members, processes), strict=True):
+            jobs[cell.name] = job
+            note_job(cell.options['work_dir'], job)
+            print(f'{job}  {cell.name}')
+    print(f'submitted: `spark-bench run {shlex.quote(args.suite)} --status` tells where they stand, logs are in '
           f'{folder}')
     return 0
 
 
-def _submit_array(suite, kind, cells, folder, args, jobs):
-    """Submit cells of one kind; on Slurm add their ids to ``jobs``."""
-    local = args.cluster == 'local'
-    processes = 1 if local else fitting_processes(cells, args.gpus or _GPUS)
-    needed = {cell.name: jobs[cell.needs.name] for cell in cells if cell.needs and cell.needs.name in jobs}
-    executor = make_executor(suite, kind, folder, args, processes, needed.values())
-    with executor.batch():
-        submitted = [executor.submit(CellJob(cell.task, cell.options, processes)) for cell in cells]
-    array = dict(zip((cell.name for cell in cells), submitted, strict=True))
-    if not local:
-        jobs |= {name: job.job_id for name, job in array.items()}
-        remember(folder, jobs)
-        for name in array if needed else ():
-            _begin_after(jobs[name], needed.get(name))
-    return array
+def job_folder(suite, args):
+    """Where submitit keeps logs and scripts."""
+    return Path(args.work_dir or f'work_dirs/{suite.name}') / 'jobs'
 
 
-def _begin_after(job, needed):
-    """Let a job of an array begin as soon as the job that it needs, if any, has ended, however that ended.
-
-    The tasks of an array are submitted with one dependency: on every job of the stage before. Where Slurm refuses
-    (the task has begun already), that one stays.
-
-    Args:
-        job, needed: ids, such as ``13_2`` and ``12_0``.
-    """
-    after = f'afterany:{needed}' if needed is not None else ''
-    with contextlib.suppress(OSError):
-        subprocess.run(['scontrol', 'update', f'JobId={job}', f'Dependency={after}'], capture_output=True, check=False)
+def _arrays(cells, jobs):
+    """The cells by what an array shares: the task, and the pretraining that is waited for."""
+    submitted = {*jobs, *(cell.name for cell in cells)}
+    arrays = {}
+    for cell in sorted(cells, key=lambda cell: cell.task != 'pretrain'):
+        after = cell.needs.name if cell.needs is not None and cell.needs.name in submitted else None
+        arrays.setdefault((cell.task, after), []).append(cell)
+    return arrays
 
 
-def fitting_processes(cells, most):
-    """The most processes, up to ``most``, that divide the global batch of every cell's recipe."""
-    from mmengine.config import Config
-    batches = [Config.fromfile(cell.options['config'], import_custom_modules=False).get('global_batch') or most
-               for cell in cells]
-    return next(number for number in range(most, 0, -1) if all(batch % number == 0 for batch in batches))
+def _submit_array(executor, cells, processes):
+    """Ids of the jobs of an array, one a cell."""
+    import submitit
+    for cell in cells:
+        Path(cell.options['work_dir']).mkdir(parents=True, exist_ok=True)
+    try:
+        with executor.batch():
+            jobs = [executor.submit(CellJob(cell.task, cell.options, processes)) for cell in cells]
+    except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
+        reason = printable(' '.join(str(error).split()))[-300:]
+        raise InputError(f'sbatch refused {cells[0].name} ({reason}): look at --partition, --gpus, --hours and '
+                         '--slurm') from error
+    return [job.job_id for job in jobs]
 
 
-def make_executor(suite, kind, folder, args, processes=1, after=()):
-    """submitit's executor for the cells of one kind.
+def make_executor(folder, cluster, python=None):
+    """submitit's executor, for ``slurm`` or ``local``.
 
     Args:
-        suite, kind: for the name of the jobs.
         folder: of logs.
-        args: ``cluster``, ``gpus_per_node``, ``cpus_per_gpu``, ``partition``, ``hours``, ``jobs``, ``slurm``.
-        processes: of each cell, one a GPU.
-        after: ids of jobs that must have ended, however, before these begin.
+        cluster: ``slurm`` or ``local``.
+        python: command of the interpreter, for ``local``.
+
+    Raises:
+        InputError: where Slurm's commands are not there.
     """
     import submitit
     try:
         # A job may be stopped and submitted again as often as it takes.
-        executor = submitit.AutoExecutor(folder=folder, cluster=args.cluster, slurm_max_num_timeout=1000)
+        return submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=1000, local_python=python)
     except RuntimeError as error:
-        raise InputError(f'--cluster {args.cluster}: {error}; submit from a node that has sbatch, or leave --cluster '
+        raise InputError(f'--cluster {cluster}: {error}; submit from a node that has sbatch, or leave --cluster '
                          'away') from error
-    executor.update_parameters(name=f'{suite.name}-{kind}', timeout_min=args.hours * 60)
-    if args.cluster == 'local':
-        return executor
+    except OSError as error:
+        raise InputError(f'--work-dir {folder} cannot be written: {error.strerror}') from error
+
+
+def _describe(executor, name, processes, args, after):
+    """Set what the next array asks Slurm for; ``after`` is the job that has to succeed before it begins, or None."""
     per_node = min(processes, args.gpus_per_node)
-    if processes % per_node:
-        raise InputError(f'{processes} GPUs a cell are no whole number of nodes of {per_node}: give another --gpus or '
-                         '--gpus-per-node')
-    extra = dict(args.slurm)
-    if after:
-        extra['dependency'] = 'afterany:' + ':'.join(dict.fromkeys(job.partition('_')[0] for job in after))
+    extra = {'requeue': True, **dict(args.slurm)}
+    if after is not None:
+        # Where that fails, these could start from nothing: they are cancelled, and submitted again with it.
+        extra |= {'dependency': f'afterok:{after}', 'kill-on-invalid-dep': 'yes'}
     executor.update_parameters(
-        nodes=processes // per_node, tasks_per_node=per_node, gpus_per_node=per_node, cpus_per_task=args.cpus_per_gpu,
-        slurm_array_parallelism=args.jobs or 256, slurm_additional_parameters=extra,
+        name=name, timeout_min=args.hours * 60, nodes=processes // per_node, tasks_per_node=per_node,
+        gpus_per_node=per_node, cpus_per_task=args.cpus_per_gpu, slurm_array_parallelism=args.jobs or 256,
+        # One process that fails ends the others, which would wait for it.
+        slurm_srun_args=['--kill-on-bad-exit=1'], slurm_additional_parameters=extra,
         **({'slurm_partition': args.partition} if args.partition else {}))
-    return executor
 
 
-def _wait(jobs):
-    for job in jobs:
-        job.wait()
+def _alive_jobs():
+    """Ids of this user's jobs that are queued or running."""
+    command = ['squeue', '--noheader', '--array', '--format=%i', f'--user={getpass.getuser()}']
+    try:
+        return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    except (OSError, subprocess.CalledProcessError) as error:
+        told = getattr(error, 'stderr', None) or str(error)
+        raise InputError(f'--cluster slurm: squeue does not tell which jobs are queued ({printable(told.strip())})'
+                         ) from error
 
 
-def _report(submitted):
-    status = 0
-    for name, job in submitted.items():
-        error = job.exception()
-        if error is not None:
-            status = 1
-            print(f'spark-bench: error: {name}: {str(error).strip().splitlines()[-1]}', file=sys.stderr)
-        else:
-            print(f'{name}: done')
-    return status
+class LocalJob:
+    """A cell that runs as a job of submitit's local executor, for :func:`~spark_bench.suites.runner.run_cells`.
+
+    Args:
+        folder: of logs.
+        hours: after which it is stopped, and goes on in the next attempt.
+        cell: to run, in one process.
+        slot: which of the cells that run side by side.
+    """
+
+    def __init__(self, folder, hours, cell, slot):
+        self.cell, self.slot, self.started = cell, slot, time.monotonic()
+        executor = make_executor(folder, 'local', f'env CUDA_VISIBLE_DEVICES={devices_of(slot, 1)} '
+                                                  f'{shlex.quote(sys.executable)}')
+        executor.update_parameters(timeout_min=hours * 60)
+        self._job = executor.submit(CellJob(cell.task, cell.options, 1))
+
+    def poll(self):
+        """The outcome: ``done``, a message of what failed, or None while it runs."""
+        if not self._job.done():
+            return None
+        if self._job.exception() is None:
+            return 'done'
+        return failure_of(self.cell.options['work_dir']) or f'its job ended early; see {self._job.paths.stderr}'
+
+    def fraction(self):
+        return fraction_of(self.cell)
+
+    def kill(self):
+        """End the job."""
+        self._job.cancel()
+        self._job.wait()

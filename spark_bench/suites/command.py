@@ -2,17 +2,28 @@
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
-from spark_bench.errors import RunError
+from spark_bench.errors import InputError
 from spark_bench.places import report_path
 from spark_bench.suites.definition import load_suite
-from spark_bench.suites.plan import Places, build_cells, estimate, parse_data, select, use_published
+from spark_bench.suites.plan import (
+    Places,
+    build_cells,
+    demand_data,
+    fitting_processes,
+    has_weights,
+    parse_data,
+    select,
+    use_published,
+)
 from spark_bench.suites.status import RECORDED, show, state_of
 
 
 def main(args):
     """Body of the command; exit status 0 only if every chosen cell has its record."""
+    check_cluster_options(args)
     suite = load_suite(args.suite, args.arch)
     places = Places(parse_data(suite, args.data_root), args.work_dir or f'work_dirs/{suite.name}', args.results,
                     args.cache_dir)
@@ -22,13 +33,29 @@ def main(args):
         show(suite, chosen, places)
         return 0
     if args.dry_run:
+        from spark_bench.suites.costs import print_plan
         print_plan(suite, chosen, places)
         return 0
+    if args.cluster == 'slurm':
+        return submit(suite, chosen, places, args)
+    demand_data(places)
     cells = build_cells(suite, chosen, places, args.download)
-    if args.cluster is not None:
-        from spark_bench.suites.cluster import submit
-        return submit(suite, cells, args)
+    if args.cluster == 'local':
+        return rehearse(suite, cells, places, args)
     return run(suite, cells, places, args.jobs, args.gpus or 1)
+
+
+def check_cluster_options(args):
+    """Refuse what would be passed over.
+
+    Raises:
+        InputError: naming the option.
+    """
+    given = '--partition' if args.partition else '--slurm' if args.slurm else None
+    if given and args.cluster != 'slurm':
+        raise InputError(f'{given} is for a cluster: add --cluster slurm, or leave it away')
+    if args.cluster == 'local' and (args.gpus or 1) > 1:
+        raise InputError(f'--gpus {args.gpus}: --cluster local trains each cell in one process; leave one of them away')
 
 
 def is_recorded(spec, suite, places):
@@ -37,20 +64,45 @@ def is_recorded(spec, suite, places):
 
 
 def run(suite, cells, places, jobs=None, gpus=1):
-    """Run cells on this machine, then print tables and write the report.
+    """Run cells on this machine; then, unless all failed, print tables and write the report; last, list the failures.
+
+    Args:
+        suite, cells, places: what to run.
+        jobs: cells at a time; None for one, or one a CPU core where each takes one thread.
+        gpus: processes that train together in each, fewer where they do not divide its batch.
 
     Returns:
         exit status: 1 where a cell failed.
-
-    Raises:
-        RunError: where every cell failed.
     """
-    from spark_bench.suites.runner import run_cells
+    from spark_bench.suites.runner import Job, run_cells, start_server
+    for cell in cells:
+        cell.processes = fitting_processes([cell], gpus)
     default = len(os.sched_getaffinity(0)) if all(cell.options.get('threads') == 1 for cell in cells) else 1
-    failed = run_cells(cells, jobs or default, gpus)
-    if cells and len(failed) == len(cells):
-        raise RunError(f'no run succeeded; the first: {failed[0].name}: {failed[0].outcome}')
-    finish(suite, places, failed)
+    return conclude(suite, places, cells, run_cells(cells, jobs or default, partial(Job, start_server(), gpus)))
+
+
+def rehearse(suite, cells, places, args):
+    """:func:`run` with the jobs of a cluster, which submitit starts on this machine."""
+    from spark_bench.suites.cluster import LocalJob, job_folder
+    from spark_bench.suites.runner import run_cells
+    start = partial(LocalJob, job_folder(suite, args), args.hours)
+    return conclude(suite, places, cells, run_cells(cells, args.jobs or 1, start))
+
+
+def submit(suite, specs, places, args):
+    """Submit what has no record to Slurm; exit status."""
+    from spark_bench.suites import cluster
+    missing = [spec for spec in specs if not (is_recorded(spec, suite, places) and has_weights(spec, places))]
+    if len(missing) < len(specs):
+        print(f'{len(specs) - len(missing)} of {len(specs)} cells are recorded and not submitted')
+    cells = build_cells(suite, missing, places, args.download)
+    return cluster.submit(suite, cells, args) if cells else 0
+
+
+def conclude(suite, places, cells, failed):
+    """After a run of ``cells``: tables, report and the list of those that ``failed``; exit status."""
+    if len(failed) < len(cells):
+        finish(suite, places, failed)
     for cell in failed:
         print(f'spark-bench: error: {cell.name}: {cell.outcome}', file=sys.stderr)
     return 1 if failed else 0
@@ -64,35 +116,3 @@ def finish(suite, places, failed=()):
     path = report.write_report(places.results, suite.name, report_path(places.results, suite.name), Path.cwd(),
                                suite.tables, failures)
     print(f'report: {path}')
-
-
-def print_plan(suite, specs, places):
-    """Print what would run, with estimated GPU-hours and disk."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    console = Console()
-    if not console.is_terminal:
-        console.width = 160
-    table = Table(title=suite.title, caption=suite.note, box=SIMPLE_HEAD, title_justify='left',
-                  caption_justify='left')
-    for heading, justify in (('cell', 'left'), ('state', 'left'), ('starts from', 'left'), ('recipe', 'left'),
-                             ('GPU-hours', 'right'), ('disk, at most', 'right')):
-        table.add_column(heading, justify=justify)
-    hours, kept, unknown = 0.0, 0.0, 0
-    for spec in specs:
-        state, cost = state_of(spec, suite, places).word, estimate(spec)
-        if state != RECORDED:
-            hours, kept, unknown = hours + (cost.gpu_hours or 0), kept + cost.kept_gb, unknown + (not cost.gpu_hours)
-        table.add_row(spec.name, state, spec.needs.name if spec.needs else spec.start, spec.recipe,
-                      _hours(cost.gpu_hours), f'{cost.peak_gb:.1f} GB')
-    console.print(table)
-    least = 'at least ' if unknown else ''
-    console.print(f'to do: {least}{_hours(hours)} hours of an A100 (estimated from multiply-adds), {kept:.1f} GB stay '
-                  'on disk', soft_wrap=True)
-
-
-def _hours(value):
-    if value is None:
-        return '?'
-    return f'{value:,.0f}' if value >= 10 else f'{value:.2g}'

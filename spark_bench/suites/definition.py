@@ -1,25 +1,16 @@
 """A suite: the set of runs that a table of a paper is made of, read from a small config file."""
 
 import itertools
-import re
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from pretrain.ablations import ABLATIONS
 from spark_bench.errors import InputError
 from spark_bench.places import shipped
 from spark_bench.records.schema import record_path
-from spark_bench.records.table_parts import TableSpec
+from spark_bench.suites.checks import STARTS, check_group, check_suite, find_recipe, make_table, read_config
 
 SHIPPED = 'spark_bench/suites/shipped'
-# How a cell names a part of the embedded data set (``embedded:detection``), and the size of that.
-EMBEDDED = {'embedded': 'full', 'embedded-quick': 'quick'}
-_GROUP_KEYS = {'task', 'arch', 'methods', 'recipe', 'data', 'seeds', 'start', 'options', 'overrides', 'pictures',
-               'gmacs', 'weight'}
-_NEEDED = ('task', 'arch', 'methods', 'recipe', 'data')
-_SUITE_KEYS = {'title', 'note', 'data', 'cells', 'tables'}
-KINDS = ('pretrain', 'classification', 'detection')
 
 
 @dataclass(frozen=True)
@@ -36,8 +27,8 @@ class CellSpec:
         options: further arguments of :class:`~spark_bench.engine.runs.RunOptions`.
         overrides: dotted keys of the recipe to values.
         pictures: that the run computes in training, for estimates; None where unknown.
-        gmacs: 10^9 multiply-adds a picture in a forward pass, for estimates; None to take the network's.
-        weight: expected seconds on a CPU core, for the bar of progress.
+        gmacs: 10^9 multiply-adds a picture in a forward pass, for estimates; None to count them.
+        weight: expected seconds on a CPU core, for estimates and the bar of progress; None where unknown.
         needs: the cell of the pretraining that it starts from.
     """
 
@@ -52,7 +43,7 @@ class CellSpec:
     overrides: dict = field(default_factory=dict)
     pictures: float | None = None
     gmacs: float | None = None
-    weight: float = 1.0
+    weight: float | None = None
     needs: 'CellSpec | None' = None
 
     @property
@@ -90,11 +81,6 @@ class Suite:
     tables: tuple
 
 
-def is_embedded(data):
-    """Whether a cell's data is a part of the embedded data set."""
-    return data.partition(':')[0] in EMBEDDED
-
-
 def shipped_suites():
     """Names of the suites that come with the project."""
     return sorted(path.stem for path in shipped(SHIPPED).glob('*.py') if not path.stem.startswith('_'))
@@ -110,20 +96,12 @@ def load_suite(name, arch=None):
     Raises:
         InputError: one line naming the file and the key that is wrong.
     """
-    from mmengine.config import Config
     path = Path(name) if str(name).endswith('.py') else shipped(f'{SHIPPED}/{name}.py')
     if not path.is_file():
         raise InputError(f'no suite {name!r}: choose one of {", ".join(shipped_suites())}, or give the path of a .py '
                          'file')
-    try:
-        cfg = Config.fromfile(path, import_custom_modules=False).to_dict()
-    except Exception as error:  # noqa: BLE001 - a config is Python, and may raise anything
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(f'suite {path} cannot be read: {reason[0]}') from error
-    unknown = sorted(key for key in set(cfg) - _SUITE_KEYS if not key.startswith('_'))
-    if unknown or 'cells' not in cfg:
-        what = f'has an unknown key {unknown[0]!r}' if unknown else 'has no cells'
-        raise InputError(f'suite {path} {what}: its keys are {", ".join(sorted(_SUITE_KEYS))}')
+    cfg = read_config('suite', path).to_dict()
+    check_suite(path, cfg)
     data = cfg.get('data', {})
     cells = [cell for number, group in enumerate(cfg['cells']) for cell in _expand(path, number, group, data, arch)]
     names = [cell.name for cell in cells]
@@ -131,7 +109,8 @@ def load_suite(name, arch=None):
     if twice:
         raise InputError(f'suite {path} has the cell {twice} twice: give one of them another seed or task')
     stem = path.stem.replace('_', '-')
-    tables = tuple(_table(path, number, entry) for number, entry in enumerate(cfg.get('tables', ())))
+    tables = tuple(make_table(f'suite {path}, tables[{number}]', entry)
+                   for number, entry in enumerate(cfg.get('tables', ())))
     if len({table.name for table in tables}) < len(tables):
         raise InputError(f'suite {path} has two tables of one name, which would be one file: rename one')
     return Suite(stem, cfg.get('title', stem), cfg.get('note', ''), data, tuple(_connect(path, cells)), tables)
@@ -145,37 +124,20 @@ def specs_of(name):
     return load_suite(name.replace('-', '_')).tables or None
 
 
-def _table(path, number, entry):
-    try:
-        return TableSpec(**entry)
-    except (TypeError, ValueError) as error:
-        raise InputError(f'suite {path}, tables[{number}]: {error}') from error
-
-
 def _expand(path, number, group, data, arch):
     """The cells of one group: every architecture × method × seed of it."""
     where = f'suite {path}, cells[{number}]'
-    missing = [key for key in _NEEDED if key not in group]
-    unknown = sorted(set(group) - _GROUP_KEYS)
-    if missing or unknown:
-        what = f'has no {missing[0]!r}' if missing else f'has an unknown key {unknown[0]!r}'
-        raise InputError(f'{where} {what}: its keys are {", ".join(sorted(_GROUP_KEYS))}')
-    kind = str(group['task']).partition('_')[0]
-    if kind not in KINDS:
-        raise InputError(f'{where} has task {group["task"]!r}: it begins with one of {", ".join(KINDS)}')
-    if group['data'] not in data and not is_embedded(group['data']):
-        raise InputError(f'{where} names data {group["data"]!r}: describe it under data, beside '
-                         f'{", ".join(data) or "nothing"}')
-    shared = {key: group[key] for key in ('pictures', 'gmacs', 'weight', 'options', 'overrides') if key in group}
-    archs = [arch] if arch else [group['arch']] if isinstance(group['arch'], str) else group['arch']
+    check_group(where, group, data)
+    archs = [group['arch']] if isinstance(group['arch'], str) else group['arch']
+    told = ('pictures', 'options', 'overrides')
+    if arch in (None, *archs):
+        told += ('gmacs', 'weight')  # of these architectures
+    shared = {key: group[key] for key in told if key in group}
+    archs = [arch] if arch else archs
     for name, method, seed in itertools.product(archs, group['methods'], group.get('seeds', [0])):
-        recipe = group['recipe'].format(arch=name, size=name.rpartition('_')[2])
-        if not (Path(recipe).is_file() if Path(recipe).is_absolute() else shipped(recipe).is_file()):
-            raise InputError(f'{where} names the recipe {recipe}, which is not there')
-        if kind == 'pretrain' and not (method in ABLATIONS and ABLATIONS[method].pretrains):
-            raise InputError(f'{where} pretrains {method!r}: choose one of '
-                             f'{", ".join(key for key, value in ABLATIONS.items() if value.pretrains)}')
-        start = 'none' if kind == 'pretrain' or method == 'scratch' else group.get('start', 'pretrain')
+        recipe = find_recipe(where, group['recipe'], name)
+        starts = not group['task'].startswith('pretrain') and method != 'scratch'
+        start = group.get('start', 'pretrain') if starts else 'none'
         yield CellSpec(group['task'], name, method, seed, recipe, group['data'], start, **shared)
 
 
@@ -186,10 +148,7 @@ def _connect(path, cells):
         if cell.kind == 'pretrain':
             pretrainings.setdefault((cell.task, cell.arch, cell.method), {})[cell.seed] = cell
     for cell in sorted(cells, key=lambda cell: cell.kind != 'pretrain'):
-        if not re.match(r'pretrain(_|$)', cell.start):
-            if cell.start not in ('none', 'published', 'recipe'):
-                raise InputError(f'suite {path}: {cell.name} starts from {cell.start!r}: none, published, recipe, or a '
-                                 'task of pretraining')
+        if cell.start in STARTS:
             yield cell
             continue
         seeds = pretrainings.get((cell.start, cell.arch, cell.method), {})

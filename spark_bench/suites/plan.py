@@ -4,21 +4,10 @@ import fnmatch
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pretrain.ablations import ABLATIONS
 from spark_bench.errors import InputError
 from spark_bench.places import default_work_dir, shipped
-from spark_bench.suites.definition import EMBEDDED, is_embedded
+from spark_bench.suites.checks import EMBEDDED, is_embedded, read_config
 from spark_bench.suites.runner import Cell
-
-# A pass forward and backward is three forward ones, a multiply-add two operations.
-_FLOP_PER_MAC = 6
-# Operations a second that training reaches on an A100: from the two costs that SparK's authors report, ResNet-50 for
-# 800 epochs in 1,536 GPU-hours (18e12) and ConvNeXt-B for 1,600 in about 4,000 (23e12).
-FLOPS = 20e12
-# Weights that a run holds on disk at most, in multiples of the network's: two checkpoints with optimizer (and EMA, or
-# decoder), and what it leaves behind.
-_AT_MOST = {'pretrain': 2 * 3 + 2, 'classification': 2 * 4 + 4, 'detection': 2 * 3 + 1}
-_KEPT = {'pretrain': 2, 'classification': 4, 'detection': 1}
 
 
 @dataclass(frozen=True)
@@ -41,20 +30,6 @@ class Places:
         """Folder of one cell."""
         root = Path(self.work_dir)
         return default_work_dir(root.parent, root.name, spec.task, spec.arch, spec.method, spec.seed)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """An estimate for one cell.
-
-    Attributes:
-        gpu_hours: of an A100; None where the suite says too little.
-        peak_gb, kept_gb: on disk, while it runs and afterwards.
-    """
-
-    gpu_hours: float | None
-    peak_gb: float
-    kept_gb: float
 
 
 def parse_data(suite, given):
@@ -135,7 +110,7 @@ def build_cells(suite, specs, places, download=False):
             options['ablation'] = spec.method
         else:
             options['weights'] = _weights(spec, places, download)
-        runs[spec.name] = Cell(spec.name, spec.kind, options, spec.weight, needs)
+        runs[spec.name] = Cell(spec.name, spec.kind, options, spec.weight or 1.0, needs)
     return list(runs.values())
 
 
@@ -160,7 +135,7 @@ def with_embedded(specs, places):
 def _weights(spec, places, download):
     """Path of the weights that a cell starts from, or None."""
     if spec.needs is not None:
-        return str(places.work_dir_of(spec.needs) / 'encoder.safetensors')
+        return str(_encoder_of(spec.needs, places))
     if spec.start == 'none':
         return None
     from spark_bench.checkpoints.published import find_published
@@ -168,24 +143,42 @@ def _weights(spec, places, download):
     return None if name in (None, 'scratch') else str(find_published(name, spec.arch, places.cache_dir, download))
 
 
+def has_weights(spec, places):
+    """Whether a pretraining has left what others start from; True for any other cell."""
+    return spec.kind != 'pretrain' or _encoder_of(spec, places).is_file()
+
+
+def _encoder_of(spec, places):
+    return places.work_dir_of(spec) / 'encoder.safetensors'
+
+
 def _init_of(spec):
-    from mmengine.config import Config
-    return Config.fromfile(shipped(spec.recipe), import_custom_modules=False).get('init')
+    return read_config(f'{spec.name}: the recipe', shipped(spec.recipe)).get('init')
 
 
-def estimate(spec):
-    """What a cell will cost, from the multiply-adds of its network and the pictures that it sees."""
-    from spark_bench.models.complexity import inspect_network
-    network = inspect_network(spec.arch) if _is_timm(spec.arch) else None
-    gmacs = spec.gmacs or (network and network['multiply_adds'] / 1e9)
-    scale = ABLATIONS[spec.method].schedule_scale if spec.kind == 'pretrain' else 1.0
-    hours = None
-    if gmacs and spec.pictures:
-        hours = _FLOP_PER_MAC * gmacs * 1e9 * spec.pictures * scale / FLOPS / 3600
-    weights_gb = (network['parameters'] if network else 100e6) * 4 / 1e9
-    return Cost(hours, _AT_MOST[spec.kind] * weights_gb, _KEPT[spec.kind] * weights_gb)
+def fitting_processes(cells, most, per_node=None):
+    """The most processes, up to ``most``, that divide the global batch of every cell and fill whole nodes."""
+    batches = {_global_batch(cell) for cell in cells} if most > 1 else set()
+    return next(number for number in range(most, 0, -1) if all(batch % number == 0 for batch in batches)
+                and (per_node is None or number <= per_node or number % per_node == 0))
 
 
-def _is_timm(arch):
-    import timm
-    return timm.is_model(arch)
+def _global_batch(cell):
+    cfg, given = read_config(f'{cell.name}: the recipe', cell.options['config']), cell.options['overrides']
+    stated = given.get('global_batch', cfg.get('global_batch'))
+    loader = cfg.get('train_dataloader', {})
+    batch = stated or given.get('train_dataloader.batch_size', loader.get('batch_size'))
+    if not isinstance(batch, int) or batch < 1:
+        raise InputError(f'{cell.name}: its recipe states no batch (global_batch, or train_dataloader.batch_size)')
+    return batch
+
+
+def demand_data(places):
+    """See that the data sets are there, before any process starts.
+
+    Raises:
+        InputError: naming the one that is not.
+    """
+    for name, place in places.data.items():
+        if not Path(place).exists():
+            raise InputError(f'--data-root {name}={place}: there is no such file or folder')

@@ -5,19 +5,19 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 from dataclasses import dataclass, field
 from importlib import import_module
+from multiprocessing import forkserver
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from spark_bench.errors import InputError, RunError
-from spark_bench.suites.status import FAILURE, note_failure
+from spark_bench.suites.status import failure_of, is_locked, note_failure
 
 ENGINES = {'pretrain': 'spark_bench.engine.pretrain', 'classification': 'spark_bench.engine.finetune',
            'detection': 'spark_bench.engine.detect'}
@@ -34,6 +34,8 @@ class Cell:
         options: keyword arguments of :class:`~spark_bench.engine.runs.RunOptions`.
         weight: expected share of the work, for the estimate of the time left.
         needs: the cell whose weights this one starts from.
+        processes: that train it together, one a GPU.
+        outcome: ``done``, or a line on what went wrong; None before.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Cell:
     options: dict
     weight: float
     needs: 'Cell | None' = None
+    processes: int = 1
     outcome: str | None = field(default=None, compare=False)
     seconds: float = field(default=0.0, compare=False)
 
@@ -49,15 +52,22 @@ class Cell:
         return Path(self.options['work_dir']) / 'log.txt'
 
 
-class _Job:
-    """A cell that is running in a process."""
+class Job:
+    """A cell that is running in a process.
 
-    def __init__(self, context, cell, slot, processes):
+    Args:
+        context: of :func:`start_server`.
+        gpus: of each of the cells that run side by side.
+        cell: to run.
+        slot: which of them.
+    """
+
+    def __init__(self, context, gpus, cell, slot):
         self.cell, self.slot, self.started = cell, slot, time.monotonic()
         note_failure(cell.options['work_dir'], None)
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_run_cell, args=(
-            cell.task, cell.options, str(cell.log), theirs, devices_of(slot, processes), processes))
+            cell.task, cell.options, str(cell.log), theirs, devices_of(slot, gpus), cell.processes))
         self.process.start()
         theirs.close()
 
@@ -71,14 +81,24 @@ class _Job:
         if self.process.is_alive():
             return None
         self.process.join()
-        return f'its process ended with status {self.process.exitcode}; see {self.cell.log}'
+        return how_ended(self.process.exitcode, self.cell.log)
+
+    def kill(self):
+        """End the process, and with it those that it started."""
+        self.process.kill()
+        self.process.join()
 
     def fraction(self):
-        try:
-            told = json.loads((Path(self.cell.options['work_dir']) / 'progress.json').read_text())
-            return told['done'] / told['total']
-        except (OSError, ValueError, KeyError):
-            return 0.0
+        return fraction_of(self.cell)
+
+
+def fraction_of(cell):
+    """The share of its updates that a running cell has done."""
+    try:
+        told = json.loads((Path(cell.options['work_dir']) / 'progress.json').read_text())
+        return told['done'] / told['total']
+    except (OSError, ValueError, KeyError):
+        return 0.0
 
 
 def devices_of(slot, processes):
@@ -102,19 +122,29 @@ def devices_of(slot, processes):
     return ','.join(devices[first:first + processes])
 
 
+def how_ended(status, log):
+    """Why a process failed that told nothing itself, from its exit status; a negative one is a signal."""
+    if status == -signal.SIGKILL:
+        return f'its process was killed (SIGKILL), as happens where memory runs out; see {log}'
+    if status < 0:
+        return f'its process was ended by signal {-status} ({signal.strsignal(-status)}); see {log}'
+    return f'its process ended with status {status}; see {log}'
+
+
 def _run_cell(task, options, log, connection, devices, processes):
     """In the new process: run one cell with its output in ``log`` and send the outcome."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Path(log).parent.mkdir(parents=True, exist_ok=True)
-    with open(log, 'ab', buffering=0) as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    try:
+        Path(log).parent.mkdir(parents=True, exist_ok=True)
+        with open(log, 'ab', buffering=0) as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+    except OSError as error:
+        connection.send(f'{log} cannot be written ({error.strerror}): give another --work-dir')
+        os._exit(1)
     os.environ['CUDA_VISIBLE_DEVICES'] = devices
-    started = []
     # A runner that is killed takes its cells along: two processes must not write into one folder.
-    threading.Thread(target=_end_with_runner, args=(connection, started), daemon=True).start()
-    outcome = _train_together(task, options, log, processes, started) if processes > 1 else _train(task, options, log)
-    connection.send(outcome)
+    threading.Thread(target=_end_with_runner, args=(connection,), daemon=True).start()
+    connection.send(_train_together(task, options, log, processes) if processes > 1 else _train(task, options, log))
     sys.stdout.flush()
     os._exit(0)
 
@@ -133,42 +163,82 @@ def _train(task, options, log):
         return f'{type(error).__name__}: {" ".join(str(error).split())[:200]}; see {log}'
 
 
-def _train_together(task, options, log, processes, started):
-    """Run a cell by torchrun; ``done``, or what failed."""
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(processes), '-m',
-               'spark_bench.suites.cell', task, json.dumps(options)]
-    started.append(subprocess.Popen(command))
-    if started[0].wait() == 0:
+def _train_together(task, options, log, processes):
+    """Be torchrun for a cell; ``done``, or what failed."""
+    from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    try:
+        torchrun.main(['--standalone', '--nproc-per-node', str(processes), '-m', 'spark_bench.suites.cell',
+                       str(os.getpid()), task, json.dumps(options)])
         return 'done'
-    with contextlib.suppress(OSError):
-        return (Path(options['work_dir']) / FAILURE).read_text().strip()
-    return f'its processes ended with status {started[0].returncode}; see {log}'
+    except ChildFailedError as error:
+        return failure_of(options['work_dir']) or how_ended(error.get_first_failure()[1].exitcode, log)
 
 
-def _end_with_runner(connection, started):
+def _end_with_runner(connection):
     with contextlib.suppress(EOFError, OSError):
         connection.recv()
-    for process in started:
-        process.terminate()  # torchrun ends what it started
     os._exit(1)
 
 
-def run_cells(cells, jobs, processes=1):
+@contextlib.contextmanager
+def _terminable():
+    """A SIGTERM leaves like an error does, through every ``finally``: terminal and processes are left in order."""
+    def leave(*_):
+        print('spark-bench: error: terminated: the same command continues', file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def start_server():
+    """The process that all cells are forked from: it loads the libraries once, in silence, and heeds no Ctrl-C."""
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['spark_bench.suites.preload'])
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with _silence():
+            forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return context
+
+
+@contextlib.contextmanager
+def _silence():
+    """What is started within writes to nowhere."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    streams = [os.dup(1), os.dup(2)]
+    with open(os.devnull, 'wb') as void:
+        os.dup2(void.fileno(), 1)
+        os.dup2(void.fileno(), 2)
+    try:
+        yield
+    finally:
+        for number, stream in enumerate(streams, start=1):
+            os.dup2(stream, number)
+            os.close(stream)
+
+
+def run_cells(cells, jobs, start):
     """Run all cells, dependencies first; a cell with a record is skipped by its engine.
 
     Args:
         cells: list of :class:`Cell`, in the order to start them.
         jobs: how many at a time.
-        processes: that train together in each, one a GPU.
+        start: function from a cell and the slot that it takes (from 0, below ``jobs``) to its running job, with
+            ``cell``, ``slot``, ``started``, ``poll()``, ``fraction()`` and ``kill()`` as :class:`Job` has them.
 
     Returns:
         list of the cells that failed or were never started, each with its ``outcome``.
     """
-    context = multiprocessing.get_context('forkserver')
-    # The libraries are loaded once, in the process that all cells are forked from.
-    context.set_forkserver_preload(['spark_bench.suites.preload'])
     waiting, running = list(cells), []
-    with _Display(cells) as display:
+    with _terminable(), _Display(cells) as display:
         try:
             while waiting or running:
                 for cell in [cell for cell in waiting if cell.needs and _failed(cell.needs)]:
@@ -177,7 +247,7 @@ def run_cells(cells, jobs, processes=1):
                 while len(running) < jobs and (cell := _next_ready(waiting)):
                     waiting.remove(cell)
                     slot = min(set(range(jobs)) - {job.slot for job in running})
-                    running.append(_Job(context, cell, slot, processes))
+                    running.append(start(cell, slot))
                 display.show(running)
                 time.sleep(_POLL_S)
                 for job in list(running):
@@ -185,14 +255,19 @@ def run_cells(cells, jobs, processes=1):
                     if outcome is not None:
                         running.remove(job)
                         job.cell.outcome, job.cell.seconds = outcome, time.monotonic() - job.started
-                        if _failed(job.cell):
-                            note_failure(job.cell.options['work_dir'], outcome)
+                        _note(job.cell)
                         display.finished(job.cell)
         finally:
             for job in running:
-                job.process.kill()
-                job.process.join()
+                job.kill()
     return [cell for cell in cells if _failed(cell)]
+
+
+def _note(cell):
+    """Leave word of a failure, unless another process is at work in the folder and will tell of its own."""
+    folder = Path(cell.options['work_dir'])
+    if _failed(cell) and not is_locked(folder):
+        note_failure(folder, cell.outcome)
 
 
 def _failed(cell):

@@ -3,17 +3,13 @@
 import contextlib
 import fcntl
 import json
-import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from spark_bench.suites.queue import queued
-
-FAILURE = 'failure.txt'
-RECORDED, RUNNING, BROKEN_OFF, FAILED, WAITING, READY, QUEUED = (
-    'recorded', 'running', 'broken off', 'failed', 'waiting', 'to do', 'queued')
-_ASK_SLURM_S = 30.0
+_FAILURE, _JOB = 'failure.txt', 'job.txt'
+RECORDED, RUNNING, BROKEN_OFF, FAILED, WAITING, READY = (
+    'recorded', 'running', 'broken off', 'failed', 'waiting', 'to do')
 
 
 @dataclass(frozen=True)
@@ -24,7 +20,7 @@ class State:
         word: one of the words above.
         share: of its updates that are done, 0 … 1, where it has begun.
         loss: of the newest update; None before.
-        note: why it failed, what it waits for, or its job at Slurm.
+        note: why it failed, or what it waits for.
     """
 
     word: str
@@ -35,19 +31,24 @@ class State:
 
 def state_of(spec, suite, places):
     """The state of a cell. Looks at files only, so that it is right whatever machine runs the cell."""
-    if spec.record_path(suite.name, places.results).is_file():
-        return State(RECORDED, 1.0)
     folder = places.work_dir_of(spec)
+    failure = failure_of(folder)
+    if spec.record_path(suite.name, places.results).is_file():
+        # A note beside a record: it is of another configuration than the suite has now.
+        return State(RECORDED, 1.0, note=failure or '')
     share, loss = _progress(folder)
-    if _is_locked(folder):
-        return State(RUNNING, share, loss)
-    with contextlib.suppress(OSError):
-        return State(FAILED, share, loss, (folder / FAILURE).read_text().strip())
+    job = job_of(folder)
+    submitted = '' if job is None else f'job {job}'
+    if is_locked(folder):
+        return State(RUNNING, share, loss, submitted)
+    if failure is not None:
+        return State(FAILED, share, loss, failure)
     if any(folder.glob('epoch_*.pth')):
-        return State(BROKEN_OFF, share, loss, 'goes on from its checkpoint')
+        return State(BROKEN_OFF, share, loss, submitted or 'goes on from its checkpoint')
     if spec.needs is not None and not spec.needs.record_path(suite.name, places.results).is_file():
-        return State(WAITING, note=f'for {spec.needs.name}')
-    return State(READY)
+        failed = state_of(spec.needs, suite, places).word == FAILED
+        return State(WAITING, note=f'for {spec.needs.name}{", which failed" * failed}')
+    return State(READY, note=submitted)
 
 
 def _progress(folder):
@@ -58,7 +59,8 @@ def _progress(folder):
         return 0.0, None
 
 
-def _is_locked(folder):
+def is_locked(folder):
+    """Whether a process is at work on the cell in ``folder``."""
     try:
         with (folder / '.lock').open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -69,9 +71,30 @@ def _is_locked(folder):
     return False
 
 
+def failure_of(folder):
+    """What :func:`note_failure` left in ``folder``, or None."""
+    try:
+        return (Path(folder) / _FAILURE).read_text().strip()
+    except OSError:
+        return None
+
+
+def job_of(folder):
+    """Id of the last job of a cluster that :func:`note_job` left in ``folder``, or None."""
+    try:
+        return (Path(folder) / _JOB).read_text().strip() or None
+    except OSError:
+        return None
+
+
+def note_job(folder, job):
+    """Leave behind the id of the job that the cell in ``folder`` was submitted as."""
+    (Path(folder) / _JOB).write_text(f'{job}\n')
+
+
 def note_failure(folder, why):
     """Leave behind why a cell failed; None takes the note away."""
-    path = Path(folder) / FAILURE
+    path = Path(folder) / _FAILURE
     with contextlib.suppress(OSError):
         if why is None:
             path.unlink(missing_ok=True)
@@ -80,45 +103,40 @@ def note_failure(folder, why):
             path.write_text(f'{why}\n')
 
 
-def standing(suite, specs, places, jobs):
-    """The states of cells, with those that have a job at Slurm (name → id) as queued until they run."""
-    states = [state_of(spec, suite, places) for spec in specs]
-    return [replace(state, word=QUEUED, note=f'job {jobs[spec.name]}')
-            if spec.name in jobs and state.word not in (RECORDED, RUNNING) else state
-            for spec, state in zip(specs, states, strict=True)]
-
-
 def show(suite, specs, places, interval_s=2.0):
     """Print the table of states; on a terminal keep it fresh until nothing is left to wait for, or Ctrl-C."""
     from rich.console import Console
     from rich.live import Live
-    console, folder = Console(), Path(places.work_dir) / 'jobs'
+    console = Console()
     if not console.is_terminal:
-        console.width = 160
-        console.print(_table(suite, specs, standing(suite, specs, places, queued(folder))))
+        console.width = 1000  # a name that is cut is of no use to a program
+        console.print(_table(suite, specs, [state_of(spec, suite, places) for spec in specs]))
         return
     with contextlib.suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
-        asked = -math.inf
         while True:
-            if time.monotonic() - asked >= _ASK_SLURM_S:
-                jobs, asked = queued(folder), time.monotonic()
-            states = standing(suite, specs, places, jobs)
+            states = [state_of(spec, suite, places) for spec in specs]
             live.update(_table(suite, specs, states), refresh=True)
-            if all(state.word in (RECORDED, FAILED) for state in states):
+            if all(_is_over(spec, state, suite, places) for spec, state in zip(specs, states, strict=True)):
                 return
             time.sleep(interval_s)
+
+
+def _is_over(spec, state, suite, places):
+    return state.word in (RECORDED, FAILED) or (
+        state.word == WAITING and state_of(spec.needs, suite, places).word == FAILED)
 
 
 def _table(suite, specs, states):
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
+    from rich.text import Text
     colours = {RECORDED: 'green', RUNNING: 'cyan', FAILED: 'red', BROKEN_OFF: 'yellow'}
     counts = ', '.join(f'{sum(state.word == word for state in states)} {word}'
                        for word in dict.fromkeys(state.word for state in states))
-    table = Table(title=f'{suite.title}: {counts}', box=SIMPLE_HEAD, title_justify='left')
+    table = Table(title=Text(f'{suite.title}: {counts}'), box=SIMPLE_HEAD, title_justify='left')
     for heading, justify in (('cell', 'left'), ('state', 'left'), ('done', 'right'), ('loss', 'right'), ('', 'left')):
-        table.add_column(heading, justify=justify)
+        table.add_column(heading, justify=justify, overflow='fold', no_wrap=heading not in ('cell', ''))
     for spec, state in zip(specs, states, strict=True):
-        table.add_row(spec.name, f'[{colours.get(state.word, "dim")}]{state.word}[/]', f'{state.share:.0%}',
-                      '' if state.loss is None else f'{state.loss:.3f}', state.note, end_section=False)
+        table.add_row(spec.name, Text(state.word, colours.get(state.word, 'dim')), f'{state.share:.0%}',
+                      '' if state.loss is None else f'{state.loss:.3f}', Text(state.note))
     return table

@@ -24,7 +24,7 @@ DATA = Path(os.environ.get('SPARK_BENCH_TEST_DATA', ROOT.parent / 'shared' / 'da
 SPARK_BENCH = """#!/usr/bin/env bash
 exec {python} -c 'import sys; sys.argv[0] = "spark-bench"; from spark_bench.cli import main; sys.exit(main())' "$@"
 """
-# Stands in for Slurm: a job of as many tasks as it is asked for runs here, in one process; sbatch keeps the script.
+# Stands in for Slurm: a job of as many tasks as it is asked for runs here, in one process; the queue is always empty.
 SRUN = """#!/usr/bin/env bash
 while [[ "$1" != *python* ]]; do shift; done
 export SLURM_PROCID=0 SLURM_NTASKS=1 SLURM_LOCALID=0 SLURM_JOB_NODELIST=localhost
@@ -33,6 +33,9 @@ exec "$@"
 """
 SBATCH = """#!/usr/bin/env bash
 echo "Submitted batch job $RANDOM"
+"""
+SQUEUE = """#!/usr/bin/env bash
+exit 0
 """
 # What a guide says, and what stands for it here.
 SMALLER = ((r'/data/', '{folder}/data/'), (r'_coco\.py 8 ', '_coco.py 2 '), (r'--bootstrap 1000', '--bootstrap 20'),
@@ -114,7 +117,7 @@ def place(tmp_path, monkeypatch):
     """A folder in which commands of a guide run: the tools, spark-bench, a stand-in for Slurm, pictures in classes."""
     (tmp_path / 'bin').mkdir()
     for name, text in (('spark-bench', SPARK_BENCH.format(python=shlex.quote(sys.executable))),
-                       ('srun', SRUN.format(port=29511)), ('sbatch', SBATCH)):
+                       ('srun', SRUN.format(port=29511)), ('sbatch', SBATCH), ('squeue', SQUEUE)):
         path = tmp_path / 'bin' / name
         path.write_text(text)
         path.chmod(path.stat().st_mode | stat.S_IXUSR)

@@ -1,16 +1,14 @@
-"""A suite that runs in seconds, its pictures, and the command in a process of its own."""
+"""A suite of eight cells that runs in half a minute, and the command line as a process of its own."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from spark_bench.records import load_all
 
 ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = 'import sys; sys.argv[0] = "spark-bench"; from spark_bench.cli import main; sys.exit(main())'
 SUITE = """
 title = 'A small suite'
 data = dict(pictures='classes')
@@ -30,30 +28,25 @@ del tiny
 """
 
 
-def write_pictures(root):
-    """Four classes that their colour tells apart, 8 + 4 pictures of each, below ``root``."""
-    rng = np.random.default_rng(0)
-    for split, count in (('train', 8), ('val', 4)):
-        for number in range(4):
-            (root / split / f'class{number}').mkdir(parents=True)
-            for i in range(count):
-                noisy = np.array([number * 60, 200 - number * 50, 90]) + rng.integers(-40, 40, (8, 8, 3))
-                Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).resize((70, 64)).save(
-                    root / split / f'class{number}' / f'{i}.png')
-    return root
-
-
 def words(suite, pictures, folder, *extra):
     return ['run', str(suite), '--data-root', f'pictures={pictures}', '--work-dir', str(folder / 'work'), '--results',
             str(folder / 'results'), *extra]
 
 
+def start(arguments, **options):
+    """``spark-bench`` with ``arguments``, in a session of its own as a terminal gives it one."""
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), **options.pop('env', {})}
+    return subprocess.Popen([sys.executable, '-c', PROGRAM, *arguments], env=environment, text=True,
+                            start_new_session=True, **options)
+
+
 def spark_bench(arguments, **environment):
-    program = 'import sys; sys.argv[0] = "spark-bench"; from spark_bench.cli import main; sys.exit(main())'
-    return subprocess.run([sys.executable, '-c', program, *arguments], capture_output=True, text=True, timeout=280,
+    """Run ``spark-bench`` to its end."""
+    return subprocess.run([sys.executable, '-c', PROGRAM, *arguments], capture_output=True, text=True, timeout=280,
                           env={**os.environ, 'PYTHONPATH': str(ROOT), **environment}, check=False)
 
 
 def outcome(folder):
+    """What the records below ``folder`` say, without the circumstances of their runs."""
     return {(r.task, r.method, r.seed): (r.config_hash, r.metrics, r.curves)
             for r in load_all(folder / 'results', 'small')}

@@ -4,35 +4,22 @@ import contextlib
 import os
 import random
 import shutil
-import stat
 import subprocess
 import sys
 import time
 
 import psutil
 import pytest
-from small_suite import ROOT, SUITE, outcome, spark_bench, words, write_pictures
+from small_suite import PROGRAM, ROOT, outcome, spark_bench, words
 
 from spark_bench import cli
 from spark_bench.errors import InputError
 from spark_bench.places import shipped
 from spark_bench.records import load_all
 from spark_bench.suites.definition import load_suite, shipped_suites
-from spark_bench.suites.plan import Places, build_cells, estimate, parse_data, select, use_published
+from spark_bench.suites.plan import Places, build_cells, parse_data, select, use_published
 from spark_bench.suites.runner import devices_of
 from spark_bench.suites.status import state_of
-
-
-@pytest.fixture(scope='module')
-def pictures(tmp_path_factory):
-    return write_pictures(tmp_path_factory.mktemp('pictures'))
-
-
-@pytest.fixture
-def suite(tmp_path):
-    path = tmp_path / 'small.py'
-    path.write_text(SUITE)
-    return path
 
 
 def state(folder):
@@ -58,15 +45,6 @@ def test_shipped_suites_name_recipes_that_are_there_and_tables_that_their_cells_
 def test_the_papers_ablation_suite_has_every_ablation_of_the_method():
     methods = {cell.method for cell in load_suite('ablation').cells if cell.kind == 'classification'}
     assert methods == {'spark', 'no_sparse', 'black_mosaic', 'no_hierarchy', 'ape', 'loss_on_all', 'half_schedule'}
-
-
-def test_estimates_come_near_the_costs_that_the_authors_report():
-    """ResNet-50: 48 hours on 32 A100 for 800 epochs; ConvNeXt-B: about 4,000 GPU-hours for 1,600."""
-    cells = {cell.name: cell for cell in load_suite('scaling').cells}
-    assert 0.7 < estimate(cells['pretrain/resnet50/spark/0']).gpu_hours / (2 * 48 * 32) < 1.4
-    assert 0.7 < estimate(cells['pretrain/convnext_base/spark/0']).gpu_hours / 4000 < 1.4
-    halves = {cell.method: estimate(cell).gpu_hours for cell in load_suite('ablation').cells if cell.kind == 'pretrain'}
-    assert halves['half_schedule'] == pytest.approx(halves['spark'] / 2)
 
 
 def test_patterns_bring_what_they_start_from_and_limits_count_what_is_missing(suite):
@@ -124,16 +102,6 @@ def test_unknown_suites_are_refused_with_the_known_ones(tmp_path, capsys):
     assert 'ablation, demo, demo_quick, mini' in capsys.readouterr().err
 
 
-@pytest.fixture(scope='module')
-def finished(pictures, tmp_path_factory):
-    """The small suite, run once in a process of its own (its runner forks)."""
-    folder = tmp_path_factory.mktemp('finished')
-    (folder / 'small.py').write_text(SUITE)
-    done = spark_bench(words(folder / 'small.py', pictures, folder, '--jobs', '2'))
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder, done.stdout
-
-
 def test_every_cell_has_a_record_and_one_pretraining_serves_both_seeds(finished):
     folder, output = finished
     records = load_all(folder / 'results', 'small')
@@ -154,9 +122,28 @@ def test_a_second_run_changes_nothing_and_the_plan_has_nothing_to_do(finished, p
     assert state(folder) == before and len(before) == 8
     assert cli.main(words(folder / 'small.py', pictures, folder, '--dry-run')) == 0
     plan = capsys.readouterr().out
-    assert plan.count('recorded') == 8 and '0 hours' in plan
+    assert plan.count('recorded') == 8 and plan.splitlines()[-1] == 'to do: nothing'
     assert cli.main(words(folder / 'small.py', pictures, folder, '--status')) == 0
     assert '8 recorded' in capsys.readouterr().out
+
+
+def test_a_record_of_another_configuration_stays_and_is_named_with_the_remedy(finished, pictures, tmp_path):
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    suite, before = tmp_path / 'small.py', state(tmp_path)
+    suite.write_text(suite.read_text().replace("'global_batch': 8", "'global_batch': 4"))
+    done = spark_bench(words(suite, pictures, tmp_path, '--only', '*/scratch/0'))
+    record = 'results/measured/small/classification/test_resnet/scratch/0.json'
+    assert done.returncode == 1 and state(tmp_path) == before
+    assert done.stderr.splitlines()[-1].startswith(
+        f'spark-bench: error: classification/test_resnet/scratch/0: {tmp_path / record} was measured with another')
+    assert 'move it away' in done.stderr
+    shown = spark_bench(words(suite, pictures, tmp_path, '--status', '--only', '*/scratch/*')).stdout
+    assert shown.count('was measured with another configuration') == 1
+    # Moved away as it says, with the folder that goes with it, the cell runs.
+    (tmp_path / record).rename(tmp_path / 'old.json')
+    shutil.rmtree(tmp_path / 'work/classification/test_resnet/scratch/0')
+    assert spark_bench(words(suite, pictures, tmp_path, '--only', '*/scratch/0')).returncode == 0
+    assert (tmp_path / record).read_bytes() != (tmp_path / 'old.json').read_bytes()
 
 
 def test_a_cell_that_fails_stops_what_needs_it_and_nothing_else(suite, pictures, tmp_path):
@@ -174,6 +161,7 @@ def test_a_cell_that_fails_stops_what_needs_it_and_nothing_else(suite, pictures,
     assert states['pretrain/test_resnet/spark/0'].word == 'failed' and states['pretrain/test_resnet/spark/0'].note
     assert states['classification/test_resnet/no_sparse/0'].word == 'recorded'
     assert states['classification/test_resnet/scratch/1'].word == 'to do'
+    assert states['classification/test_resnet/spark/1'].note == 'for pretrain/test_resnet/spark/0, which failed'
     # Mended, the same command runs what is missing and forgets the failure.
     blocked.rmdir()
     assert spark_bench(words(suite, pictures, tmp_path, '--jobs', '2', '--only', '*/0')).returncode == 0
@@ -193,8 +181,7 @@ def jobs_of(runner):
 @pytest.mark.timeout(3000)
 def test_killed_fifty_times_a_suite_ends_with_the_records_of_an_undisturbed_run(finished, suite, pictures, tmp_path):
     rng = random.Random(0)
-    program = 'import sys; sys.argv[0] = "spark-bench"; from spark_bench.cli import main; sys.exit(main())'
-    arguments = [sys.executable, '-c', program, *words(suite, pictures, tmp_path, '--jobs', '2')]
+    arguments = [sys.executable, '-c', PROGRAM, *words(suite, pictures, tmp_path, '--jobs', '2')]
     kills = {'runner': 0, 'job': 0}
     while sum(kills.values()) < 50:
         process = psutil.Popen(arguments, env={**os.environ, 'PYTHONPATH': str(ROOT)}, stdout=subprocess.DEVNULL,
@@ -221,14 +208,6 @@ def test_killed_fifty_times_a_suite_ends_with_the_records_of_an_undisturbed_run(
     assert not [path for path in tmp_path.rglob('.*') if path.is_file() and path.name != '.lock']
 
 
-def test_submitits_local_executor_runs_the_same_cells_to_the_same_records(finished, suite, pictures, tmp_path):
-    folder, _ = finished
-    done = spark_bench(words(suite, pictures, tmp_path, '--cluster', 'local', '--only', '*/spark/0'))
-    assert done.returncode == 0, done.stderr[-3000:]
-    ours, others = outcome(tmp_path), outcome(folder)
-    assert len(ours) == 2 and all(value == others[key] for key, value in ours.items())
-
-
 def test_a_cell_may_train_in_several_processes(suite, pictures, tmp_path):
     done = spark_bench(words(suite, pictures, tmp_path, '--gpus', '2', '--only', 'classification/*/scratch/0'))
     assert done.returncode == 0, done.stderr[-3000:]
@@ -244,77 +223,3 @@ def test_cells_side_by_side_get_gpus_of_their_own(monkeypatch):
     assert [devices_of(slot, 1) for slot in (0, 2)] == ['4', '7']
     with pytest.raises(InputError, match='CUDA_VISIBLE_DEVICES=4,6,7.*--jobs'):
         devices_of(1, 2)
-
-
-FAKE = """#!/usr/bin/env bash
-# Stands in for Slurm: keeps what was submitted.
-number=$(ls "$SUBMITTED" | wc -l)
-cp "${@: -1}" "$SUBMITTED/$number.sh"
-echo "Submitted batch job $((100 + number))"
-"""
-CONTROL = """#!/usr/bin/env bash
-echo "$@" >> "$SUBMITTED/../updates"
-"""
-QUEUE = """#!/usr/bin/env bash
-echo "$QUEUED"; echo "$COMPLAINT" >&2; exit "${REFUSES:-0}"
-"""
-
-
-@pytest.mark.parametrize('name, arrays', [('demo', [4, 5, 5]), ('ablation', [7, 7])])
-def test_slurm_is_asked_for_arrays_of_jobs_in_order_and_for_each_job_once(name, arrays, tmp_path):
-    (tmp_path / 'bin').mkdir()
-    (tmp_path / 'submitted').mkdir()
-    for program, text in (('sbatch', FAKE), ('srun', FAKE), ('scontrol', CONTROL), ('squeue', QUEUE)):
-        path = tmp_path / 'bin' / program
-        path.write_text(text)
-        path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    data = ['--data-root', f'imagenet={tmp_path}'] if name == 'ablation' else []
-    places = ['--work-dir', str(tmp_path / 'work'), '--results', str(tmp_path / 'results')]
-    cluster = ['--cluster', 'slurm', '--gpus', '16', '--partition', 'vision', '--hours', '12', '--slurm', 'account=lab',
-               '--jobs', '3']
-    slurm = dict(PATH=f'{tmp_path / "bin"}:{os.environ["PATH"]}', SUBMITTED=str(tmp_path / 'submitted'))
-    done = spark_bench(['run', name, *data, *places, *cluster], **slurm)
-    assert done.returncode == 0, done.stderr[-3000:]
-    scripts = [path.read_text() for path in sorted((tmp_path / 'submitted').iterdir())]
-    assert len(scripts) == len(arrays)
-    for number, (script, count) in enumerate(zip(scripts, arrays, strict=True)):
-        for option in (f'--array=0-{count - 1}%3', '--nodes=2', '--ntasks-per-node=8', '--gpus-per-node=8',
-                       '--cpus-per-task=8', '--partition=vision', '--time=720', '--account=lab', '--signal='):
-            assert option in script, option
-        assert ('--dependency=afterany:100' in script) == (number > 0)
-    subprocess.run(['bash', '-n', str(next((tmp_path / 'submitted').iterdir()))], check=True)
-    # What needs no pretraining waits for none; the others each for their own.
-    updates = (tmp_path / 'updates').read_text().splitlines()
-    after = [f'afterany:100_{i}' for i in range(7)] if name == 'ablation' else [
-        '', *(f'afterany:100_{i}' for i in range(4))]
-    assert sorted(updates) == [f'update JobId={101 + kind}_{i} Dependency={job}'
-                               for kind in range(len(arrays) - 1)
-                               for i, job in enumerate(after)]
-    if name == 'demo':
-        assert '--dependency=afterany:100\n' in scripts[1] and '--dependency=afterany:100\n' in scripts[2]
-        return
-    # Once more while two jobs are in the queue: they are not submitted again, and what needs one of them waits for it.
-    status = spark_bench(['run', name, *data, *places, '--status'], **slurm, QUEUED='100_0 100_6 7_3')
-    assert status.stdout.count('queued') == 3 and 'job 100_6' in status.stdout and '2 queued' in status.stdout
-    again = spark_bench(['run', name, *data, *places, *cluster], **slurm, QUEUED='100_0 100_6 7_3')
-    assert again.returncode == 0 and 'submitted 12' in again.stdout, again.stderr
-    assert '100_0  pretrain/' in again.stdout and '100_6  pretrain/' in again.stdout
-    scripts = [path.read_text() for path in sorted((tmp_path / 'submitted').iterdir())][2:]
-    assert '--array=0-4%3' in scripts[0] and 'dependency' not in scripts[0]
-    assert '--array=0-6%3' in scripts[1] and '--dependency=afterany:100:102\n' in scripts[1]
-    assert (tmp_path / 'updates').read_text().splitlines()[7:] == [
-        f'update JobId=103_{i} Dependency=afterany:{job}'
-        for i, job in enumerate(['100_0', '102_0', '102_1', '102_2', '102_3', '102_4', '100_6'])]
-    # Where Slurm does not answer, nothing is submitted.
-    silent = spark_bench(['run', name, *data, *places, *cluster], **slurm, REFUSES='1', COMPLAINT='no controller')
-    assert silent.returncode == 2 and 'no controller' in silent.stderr and silent.stderr.count('\n') == 1
-    forgotten = spark_bench(['run', name, *data, *places, *cluster], **slurm, REFUSES='1',
-                            COMPLAINT='slurm_load_jobs error: Invalid job id specified')
-    assert forgotten.returncode == 0 and len(list((tmp_path / 'submitted').iterdir())) == 6
-
-
-def test_a_cluster_that_is_not_there_is_refused(suite, pictures, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv('PATH', '/nowhere')
-    assert cli.main(words(suite, pictures, tmp_path, '--cluster', 'slurm')) == 2
-    error = capsys.readouterr().err
-    assert error.count('\n') == 1 and '--cluster slurm' in error

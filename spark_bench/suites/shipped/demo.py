@@ -4,7 +4,7 @@ title = 'The ablation table at the scale of a laptop'
 note = 'A small network, generated pictures, one seed: it shows the road, not the result of the paper.'
 methods = ['scratch', 'spark', 'no_sparse', 'no_hierarchy', 'black_mosaic']
 arch = 'test_resnet'
-# Weights: seconds on one core of 2023, for the estimate of the time left alone.
+# Weights: seconds on one core of 2023, for estimates alone.
 cells = [
     dict(task='pretrain', arch=arch, methods=methods[1:], recipe='pretrain/configs/demo_pretrain.py',
          data='embedded:unlabelled', options=dict(threads=1), weight=55.0),

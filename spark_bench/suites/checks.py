@@ -1,0 +1,182 @@
+"""What a suite file may say: every value is looked at before anything runs."""
+
+import re
+from string import Formatter
+
+from pretrain.ablations import ABLATIONS
+from spark_bench.errors import InputError, printable
+from spark_bench.places import shipped
+from spark_bench.records.schema import NAME_PATTERN, TASK_PATTERN
+from spark_bench.records.table_parts import TableSpec
+
+KINDS = ('pretrain', 'classification', 'detection')
+STARTS = ('none', 'published', 'recipe')
+# How a cell names a part of the embedded data set (``embedded:detection``), and the size of that.
+EMBEDDED = {'embedded': 'full', 'embedded-quick': 'quick'}
+PARTS = ('unlabelled', 'classification', 'detection')
+
+
+def _is_text(value):
+    return isinstance(value, str) and value.strip() != ''
+
+
+def _is_name(value):
+    return isinstance(value, str) and re.match(NAME_PATTERN, value) is not None
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float('inf')
+
+
+def _is_count(value, least=0):
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2 ** 32
+
+
+def _is_positive(value):
+    return _is_count(value, 1)
+
+
+def _is_list_of(holds):
+    return lambda value: isinstance(value, (list, tuple)) and bool(value) and all(map(holds, value))
+
+
+def _is_flag(value):
+    return isinstance(value, bool)
+
+
+_COUNT, _POSITIVE, _FLAG = (_is_count, 'a whole number, 0 or more'), (_is_positive, 'a whole number from 1 up'), (
+    _is_flag, 'True or False')
+_NUMBER = (_is_number, 'a number above 0')
+_NAMES = 'letters, digits, ".", "_" and "-"'
+
+_SUITE = {
+    'title': (_is_text, 'text'), 'note': (_is_text, 'text'),
+    'data': (lambda value: isinstance(value, dict), 'a dict, from the name of each data set to what it has to be'),
+    'cells': (_is_list_of(lambda group: isinstance(group, dict)), 'a list of dicts, one a group of cells'),
+    'tables': (lambda value: isinstance(value, (list, tuple)), 'a list of dicts, one a table')}
+_GROUP = {
+    'task': (lambda value: isinstance(value, str) and re.match(TASK_PATTERN, value) and value.split('_')[0] in KINDS,
+             f'{", ".join(KINDS)}, or one of them with a variant such as detection_2x'),
+    'arch': (lambda value: _is_name(value) or _is_list_of(_is_name)(value), f'a name or a list of names ({_NAMES})'),
+    'methods': (_is_list_of(_is_name), f'a list of names ({_NAMES})'),
+    'recipe': (_is_text, 'the path of a config'),
+    'data': (_is_text, 'the name of a data set'),
+    'seeds': (_is_list_of(_is_count), 'a list of whole numbers, 0 or more'),
+    'start': (lambda value: value in STARTS or isinstance(value, str) and re.fullmatch(r'pretrain(_[a-z0-9]+)?', value),
+              f'{", ".join(STARTS)}, or a task of pretraining'),
+    'options': (lambda value: isinstance(value, dict), 'a dict'),
+    'overrides': (lambda value: isinstance(value, dict) and all(map(_is_text, value)),
+                  'a dict from dotted keys of the recipe to values'),
+    'pictures': _NUMBER, 'gmacs': _NUMBER, 'weight': _NUMBER}
+_NEEDED = ('task', 'arch', 'methods', 'recipe', 'data')
+# The arguments of RunOptions that are left to a suite; the others follow from the cell.
+OPTIONS = {
+    'threads': _POSITIVE, 'workers': _COUNT, 'batch_size': _POSITIVE, 'accumulate': _POSITIVE, 'amp': _FLAG,
+    'channels_last': _FLAG, 'picture_interval': _COUNT, 'checkpoint_interval': _POSITIVE, 'label_seed': _COUNT,
+    'bootstrap': _COUNT, 'bad_pictures': (lambda value: value in ('fail', 'skip'), 'fail or skip'),
+    'backend': (lambda value: value in ('fast', 'pycocotools'), 'fast or pycocotools'),
+    'label_fraction': (lambda value: _is_number(value) and value <= 1, 'a number above 0, up to 1')}
+_TABLE = {
+    'name': (_is_name, f'a name ({_NAMES})'), 'title': (_is_text, 'text'),
+    'columns': (_is_list_of(lambda column: _is_list_of(_is_text)(column) and len(column) == 3),
+                'a list of (task, metric, label)'),
+    'methods': (_is_list_of(_is_name), 'a list of names'), 'archs': (_is_list_of(_is_name), 'a list of names'),
+    'baseline': (_is_name, 'the name of a method'),
+    'pairs': (_is_list_of(lambda pair: _is_list_of(_is_name)(pair) and len(pair) == 2), 'a list of (arch, method)'),
+    'best_of': (lambda value: value in ('backbone', 'table'), 'backbone or table')}
+
+
+def read_config(what, path):
+    """The mmengine Config in a file; ``what`` it is stands in the message.
+
+    Raises:
+        InputError: one line with what the file raised.
+    """
+    from mmengine.config import Config
+    try:
+        return Config.fromfile(path, import_custom_modules=False)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a config is Python, and may raise anything
+        reason = printable(' '.join(str(error).split()))[:300] or 'nothing more is told'
+        raise InputError(f'{what} {path} cannot be read ({type(error).__name__}: {reason})') from error
+
+
+def check_suite(path, cfg):
+    """Look at the file as a whole.
+
+    Raises:
+        InputError: one line naming the file and the key that is wrong; so do the others.
+    """
+    where = f'suite {path}'
+    if not _is_name(path.stem):
+        raise InputError(f'{where}: its file name is that of the records: use {_NAMES}')
+    _check(where, {key: value for key, value in cfg.items() if not key.startswith('_')}, _SUITE, ('cells',))
+    for name, what in cfg.get('data', {}).items():
+        if not _is_name(name) or name in EMBEDDED or not _is_text(what):
+            raise InputError(f'{where} has data {name!r}: {what!r}: give a name ({_NAMES}; '
+                             f'{" and ".join(EMBEDDED)} are taken) and what it has to be')
+
+
+def check_group(where, group, data):
+    """Look at a group of cells.
+
+    Args:
+        where: for the message.
+        group: dict.
+        data: the data sets of the suite.
+    """
+    _check(where, group, _GROUP, _NEEDED)
+    _check(f'{where}, options', group.get('options', {}), OPTIONS)
+    embedded, _, part = group['data'].partition(':')
+    if group['data'] not in data and not (embedded in EMBEDDED and part in PARTS):
+        raise InputError(f'{where} names data {group["data"]!r}: describe it under data, beside '
+                         f'{", ".join(data) or "nothing"}; or take embedded:… or embedded-quick:… with '
+                         f'{", ".join(PARTS)}')
+    if not group['task'].startswith('pretrain'):
+        return
+    if 'start' in group:
+        raise InputError(f'{where} has a start: a pretraining starts from nothing, leave it away')
+    known = [name for name, ablation in ABLATIONS.items() if ablation.pretrains]
+    unknown = [method for method in group['methods'] if method not in known]
+    if unknown:
+        raise InputError(f'{where} pretrains {unknown[0]!r}: choose one of {", ".join(known)}')
+
+
+def find_recipe(where, recipe, arch):
+    """Fill ``{arch}`` and ``{size}`` (its last part) in the path of a recipe, and see that it is there."""
+    try:
+        fields = {field for _, field, _, _ in Formatter().parse(recipe) if field is not None}
+        if not fields <= {'arch', 'size'}:
+            raise ValueError(f'{{{(fields - {"arch", "size"}).pop()}}}')
+        filled = recipe.format(arch=arch, size=arch.rpartition('_')[2])
+    except ValueError as error:
+        raise InputError(f'{where} has recipe {recipe!r} ({error}): {{arch}} and {{size}} are filled in') from error
+    # A path that is absolute stays as it is.
+    if not shipped(filled).is_file():
+        raise InputError(f'{where} names the recipe {filled}, which is not there: give its absolute path, or '
+                         f'that below {shipped(".")}')
+    return filled
+
+
+def make_table(where, entry):
+    """The :class:`~spark_bench.records.table_parts.TableSpec` of an entry of the suite's tables."""
+    if not isinstance(entry, dict):
+        raise InputError(f'{where} is {printable(repr(entry))[:60]}: a table is a dict')
+    _check(where, entry, _TABLE, ('name', 'title', 'columns'))
+    return TableSpec(**entry)
+
+
+def _check(where, values, allowed, needed=()):
+    missing = [key for key in needed if key not in values]
+    unknown = sorted(str(key) for key in values if key not in allowed)
+    if missing or unknown:
+        what = f'has no {missing[0]!r}' if missing else f'has an unknown key {unknown[0]!r}'
+        raise InputError(f'{where} {what}: its keys are {", ".join(sorted(allowed))}')
+    for key, value in values.items():
+        holds, wanted = allowed[key]
+        if not holds(value):
+            raise InputError(f'{where} has {key} = {printable(repr(value))[:80]}: give {wanted}')
+
+
+def is_embedded(data):
+    """Whether a cell's data is a part of the embedded data set."""
+    return data.partition(':')[0] in EMBEDDED

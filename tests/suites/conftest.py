@@ -1,0 +1,37 @@
+"""The small suite and the pictures that it trains on."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_suite import SUITE, spark_bench, words
+
+
+@pytest.fixture(scope='session')
+def pictures(tmp_path_factory):
+    root = tmp_path_factory.mktemp('pictures')
+    rng = np.random.default_rng(0)
+    for split, count in (('train', 8), ('val', 4)):
+        for number in range(4):
+            (root / split / f'class{number}').mkdir(parents=True)
+            for i in range(count):
+                noisy = np.array([number * 60, 200 - number * 50, 90]) + rng.integers(-40, 40, (8, 8, 3))
+                Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).resize((70, 64)).save(
+                    root / split / f'class{number}' / f'{i}.png')
+    return root
+
+
+@pytest.fixture
+def suite(tmp_path):
+    path = tmp_path / 'small.py'
+    path.write_text(SUITE)
+    return path
+
+
+@pytest.fixture(scope='session')
+def finished(pictures, tmp_path_factory):
+    """The small suite, run once in a process of its own (its runner forks)."""
+    folder = tmp_path_factory.mktemp('finished')
+    (folder / 'small.py').write_text(SUITE)
+    done = spark_bench(words(folder / 'small.py', pictures, folder, '--jobs', '2'))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder, done.stdout
