@@ -110,7 +110,7 @@ def _canonical_value(naming, canonical, value):
 
 def _write(path, write):
     path = Path(path)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.tmp')
     os.close(handle)
     try:
         write(partial)

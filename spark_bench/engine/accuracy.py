@@ -1,5 +1,6 @@
 """Top-1 and top-5 accuracy: of any classifier on a split, and of raw and EMA weights while they are trained."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from spark_bench import checkpoints
 from spark_bench.engine.ema import ema_of
 from spark_bench.engine.processes import gather, is_main_process
 from spark_bench.engine.resume import random_states, set_random_states
+from spark_bench.files import write_atomically
 
 _KEPT = 5
 
@@ -38,10 +40,9 @@ class Predictions:
 
     def save(self, path):
         """Write ``labels``, ``classes`` and ``scores`` as a compressed ``.npz``."""
-        partial = Path(path).with_name(f'.{Path(path).name}')
-        with partial.open('wb') as file:
-            np.savez_compressed(file, labels=self.labels, classes=self.classes, scores=self.scores)
-        partial.replace(path)
+        file = io.BytesIO()
+        np.savez_compressed(file, labels=self.labels, classes=self.classes, scores=self.scores)
+        write_atomically(path, file.getvalue())
 
 
 @torch.no_grad()

@@ -17,8 +17,8 @@ import numpy as np
 
 from spark_bench.engine.coco_bootstrap import CategoryMatches, interval
 from spark_bench.engine.coco_input import Truth, check_predictions, load_predictions, read_truth
-from spark_bench.engine.files import write_atomically
 from spark_bench.errors import InputError
+from spark_bench.files import write_atomically
 
 _KINDS = (('box', 'bbox'), ('mask', 'segm'))
 _SIZES = ('small', 'medium', 'large')

@@ -9,12 +9,12 @@ from spark_bench.data.coco import check_pictures, open_coco, open_split
 from spark_bench.engine import processes
 from spark_bench.engine.batches import divide_batch
 from spark_bench.engine.coco_metric import run_evaluation, write_categories
-from spark_bench.engine.files import write_atomically
 from spark_bench.engine.overrides import set_speed, set_workers
 from spark_bench.engine.runner import BenchRunner
 from spark_bench.engine.runs import Run, arch_of, blame_config, load_config, make_work_dir, use_threads
 from spark_bench.engine.shapes import check_shapes
 from spark_bench.errors import InputError, RunError
+from spark_bench.files import write_atomically
 from spark_bench.models.backbones import pyramid_channels
 
 _BATCH_SIZE = 'train_dataloader.batch_size'

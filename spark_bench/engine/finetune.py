@@ -18,11 +18,11 @@ from spark_bench.engine.accuracy import (
     weights_name,
 )
 from spark_bench.engine.batches import batch_key, fit_batch
-from spark_bench.engine.files import write_atomically
 from spark_bench.engine.overrides import set_speed, set_workers
 from spark_bench.engine.runner import BenchRunner
 from spark_bench.engine.runs import Run, blame_config, load_config, make_work_dir, use_threads
 from spark_bench.errors import InputError, RunError
+from spark_bench.files import write_atomically
 
 _MODEL = 'SparKClassifier'
 

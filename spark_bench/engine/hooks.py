@@ -9,9 +9,9 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, OPTIMIZERS
 from timm.optim import Lamb
 
-from spark_bench.engine.files import write_atomically
 from spark_bench.engine.processes import is_main_process
 from spark_bench.errors import RunError
+from spark_bench.files import write_atomically
 
 # timm's LAMB, as the recipe names it; mmpretrain has one of its own under the plain name.
 OPTIMIZERS.register_module(name='TimmLamb', module=Lamb)

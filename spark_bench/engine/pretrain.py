@@ -9,12 +9,12 @@ from spark_bench import checkpoints
 from spark_bench.data.sources import open_pictures, spread
 from spark_bench.engine import processes
 from spark_bench.engine.batches import batch_key, fit_batch
-from spark_bench.engine.files import write_atomically
 from spark_bench.engine.overrides import set_epochs, set_speed, set_workers
 from spark_bench.engine.reconstruction import SHOWN_PICTURES, load_pictures, reconstruct
 from spark_bench.engine.resume import bad_pictures
 from spark_bench.engine.runs import Run, load_config
 from spark_bench.errors import InputError, RunError
+from spark_bench.files import write_atomically
 from spark_bench.models.backbones import pyramid_channels
 
 

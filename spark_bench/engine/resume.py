@@ -162,5 +162,5 @@ def read_checkpoint(path):
 
 def clear_leftovers(work_dir):
     """Remove what killed attempts were writing: for the holder of the folder's lock alone."""
-    for path in Path(work_dir).glob('.epoch_*.pth.*'):
+    for path in Path(work_dir).rglob('.*.tmp'):
         path.unlink(missing_ok=True)

@@ -18,7 +18,6 @@ from mmengine.hooks import Hook
 
 from spark_bench import registration  # noqa: F401
 from spark_bench.checkpoints import read_metadata, read_tensors
-from spark_bench.engine.files import write_atomically
 from spark_bench.engine.hooks import earlier_seconds
 from spark_bench.engine.memory import keep_freed_memory
 from spark_bench.engine.overrides import apply_overrides
@@ -26,6 +25,7 @@ from spark_bench.engine.processes import from_main, get_world_size, is_main_proc
 from spark_bench.engine.resume import clear_leftovers, newest_checkpoint
 from spark_bench.engine.runner import BenchRunner
 from spark_bench.errors import InputError, RunError
+from spark_bench.files import write_atomically
 from spark_bench.records import environment, schema, store
 
 # Keys that say where and how a run happens, not what it computes: they stay out of its hash.

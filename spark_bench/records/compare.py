@@ -13,7 +13,7 @@ from spark_bench.records.grid import Grid, plain_text, show
 from spark_bench.records.merge import merge
 from spark_bench.records.noise import CONFIDENCE, is_beyond_noise, is_equal
 from spark_bench.records.schema import ORIGINS, Record
-from spark_bench.records.store import paths_below, read_many, write_text_atomically
+from spark_bench.records.store import paths_below, read_many, write_text_output
 from spark_bench.records.table import COLUMNS, SUFFIXES
 from spark_bench.records.table_build import order_methods, quote, sample_of, summarise
 from spark_bench.records.table_parts import Cell, Column
@@ -79,7 +79,7 @@ def main(args) -> int:
     if name not in FORMATS:
         raise InputError(f'--output {args.output}: no format ends so; name one with --format: {", ".join(FORMATS)}')
     if args.output:
-        print(f'written: {write_text_atomically(args.output, FORMATS[name](compared))}')
+        print(f'written: {write_text_output(args.output, FORMATS[name](compared))}')
     elif name == 'terminal':
         show(to_grid(compared))
     else:

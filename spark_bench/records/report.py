@@ -14,7 +14,7 @@ from spark_bench.records.figures import Drawing, inline_svg, method_colours
 from spark_bench.records.pictures import Gallery, Picture, detection_galleries, reconstruction_galleries
 from spark_bench.records.report_records import cell_target, duration, records_part
 from spark_bench.records.schema import Record
-from spark_bench.records.store import write_text_atomically
+from spark_bench.records.store import write_text_output
 from spark_bench.records.table import (
     Table,
     TableSpec,
@@ -103,7 +103,7 @@ def write_report(
         provenance=records_part(records),
         script=script,
     )
-    return write_text_atomically(output, page)
+    return write_text_output(output, page)
 
 
 def write_figures(

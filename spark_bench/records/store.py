@@ -7,7 +7,6 @@ import gc
 import json
 import math
 import os
-import secrets
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from spark_bench.errors import InputError
+from spark_bench.files import write_atomically, write_beside
 from spark_bench.records.schema import ORIGINS, Record, check, follow_schema, record_path
 
 __all__ = [
@@ -28,8 +28,8 @@ __all__ = [
     'read_many',
     'suite_folder',
     'write',
-    'write_atomically',
-    'write_text_atomically',
+    'write_output',
+    'write_text_output',
 ]
 
 
@@ -223,12 +223,12 @@ def suite_folder(results: str | Path, origin: str, suite: str) -> Path:
     return record_path(results, origin, suite, 'pretrain', 'arch', 'method', 0).parents[3]
 
 
-def write_text_atomically(path: str | Path, text: str) -> Path:
-    """`write_atomically` of `text` as UTF-8."""
-    return write_atomically(path, _encoded(text))
+def write_text_output(path: str | Path, text: str) -> Path:
+    """`write_output` of `text` as UTF-8."""
+    return write_output(path, _encoded(text))
 
 
-def write_atomically(path: str | Path, content: bytes) -> Path:
+def write_output(path: str | Path, content: bytes) -> Path:
     """Write `content` to `path`, replacing the file that was there in one step; return the path.
 
     A link stays one: the file that it leads to is replaced. Raises InputError if the folder cannot be written, or if
@@ -238,12 +238,7 @@ def write_atomically(path: str | Path, content: bytes) -> Path:
     if os.path.exists(path) and not os.path.isfile(target):
         raise InputError(f'cannot write {path}: what stands there is not a file; choose another name')
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _write_beside(target, content)
-        try:
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomically(target, content)
     except OSError as error:
         raise InputError(
             f'cannot write {path}: {error.strerror}; make the folder writable, or choose another'
@@ -257,7 +252,7 @@ _REMEDY = 'restore it from version control, or move it away and repeat its run'
 
 def _create(path: Path, text: str) -> None:
     """Create `path` with `text` in one step; FileExistsError if it exists."""
-    temporary = _write_beside(path, _encoded(text))
+    temporary = write_beside(path, _encoded(text))
     try:
         os.link(temporary, path)
     except OSError as error:
@@ -284,20 +279,6 @@ def _create_without_links(temporary: Path, path: Path) -> None:
 def _encoded(text: str) -> bytes:
     # The escape of a file name's undecodable byte is also its escape in JSON, so it reads back the same.
     return text.encode('utf-8', errors='backslashreplace')
-
-
-def _write_beside(path: Path, content: bytes) -> Path:
-    """`content` in a new, synced file beside `path`; its name does not end in .json, so no one reads it."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp')
-    try:
-        with open(temporary, 'xb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
 
 
 def _sync_folder(folder: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from spark_bench.errors import InputError
 from spark_bench.records.grid import plain_text, show
 from spark_bench.records.schema import Record
-from spark_bench.records.store import load_all, suite_folder, write_text_atomically
+from spark_bench.records.store import load_all, suite_folder, write_text_output
 from spark_bench.records.table_build import METHODS, Failure, build_table, group_by_cell, order_methods
 from spark_bench.records.table_html import to_html
 from spark_bench.records.table_latex import to_latex
@@ -114,8 +114,8 @@ def print_tables(
     tables = tables_of(records, specs, failed)
     folder = Path(results, 'tables')
     for table in tables:
-        write_text_atomically(folder / f'{table.name}.md', to_markdown(table))
-        write_text_atomically(folder / f'{table.name}.csv', to_csv(table))
+        write_text_output(folder / f'{table.name}.md', to_markdown(table))
+        write_text_output(folder / f'{table.name}.csv', to_csv(table))
     for table in tables:
         show(to_grid(table, title=table.title or suite))
         print(f'written: {folder / table.name}.md and .csv')
@@ -141,7 +141,7 @@ def main(args, specs: Sequence[TableSpec] | None) -> int:
     records = load_suite(args.results, args.suite, curves=False)
     tables = tables_of(records, specs)
     if args.output is not None:
-        print(f'written: {write_text_atomically(args.output, FORMATS[name](tables))}')
+        print(f'written: {write_text_output(args.output, FORMATS[name](tables))}')
     elif name == 'terminal':
         show(*map(to_grid, tables))
     else:

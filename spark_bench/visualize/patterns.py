@@ -10,7 +10,7 @@ from pretrain.encoder import FeaturePyramid, SparseEncoder, create_network
 from pretrain.errors import InputError
 from pretrain.masking import random_mask
 from pretrain.visualize import mask_patterns
-from spark_bench.records.store import write_text_atomically
+from spark_bench.records.store import write_text_output
 from spark_bench.visualize.compose import compose, figure_path, write_png
 
 RESPONDS, EMPTY = (31, 78, 140), (228, 228, 228)
@@ -26,7 +26,7 @@ def main(args):
     captions = [[_percent(pattern.fraction) for pattern in patterns] for patterns in (dense, sparse)]
     headings = [str(pattern.layer) if pattern.layer else 'input' for pattern in dense]
     write_png(path, compose(rows, headings, CAPTION.format(arch=args.arch), ('dense', 'sparse'), captions))
-    table = write_text_atomically(path.with_suffix('.csv'), _to_csv(dense, sparse))
+    table = write_text_output(path.with_suffix('.csv'), _to_csv(dense, sparse))
     print(f'{path}\n{table}')
     return 0
 

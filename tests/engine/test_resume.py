@@ -14,8 +14,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from spark_bench.engine.resume import checkpoints_of, newest_checkpoint, read_checkpoint
+from spark_bench.engine.resume import checkpoints_of, clear_leftovers, newest_checkpoint, read_checkpoint
 from spark_bench.errors import InputError
+from spark_bench.files import write_beside
 
 UPDATES = 8
 SMALL = ['train_dataloader.dataset.input_size=64', 'model.input_size=64', 'model.decoder_width=32',
@@ -144,3 +145,14 @@ def test_a_checkpoint_that_would_run_code_is_not_unpickled(tmp_path):
     with pytest.raises(InputError, match='epoch_1.pth'):
         read_checkpoint(tmp_path / 'epoch_1.pth')
     assert not (tmp_path / 'trapped').exists()
+
+
+def test_what_a_killed_attempt_was_writing_is_cleared_and_nothing_else(tmp_path):
+    kept = [tmp_path / name for name in ('epoch_1.pth', '.lock', 'reconstructions/epoch_0001.png', 'notes.tmp')]
+    for path in kept:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b'x')
+    for path in (kept[0], kept[2], tmp_path / 'progress.json'):
+        assert write_beside(path, b'half').read_bytes() == b'half'
+    clear_leftovers(tmp_path)
+    assert sorted(path for path in tmp_path.rglob('*') if path.is_file()) == sorted(kept)

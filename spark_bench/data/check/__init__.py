@@ -25,7 +25,7 @@ def main(args):
     report = check(args.root, args.layout, args.workers, not args.no_decode, args.limit_shown)
     report.print(args.limit_shown)
     if output:
-        from spark_bench.engine.files import write_atomically
+        from spark_bench.files import write_atomically
         write_atomically(output, report.to_json())
     return 1 if report.problems else 0
 
