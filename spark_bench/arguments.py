@@ -231,6 +231,13 @@ def _add_data(commands):
     embedded.add_argument('--size', choices=('full', 'quick'), default='full')
     embedded.add_argument('--seed', type=_seed, default=0, metavar='N')
     _add_cache(embedded)
+    for kind, text, source in (
+            ('nuclei', 'BBBC038 in COCO layout', 'stage1_train.zip of BBBC038, or the folder that it unpacks to'),
+            ('cifar10', 'CIFAR-10 as pictures, a folder a class',
+             'cifar-10-binary.tar.gz, or the folder that it unpacks to')):
+        prepare = kinds.add_parser(kind, help=f'{text}, from its published archive')
+        prepare.add_argument('source', metavar='SOURCE', help=source)
+        prepare.add_argument('--output', required=True, metavar='DIR', help='folder to make')
     check = kinds.add_parser('check', help='verify a COCO or ImageNet folder: files, sizes, boxes, masks, duplicates')
     check.add_argument('root', metavar='DIR', help='annotations/instances_{train,val}*.json beside the folders of '
                                                    'pictures, or train/<class>/ and val/<class>/')

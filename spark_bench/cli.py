@@ -5,6 +5,7 @@ import re
 import sys
 import traceback
 from dataclasses import replace
+from importlib import import_module
 
 from spark_bench.arguments import EXIT_USAGE, build_parser, misplaced
 from spark_bench.errors import InputError, RunError, printable
@@ -199,8 +200,7 @@ def _run_visualize(args):
 
 
 def _run_data(args):
-    from spark_bench.data import check, embedded
-    return (embedded if args.kind == 'embedded' else check).main(args)
+    return import_module(f'spark_bench.data.{args.kind}').main(args)
 
 
 def _run_profile(args):

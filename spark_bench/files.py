@@ -1,8 +1,12 @@
-"""Writing files so that a reader, or a kill, finds the old one or the new one, never a part."""
+"""Writing files and folders so that a reader, or a kill, finds the old one or the new one, never a part."""
 
+import contextlib
 import os
 import secrets
+import shutil
 from pathlib import Path
+
+from spark_bench.errors import InputError
 
 
 def write_atomically(path, contents):
@@ -28,3 +32,24 @@ def write_beside(path, contents):
         temporary.unlink(missing_ok=True)
         raise
     return temporary
+
+
+@contextlib.contextmanager
+def new_folder(path):
+    """A folder to fill, which becomes ``path`` when the block ends and is gone where it raises.
+
+    Raises:
+        InputError: where ``path`` is there already, or cannot be written.
+    """
+    path = Path(path)
+    if os.path.lexists(path):
+        raise InputError(f'{path} is there already: give another --output, or take it away')
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp')
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        os.rename(temporary, path)
+    except OSError as error:
+        raise InputError(f'{path} cannot be written: {error.strerror or error}') from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -16,6 +16,7 @@ import timm
 import torch
 from mmengine.config import Config
 from PIL import Image
+from published_archives import make_cells, make_cifar, write_cells, write_cifar
 from small_recipes import small
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -165,8 +166,8 @@ def test_coco_transfer(place):
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_ablation_table(place):
-    for name in ('cifar10', 'nuclei'):
-        make_classes(place / 'data' / name)
+    write_cifar(place / 'data/cifar-10-binary.tar.gz', make_cifar()[0])
+    write_cells(place / 'data/stage1_train.zip', make_cells())
     cells = [pretraining(['spark', 'no_sparse']), fine_tuning(['scratch', 'spark', 'no_sparse'])]
     write_suite(place, 'ablation', cells, {'imagenet': 'classes'})
     write_suite(place, 'mini', [{**fine_tuning(['scratch']), 'data': 'cifar10'}], {'cifar10': 'classes', 'nuclei': 'x'})

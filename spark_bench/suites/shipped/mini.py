@@ -6,8 +6,8 @@ One GPU, or a night on a CPU. Pretraining on CIFAR-10's pictures serves classifi
 title = 'Small public data: CIFAR-10 with 10 % of the labels, nuclei'
 note = 'Small networks and pictures: it compares methods within this table only.'
 data = dict(
-    cifar10='CIFAR-10 as pictures, train/<class>/ and test/<class>/, in a folder or .zip',
-    nuclei='BBBC038 in COCO layout, annotations/instances_{train,val}.json, train/, val/')
+    cifar10='CIFAR-10 as pictures, train/<class>/ and test/<class>/: spark-bench data cifar10',
+    nuclei='BBBC038 in COCO layout: spark-bench data nuclei')
 methods = ['scratch', 'spark', 'no_sparse', 'no_hierarchy', 'black_mosaic']
 arch, seeds, one = 'test_resnet', [0, 1, 2], dict(threads=1)
 # Weights: seconds on one CPU core.

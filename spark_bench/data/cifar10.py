@@ -1,0 +1,87 @@
+"""``spark-bench data cifar10``: CIFAR-10 as its author publishes it, as pictures in a folder a class.
+
+Source: Krizhevsky, "Learning multiple layers of features from tiny images", 2009;
+https://www.cs.toronto.edu/~kriz/cifar.html, "CIFAR-10 binary version": 50,000 + 10,000 pictures of 32 × 32.
+"""
+
+import re
+import tarfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from spark_bench.errors import InputError
+from spark_bench.files import new_folder
+
+_FILES = {'train': [f'data_batch_{number}.bin' for number in range(1, 6)], 'test': ['test_batch.bin']}
+_CLASSES, _SIDE = 'batches.meta.txt', 32
+_REMEDY = 'give cifar-10-binary.tar.gz, or the folder that it unpacks to'
+_BROKEN = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error)
+
+
+def main(args):
+    """Convert ``args.source`` to ``args.output`` and print what is there; exit status 0."""
+    for split, count in convert(args.source, args.output).items():
+        print(f'{args.output}/{split}: {count} pictures')
+    return 0
+
+
+def convert(source, output):
+    """Write ``train/<class>/<number>.png`` and ``test/<class>/<number>.png``, pixel for pixel.
+
+    Args:
+        source: the .tar.gz of the binary version, or the folder that it unpacks to.
+        output: folder to make.
+
+    Returns:
+        split → number of pictures.
+
+    Raises:
+        InputError: naming the file that is missing or not as published.
+    """
+    found = _read(Path(source))
+    missing = [name for name in (_CLASSES, *_FILES['train'], *_FILES['test']) if name not in found]
+    if missing:
+        raise InputError(f'{source} has no {missing[0]}: {_REMEDY}')
+    classes = found[_CLASSES].decode('ascii', 'replace').split()
+    if len(classes) != 10 or not all(re.fullmatch(r'[a-z]+', name) for name in classes):
+        raise InputError(f'{source}: {_CLASSES} does not hold ten names of classes: {_REMEDY}')
+    with new_folder(output) as folder:
+        return {split: _write_split(folder / split, classes, [(name, found[name]) for name in names])
+                for split, names in _FILES.items()}
+
+
+def _write_split(folder, classes, batches):
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+    count = 0
+    for name, content in batches:
+        records = np.frombuffer(content, np.uint8)
+        if not len(records) or len(records) % (1 + 3 * _SIDE ** 2):
+            raise InputError(f'{name} is {len(records)} bytes long, no whole number of pictures: {_REMEDY}')
+        records = records.reshape(-1, 1 + 3 * _SIDE ** 2)
+        if records[:, 0].max() >= len(classes):
+            raise InputError(f'{name} has a label {records[:, 0].max()}, above 9: {_REMEDY}')
+        for record in records:
+            image_HW3 = record[1:].reshape(3, _SIDE, _SIDE).transpose(1, 2, 0)
+            Image.fromarray(image_HW3).save(folder / classes[record[0]] / f'{count:05d}.png')
+            count += 1
+    return count
+
+
+def _read(source):
+    """Name → content of the files that are wanted, from the archive or a folder."""
+    wanted = {_CLASSES, *_FILES['train'], *_FILES['test']}
+    try:
+        if source.is_dir():
+            return {path.name: path.read_bytes() for path in source.rglob('*') if path.name in wanted}
+        with tarfile.open(source) as archive:
+            found = {Path(member.name).name: archive.extractfile(member).read() for member in archive
+                     if member.isfile() and Path(member.name).name in wanted and member.size < 2 ** 28}
+            while archive.fileobj.read(2 ** 20):  # to the end, where gzip keeps its checksum
+                pass
+            return found
+    except _BROKEN as error:
+        raise InputError(f'{source} cannot be read ({error}): {_REMEDY}') from error
