@@ -36,7 +36,9 @@ def words(suite, pictures, folder, *extra):
 def start(arguments, **options):
     """``spark-bench`` with ``arguments``, in a session of its own as a terminal gives it one."""
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), **options.pop('env', {})}
-    return subprocess.Popen([sys.executable, '-c', PROGRAM, *arguments], env=environment, text=True,
+    # What a script starts in the background begins with Ctrl-C ignored, and so would this.
+    program = f'import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {PROGRAM}'
+    return subprocess.Popen([sys.executable, '-c', program, *arguments], env=environment, text=True,
                             start_new_session=True, **options)
 
 

@@ -1,5 +1,6 @@
 """Suites that are interrupted, killed or disturbed: what is left running, and what is said."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -23,8 +24,20 @@ def long_suite(tmp_path):
     return path
 
 
-def begin(suite, pictures, folder, *extra):
-    return start([*words(suite, pictures, folder), *ONE, *extra], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+@pytest.fixture
+def begin(long_suite, pictures, tmp_path):
+    """Function that starts the long suite, with more words; what a failing test leaves running is killed."""
+    started = []
+
+    def run(*extra):
+        started.append(start([*words(long_suite, pictures, tmp_path), *ONE, *extra], stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT))
+        return started[-1]
+
+    yield run
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def wait_for_checkpoint(process, folder, patience_s=120):
@@ -47,8 +60,8 @@ def is_cell(process):
 
 
 @pytest.mark.parametrize('delay_s', [0.4, pytest.param(2, marks=SLOW)])
-def test_ctrl_c_while_libraries_load_is_one_line(long_suite, pictures, tmp_path, delay_s):
-    process = begin(long_suite, pictures, tmp_path)
+def test_ctrl_c_while_libraries_load_is_one_line(begin, delay_s):
+    process = begin()
     deadline = time.monotonic() + 60
     while not psutil.Process(process.pid).children() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -62,9 +75,8 @@ def test_ctrl_c_while_libraries_load_is_one_line(long_suite, pictures, tmp_path,
     (signal.SIGINT, 2, True, 130, 'interrupted'), (signal.SIGTERM, 1, False, 143, 'terminated'),
     pytest.param(signal.SIGINT, 1, True, 130, 'interrupted', marks=SLOW),
     pytest.param(signal.SIGKILL, 1, False, 137, '', marks=SLOW)])
-def test_a_runner_that_is_stopped_leaves_no_process(long_suite, pictures, tmp_path, number, times, whole_group, status,
-                                                    said):
-    process = begin(long_suite, pictures, tmp_path)
+def test_a_runner_that_is_stopped_leaves_no_process(begin, tmp_path, number, times, whole_group, status, said):
+    process = begin()
     working = wait_for_checkpoint(process, tmp_path)
     for _ in range(times):
         (os.killpg if whole_group else os.kill)(process.pid, number)
@@ -78,8 +90,8 @@ def test_a_runner_that_is_stopped_leaves_no_process(long_suite, pictures, tmp_pa
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, pytest.param(signal.SIGKILL, marks=SLOW)])
-def test_a_runner_that_is_stopped_ends_cells_of_several_processes(long_suite, pictures, tmp_path, number):
-    process = begin(long_suite, pictures, tmp_path, '--gpus', '2')
+def test_a_runner_that_is_stopped_ends_cells_of_several_processes(begin, tmp_path, number):
+    process = begin('--gpus', '2')
     working = wait_for_checkpoint(process, tmp_path)
     assert sum(map(is_cell, working)) == 2
     process.send_signal(number)  # to the runner alone
@@ -92,9 +104,8 @@ def test_a_runner_that_is_stopped_ends_cells_of_several_processes(long_suite, pi
     (('--gpus', '2'), lambda working: next(filter(is_cell, working))),
     pytest.param(('--gpus', '2'), lambda working: next(filter(is_cell, working)).parent(), marks=SLOW)],
     ids=['alone', 'one of two', 'torchrun'])
-def test_a_cell_that_is_killed_fails_with_the_likely_reason_and_leaves_no_process(long_suite, pictures, tmp_path, extra,
-                                                                                  victim):
-    process = begin(long_suite, pictures, tmp_path, *extra)
+def test_a_cell_that_is_killed_fails_with_the_likely_reason_and_leaves_no_process(begin, tmp_path, extra, victim):
+    process = begin(*extra)
     working = wait_for_checkpoint(process, tmp_path)
     victim(working).kill()
     output, _ = process.communicate(timeout=60)
@@ -104,8 +115,8 @@ def test_a_cell_that_is_killed_fails_with_the_likely_reason_and_leaves_no_proces
     assert not left(working)
 
 
-def test_a_second_runner_neither_disturbs_the_first_nor_calls_its_cell_failed(long_suite, pictures, tmp_path):
-    first = begin(long_suite, pictures, tmp_path)
+def test_a_second_runner_neither_disturbs_the_first_nor_calls_its_cell_failed(begin, long_suite, pictures, tmp_path):
+    first = begin()
     wait_for_checkpoint(first, tmp_path)
     second = spark_bench([*words(long_suite, pictures, tmp_path), *ONE])
     assert second.returncode == 1 and 'another process is running' in second.stderr
