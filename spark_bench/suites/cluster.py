@@ -1,5 +1,6 @@
 """Cells as jobs of a cluster, through submitit: arrays of Slurm, or the same jobs on this machine."""
 
+import contextlib
 import getpass
 import os
 import shlex
@@ -44,15 +45,11 @@ class CellJob:
         terminated = _note_signal(signal.SIGTERM)
         try:
             import_module(ENGINES[self.task]).run(RunOptions(**options))
-        except (InputError, RunError) as error:
-            self._note(error)
-            raise
         except Exception as error:
             if terminated:
-                # Slurm tells all processes of a job that has to go, and loaders die of it. submitit's signal follows,
-                # or the job is killed and queued again: one that had failed before would not be.
-                time.sleep(_GRACE_S)
-            self._note(f'{type(error).__name__}: {" ".join(str(error).split())[:200]}; see {_error_log()}')
+                _wait_to_be_stopped()
+            self._note(error if isinstance(error, (InputError, RunError)) else
+                       f'{type(error).__name__}: {" ".join(str(error).split())[:200]}; see {_error_log()}')
             raise
         return options['work_dir']
 
@@ -70,6 +67,20 @@ def _leave_signal_to_task():
     """In a process that loads pictures: submitit's signal comes to it too, but is for the task to answer."""
     import submitit
     signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, f'SIG{submitit.JobEnvironment.USR_SIG}')})
+
+
+def _wait_to_be_stopped():
+    """Wait for what follows SIGTERM: submitit's signal, or SIGKILL and a place in the queue.
+
+    Slurm tells all processes of a job that has to go, and loaders die of it. A job that failed of that before the end
+    of its grace would not be queued again.
+    """
+    end = time.monotonic() + _GRACE_S
+    while time.monotonic() < end:
+        # torch raises in this process for each loader that dies.
+        with contextlib.suppress(RuntimeError):
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            time.sleep(max(0.0, end - time.monotonic()))
 
 
 def _note_signal(number):
