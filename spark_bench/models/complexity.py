@@ -74,6 +74,7 @@ def as_text(report):
 
 
 def _scaled(value, unit, letter, digits):
+    digits = digits if value >= unit else 2
     return f'{value / unit:.{digits}f} {letter} ({value:,})'
 
 
