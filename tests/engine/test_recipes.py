@@ -72,6 +72,7 @@ def test_sparks_convnext_recipe_is_the_published_one():
     assert cfg.model.neck.in_channels == [128, 256, 512, 1024]
 
 
+@pytest.mark.slow
 def test_accumulation_and_process_count_are_no_part_of_a_run(coco, tmp_path):
     """Two batches of one picture make the update that one batch of two makes; the record stands for both."""
     config = tiny(tmp_path)
@@ -86,6 +87,7 @@ def test_accumulation_and_process_count_are_no_part_of_a_run(coco, tmp_path):
     assert losses[0][0] == pytest.approx(losses[1][0], rel=0.2)
 
 
+@pytest.mark.slow
 def test_bfloat16_and_channels_last_train_to_nearly_the_same_loss(coco, tmp_path):
     config = tiny(tmp_path)
     curves = {}

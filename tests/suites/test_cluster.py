@@ -161,6 +161,7 @@ def test_processes_divide_the_batch_that_a_cell_has_and_fill_nodes(tmp_path):
     assert [fit(24, 16), fit(24, 16, 8), fit(20, 16, 8)] == [12, 8, 5]
 
 
+@pytest.mark.slow
 def test_a_preempted_job_goes_on_from_its_checkpoint_to_the_same_record(pictures, tmp_path):
     """submitit's protocol: SIGUSR2 to the task, which leaves the job to do behind and is started again."""
     path = tmp_path / 'small.py'

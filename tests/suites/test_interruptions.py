@@ -89,7 +89,8 @@ def test_a_runner_that_is_stopped_leaves_no_process(begin, tmp_path, number, tim
     assert not (tmp_path / 'work/pretrain/test_resnet/spark/0/failure.txt').exists()
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, pytest.param(signal.SIGKILL, marks=SLOW)])
+@SLOW
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGKILL])
 def test_a_runner_that_is_stopped_ends_cells_of_several_processes(begin, tmp_path, number):
     process = begin('--gpus', '2')
     working = wait_for_checkpoint(process, tmp_path)
@@ -101,7 +102,7 @@ def test_a_runner_that_is_stopped_ends_cells_of_several_processes(begin, tmp_pat
 
 @pytest.mark.parametrize('extra, victim', [
     ((), lambda working: next(one for one in working if 'forkserver' in one.parent().cmdline()[-1])),
-    (('--gpus', '2'), lambda working: next(filter(is_cell, working))),
+    pytest.param(('--gpus', '2'), lambda working: next(filter(is_cell, working)), marks=SLOW),
     pytest.param(('--gpus', '2'), lambda working: next(filter(is_cell, working)).parent(), marks=SLOW)],
     ids=['alone', 'one of two', 'torchrun'])
 def test_a_cell_that_is_killed_fails_with_the_likely_reason_and_leaves_no_process(begin, tmp_path, extra, victim):
@@ -115,6 +116,7 @@ def test_a_cell_that_is_killed_fails_with_the_likely_reason_and_leaves_no_proces
     assert not left(working)
 
 
+@SLOW
 def test_a_second_runner_neither_disturbs_the_first_nor_calls_its_cell_failed(begin, long_suite, pictures, tmp_path):
     first = begin()
     wait_for_checkpoint(first, tmp_path)
