@@ -9,16 +9,16 @@ from spark_bench.engine.accuracy import Predictions
 CLASSES, TRAIN, VAL = 6, 8, 3
 
 
-def write_pictures(root):
-    """Write six classes that differ in colour, 8 pictures each for training and 3 for evaluation; return ``root``."""
+def write_pictures(root, train=TRAIN, val=VAL, noise=30):
+    """Write six classes that differ in colour, ``train`` and ``val`` noisy pictures of each; return ``root``."""
     rng = np.random.default_rng(0)
-    for split, count in (('train', TRAIN), ('val', VAL)):
+    for split, count in (('train', train), ('val', val)):
         for number in range(CLASSES):
             folder = root / split / f'class{number}'
             folder.mkdir(parents=True)
             colour = np.array([number * 40, 250 - number * 40, 30 * (number % 3)])
             for i in range(count):
-                noisy = colour + rng.integers(-30, 30, (8, 8, 3))
+                noisy = colour + rng.integers(-noise, noise, (8, 8, 3))
                 Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).resize((72, 64)).save(folder / f'{i}.png')
     return root
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
 from safetensors.numpy import load_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
+from small_finetuning import write_pictures
 
 from spark_bench import cli
 from spark_bench.checkpoints import published, save
@@ -38,17 +38,7 @@ TRANSFORM = dict(type='evaluation', input_size=64, crop_ratio=0.95)
 @pytest.fixture(scope='module')
 def pictures(tmp_path_factory):
     """Six classes that differ in colour, of noisy pictures."""
-    root = tmp_path_factory.mktemp('classes')
-    rng = np.random.default_rng(0)
-    for split, count in (('train', TRAIN), ('val', VAL)):
-        for number in range(CLASSES):
-            folder = root / split / f'class{number}'
-            folder.mkdir(parents=True)
-            colour = np.array([number * 40, 250 - number * 40, 30 * (number % 3)])
-            for i in range(count):
-                noisy = colour + rng.integers(-90, 90, (8, 8, 3))
-                Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).resize((72, 64)).save(folder / f'{i}.png')
-    return root
+    return write_pictures(tmp_path_factory.mktemp('classes'), TRAIN, VAL, noise=90)
 
 
 @pytest.fixture(scope='module')
