@@ -8,7 +8,11 @@ mmpretrain see them.
 import sys
 from pathlib import Path
 
+from spark_bench import operators
+
 __version__ = '0.1.0'
+
+operators.install()
 
 # The command line answers --help and makes tables without loading torch: its commands import what they need themselves.
 # ('-m' stands in sys.argv while Python looks up the package of `python -m spark_bench...`.)

@@ -1,0 +1,248 @@
+"""What ``mmcv._ext`` offers, computed by torchvision and torch, under mmcv's names and signatures.
+
+As the compiled operators do, each computes in the type of its inputs whatever autocast says, and returns that type;
+bfloat16, which those refuse, is computed in float32 and rounded. Where they fill a tensor that the caller made, so do
+these. Tested against values recorded from the compiled ones (``tests/operators/``).
+
+Suffixes: N images, C channels, H W size of a map, R boxes, h w bins or kernel, Q queries, M heads, D channels a head.
+"""
+
+import functools
+
+import numpy as np
+import torch
+import torchvision
+
+from spark_bench.errors import InputError
+
+_INSTALL = ('pip install ninja setuptools wheel && pip install --no-build-isolation --no-deps '
+            '--force-reinstall --no-binary onedl-mmcv onedl-mmcv')
+FLT_MIN = torch.finfo(torch.float32).tiny
+
+
+def __getattr__(name):
+    """An operator that is not answered for: it can be looked up, as mmcv does on import, and not called."""
+    if name.startswith('__'):
+        raise AttributeError(name)
+
+    def missing(*_, **__):
+        raise InputError(f'mmcv._ext.{name} is compiled with mmcv alone, and this mmcv was installed without: take a '
+                         f'model that does not need it, or compile mmcv (a C++ compiler, for a GPU also nvcc): '
+                         f'{_INSTALL}')
+
+    return missing
+
+
+def _without_autocast(operator):
+    @functools.wraps(operator)
+    def wrapped(tensor, *rest, **options):
+        with torch.autocast(tensor.device.type, enabled=False):
+            return operator(tensor, *rest, **options)
+
+    return wrapped
+
+
+def _precise(*tensors):
+    """The same tensors, those in a type that torchvision's kernels lack as float32."""
+    return [tensor.float() if tensor.dtype == torch.bfloat16 else tensor for tensor in tensors]
+
+
+def get_compiler_version():
+    return f'none: torchvision {torchvision.__version__}'
+
+
+def get_compiling_cuda_version():
+    return torch.version.cuda or 'not available'
+
+
+@_without_autocast
+def nms(boxes, scores, iou_threshold, offset):
+    """Indices (int64) of the boxes_R4 that stay, by falling score; widths are x2 - x1 + ``offset``."""
+    boxes, scores = _precise(boxes, scores)
+    if offset:
+        boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
+    # mmcv compares with the threshold in float32.
+    return torchvision.ops.nms(boxes, scores, float(np.float32(iou_threshold)))
+
+
+def softnms(boxes, scores, dets, iou_threshold, sigma, min_score, method, offset):
+    """Soft-NMS (Bodla et al., 2017) on the CPU: fills ``dets`` (R, 5), returns the indices of its first rows.
+
+    Args:
+        method: 0 drops overlapping boxes, 1 lowers their scores linearly, 2 by a Gaussian of width ``sigma``.
+    """
+    # Rows change places as in mmcv, since that decides between equal scores.
+    rows = np.concatenate([boxes.float().numpy(), scores.float().numpy()[:, None]], axis=1)
+    low, high = rows[:, :2], rows[:, 2:4]
+    areas = np.prod(high - low + np.float32(offset), axis=1)
+    indices = np.arange(len(rows))
+    count, i = len(rows), 0
+    while i < count:
+        best = i + int(rows[i:count, 4].argmax())
+        for column in (rows, areas, indices):
+            column[[i, best]] = column[[best, i]]
+        rest = slice(i + 1, count)
+        sides = np.minimum(high[i], high[rest]) - np.maximum(low[i], low[rest]) + np.float32(offset)
+        shared = np.prod(np.maximum(sides, 0), axis=1)
+        with np.errstate(invalid='ignore', divide='ignore'):  # boxes without area
+            overlap = shared / (areas[i] + areas[rest] - shared)
+        if method == 2:
+            rows[rest, 4] *= np.exp(-(overlap * overlap) / np.float32(sigma))
+        else:
+            rows[rest, 4] *= np.where(overlap >= np.float32(iou_threshold), 1 - overlap if method else 0, 1)
+        i += 1
+        for position in np.flatnonzero(rows[rest, 4] < np.float32(min_score)) + i:
+            # The last of those that stay moves up.
+            while count > position and rows[count - 1, 4] < np.float32(min_score):
+                count -= 1
+            if count > position:
+                count -= 1
+                for column in (rows, areas, indices):
+                    column[position] = column[count]
+    dets[:count] = torch.from_numpy(rows[:count])
+    return torch.from_numpy(indices[:count])
+
+
+@_without_autocast
+def roi_align_forward(input, rois, output, argmax_y, argmax_x, aligned_height, aligned_width, spatial_scale,
+                      sampling_ratio, pool_mode, aligned):
+    """Fill ``output`` (R, C, h, w) from ``input`` (N, C, H, W) and ``rois`` (R, 5: image, x1, y1, x2, y2)."""
+    _refuse_maximum(pool_mode)
+    output.copy_(torch.ops.torchvision.roi_align(
+        *_precise(input, rois), spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned))
+
+
+@_without_autocast
+def roi_align_backward(grad_output, rois, argmax_y, argmax_x, grad_input, aligned_height, aligned_width, spatial_scale,
+                       sampling_ratio, pool_mode, aligned):
+    """Fill ``grad_input`` (N, C, H, W) from ``grad_output`` (R, C, h, w)."""
+    _refuse_maximum(pool_mode)
+    grad_input.copy_(torch.ops.torchvision._roi_align_backward(
+        *_precise(grad_output, rois), spatial_scale, aligned_height, aligned_width, *grad_input.shape, sampling_ratio,
+        aligned))
+
+
+def _refuse_maximum(pool_mode):
+    if pool_mode == 0:
+        raise InputError("RoIAlign with pool_mode='max' is compiled with mmcv alone, and this mmcv was installed "
+                         f"without: take pool_mode='avg', or compile mmcv: {_INSTALL}")
+
+
+@_without_autocast
+def sigmoid_focal_loss_forward(input, target, weight, output, gamma, alpha):
+    """Fill ``output`` (R, C) with the focal loss (Lin et al., 2017) of logits (R, C) and classes (R,), C is none."""
+    [logits] = _precise(input)
+    p, hit = logits.sigmoid(), _one_hot(target, logits)
+    loss = torch.where(hit, -alpha * (1 - p) ** gamma * p.clamp(min=FLT_MIN).log(),
+                       -(1 - alpha) * p ** gamma * (1 - p).clamp(min=FLT_MIN).log())
+    output.copy_(_weighted(loss, weight, target))
+
+
+@_without_autocast
+def sigmoid_focal_loss_backward(input, target, weight, grad_input, gamma, alpha):
+    """Fill ``grad_input`` (R, C) with the derivative of each loss by its logit."""
+    [logits] = _precise(input)
+    p, hit = logits.sigmoid(), _one_hot(target, logits)
+    slope = torch.where(
+        hit, -alpha * (1 - p) ** gamma * (1 - p - gamma * p * p.clamp(min=FLT_MIN).log()),
+        -(1 - alpha) * p ** gamma * (gamma * (1 - p) * (1 - p).clamp(min=FLT_MIN).log() - p))
+    grad_input.copy_(_weighted(slope, weight, target))
+
+
+def _one_hot(target, logits):
+    return target[:, None] == torch.arange(logits.shape[1], device=logits.device)
+
+
+def _weighted(values, weight, target):
+    return values * weight[target][:, None] if weight.numel() else values
+
+
+@_without_autocast
+def deform_conv_forward(input, weight, offset, output, columns, ones, kW, kH, dW, dH, padW, padH, dilationW, dilationH,
+                        group, deformable_group, im2col_step):
+    """Deformable convolution (Dai et al., 2017): fill ``output`` from ``input`` and ``offset`` (dy, dx a point)."""
+    geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
+    output.copy_(_deform(input, weight, offset, None, None, geometry))
+
+
+@_without_autocast
+def deform_conv_backward_input(input, offset, gradOutput, gradInput, gradOffset, weight, columns, kW, kH, dW, dH, padW,
+                               padH, dilationW, dilationH, group, deformable_group, im2col_step):
+    geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
+    gradients = _deform_backward(gradOutput, input, weight, offset, None, None, geometry)
+    gradInput.copy_(gradients[0])
+    gradOffset.copy_(gradients[2])
+
+
+@_without_autocast
+def deform_conv_backward_parameters(input, offset, gradOutput, gradWeight, columns, ones, kW, kH, dW, dH, padW, padH,
+                                    dilationW, dilationH, group, deformable_group, scale, im2col_step):
+    geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
+    # Its own gradient does not depend on the weight, which mmcv does not hand over.
+    gradients = _deform_backward(gradOutput, input, torch.zeros_like(gradWeight), offset, None, None, geometry)
+    gradWeight.add_(gradients[1], alpha=scale)
+
+
+@_without_autocast
+def modulated_deform_conv_forward(input, weight, bias, ones, offset, mask, output, columns, kernel_h, kernel_w,
+                                  stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group,
+                                  with_bias):
+    """Modulated deformable convolution (Zhu et al., 2019): each point is also weighted by ``mask``."""
+    geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
+    output.copy_(_deform(input, weight, offset, mask, bias if with_bias else None, geometry))
+
+
+@_without_autocast
+def modulated_deform_conv_backward(input, weight, bias, ones, offset, mask, columns, grad_input, grad_weight, grad_bias,
+                                   grad_offset, grad_mask, grad_output, kernel_h, kernel_w, stride_h, stride_w, pad_h,
+                                   pad_w, dilation_h, dilation_w, group, deformable_group, with_bias):
+    geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
+    gradients = _deform_backward(grad_output, input, weight, offset, mask, bias if with_bias else None, geometry)
+    for filled, gradient in zip((grad_input, grad_weight, grad_offset, grad_mask), gradients, strict=False):
+        filled.copy_(gradient)
+    if with_bias:
+        grad_bias.copy_(gradients[4])
+
+
+def _deform(input, weight, offset, mask, bias, geometry):
+    return torch.ops.torchvision.deform_conv2d(*_operands(input, weight, offset, mask, bias), *geometry,
+                                               mask is not None)
+
+
+def _deform_backward(grad_output, input, weight, offset, mask, bias, geometry):
+    """Gradients of input, weight, offset, mask and bias."""
+    return torch.ops.torchvision._deform_conv2d_backward(
+        *_precise(grad_output), *_operands(input, weight, offset, mask, bias), *geometry, mask is not None)
+
+
+def _operands(input, weight, offset, mask, bias):
+    # The places of a missing mask or bias are taken by tensors of no meaning.
+    return _precise(input, weight, offset, input.new_zeros((input.shape[0], 0)) if mask is None else mask,
+                    input.new_zeros(weight.shape[0]) if bias is None else bias)
+
+
+@_without_autocast
+def ms_deform_attn_forward(value, value_spatial_shapes, value_level_start_index, sampling_locations, attention_weights,
+                           im2col_step):
+    """Multi-scale deformable attention (Zhu et al., 2021), by mmcv's own PyTorch formula: (N, Q, M·D)."""
+    return _attend(value, value_spatial_shapes, sampling_locations, attention_weights).to(value.dtype)
+
+
+@_without_autocast
+def ms_deform_attn_backward(value, value_spatial_shapes, value_level_start_index, sampling_locations, attention_weights,
+                            grad_output, grad_value, grad_sampling_loc, grad_attn_weight, im2col_step):
+    inputs = [tensor.detach().requires_grad_() for tensor in (value, sampling_locations, attention_weights)]
+    with torch.enable_grad():
+        output = _attend(inputs[0], value_spatial_shapes, *inputs[1:])
+    gradients = torch.autograd.grad(output, inputs, grad_output.to(output.dtype))
+    for filled, gradient in zip((grad_value, grad_sampling_loc, grad_attn_weight), gradients, strict=True):
+        filled.copy_(gradient)
+
+
+def _attend(value, shapes, locations, weights):
+    from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
+
+    half = value.dtype in (torch.float16, torch.bfloat16)
+    value, locations, weights = (tensor.float() if half else tensor for tensor in (value, locations, weights))
+    # As numbers at once: each use of a tensor on the GPU would wait for it.
+    return multi_scale_deformable_attn_pytorch(value, shapes.tolist(), locations, weights)
