@@ -10,8 +10,20 @@ from importlib.abc import MetaPathFinder
 from importlib.util import spec_from_file_location
 from pathlib import Path
 
+from spark_bench.errors import InputError
+
 EXTENSION = 'mmcv._ext'
 STAND_IN = Path(__file__).with_name('stand_in.py')
+COMPILE = ('pip install ninja setuptools wheel && pip install --no-build-isolation --no-deps --force-reinstall '
+           '--no-binary onedl-mmcv onedl-mmcv')
+
+
+class MissingOperator(InputError):
+    """A model calls an operator that comes with a compiled mmcv alone, and this mmcv was installed without."""
+
+    def __init__(self, name: str):
+        super().__init__(f"mmcv's operator {name} comes with a compiled mmcv alone: take a model that does without, or "
+                         f'compile mmcv (a C++ compiler; for a GPU, nvcc too): {COMPILE}')
 
 
 class OperatorFinder(MetaPathFinder):

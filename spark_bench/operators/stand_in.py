@@ -13,10 +13,8 @@ import numpy as np
 import torch
 import torchvision
 
-from spark_bench.errors import InputError
+from spark_bench.operators import MissingOperator
 
-_INSTALL = ('pip install ninja setuptools wheel && pip install --no-build-isolation --no-deps '
-            '--force-reinstall --no-binary onedl-mmcv onedl-mmcv')
 FLT_MIN = torch.finfo(torch.float32).tiny
 
 
@@ -26,9 +24,7 @@ def __getattr__(name):
         raise AttributeError(name)
 
     def missing(*_, **__):
-        raise InputError(f'mmcv._ext.{name} is compiled with mmcv alone, and this mmcv was installed without: take a '
-                         f'model that does not need it, or compile mmcv (a C++ compiler, for a GPU also nvcc): '
-                         f'{_INSTALL}')
+        raise MissingOperator(name)
 
     return missing
 
@@ -124,8 +120,7 @@ def roi_align_backward(grad_output, rois, argmax_y, argmax_x, grad_input, aligne
 
 def _refuse_maximum(pool_mode):
     if pool_mode == 0:
-        raise InputError("RoIAlign with pool_mode='max' is compiled with mmcv alone, and this mmcv was installed "
-                         f"without: take pool_mode='avg', or compile mmcv: {_INSTALL}")
+        raise MissingOperator("roi_align_forward with pool_mode='max'")
 
 
 @_without_autocast
