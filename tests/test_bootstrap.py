@@ -70,6 +70,8 @@ def start(tree, doctoring='', **environment):
     kept = {key: value for key, value in os.environ.items() if not key.startswith(('UV_', 'PIP_'))}
     return subprocess.Popen(
         [sys.executable, '-c', RUNNER.format(doctoring=doctoring)], cwd=tree, text=True, start_new_session=True,
+        # A shell has what it runs in the background ignore interrupts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**kept, 'PIP_CONFIG_FILE': os.devnull, 'FAIL': 'nothing', 'HANG': 'nothing', **environment})
 
@@ -304,7 +306,7 @@ def test_older_pythons_keep_the_versions_that_the_tables_were_made_with():
 
 def lock_command():
     header = (CHECKOUT / 'constraints.txt').read_text().splitlines()[:2]
-    assert header[1].startswith('#    uv pip compile --universal --python-version 3.10 ')
+    assert header[1].startswith('#    uv pip compile --universal ')
     return shlex.split(header[1].lstrip('# '))
 
 
@@ -327,7 +329,7 @@ def test_set_up_survives_being_killed_at_any_moment(tmp_path):
     root = tmp_path / 'checkout'
     for name in subprocess.check_output(['git', 'ls-files'], cwd=CHECKOUT, text=True).splitlines():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(CHECKOUT / name, root / name)
+        shutil.copy(CHECKOUT / name, root / name, follow_symlinks=False)
     command = ['make', 'setup', f'PYTHON={getattr(sys, "_base_executable", sys.executable)}']
     for _ in range(6):
         process = subprocess.Popen(command, cwd=root, start_new_session=True)
