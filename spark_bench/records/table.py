@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from spark_bench.errors import InputError
+from spark_bench.places import shipped
 from spark_bench.records.grid import plain_text, show
 from spark_bench.records.schema import Record
 from spark_bench.records.store import load_all, suite_folder, write_text_output
@@ -59,11 +60,14 @@ COLUMNS = (
 
 
 def load_suite(results: str | Path, suite: str, curves: bool = True) -> list[Record]:
-    """The records of `suite`, as `load_all` gives them.
+    """The records of `suite`, as `load_all` gives them; the published ones that are installed with this package where
+    `results` has no folder of its own for such.
 
     Raises InputError, naming folder and command, if there is none.
     """
     records = load_all(results, suite, curves)
+    if not Path(results, 'published').exists():
+        records += load_all(shipped('spark_bench'), suite, curves)
     if not records:
         command = 'spark-bench demo' if suite == 'demo' else f'spark-bench run {suite}'
         raise InputError(
