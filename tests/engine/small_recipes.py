@@ -80,21 +80,25 @@ def tiny(folder, **settings):
         'model.roi_head.mask_head.conv_out_channels': 32, **settings})
 
 
-def write_boxes(root):
-    """Write eight pictures of one square each, in eight modes; the last two of the training set have no object."""
+def write_boxes(root, rounds=1):
+    """Write eight pictures of one square each, in eight modes; the last two of the training set have no object.
+
+    Args:
+        rounds: how often, with other noise each time.
+    """
     (root / 'annotations').mkdir(parents=True)
     rng = np.random.default_rng(0)
     for split in ('train', 'val'):
         (root / split).mkdir()
         images, annotations = [], []
-        for i, (mode, suffix, kind) in enumerate(KINDS):
+        for i, (mode, suffix, kind) in enumerate(KINDS * rounds):
             pixels = rng.integers(0, 90, (48, 64), dtype=np.uint8)
             pixels[10:40, 10:40] = 250
             picture = Image.fromarray(pixels.astype(np.uint16) * 257) if mode == 'I;16' else \
                 Image.fromarray(pixels).convert(mode)
             picture.save(root / split / f'{i}{suffix}', kind)
             images.append({'id': 1000 - i, 'file_name': f'{i}{suffix}', 'width': 64, 'height': 48})
-            if split == 'val' or i < 6:
+            if split == 'val' or i % 8 < 6:
                 annotations.append({
                     'id': 50 + 7 * i, 'image_id': 1000 - i, 'category_id': (900, 57)[i % 2], 'bbox': [10, 10, 30, 30],
                     'area': 900, 'iscrowd': 0, 'segmentation': [[10, 10, 40, 10, 40, 40, 10, 40]]})

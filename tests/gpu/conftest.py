@@ -8,7 +8,7 @@ import torch
 from small_finetuning import write_pictures
 from small_recipes import write_boxes
 
-FIGURES = {}
+FIGURES, PATH = {}, Path('work_dirs/gpu.json')
 
 
 @pytest.fixture(autouse=True)
@@ -22,30 +22,34 @@ def card():
 
 
 @pytest.fixture
-def report():
-    """A function that keeps a figure under a name; all are printed at the end, and written to work_dirs/gpu.json."""
-    return FIGURES.__setitem__
+def report(card):
+    """A function that keeps a figure under a name.
+
+    All are printed at the end, and each is in work_dirs/gpu.json at once, in case that is never reached.
+    """
+    def keep(name, figure):
+        FIGURES[name] = figure
+        PATH.parent.mkdir(exist_ok=True)
+        told = {'card': card, 'torch': torch.__version__, 'figures': FIGURES}
+        PATH.write_text(json.dumps(told, indent=1) + '\n')
+
+    return keep
 
 
 def pytest_terminal_summary(terminalreporter):
-    if not FIGURES:
-        return
-    terminalreporter.section(f'figures, {torch.cuda.get_device_name()}, torch {torch.__version__}')
+    if FIGURES:
+        terminalreporter.section(f'figures, {torch.cuda.get_device_name()}, torch {torch.__version__}')
     for name, figure in FIGURES.items():
         terminalreporter.write_line(f'{name}: {figure}')
-    path = Path('work_dirs/gpu.json')
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({'card': torch.cuda.get_device_name(), 'torch': torch.__version__,
-                                'figures': FIGURES}, indent=1) + '\n')
 
 
 @pytest.fixture(scope='session')
 def classes(tmp_path_factory):
-    """Six classes that differ in colour, 8 pictures each for training and 3 for evaluation."""
-    return write_pictures(tmp_path_factory.mktemp('classes'))
+    """Six classes that differ in colour, 40 pictures each for training and 3 for evaluation."""
+    return write_pictures(tmp_path_factory.mktemp('classes'), train=40)
 
 
 @pytest.fixture(scope='session')
 def squares(tmp_path_factory):
-    """Eight pictures of one square each, in COCO layout."""
-    return write_boxes(tmp_path_factory.mktemp('squares'))
+    """Forty pictures of one square each, in COCO layout; thirty of those for training show theirs."""
+    return write_boxes(tmp_path_factory.mktemp('squares'), rounds=5)

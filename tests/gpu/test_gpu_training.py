@@ -21,17 +21,17 @@ PRECISIONS = ['--no-amp', '--amp']
 
 
 def pretraining(data, folder, *extra):
-    """Ten updates of SparK's recipe for a ResNet-50, on the pictures of six colours, all of them in each."""
+    """Ten updates of SparK's recipe for a ResNet-50, in two epochs: each ends with a checkpoint, which takes longest."""
     return ['pretrain', 'pretrain/configs/spark_resnet50_1600e.py', '--data-root', str(data / 'train'), '--work-dir',
-            str(folder / 'work'), '--results', str(folder / 'results'), '--workers', '2', '--epochs', str(UPDATES),
+            str(folder / 'work'), '--results', str(folder / 'results'), '--workers', '2', '--epochs', '2',
             '--picture-interval', '0', *extra, '--cfg-options', 'global_batch=48', 'base_lr=0.1',
-            'param_scheduler.0.warmup=1']
+            'param_scheduler.0.warmup=1', 'env_cfg.cudnn_benchmark=False']
 
 
 def detection(data, folder, *extra):
     """Ten updates of SparK's Mask R-CNN recipe at half size, with a learning rate that starts high."""
     cfg = Config.fromfile(small('spark/mask-rcnn_resnet50_fpn_1x_coco.py', folder, factor=2))
-    cfg.global_batch, cfg.batch_limit = 4, 4
+    cfg.global_batch, cfg.batch_limit = 6, 6
     cfg.train_cfg.max_updates = UPDATES
     cfg.param_scheduler = [ConfigDict(type='LinearLR', start_factor=1.0, by_epoch=False, begin=0, end=1)]
     cfg.optim_wrapper.optimizer.lr = 0.002
@@ -40,7 +40,7 @@ def detection(data, folder, *extra):
 
 
 def classification(data, folder, *extra):
-    return finetune_words(data, folder, '--arch', 'resnet50', '--weights', 'scratch', '--epochs', str(UPDATES), *extra,
+    return finetune_words(data, folder, '--arch', 'resnet50', '--weights', 'scratch', '--epochs', '2', *extra,
                           settings=['global_batch=48', 'optim_wrapper.optimizer.lr=0.001',
                                     'param_scheduler.0.warmup=1'])
 

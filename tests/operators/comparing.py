@@ -5,7 +5,6 @@ from pathlib import Path
 
 import cases
 import numpy as np
-import pytest
 
 
 def recorded(device):
@@ -35,8 +34,9 @@ def assert_as_recorded(case, values, device='cpu', rtol=1e-5):
             tolerance = 0 if value.dtype.kind == 'i' else (1e-12 if variant == 'float64' else rtol) * scale
             np.testing.assert_allclose(ours, value, rtol=0, atol=tolerance, err_msg=f'{variant} {name}')
             compared += 1
-    if not compared:
-        pytest.fail(f'{case.name} was never recorded')
+    if not compared:  # the compiled ones fail where there is nothing to compute
+        found = cases.compute(case, 'float32', device)
+        assert not found.pop('output0').numel() and not any(gradient.any() for gradient in found.values())
 
 
 def ranked(case, order):
