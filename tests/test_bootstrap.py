@@ -126,7 +126,7 @@ def test_a_missing_module_is_named(tree, module):
 
 def test_a_full_disk_is_named(tree):
     outcome = run(tree, 'shutil.disk_usage = lambda folder: shutil._ntuple_diskusage(50e9, 46.5e9, 3.5e9)')
-    assert_refused(tree, outcome, '3.5 GB', '12 GB', str(tree), remedy='larger disk')
+    assert_refused(tree, outcome, '3.5 GB', '8 GB', str(tree), remedy='larger disk')
 
 
 def test_a_venv_that_cannot_be_written_is_named(tree):
