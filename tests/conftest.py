@@ -8,6 +8,8 @@ import pytest
 # Threads that wait for each other are many times slower than one as soon as anything else runs on the machine.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
+import spark_bench  # noqa: E402, F401 - before OpenMMLab, whose operators it answers for
+
 
 def pytest_configure(config):
     """Only tests of GPUs see one: what the others hold to the bit, or to the last digits, was found on CPUs."""

@@ -57,8 +57,9 @@ def nms(boxes, scores, iou_threshold, offset):
     boxes, scores = _precise(boxes, scores)
     if offset:
         boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
-    # mmcv compares with the threshold in float32.
-    return torchvision.ops.nms(boxes, scores, float(np.float32(iou_threshold)))
+    # As mmcv: torch's sort decides between equal scores, and the threshold is a float32.
+    order = scores.argsort(descending=True)
+    return order[torchvision.ops.nms(boxes[order], scores[order], float(np.float32(iou_threshold)))]
 
 
 def softnms(boxes, scores, dets, iou_threshold, sigma, min_score, method, offset):
@@ -74,7 +75,8 @@ def softnms(boxes, scores, dets, iou_threshold, sigma, min_score, method, offset
     indices = np.arange(len(rows))
     count, i = len(rows), 0
     while i < count:
-        best = i + int(rows[i:count, 4].argmax())
+        scores_left = rows[i:count, 4]
+        best = i + (0 if np.isnan(scores_left[0]) else int(np.nanargmax(scores_left)))
         for column in (rows, areas, indices):
             column[[i, best]] = column[[best, i]]
         rest = slice(i + 1, count)

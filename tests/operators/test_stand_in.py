@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from comparing import assert_as_recorded, recorded
+from comparing import assert_as_recorded, ranked, recorded
 
 from spark_bench import operators
 
@@ -49,6 +49,15 @@ def test_bfloat16_is_computed_in_float32_and_rounded(name):
         assert found.dtype == torch.bfloat16
         # One step of bfloat16 of the result, and of the upstream gradient, which is itself rounded.
         assert torch.allclose(found.float(), expected, rtol=2e-2, atol=2e-2 * float(expected.abs().max() + 1e-30))
+
+
+@stands_in
+@pytest.mark.parametrize('name', [name for name in cases.CPU_CASES if name.startswith('nms')])
+def test_equal_scores_are_taken_in_the_order_of_torchs_sort(name):
+    """As in mmcv, where it is the machine's and not the boxes' order."""
+    found = cases.compute(cases.CPU_CASES[name], 'float32')
+    distinct = cases.compute(ranked(cases.CPU_CASES[name], found['order'].numpy()), 'float32')
+    assert torch.equal(found['output1'], distinct['output1'])
 
 
 @stands_in
