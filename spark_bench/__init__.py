@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 from spark_bench import operators
+from spark_bench.compatibility import leave_out_multimodal
 
 __version__ = '0.1.0'
 
 operators.install()
+leave_out_multimodal()
 
 # The command line answers --help and makes tables without loading torch: its commands import what they need themselves.
 # ('-m' stands in sys.argv while Python looks up the package of `python -m spark_bench...`.)

@@ -1,0 +1,28 @@
+"""What OpenMMLab's packages need in order to be imported beside newer versions of others."""
+
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+
+
+def leave_out_multimodal() -> None:
+    """Keep mmpretrain from importing its multimodal models where transformers is 5 or newer.
+
+    mmpretrain takes any version for one that it knows, and then does not import at all; nothing here uses those models.
+    To be called before mmpretrain is imported.
+    """
+    name = 'mmpretrain.utils.dependency'
+    try:
+        if int(version('transformers').split('.')[0]) < 5 or name in sys.modules:
+            return
+    except (PackageNotFoundError, ValueError):
+        return
+    package = find_spec('mmpretrain')
+    if package is None:
+        return
+    spec = spec_from_file_location(name, Path(package.origin).parent / 'utils' / 'dependency.py')
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.WITH_MULTIMODAL = False
+    sys.modules[name] = module
