@@ -58,7 +58,7 @@ def test_the_wheel_holds_the_tracked_files_and_no_others(wheel):
 @pytest.mark.parametrize('arguments, shown', [
     (['table', '--suite', 'transformers'], 'MAE'),
     (['report', '--suite', 'resnet50'], 'report-resnet50.html'),
-    (['run', 'scaling', '--dry-run'], 'convnext_small'),
+    pytest.param(['run', 'scaling', '--dry-run'], 'convnext_small', marks=pytest.mark.slow),
 ])
 def test_an_installed_copy_works_in_any_folder(wheel, tmp_path, arguments, shown):
     with zipfile.ZipFile(wheel) as archive:

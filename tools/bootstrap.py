@@ -20,8 +20,8 @@ VENV_PYTHON, STAMP, LOG = [os.path.join(VENV, name) for name in ('bin/python', '
 OLDEST, NEWEST = (3, 10), (3, 14)
 PYTHON = '%d.%d' % sys.version_info[:2]
 UV = 'uv==0.13.9'
-# The CUDA build of torch comes with 4.5 GB of libraries, and where the cache lies on the same disk, their downloads.
-NEEDED_GB = 12
+# The CUDA build of torch comes with 4 GB of libraries; where the cache lies on the same disk, uv links to it.
+NEEDED_GB = 8
 # spark_bench comes first, because mmcv's operators come from it.
 VERIFY = 'import spark_bench, mmcv.ops, mmdet.models, mmdet.datasets, mmpretrain.models, timm, cv2'
 PARTS = ['bin/python', 'bin/spark-bench'] + [
