@@ -2,7 +2,7 @@
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: setup demo test lint
+.PHONY: setup demo test gpu lint
 
 setup:
 	@$(PYTHON) tools/bootstrap.py
@@ -12,6 +12,10 @@ demo: setup
 
 test: setup
 	@.venv/bin/python -m pytest $(ARGS)
+
+# On a machine with a GPU: its tests, and what they measure (also in work_dirs/gpu.json).
+gpu: setup
+	@.venv/bin/python -m pytest -m gpu $(ARGS)
 
 lint: setup
 	@.venv/bin/ruff check $(ARGS)

@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from spark_bench import doctor
+from spark_bench import doctor, operators
 
 
 def rows(checks):
@@ -34,7 +34,7 @@ def torchvision_as_mmcv(monkeypatch, **replaced):
 
 def test_the_expected_values_of_the_operators_hold_for_torchvision(monkeypatch):
     torchvision_as_mmcv(monkeypatch)
-    assert doctor._check('ops', lambda: doctor._mmcv_ops('cpu'), 'remedy').ok
+    assert doctor._check('ops', lambda: doctor._operators('cpu'), 'remedy').ok
 
 
 def test_operators_that_give_wrong_values_fail(monkeypatch):
@@ -45,17 +45,17 @@ def test_operators_that_give_wrong_values_fail(monkeypatch):
         return torchvision.ops.roi_align(feature, boxes, size, scale, samples, False)
 
     torchvision_as_mmcv(monkeypatch, roi_align=unaligned)
-    check = doctor._check('ops', lambda: doctor._mmcv_ops('cpu'), 'remedy')
+    check = doctor._check('ops', lambda: doctor._operators('cpu'), 'remedy')
     assert not check.ok and 'RoIAlign' in check.detail and check.remedy == 'remedy'
 
     torchvision_as_mmcv(monkeypatch, nms=lambda boxes, scores, threshold: (boxes, torch.arange(3)))
-    check = doctor._check('ops', lambda: doctor._mmcv_ops('cpu'), 'remedy')
+    check = doctor._check('ops', lambda: doctor._operators('cpu'), 'remedy')
     assert not check.ok and 'NMS' in check.detail
 
 
 def test_the_installed_mmcv_gives_the_right_values():
-    pytest.importorskip('mmcv.ops', reason='mmcv has no compiled operators here: run `make setup`')
-    assert doctor._mmcv_ops('cpu') == 'RoIAlign and NMS give the right values'
+    whose = 'compiled with mmcv' if operators.are_compiled() else "torchvision's"
+    assert doctor._operators('cpu') == f'{whose}; RoIAlign and NMS give the right values'
 
 
 @pytest.mark.parametrize(
@@ -89,13 +89,6 @@ def test_a_full_disk_fails_where_it_is_full(monkeypatch, tmp_path):
         doctor._disk(tmp_path / 'not' / 'made' / 'yet')
 
 
-def test_a_missing_compiler_fails(monkeypatch):
-    monkeypatch.delenv('CXX', raising=False)
-    monkeypatch.setenv('PATH', '/nonexistent')
-    with pytest.raises(doctor._Unwell, match=r'none of c\+\+, g\+\+'):
-        doctor._compiler()
-
-
 @pytest.mark.parametrize('ok, status', [(True, 0), (False, 1)])
 def test_the_exit_status_follows_the_checks(monkeypatch, capsys, ok, status):
     monkeypatch.setattr(doctor, 'run_checks', lambda: [
@@ -127,8 +120,8 @@ def test_every_failure_has_a_remedy(monkeypatch):
     def fail(*_):
         raise OSError('broken')
 
-    probes = ('_python', '_package', '_memory', '_gpu', '_mmcv_ops', '_coco_masks', '_font', '_photographs')
-    for name in (*probes, '_disk', '_compiler'):
+    probes = ('_python', '_package', '_memory', '_gpu', '_operators', '_coco_masks', '_font', '_photographs')
+    for name in (*probes, '_disk'):
         monkeypatch.setattr(doctor, name, fail)
     checks = [check for check in doctor.run_checks() if check.name != 'processor']
     assert len(checks) > 20

@@ -98,7 +98,8 @@ def roi_cases():
         inputs = {'input': random.randn(2, 3, 13, 11).astype(np.float32), 'rois': chosen}
         for size, scale, samples, aligned in ((7, 0.125, 0, True), (14, 0.125, 2, True), ((3, 5), 0.25, 0, False),
                                               (2, 0.0625, 3, True)):
-            yield Case(f'roi_align-{name}-{size}-{samples}', 'roi_align', inputs, (size, scale, samples, 'avg', aligned))
+            yield Case(f'roi_align-{name}-{size}-{samples}', 'roi_align', inputs,
+                       (size, scale, samples, 'avg', aligned))
 
 
 def deformable_cases():
@@ -135,7 +136,8 @@ def attention_cases():
             # Beyond 0 to 1 they lie outside the maps.
             'locations': random.uniform(-0.3, 1.3, (2, queries, 2, 3, 4, 2)).astype(np.float32),
             'weights': random.uniform(0, 1, (2, queries, 2, 3, 4)).astype(np.float32)}
-        yield Case(f'attention-{queries}', 'multi_scale_deform_attn.MultiScaleDeformableAttnFunction.apply', inputs, (64,))
+        yield Case(f'attention-{queries}', 'multi_scale_deform_attn.MultiScaleDeformableAttnFunction.apply', inputs,
+                   (64,))
 
 
 def focal_cases():

@@ -3,6 +3,7 @@
 ``compiled_cpu.npz`` and ``compiled_cuda.npz`` were written by ``record.py`` from a compiled mmcv.
 """
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -107,3 +108,20 @@ def test_a_compiled_extension_wins(tmp_path):
     before = list(sys.meta_path)
     operators.install()
     assert sys.meta_path == before, 'once is enough'
+
+
+@stands_in
+def test_modules_of_mmdet_that_were_imported_before_get_the_operators():
+    """mmdet binds functions that only raise where mmcv has no operators."""
+    script = """
+import mmdet.apis, mmdet.structures.mask.structures as structures
+before = structures.roi_align
+import spark_bench, mmcv.ops
+assert before is not mmcv.ops.roi_align is structures.roi_align
+assert mmdet.apis.inference.RoIPool is mmcv.ops.RoIPool
+from mmdet.structures.bbox import bbox_overlaps
+assert bbox_overlaps is not mmcv.ops.bbox_overlaps, 'a function of its own keeps its name'
+"""
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', script], capture_output=True, text=True, check=False,
+                          timeout=200, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr[-2000:]
