@@ -1,5 +1,6 @@
 """Reading a file of weights without running anything in it, however broken it is."""
 
+import contextlib
 import mmap
 import pickletools
 import re
@@ -172,9 +173,21 @@ def _read_torch(path, kind, size):
         with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
             # The old format: magic number, version, system, the object, names of the storages; then raw bytes.
             inert = _scan(path, stream, size, pickles=5)
-    with torch.serialization.safe_globals(inert):
+    with _allowing(inert):
         # Mapped, so that an optimizer in the file costs no memory.
         return torch.load(path, map_location='cpu', weights_only=True, mmap=kind == 'torch zip')
+
+
+@contextlib.contextmanager
+def _allowing(classes):
+    """Let weights-only loading make objects of these classes; torch 2.4 has no such context of its own."""
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals(classes)
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def _check_archive(path, archive, size):
@@ -221,7 +234,9 @@ def _scan(path, stream, size, pickles):
                 integer = argument
             elif opcode.name == 'BINPERSID' and not 0 <= integer <= size:
                 raise InputError(f'{path} is damaged (it declares a storage of {integer} elements in {size} bytes)')
-    return [(stand_in, name) for name, stand_in in inert.items()]
+    # torch finds a class by its module and name.
+    return [type(name.rpartition('.')[2], (base,), {'__module__': name.rpartition('.')[0]})
+            for name, base in inert.items()]
 
 
 def _allow(path, name, inert):

@@ -86,5 +86,6 @@ def synchronise(model, device):
             norm.load_state_dict(module.state_dict())
             for parameter, old in zip(norm.parameters(), module.parameters(), strict=True):
                 parameter.requires_grad = old.requires_grad
-            model.set_submodule(name, norm)
+            parent, _, last = name.rpartition('.')
+            setattr(model.get_submodule(parent), last, norm)
     return model
