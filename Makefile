@@ -15,7 +15,7 @@ test: setup
 
 # On a machine with a GPU: its tests, and what they measure (also in work_dirs/gpu.json).
 gpu: setup
-	@.venv/bin/python -m pytest -m gpu $(ARGS)
+	@.venv/bin/python -m pytest -m gpu -n 0 $(ARGS)
 
 lint: setup
 	@.venv/bin/ruff check $(ARGS)
