@@ -8,6 +8,7 @@ started again. Exit status: 0 done, 1 failed (one line on stderr), 130 interrupt
 import contextlib
 import fcntl
 import hashlib
+import importlib.util
 import os
 import re
 import shutil
@@ -26,8 +27,6 @@ NEEDED_GB = 8
 VERIFY = 'import spark_bench, mmcv.ops, mmdet.models, mmdet.datasets, mmpretrain.models, timm, cv2'
 PARTS = ['bin/python', 'bin/spark-bench'] + [
     f'lib/python{PYTHON}/site-packages/{name}' for name in ('torch', 'mmcv', 'mmdet', 'mmpretrain', 'timm', 'cv2')]
-# What pip is told about where to download from, and uv's name for it.
-UV_NAMES = {'index-url': 'UV_DEFAULT_INDEX', 'cert': 'SSL_CERT_FILE', 'trusted-host': 'UV_INSECURE_HOST'}
 
 
 class SetupError(Exception):
@@ -37,8 +36,8 @@ class SetupError(Exception):
 def fingerprint():
     """What .venv cannot change in place, its Python and its folder; then a hash of what decides about its content."""
     digest = hashlib.sha256()
-    for path in (CONSTRAINTS, OVERRIDES, os.path.join(ROOT, 'setup.cfg'), os.path.join(ROOT, 'tools/bootstrap.py')):
-        with open(path, 'rb') as file:
+    for name in ('constraints.txt', 'overrides.txt', 'setup.cfg', 'tools/bootstrap.py'):
+        with open(os.path.join(ROOT, name), 'rb') as file:
             digest.update(file.read())
     return f'Python {PYTHON} in {ROOT}\n{digest.hexdigest()}'
 
@@ -56,11 +55,9 @@ def check():
         verdict = 'old' if sys.version_info[:2] < OLDEST else 'new for the pinned packages'
         raise SetupError(f'Python {PYTHON} is too {verdict}, %d.%d to %d.%d is needed: name one with '
                          '`make setup PYTHON=python3.12`' % (OLDEST + NEWEST))
-    try:
-        import ensurepip  # noqa: F401
-        import venv  # noqa: F401
-    except ImportError as error:
-        raise SetupError(f'this Python cannot make a .venv ({error}): apt install python3-venv') from None
+    for module in ('ensurepip', 'venv'):
+        if importlib.util.find_spec(module) is None:
+            raise SetupError(f'this Python cannot make a .venv (it has no {module}): apt install python3-venv')
     free = shutil.disk_usage(ROOT).free / 1e9
     if free < NEEDED_GB and not read_stamp():
         raise SetupError(f'{free:.1f} GB free at {ROOT}, {NEEDED_GB} GB are needed: clone to a larger disk')
@@ -73,34 +70,28 @@ def environment(**defaults):
 
 
 def uv_environment():
-    """``environment()``, with what pip is told about its index for uv too, unless uv is told another."""
+    """``environment()``, with the index that pip is told of for uv too, unless uv is told another."""
     listed = subprocess.run([VENV_PYTHON, '-m', 'pip', 'config', 'list'], stdout=subprocess.PIPE, encoding='utf-8',
                             env=environment(), close_fds=False).stdout
-    told = {}
-    for section in ('global', 'install', ':env:'):  # the later have precedence
-        told.update(re.findall(rf"^{section}\.(\S+)='(.*)'$", listed, re.MULTILINE))
-    if {'UV_DEFAULT_INDEX', 'UV_INDEX_URL', 'UV_INDEX'} & set(os.environ):
-        told.pop('index-url', None)
-    return environment(**{UV_NAMES[key]: told[key] for key in UV_NAMES if key in told})
+    told = dict(re.findall(r"^(global|install|:env:)\.index-url='(.*)'$", listed, re.MULTILINE))
+    index = told.get(':env:', told.get('install', told.get('global')))
+    own = {'UV_DEFAULT_INDEX', 'UV_INDEX_URL', 'UV_INDEX'} & set(os.environ)
+    return environment(**({'UV_DEFAULT_INDEX': index} if index and not own else {}))
 
 
 def run(*command, env=None):
-    """Run to the end: output to the log, and its latest line to a terminal. Raises SetupError."""
-    last, error, terminal = '', '', sys.stdout.isatty()
-    with open(LOG, 'a', encoding='utf-8') as log:
+    """Run to the end with its output in the log. Raises SetupError."""
+    with open(LOG, 'a+', encoding='utf-8', errors='replace') as log:
         print('\n$', *command, file=log, flush=True)
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding='utf-8',
-                                 errors='replace', env=env or environment(), close_fds=False)
-        for line in child.stdout:
-            print(line, end='', file=log, flush=True)
-            last = line.strip() or last
-            # pip and uv write `error: what`, or `× What:` with more on the next line.
-            found = re.search(r'\berror: .*|× .*|$', line, re.IGNORECASE).group(0)
-            error = f'{error} {last}' if error.endswith(':') else error or found
-            print(f'\r\033[K      {last[:90]}' if terminal else '', end='', flush=True)
-    print('\r\033[K' if terminal else '', end='', flush=True)
-    if child.wait():
-        raise SetupError(f'{error or last or command[0]}; see {LOG}, mend it, and run `make setup` again')
+        start = log.tell()
+        status = subprocess.call(command, stdout=log, stderr=log, env=env or environment(), close_fds=False)
+        log.seek(start)
+        told = log.read().strip()
+    if status:
+        # pip and uv write `error: what`, or `× What:` with more on the next line.
+        found = re.search(r'\berror: .*|× .*:\n.*|× .*', told, re.IGNORECASE)
+        what = ' '.join(found.group(0).split()) if found else told.split('\n')[-1] or command[0]
+        raise SetupError(f'{what}; see {LOG}, mend it, and run `make setup` again')
 
 
 def make_venv():
@@ -127,20 +118,6 @@ def install():
         run(*pip, '--no-deps', '-e', ROOT)
 
 
-@contextlib.contextmanager
-def locked(path):
-    """Hold an exclusive lock on a file. Says so once when it has to wait."""
-    with open(path, 'a') as file:
-        # For child processes: if this one is killed, the lock holds until they too have ended.
-        os.set_inheritable(file.fileno(), True)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            print(f'waiting for another set-up, which holds {path}', flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def set_up():
     """A finished environment is updated, any other is made anew. Raises SetupError."""
     print(f'[1/4] checks passed: Python {PYTHON}', flush=True)
@@ -164,7 +141,14 @@ def main():
     try:
         if read_stamp() != fingerprint():
             check()
-            with locked(CONSTRAINTS):
+            with open(CONSTRAINTS, 'a') as lock:
+                # For child processes: if this one is killed, the lock holds until they too have ended.
+                os.set_inheritable(lock.fileno(), True)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    print(f'waiting for another set-up, which holds {CONSTRAINTS}', flush=True)
+                    fcntl.flock(lock, fcntl.LOCK_EX)
                 if read_stamp() != fingerprint():
                     set_up()
         return 0
