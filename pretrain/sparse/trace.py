@@ -128,8 +128,8 @@ def drop_unused(network):
             if any(target.startswith(f'{path}.') for target in used):
                 visit(child, f'{path}.')
             elif path not in used and next(child.parameters(), None) is not None:
-                unused.append(path)
+                unused.append((module, name))
 
     visit(network, '')
-    for path in unused:
-        network.set_submodule(path, nn.Identity())
+    for module, name in unused:
+        setattr(module, name, nn.Identity())
