@@ -132,4 +132,5 @@ def drop_unused(network):
 
     visit(network, '')
     for path in unused:
-        network.set_submodule(path, nn.Identity())
+        parent, _, name = path.rpartition('.')
+        setattr(network.get_submodule(parent), name, nn.Identity())
