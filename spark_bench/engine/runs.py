@@ -219,6 +219,7 @@ class Run:
         self.work_dir = Path(options.work_dir)
         self.data_name = '/'.join(Path(options.data_root).resolve().parts[-2:])
         self._started, self._earlier_s = time.monotonic(), 0.0
+        self._lock = None  # held by the process that writes, while it trains
         self._started_at = datetime.now(timezone.utc)
 
     def _hash(self):
@@ -255,7 +256,13 @@ class Run:
         Raises:
             InputError: where the work directory, a value of the config, the weights or a picture is at fault.
         """
-        checkpoint = from_main(self._claim_work_dir)
+        try:
+            return self._train_from(from_main(self._claim_work_dir), check)
+        except BaseException:
+            self._release_work_dir()
+            raise
+
+    def _train_from(self, checkpoint, check):
         self.cfg.work_dir = str(self.work_dir)
         # Each process draws its own masks; the first draws what a single one would.
         self.cfg.randomness = dict(seed=self.options.seed, deterministic=False, diff_rank_seed=get_world_size() > 1)
@@ -285,6 +292,11 @@ class Run:
         self._lock = lock_folder(self.work_dir)
         clear_leftovers(self.work_dir)
         return newest_checkpoint(self.work_dir)
+
+    def _release_work_dir(self):
+        """Let another run of this process have the folder, however long this object is kept."""
+        if self._lock is not None:
+            self._lock.close()
 
     def _check_stamp(self):
         """A folder of another configuration is not continued: its checkpoints would be of another network."""
@@ -318,6 +330,7 @@ class Run:
         # The record is safe: what only served to resume may go.
         for path in self.work_dir.glob('epoch_*.pth'):
             path.unlink()
+        self._release_work_dir()
         return record
 
     def _dump_config(self):
