@@ -34,7 +34,7 @@ def test_every_case_was_recorded():
 
 
 @stands_in
-@pytest.mark.parametrize('name', [*cases.GPU_CASES.keys() - cases.CPU_CASES.keys()])
+@pytest.mark.parametrize('name', [name for name in cases.GPU_CASES if name not in cases.CPU_CASES])
 def test_operators_that_mmcv_compiles_for_gpus_alone_give_those_values_on_the_cpu(name):
     assert_as_recorded(cases.GPU_CASES[name], recorded('cuda'))
 
