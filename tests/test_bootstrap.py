@@ -143,7 +143,7 @@ def test_the_second_set_up_starts_nothing(tree):
     assert [line[:5] for line in told] == ['[1/4]', '[2/4]', '[3/4]', '[4/4]', 'set-u']
     # Or the watch over started processes would see none whatever happened.
     assert [command.split(' /')[0] for command in commands] == [
-        '-m venv', '-m pip install uv==0.13.9', '-m pip config list', '-m uv pip install --python',
+        '-m venv', '-m pip install uv==0.13.9', '-m pip config list', '-m uv pip install --compile-bytecode --python',
         '-c import spark_bench, mmcv.ops, mmdet.models, mmdet.datasets, mmpretrain.models, timm, cv2']
     # Nor does it check anything again.
     assert run(tree, 'shutil.disk_usage = None', PATH='/nonexistent') == (0, [], [], [])

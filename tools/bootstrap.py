@@ -109,7 +109,8 @@ def install():
     pip = (VENV_PYTHON, '-m', 'pip', 'install')
     try:
         run(*pip, UV)
-        run(VENV_PYTHON, '-m', 'uv', 'pip', 'install', '--python', VENV_PYTHON, '-c', CONSTRAINTS,
+        # Compiled now, as pip does: where Python is told to write no bytecode, every start would do it again.
+        run(VENV_PYTHON, '-m', 'uv', 'pip', 'install', '--compile-bytecode', '--python', VENV_PYTHON, '-c', CONSTRAINTS,
             '--override', OVERRIDES, '-e', ROOT + '[test]', env=uv_environment())
     except SetupError as error:
         print(f'      by pip, more slowly, because uv fails: {str(error).split("; see ")[0]}', flush=True)
