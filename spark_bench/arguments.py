@@ -4,6 +4,7 @@ import argparse
 import ast
 
 from pretrain.ablations import ABLATIONS
+from spark_bench.places import RESULTS
 
 __all__ = ['EXIT_USAGE', 'PROTOCOLS', 'build_parser', 'misplaced']
 
@@ -342,7 +343,7 @@ def _add_suite(parser):
 
 def _add_places(parser, work_dir):
     parser.add_argument('--work-dir', metavar='DIR', help=f'checkpoints, logs, pictures (default: {work_dir})')
-    parser.add_argument('--results', default='results', metavar='DIR', help='records and tables (default: results)')
+    parser.add_argument('--results', default=RESULTS, metavar='DIR', help='records and tables (default: results)')
 
 
 def _add_cache(parser):

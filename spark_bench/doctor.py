@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 
 SETUP = 'run `make setup`'
-# Without mmcv's compiled operators, torchvision's stand in for them, on any GPU.
-OPERATORS = 'pip install --force-reinstall --no-deps --no-binary onedl-mmcv onedl-mmcv'
 REINSTALL = 'run .venv/bin/pip install --force-reinstall --no-deps '
+# Without compiled operators: torchvision's stand in for them, on any GPU.
+OPERATORS = REINSTALL + '--no-binary onedl-mmcv onedl-mmcv'
 # Import name and distribution name of what a run cannot do without.
 PACKAGES = (
     ('torch', 'torch'),

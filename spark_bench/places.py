@@ -4,6 +4,8 @@ import hashlib
 import json
 from pathlib import Path
 
+RESULTS = 'results'
+
 
 def shipped(relative):
     """Path of a config that is installed beside the packages, such as ``pretrain/configs/demo_pretrain.py``."""

@@ -195,7 +195,7 @@ def modulated_deform_conv_backward(input, weight, bias, ones, offset, mask, colu
                                    pad_w, dilation_h, dilation_w, group, deformable_group, with_bias):
     geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
     gradients = _deform_backward(grad_output, input, weight, offset, mask, bias if with_bias else None, geometry)
-    for filled, gradient in zip((grad_input, grad_weight, grad_offset, grad_mask), gradients, strict=False):
+    for filled, gradient in zip((grad_input, grad_weight, grad_offset, grad_mask), gradients[:4], strict=True):
         filled.copy_(gradient)
     if with_bias:
         grad_bias.copy_(gradients[4])

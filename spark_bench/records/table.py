@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from spark_bench.errors import InputError
-from spark_bench.places import shipped
+from spark_bench.places import RESULTS, shipped
 from spark_bench.records.grid import plain_text, show
 from spark_bench.records.schema import Record
 from spark_bench.records.store import load_all, suite_folder, write_text_output
@@ -60,13 +60,15 @@ COLUMNS = (
 
 
 def load_suite(results: str | Path, suite: str, curves: bool = True) -> list[Record]:
-    """The records of `suite`, as `load_all` gives them; the published ones that are installed with this package where
-    `results` has no folder of its own for such.
+    """The records of `suite`, as `load_all` gives them.
+
+    Where `results` is the default and has no folder of published ones, as beside an installed copy, those come from the
+    package. A folder that somebody names is taken as it is.
 
     Raises InputError, naming folder and command, if there is none.
     """
     records = load_all(results, suite, curves)
-    if not Path(results, 'published').exists():
+    if Path(results) == Path(RESULTS) and not Path(results, 'published').exists():
         records += load_all(shipped('spark_bench'), suite, curves)
     if not records:
         command = 'spark-bench demo' if suite == 'demo' else f'spark-bench run {suite}'

@@ -31,7 +31,7 @@ class Case:
 
 
 def compute(case, variant, device='cpu', dtype=None):
-    """Outputs and gradients of a case by mmcv's operator, whichever it is, as a dict of arrays.
+    """Outputs and gradients of a case by mmcv's operator, whichever it is, as a dict of tensors on the CPU.
 
     Args:
         dtype: compute in this type instead of the variant's own.

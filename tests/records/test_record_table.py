@@ -284,7 +284,7 @@ def test_ten_thousand_records_become_a_table_in_less_than_two_seconds(tmp_path, 
     assert capsys.readouterr().out.count('69.2 ± 0.2 (n=5)') == 25 * 4
 
 
-@pytest.mark.parametrize(('suite', 'command'), [('demo', 'spark-bench demo'), ('mini', 'spark-bench run mini')])
+@pytest.mark.parametrize(('suite', 'command'), [('demo', 'spark-bench demo'), ('ablation', 'spark-bench run ablation')])
 def test_a_suite_without_records_names_the_folder_and_the_command(tmp_path, suite, command):
     with pytest.raises(InputError) as caught:
         print_table(tmp_path, suite)
