@@ -1,6 +1,7 @@
 """What OpenMMLab's packages need in order to be imported beside newer versions of others."""
 
 import sys
+import warnings
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -26,3 +27,15 @@ def leave_out_multimodal() -> None:
     spec.loader.exec_module(module)
     module.WITH_MULTIMODAL = False
     sys.modules[name] = module
+
+
+def hide_torchscript_notice() -> None:
+    """Keep torch 2.4 and 2.5 from warning of a part of theirs that mmengine imports and nothing here uses.
+
+    They print it whatever Python's warning filters say. To be called before mmengine is imported.
+    """
+    import torch
+
+    if torch.distributed.is_available():
+        with warnings.catch_warnings(record=True):
+            import torch.distributed.optim  # noqa: F401

@@ -1,7 +1,11 @@
 """Everything this package adds to OpenMMLab's registries: importing this module registers it."""
 
-from spark_bench.data import augmentation, coco_dataset, pictures  # noqa: F401
-from spark_bench.engine import (  # noqa: F401
+from spark_bench.compatibility import hide_torchscript_notice
+
+hide_torchscript_notice()
+
+from spark_bench.data import augmentation, coco_dataset, pictures  # noqa: E402, F401
+from spark_bench.engine import (  # noqa: E402, F401
     accuracy,
     batches,
     ema,
@@ -13,7 +17,7 @@ from spark_bench.engine import (  # noqa: F401
     resume,
     schedules,
 )
-from spark_bench.models import (  # noqa: F401
+from spark_bench.models import (  # noqa: E402, F401
     backbones,
     classifier,
     detection_backbones,

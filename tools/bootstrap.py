@@ -5,7 +5,6 @@ Python must come as far as being told that it is too old. Does nothing when all 
 started again. Exit status: 0 done, 1 failed (one line on stderr), 130 interrupted.
 """
 
-import contextlib
 import fcntl
 import hashlib
 import importlib.util
@@ -14,18 +13,18 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-VENV, CONSTRAINTS, OVERRIDES = [os.path.join(ROOT, name) for name in ('.venv', 'constraints.txt', 'overrides.txt')]
-VENV_PYTHON, STAMP, LOG = [os.path.join(VENV, name) for name in ('bin/python', 'stamp', 'bootstrap.log')]
-OLDEST, NEWEST = (3, 10), (3, 14)
+ROOT = Path(__file__).resolve().parents[1]
+VENV, LOG, CONSTRAINTS = [ROOT / name for name in ('.venv', '.venv.log', 'constraints.txt')]
+VENV_PYTHON, STAMP = VENV / 'bin/python', VENV / 'stamp'
 PYTHON = '%d.%d' % sys.version_info[:2]
 UV = 'uv==0.13.9'
 # The CUDA build of torch comes with 4 GB of libraries; where the cache lies on the same disk, uv links to it.
 NEEDED_GB = 8
 # spark_bench comes first, because mmcv's operators come from it.
 VERIFY = 'import spark_bench, mmcv.ops, mmdet.models, mmdet.datasets, mmpretrain.models, timm, cv2'
-PARTS = ['bin/python', 'bin/spark-bench'] + [
+PARTS = ['stamp', 'bin/python', 'bin/spark-bench'] + [
     f'lib/python{PYTHON}/site-packages/{name}' for name in ('torch', 'mmcv', 'mmdet', 'mmpretrain', 'timm', 'cv2')]
 
 
@@ -35,29 +34,22 @@ class SetupError(Exception):
 
 def fingerprint():
     """What .venv cannot change in place, its Python and its folder; then a hash of what decides about its content."""
-    digest = hashlib.sha256()
-    for name in ('constraints.txt', 'overrides.txt', 'setup.cfg', 'tools/bootstrap.py'):
-        with open(os.path.join(ROOT, name), 'rb') as file:
-            digest.update(file.read())
-    return f'Python {PYTHON} in {ROOT}\n{digest.hexdigest()}'
+    files = ('constraints.txt', 'overrides.txt', 'setup.cfg', 'tools/bootstrap.py')
+    digest = hashlib.sha256(b''.join((ROOT / name).read_bytes() for name in files)).hexdigest()
+    return f'Python {PYTHON} in {ROOT}\n{digest}'
 
 
 def read_stamp():
     """The fingerprint that .venv was finished with; empty if it was not, or has lost a part since."""
-    with contextlib.suppress(OSError), open(STAMP) as file:
-        return file.read() if all(os.path.exists(os.path.join(VENV, part)) for part in PARTS) else ''
-    return ''
+    return STAMP.read_text() if all((VENV / part).exists() for part in PARTS) else ''
 
 
 def check():
     """Raises SetupError for what would otherwise fail after a long download."""
-    if not OLDEST <= sys.version_info[:2] <= NEWEST:
-        verdict = 'old' if sys.version_info[:2] < OLDEST else 'new for the pinned packages'
-        raise SetupError(f'Python {PYTHON} is too {verdict}, %d.%d to %d.%d is needed: name one with '
-                         '`make setup PYTHON=python3.12`' % (OLDEST + NEWEST))
-    for module in ('ensurepip', 'venv'):
-        if importlib.util.find_spec(module) is None:
-            raise SetupError(f'this Python cannot make a .venv (it has no {module}): apt install python3-venv')
+    if not (3, 10) <= sys.version_info[:2] <= (3, 14):
+        raise SetupError(f'Python {PYTHON} will not do; name one of 3.10 to 3.14: `make setup PYTHON=python3.12`')
+    if importlib.util.find_spec('ensurepip') is None:
+        raise SetupError('this Python cannot make a .venv (it has no ensurepip): apt install python3-venv')
     free = shutil.disk_usage(ROOT).free / 1e9
     if free < NEEDED_GB and not read_stamp():
         raise SetupError(f'{free:.1f} GB free at {ROOT}, {NEEDED_GB} GB are needed: clone to a larger disk')
@@ -69,22 +61,20 @@ def environment(**defaults):
     return dict(defaults, **dict(kept, PIP_USER='0', PIP_DISABLE_PIP_VERSION_CHECK='1', PYTHONNOUSERSITE='1'))
 
 
-def uv_environment():
-    """``environment()``, with the index that pip is told of for uv too, unless uv is told another."""
-    listed = subprocess.run([VENV_PYTHON, '-m', 'pip', 'config', 'list'], stdout=subprocess.PIPE, encoding='utf-8',
-                            env=environment(), close_fds=False).stdout
+def pip_index():
+    """The package index that pip's settings name, for uv, which does not read them."""
+    command = [VENV_PYTHON, '-m', 'pip', 'config', 'list']
+    listed = subprocess.check_output(command, encoding='utf-8', env=environment())
     told = dict(re.findall(r"^(global|install|:env:)\.index-url='(.*)'$", listed, re.MULTILINE))
-    index = told.get(':env:', told.get('install', told.get('global')))
-    own = {'UV_DEFAULT_INDEX', 'UV_INDEX_URL', 'UV_INDEX'} & set(os.environ)
-    return environment(**({'UV_DEFAULT_INDEX': index} if index and not own else {}))
+    return told.get(':env:', told.get('install', told.get('global', 'https://pypi.org/simple')))
 
 
-def run(*command, env=None):
-    """Run to the end with its output in the log. Raises SetupError."""
-    with open(LOG, 'a+', encoding='utf-8', errors='replace') as log:
+def run(*command, **defaults):
+    """Run to the end with its output in the log, and settings that the user's own win over. Raises SetupError."""
+    with LOG.open('a+', encoding='utf-8', errors='replace') as log:
         print('\n$', *command, file=log, flush=True)
         start = log.tell()
-        status = subprocess.call(command, stdout=log, stderr=log, env=env or environment(), close_fds=False)
+        status = subprocess.call(command, stdout=log, stderr=log, env=environment(**defaults), close_fds=False)
         log.seek(start)
         told = log.read().strip()
     if status:
@@ -95,13 +85,9 @@ def run(*command, env=None):
 
 
 def make_venv():
-    """.venv with nothing but pip. All that lay there but the log goes first: any of it may be half written."""
-    os.makedirs(VENV, exist_ok=True)
-    for entry in os.scandir(VENV):
-        if entry.path != LOG:
-            (shutil.rmtree if entry.is_dir(follow_symlinks=False) else os.remove)(entry.path)
-    # The base interpreter: where this one is that of an activated .venv, it has just gone.
-    run(getattr(sys, '_base_executable', sys.executable), '-m', 'venv', VENV)
+    """.venv with nothing but pip. All that lay there goes first: any of it may be half written."""
+    # By the base interpreter: where this one is that of an activated .venv, it goes too.
+    run(getattr(sys, '_base_executable', sys.executable), '-m', 'venv', '--clear', VENV)
 
 
 def install():
@@ -111,7 +97,7 @@ def install():
         run(*pip, UV)
         # Compiled now, as pip does: where Python is told to write no bytecode, every start would do it again.
         run(VENV_PYTHON, '-m', 'uv', 'pip', 'install', '--compile-bytecode', '--python', VENV_PYTHON, '-c', CONSTRAINTS,
-            '--override', OVERRIDES, '-e', ROOT + '[test]', env=uv_environment())
+            '--override', ROOT / 'overrides.txt', '-e', f'{ROOT}[test]', UV_INDEX_URL=pip_index())
     except SetupError as error:
         print(f'      by pip, more slowly, because uv fails: {str(error).split("; see ")[0]}', flush=True)
         make_venv()
@@ -121,37 +107,33 @@ def install():
 
 def set_up():
     """A finished environment is updated, any other is made anew. Raises SetupError."""
-    print(f'[1/4] checks passed: Python {PYTHON}', flush=True)
+    check()
     finished = read_stamp()
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(STAMP)
-    print(f'[2/4] .venv (output in {LOG})', flush=True)
+    STAMP.unlink(missing_ok=True)
+    print(f'[1/3] .venv, Python {PYTHON} (output in {LOG})', flush=True)
     if finished.splitlines()[:1] != fingerprint().splitlines()[:1]:
         make_venv()
-    print('[3/4] packages (several GB on the first run)', flush=True)
+    print('[2/3] packages (several GB on the first run)', flush=True)
     install()
-    print(f'[4/4] {VERIFY}', flush=True)
+    print(f'[3/3] {VERIFY}', flush=True)
     run(VENV_PYTHON, '-c', VERIFY)
-    with open(STAMP, 'w') as file:
-        file.write(fingerprint())
+    STAMP.write_text(fingerprint())
     print('set-up is complete: .venv')
 
 
 def main():
     """Returns the exit status."""
     try:
-        if read_stamp() != fingerprint():
-            check()
-            with open(CONSTRAINTS, 'a') as lock:
-                # For child processes: if this one is killed, the lock holds until they too have ended.
-                os.set_inheritable(lock.fileno(), True)
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    print(f'waiting for another set-up, which holds {CONSTRAINTS}', flush=True)
-                    fcntl.flock(lock, fcntl.LOCK_EX)
-                if read_stamp() != fingerprint():
-                    set_up()
+        with CONSTRAINTS.open() as lock:
+            # For child processes: if this one is killed, the lock holds until they too have ended.
+            os.set_inheritable(lock.fileno(), True)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                print(f'waiting for another set-up, which holds {CONSTRAINTS}', flush=True)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if read_stamp() != fingerprint():
+                set_up()
         return 0
     except SetupError as error:
         print(f'set-up: {error}', file=sys.stderr)
