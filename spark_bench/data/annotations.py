@@ -1,9 +1,13 @@
 """What an annotation file in COCO format must hold, so that neither training nor evaluation breaks on it."""
 
+import hashlib
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from spark_bench.data.masks import SHORTEST_POLYGON
 from spark_bench.data.runs import MaskError, read_runs
+from spark_bench.data.tidying import tidy
 from spark_bench.errors import InputError
 
 # No picture has as many pixels a side; pycocotools draws a polygon's outline in memory, however far it reaches.
@@ -13,8 +17,11 @@ _NEEDED = {'images': ('id', 'file_name', 'width', 'height'), 'categories': ('id'
 _DROP = 'correct it, or take it out of the file'
 # From the kind of a fault to its remedy.
 REMEDIES = {
-    'format': 'export the annotations again in COCO format',
-    'entry': 'export the annotations again in COCO format',
+    'not readable': 'replace it by the whole file',
+    'format': 'give a file of instances in COCO format: an object with images, annotations and categories',
+    'empty': 'give the whole file, or annotate the pictures of this split',
+    'entry': 'add what is missing, or take the entry out of the file',
+    'no mask': 'Mask R-CNN learns masks: add polygons [[x, y, x, y, x, y, …], …] or RLE with size and counts',
     'id': 'number the entries 1, 2, 3, …',
     'duplicate id': 'give every entry an id of its own',
     'duplicate name': 'list each picture once, with all its annotations',
@@ -25,6 +32,30 @@ REMEDIES = {
     'area or crowd': f'area is a number of pixels and iscrowd 0 or 1; {_DROP}',
     'segmentation': f'a mask is polygons [[x, y, x, y, x, y, …], …] or RLE with size and counts; {_DROP}',
 }
+
+
+# What the first bytes, or the top of the JSON, say of files that are given for annotations by mistake.
+_OTHER_FILES = (
+    (b'version https://git-lfs', 'is a pointer of Git LFS, not the file itself: fetch it with `git lfs pull`'),
+    (b'<', 'is a web page or XML, not JSON: download the file itself'),
+    (b'\x1f\x8b', 'is compressed by gzip: unpack it'),
+    (b'PK', 'is a zip archive: unpack it'),
+)
+
+
+@dataclass(frozen=True)
+class AnnotationFile:
+    """What an annotation file holds, tidied.
+
+    Attributes:
+        path: of the file.
+        sha256: of its bytes, hex.
+        contents: of the JSON, after :func:`~spark_bench.data.tidying.tidy`; anything, where it is not in COCO format.
+    """
+
+    path: Path
+    sha256: str
+    contents: object
 
 
 @dataclass
@@ -42,30 +73,45 @@ class Entries:
     annotations: list = field(default_factory=list)
 
 
-def read_annotations(path):
-    """Read a JSON file.
+def read_annotations(path: Path | str, note=lambda kind, where, what: None) -> AnnotationFile:
+    """Read an annotation file: the one reader of checks, training and evaluation.
 
-    Returns:
-        ``(bytes, contents)``.
+    UTF-8, UTF-16 and UTF-32 are told apart by their first bytes, a byte order mark is passed over.
+
+    Args:
+        path: of the file.
+        note: see :func:`~spark_bench.data.tidying.tidy`.
 
     Raises:
         InputError: where it cannot be read or is not JSON.
     """
+    path = Path(path)
     try:
         raw = path.read_bytes()
-        return raw, json.loads(raw)
     except OSError as error:
         raise InputError(f'{path} cannot be read: {error.strerror}') from error
+    try:
+        contents = json.loads(raw)
     except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
-        reason = 'nested too deep' if isinstance(error, RecursionError) else error
-        raise InputError(f'{path} is not JSON ({reason}): download it again') from error
+        raise InputError(f'{path} {_not_json(raw, error)}') from error
+    tidy(contents, note)
+    return AnnotationFile(path, hashlib.sha256(raw).hexdigest(), contents)
 
 
-def read_sound(path):
-    """Read an annotation file and refuse what would break training or evaluation.
+def _not_json(raw, error):
+    if not raw.strip():
+        return f'is empty: {REMEDIES["not readable"]}'
+    for start, what in _OTHER_FILES:
+        if raw.lstrip().startswith(start):
+            return what
+    if raw.lstrip()[:1] in b'{[' and b'\n{' in raw and getattr(error, 'msg', '') == 'Extra data':
+        return 'holds one JSON object a line: write all as one object with images, annotations and categories'
+    reason = 'nested too deep' if isinstance(error, RecursionError) else error
+    return f'is not JSON ({reason}): {REMEDIES["not readable"]}'
 
-    Returns:
-        ``(bytes, contents, entries)``, see :func:`examine`.
+
+def read_sound(path: Path | str) -> tuple[AnnotationFile, Entries]:
+    """Read an annotation file and refuse what would break training or evaluation; see :func:`examine`.
 
     Raises:
         InputError: one line that names the file, the first entry that is at fault and the remedy.
@@ -74,8 +120,8 @@ def read_sound(path):
         where = f'{path}: {entry}' if entry else path
         raise InputError(f'{where} {what}: {REMEDIES[kind]}')
 
-    raw, contents = read_annotations(path)
-    return raw, contents, examine(contents, refuse)
+    file = read_annotations(path)
+    return file, examine(file.contents, refuse)
 
 
 def examine(contents, fault):
@@ -92,7 +138,8 @@ def examine(contents, fault):
     """
     sound = Entries()
     if not isinstance(contents, dict):
-        fault('format', '', 'is not in COCO format: expected an object with images, annotations and categories')
+        what = 'a list, as files of results are' if isinstance(contents, list) else f'{shorten(contents)}'
+        fault('format', '', f'is not in COCO format but {what}')
         return sound
     tables = {key: _table(contents, key, fault) for key in _NEEDED}
     # Of a known image with unusable values the size is None.
@@ -111,10 +158,10 @@ def examine(contents, fault):
             fault('category entry', name_entry('categories', position, entry), 'has a name that is not text')
     categories = {entry['id'] for _, entry in tables['categories']}
     for position, entry in tables['annotations']:
-        faults = _annotation_faults(entry, sizes, categories)
-        for kind, what in faults:
-            fault(kind, name_entry('annotations', position, entry), what)
-        if not faults:
+        found = _annotation_fault(entry, sizes, categories)
+        if found:
+            fault(found[0], name_entry('annotations', position, entry), found[1])
+        else:
             sound.annotations.append((position, entry))
     return sound
 
@@ -140,14 +187,15 @@ def _table(contents, key, fault):
         fault('format', '', f'is not in COCO format: {key!r} is missing or not a list')
         return []
     if not contents[key]:
-        fault('format', '', f'is of no use: {key!r} is empty')
+        fault('empty', '', f'is of no use: {key!r} is empty')
     table, seen = [], set()
     for position, entry in enumerate(contents[key]):
         missing = [name for name in _NEEDED[key] if not isinstance(entry, dict) or name not in entry]
         if missing:
-            fault('entry', f'{key}[{position}]', f'has no {missing[0]!r}')
-        elif not _is_id(entry['id'], texts=key != 'annotations'):
-            fault('id', f'{key}[{position}]', f'has id {shorten(entry["id"])}, not a whole number')
+            kind = 'no mask' if isinstance(entry, dict) and missing[0] == 'segmentation' else 'entry'
+            fault(kind, f'{key}[{position}]', f'has no {missing[0]!r}')
+        elif not _is_id(entry['id']):
+            fault('id', f'{key}[{position}]', f'has id {shorten(entry["id"])}, {_why_no_id(entry["id"])}')
         elif table and type(entry['id']) is not type(table[0][1]['id']):
             fault('id', f'{key}[{position}]', f'has id {shorten(entry["id"])}: some ids are text, others numbers')
         elif entry['id'] in seen:
@@ -158,9 +206,12 @@ def _table(contents, key, fault):
     return table
 
 
-def _is_id(value, texts=True):
-    # Evaluation keeps the ids of annotations as float64. Those of images and categories may be text.
-    return type(value) is int and abs(value) < 2 ** 53 or texts and type(value) is str
+def _is_id(value):
+    return type(value) is int and -2 ** 63 <= value < 2 ** 63 or type(value) is str
+
+
+def _why_no_id(value):
+    return 'beyond 64 bits' if type(value) is int else 'not a whole number'
 
 
 def _image_fault(entry):
@@ -173,26 +224,34 @@ def _image_fault(entry):
     return None
 
 
-def _annotation_faults(entry, sizes, categories):
-    """List of (kind, what)."""
-    faults = []
+def _annotation_fault(entry, sizes, categories):
+    """(kind, what) of the first fault of an annotation, or None."""
     image, category = entry['image_id'], entry['category_id']
-    if not _is_id(image) or image not in sizes:
-        faults.append(('reference', f'names image_id {shorten(image)}, which is not among its images'))
-    if not _is_id(category) or category not in categories:
-        faults.append(('reference', f'names category_id {shorten(category)}, which is not among its categories'))
+    for name, value, known, table in (('image_id', image, sizes, 'images'),
+                                      ('category_id', category, categories, 'categories')):
+        if not _is_id(value) or value not in known:
+            return 'reference', f'names {name} {shorten(value)}, {_why_unknown(value, known, table)}'
     box, area, crowd = entry['bbox'], entry['area'], entry['iscrowd']
     if type(box) is not list or len(box) != 4 or not all(map(_is_pixels, box)):
-        faults.append(('bbox', f'has bbox {shorten(box)}, not four finite numbers'))
+        return 'bbox', f'has bbox {shorten(box)}, not four finite numbers'
     if type(area) not in (int, float) or not abs(area) < PIXEL_LIMIT ** 2:
-        faults.append(('area or crowd', f'has area {shorten(area)}, not a number'))
+        return 'area or crowd', f'has area {shorten(area)}, not a number'
     if type(crowd) not in (int, bool) or crowd not in (0, 1):
-        faults.append(('area or crowd', f'has iscrowd {shorten(crowd)}, not 0 or 1'))
-    size = sizes.get(image) if _is_id(image) else None
-    what = _segmentation_fault(entry['segmentation'], size)
-    if what:
-        faults.append(('segmentation', f'has a segmentation {what}'))
-    return faults
+        return 'area or crowd', f'has iscrowd {shorten(crowd)}, not 0 or 1'
+    what = _segmentation_fault(entry['segmentation'], sizes.get(image))
+    return what and ('segmentation', f'has a segmentation {what}')
+
+
+def _why_unknown(value, known, table):
+    """Why an id is none of the known ones; text and numbers are told apart in JSON, and often are not by people."""
+    twin = str(value) if type(value) is int else int(value) if type(value) is str and _is_number(value) else None
+    if twin in known:
+        return f'which is {"text" if type(value) is str else "a number"}: the id is {twin!r}'
+    return f'which is not among its {table}'
+
+
+def _is_number(text):
+    return text.isascii() and text.removeprefix('-').isdigit() and len(text) < 20
 
 
 def _is_pixels(value):
@@ -217,14 +276,17 @@ def _segmentation_fault(segmentation, size):
 def _polygons_fault(polygons):
     if not polygons:
         return 'without a polygon'
+    if len(polygons) > 2 and all(type(one) is list and len(one) == 2 for one in polygons):
+        return 'that lists points [x, y]: write each polygon as x, y, x, y, … in a list of its own'
     for number, polygon in enumerate(polygons):
         if type(polygon) is not list:
             return f'whose polygon {number} is {shorten(polygon)}, not a list of numbers'
+        if polygon and type(polygon[0]) is list:
+            return f'whose polygon {number} lists points [x, y]: write it as x, y, x, y, …'
         if len(polygon) % 2:
             return f'whose polygon {number} has {len(polygon)} coordinates, an odd number'
-        # A short one behind a whole one is left out in training and harmless in evaluation.
-        if not polygon or len(polygon) < 6 and number == 0:
-            return f'whose polygon {number} has {len(polygon)} coordinates, fewer than 6'
+        if len(polygon) < SHORTEST_POLYGON:
+            return f'whose polygon {number} has {len(polygon)} coordinates, fewer than {SHORTEST_POLYGON}'
         if not _are_pixels(polygon):
             return f'whose polygon {number} has coordinates that are not finite numbers of pixels'
     return None

@@ -1,17 +1,27 @@
-"""Folders in COCO layout: finding their parts and refusing broken ones before any training."""
+"""Folders in COCO layout: finding their parts, judging the annotations, refusing broken ones before any training.
 
-import hashlib
+``spark-bench data check``, ``detect`` and ``evaluate`` all judge here: what one of them calls a problem, all do.
+"""
+
 import os
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from spark_bench.data.annotations import REMEDIES, name_entry, read_sound, shorten
+from spark_bench.data.annotations import Entries, examine, name_entry, read_annotations, shorten
+from spark_bench.data.check.report import KINDS, Report
+from spark_bench.data.check.shapes import judge_shapes
 from spark_bench.data.decoding import read_picture
-from spark_bench.errors import InputError
+from spark_bench.data.near_names import NearNames, probably
+from spark_bench.data.usable import judge_counts, why_left_out
+from spark_bench.errors import InputError, printable
 
+EXPECTED = 'annotations/instances_train*.json and annotations/instances_val*.json'
 # Up to this many pictures a split is decoded as a whole beforehand. A larger one would take minutes; there a
 # damaged picture stops the run, by name, when it is first read.
 DECODE_LIMIT = 2000
+# The recipes for COCO leave smaller pictures out of training, as mmdet's do.
+SMALLEST_SIDE = 32
 
 
 @dataclass(frozen=True)
@@ -19,97 +29,228 @@ class Split:
     """One split of a COCO data set.
 
     Attributes:
+        kind: ``train`` or ``val``.
         annotations: JSON file.
         pictures: folder that its ``file_name`` entries are relative to.
         categories: names in the order of the file.
+        category_ids: their ids.
         sizes: from ``file_name`` to (width, height).
-        annotated: number of pictures with an annotation.
+        objects: from ``file_name`` to how many objects training can learn from, of pictures with an annotation.
+        image_ids: of its pictures.
         sha256: of the annotation file, hex.
     """
 
+    kind: str
     annotations: Path
     pictures: Path
-    categories: tuple[str, ...]
-    sizes: dict[str, tuple[int, int]]
-    annotated: int
-    sha256: str
+    categories: tuple[str, ...] = ()
+    category_ids: tuple = ()
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    objects: dict[str, int] = field(default_factory=dict)
+    image_ids: frozenset = frozenset()
+    sha256: str = ''
 
     @property
-    def count(self):
+    def count(self) -> int:
         """Number of pictures."""
         return len(self.sizes)
 
+    def trained(self, smallest_side: int = 0, with_objects: bool = True) -> list[str]:
+        """The pictures that training takes.
 
-def open_coco(root):
-    """Find the train and val split of a folder in COCO layout and check both annotation files.
+        Args:
+            smallest_side: of a picture, in pixels.
+            with_objects: leave out pictures without an annotation.
+        """
+        return [name for name, size in self.sizes.items()
+                if min(size) >= smallest_side and (name in self.objects or not with_objects)]
+
+
+def open_coco(root: Path | str) -> tuple[Split, Split]:
+    """Find the train and val split of a folder in COCO layout and judge both annotation files.
 
     The layout is ``annotations/instances_<split>.json`` beside ``<split>/``, where ``<split>`` is
     ``train`` or ``val``, or either with a year (``train2017``).
 
     Returns:
-        ``(train, val)``, two :class:`Split`.
+        ``(train, val)``, of the same categories, though perhaps in another order.
 
     Raises:
-        InputError: one line naming the file and what is wrong with it.
+        InputError: one line naming the file, what is wrong with it and the remedy.
     """
-    train, val = (open_split(root, name) for name in ('train', 'val'))
-    if train.categories != val.categories:
-        raise InputError(f'{train.annotations} and {val.annotations} name different categories: use the annotations '
-                         'of one data set')
-    return train, val
+    report = Report(Path(root), 'coco', decoded=False)
+    splits = [_only(judge_split_files(report, kind)) for kind in ('train', 'val') if _is_folder(root)]
+    compare_splits(report, splits)
+    _refuse(report)
+    return tuple(splits)
 
 
-def open_split(root, name):
+def open_split(root: Path | str, kind: str) -> Split:
     """Find one split, ``train`` or ``val``, alone; see :func:`open_coco`."""
-    root = Path(root)
-    if not root.is_dir():
+    report = Report(Path(root), 'coco', decoded=False)
+    split = _only(judge_split_files(report, kind)) if _is_folder(root) else None
+    _refuse(report)
+    return split
+
+
+def _is_folder(root):
+    if not Path(root).is_dir():
         raise InputError(f'data root {root} is not a folder: give a folder in COCO layout with --data-root')
-    found = sorted((root / 'annotations').glob(f'instances_{name}*.json'))
+    return True
+
+
+def _only(splits):
+    return splits[0] if splits else None
+
+
+def _refuse(report):
+    """Raise the first problem of a report as an error."""
+    found = [(kind, finding) for kind, finding in report.findings.items() if KINDS[kind][0] == 'problem']
     if not found:
-        raise InputError(f'{root} has no annotations/instances_{name}*.json: give a folder in COCO layout with '
-                         '--data-root')
-    if len(found) > 1:
-        raise InputError(f'{root}/annotations has {len(found)} files instances_{name}*.json: keep one')
-    annotations = found[0]
-    pictures = root / annotations.stem.removeprefix('instances_')
-    if not pictures.is_dir():
-        raise InputError(f'{pictures} is not a folder: put the pictures of {annotations.name} there')
-    return read_split(annotations, pictures)
+        return
+    _, finding = found[0]
+    file, detail = finding.examples[0]
+    entry = detail.startswith(('images[', 'categories[', 'annotations['))
+    more = f' (and {report.problems - 1} more: spark-bench data check {report.root})' if report.problems > 1 else ''
+    raise InputError(printable(f'{report.root / file}{":" if entry else ""} {detail}: '
+                               f'{finding.remedy}{more}'))
 
 
-def read_split(annotations, pictures):
-    """Read one annotation file and refuse what would break training or evaluation; see :func:`open_coco`."""
-    raw, _, entries = read_sound(annotations)
+def annotation_files(root: Path, kind: str) -> list[Path]:
+    """The annotation files of a split."""
+    return sorted((root / 'annotations').glob(f'instances_{kind}*.json'))
+
+
+def judge_split_files(report: Report, kind: str) -> list[Split]:
+    """Judge the annotation files of a split, of which there should be one; report what is wrong."""
+    files = annotation_files(report.root, kind)
+    wanted = f'annotations/instances_{kind}*.json'
+    if not files:
+        report.add('split absent', wanted, 'is not there')
+    elif len(files) > 1:
+        report.add('several files', wanted, f'are {len(files)} files: {", ".join(file.name for file in files)}')
+    return [judge_split(report, kind, file) for file in files]
+
+
+def judge_split(report: Report, kind: str, file: Path) -> Split:
+    """Judge one annotation file; report what is wrong, and return the rest."""
+    name, folder = f'annotations/{file.name}', file.stem.removeprefix('instances_')
+    counts = report.splits[folder] = {'pictures': 0, 'annotations': 0, 'usable': 0, 'categories': 0}
+    if not (report.root / folder).is_dir():
+        report.add('folder', folder, f'is not a folder: put the pictures of {file.name} there')
+    try:
+        read = read_annotations(file, lambda change, where, what: report.add(change, name, f'{where} {what}'))
+    except InputError as error:
+        what, _, remedy = str(error).removeprefix(f'{file} ').rpartition(': ')
+        report.add('not readable', name, what or remedy, remedy=remedy)
+        return Split(kind, file, report.root / folder)
+    entries = examine(read.contents, lambda fault, entry, what: report.add(fault, name, f'{entry} {what}'.strip()))
     names = tuple(entry['name'] for entry in entries.categories)
-    annotated = len({entry['image_id'] for _, entry in entries.annotations})
-    return Split(annotations, pictures, names, _sizes(annotations, entries.images), annotated,
-                 hashlib.sha256(raw).hexdigest())
+    for category, times in Counter(names).items():
+        if times > 1:
+            report.add('duplicate category', name, f'has {times} categories of the name {shorten(category)}')
+    by_id = _take_names(report, name, folder, entries.images)
+    objects = _judge_objects(report, name, entries, by_id, read.contents)
+    counts.update(pictures=len(entries.images), annotations=len(entries.annotations), usable=sum(objects.values()),
+                  categories=len(names))
+    return Split(kind, file, report.root / folder, names, tuple(entry['id'] for entry in entries.categories),
+                 {by_id[entry['id']]: (entry['width'], entry['height']) for _, entry in entries.images
+                  if entry['id'] in by_id}, objects, frozenset(entry['id'] for _, entry in entries.images),
+                 read.sha256)
 
 
-def _sizes(annotations, images):
-    """From ``file_name`` to (width, height); a picture listed twice would lack half of its objects each time."""
-    sizes, seen = {}, set()
-    for position, entry in images:
-        name = entry['file_name']
-        if os.path.normpath(name) in seen:
-            raise InputError(f'{annotations}: {name_entry("images", position, entry)} has the file_name '
-                             f'{shorten(name)} of another: {REMEDIES["duplicate name"]}')
-        seen.add(os.path.normpath(name))
-        sizes[name] = entry['width'], entry['height']
-    return sizes
+def _take_names(report, file, folder, images):
+    """From image id to file name, of pictures that may be opened, each once."""
+    taken, seen = {}, set()
+    for position, image in images:
+        name, where = image['file_name'], name_entry('images', position, image)
+        if not _is_inside(name):
+            report.add('file name', file, f'{where} has file_name {shorten(name)}')
+        elif os.path.normpath(name) in seen:
+            report.add('duplicate name', file, f'{where} has the file_name {shorten(name)} of another')
+        else:
+            seen.add(os.path.normpath(name))
+            taken[image['id']] = name
+            if min(image['width'], image['height']) < SMALLEST_SIDE:
+                report.add('small picture', f'{folder}/{name}', f'is {image["width"]}x{image["height"]}')
+    return taken
 
 
-def check_pictures(split):
+def _is_inside(name):
+    try:
+        parts = os.fsencode(os.path.normpath(name)).split(b'/')
+    except UnicodeEncodeError:
+        return False
+    return bool(parts[0]) and parts[0] not in (b'..', b'.') and all(len(part) < 256 for part in parts)
+
+
+def _judge_objects(report, file, entries: Entries, names, contents):
+    """From file name to how many objects are of use, of pictures that have an annotation."""
+    sizes = {entry['id']: (entry['width'], entry['height']) for _, entry in entries.images}
+    used, seen, objects, reasons = set(), set(), {}, Counter()
+    for position, entry in entries.annotations:
+        used.add(entry['category_id'])
+        where = name_entry('annotations', position, entry)
+        key = hash((entry['image_id'], entry['category_id'], *entry['bbox']))
+        if key in seen:
+            report.add('same annotation', file, f'{where} repeats another')
+        seen.add(key)
+        if entry['image_id'] not in sizes:
+            continue
+        for kind, detail in judge_shapes(entry, sizes[entry['image_id']]):
+            report.add(kind, file, f'{where} {detail}')
+        reason = why_left_out(entry, sizes[entry['image_id']])
+        reasons[reason] += 1
+        if entry['image_id'] in names:
+            name = names[entry['image_id']]
+            objects[name] = objects.get(name, 0) + (reason is None)
+    judged = judge_counts(reasons)
+    if judged:
+        report.add(judged[0], file, judged[1], remedy=judged[2])
+    # Those of a malformed annotation too, which is a finding of its own.
+    listed = contents.get('annotations') if isinstance(contents, dict) else None
+    annotated = {_key(entry.get('image_id')) for entry in listed if isinstance(entry, dict)} \
+        if isinstance(listed, list) else set()
+    for category in entries.categories:
+        if category['id'] not in used:
+            report.add('unused category', file, shorten(category['name']))
+    for position, image in entries.images:
+        if image['id'] not in annotated:
+            report.add('no annotation', file, f'{name_entry("images", position, image)} {shorten(image["file_name"])}')
+    return objects
+
+
+def _key(value):
+    return value if type(value) in (int, str) else None
+
+
+def compare_splits(report: Report, splits: list) -> None:
+    """What train and val must have in common, and must not."""
+    pairs = {split.kind: split for split in reversed(splits) if split is not None}
+    if len(pairs) < 2 or not all(split.categories for split in pairs.values()):
+        return
+    train, val = pairs['train'], pairs['val']
+    for name in sorted(set(train.categories) ^ set(val.categories)):
+        where = 'train' if name in train.categories else 'val'
+        report.add('categories differ', f'annotations/{val.annotations.name}',
+                   f'names other categories than {train.annotations.name}: {shorten(name)} is in {where} only')
+    for name in val.sizes:
+        if name in train.sizes:
+            report.add('shared name', f'{val.pictures.name}/{name}')
+
+
+def check_pictures(split: Split) -> None:
     """Check that every picture of a :class:`Split` is there, whole and of the stated size.
 
     Raises:
         InputError: naming the file.
     """
-    absent = [name for name in split.sizes if not (split.pictures / name).is_file()]
+    absent = [name for name in split.sizes if not os.path.isfile(split.pictures / name)]
     if absent:
         more = f' and {len(absent) - 1} more' if len(absent) > 1 else ''
-        raise InputError(f'{split.annotations} names pictures that are not in {split.pictures}: {absent[0]}{more}; '
-                         'restore them, or take them out of the file')
+        meant = probably(NearNames(split.pictures), absent[0])
+        raise InputError(f'{split.annotations} names pictures that are not in {split.pictures}: '
+                         f'{printable(absent[0] + meant)[:300]}{more}; restore them, or take them out of the file')
     if split.count <= DECODE_LIMIT:
         for name, stated in split.sizes.items():
             found = read_picture(split.pictures / name).size

@@ -26,7 +26,7 @@ class Truth:
 
     Attributes:
         path: of the file.
-        contents: what it holds: ``images``, ``annotations``, ``categories``.
+        contents: what it holds, tidied: ``images``, ``annotations``, ``categories``.
         sizes: from image id to (height, width), in ascending order of the id.
         categories: from category id to name, in ascending order of the id.
     """
@@ -50,10 +50,10 @@ def read_truth(annotations):
         InputError: one line that names the file and the first entry that cannot be evaluated.
     """
     path = Path(annotations)
-    _, contents, entries = read_sound(path)
+    file, entries = read_sound(path)
     sizes = {image['id']: (image['height'], image['width']) for _, image in entries.images}
     names = {entry['id']: entry['name'] for entry in entries.categories}
-    return Truth(path, contents, *({key: values[key] for key in sorted(values)} for values in (sizes, names)))
+    return Truth(path, file.contents, *({key: values[key] for key in sorted(values)} for values in (sizes, names)))
 
 
 def load_predictions(path):

@@ -204,11 +204,11 @@ def _fast(truth: Truth, results, iou_type):
 def _pycocotools(truth: Truth, results, iou_type):
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
+    known = COCO()
+    # Masks are converted in place, and each kind of evaluation begins with the file's.
+    known.dataset = truth.contents | {'annotations': [dict(entry) for entry in truth.contents['annotations']]}
     with contextlib.redirect_stdout(io.StringIO()):
-        known = COCO(str(truth.path))
-        if 0 in known.anns:  # to pycocotools, a match with id 0 is none
-            known.anns[0]['id'] = max(known.anns) + 1
-            known.createIndex()
+        known.createIndex()
         evaluation = COCOeval(known, known.loadRes(results) if results else _no_detections(known), iou_type)
         evaluation.evaluate()
         evaluation.accumulate()

@@ -1,15 +1,20 @@
 """Mask R-CNN on a folder in COCO layout: train, evaluate, record."""
 
 import json
+import logging
 from pathlib import Path
 
+from mmengine.logging import print_log
+
 from spark_bench import checkpoints
-from spark_bench.checkpoints.detectors import load_detector
+from spark_bench.checkpoints.detectors import classes_of, load_detector
+from spark_bench.data.annotations import shorten
 from spark_bench.data.coco import check_pictures, open_coco, open_split
 from spark_bench.engine import processes
 from spark_bench.engine.batches import divide_batch
 from spark_bench.engine.coco_metric import run_evaluation, write_categories
 from spark_bench.engine.overrides import set_speed, set_workers
+from spark_bench.engine.rehearsal import rehearse
 from spark_bench.engine.runner import BenchRunner
 from spark_bench.engine.runs import Run, arch_of, blame_config, load_config, make_work_dir, use_threads
 from spark_bench.engine.shapes import check_shapes
@@ -41,7 +46,7 @@ def run(options):
         error.told = not processes.is_main_process()
         raise
     if record is None:
-        runner = this.train(lambda model: check_shapes(model, this.cfg.model))
+        runner = this.train(lambda runner: _check_built(runner, this.cfg, val))
         _predict(runner, options)
         record = processes.from_main(lambda: _finish(this, runner, train, val))
     processes.leave()
@@ -63,12 +68,13 @@ def evaluate_detector(options):
             raise InputError('evaluate needs a trained detector: give detector.safetensors of a work directory, or a '
                              '.pth of mmdet, with --weights')
         val = open_split(options.data_root, 'val')
+        classes = _match_classes(options.weights, val)
         cfg = load_config(options)
-        fit_config(cfg, options, len(val.categories))
+        fit_config(cfg, options, len(classes))
         work_dir = Path(options.work_dir)
         processes.from_main(lambda: (check_pictures(val), make_work_dir(work_dir)))
         use_threads(options.threads)
-        _place(cfg, options, val, work_dir)
+        _place(cfg, options, val, work_dir, classes)
         for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'custom_hooks'):
             cfg.pop(key, None)
         cfg.work_dir, cfg.launcher = str(work_dir), options.launcher
@@ -86,6 +92,33 @@ def evaluate_detector(options):
     return metrics
 
 
+def _match_classes(weights, val):
+    """The classes of a detector, in the order of its outputs: those of the file, which the split must have too.
+
+    Raises:
+        InputError: where the two name other classes.
+    """
+    classes = classes_of(weights)
+    if classes is None:
+        print_log(f'{weights} does not name its classes: they are taken in the order of {val.annotations}',
+                  'current', logging.WARNING)
+        return val.categories
+    odd = [name for name in classes if name not in val.categories], [n for n in val.categories if n not in classes]
+    if any(odd):
+        unknown, more = (f'{", ".join(map(shorten, names[:3]))}{" …" if len(names) > 3 else ""}' for names in odd)
+        told = [f'{more} of {val.annotations} unknown to it' if more else '',
+                f'{unknown} absent from {val.annotations}' if unknown else '']
+        raise InputError(f'{weights} was trained on {len(classes)} classes ({", ".join(map(shorten, classes[:5]))}'
+                         f'{" …" if len(classes) > 5 else ""}), with {" and ".join(filter(None, told))}: evaluate on '
+                         'annotations of the same categories, in any order')
+    return classes
+
+
+def _check_built(runner, cfg, val):
+    check_shapes(getattr(runner.model, 'module', runner.model), cfg.model)
+    rehearse(runner, val.sizes)
+
+
 def _predict(runner, options):
     """Leave the predictions for the val split in the work directory."""
     with blame_config(options.config, running=lambda: True):
@@ -100,27 +133,37 @@ def _prepare(options):
     batch = _fit_batch(cfg, options)
     _check_count(cfg, train)
     _apply_options(cfg, options)
-    this = Run('detection', options, cfg, cfg.model.backbone.arch, train.sha256 + val.sha256)
+    this = Run('detection', options, cfg, cfg.model.backbone.arch, train.sha256 + val.sha256, train.sha256)
     # From here on places, and what only decides how fast it goes.
     if batch is not None:
         cfg.train_dataloader.batch_size, cfg.train_cfg.accumulate = batch
         cfg.optim_wrapper.accumulative_counts = batch[1]
         cfg.train_dataloader.sampler.update(seed=options.seed, global_batch=cfg.global_batch)
     cfg.model.backbone.weights = options.weights
-    _point_at(cfg.train_dataloader.dataset, train)
-    _place(cfg, options, val, this.work_dir)
+    _point_at(cfg.train_dataloader.dataset, train, train.categories)
+    _place(cfg, options, val, this.work_dir, train.categories)
     return this, train, val
 
 
 def _check_count(cfg, train):
-    """Refuse a batch that takes more pictures than there are to learn from."""
-    needs_objects = (cfg.train_dataloader.dataset.get('filter_cfg') or {}).get('filter_empty_gt', False)
-    count, what = (train.annotated, ' (with an annotation)') if needs_objects else (train.count, '')
+    """Refuse a split without an object to learn from, and a batch that takes more pictures than there are.
+
+    Returns:
+        how many pictures training takes.
+    """
+    filters = cfg.train_dataloader.dataset.get('filter_cfg') or {}
+    side, with_objects = filters.get('min_size', 0), filters.get('filter_empty_gt', False)
+    kept = train.trained(side, with_objects)
+    if not sum(train.objects.get(name, 0) for name in kept):
+        raise InputError(f'{train.annotations} has no object to learn from in pictures of at least {side} pixels a '
+                         'side: lower train_dataloader.dataset.filter_cfg.min_size with --cfg-options')
     batch = cfg.get('global_batch') or cfg.train_dataloader.batch_size
-    if count < batch:
+    if len(kept) < batch:
         key = 'global_batch' if 'global_batch' in cfg else _BATCH_SIZE
-        raise InputError(f'{train.annotations} has {count} pictures to learn from{what}, fewer than one batch of '
+        what = ' (with an annotation)' if with_objects else ''
+        raise InputError(f'{train.annotations} has {len(kept)} pictures to learn from{what}, fewer than one batch of '
                          f'{batch}: lower {key} with --cfg-options')
+    return len(kept)
 
 
 def _finish(this, runner, train, val):
@@ -128,7 +171,8 @@ def _finish(this, runner, train, val):
     metrics, evaluated = _evaluate(this.work_dir, val, this.options)
     detector = this.work_dir / 'detector.safetensors'
     checkpoints.save(getattr(runner.model, 'module', runner.model), detector, {
-        'format': 'mmdet detector', 'arch': this.arch, 'method': this.options.method, 'config_hash': this.config_hash})
+        'format': 'mmdet detector', 'arch': this.arch, 'method': this.options.method, 'config_hash': this.config_hash,
+        'classes': json.dumps(train.categories)})
     return this.write_record(
         runner, metrics,
         dataset={'name': this.data_name, 'sha256': this.data_sha256, 'root': str(val.pictures),
@@ -196,18 +240,21 @@ def _apply_options(cfg, options):
     set_speed(cfg, options)
 
 
-def _place(cfg, options, val, work_dir):
-    """Where things are, and how many processes load them."""
-    _point_at(cfg.test_dataloader.dataset, val)
-    cfg.test_evaluator.ann_file = str(val.annotations)
-    cfg.test_evaluator.outfile_prefix = str(work_dir / 'predictions')
+def _place(cfg, options, val, work_dir, classes):
+    """Where things are, what the outputs stand for, and how many processes load them."""
+    _point_at(cfg.test_dataloader.dataset, val, classes)
+    ids = dict(zip(val.categories, val.category_ids, strict=True))
+    cfg.test_evaluator = dict(type='CocoPredictions', metric='segm', category_ids=[ids[name] for name in classes],
+                              outfile_prefix=str(work_dir / 'predictions'))
     for loader in (cfg.test_dataloader, cfg.get('train_dataloader')):
         if loader is not None:
             set_workers(loader, options.workers)
 
 
-def _point_at(dataset, split):
+def _point_at(dataset, split, classes):
+    # mmdet's own would read the file otherwise, and count labels in the order of the file.
+    dataset.type = 'SeededCocoDataset'
     dataset.data_root = ''
     dataset.ann_file = str(split.annotations)
     dataset.data_prefix = dict(img=f'{split.pictures}/')
-    dataset.metainfo = dict(classes=split.categories)
+    dataset.metainfo = dict(classes=tuple(classes))

@@ -34,6 +34,9 @@ _PLACES = ('work_dir', 'load_from', 'resume', 'launcher', 'log_level', 'custom_i
 _LOADING = ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory')
 _WATCHING = ('LoggerHook', 'ResumePointHook', 'EstimateHook', 'TensorBoardHook', 'ProgressHook')
 
+# What a record is there for, by the task without its variant.
+_MAIN_METRICS = {'pretrain': ('loss',), 'classification': ('top1',), 'linear': ('top1',), 'knn': ('top1',),
+                 'detection': ('box_ap', 'mask_ap')}
 _NEEDED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler')
 _STAMP = 'config_hash'
 _run_numbers = itertools.count(1)  # of this process
@@ -125,17 +128,17 @@ def load_config(options):
 
 
 class _StartHook(Hook):
-    """Marks the work directory as this configuration's, once all of it has been built and the weights have loaded."""
+    """Marks the work directory as this training's, once all of it has been built and the weights have loaded."""
 
     priority = 'VERY_LOW'
 
-    def __init__(self, stamp, config_hash):
-        self.stamp, self.config_hash, self.passed = stamp, config_hash, False
+    def __init__(self, stamp, training_hash):
+        self.stamp, self.training_hash, self.passed = stamp, training_hash, False
 
     def before_train(self, runner):
         self.passed = True
         if is_main_process():
-            write_atomically(self.stamp, self.config_hash.encode())
+            write_atomically(self.stamp, self.training_hash.encode())
 
 
 @contextlib.contextmanager
@@ -209,23 +212,31 @@ class Run:
         cfg: the config, complete but for the places of files.
         arch: architecture, for the record.
         data_sha256: identity of the data.
+        train_sha256: of the part of them that decides the weights; None where all of them do.
+
+    Attributes:
+        config_hash: of everything that decides the record.
+        training_hash: of everything that decides the weights; what is only measured may be mended behind a training.
     """
 
-    def __init__(self, task, options, cfg, arch, data_sha256):
+    def __init__(self, task, options, cfg, arch, data_sha256, train_sha256=None):
         self.task, self.options, self.cfg, self.arch = options.task or task, options, cfg, arch
         self.data_sha256 = data_sha256
         self.weights = describe_weights(options.weights)
-        self.config_hash = self._hash()
+        recipe = _what_is_computed(self.cfg.to_dict())
+        self.config_hash = self._hash(recipe, data_sha256)
+        self.training_hash = self.config_hash
+        if train_sha256 is not None:
+            self.training_hash = self._hash(_what_trains(recipe), train_sha256)
         self.work_dir = Path(options.work_dir)
         self.data_name = '/'.join(Path(options.data_root).resolve().parts[-2:])
         self._started, self._earlier_s = time.monotonic(), 0.0
         self._lock = None  # held by the process that writes, while it trains
         self._started_at = datetime.now(timezone.utc)
 
-    def _hash(self):
-        recipe = _what_is_computed(self.cfg.to_dict())
+    def _hash(self, recipe, data_sha256):
         start = None if self.weights is None else self.weights['config_hash'] or self.weights['sha256']
-        identity = {'task': self.task, 'recipe': recipe, 'seed': self.options.seed, 'data': self.data_sha256,
+        identity = {'task': self.task, 'recipe': recipe, 'seed': self.options.seed, 'data': data_sha256,
                     'start': start}
         return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -246,12 +257,12 @@ class Run:
                              f'{self.config_hash}): move it away, or give another --results')
         return record
 
-    def train(self, check=lambda model: None):
+    def train(self, check=lambda runner: None):
         """Train to the end, from the newest complete checkpoint where there is one; return the Runner.
 
         Args:
-            check: function of the model as it has been built, that raises :class:`InputError` where its parts do not
-                fit each other.
+            check: function of the Runner as it has been built, that raises :class:`InputError` where its parts do
+                not fit each other.
 
         Raises:
             InputError: where the work directory, a value of the config, the weights or a picture is at fault.
@@ -275,13 +286,11 @@ class Run:
         # mmengine names logger and curves by the second, and a later run of the same second would inherit both.
         stem = Path(self.cfg.filename).stem if self.cfg.filename else 'run'
         self.cfg.experiment_name = f'{stem}_{next(_run_numbers)}'
-        start = _StartHook(self.work_dir / _STAMP, self.config_hash)
+        start = _StartHook(self.work_dir / _STAMP, self.training_hash)
         with blame_config(self.options.config, lambda: start.passed):
             runner = BenchRunner.from_cfg(self.cfg)
-            check(getattr(runner.model, 'module', runner.model))
+            check(runner)
             runner.register_hook(start)
-            # Built now, so that what is wrong with the evaluation is known before the training.
-            runner.test_loop  # noqa: B018 - a property that builds
             runner.train()
         return runner
 
@@ -301,7 +310,7 @@ class Run:
     def _check_stamp(self):
         """A folder of another configuration is not continued: its checkpoints would be of another network."""
         stamp = self.work_dir / _STAMP
-        if stamp.is_file() and stamp.read_text() != self.config_hash:
+        if stamp.is_file() and stamp.read_text() != self.training_hash:
             raise InputError(f'{self.work_dir} holds a run with another configuration: give another --work-dir, '
                              'or remove it')
 
@@ -315,6 +324,10 @@ class Run:
         """
         if any(value is not None and value != value for value in metrics.values()):
             raise RunError(f'{self.work_dir}: a metric is not a number: {metrics}')
+        absent = [name for name in _MAIN_METRICS[self.task.partition('_')[0]] if metrics.get(name) is None]
+        if absent:
+            raise RunError(f'{self.work_dir}: {absent[0]} could not be measured, and a record without it says nothing: '
+                           'look at the evaluation data')
         record = schema.Record(
             origin='measured', suite=self.options.suite, task=self.task, arch=self.arch,
             method=self.options.method, seed=self.options.seed, metrics=metrics,
@@ -348,6 +361,12 @@ def _what_is_computed(recipe):
     hooks = [*recipe.pop('default_hooks', {}).values(), *recipe.pop('custom_hooks', [])]
     recipe['hooks'] = [hook for hook in hooks if hook is not None and hook['type'] not in _WATCHING]
     return recipe
+
+
+def _what_trains(recipe):
+    """The part of a recipe of detection that decides the weights."""
+    kept = {key: value for key, value in recipe.items() if not key.startswith('test_')}
+    return kept | {'model': {key: value for key, value in recipe['model'].items() if key != 'test_cfg'}}
 
 
 def describe_weights(path):

@@ -88,12 +88,12 @@ def test_the_report_for_machines_and_headers_only(capsys, coco, tmp_path):
     status, out, _ = run(capsys, coco, '--no-decode', '--json', tmp_path / 'r.json')
     assert status == 0 and 'headers' in out.splitlines()[0]
     assert json.loads((tmp_path / 'r.json').read_text())['fine'] is True
-    change(bbox=None)(coco)
+    change(bbox='wide')(coco)
     status, out, _ = run(capsys, coco, '--limit-shown', 0, '--json', tmp_path / 'r.json')
     written = json.loads((tmp_path / 'r.json').read_text())
     assert status == 1 and '… and 1 more' in out
     assert (written['problems'], written['files']) == (2, 2)
-    assert {one['kind'] for one in written['findings']} == {'bbox', 'picture', 'no annotation'}
+    assert {one['kind'] for one in written['findings']} == {'bbox', 'picture'}
 
 
 @pytest.mark.parametrize('arguments, named', [

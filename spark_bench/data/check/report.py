@@ -11,11 +11,13 @@ _DROP = 'correct them, or take them out of the file'
 _HARMLESS = 'nothing need be done'
 # From a kind to (severity, what it is, remedy).
 KINDS = {
-    'not readable': (PROBLEM, 'annotation files that cannot be read', 'download them again'),
+    'not readable': (PROBLEM, 'annotation files that cannot be read', REMEDIES['not readable']),
     'split absent': (PROBLEM, 'splits that are absent', 'add them: training needs train and val'),
     'several files': (PROBLEM, 'splits with several annotation files', 'keep one a split'),
     'format': (PROBLEM, 'annotation files not in COCO format', REMEDIES['format']),
+    'empty': (PROBLEM, 'annotation files with an empty list', REMEDIES['empty']),
     'entry': (PROBLEM, 'entries that lack a key', REMEDIES['entry']),
+    'no mask': (PROBLEM, 'annotations without a mask', REMEDIES['no mask']),
     'id': (PROBLEM, 'ids that are not whole numbers', REMEDIES['id']),
     'duplicate id': (PROBLEM, 'ids that occur twice', REMEDIES['duplicate id']),
     'reference': (PROBLEM, 'annotations of pictures or categories that are not there', REMEDIES['reference']),
@@ -32,12 +34,17 @@ KINDS = {
     'box outside': (PROBLEM, 'boxes outside of their picture', f'was the picture scaled or turned? {_DROP}'),
     'mask outside': (PROBLEM, 'masks outside of their picture', f'was the picture scaled or turned? {_DROP}'),
     'empty mask': (PROBLEM, 'masks without a pixel', _DROP),
+    'nothing of use': (PROBLEM, 'splits without an object to learn from or to measure', ''),
+    'many left out': (PROBLEM, 'splits of which training leaves out more than a few annotations', ''),
     'duplicate category': (PROBLEM, 'category names that occur twice', 'give each category a name of its own'),
-    'categories differ': (PROBLEM, 'categories that differ between train and val',
-                          'use the annotations of one data set, categories in the same order'),
+    'categories differ': (PROBLEM, 'categories that are in only one of train and val',
+                          'use the annotations of one data set'),
     'folder': (PROBLEM, 'folders that are absent or cannot be read', 'restore them, or change their permissions'),
-    'absent': (PROBLEM, 'pictures that are not there', 'restore them, or take them out of the annotations'),
+    'absent': (PROBLEM, 'pictures that are not there', 'restore them, name them as they are, or take them out of the '
+                                                       'annotations'),
     'picture': (PROBLEM, 'pictures that cannot be decoded', 'copy them again, or take them out of the data set'),
+    'unlisted picture': (PROBLEM, 'pictures that are not listed and cannot be decoded: pretraining would stop there',
+                         'copy them again, or take them out of the folder'),
     'size': (PROBLEM, 'pictures of another size than stated', 'restore the pictures that the annotations were made '
                                                               'for, or state the size as stored'),
     'leak': (PROBLEM, 'pictures of val that are in train as well', 'take them out of one: they spoil what is measured'),
@@ -51,16 +58,21 @@ KINDS = {
     'few leaks': (NOTE, 'pictures of val, below one in a thousand, that are in train as well', _HARMLESS),
     'box sticks out': (NOTE, 'boxes that reach up to 1 pixel outside of their picture', _HARMLESS),
     'mask sticks out': (NOTE, 'masks that reach up to 1 pixel outside of their picture', _HARMLESS),
-    'left out': (NOTE, 'annotations below 1 pixel or of area 0, which training leaves out', _HARMLESS),
-    'short polygon': (NOTE, 'masks with a polygon of fewer than 6 coordinates, which training leaves out', _HARMLESS),
+    'left out': (NOTE, 'annotations that training leaves out', 'look at some of them'),
+    'short polygon': (NOTE, 'masks with a polygon of fewer than 6 coordinates, which is left out', _HARMLESS),
+    'whole number': (NOTE, 'whole numbers written as 1.0', _HARMLESS),
+    'no crowd flag': (NOTE, 'annotations without iscrowd, taken for 0', _HARMLESS),
+    'no area': (NOTE, "annotations without area, taken for the mask's", _HARMLESS),
+    'no box': (NOTE, "annotations without bbox, taken for the mask's", _HARMLESS),
+    'small picture': (NOTE, 'pictures below 32 pixels a side, which recipes for COCO leave out of training',
+                      'nothing, where other recipes are meant'),
     'box and mask': (NOTE, 'boxes that hardly overlap the box of their mask', 'look at some of them'),
-    'annotation id 0': (NOTE, 'annotations with id 0: pycocotools counts what matches it as a miss', 'number from 1'),
+    'annotation id': (NOTE, 'annotations with ids that evaluation cannot hold: all are numbered anew', _HARMLESS),
     'same annotation': (NOTE, 'annotations that repeat another: same picture, category and box', 'take them out'),
     'unused category': (NOTE, 'categories without an annotation', _HARMLESS),
-    'no annotation': (NOTE, 'pictures without an annotation', _HARMLESS),
+    'no annotation': (NOTE, 'pictures without an annotation, which training leaves out', _HARMLESS),
     'not listed': (NOTE, 'files that the annotations do not list', _HARMLESS),
     'shared name': (NOTE, 'file names in both train and val', _HARMLESS),
-    'shared id': (NOTE, 'picture ids in both train and val', _HARMLESS),
     'same picture': (NOTE, 'pictures whose contents repeat another one of the split', 'take them out'),
     'colours': (NOTE, 'pictures not in RGB, which is what they are converted to', _HARMLESS),
     'not a picture': (NOTE, 'files that are no pictures by their name', _HARMLESS),
@@ -71,10 +83,11 @@ _KEPT = 1000
 
 @dataclass
 class Finding:
-    """One kind of finding: how often, and the first examples as (file, detail)."""
+    """One kind of finding: how often, the first examples as (file, detail), and a remedy where the kind has none."""
 
     count: int = 0
     examples: list = field(default_factory=list)
+    remedy: str = ''
 
 
 class Report:
@@ -97,9 +110,9 @@ class Report:
         self.splits, self.findings, self.bad_files, self.problems = {}, {}, set(), 0
         self._kept = max(limit_shown, _KEPT)
 
-    def add(self, kind, file, detail=''):
-        """Count one finding of a kind in ``KINDS`` at ``file``, relative to the root."""
-        found = self.findings.setdefault(kind, Finding())
+    def add(self, kind, file, detail='', remedy=''):
+        """Count one finding of a kind in ``KINDS`` at ``file``, relative to the root; the first's remedy counts."""
+        found = self.findings.setdefault(kind, Finding(remedy=remedy or KINDS[kind][2]))
         found.count += 1
         if len(found.examples) < self._kept:
             found.examples.append((str(file), detail))
@@ -118,7 +131,7 @@ class Report:
         print(f'{printable(self.root)}, {"COCO layout" if self.layout == "coco" else "one folder a class"}'
               + ('' if self.decoded else ', headers of pictures only: contents neither decoded nor compared'))
         self._print_counts()
-        for kind, (severity, title, remedy) in KINDS.items():
+        for kind, (severity, title, _) in KINDS.items():
             if kind in self.findings:
                 found = self.findings[kind]
                 print(f'\n{severity}: {found.count:,} {title}')
@@ -126,7 +139,7 @@ class Report:
                     print(printable(f'  {file}: {detail}' if detail else f'  {file}'))
                 if found.count > limit_shown:
                     print(f'  … and {found.count - limit_shown:,} more')
-                print(f'  remedy: {remedy}')
+                print(f'  remedy: {found.remedy}')
         print(f'\n{printable(self.verdict())}')
 
     def _print_counts(self):
@@ -139,10 +152,10 @@ class Report:
 
     def to_json(self):
         """The report as JSON, in bytes."""
-        findings = [{'kind': kind, 'severity': severity, 'title': title, 'remedy': remedy,
+        findings = [{'kind': kind, 'severity': severity, 'title': title, 'remedy': self.findings[kind].remedy,
                      'count': self.findings[kind].count,
                      'examples': [{'file': file, 'detail': detail} for file, detail in self.findings[kind].examples]}
-                    for kind, (severity, title, remedy) in KINDS.items() if kind in self.findings]
+                    for kind, (severity, title, _) in KINDS.items() if kind in self.findings]
         return (json.dumps({'root': str(self.root), 'layout': self.layout, 'decoded': self.decoded,
                             'fine': not self.problems, 'problems': self.problems, 'files': len(self.bad_files),
                             'splits': self.splits, 'findings': findings}, indent=1) + '\n').encode()

@@ -1,8 +1,7 @@
 """Whether the box and the mask of one annotation make sense, given that they are well-formed."""
 
-from operator import mul
-
-from spark_bench.data.runs import read_runs, runs_extent
+from spark_bench.data.masks import mask_extent
+from spark_bench.data.usable import why_left_out
 
 # A box may reach so far outside of its picture, in pixels; below the second figure it is rounding.
 TOLERANCE, ROUNDING = 1.0, 0.01
@@ -24,18 +23,17 @@ def judge_shapes(annotation, size):
     if width < 0 or height < 0 or annotation['area'] < 0:
         return [('negative box', f'has bbox {annotation["bbox"]} and area {annotation["area"]}')]
     found = []
-    if width < 1 or height < 1 or annotation['area'] == 0:
-        found.append(('left out', f'has bbox {annotation["bbox"]} and area {annotation["area"]}'))
+    reason = why_left_out(annotation, size)
+    if reason and reason != 'crowds':
+        found.append(('left out', f'has bbox {annotation["bbox"]} and area {annotation["area"]}: {reason}'))
     box = left, top, left + width, top + height
     _add_outside(found, 'box', box, size)
-    mask = _mask_extent(annotation['segmentation'])
+    mask = mask_extent(annotation['segmentation'])
     if mask is None:
         if not found:
             found.append(('empty mask', 'has a mask without a pixel'))
         return found
     _add_outside(found, 'mask', mask, size)
-    if isinstance(annotation['segmentation'], list) and any(len(one) < 6 for one in annotation['segmentation']):
-        found.append(('short polygon', 'has a polygon of fewer than 6 coordinates'))
     off = max(abs(a - b) for a, b in zip(box, mask, strict=True))
     if off > _OFF and _iou(box, mask) < _LOW_IOU:
         found.append(('box and mask', f'has bbox {annotation["bbox"]}, its mask {_as_bbox(mask)}'))
@@ -52,24 +50,6 @@ def _add_outside(found, what, box, size):
 def _as_bbox(box):
     left, top, right, bottom = box
     return [round(value, 2) for value in (left, top, right - left, bottom - top)]
-
-
-def _mask_extent(segmentation):
-    """(left, top, right, bottom) of a mask, or None where it covers nothing."""
-    if isinstance(segmentation, dict):
-        (height, _), runs = read_runs(segmentation)
-        extent = runs_extent(height, runs)
-        return extent and (extent[0], extent[1], extent[0] + extent[2], extent[1] + extent[3])
-    boxes, area = [], 0.0
-    for polygon in segmentation:
-        xs, ys = polygon[::2], polygon[1::2]
-        boxes.append((min(xs), min(ys), max(xs), max(ys)))
-        # Twice the signed area: the shoelace formula.
-        area += abs(sum(map(mul, xs, ys[1:] + ys[:1])) - sum(map(mul, ys, xs[1:] + xs[:1])))
-    if area < 1e-6:
-        return None
-    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
-    return min(lefts), min(tops), max(rights), max(bottoms)
 
 
 def _iou(a, b):

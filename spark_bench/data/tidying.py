@@ -1,0 +1,94 @@
+"""What annotation files leave out or write otherwise, brought to what COCO's own files say.
+
+Exporters leave out what COCO's files repeat (LVIS and VIA have no ``iscrowd``, others no ``area``), write whole numbers
+as ``1.0`` (pandas), and add an empty polygon. None of it leaves any doubt, so every reader gets the same entries.
+"""
+
+from spark_bench.data.masks import SHORTEST_POLYGON, mask_area, mask_extent
+from spark_bench.data.runs import MaskError
+
+# Evaluation keeps the ids of annotations as float64, and takes a match with id 0 for none.
+_LARGEST_ID = 2 ** 53
+_WHOLE = {'images': ('id', 'width', 'height'), 'categories': ('id',),
+          'annotations': ('id', 'image_id', 'category_id', 'iscrowd')}
+
+
+def tidy(contents, note=lambda kind, where, what: None):
+    """Tidy the contents of an annotation file, in place; what is not as it should be stays, for others to judge.
+
+    Whole numbers become int, a missing ``iscrowd`` 0, a missing ``area`` or ``bbox`` the mask's; polygons of fewer
+    than 6 coordinates beside a whole one go; annotations whose ids evaluation cannot hold (0, text, from 2^53 on, or
+    none) are numbered 1, 2, 3, …
+
+    Args:
+        contents: what the JSON holds; anything.
+        note: called with ``(kind, where, what)`` for each change: a kind of
+            :data:`spark_bench.data.check.report.KINDS`, such as ``annotations[3]``, and what was found.
+    """
+    if not isinstance(contents, dict):
+        return
+    for key, names in _WHOLE.items():
+        for position, entry in enumerate(_entries(contents, key)):
+            for name in names:
+                value = entry.get(name) if isinstance(entry, dict) else None
+                if type(value) is float and value.is_integer():
+                    entry[name] = int(value)
+                    note('whole number', f'{key}[{position}]', f'has {name} {value}')
+    annotations = _entries(contents, 'annotations')
+    for position, entry in enumerate(annotations):
+        if isinstance(entry, dict):
+            _complete(entry, f'annotations[{position}] (id {entry.get("id")!r:.40})', note)
+    _number(annotations, note)
+
+
+def _entries(contents, key):
+    return contents[key] if isinstance(contents.get(key), list) else []
+
+
+def _complete(entry, where, note):
+    if entry.get('iscrowd', None) is None:
+        note('no crowd flag', where, 'has no iscrowd')
+        entry['iscrowd'] = 0
+    _drop_short(entry, where, note)
+    for name, kind, find in (('area', 'no area', mask_area), ('bbox', 'no box', _mask_box)):
+        if entry.get(name, None) is None and 'segmentation' in entry:
+            try:
+                value = find(entry['segmentation'])
+            except (MaskError, TypeError, ValueError, AttributeError, LookupError, OverflowError):
+                continue  # a malformed mask, which is told as such
+            if value is not None:
+                note(kind, where, f'has no {name}')
+                entry[name] = value
+
+
+def _mask_box(segmentation):
+    extent = mask_extent(segmentation)
+    return extent and [extent[0], extent[1], extent[2] - extent[0], extent[3] - extent[1]]
+
+
+def _drop_short(entry, where, note):
+    polygons = entry.get('segmentation')
+    if type(polygons) is not list or not all(type(one) is list for one in polygons):
+        return
+    # Of pairs [x, y] there may be any number: those are judged as they are.
+    whole = [one for one in polygons if len(one) >= SHORTEST_POLYGON or one and type(one[0]) is list]
+    if whole and len(whole) < len(polygons):
+        note('short polygon', where, f'has a polygon of fewer than {SHORTEST_POLYGON} coordinates')
+        entry['segmentation'] = whole
+
+
+def _number(annotations, note):
+    """Number annotations anew where evaluation cannot hold their ids; ids that cannot tell them apart stay."""
+    if not annotations or not all(isinstance(entry, dict) for entry in annotations):
+        return
+    ids = [entry.get('id') for entry in annotations]
+    kinds = {type(identity) for identity in ids}
+    if kinds <= {int} and min(map(abs, ids)) > 0 and max(map(abs, ids)) < _LARGEST_ID:
+        return
+    if kinds != {type(None)} and (not kinds <= {int, str} or len(set(ids)) < len(ids)):
+        return
+    for number, entry in enumerate(annotations, start=1):
+        held = type(entry.get('id')) is int and 0 < abs(entry['id']) < _LARGEST_ID
+        if not held:
+            note('annotation id', f'annotations[{number - 1}]', f'(id {entry.get("id")!r:.40})')
+        entry['id'] = number
