@@ -1,24 +1,8 @@
 """Whole detectors: the weights of backbone, neck and heads, as mmdet names them."""
 
-import json
-
 from spark_bench.checkpoints.contents import not_finite
-from spark_bench.checkpoints.reading import read_file, read_tensors
+from spark_bench.checkpoints.reading import read_tensors
 from spark_bench.errors import InputError
-
-
-def classes_of(path: str) -> tuple[str, ...] | None:
-    """The names of a detector's classes in the order of its outputs; None where the file does not tell.
-
-    Args:
-        path: ``detector.safetensors`` of a work directory, which keeps them in its header, or a ``.pth`` of mmdet,
-            which keeps them under ``meta`` (``dataset_meta`` since version 3, ``CLASSES`` before).
-
-    Raises:
-        InputError: where the file cannot be read.
-    """
-    classes = read_file(path).metadata.get('classes')
-    return tuple(json.loads(classes)) if classes else None
 
 
 def load_detector(model, path):

@@ -1,6 +1,7 @@
 """Reading a file of weights without running anything in it, however broken it is."""
 
 import contextlib
+import json
 import mmap
 import pickletools
 import re
@@ -266,11 +267,23 @@ def _unwrap(path, kind, contents):
         others = {name: value for name, value in contents.items() if isinstance(name, str) and name != key}
         metadata.update({name: value for name, value in others.items() if isinstance(value, (str, int, float))})
         left_out += [name for name, value in others.items() if not isinstance(value, (str, int, float, type(None)))]
+        metadata.update(_class_names(others.get('meta')))
         contents = contents[key]
     tensors, config = _state_dict(path, contents)
     metadata.update({name: value for name, value in config.items()
                      if isinstance(name, str) and isinstance(value, (str, int, float))})
     return CheckpointFile(str(path), kind, tensors, metadata, tuple(left_out))
+
+
+def _class_names(meta):
+    """``{'classes': JSON}``: where OpenMMLab's codes keep the names of a trained model's classes; or nothing."""
+    meta = meta if isinstance(meta, dict) else {}
+    described = meta.get('dataset_meta')
+    described = described if isinstance(described, dict) else {}
+    for names in (described.get('classes'), described.get('CLASSES'), meta.get('CLASSES')):
+        if isinstance(names, (list, tuple)) and names and all(isinstance(name, str) for name in names):
+            return {'classes': json.dumps(names)}
+    return {}
 
 
 def _state_dict(path, contents):

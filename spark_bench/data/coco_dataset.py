@@ -1,6 +1,7 @@
 """mmdet's COCO data set and predictions, where annotations come from this project's reader and classes go by name."""
 
 import contextlib
+import warnings
 from functools import partial
 
 from mmengine.registry import DATASETS, METRICS
@@ -8,8 +9,9 @@ from mmengine.registry import DATASETS, METRICS
 from spark_bench.data.annotations import read_annotations
 from spark_bench.data.drawing import SeededItems
 
-# While it loads, mmdet prints which optional packages it misses.
-with contextlib.redirect_stdout(None):
+# While it loads, mmdet prints and warns which optional packages it misses.
+with contextlib.redirect_stdout(None), warnings.catch_warnings():
+    warnings.simplefilter('ignore')
     from mmdet.datasets import CocoDataset
     from mmdet.datasets.api_wrappers import COCO
     from mmdet.evaluation import CocoMetric

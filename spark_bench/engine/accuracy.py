@@ -38,10 +38,10 @@ class Predictions:
             return None
         return 100.0 * float((self.classes[:, :k] == self.labels[:, None]).any(axis=1).mean())
 
-    def save(self, path):
-        """Write ``labels``, ``classes`` and ``scores`` as a compressed ``.npz``."""
+    def save(self, path: Path, names: tuple[str, ...]) -> None:
+        """Write ``labels``, ``classes`` and ``scores`` as a compressed ``.npz``, with the ``names`` of the classes."""
         file = io.BytesIO()
-        np.savez_compressed(file, labels=self.labels, classes=self.classes, scores=self.scores)
+        np.savez_compressed(file, labels=self.labels, classes=self.classes, scores=self.scores, names=np.array(names))
         write_atomically(path, file.getvalue())
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from mmengine.logging import print_log
 
 from spark_bench import checkpoints
-from spark_bench.checkpoints.detectors import classes_of, load_detector
+from spark_bench.checkpoints.classes import classes_of
+from spark_bench.checkpoints.detectors import load_detector
 from spark_bench.data.annotations import shorten
 from spark_bench.data.coco import check_pictures, open_coco, open_split
 from spark_bench.engine import processes
@@ -68,11 +69,11 @@ def evaluate_detector(options):
             raise InputError('evaluate needs a trained detector: give detector.safetensors of a work directory, or a '
                              '.pth of mmdet, with --weights')
         val = open_split(options.data_root, 'val')
-        classes = _match_classes(options.weights, val)
         cfg = load_config(options)
-        fit_config(cfg, options, len(classes))
         work_dir = Path(options.work_dir)
         processes.from_main(lambda: (check_pictures(val), make_work_dir(work_dir)))
+        classes = _match_classes(options.weights, val)
+        fit_config(cfg, options, len(classes))
         use_threads(options.threads)
         _place(cfg, options, val, work_dir, classes)
         for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'custom_hooks'):

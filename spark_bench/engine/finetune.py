@@ -1,12 +1,17 @@
 """Classification fine-tuning on pictures in classes: train, evaluate raw and EMA weights, record."""
 
 import json
+import logging
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from mmengine.logging import print_log
 
 from pretrain.encoder import create_network
 from spark_bench import checkpoints
+from spark_bench.checkpoints.classes import classes_of
 from spark_bench.data.labelled import draw_subset, fingerprint, open_labelled
 from spark_bench.engine import processes
 from spark_bench.engine.accuracy import (
@@ -76,7 +81,8 @@ def evaluate_classifier(options):
     try:
         _, val = open_labelled(options.data_root)
         cfg = load_config(options)
-        _fit_config(cfg, options, len(val.classes))
+        classes = _match_classes(options, val)
+        _fit_config(cfg, options, len(classes))
         _place(cfg, options)
         for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'custom_hooks'):
             cfg.pop(key, None)
@@ -91,10 +97,32 @@ def evaluate_classifier(options):
         raise
     with blame_config(options.config, running=lambda: True):
         found = predict(models_of(runner), runner.build_dataloader(cfg.evaluation_dataloader))['raw']
+    numbers = np.array([classes.index(name) for name in val.classes])
+    found = replace(found, labels=numbers[found.labels])
     metrics = {'top1': found.accuracy(1), 'top5': found.accuracy(5)}
-    processes.from_main(lambda: _write_evaluation(Path(options.work_dir), found, metrics))
+    processes.from_main(lambda: _write_evaluation(Path(options.work_dir), found, metrics, classes))
     processes.leave()
     return metrics
+
+
+def _match_classes(options, val):
+    """The classes of a classifier, in the order of its outputs: those of the file, where it names them.
+
+    Raises:
+        InputError: where the data have a class that it does not know.
+    """
+    classes = classes_of(options.weights)
+    if classes is None:
+        print_log(f'{options.weights} does not name its classes: they are taken in the order of {options.data_root}',
+                  'current', logging.WARNING)
+        return val.classes
+    odd = [name for name in val.classes if name not in classes]
+    if odd:
+        raise InputError(f'{options.weights} was trained on {len(classes)} classes ({", ".join(classes[:5])}'
+                         f'{" …" if len(classes) > 5 else ""}), {options.data_root} has {len(odd)} that it does not '
+                         f'know ({", ".join(odd[:3])}{" …" if len(odd) > 3 else ""}): evaluate on pictures of its '
+                         'classes, in folders of their names')
+    return classes
 
 
 def _load_whole(model, path):
@@ -107,8 +135,8 @@ def _load_whole(model, path):
                          'knn')
 
 
-def _write_evaluation(work_dir, found, metrics):
-    found.save(work_dir / 'predictions.npz')
+def _write_evaluation(work_dir, found, metrics, classes):
+    found.save(work_dir / 'predictions.npz', classes)
     write_atomically(work_dir / 'metrics.json', (json.dumps(metrics, indent=1) + '\n').encode())
 
 
@@ -134,7 +162,8 @@ def _prepare(options):
     cfg.train_dataloader.sampler.update(seed=options.seed, global_batch=global_batch)
     cfg.model.channels_last = cfg.get('channels_last', False)
     cfg.model.weights = options.weights
-    cfg.weights_metadata = dict(arch=this.arch, method=options.method, config_hash=this.config_hash)
+    cfg.weights_metadata = dict(arch=this.arch, method=options.method, config_hash=this.config_hash,
+                                classes=json.dumps(train.classes))
     _place(cfg, options)
     return this, count, val
 
@@ -166,7 +195,7 @@ def _finish(this, runner, predictions, count, val):
         suffix = '' if name == 'raw' else f'_{name}'
         last, best = (this.work_dir / weights_name(epoch, name) for epoch in ('last', 'best'))
         save_classifier(model, last, this.cfg.weights_metadata)
-        predictions[name].save(this.work_dir / f'predictions{suffix}.npz')
+        predictions[name].save(this.work_dir / f'predictions{suffix}.npz', val.classes)
         artifacts |= {f'classifier{suffix}': last, f'classifier_best{suffix}': best,
                       f'predictions{suffix}': this.work_dir / f'predictions{suffix}.npz'}
         top = max(history, key=lambda entry: entry[name])  # the first of equals

@@ -162,7 +162,7 @@ def _measure(this, train, val):
     scores_MK, chosen, curves = (_knn if this.task == 'knn' else _linear)(this, *train, val[0])
     found = Predictions(val[1], *probes.rank_classes(scores_MK, _KEPT_CLASSES))
     predictions = this.work_dir / 'predictions.npz'
-    found.save(predictions)
+    found.save(predictions, this.splits['val'].classes)
     metrics = {f'top{k}': found.accuracy(k) for k in (1, 5) if found.accuracy(k) is not None}
     return this.write_record(
         None, {**metrics, **chosen},

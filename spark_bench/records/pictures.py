@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spark_bench.data.annotations import read_annotations
+from spark_bench.data.decoding import read_picture
+from spark_bench.errors import InputError
 from spark_bench.records.schema import Record
 from spark_bench.records.table import order_methods
 
@@ -269,7 +272,7 @@ class _Truth:
         self.folders = (root, root / path.stem.removeprefix('instances_'), root / 'images')
         self.annotations: dict[int, list[dict[str, Any]]] = {}
         try:
-            content = json.loads(path.read_bytes())
+            content = read_annotations(path).contents
             self.images = {image['id']: image for image in content['images']}
             self.categories = {c['id']: (i, c['name']) for i, c in enumerate(content['categories'])}
             for annotation in content['annotations']:
@@ -287,18 +290,15 @@ class _Truth:
 
     def pixels(self, image: dict[str, Any]) -> np.ndarray:
         """The picture as uint8 (H, W, 3), RGB."""
-        import PIL.Image
-
         # Without the working directory: a name such as 1.jpg could be found there by accident.
         name = image.get('file_name', '')
         path = next((folder / name for folder in self.folders if (folder / name).is_file()), None)
         if path is None:
             raise _Unusable(f'the picture {name} is no longer in {self.folders[0]}.')
         try:
-            with PIL.Image.open(path) as file:
-                return np.asarray(file.convert('RGB'))
-        except (OSError, ValueError) as error:
-            raise _Unusable(f'the picture {path} cannot be read ({_one_line(error)}).') from error
+            return np.asarray(read_picture(path))
+        except InputError as error:
+            raise _Unusable(f'the {_one_line(error)}.') from error
 
 
 def _draw(

@@ -339,7 +339,7 @@ def test_results_are_read_from_a_file_with_the_same_checks(tmp_path):
     lambda c: c['annotations'][1].update(segmentation={'size': [256, 256], 'counts': [1, 2]}),
     lambda c: c['annotations'][1].update(image_id=99),
     lambda c: c['annotations'][1].update(bbox=[1, 2, 3]),
-    lambda c: c['annotations'][1].pop('area'),
+    lambda c: c['annotations'][1].pop('segmentation'),
 ])
 def test_truth_that_cannot_be_evaluated_is_refused_by_position(tmp_path, damage):
     path = truth(tmp_path, BOXES)

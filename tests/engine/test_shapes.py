@@ -8,6 +8,7 @@ from mmengine.registry import init_default_scope
 from small_recipes import ROOT, tiny, words
 
 from spark_bench import cli
+from spark_bench.checkpoints import save
 from spark_bench.engine.shapes import check_shapes
 from spark_bench.errors import InputError
 
@@ -48,8 +49,9 @@ def test_channels_that_follow_from_the_architecture_are_not_changed_in_vain(boxe
 
 def test_an_evaluation_that_does_not_fit_is_refused_too(boxes, tmp_path, capsys):
     # The weights of such a detector would fit.
+    save(torch.nn.Linear(1, 1), tmp_path / 'any.safetensors', {})
     refused(capsys, ['evaluate', tiny(tmp_path), '--data-root', boxes, '--work-dir', tmp_path / 'work', '--weights',
-                     tmp_path / 'any.pth', '--cfg-options', f'{ROI}mask_roi_extractor.roi_layer.output_size=7'],
+                     tmp_path / 'any.safetensors', '--cfg-options', f'{ROI}mask_roi_extractor.roi_layer.output_size=7'],
             'mask_size is 28: give 14')
 
 

@@ -1,0 +1,153 @@
+"""Classes belong to names: the order in which a file lists them changes no figure, and other names are refused."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from safetensors.torch import load_file
+from small_finetuning import write_pictures
+from small_recipes import CATEGORIES, ROOT, record_of
+
+from pretrain.encoder import create_network
+from spark_bench import cli
+from spark_bench.checkpoints import save
+from spark_bench.checkpoints.classes import classes_of
+from spark_bench.data.coco_dataset import SeededCocoDataset
+
+NAMES = [category['name'] for category in CATEGORIES]
+ALL_SCORES = 'model.test_cfg.rcnn.score_thr=0.0'
+
+
+@pytest.fixture(scope='module')
+def detector():
+    """State of a fresh detector of three classes."""
+    init_default_scope('mmdet')
+    model = Config.fromfile(ROOT / 'mmdet_configs/demo/mask-rcnn_demo.py').model
+    model.roi_head.bbox_head.num_classes = model.roi_head.mask_head.num_classes = len(NAMES)
+    torch.manual_seed(0)
+    return MODELS.build(model)
+
+
+def relist(root, change, split='val'):
+    path = root / f'annotations/instances_{split}.json'
+    contents = json.loads(path.read_text())
+    change(contents['categories'])
+    path.write_text(json.dumps(contents))
+
+
+def evaluate(root, weights, folder, *extra):
+    """(exit status, detections by picture and name of the category)."""
+    status = cli.main(['evaluate', '--data-root', str(root), '--weights', str(weights), '--work-dir', str(folder),
+                       '--threads', '1', '--workers', '0', '--cfg-options', ALL_SCORES, *extra])
+    if status:
+        return status, None
+    names = {category['id']: category['name']
+             for category in json.loads((folder / 'categories.json').read_text())['categories']}
+    found = json.loads((folder / 'predictions.segm.json').read_text())
+    return status, sorted((entry['image_id'], names[entry['category_id']], entry['score'], entry['bbox'])
+                          for entry in found)
+
+
+def test_a_detector_finds_the_same_whatever_order_the_file_lists_its_categories_in(boxes, detector, tmp_path):
+    save(detector, tmp_path / 'd.safetensors', {'arch': 'test_resnet', 'classes': json.dumps(NAMES)})
+    _, found = evaluate(boxes, tmp_path / 'd.safetensors', tmp_path / 'a')
+    assert len({name for _, name, *_ in found}) > 1
+    metrics = (tmp_path / 'a/metrics.json').read_text()
+    relist(boxes, lambda categories: categories.reverse())
+    assert evaluate(boxes, tmp_path / 'd.safetensors', tmp_path / 'b') == (0, found)
+    assert (tmp_path / 'b/metrics.json').read_text() == metrics
+    relist(boxes, random.Random(1).shuffle)
+    assert evaluate(boxes, tmp_path / 'd.safetensors', tmp_path / 'c') == (0, found)
+
+
+@pytest.mark.parametrize('meta', [{'dataset_meta': {'classes': tuple(NAMES)}}, {'CLASSES': NAMES}])
+def test_files_of_mmdet_name_their_classes(boxes, detector, tmp_path, meta):
+    torch.save({'meta': meta, 'state_dict': detector.state_dict()}, tmp_path / 'd.pth')
+    assert classes_of(tmp_path / 'd.pth') == tuple(NAMES)
+    _, found = evaluate(boxes, tmp_path / 'd.pth', tmp_path / 'a')
+    relist(boxes, lambda categories: categories.reverse())
+    assert evaluate(boxes, tmp_path / 'd.pth', tmp_path / 'b') == (0, found)
+
+
+@pytest.mark.parametrize('change, words', [
+    (lambda categories: categories[0].update(name='wheel'), ["'wheel'", "'box'"]),
+    (lambda categories: categories.append({'id': 4, 'name': 'brick'}), ["'brick'"]),
+    (lambda categories: categories.pop(1), ["'never seen' absent"])])
+def test_other_categories_are_refused_by_name(boxes, detector, tmp_path, capsys, change, words):
+    save(detector, tmp_path / 'd.safetensors', {'classes': json.dumps(NAMES)})
+    relist(boxes, change)
+    assert evaluate(boxes, tmp_path / 'd.safetensors', tmp_path / 'a')[0] == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert all(word in error for word in (*words, 'd.safetensors', 'trained on 3 classes')), error
+
+
+def test_a_file_without_names_is_taken_in_the_order_of_the_data_with_a_word(boxes, detector, tmp_path, capsys):
+    save(detector, tmp_path / 'd.safetensors', {})
+    assert evaluate(boxes, tmp_path / 'd.safetensors', tmp_path / 'a')[0] == 0
+    assert 'd.safetensors does not name its classes' in ''.join(capsys.readouterr())
+    assert classes_of(tmp_path / 'd.safetensors') is None
+
+
+def test_training_takes_the_categories_of_val_in_the_order_of_train(boxes, tmp_path):
+    def train(folder):
+        assert cli.main(['detect', '--data-root', str(boxes), '--work-dir', str(folder / 'work'), '--results',
+                         str(folder / 'results'), '--threads', '1', '--cfg-options', 'train_cfg.max_epochs=1',
+                         'train_dataloader.batch_size=2', ALL_SCORES]) == 0
+        return record_of(folder)['metrics'], load_file(folder / 'work/detector.safetensors')
+
+    metrics, tensors = train(tmp_path / 'a')
+    assert classes_of(tmp_path / 'a/work/detector.safetensors') == tuple(NAMES)
+    relist(boxes, lambda categories: categories.reverse())
+    others, same = train(tmp_path / 'b')
+    assert metrics == others and all(torch.equal(tensors[name], same[name]) for name in tensors)
+
+
+def test_labels_count_the_classes_that_are_named(boxes):
+    def labels(classes):
+        dataset = SeededCocoDataset(ann_file=str(boxes / 'annotations/instances_val.json'), data_root='',
+                                    data_prefix=dict(img=''), metainfo=dict(classes=classes), pipeline=[])
+        return {classes[instance['bbox_label']] for index in range(len(dataset)) if dataset.get_data_info(index)[
+            'img_path'].endswith('0.JPG') for instance in dataset.get_data_info(index)['instances']}
+
+    assert labels(tuple(NAMES)) == labels(tuple(reversed(NAMES))) == labels(('other box', 'box')) == {'box'}
+
+
+@pytest.fixture(scope='module')
+def three(tmp_path_factory):
+    """Pictures of class0 … class5, of which class1, class3 and class4 are kept."""
+    root = write_pictures(tmp_path_factory.mktemp('three'))
+    for split in ('train', 'val'):
+        for name in ('class0', 'class2', 'class5'):
+            (root / split / name).rename(root / split / f'.{name}')
+            (root / f'left-{split}-{name}').mkdir()
+            (root / split / f'.{name}').rename(root / f'left-{split}-{name}' / name)
+    return root
+
+
+def classify(root, weights, folder):
+    status = cli.main(['evaluate', '--protocol', 'finetune', '--data-root', str(root), '--weights', str(weights),
+                       '--work-dir', str(folder), '--threads', '1', '--workers', '0'])
+    if status:
+        return status, None
+    with np.load(folder / 'predictions.npz') as stored:
+        return status, (stored['names'].tolist(), stored['labels'].tolist(), stored['classes'].tolist())
+
+
+def test_a_classifier_is_measured_on_its_classes_by_name(pictures, three, tmp_path, capsys):
+    names = [f'class{number}' for number in (5, 4, 3, 2, 1, 0)]  # of a file that was trained in another order
+    torch.manual_seed(0)
+    save(create_network('test_resnet', num_classes=6), tmp_path / 'c.safetensors',
+         {'arch': 'test_resnet', 'classes': json.dumps(names)})
+    _, (said, labels, _) = classify(pictures, tmp_path / 'c.safetensors', tmp_path / 'a')
+    assert said == names and labels == [number for number in (5, 4, 3, 2, 1, 0) for _ in range(3)]
+    _, (_, labels, _) = classify(three, tmp_path / 'c.safetensors', tmp_path / 'b')
+    assert labels == [4] * 3 + [2] * 3 + [1] * 3
+    save(create_network('test_resnet', num_classes=2), tmp_path / 'e.safetensors',
+         {'arch': 'test_resnet', 'classes': json.dumps(['class1', 'wasp'])})
+    assert classify(three, tmp_path / 'e.safetensors', tmp_path / 'c')[0] == 2
+    assert 'class3, class4' in capsys.readouterr().err
