@@ -9,6 +9,7 @@ import logging
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
+from spark_bench.engine.override_keys import unknown_key
 from spark_bench.errors import InputError
 
 # What somebody reads of a config; other names at its top are variables, already put in where they are used.
@@ -85,7 +86,7 @@ def _child(parent, part, key):
 
 
 def _check_kind(cfg, key, value):
-    """Refuse text for a number, one value for a list or a group of settings, and so on; a new key may be anything."""
+    """Refuse a key that nothing reads; text for a number, one value for a list or a group of settings, and so on."""
     *parts, last = key.split('.')
     parent = cfg
     for part in parts:
@@ -95,6 +96,7 @@ def _check_kind(cfg, key, value):
     except InputError:
         if isinstance(parent, (list, tuple)) or not isinstance(parent, (Config, ConfigDict)):
             raise
+        _check_new(cfg, parent, key)
         return
     kinds = {'true or false': bool, 'a number': (int, float), 'a group of settings': dict, 'a list': (list, tuple)}
     wanted = next((name for name, kind in kinds.items() if isinstance(current, kind)), None)
@@ -102,6 +104,18 @@ def _check_kind(cfg, key, value):
         wanted != 'a number' or not isinstance(value, bool))
     if not fits or value is None and wanted in ('a group of settings', 'a list'):
         raise InputError(f'--cfg-options {key}={value}: the config has {wanted} there')
+    if isinstance(current, dict) and not value.get('_delete_'):
+        for name, inner in value.items():
+            _check_key(cfg, f'{key}.{name}')
+            _check_kind(cfg, f'{key}.{name}', inner)
+
+
+def _check_new(cfg, parent, key):
+    place, _, last = key.rpartition('.')
+    near = unknown_key(parent, place, last, cfg.get('default_scope', 'mmengine')) if place else None
+    if near is not None:
+        raise InputError(f'--cfg-options {key}: {place} has no {last!r} that anything would read'
+                         + (f'; {near!r}?' if near else f': it has {", ".join(list(parent)[:8])}'))
 
 
 def set_epochs(cfg, epochs):

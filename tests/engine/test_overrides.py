@@ -36,6 +36,42 @@ def test_what_makes_no_sense_is_refused_by_key(key, value, named):
     assert '\n' not in str(caught.value) and key in str(caught.value)
 
 
+@pytest.mark.parametrize('key, meant', [
+    ('model.test_cfg.rcnn.score_threshold', 'score_thr'), ('model.test_cfg.rcnn.max_per_image', 'max_per_img'),
+    ('model.test_cfg.rcnn.nms.iou_thr', 'iou_threshold'), ('model.test_cfg.rpn.nms_pree', 'nms_pre'),
+    ('model.train_cfg.rcnn.sampler.numm', 'num'), ('model.train_cfg.rcnn.assigner.pos_iou_threshold', 'pos_iou_thr'),
+    ('model.backbone.frozen_stage', 'frozen_stages'), ('model.roi_head.bbox_head.reg_class_agnostc', 'reg_class_agnos'),
+    ('train_cfg.max_update', 'max_updates'), ('optim_wrapper.optimizer.weight_decai', 'weight_decay'),
+    ('optim_wrapper.clip_gradient', 'clip_grad'), ('param_scheduler.1.milestone', 'milestones'),
+    ('train_dataloader.num_worker', 'num_workers'), ('train_dataloader.dataset.filter_cfg.min_sice', 'min_size'),
+    ('train_dataloader.dataset.pipeline.2.keep_ratios', 'keep_ratio'), ('default_hooks.logger.intervall', 'interval'),
+    ('env_cfg.cudnn_benchmarks', 'cudnn_benchmark'), ('model.test_cfg.rcnn.zzz', 'it has score_thr')])
+def test_a_key_that_nothing_would_read_is_refused_with_the_one_that_is_meant(key, meant):
+    with pytest.raises(InputError, match=f'{key}: .* has no .*{meant}'):
+        changed(UPDATES, **{key.replace('.', '__'): 1})
+    # The same within a group of settings.
+    group, _, last = key.rpartition('.')
+    with pytest.raises(InputError, match=f'{key}: .* has no .*{meant}'):
+        changed(UPDATES, **{group.replace('.', '__'): {last: 1}})
+
+
+@pytest.mark.parametrize('key, value', [
+    ('model.test_cfg.rcnn.nms.class_agnostic', True), ('model.test_cfg.rcnn.nms.max_num', 100),
+    ('model.train_cfg.rcnn.sampler.neg_pos_ub', 3), ('model.backbone.with_cp', True),
+    ('train_dataloader.pin_memory', True),
+    ('model.rpn_head.anchor_generator.centers', [(0, 0)]), ('optim_wrapper.clip_grad', {'max_norm': 1.0}),
+    ('optim_wrapper.optimizer.amsgrad', True), ('train_dataloader.dataset.pipeline.1.poly2mask', False),
+    ('train_dataloader.dataset.indices', 5), ('model.test_cfg.rpn.min_bbox_size', 2), ('model.neck.norm_cfg.eps', 1e-3),
+    ('default_hooks.more', {'type': 'IterTimerHook'}), ('env_cfg.mp_cfg', {'mp_start_method': 'fork'}),
+    ('log_processor.num_digits', 3), ('model.roi_head.mask_head.loss_mask.loss_weight', 2.0),
+    ('model.data_preprocessor.pad_size_divisor', 64), ('optim_wrapper.paramwise_cfg', {'bias_lr_mult': 2})])
+def test_keys_that_are_read_though_the_config_does_not_state_them_are_taken(key, value):
+    cfg = changed(UPDATES, **{key.replace('.', '__'): value})
+    for part in key.split('.'):
+        cfg = cfg[int(part)] if part.isdigit() else cfg[part]
+    assert all(cfg[name] == one for name, one in value.items()) if isinstance(value, dict) else cfg == value
+
+
 def test_updates_are_no_unit_of_a_recipe_in_epochs():
     with pytest.raises(InputError, match='give train_cfg.max_epochs'):
         changed(EPOCHS, train_cfg__max_updates=100)
