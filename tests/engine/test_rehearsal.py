@@ -28,7 +28,7 @@ def refused(capsys, arguments, *named):
 
 
 @pytest.mark.parametrize('broken, named', [
-    ("model = dict(test_cfg=dict(rcnn=dict(nms=dict(iou_thr=0.5))))", 'model.test_cfg'),
+    ('model = dict(test_cfg=dict(rcnn=dict(nms=dict(iou_thr=0.5))))', 'model.test_cfg'),
     ("test_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadPicture'), dict(type='Resize', scale=(0, 0)), "
      "dict(type='PackDetInputs')]))", 'test_dataloader')])
 def test_an_evaluation_that_cannot_work_is_refused_before_the_training(broken, named, boxes, tmp_path, capsys):
