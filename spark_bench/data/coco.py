@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spark_bench.data.annotations import REMEDIES, name_entry, read_sound, shorten
-from spark_bench.data.decoding import read_picture
+from spark_bench.data.decoding import read_stated
 from spark_bench.errors import InputError
 
 # Up to this many pictures a split is decoded as a whole beforehand. A larger one would take minutes; there a
@@ -112,7 +112,4 @@ def check_pictures(split):
                          'restore them, or take them out of the file')
     if split.count <= DECODE_LIMIT:
         for name, stated in split.sizes.items():
-            found = read_picture(split.pictures / name).size
-            if found != stated:
-                raise InputError(f'{split.pictures / name} is {found[0]}x{found[1]}, but {split.annotations.name} '
-                                 f'says {stated[0]}x{stated[1]}')
+            read_stated(split.pictures / name, stated, f'{split.annotations.name} says')

@@ -8,7 +8,7 @@ import os
 import re
 
 from spark_bench.data.check.duplicates import Digests
-from spark_bench.data.check.looking import look_at_all
+from spark_bench.data.check.looking import judge, look_at_all
 from spark_bench.data.listing import NameTable, find_splits, is_picture, list_files
 from spark_bench.errors import InputError
 
@@ -54,10 +54,7 @@ def check_folder(report, decode, workers, progress):
     for number, (_, names) in enumerate(parts):
         for index, look in look_at_all(report.root, names, decode, workers, progress):
             digests.put(number, index, look.digest)
-            if look.wrong:
-                report.add('picture', names[index], look.wrong)
-            elif look.mode != 'RGB':
-                report.add('colours', names[index], look.mode)
+            judge(report, names[index], look)
     return digests
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from spark_bench.data.annotations import examine, name_entry, read_annotations, shorten
 from spark_bench.data.check.duplicates import Digests
-from spark_bench.data.check.looking import look_at_all
+from spark_bench.data.check.looking import judge, look_at_all
 from spark_bench.data.check.shapes import judge_shapes
 from spark_bench.data.listing import NameTable, list_files
 from spark_bench.errors import InputError
@@ -53,7 +53,7 @@ def check_folder(report, decode, workers, progress):
         if _check_listing(report, split):
             for index, look in look_at_all(report.root, split.names, decode, workers, progress):
                 digests.put(number, index, look.digest)
-                _judge(report, split.names[index], look, tuple(split.sizes[index].tolist()))
+                judge(report, split.names[index], look, tuple(split.sizes[index].tolist()))
     return digests
 
 
@@ -159,15 +159,3 @@ def _check_listing(report, split):
         if f'{split.folder}/{name}' not in listed:
             report.add('not listed', f'{split.folder}/{name}')
     return True
-
-
-def _judge(report, name, look, stated):
-    if look.wrong:
-        absent = look.wrong == 'does not exist'
-        report.add('absent' if absent else 'picture', name, '' if absent else look.wrong)
-        return
-    if look.size != stated:
-        turned = ', and EXIF turns it: state the size as stored' if look.turned and look.size == stated[::-1] else ''
-        report.add('size', name, f'is {look.size[0]}x{look.size[1]}, stated as {stated[0]}x{stated[1]}{turned}')
-    if look.mode != 'RGB':
-        report.add('colours', name, look.mode)
