@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
+from spark_bench.data.leftovers import leftover_in
 from spark_bench.data.values import to_rgb
 from spark_bench.errors import InputError
 from spark_bench.files import new_folder
@@ -103,7 +104,7 @@ def _group(source, names):
     pictures = defaultdict(lambda: defaultdict(list))
     for name in names:
         found = _PICTURE.search(name)
-        if found and '__MACOSX' not in name:
+        if found and not leftover_in(name):
             pictures[found['id']][found['kind']].append(name)
     if not pictures:
         raise InputError(f'{source} holds no {_EXPECTED}')

@@ -150,10 +150,12 @@ def _check_listing(report, split):
         report.add('folder', split.folder, 'is not a folder')
         return False
     try:
-        found, _ = list_files(folder, lambda name: True)
+        found, _, passed = list_files(folder, lambda name: True)
     except InputError as error:
         report.add('folder', split.folder, str(error))
         return True
+    for name in passed:
+        report.add('leftover', f'{split.folder}/{name}')
     listed = set(split.names)
     for name in found:
         if f'{split.folder}/{name}' not in listed:

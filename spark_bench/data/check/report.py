@@ -70,6 +70,8 @@ KINDS = {
     'scaled': (NOTE, 'pictures whose values are scaled to 8 bits',
                'see whether they look right: `spark-bench visualize` and training read them so'),
     'colours': (NOTE, 'pictures not in RGB, which is what they are converted to', _HARMLESS),
+    'leftover': (NOTE, 'files and folders that are hidden, of the system or written by a run, which are passed over',
+                 _HARMLESS),
     'not a picture': (NOTE, 'files that are no pictures by their name', _HARMLESS),
 }
 # So many examples of a kind are kept for machines, at the least.
