@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from spark_bench.data.embedded.cache import default_cache_dir
+from spark_bench.data.identity import file_digests
 from spark_bench.data.leftovers import leftover_in, say_passed_over
 from spark_bench.data.listing import NameTable, held_out_folders, is_picture, no_pictures
 from spark_bench.errors import InputError
@@ -95,10 +96,14 @@ class TarShards:
         return io.BytesIO(contents)
 
     def fingerprint(self):
-        """SHA-256 over the members' names and sizes, hex."""
+        """SHA-256 over the members' names, their places and the shards' contents, hex."""
         digest = hashlib.sha256()
+        used, places = np.unique(self._shard, return_inverse=True)
+        shards = [os.path.abspath(self._shards[shard]) for shard in used]
+        contents = [own.tobytes().hex() for own in file_digests(os.path.dirname(shards[0]), shards)]
         for index, name in enumerate(self._names):
-            digest.update(os.fsencode(name) + f'\0{self._size[index]}\n'.encode())
+            place = f'{contents[places[index]]}:{self._start[index]}:{self._size[index]}'
+            digest.update(os.fsencode(name) + f'\0{place}\n'.encode())
         return digest.hexdigest()
 
 

@@ -1,7 +1,5 @@
 """Reading pictures strictly, and the data set of pretraining."""
 
-import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ from torchvision.transforms import v2
 
 from spark_bench.data.decoding import read_from, read_picture, read_stated
 from spark_bench.data.drawing import SeededItems
+from spark_bench.data.identity import contents_digest
 from spark_bench.data.listing import EXTENSIONS, find_pictures
 from spark_bench.data.sources import open_pictures
 from spark_bench.errors import InputError
@@ -24,11 +23,8 @@ _BAD_IN_A_ROW = 50
 
 
 def fingerprint(root, files):
-    """SHA-256 over the relative names and sizes of ``files``, in hex."""
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(os.fsencode(Path(path).relative_to(root)) + f'\0{Path(path).stat().st_size}\n'.encode())
-    return digest.hexdigest()
+    """SHA-256 over the relative names and the contents of ``files``, in hex."""
+    return contents_digest(root, [str(Path(path).relative_to(root)) for path in files])
 
 
 @DATASETS.register_module()

@@ -4,20 +4,17 @@ Every source is a numbered set of pictures with random access, so that one shuff
 finds its place at once.
 """
 
-import hashlib
 import os
 from pathlib import Path
 
 import numpy as np
 
 from spark_bench.data.archives import TarShards, ZipArchive
+from spark_bench.data.identity import contents_digest
 from spark_bench.data.leftovers import leftover_in, say_passed_over, shorten
 from spark_bench.data.listing import NameTable, is_picture, leave_held_out, list_files, no_pictures
 from spark_bench.errors import InputError
 
-# The sizes of at most so many files enter the fingerprint of a folder: asking a network disk for the sizes of a
-# million files takes minutes.
-FINGERPRINT_SIZES = 20000
 COMPRESSED = ('.tar.gz', '.tgz', '.tar.bz2', '.tar.xz', '.tar.zst')
 _LISTS = ('.txt', '.lst')
 
@@ -55,20 +52,8 @@ class PictureFiles:
         return self.name(index)
 
     def fingerprint(self):
-        """SHA-256 over the names and, evenly spread, up to ``FINGERPRINT_SIZES`` sizes; hex."""
-        digest = hashlib.sha256()
-        step = -(-len(self) // FINGERPRINT_SIZES)
-        for index, name in enumerate(self._names):
-            size = _size(self.name(index)) if index % step == 0 else ''
-            digest.update(os.fsencode(name) + f'\0{size}\n'.encode())
-        return digest.hexdigest()
-
-
-def _size(path):
-    try:
-        return os.stat(path).st_size
-    except OSError as error:
-        raise InputError(f'picture {path} cannot be read: {error.strerror}') from error
+        """SHA-256 over the names and contents, hex; see :func:`spark_bench.data.identity.contents_digest`."""
+        return contents_digest(self.root, self._names)
 
 
 def open_pictures(root):
