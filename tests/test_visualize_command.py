@@ -80,6 +80,21 @@ def test_one_model_shows_four_pictures_of_each_picture(tmp_path, pictures, capsy
     assert sorted(path.name for path in output.glob('[!.]*')) == ['reconstructions-tiles', 'reconstructions.png']
 
 
+def test_figures_below_the_pictures_are_never_among_them(tmp_path, pictures, capsys, monkeypatch):
+    weights = save_model(tmp_path / 'spark.safetensors')
+    monkeypatch.chdir(pictures)
+    given = ('reconstruct', '--weights', weights, '--data-root', '.', '--count', '9', '--tiles')
+    drawn = [run(capsys, *given, '--output', 'figures')[0] or (pictures / 'figures/reconstructions.png').read_bytes()
+             for _ in range(2)]
+    assert drawn[0] == drawn[1] and len(list((pictures / 'figures').rglob('*-0-input.png'))) == 3
+    (pictures / 'mine').mkdir()
+    (pictures / 'mine/notes.txt').write_text('here before')
+    for output in ('.', 'figure.png', 'mine', 'mine/figure.png'):
+        status, out, err = run(capsys, *given, '--output', output)
+        assert (status, out) == (2, '') and '--output' in err and 'lies among the pictures' in err
+    assert not [*pictures.glob('*figure*.png'), *pictures.glob('mine/*.png')]
+
+
 def test_a_grid_gives_every_method_the_same_masks(tmp_path, pictures, capsys):
     files = [save_model(tmp_path / f'{name}.safetensors', name) for name in ('spark', 'black_mosaic', 'ape')]
     status, _, err = run(capsys, 'reconstruct', '--weights', *files, '--labels', 'A', 'B/b', 'C', '--data-root',

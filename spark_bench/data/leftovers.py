@@ -1,6 +1,5 @@
 """What lies among pictures and is none: what systems and tools leave behind, and what this project writes itself."""
 
-import functools
 import os
 from pathlib import Path
 
@@ -12,6 +11,7 @@ _NAMES = {'__macosx', '@eadir', '@tmp', '@recycle', '@recently-snapshot', '#recy
           '$recycle.bin', 'recycler', 'system volume information', '__pycache__', 'thumbs.db', 'ehthumbs.db',
           'desktop.ini', 'icon\r'}
 _SHOWN = 3
+_told = set()  # roots, by this process
 
 
 def is_leftover(name):
@@ -52,23 +52,20 @@ def is_own(folder):
         return False
 
 
-@functools.cache
-def _say(text):
-    # Imported here: `data check` has no use for it, and starts quickly.
-    from mmengine.logging import print_log
-    print_log(text, logger='current')
-
-
 def say_passed_over(root, passed):
-    """Tell in the log, once a process, what of a data root is passed over.
+    """Tell in the log what of a data root is passed over, once a process: a run opens its data several times.
 
     Args:
         root: of the data.
         passed: iterable of names relative to it, which may repeat.
     """
     names = list(dict.fromkeys(passed))
-    if names:
-        _say(f'{printable(root)}: passed over, as hidden, of the system or written by a run: {shorten(names)}')
+    if names and str(root) not in _told:
+        _told.add(str(root))
+        # Imported here: `data check` has no use for it, and starts quickly.
+        from mmengine.logging import print_log
+        print_log(f'{printable(root)}: passed over, as hidden, of the system or written by a run: {shorten(names)}',
+                  logger='current')
 
 
 def shorten(names):

@@ -98,4 +98,4 @@ def _tag(picture, number):
 
 
 def _too_dark(high):
-    return f'has values of 16 bits, but none above {high} of 65535, nearly black: are they of 12 bits or fewer?'
+    return f'has no value above {high} of 65535, as those of 12 bits in 16 have, and would be nearly black'
