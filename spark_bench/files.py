@@ -8,6 +8,23 @@ from pathlib import Path
 
 from spark_bench.errors import InputError
 
+# Marks a folder that this project has made for what it writes: nothing in it is ever taken for data.
+MARKER = '.spark_bench'
+_MARK = b'spark-bench writes here. What lies in this folder is passed over where pictures are looked for.\n'
+
+
+def make_folder(path):
+    """Make a folder for output, with those above it, and mark it; one that others have filled stays as it is.
+
+    Raises OSError.
+    """
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    with os.scandir(path) as listing:
+        empty = not any(listing)
+    if empty:
+        (path / MARKER).write_bytes(_MARK)
+
 
 def write_atomically(path, contents):
     """Write ``contents`` (bytes) to ``path`` in one step, with the folders above it. Raises OSError."""

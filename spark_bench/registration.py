@@ -4,7 +4,7 @@ from spark_bench.compatibility import hide_torchscript_notice
 
 hide_torchscript_notice()
 
-from spark_bench.data import augmentation, coco_dataset, pictures  # noqa: E402, F401
+from spark_bench.data import augmentation, coco_dataset, pictures, resizing  # noqa: E402, F401
 from spark_bench.engine import (  # noqa: E402, F401
     accuracy,
     batches,

@@ -70,14 +70,29 @@ def test_one_model_shows_four_pictures_of_each_picture(tmp_path, pictures, capsy
     assert (status, out, err) == (0, f'{output}/reconstructions.png\n', '')
     figure, tiles = read(output / 'reconstructions.png'), output / 'reconstructions-tiles'
     names = ('0-input', '1-masked', '2-reconstruction', '3-pasted')
-    assert sorted(path.name for path in tiles.iterdir()) == [f'{row:03d}-{n}.png' for row in (0, 1) for n in names]
+    assert sorted(path.name for path in tiles.glob('[!.]*')) == [f'{row:03d}-{n}.png' for row in (0, 1) for n in names]
     places = [[place_of(read(tiles / f'{row:03d}-{name}.png'), figure) for name in names] for row in (0, 1)]
     assert all(len(found) == 1 for row in places for found in row), 'each tile stands in the figure, unchanged'
     rows, columns = zip(*(found[0] for row in places for found in row), strict=True)
     assert len(set(rows)) == 2 and len(set(columns)) == 4
     # Evenly spaced over the folder, at their own pixels.
     assert np.array_equal(read(tiles / '001-0-input.png'), read(pictures / '2.png'))
-    assert sorted(path.name for path in output.iterdir()) == ['reconstructions-tiles', 'reconstructions.png']
+    assert sorted(path.name for path in output.glob('[!.]*')) == ['reconstructions-tiles', 'reconstructions.png']
+
+
+def test_figures_below_the_pictures_are_never_among_them(tmp_path, pictures, capsys, monkeypatch):
+    weights = save_model(tmp_path / 'spark.safetensors')
+    monkeypatch.chdir(pictures)
+    given = ('reconstruct', '--weights', weights, '--data-root', '.', '--count', '9', '--tiles')
+    drawn = [run(capsys, *given, '--output', 'figures')[0] or (pictures / 'figures/reconstructions.png').read_bytes()
+             for _ in range(2)]
+    assert drawn[0] == drawn[1] and len(list((pictures / 'figures').rglob('*-0-input.png'))) == 3
+    (pictures / 'mine').mkdir()
+    (pictures / 'mine/notes.txt').write_text('here before')
+    for output in ('.', 'figure.png', 'mine', 'mine/figure.png'):
+        status, out, err = run(capsys, *given, '--output', output)
+        assert (status, out) == (2, '') and '--output' in err and 'lies among the pictures' in err
+    assert not [*pictures.glob('*figure*.png'), *pictures.glob('mine/*.png')]
 
 
 def test_a_grid_gives_every_method_the_same_masks(tmp_path, pictures, capsys):

@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from spark_bench.data.embedded.cache import default_cache_dir
+from spark_bench.data.identity import file_digests
+from spark_bench.data.leftovers import leftover_in, say_passed_over
 from spark_bench.data.listing import NameTable, held_out_folders, is_picture, no_pictures
 from spark_bench.errors import InputError
 
@@ -28,7 +30,7 @@ LABEL_SIZE = 255
 
 
 class TarShards:
-    """Pictures in uncompressed tar files, but for folders in them that are held out for evaluation.
+    """Pictures in uncompressed tar files, but for leftovers, and for folders that are held out for evaluation.
 
     The index of a shard is kept in the cache folder, under the shard's path, size and time of change.
 
@@ -44,10 +46,16 @@ class TarShards:
     def __init__(self, shards, left_out=(), skip_held_out=True):
         self._shards = [str(shard) for shard in shards]
         indices = [load_index(shard) for shard in self._shards]
+        passed = {name: leftover for names, _, _ in indices for name in names if (leftover := leftover_in(name))}
+        if passed:
+            indices = [_only(lambda name: name not in passed, index) for index in indices]
+            if not any(names for names, _, _ in indices):
+                raise no_pictures(self._shards[0], set(passed.values()))
+            say_passed_over(os.path.dirname(self._shards[0]), passed.values())
         held_out = held_out_folders(name for names, _, _ in indices for name in names) if skip_held_out else set()
         self.left_out = (*left_out, *sorted(held_out))
         if held_out:
-            indices = [_without(held_out, index) for index in indices]
+            indices = [_only(lambda name: not _inside(name, held_out), index) for index in indices]
         self._names = NameTable(name for names, _, _ in indices for name in names)
         self._shard = np.repeat(np.arange(len(indices), dtype=np.int32), [len(names) for names, _, _ in indices])
         self._start = np.concatenate([starts for _, starts, _ in indices])
@@ -88,10 +96,14 @@ class TarShards:
         return io.BytesIO(contents)
 
     def fingerprint(self):
-        """SHA-256 over the members' names and sizes, hex."""
+        """SHA-256 over the members' names, their places and the shards' contents, hex."""
         digest = hashlib.sha256()
+        used, places = np.unique(self._shard, return_inverse=True)
+        shards = [os.path.abspath(self._shards[shard]) for shard in used]
+        contents = [own.tobytes().hex() for own in file_digests(os.path.dirname(shards[0]), shards)]
         for index, name in enumerate(self._names):
-            digest.update(os.fsencode(name) + f'\0{self._size[index]}\n'.encode())
+            place = f'{contents[places[index]]}:{self._start[index]}:{self._size[index]}'
+            digest.update(os.fsencode(name) + f'\0{place}\n'.encode())
         return digest.hexdigest()
 
 
@@ -100,9 +112,9 @@ def _inside(name, folders):
     return any(name.startswith(f'{folder}/') for folder in folders)
 
 
-def _without(folders, index):
+def _only(wanted, index):
     names, starts, sizes = index
-    kept = [place for place, name in enumerate(names) if not _inside(name, folders)]
+    kept = [place for place, name in enumerate(names) if wanted(name)]
     return [names[place] for place in kept], starts[kept], sizes[kept]
 
 
@@ -211,7 +223,7 @@ def _joined(parts, separator):
 
 
 class ZipArchive:
-    """Pictures in a zip file, but for folders in it that are held out for evaluation.
+    """Pictures in a zip file, but for leftovers, and for folders that are held out for evaluation.
 
     Args:
         path: of the file.
@@ -231,8 +243,12 @@ class ZipArchive:
             raise InputError(f'{path} is not a whole zip archive ({error}): copy it again') from error
         except OSError as error:
             raise InputError(f'{path} cannot be read: {error.strerror}') from error
+        passed = list(dict.fromkeys(filter(None, (leftover_in(entry.filename) for entry in entries))))
+        if passed:
+            entries = [entry for entry in entries if not leftover_in(entry.filename)]
         if not entries:
-            raise no_pictures(path)
+            raise no_pictures(path, passed)
+        say_passed_over(path, passed)
         held_out = held_out_folders(entry.filename for entry in entries) if skip_held_out else set()
         self.left_out = tuple(sorted(held_out))
         entries = [entry for entry in entries if not _inside(entry.filename, held_out)]

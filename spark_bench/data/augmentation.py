@@ -19,6 +19,8 @@ __all__ = ['AUGMENTATIONS', 'ClassPictures', 'build_transform', 'evaluation_tran
 
 AUGMENTATIONS = ('trivial', 'autoaugment_v0', 'none')
 SPLITS = ('train', 'val')
+# A picture so many times as long as wide is a strip.
+_STRIP = 64
 _NORMALISE = dict(mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD)
 
 
@@ -69,7 +71,25 @@ def evaluation_transform(input_size, crop_ratio=0.95, squash=False):
     _demand_size(input_size)
     _demand(0 < crop_ratio <= 1, f'crop_ratio is {crop_ratio}: give a number above 0, up to 1')
     crop = dict(crop_pct=1.0, crop_mode='squash') if squash else dict(crop_pct=crop_ratio)
-    return transforms_imagenet_eval(input_size, interpolation='bicubic', **crop, **_NORMALISE)
+    transform = transforms_imagenet_eval(input_size, interpolation='bicubic', **crop, **_NORMALISE)
+    if not squash:
+        transform.transforms.insert(0, _shorten_strip)
+    return transform
+
+
+def _shorten_strip(picture):
+    """Cut the ends off a picture that is very long and thin.
+
+    The centre crop drops them, but behind the resize: of 1 × 30,000 pixels it would make gigabytes. What is left is
+    longer than the crop many times over.
+    """
+    width, height = picture.size
+    long, short = max(width, height), min(width, height)
+    if long <= _STRIP * short:
+        return picture
+    # By the same number at both ends, so that the centre stays where it is.
+    cut = (long - _STRIP * short) // 2
+    return picture.crop((cut, 0, width - cut, height) if width == long else (0, cut, width, height - cut))
 
 
 def _demand_size(input_size):

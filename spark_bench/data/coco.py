@@ -11,7 +11,7 @@ from pathlib import Path
 from spark_bench.data.annotations import Entries, examine, name_entry, read_annotations, shorten
 from spark_bench.data.check.report import KINDS, Report
 from spark_bench.data.check.shapes import judge_shapes
-from spark_bench.data.decoding import read_picture
+from spark_bench.data.decoding import read_stated
 from spark_bench.data.near_names import NearNames, probably
 from spark_bench.data.usable import judge_counts, why_left_out
 from spark_bench.errors import InputError, printable
@@ -253,7 +253,4 @@ def check_pictures(split: Split) -> None:
                          f'{printable(absent[0] + meant)[:300]}{more}; restore them, or take them out of the file')
     if split.count <= DECODE_LIMIT:
         for name, stated in split.sizes.items():
-            found = read_picture(split.pictures / name).size
-            if found != stated:
-                raise InputError(f'{split.pictures / name} is {found[0]}x{found[1]}, but {split.annotations.name} '
-                                 f'says {stated[0]}x{stated[1]}')
+            read_stated(split.pictures / name, stated, f'{split.annotations.name} says')

@@ -1,17 +1,59 @@
-"""Decoding pictures strictly, without loading torch."""
+"""Decoding pictures strictly, without loading torch: upright, in RGB, 8 bits a value."""
 
-import numpy as np
-from PIL import Image
+import os
+import struct
+import warnings
+from typing import NamedTuple
 
+from PIL import Image, UnidentifiedImageError
+
+from spark_bench.data.values import UnplainError, to_rgb
 from spark_bench.errors import InputError, printable
 
 _COPY = 'copy it again, or take it out of the data set'
+REMEDY_VALUES = ('write all pictures of the set anew with one scale, in 8 bits, or in 16 that are used in full (those '
+                 'of 12 bits times 16); or take it out')
+REMEDY_TURNED = ('see in which frame the boxes are: EXIF turns these pictures, and they are read upright, as '
+                 'annotation tools show them. Where the boxes fit the picture as stored, drop the EXIF orientation '
+                 '(exiftool -Orientation= -overwrite_original); where they fit it upright, state the upright size')
+
+# EXIF's orientation, and what turns a picture of that orientation upright. From 5 on, width and height change places.
+_ORIENTATION, _SWAPPED = 274, 5
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90}
+# Tags of TIFF, and how such a file starts.
+_WIDTH, _HEIGHT = 256, 257
+_TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
+
+
+class Decoded(NamedTuple):
+    """A picture, and what was done to it.
+
+    Attributes:
+        picture: :class:`PIL.Image.Image`, upright, in RGB; None where only the header was read.
+        size: (width, height), upright.
+        stored_size: (width, height) as stored.
+        turned: whether EXIF turns it, or mirrors it.
+        mode: Pillow's, as stored.
+        scaled: how its values became 8 bits, where they are not; else empty.
+    """
+
+    picture: Image.Image | None
+    size: tuple[int, int]
+    stored_size: tuple[int, int]
+    turned: bool
+    mode: str
+    scaled: str
 
 
 def read_picture(file, name=None):
-    """Decode a picture completely; of an animation, the first frame.
+    """Decode a picture completely and upright; of an animation, the first frame.
 
-    An orientation in EXIF is not applied, as torchvision's loader does not, with which the authors trained.
+    What EXIF says of its orientation is applied, as annotation tools and browsers do. Values that are not of 8 bits
+    are scaled by what their type says, the same for all pictures of a data set, and refused where it says nothing:
+    see :func:`~spark_bench.data.values.to_rgb`.
 
     Args:
         file: path or binary file.
@@ -21,15 +63,41 @@ def read_picture(file, name=None):
         :class:`PIL.Image.Image` in RGB.
 
     Raises:
-        InputError: naming the file, where it is absent, cut short or not a picture.
+        InputError: naming the file, where it is absent, cut short, not a picture, or of values without a plain scale.
     """
-    name = file if name is None else name
-    try:
-        with Image.open(file) as picture:
-            return _to_rgb(picture)
-    except Exception as error:  # noqa: BLE001 - decoders raise anything at broken input
-        what, remedy = explain(error)
-        raise InputError(f'picture {printable(name)} {what}: {remedy}') from error
+    return _read(file, file if name is None else name).picture
+
+
+def read_stated(path, stated, where):
+    """:func:`read_picture` of a file whose size annotations state.
+
+    Args:
+        path: of the file.
+        stated: (width, height).
+        where: what states it, for the message.
+
+    Raises:
+        InputError: likewise, and where it has another size.
+    """
+    decoded = _read(path, path)
+    if decoded.size != tuple(stated):
+        (width, height), turned = decoded.size, is_stated_as_stored(decoded, stated)
+        raise InputError(
+            f'picture {printable(path)} is {width}x{height}{" upright" if turned else ""}, but {where} '
+            f'{stated[0]}x{stated[1]}' + (f', its size as stored: {REMEDY_TURNED}' if turned else
+                                          ': restore the picture that the annotations were made for, or state its '
+                                          'size'))
+    return decoded.picture
+
+
+def is_stated_as_stored(found, stated):
+    """Whether ``stated`` is the size of a picture before EXIF turns it, and not behind.
+
+    Args:
+        found: has ``size`` and ``stored_size``.
+        stated: (width, height).
+    """
+    return found.size != tuple(stated) == found.stored_size
 
 
 def read_from(source, index):
@@ -51,12 +119,22 @@ def read_from(source, index):
     return read_picture(file, name)
 
 
+def _read(file, name):
+    try:
+        return decode(file)
+    except Exception as error:  # noqa: BLE001 - decoders raise anything at broken input
+        what, remedy = explain(error)
+        raise InputError(f'picture {printable(name)} {what}: {remedy}') from error
+
+
 def explain(error):
-    """What an exception of opening or decoding a picture means: ``(what is wrong with the picture, remedy)``."""
+    """What an exception of :func:`decode` means: ``(what is wrong with the picture, remedy)``."""
     if isinstance(error, FileNotFoundError):
         return 'does not exist', 'restore it, or take it out of the data set'
     if isinstance(error, PermissionError):
         return 'may not be read', 'change its permissions'
+    if isinstance(error, UnplainError):
+        return str(error), REMEDY_VALUES
     if isinstance(error, Image.DecompressionBombError):
         return (f'has more than {2 * Image.MAX_IMAGE_PIXELS} pixels',
                 'make it smaller, or take it out of the data set')
@@ -65,10 +143,85 @@ def explain(error):
     return ('is cut short' if 'truncated' in str(error) else 'is not a readable picture'), _COPY
 
 
-def _to_rgb(picture):
-    if picture.mode.startswith('I;16'):
-        # Pillow would clip 16-bit values to 255: almost all white.
-        picture = Image.fromarray(np.round(np.asarray(picture) / 257).astype(np.uint8))
-    elif picture.mode == 'P' and 'transparency' in picture.info:
-        picture = picture.convert('RGBA')
-    return picture.convert('RGB')
+def decode(file, pixels=True):
+    """Decode a picture, upright, in RGB.
+
+    Args:
+        file: path or binary file.
+        pixels: False reads no more than its size, mode and orientation.
+
+    Returns:
+        :class:`Decoded`.
+
+    Raises:
+        UnplainError: see :func:`~spark_bench.data.values.to_rgb`.
+        Exception: of any kind, where it cannot be read.
+    """
+    with warnings.catch_warnings():
+        # Of EXIF blocks, mostly, that are damaged.
+        warnings.simplefilter('ignore')
+        return _decode(file, pixels)
+
+
+def _decode(file, pixels):
+    try:
+        opened = Image.open(file)
+    except UnidentifiedImageError as error:
+        raise _unidentified(file) or error from error
+    with opened as picture:
+        mode, orientation, scaled, read = picture.mode, _orientation_of_tiff(picture), '', None
+        if pixels:
+            read, scaled = to_rgb(picture)
+            # EXIF may stand behind the pixels. Pillow turns a TIFF itself, while it loads it.
+            left = _orientation(picture)
+            read = read.transpose(_UPRIGHT[left]) if left else read
+            orientation, size = orientation or left, read.size
+        elif orientation:
+            size = picture.tag_v2[_WIDTH], picture.tag_v2[_HEIGHT]
+            size = size[::-1] if orientation >= _SWAPPED else size
+        else:
+            if picture.format == 'PNG':
+                _find_exif_in_png(picture)
+            orientation = _orientation(picture)
+            size = picture.size[::-1] if orientation >= _SWAPPED else picture.size
+        return Decoded(read, size, size[::-1] if orientation >= _SWAPPED else size, orientation > 0, mode, scaled)
+
+
+def _orientation_of_tiff(picture):
+    found = picture.tag_v2.get(_ORIENTATION) if picture.format == 'TIFF' else None
+    return found if found in _UPRIGHT else 0
+
+
+def _orientation(picture):
+    """How EXIF turns a picture: a key of ``_UPRIGHT``, or 0. A broken EXIF block turns nothing."""
+    try:
+        # Not the method of the picture's own class: that of PNG decodes the pixels first.
+        found = Image.Image.getexif(picture).get(_ORIENTATION)
+        return found if found in _UPRIGHT else 0
+    except Exception:  # noqa: BLE001 - a broken EXIF block is no fault of the picture
+        return 0
+
+
+def _find_exif_in_png(picture):
+    """Take in EXIF that stands behind the pixels, without decoding them; Pillow stops in front of these."""
+    file = picture.fp
+    file.seek(len(b'\x89PNG\r\n\x1a\n'))
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack('>I4s', head)
+        if kind == b'eXIf':
+            picture.info['exif'] = b'Exif\0\0' + file.read(length)
+            return
+        file.seek(length + 4, os.SEEK_CUR)
+
+
+def _unidentified(file):
+    """An error that says more than Pillow's, which knows no TIFF of such values; or None."""
+    if hasattr(file, 'read'):
+        file.seek(0)
+        start = file.read(4)
+    else:
+        with open(file, 'rb') as opened:
+            start = opened.read(4)
+    if start in _TIFF:
+        return UnplainError('is a TIFF of a kind that cannot be read, such as floats of 64 bits, or colours of floats')
+    return None

@@ -11,6 +11,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from spark_bench.data.archives import LABEL_SIZE, TarShards, ZipArchive
+from spark_bench.data.leftovers import is_leftover, is_own, say_passed_over
 from spark_bench.data.listing import find_splits, is_picture, list_files, no_pictures, shard_split
 from spark_bench.data.sources import COMPRESSED, PictureFiles, compressed
 from spark_bench.errors import InputError, printable
@@ -133,7 +134,7 @@ def _open_parts(root):
         raise InputError(f'data root {root} does not exist: {_LAYOUT}')
     name = root.name.lower()
     if name.endswith('.zip'):
-        return _open_zip(root)
+        return _open_archive(root, ZipArchive(root, skip_held_out=False))
     if name.endswith('.tar'):
         return _open_archive(root, TarShards([root], skip_held_out=False))
     if name.endswith(COMPRESSED):
@@ -161,23 +162,24 @@ def _open_split(root, split):
 
 def _list(folder):
     """``(pictures, shards)`` below a folder, of which one has something in it; names relative to it."""
-    names, _ = list_files(folder, lambda name: is_picture(name) or name.lower().endswith(('.tar', *COMPRESSED)),
-                          refuse_links=True)
+    found = list_files(folder, lambda name: is_picture(name) or name.lower().endswith(('.tar', *COMPRESSED)),
+                       refuse_links=True)
+    say_passed_over(folder, found.passed)
     pictures, shards = [], []
-    for name in names:
+    for name in found.names:
         (pictures if is_picture(name) else shards).append(name)
     packed = [name for name in shards if not name.lower().endswith('.tar')]
     if not pictures and packed:
         raise compressed(folder / packed[0])
-    if not names:
-        raise no_pictures(folder)
+    if not found.names:
+        raise no_pictures(folder, found.passed)
     return pictures, shards
 
 
 def _folders(folder):
     try:
         with os.scandir(folder) as listing:
-            return [entry.name for entry in listing if entry.is_dir()]
+            return [entry.name for entry in listing if not is_leftover(entry.name) and entry.is_dir()]
     except OSError as error:
         raise InputError(f'folder {folder} cannot be read: {error.strerror}') from error
 
@@ -187,7 +189,8 @@ def _open_classes(root, prefix, pictures):
     place = str(root / prefix)
     source = PictureFiles(root, (prefix + name for name in pictures))
     part = _number(place, source, (_class_of(place, name) for name in pictures))
-    empty = sorted(set(_folders(root / prefix)).difference(part.classes))
+    empty = sorted(name for name in set(_folders(root / prefix)).difference(part.classes)
+                   if not is_own(root / prefix / name))
     if empty:
         raise InputError(f'class folder {root / prefix / empty[0]} holds no picture: fill it, or take it out')
     return part
@@ -199,15 +202,6 @@ def _class_of(place, name):
         raise InputError(f'{place} holds pictures outside of class folders, such as {own}: move each into the folder '
                          'of its class')
     return own
-
-
-def _open_zip(path):
-    source = ZipArchive(path, skip_held_out=False)
-    # macOS adds a copy of each name there that is no picture.
-    kept = [index for index, name in enumerate(source.members()) if not name.startswith('__MACOSX/')]
-    if not kept:
-        raise no_pictures(path)
-    return _open_archive(path, source.only(kept))
 
 
 def _open_shards(root, names):

@@ -3,12 +3,15 @@
 import os
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from spark_bench.data.leftovers import is_leftover, say_passed_over, shorten
 from spark_bench.errors import InputError
+from spark_bench.files import MARKER
 
-EXTENSIONS = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff'}
+EXTENSIONS = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm'}
 _TRAIN = re.compile(r'(^|[-_.])(train|training)([-_.\d]|$)', re.IGNORECASE)
 _HELD_OUT = re.compile(r'(^|[-_.])(val|valid|validation|test|testing)([-_.\d]|$)', re.IGNORECASE)
 _TEST = re.compile(r'(^|[-_.])(test|testing)([-_.\d]|$)', re.IGNORECASE)
@@ -99,8 +102,22 @@ def held_out_folders(names):
             for own in leave_held_out(children)[1]}
 
 
+class Listing(NamedTuple):
+    """What was found below a folder; names are relative to it.
+
+    Attributes:
+        names: of files, sorted by the parts of their path.
+        left_out: folders held out for evaluation.
+        passed: leftovers and what this project has written; a folder ends in ``/``.
+    """
+
+    names: list
+    left_out: list
+    passed: list
+
+
 def list_files(root, wanted, skip_held_out=False, refuse_links=False):
-    """List files below ``root``, at any depth, sorted by the parts of their path.
+    """List files below ``root``, at any depth, but for leftovers and for folders that this project has written.
 
     Links to folders are followed, each folder once. No file is looked at beyond its directory entry.
 
@@ -111,12 +128,12 @@ def list_files(root, wanted, skip_held_out=False, refuse_links=False):
         refuse_links: refuse a link that leads nowhere, which is passed over otherwise.
 
     Returns:
-        ``(names, left_out)``: names relative to ``root``, and the folders that were left out.
+        :class:`Listing`.
 
     Raises:
         InputError: for a folder that cannot be read, or such a link.
     """
-    root, names, left_out, seen = str(root), [], [], set()
+    root, names, left_out, passed, seen = str(root), [], [], [], set()
 
     def visit(folder, prefix):
         try:
@@ -126,6 +143,14 @@ def list_files(root, wanted, skip_held_out=False, refuse_links=False):
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
+            if prefix and any(entry.name == MARKER for entry in entries):
+                passed.append(prefix)
+                return
+            left = [entry for entry in entries if is_leftover(entry.name)]
+            passed.extend(f'{prefix}{entry.name}{"/" if entry.is_dir() else ""}' for entry in left
+                          if entry.is_dir() or wanted(entry.name))
+            if left:
+                entries = [entry for entry in entries if not is_leftover(entry.name)]
             folders = [entry.name for entry in entries if entry.is_dir()]
         except OSError as error:
             raise InputError(f'folder {folder} cannot be read: {error.strerror}') from error
@@ -141,7 +166,7 @@ def list_files(root, wanted, skip_held_out=False, refuse_links=False):
                 raise InputError(f'{entry.path} is a link that leads nowhere: restore what it leads to, or remove it')
 
     visit(root, '')
-    return names, left_out
+    return Listing(names, left_out, passed)
 
 
 def find_pictures(root):
@@ -153,13 +178,15 @@ def find_pictures(root):
     root = Path(root)
     if not root.is_dir():
         raise InputError(f'data root {root} is not a folder: give a folder of pictures with --data-root')
-    names, _ = list_files(root, is_picture)
-    if not names:
-        raise no_pictures(root)
-    return [root / name for name in names]
+    found = list_files(root, is_picture)
+    if not found.names:
+        raise no_pictures(root, found.passed)
+    say_passed_over(root, found.passed)
+    return [root / name for name in found.names]
 
 
-def no_pictures(root):
-    """The error that ``root`` holds nothing to train on."""
-    return InputError(f'data root {root} holds no picture ({", ".join(sorted(EXTENSIONS))}): give another folder '
-                      'with --data-root')
+def no_pictures(root, passed=()):
+    """The error that ``root`` holds nothing to train on, beside what was passed over."""
+    beside = f' beside what is hidden, of the system or written by a run: {shorten(list(passed))}' if passed else ''
+    return InputError(f'data root {root} holds no picture ({", ".join(sorted(EXTENSIONS))}){beside}: give another '
+                      'folder with --data-root')

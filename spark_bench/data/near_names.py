@@ -40,7 +40,7 @@ class NearNames:
     def _list(self):
         self._by_path = {}
         try:
-            names, _ = list_files(self._folder, lambda name: True)
+            names = list_files(self._folder, lambda name: True).names
         except InputError:
             return
         for name in names:

@@ -18,6 +18,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
+from spark_bench.data.leftovers import leftover_in
+from spark_bench.data.values import to_rgb
 from spark_bench.errors import InputError
 from spark_bench.files import new_folder
 
@@ -66,11 +68,11 @@ def convert(source, output):
 def _write_split(folder, split, pictures, read):
     images, annotations, empty = [], [], 0
     for number, (name, files) in enumerate(pictures.items(), start=1):
-        picture = _decode(files['images'][0], read).convert('RGB')
+        picture = _decode(files['images'][0], read, lambda opened: to_rgb(opened)[0])
         picture.save(folder / split / f'{name}.png')
         images.append({'id': number, 'file_name': f'{name}.png', 'width': picture.width, 'height': picture.height})
         for file in sorted(files['masks']):
-            mask_HW = np.asarray(_decode(file, read).convert('L')) > 0
+            mask_HW = np.asarray(_decode(file, read, lambda opened: opened.convert('L'))) > 0
             if mask_HW.shape != (picture.height, picture.width):
                 raise InputError(f'{file} is {mask_HW.shape[1]}x{mask_HW.shape[0]}, its picture {picture.width}x'
                                  f'{picture.height}: fetch the data set again')
@@ -102,7 +104,7 @@ def _group(source, names):
     pictures = defaultdict(lambda: defaultdict(list))
     for name in names:
         found = _PICTURE.search(name)
-        if found and '__MACOSX' not in name:
+        if found and not leftover_in(name):
             pictures[found['id']][found['kind']].append(name)
     if not pictures:
         raise InputError(f'{source} holds no {_EXPECTED}')
@@ -115,13 +117,11 @@ def _group(source, names):
     return pictures
 
 
-def _decode(name, read):
+def _decode(name, read, convert):
     try:
-        picture = Image.open(io.BytesIO(read(name)))
-        picture.load()
+        return convert(Image.open(io.BytesIO(read(name))))
     except _BROKEN as error:
         raise InputError(f'{name} cannot be decoded ({error}): fetch the data set again') from error
-    return picture
 
 
 @contextlib.contextmanager

@@ -1,7 +1,5 @@
 """Reading pictures strictly, and the data set of pretraining."""
 
-import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +8,9 @@ from mmcv.transforms import BaseTransform
 from mmengine.registry import DATASETS, TRANSFORMS
 from torchvision.transforms import v2
 
-from spark_bench.data.decoding import read_from, read_picture
+from spark_bench.data.decoding import read_from, read_picture, read_stated
 from spark_bench.data.drawing import SeededItems
+from spark_bench.data.identity import contents_digest
 from spark_bench.data.listing import EXTENSIONS, find_pictures
 from spark_bench.data.sources import open_pictures
 from spark_bench.errors import InputError
@@ -24,11 +23,8 @@ _BAD_IN_A_ROW = 50
 
 
 def fingerprint(root, files):
-    """SHA-256 over the relative names and sizes of ``files``, in hex."""
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(os.fsencode(Path(path).relative_to(root)) + f'\0{Path(path).stat().st_size}\n'.encode())
-    return digest.hexdigest()
+    """SHA-256 over the relative names and the contents of ``files``, in hex."""
+    return contents_digest(root, [str(Path(path).relative_to(root)) for path in files])
 
 
 @DATASETS.register_module()
@@ -90,13 +86,16 @@ class Pictures(SeededItems, torch.utils.data.Dataset):
 
 @TRANSFORMS.register_module()
 class LoadPicture(BaseTransform):
-    """Loads ``img_path`` as BGR uint8, as OpenMMLab's pipelines expect it; a damaged file is an error.
+    """Loads ``img_path`` as BGR uint8, as OpenMMLab's pipelines expect it.
 
-    OpenCV, the usual loader, hands on what it could decode of a picture that is cut short.
+    A damaged file is an error: OpenCV, the usual loader, hands on what it could decode of a picture that is cut short.
+    So is one of another size than its annotations state (``width``, ``height``).
     """
 
     def transform(self, results):
-        image = np.ascontiguousarray(np.asarray(read_picture(results['img_path']))[:, :, ::-1])
+        path, stated = results['img_path'], (results.get('width'), results.get('height'))
+        picture = read_picture(path) if None in stated else read_stated(path, stated, 'its annotations say')
+        image = np.ascontiguousarray(np.asarray(picture)[:, :, ::-1])
         results['img'] = image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results

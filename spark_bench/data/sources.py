@@ -4,19 +4,17 @@ Every source is a numbered set of pictures with random access, so that one shuff
 finds its place at once.
 """
 
-import hashlib
 import os
 from pathlib import Path
 
 import numpy as np
 
 from spark_bench.data.archives import TarShards, ZipArchive
+from spark_bench.data.identity import contents_digest
+from spark_bench.data.leftovers import leftover_in, say_passed_over, shorten
 from spark_bench.data.listing import NameTable, is_picture, leave_held_out, list_files, no_pictures
 from spark_bench.errors import InputError
 
-# The sizes of at most so many files enter the fingerprint of a folder: asking a network disk for the sizes of a
-# million files takes minutes.
-FINGERPRINT_SIZES = 20000
 COMPRESSED = ('.tar.gz', '.tgz', '.tar.bz2', '.tar.xz', '.tar.zst')
 _LISTS = ('.txt', '.lst')
 
@@ -54,20 +52,8 @@ class PictureFiles:
         return self.name(index)
 
     def fingerprint(self):
-        """SHA-256 over the names and, evenly spread, up to ``FINGERPRINT_SIZES`` sizes; hex."""
-        digest = hashlib.sha256()
-        step = -(-len(self) // FINGERPRINT_SIZES)
-        for index, name in enumerate(self._names):
-            size = _size(self.name(index)) if index % step == 0 else ''
-            digest.update(os.fsencode(name) + f'\0{size}\n'.encode())
-        return digest.hexdigest()
-
-
-def _size(path):
-    try:
-        return os.stat(path).st_size
-    except OSError as error:
-        raise InputError(f'picture {path} cannot be read: {error.strerror}') from error
+        """SHA-256 over the names and contents, hex; see :func:`spark_bench.data.identity.contents_digest`."""
+        return contents_digest(self.root, self._names)
 
 
 def open_pictures(root):
@@ -113,16 +99,18 @@ def _open_folder(root):
     splits = sorted((root / 'annotations').glob('instances_train*.json'))
     if len(splits) == 1 and (root / splits[0].stem.removeprefix('instances_')).is_dir():
         return _open_folder(root / splits[0].stem.removeprefix('instances_'))
-    names, left_out = list_files(root, is_picture, skip_held_out=True)
-    if names:
-        return PictureFiles(root, names, left_out)
-    archives, left_out = list_files(
+    pictures = list_files(root, is_picture, skip_held_out=True)
+    if pictures.names:
+        say_passed_over(root, pictures.passed)
+        return PictureFiles(root, pictures.names, pictures.left_out)
+    archives, left_out, passed = list_files(
         root, lambda name: name.lower().endswith(('.tar', *COMPRESSED)), skip_held_out=True)
     shards = [name for name in archives if name.lower().endswith('.tar')]
     if shards:
+        say_passed_over(root, passed)
         shards, held_out = leave_held_out(shards)
         return TarShards([root / name for name in shards], [*left_out, *held_out])
-    raise compressed(root / archives[0]) if archives else no_pictures(root)
+    raise compressed(root / archives[0]) if archives else no_pictures(root, pictures.passed)
 
 
 def compressed(path):
@@ -135,13 +123,22 @@ def _open_list(path):
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise InputError(f'{path} cannot be read: {error.strerror}') from error
-    names = []
+    names, passed = [], []
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            names.append(_entry(path, number, os.fsdecode(line.strip())))
+            name = _entry(path, number, os.fsdecode(line.strip()))
+            (passed if leftover_in(_below(path.parent, name)) else names).append(name)
     if not names:
-        raise InputError(f'{path} lists no picture: give one path a line')
+        beside = f' beside what is hidden or of the system: {shorten(passed)}' if passed else ''
+        raise InputError(f'{path} lists no picture{beside}: give one path a line')
+    say_passed_over(path, passed)
     return PictureFiles(path.parent, names)
+
+
+def _below(folder, name):
+    """A name relative to the folder of its list; of one elsewhere, the file alone, wherever it may lie."""
+    inside = os.path.relpath(folder / name, folder)
+    return os.path.basename(name) if inside.startswith('..') else inside
 
 
 def _entry(path, number, line):

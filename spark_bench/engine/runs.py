@@ -18,6 +18,7 @@ from mmengine.hooks import Hook
 
 from spark_bench import registration  # noqa: F401
 from spark_bench.checkpoints import read_metadata, read_tensors
+from spark_bench.data.leftovers import demand_apart
 from spark_bench.engine.hooks import earlier_seconds
 from spark_bench.engine.memory import keep_freed_memory
 from spark_bench.engine.overrides import apply_overrides
@@ -25,7 +26,7 @@ from spark_bench.engine.processes import from_main, get_world_size, is_main_proc
 from spark_bench.engine.resume import clear_leftovers, newest_checkpoint
 from spark_bench.engine.runner import BenchRunner
 from spark_bench.errors import InputError, RunError
-from spark_bench.files import write_atomically
+from spark_bench.files import make_folder, write_atomically
 from spark_bench.records import environment, schema, store
 
 # Keys that say where and how a run happens, not what it computes: they stay out of its hash.
@@ -196,7 +197,7 @@ def make_work_dir(work_dir):
         InputError: naming the folder.
     """
     try:
-        work_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(work_dir)
         (work_dir / '.lock').open('a').close()
     except OSError as error:
         raise InputError(f'--work-dir {work_dir} cannot be written: {error.strerror}; give another, or change its '
@@ -229,6 +230,7 @@ class Run:
         if train_sha256 is not None:
             self.training_hash = self._hash(_what_trains(recipe), train_sha256)
         self.work_dir = Path(options.work_dir)
+        demand_apart(self.work_dir, options.data_root, '--work-dir')
         self.data_name = '/'.join(Path(options.data_root).resolve().parts[-2:])
         self._started, self._earlier_s = time.monotonic(), 0.0
         self._lock = None  # held by the process that writes, while it trains
@@ -339,6 +341,8 @@ class Run:
             wall_time_s=round(time.monotonic() - self._started + self._earlier_s, 2),
             artifacts={name: str(path) for name, path in artifacts.items()},
             setting={'gpus': get_world_size()} if torch.cuda.is_available() else None)
+        with contextlib.suppress(OSError):  # which the store tells
+            make_folder(self.options.results)
         store.write(record, self.options.results)
         # The record is safe: what only served to resume may go.
         for path in self.work_dir.glob('epoch_*.pth'):

@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 from spark_bench.errors import InputError, RunError, printable
+from spark_bench.files import make_folder
 from spark_bench.suites.plan import fitting_processes
 from spark_bench.suites.runner import ENGINES, devices_of, fraction_of
 from spark_bench.suites.status import failure_of, job_of, note_failure, note_job
@@ -155,7 +156,7 @@ def _submit_array(executor, cells, processes):
     """Ids of the jobs of an array, one a cell."""
     import submitit
     for cell in cells:
-        Path(cell.options['work_dir']).mkdir(parents=True, exist_ok=True)
+        make_folder(cell.options['work_dir'])
     try:
         with executor.batch():
             jobs = [executor.submit(CellJob(cell.task, cell.options, processes)) for cell in cells]

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from spark_bench.errors import InputError, RunError
+from spark_bench.files import make_folder
 from spark_bench.suites.status import failure_of, is_locked, note_failure
 
 ENGINES = {'pretrain': 'spark_bench.engine.pretrain', 'classification': 'spark_bench.engine.finetune',
@@ -134,7 +135,7 @@ def how_ended(status, log):
 def _run_cell(task, options, log, connection, devices, processes):
     """In the new process: run one cell with its output in ``log`` and send the outcome."""
     try:
-        Path(log).parent.mkdir(parents=True, exist_ok=True)
+        make_folder(Path(log).parent)
         with open(log, 'ab', buffering=0) as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)

@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from spark_bench.files import make_folder
+
 _FAILURE, _JOB = 'failure.txt', 'job.txt'
 RECORDED, RUNNING, BROKEN_OFF, FAILED, WAITING, READY = (
     'recorded', 'running', 'broken off', 'failed', 'waiting', 'to do')
@@ -99,7 +101,7 @@ def note_failure(folder, why):
         if why is None:
             path.unlink(missing_ok=True)
         else:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             path.write_text(f'{why}\n')
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from spark_bench.errors import InputError
+from spark_bench.files import make_folder
 
 FONT_SIZE = 13
 GAP = 8  # pixels between tiles and around the figure
@@ -77,7 +78,7 @@ def figure_path(output, name):
                          'a folder')
     path = output if suffix == '.png' else output / name
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
     except OSError as error:
         raise InputError(f'cannot make the folder {path.parent}: {error.strerror}; choose another --output') from error
     if not os.access(path.parent, os.W_OK) or path.is_dir():

@@ -10,8 +10,10 @@ from PIL import Image, ImageOps
 
 from pretrain.masking import random_mask
 from pretrain.visualize import reconstruct
+from spark_bench.data.leftovers import demand_apart
 from spark_bench.data.pictures import find_pictures, read_picture
 from spark_bench.errors import InputError
+from spark_bench.files import make_folder
 from spark_bench.visualize.compose import compose, figure_path, write_png
 from spark_bench.visualize.models import check_device, describe, load_model
 
@@ -30,6 +32,7 @@ def main(args):
     files = _describe_all(args)
     pixels_B3HW = load_pictures(args.data_root, args.count, files[0].input_size)
     path = figure_path(args.output, 'reconstructions.png')
+    demand_apart(path.parent, args.data_root, '--output')
     results = {file.label: _answers(file, device, pixels_B3HW, args) for file in files}
     _check_same_masks(files, results)
     columns = _columns(results)
@@ -105,7 +108,7 @@ def _columns(results):
 
 def _write_tiles(folder, columns):
     try:
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
     except OSError as error:
         raise InputError(f'cannot make the folder {folder}: {error.strerror}; choose another --output') from error
     for column, (heading, tiles) in enumerate(columns.items()):

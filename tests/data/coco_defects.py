@@ -119,7 +119,7 @@ COCO = {
     'folder': (replace_by_folder, 'picture', 'folder'),
     'circle': (loop, 'picture', 'train/2.jpg'),
     'size': (change('images', width=63), 'size', 'is 64x48, stated as 63x48'),
-    'turned': (turn, 'size', 'EXIF'),
+    'turned': (turn, 'turned', 'train/2.jpg'),
     'leak': (lambda root: shutil.copy(root / 'val/12.jpg', root / 'train/2.jpg'), 'leak', 'train/2.jpg'),
     # Notes.
     'official': (change(segmentation=[[9.65, 8.33, 9.65, 8.33, 10.68, 8.33, 10.68, 8.33]], area=0.0,

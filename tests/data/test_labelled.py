@@ -173,5 +173,4 @@ def test_the_fingerprint_covers_pictures_labels_and_splits_but_not_the_place(tmp
     assert len(seen) == 3 + len(changes)
     shard = sound_shards(tmp_path / 'shards')
     swapped = sound_shards(tmp_path / 'swapped', **{'0.cls': b'1', '1.cls': b'0'})
-    one, other = open_labelled(shard), open_labelled(swapped)
-    assert one[0].source.fingerprint() == other[0].source.fingerprint() and fingerprint(*one) != fingerprint(*other)
+    assert fingerprint(*open_labelled(shard)) != fingerprint(*open_labelled(swapped))

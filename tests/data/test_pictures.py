@@ -65,25 +65,12 @@ def test_a_palette_with_transparency_keeps_its_colours_without_a_warning(tmp_pat
     assert np.array_equal(np.asarray(read), np.asarray(noise('P').convert('RGB')))
 
 
-def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
-    values = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
-    Image.fromarray(values).save(tmp_path / 'p.png')
-    assert np.array_equal(np.asarray(read_picture(tmp_path / 'p.png'))[..., 1], np.round(values / 257).astype(np.uint8))
-
-
 @pytest.mark.parametrize('kind', ['GIF', 'WEBP', 'PNG'])
 def test_an_animation_gives_its_first_frame(tmp_path, kind):
     frames = [Image.new('RGB', (20, 20), colour) for colour in ('red', 'blue', 'green')]
     frames[0].save(tmp_path / 'p.jpg', kind, save_all=True, append_images=frames[1:], lossless=True)
     assert read_picture(tmp_path / 'p.jpg').getpixel((5, 5)) == (255, 0, 0) or kind == 'WEBP'
     assert read_picture(tmp_path / 'p.jpg').getpixel((5, 5))[0] > 240
-
-
-def test_exif_orientation_is_left_alone_as_torchvision_does(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    noise().save(tmp_path / 'p.jpg', exif=exif)
-    assert read_picture(tmp_path / 'p.jpg').size == (40, 30)
 
 
 def test_the_smallest_picture_is_augmented(tmp_path):

@@ -89,7 +89,7 @@ def test_folders_lists_and_archives_give_the_same_pictures(tmp_path):
     assert same(pixels_of(open_pictures(root / 'train.txt')), [expected[names.index(name)] for name in listed])
 
 
-def test_the_fingerprint_changes_with_names_and_sizes(tmp_path):
+def test_the_fingerprint_changes_with_names_and_contents(tmp_path):
     root = fill(tmp_path / 'root')
     before = open_pictures(root).fingerprint()
     assert before == fingerprint(root, find_pictures(root))

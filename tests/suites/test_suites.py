@@ -14,6 +14,7 @@ from small_suite import PROGRAM, ROOT, outcome, spark_bench, words
 
 from spark_bench import cli
 from spark_bench.errors import InputError
+from spark_bench.files import MARKER
 from spark_bench.places import shipped
 from spark_bench.records import load_all
 from spark_bench.suites.definition import load_suite, shipped_suites
@@ -205,7 +206,7 @@ def test_killed_fifty_times_a_suite_ends_with_the_records_of_an_undisturbed_run(
     assert min(kills.values()) >= 5, kills
     assert spark_bench(words(suite, pictures, tmp_path, '--jobs', '2')).returncode == 0
     assert outcome(tmp_path) == outcome(finished[0]) and len(outcome(tmp_path)) == 8
-    assert not [path for path in tmp_path.rglob('.*') if path.is_file() and path.name != '.lock']
+    assert not [path for path in tmp_path.rglob('.*') if path.is_file() and path.name not in ('.lock', MARKER)]
 
 
 def test_a_cell_may_train_in_several_processes(suite, pictures, tmp_path):

@@ -8,7 +8,8 @@ import os
 import re
 
 from spark_bench.data.check.duplicates import Digests
-from spark_bench.data.check.looking import look_at_all
+from spark_bench.data.check.looking import judge, look_at_all
+from spark_bench.data.leftovers import is_leftover, is_own
 from spark_bench.data.listing import NameTable, find_splits, is_picture, list_files
 from spark_bench.errors import InputError
 
@@ -26,7 +27,7 @@ def _split_folders(root):
     """From ``train`` and ``val`` to the names of their folders, there or not."""
     try:
         with os.scandir(root) as listing:
-            found = find_splits([entry.name for entry in listing if _is_folder(entry)])
+            found = find_splits([entry.name for entry in listing if _is_folder(entry) and not is_leftover(entry.name)])
     except OSError:
         found = (None, None)
     return {split: folder or split for split, folder in zip(_IMAGENET, found, strict=True)}
@@ -34,7 +35,7 @@ def _split_folders(root):
 
 def _has_folders(folder):
     try:
-        return any(entry.is_dir() for entry in os.scandir(folder))
+        return any(entry.is_dir() and not is_leftover(entry.name) for entry in os.scandir(folder))
     except OSError:
         return False
 
@@ -54,10 +55,7 @@ def check_folder(report, decode, workers, progress):
     for number, (_, names) in enumerate(parts):
         for index, look in look_at_all(report.root, names, decode, workers, progress):
             digests.put(number, index, look.digest)
-            if look.wrong:
-                report.add('picture', names[index], look.wrong)
-            elif look.mode != 'RGB':
-                report.add('colours', names[index], look.mode)
+            judge(report, names[index], look)
     return digests
 
 
@@ -71,7 +69,9 @@ def _list_split(report, split):
         report.add('folder', split, error.strerror)
         return classes, NameTable([])
     for entry in entries:
-        if _is_folder(entry):
+        if is_leftover(entry.name) or _is_folder(entry) and is_own(entry.path):
+            report.add('leftover', f'{split}/{entry.name}')
+        elif _is_folder(entry):
             classes.add(entry.name)
             pictures += _list_class(report, f'{split}/{entry.name}')
         else:
@@ -92,11 +92,14 @@ def _list_class(report, name):
     """Names of pictures of one class, at any depth, relative to the root."""
     met = []
     try:
-        found, _ = list_files(report.root / name, lambda own: met.append(own) or True)
+        found, _, passed = list_files(report.root / name, lambda own: met.append(own) or True)
     except InputError as error:
         report.add('folder', name, str(error))
         return []
-    for own in sorted(set(met).difference(file.rpartition('/')[2] for file in found)):
+    for own in passed:
+        report.add('leftover', f'{name}/{own}')
+    passed = {own.rpartition('/')[2] for own in passed}
+    for own in sorted(set(met).difference(passed, (file.rpartition('/')[2] for file in found))):
         report.add('link', f'{name}/{own}')
     pictures = [f'{name}/{file}' for file in found if is_picture(file)]
     for file in found:

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from spark_bench.data.check.duplicates import Digests
-from spark_bench.data.check.looking import Progress, look_at_all
+from spark_bench.data.check.looking import Progress, judge, look_at_all
 from spark_bench.data.check.report import Report
 from spark_bench.data.coco import EXPECTED, annotation_files, compare_splits, judge_split_files
 from spark_bench.data.listing import NameTable, is_picture, list_files
-from spark_bench.data.near_names import NearNames, probably
+from spark_bench.data.near_names import NearNames
 from spark_bench.errors import InputError
 
 __all__ = ['EXPECTED', 'check_folder', 'fits']
@@ -35,17 +35,19 @@ def check_folder(report: Report, decode: bool, workers: int, progress: Progress)
         _check_unlisted(report, split, set(names), decode, workers, progress)
         for index, look in look_at_all(report.root, names, decode, workers, progress):
             digests.put(number, index, look.digest)
-            _judge(report, names[index], look, tuple(sizes[index].tolist()), near)
+            judge(report, names[index], look, tuple(sizes[index].tolist()), near)
     return digests
 
 
 def _check_unlisted(report, split, listed, decode, workers, progress):
     """Compare the folder with the list; pretraining reads the pictures that are not listed too."""
     try:
-        found, _ = list_files(split.pictures, lambda name: True)
+        found, _, passed = list_files(split.pictures, lambda name: True)
     except InputError as error:
         report.add('folder', split.pictures.name, str(error))
         return
+    for name in passed:
+        report.add('leftover', f'{split.pictures.name}/{name}')
     unlisted = [name for name in (f'{split.pictures.name}/{own}' for own in found) if name not in listed]
     for name in unlisted:
         report.add('not listed', name)
@@ -53,16 +55,3 @@ def _check_unlisted(report, split, listed, decode, workers, progress):
     for index, look in look_at_all(report.root, names, decode, workers, progress):
         if look.wrong:
             report.add('unlisted picture', names[index], look.wrong)
-
-
-def _judge(report, name, look, stated, near):
-    if look.wrong:
-        absent = look.wrong == 'does not exist'
-        meant = probably(near, name.partition('/')[2]) if absent else ''
-        report.add('absent' if absent else 'picture', name, f'is not there{meant}' if absent else look.wrong)
-        return
-    if look.size != stated:
-        turned = ', and EXIF turns it: state the size as stored' if look.turned and look.size == stated[::-1] else ''
-        report.add('size', name, f'is {look.size[0]}x{look.size[1]}, stated as {stated[0]}x{stated[1]}{turned}')
-    if look.mode != 'RGB':
-        report.add('colours', name, look.mode)

@@ -4,25 +4,23 @@ import hashlib
 import os
 import signal
 import stat
-import sys
-import time
-import warnings
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import NamedTuple
 
-from PIL import Image
-
-from spark_bench.data.decoding import explain
+from spark_bench.data.decoding import decode, explain, is_stated_as_stored
+from spark_bench.data.near_names import probably
+from spark_bench.data.progress import Progress
+from spark_bench.data.values import UnplainError
 from spark_bench.errors import RunError
+
+__all__ = ['DIGEST_SIZE', 'Look', 'Progress', 'judge', 'look_at', 'look_at_all']
 
 # Of SHA-256, in bytes: enough to tell any number of pictures apart.
 DIGEST_SIZE = 16
 _CHUNK, _WAITING, _BLOCK = 32, 4, 1 << 20
-# Tag of EXIF; from 5 on, a viewer swaps width and height.
-_ORIENTATION, _TURNED = 274, 5
 
 
 class Look(NamedTuple):
@@ -30,56 +28,68 @@ class Look(NamedTuple):
 
     Attributes:
         wrong: what is wrong with it, or empty; then the rest says nothing.
-        size: (width, height) as stored.
+        kind: of the report, of what is wrong.
+        size: (width, height) upright.
+        stored_size: (width, height) as stored.
+        turned: whether EXIF turns it.
         mode: Pillow's.
-        turned: whether EXIF asks to swap width and height.
+        scaled: how its values became 8 bits, or empty; known where it was decoded.
         digest: of the file's contents, or empty where it was not decoded.
     """
 
     wrong: str = ''
+    kind: str = 'picture'
     size: tuple = (0, 0)
-    mode: str = ''
+    stored_size: tuple = (0, 0)
     turned: bool = False
+    mode: str = ''
+    scaled: str = ''
     digest: bytes = b''
 
 
-class Progress:
-    """Tells on standard error how far it is: on a terminal twice a second, elsewhere every half minute."""
+def look_at(path, pixels):
+    """Open a picture as training does; with ``pixels``, decode all of it and hash its file.
 
-    def __init__(self):
-        self._live = sys.stderr.isatty()
-        self._last = self._start = time.monotonic()
-
-    def show(self, done, total):
-        """``done`` of ``total`` pictures."""
-        now = time.monotonic()
-        if now - self._last < (0.5 if self._live else 30):
-            return
-        self._last = now
-        text = f'{done:,} of {total:,} pictures, {done / (now - self._start):,.0f} a second'
-        print(f'\r{text}\033[K' if self._live else text, end='' if self._live else '\n', file=sys.stderr, flush=True)
-
-    def close(self):
-        """Wipe the line."""
-        if self._live:
-            print('\r\033[K', end='', file=sys.stderr, flush=True)
-
-
-def look_at(path, decode):
-    """Open a picture; with ``decode``, decode all of it and hash its file. Returns :class:`Look`; raises nothing."""
+    Returns :class:`Look`; raises nothing.
+    """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return Look('is a folder or a device, not a file')
-        with open(path, 'rb') as file, warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            digest = _digest(file) if decode else b''
-            with Image.open(file) as picture:
-                size, mode = picture.size, picture.mode
-                if decode:
-                    picture.load()
-                return Look('', size, mode, _is_turned(picture), digest)
+        with open(path, 'rb') as file:
+            digest = _digest(file) if pixels else b''
+            found = decode(file, pixels)
+            return Look(size=found.size, stored_size=found.stored_size, turned=found.turned, mode=found.mode,
+                        scaled=found.scaled, digest=digest)
+    except FileNotFoundError as error:
+        return Look(explain(error)[0], 'absent')
     except Exception as error:  # noqa: BLE001 - decoders raise anything at broken input
-        return Look(explain(error)[0])
+        return Look(explain(error)[0], 'values' if isinstance(error, UnplainError) else 'picture')
+
+
+def judge(report, name, look, stated=None, near=None):
+    """Tell the report what a picture is.
+
+    Args:
+        report: :class:`~spark_bench.data.check.report.Report`.
+        name: of the picture, relative to the root.
+        look: :class:`Look`.
+        stated: (width, height) that annotations state, where there are any.
+        near: :class:`~spark_bench.data.near_names.NearNames` of the folder that the annotations name files in.
+    """
+    if look.wrong:
+        meant = probably(near, name.partition('/')[2]) if near and look.kind == 'absent' else ''
+        report.add(look.kind, name, f'is not there{meant}' if look.kind == 'absent' else look.wrong)
+        return
+    if stated is not None and look.size != stated:
+        (width, height), as_stored = look.size, is_stated_as_stored(look, stated)
+        report.add('size as stored' if as_stored else 'size', name,
+                   f'is {width}x{height}{" upright" if as_stored else ""}, stated as {stated[0]}x{stated[1]}')
+    if look.turned:
+        report.add('turned', name)
+    if look.scaled:
+        report.add('scaled', name, look.scaled)
+    elif look.mode != 'RGB':
+        report.add('colours', name, look.mode)
 
 
 def _digest(file):
@@ -90,21 +100,13 @@ def _digest(file):
     return digest.digest()[:DIGEST_SIZE]
 
 
-def _is_turned(picture):
-    try:
-        # Of other formats, Pillow may have to decode the whole picture first.
-        return picture.format == 'JPEG' and picture.getexif().get(_ORIENTATION, 1) >= _TURNED
-    except Exception:  # noqa: BLE001 - a broken EXIF block is no fault of the picture
-        return False
-
-
-def look_at_all(root, names, decode, workers, progress):
+def look_at_all(root, names, pixels, workers, progress):
     """Look at many pictures.
 
     Args:
         root: folder.
         names: sequence of paths relative to it.
-        decode: see :func:`look_at`.
+        pixels: see :func:`look_at`.
         workers: processes.
         progress: :class:`Progress`.
 
@@ -117,7 +119,7 @@ def look_at_all(root, names, decode, workers, progress):
     root, total = str(root), len(names)
     if workers == 1 or total <= _CHUNK:
         for index in range(total):
-            yield index, look_at(os.path.join(root, names[index]), decode)
+            yield index, look_at(os.path.join(root, names[index]), pixels)
             progress.show(index + 1, total)
         progress.close()
         return
@@ -127,7 +129,7 @@ def look_at_all(root, names, decode, workers, progress):
         while True:
             for start in starts:
                 paths = [os.path.join(root, names[index]) for index in range(start, min(start + _CHUNK, total))]
-                waiting.append((start, pool.submit(_look_at_some, paths, decode)))
+                waiting.append((start, pool.submit(_look_at_some, paths, pixels)))
                 if len(waiting) >= _WAITING * workers:
                     break
             if not waiting:
@@ -143,8 +145,8 @@ def look_at_all(root, names, decode, workers, progress):
         progress.close()
 
 
-def _look_at_some(paths, decode):
-    return [look_at(path, decode) for path in paths]
+def _look_at_some(paths, pixels):
+    return [look_at(path, pixels) for path in paths]
 
 
 def _ignore_interrupts():

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, field
 
 from spark_bench.data.annotations import REMEDIES
+from spark_bench.data.decoding import REMEDY_TURNED, REMEDY_VALUES
 from spark_bench.errors import printable
 
 PROBLEM, NOTE = 'problem', 'note'
@@ -45,8 +46,10 @@ KINDS = {
     'picture': (PROBLEM, 'pictures that cannot be decoded', 'copy them again, or take them out of the data set'),
     'unlisted picture': (PROBLEM, 'pictures that are not listed and cannot be decoded: pretraining would stop there',
                          'copy them again, or take them out of the folder'),
+    'values': (PROBLEM, 'pictures whose values have no plain scale', REMEDY_VALUES),
     'size': (PROBLEM, 'pictures of another size than stated', 'restore the pictures that the annotations were made '
-                                                              'for, or state the size as stored'),
+                                                              'for, or state their size'),
+    'size as stored': (PROBLEM, 'pictures stated in the size that they have before EXIF turns them', REMEDY_TURNED),
     'leak': (PROBLEM, 'pictures of val that are in train as well', 'take them out of one: they spoil what is measured'),
     'classes differ': (PROBLEM, 'classes that are in only one of train and val', 'add the folder, or take it out'),
     'empty class': (PROBLEM, 'classes without a picture', 'fill them, or take them out'),
@@ -74,7 +77,13 @@ KINDS = {
     'not listed': (NOTE, 'files that the annotations do not list', _HARMLESS),
     'shared name': (NOTE, 'file names in both train and val', _HARMLESS),
     'same picture': (NOTE, 'pictures whose contents repeat another one of the split', 'take them out'),
+    'turned': (NOTE, 'pictures that EXIF turns, which are read upright, as annotation tools show them',
+               'see whether the boxes fit them upright'),
+    'scaled': (NOTE, 'pictures whose values are scaled to 8 bits',
+               'see whether they look right: `spark-bench visualize` and training read them so'),
     'colours': (NOTE, 'pictures not in RGB, which is what they are converted to', _HARMLESS),
+    'leftover': (NOTE, 'files and folders that are hidden, of the system or written by a run, which are passed over',
+                 _HARMLESS),
     'not a picture': (NOTE, 'files that are no pictures by their name', _HARMLESS),
 }
 # So many examples of a kind are kept for machines, at the least.

@@ -1,0 +1,101 @@
+"""What lies among pictures and is none: what systems and tools leave behind, and what this project writes itself."""
+
+import os
+from pathlib import Path
+
+from spark_bench.errors import InputError, printable
+from spark_bench.files import MARKER
+
+# In lower case. Whatever begins with a dot is hidden, and passed over likewise.
+_NAMES = {'__macosx', '@eadir', '@tmp', '@recycle', '@recently-snapshot', '#recycle', '#snapshot', 'lost+found',
+          '$recycle.bin', 'recycler', 'system volume information', '__pycache__', 'thumbs.db', 'ehthumbs.db',
+          'desktop.ini', 'icon\r'}
+_SHOWN = 3
+_told = set()  # roots, by this process
+
+
+def is_leftover(name):
+    """Whether a file or folder of this name is hidden, or one that a system or a tool leaves behind.
+
+    Args:
+        name: without the folders above it.
+    """
+    return name.lower() in _NAMES or name[:1] == '.' and name not in ('.', '..')
+
+
+def leftover_in(path):
+    """The part of a path, from its start, that ends in a leftover; None where nothing in it is one.
+
+    Args:
+        path: parts parted by ``/``, relative to the data root or inside an archive.
+    """
+    parts = path.split('/')
+    for count, part in enumerate(parts, start=1):
+        if is_leftover(part):
+            return '/'.join(parts[:count])
+    return None
+
+
+def is_own(folder):
+    """Whether this project wrote a folder: its marker lies there, or nothing does but folders of which that is true."""
+    if os.path.exists(os.path.join(folder, MARKER)):
+        return True
+    try:
+        with os.scandir(folder) as listing:
+            empty = True
+            for entry in listing:
+                empty = False
+                if not entry.is_dir(follow_symlinks=False) or not is_own(entry.path):
+                    return False
+            return not empty
+    except OSError:
+        return False
+
+
+def say_passed_over(root, passed):
+    """Tell in the log what of a data root is passed over, once a process: a run opens its data several times.
+
+    Args:
+        root: of the data.
+        passed: iterable of names relative to it, which may repeat.
+    """
+    names = list(dict.fromkeys(passed))
+    if names and str(root) not in _told:
+        _told.add(str(root))
+        # Imported here: `data check` has no use for it, and starts quickly.
+        from mmengine.logging import print_log
+        print_log(f'{printable(root)}: passed over, as hidden, of the system or written by a run: {shorten(names)}',
+                  logger='current')
+
+
+def shorten(names):
+    """The first few of many names, and their number."""
+    return f'{", ".join(map(printable, names[:_SHOWN]))}{", …" if len(names) > _SHOWN else ""} ({len(names)})'
+
+
+def demand_apart(folder, root, option):
+    """Refuse a folder for output among the pictures of a data root, where the next command would take it for data.
+
+    Args:
+        folder: there or not. One that :func:`spark_bench.files.make_folder` has marked, or makes, is fine.
+        root: of the data.
+        option: that names the folder, for the message.
+
+    Raises:
+        InputError: naming the option.
+    """
+    place, top = Path(os.path.realpath(folder)), Path(os.path.realpath(root))
+    if not top.is_dir() or not place.is_relative_to(top):
+        return
+    between = [place, *place.parents][:len(place.parts) - len(top.parts)]
+    if place == top or _is_filled(place) and not any((part / MARKER).exists() for part in between):
+        raise InputError(f'{option} {folder} lies among the pictures of --data-root {root}, where what is written '
+                         'would be taken for data: give a new folder, there or elsewhere')
+
+
+def _is_filled(folder):
+    try:
+        with os.scandir(folder) as listing:
+            return any(listing)
+    except OSError:
+        return False

@@ -1,0 +1,31 @@
+"""Telling how far a long look at many pictures is."""
+
+import sys
+import time
+
+
+class Progress:
+    """Tells on standard error how far it is: on a terminal twice a second, elsewhere every half minute.
+
+    Args:
+        doing: what is done with the pictures, put behind their number.
+    """
+
+    def __init__(self, doing=''):
+        self._doing = doing and f' {doing}'
+        self._live = sys.stderr.isatty()
+        self._last = self._start = time.monotonic()
+
+    def show(self, done, total):
+        """``done`` of ``total`` pictures."""
+        now = time.monotonic()
+        if now - self._last < (0.5 if self._live else 30):
+            return
+        self._last = now
+        text = f'{done:,} of {total:,} pictures{self._doing}, {done / (now - self._start):,.0f} a second'
+        print(f'\r{text}\033[K' if self._live else text, end='' if self._live else '\n', file=sys.stderr, flush=True)
+
+    def close(self):
+        """Wipe the line."""
+        if self._live:
+            print('\r\033[K', end='', file=sys.stderr, flush=True)

@@ -1,0 +1,51 @@
+"""mmdet's resizing and flipping, of pictures as thin as they come."""
+
+import contextlib
+import copy
+
+import mmcv
+from mmdet.registry import TRANSFORMS
+
+# While it loads, mmdet prints which optional packages it misses.
+with contextlib.redirect_stdout(None):
+    from mmdet.datasets.transforms import RandomFlip as MMDetRandomFlip
+    from mmdet.datasets.transforms import Resize as MMDetResize
+    from mmdet.structures.mask import BitmapMasks
+
+
+@TRANSFORMS.register_module(name='Resize', force=True)
+class Resize(MMDetResize):
+    """mmdet's ``Resize``, in its place, but no side becomes shorter than one pixel.
+
+    Of a picture of 1 × 400 that shrinks to a fourth, mmdet's would ask OpenCV for one of 0 × 100, which raises. So
+    ``RandomResize`` and ``RandomChoiceResize``, which resize by it, take such pictures too.
+    """
+
+    def transform(self, results):
+        """See :class:`mmdet.datasets.transforms.Resize`."""
+        height, width = results['img'].shape[:2]
+        size = self.scale or (width * self.scale_factor[0], height * self.scale_factor[1])
+        if self.keep_ratio:
+            size = mmcv.rescale_size((width, height), size)
+        if min(size) >= 1:
+            return super().transform(results)
+        # The nearest size that can be had is not quite of the same ratio.
+        free = copy.copy(self)
+        free.keep_ratio, free.scale = False, tuple(max(1, round(side)) for side in size)
+        return MMDetResize.transform(free, results)
+
+
+@TRANSFORMS.register_module(name='RandomFlip', force=True)
+class RandomFlip(MMDetRandomFlip):
+    """mmdet's ``RandomFlip``, in its place, whose result torch takes where a side is one pixel too.
+
+    numpy flips by negative strides, and calls an array of one row or column contiguous whatever its strides are: what
+    makes others contiguous leaves it as it is.
+    """
+
+    def _flip(self, results):
+        super()._flip(results)
+        if min(results['img'].shape[:2]) == 1:
+            results['img'] = results['img'].copy()
+            if isinstance(results.get('gt_masks'), BitmapMasks):
+                results['gt_masks'].masks = results['gt_masks'].masks.copy()
