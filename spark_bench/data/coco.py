@@ -3,6 +3,7 @@
 ``spark-bench data check``, ``detect`` and ``evaluate`` all judge here: what one of them calls a problem, all do.
 """
 
+import hashlib
 import os
 from collections import Counter
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from spark_bench.data.annotations import Entries, examine, name_entry, read_anno
 from spark_bench.data.check.report import KINDS, Report
 from spark_bench.data.check.shapes import judge_shapes
 from spark_bench.data.decoding import read_stated
+from spark_bench.data.identity import contents_digest
+from spark_bench.data.listing import NameTable
 from spark_bench.data.near_names import NearNames, probably
 from spark_bench.data.usable import judge_counts, why_left_out
 from spark_bench.errors import InputError, printable
@@ -239,18 +242,33 @@ def compare_splits(report: Report, splits: list) -> None:
             report.add('shared name', f'{val.pictures.name}/{name}')
 
 
+def identify(split: Split) -> str:
+    """SHA-256 over the annotation file of a split and the contents of its pictures, hex.
+
+    Raises:
+        InputError: naming a picture that is not there.
+    """
+    _demand_pictures(split)
+    contents = contents_digest(split.pictures, NameTable(split.sizes))
+    return hashlib.sha256(f'{split.sha256} {contents}'.encode()).hexdigest()
+
+
 def check_pictures(split: Split) -> None:
     """Check that every picture of a :class:`Split` is there, whole and of the stated size.
 
     Raises:
         InputError: naming the file.
     """
+    _demand_pictures(split)
+    if split.count <= DECODE_LIMIT:
+        for name, stated in split.sizes.items():
+            read_stated(split.pictures / name, stated, f'{split.annotations.name} says')
+
+
+def _demand_pictures(split):
     absent = [name for name in split.sizes if not os.path.isfile(split.pictures / name)]
     if absent:
         more = f' and {len(absent) - 1} more' if len(absent) > 1 else ''
         meant = probably(NearNames(split.pictures), absent[0])
         raise InputError(f'{split.annotations} names pictures that are not in {split.pictures}: '
                          f'{printable(absent[0] + meant)[:300]}{more}; restore them, or take them out of the file')
-    if split.count <= DECODE_LIMIT:
-        for name, stated in split.sizes.items():
-            read_stated(split.pictures / name, stated, f'{split.annotations.name} says')

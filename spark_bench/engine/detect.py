@@ -10,7 +10,7 @@ from spark_bench import checkpoints
 from spark_bench.checkpoints.classes import classes_of
 from spark_bench.checkpoints.detectors import load_detector
 from spark_bench.data.annotations import shorten
-from spark_bench.data.coco import check_pictures, open_coco, open_split
+from spark_bench.data.coco import check_pictures, identify, open_coco, open_split
 from spark_bench.engine import processes
 from spark_bench.engine.batches import divide_batch
 from spark_bench.engine.coco_metric import run_evaluation, write_categories
@@ -134,7 +134,8 @@ def _prepare(options):
     batch = _fit_batch(cfg, options)
     _check_count(cfg, train)
     _apply_options(cfg, options)
-    this = Run('detection', options, cfg, cfg.model.backbone.arch, train.sha256 + val.sha256, train.sha256)
+    learnt, measured = identify(train), identify(val)
+    this = Run('detection', options, cfg, cfg.model.backbone.arch, learnt + measured, learnt)
     # From here on places, and what only decides how fast it goes.
     if batch is not None:
         cfg.train_dataloader.batch_size, cfg.train_cfg.accumulate = batch

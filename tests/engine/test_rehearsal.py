@@ -29,8 +29,8 @@ def refused(capsys, arguments, *named):
 
 @pytest.mark.parametrize('broken, named', [
     ('model = dict(test_cfg=dict(rcnn=dict(nms=dict(iou_thr=0.5))))', 'model.test_cfg'),
-    ("test_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadPicture'), dict(type='Resize', scale=(0, 0)), "
-     "dict(type='PackDetInputs')]))", 'test_dataloader')])
+    ("test_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadPicture'), dict(type='PackDetInputs', "
+     "meta_keys=('img_id', 'absent'))]))", 'test_dataloader')])
 def test_an_evaluation_that_cannot_work_is_refused_before_the_training(broken, named, boxes, tmp_path, capsys):
     config = tmp_path / 'my.py'
     config.write_text(f"_base_ = '{ROOT}/mmdet_configs/demo/mask-rcnn_demo.py'\n{broken}\n")
@@ -104,3 +104,13 @@ def test_a_split_of_crowds_is_refused_before_the_training(split, boxes, tmp_path
     path.write_text(path.read_text().replace('"iscrowd": 0', '"iscrowd": 1'))
     refused(capsys, demo(boxes, tmp_path), f'instances_{split}.json', 'none is of use', 'iscrowd 0')
     assert not (tmp_path / 'work').exists()
+
+
+def test_other_pictures_of_the_same_names_and_sizes_are_another_run(boxes, tmp_path, capsys):
+    assert cli.main(demo(boxes, tmp_path)) == 0
+    path = boxes / 'val/0.JPG'
+    stored = path.read_bytes()
+    path.write_bytes(stored[:-1] + bytes([stored[-1] ^ 1]))
+    refused(capsys, demo(boxes, tmp_path), 'another configuration')
+    path.write_bytes(stored)
+    assert cli.main(demo(boxes, tmp_path)) == 0
