@@ -12,6 +12,7 @@ from mmengine.registry import HOOKS
 from spark_bench import checkpoints
 from spark_bench.engine.ema import ema_of
 from spark_bench.engine.processes import gather, is_main_process
+from spark_bench.engine.rehearsal import blame_evaluation
 from spark_bench.engine.resume import random_states, set_random_states
 from spark_bench.files import write_atomically
 
@@ -111,9 +112,13 @@ class AccuracyHook(Hook):
         self.predictions, self._loader = {}, None
 
     def before_train(self, runner):
-        """Build the loader, so that what is wrong with the evaluation is known before the training."""
+        """Build the loader and try two pictures, so that what is wrong with the evaluation is known now."""
         # With a seed: a sampler without one draws it, and a resumed run builds the loader at another step.
         self._loader = runner.build_dataloader(runner.cfg.evaluation_dataloader, seed=runner.seed)
+        dataset = self._loader.dataset
+        with blame_evaluation('the first and the last picture', 'evaluation_dataloader'):
+            two = self._loader.collate_fn([dataset[index] for index in sorted({0, len(dataset) - 1})])
+            predict({'raw': models_of(runner)['raw']}, [two])
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         """Evaluate where an epoch ends."""
