@@ -12,6 +12,8 @@ from spark_bench.errors import InputError
 # Up to this many pictures a split is decoded as a whole beforehand. A larger one would take minutes; there a
 # damaged picture stops the run, by name, when it is first read.
 DECODE_LIMIT = 2000
+# Up to this many, their sizes are read: the val split of COCO has 5,000, and is used behind the training alone.
+SIZE_LIMIT = 20000
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,6 @@ def check_pictures(split):
         more = f' and {len(absent) - 1} more' if len(absent) > 1 else ''
         raise InputError(f'{split.annotations} names pictures that are not in {split.pictures}: {absent[0]}{more}; '
                          'restore them, or take them out of the file')
-    if split.count <= DECODE_LIMIT:
+    if split.count <= SIZE_LIMIT:
         for name, stated in split.sizes.items():
-            read_stated(split.pictures / name, stated, f'{split.annotations.name} says')
+            read_stated(split.pictures / name, stated, f'{split.annotations.name} says', split.count <= DECODE_LIMIT)

@@ -154,10 +154,9 @@ def _check_listing(report, split):
     except InputError as error:
         report.add('folder', split.folder, str(error))
         return True
-    for name in passed:
-        report.add('leftover', f'{split.folder}/{name}')
     listed = set(split.names)
-    for name in found:
-        if f'{split.folder}/{name}' not in listed:
-            report.add('not listed', f'{split.folder}/{name}')
+    for kind, names in (('leftover', passed), ('not listed', found)):
+        for name in names:
+            if f'{split.folder}/{name}' not in listed:
+                report.add(kind, f'{split.folder}/{name}')
     return True
