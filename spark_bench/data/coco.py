@@ -23,6 +23,8 @@ EXPECTED = 'annotations/instances_train*.json and annotations/instances_val*.jso
 # Up to this many pictures a split is decoded as a whole beforehand. A larger one would take minutes; there a
 # damaged picture stops the run, by name, when it is first read.
 DECODE_LIMIT = 2000
+# Up to this many, their sizes are read: the val split of COCO has 5,000, and is used behind the training alone.
+SIZE_LIMIT = 20000
 # The recipes for COCO leave smaller pictures out of training, as mmdet's do.
 SMALLEST_SIDE = 32
 
@@ -260,9 +262,9 @@ def check_pictures(split: Split) -> None:
         InputError: naming the file.
     """
     _demand_pictures(split)
-    if split.count <= DECODE_LIMIT:
+    if split.count <= SIZE_LIMIT:
         for name, stated in split.sizes.items():
-            read_stated(split.pictures / name, stated, f'{split.annotations.name} says')
+            read_stated(split.pictures / name, stated, f'{split.annotations.name} says', split.count <= DECODE_LIMIT)
 
 
 def _demand_pictures(split):

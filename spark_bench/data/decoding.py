@@ -68,18 +68,19 @@ def read_picture(file, name=None):
     return _read(file, file if name is None else name).picture
 
 
-def read_stated(path, stated, where):
+def read_stated(path, stated, where, pixels=True):
     """:func:`read_picture` of a file whose size annotations state.
 
     Args:
         path: of the file.
         stated: (width, height).
         where: what states it, for the message.
+        pixels: False reads the header alone, and returns None.
 
     Raises:
         InputError: likewise, and where it has another size.
     """
-    decoded = _read(path, path)
+    decoded = _read(path, path, pixels)
     if decoded.size != tuple(stated):
         (width, height), turned = decoded.size, is_stated_as_stored(decoded, stated)
         raise InputError(
@@ -119,9 +120,9 @@ def read_from(source, index):
     return read_picture(file, name)
 
 
-def _read(file, name):
+def _read(file, name, pixels=True):
     try:
-        return decode(file)
+        return decode(file, pixels)
     except Exception as error:  # noqa: BLE001 - decoders raise anything at broken input
         what, remedy = explain(error)
         raise InputError(f'picture {printable(name)} {what}: {remedy}') from error

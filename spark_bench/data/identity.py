@@ -64,8 +64,8 @@ def file_digests(root, names):
     with _alone(place):
         store = _Store(place)
         found = np.zeros((len(names), _SIZE), np.uint8)
-        progress = Progress('looked through')
-        with ThreadPoolExecutor(_THREADS) as pool:
+        progress, pool = Progress('files read for the identity of the data'), ThreadPoolExecutor(_THREADS)
+        try:
             for start in range(0, len(names), _CHUNK):
                 end = min(start + _CHUNK, len(names))
                 paths = [os.path.join(root, names[index]) for index in range(start, end)]
@@ -80,8 +80,11 @@ def file_digests(root, names):
                 found[start:end] = digests
                 store.add(keys[settled], digests[settled], bool(settled[absent].any()))
                 progress.show(end, len(names))
-        progress.close()
-        store.write()
+        finally:
+            # Where it is interrupted, what waits is not hashed to the end.
+            pool.shutdown(cancel_futures=True)
+            progress.close()
+            store.write()
     return found
 
 

@@ -52,20 +52,25 @@ def is_own(folder):
         return False
 
 
-def say_passed_over(root, passed):
-    """Tell in the log what of a data root is passed over, once a process: a run opens its data several times.
+def say_passed_over(root, passed, tell=None):
+    """Tell what of a data root is passed over, once a process: a run opens its data several times.
 
     Args:
         root: of the data.
         passed: iterable of names relative to it, which may repeat.
+        tell: function that takes the line; None for the log.
     """
     names = list(dict.fromkeys(passed))
     if names and str(root) not in _told:
         _told.add(str(root))
-        # Imported here: `data check` has no use for it, and starts quickly.
-        from mmengine.logging import print_log
-        print_log(f'{printable(root)}: passed over, as hidden, of the system or written by a run: {shorten(names)}',
-                  logger='current')
+        (tell or _log)(f'{printable(root)}: passed over, as hidden, of the system or written by a run: '
+                       f'{shorten(names)}')
+
+
+def _log(line):
+    # Imported here: `data check` has no use for it, and starts quickly.
+    from mmengine.logging import print_log
+    print_log(line, logger='current')
 
 
 def shorten(names):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -181,7 +182,8 @@ def find_pictures(root):
     found = list_files(root, is_picture)
     if not found.names:
         raise no_pictures(root, found.passed)
-    say_passed_over(root, found.passed)
+    # Standard output is for what a command makes of them.
+    say_passed_over(root, found.passed, lambda line: print(line, file=sys.stderr))
     return [root / name for name in found.names]
 
 

@@ -8,21 +8,21 @@ class Progress:
     """Tells on standard error how far it is: on a terminal twice a second, elsewhere every half minute.
 
     Args:
-        doing: what is done with the pictures, put behind their number.
+        what: is counted.
     """
 
-    def __init__(self, doing=''):
-        self._doing = doing and f' {doing}'
+    def __init__(self, what='pictures'):
+        self._what = what
         self._live = sys.stderr.isatty()
         self._last = self._start = time.monotonic()
 
     def show(self, done, total):
-        """``done`` of ``total`` pictures."""
+        """``done`` of ``total``."""
         now = time.monotonic()
         if now - self._last < (0.5 if self._live else 30):
             return
         self._last = now
-        text = f'{done:,} of {total:,} pictures{self._doing}, {done / (now - self._start):,.0f} a second'
+        text = f'{done:,} of {total:,} {self._what}, {done / (now - self._start):,.0f} a second'
         print(f'\r{text}\033[K' if self._live else text, end='' if self._live else '\n', file=sys.stderr, flush=True)
 
     def close(self):

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageOps, TiffImagePlugin
 
 from spark_bench import cli
+from spark_bench.data import coco
 from spark_bench.data.check.looking import judge, look_at
 from spark_bench.data.check.report import Report
 from spark_bench.data.decoding import decode, read_picture
@@ -114,6 +115,21 @@ def test_the_size_as_stored_is_refused_alike_by_check_and_training(tmp_path, cap
     error = capsys.readouterr().err
     assert '0.jpg is 24x40 upright, but instances_train.json says 40x24' in error and 'drop the EXIF' in error
     assert not (tmp_path / 'w').exists()
+
+
+def test_of_many_pictures_the_sizes_are_compared_all_the_same(tmp_path, monkeypatch):
+    for stated, word in (((24, 40), None), (SIZE, 'drop the EXIF orientation'), ((24, 41), 'or state its size')):
+        root = coco_of(tmp_path / f'{stated}', stated)
+        split = coco.open_split(root, 'val')
+        monkeypatch.setattr(coco, 'DECODE_LIMIT', 0)
+        if word is None:
+            coco.check_pictures(split)
+            continue
+        with pytest.raises(InputError, match=word):
+            coco.check_pictures(split)
+        monkeypatch.setattr(coco, 'SIZE_LIMIT', 0)
+        coco.check_pictures(split)
+        monkeypatch.undo()
 
 
 def test_a_picture_of_another_size_than_stated_stops_a_training_too_large_to_be_checked_before(tmp_path):

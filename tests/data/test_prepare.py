@@ -42,6 +42,16 @@ def test_nuclei_keep_their_pixels_and_masks(cells, tmp_path, unpacked, capsys):
     assert f'{list(seen.values()).count("val")} pictures' in capsys.readouterr().out
 
 
+def test_nuclei_of_sixteen_bits_are_scaled_and_leftovers_passed_over(cells, tmp_path):
+    values = np.linspace(0, 65535, 2000).reshape(40, 50).astype(np.uint16)
+    source = write_cells(tmp_path / 'cells.zip', cells, **{
+        'stage1_train__ff__images__ff.png': png(values), 'stage1_train__ff__masks__1.png': png(np.eye(40, 50) > 0),
+        'stage1_train__ff__images__._ff.png': b'no'})
+    assert cli.main(['data', 'nuclei', str(source), '--output', str(tmp_path / 'nuclei')]) == 0
+    [written] = (tmp_path / 'nuclei').glob('*/ff.png')
+    assert np.array_equal(np.asarray(Image.open(written))[..., 0], np.round(values / 257))
+
+
 def test_an_empty_mask_is_told_and_left_out(cells, tmp_path, capsys):
     first = min(cells)
     source = write_cells(tmp_path / 'cells.zip', {**cells, first: (cells[first][0], [*cells[first][1],

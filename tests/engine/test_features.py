@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.numpy import load_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -227,6 +228,28 @@ def test_both_probes_share_features_and_a_record_is_measured_once(pictures, enco
         refused(capsys, words('knn', pictures, tmp_path, '--weights', encoder, *other), 'another configuration')
     labels = [column.label for column in table_of_suite(load_all(tmp_path / 'results', 'test')).columns]
     assert labels == ['linear top-1', 'k-NN top-1']
+
+
+def test_other_pictures_of_the_same_names_and_sizes_are_other_data(tmp_path, capsys):
+    data = tmp_path / 'data'
+    for split, seed in (('train', 0), ('val', 100)):
+        for place, name in enumerate(('dark', 'light')):
+            (data / split / name).mkdir(parents=True)
+            for i in range(6):
+                noise = np.random.default_rng(seed + 10 * place + i).integers(0, 60, (32, 32, 3)) + 190 * place
+                Image.fromarray(noise.astype(np.uint8)).save(data / split / name / f'{i}.bmp')
+    common = ('--arch', 'test_resnet', '--neighbours', '3')
+    assert measured('knn', data, tmp_path, *common).metrics['top1'] == 100
+    for i in range(6):
+        dark, light = data / f'val/dark/{i}.bmp', data / f'val/light/{i}.bmp'
+        contents = dark.read_bytes()
+        dark.write_bytes(light.read_bytes())
+        light.write_bytes(contents)
+    capsys.readouterr()
+    refused(capsys, words('knn', data, tmp_path, *common), 'another configuration')
+    measured('knn', data, tmp_path, *common, '--method', 'swapped')
+    found = {record.method: record.metrics['top1'] for record in load_all(tmp_path / 'results', 'test')}
+    assert found == {'scratch': 100, 'swapped': 0}
 
 
 def test_another_file_of_the_same_training_is_another_configuration(pictures, tmp_path, capsys):

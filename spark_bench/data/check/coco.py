@@ -46,11 +46,11 @@ def _check_unlisted(report, split, listed, decode, workers, progress):
     except InputError as error:
         report.add('folder', split.pictures.name, str(error))
         return
-    for name in passed:
-        report.add('leftover', f'{split.pictures.name}/{name}')
-    unlisted = [name for name in (f'{split.pictures.name}/{own}' for own in found) if name not in listed]
-    for name in unlisted:
-        report.add('not listed', name)
+    passed, unlisted = ([name for name in (f'{split.pictures.name}/{own}' for own in names) if name not in listed]
+                        for names in (passed, found))
+    for kind, names in (('leftover', passed), ('not listed', unlisted)):
+        for name in names:
+            report.add(kind, name)
     names = [name for name in unlisted if split.kind == 'train' and is_picture(name)]
     for index, look in look_at_all(report.root, names, decode, workers, progress):
         if look.wrong:
