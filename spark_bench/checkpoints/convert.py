@@ -11,6 +11,7 @@ from spark_bench.errors import InputError
 
 TARGETS = ('timm', 'official', 'mmdet', 'mmpretrain', 'spark', 'safetensors')
 _ADAPTERS = {'timm': 'timm', 'official': 'official', 'mmdet': 'mmpretrain', 'mmpretrain': 'mmpretrain'}
+_SHOWN = 12
 _SUFFIXES = {'timm': '.safetensors', 'safetensors': '.safetensors'}
 
 
@@ -19,8 +20,8 @@ def main(args):
     output, written, left_out = convert(args.file, args.to, args.output, args.force, args.key_prefix)
     print(f'{output}: {written} tensors')
     if left_out:
-        print(f'left out ({len(left_out)}): {", ".join(left_out[:5])}'
-              + (f' and {len(left_out) - 5} more' if len(left_out) > 5 else ''))
+        print(f'left out ({len(left_out)}): {", ".join(left_out[:_SHOWN])}'
+              + (f' and {len(left_out) - _SHOWN} more' if left_out[_SHOWN:] else ''))
     return 0
 
 

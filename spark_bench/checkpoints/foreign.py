@@ -16,7 +16,8 @@ _BEGINNINGS = (
     (b'\x93NUMPY', 'is a single array of numpy (.npy)', _TORCH),
     (b'model_checkpoint_path:', 'is the list of checkpoints that TensorFlow keeps', _TORCH),
     (b'GGUF', 'is a GGUF file', _TORCH), (b'%PDF', 'is a PDF', 'give the file of weights'),
-    (b'\x89PNG', 'is a picture', 'give the file of weights'), (b'\xff\xd8\xff', 'is a picture', 'give the file of weights'),
+    (b'\x89PNG', 'is a picture', 'give the file of weights'),
+    (b'\xff\xd8\xff', 'is a picture', 'give the file of weights'),
 )
 _PAGE = re.compile(rb'\s*(<!doctype html|<html|<\?xml|<head|<script|<!--)', re.I)
 _SHARD = re.compile(r'-(\d+)-of-0*(\d+)\.\w+$')
@@ -49,8 +50,8 @@ def explain(path, size):
         if head.startswith(beginning):
             return f'{what}: {remedy}'
     if _PAGE.match(head):
-        return ('is a web page, not the file that it is about: download the file itself (on GitHub and Hugging Face, by '
-                'its button "download" or "raw"; from a login or a warning page, by hand)')
+        return ('is a web page, not the file that it is about: download the file itself (on GitHub and Hugging Face by '
+                'its button "download" or "raw"; behind a login or a warning, by hand)')
     if head[257:262] == b'ustar':
         return f'is a tar archive: `tar xf` it: {_UNPACK}'
     if end == _TABLE_END or re.search(r'\.data-\d+-of-\d+$|\.ckpt\.(index|meta)$|\.pb$', path.name) \

@@ -31,8 +31,8 @@ def inspect(path, key_prefix=None):
 
     Returns:
         dict of what ``--json`` prints: file, bytes, container, metadata, format, prefix of the network's names, arch,
-        parts (tensors and parameters of each), dtypes, initialises, converts_to, left_out, notes, problems. Without problems, ``load``
-        fills the network of that ``arch`` from the file, and ``convert`` writes it.
+        parts (tensors and parameters of each), dtypes, initialises, converts_to, left_out, notes, problems. Without
+        problems, ``load`` fills the network of that ``arch`` from the file, and ``convert`` writes it.
 
     Raises:
         InputError: where the file cannot be read, or holds several networks and none was chosen.
@@ -56,7 +56,8 @@ def inspect(path, key_prefix=None):
 def as_text(report):
     """The report for a person."""
     lines = [('file', f'{report["file"]} ({report["bytes"] / 1e6:.1f} MB, {report["container"]})'),
-             ('format', report['format'] + (f", under {report['prefix']!r}" if report['prefix'] else '')), ('architecture', report['description']),
+             ('format', report['format'] + (f', under {report["prefix"]!r}' if report['prefix'] else '')),
+             ('architecture', report['description']),
              ('tensors', f'{report["tensors"]}, {report["parameters"]:,} parameters')]
     lines += [(f'  {part}', f'{count["tensors"]}, {count["parameters"]:,} parameters')
               for part, count in report['parts'].items()]

@@ -114,10 +114,9 @@ def _fill(model, wanted, contents, source, values, target):
         raise InputError(f'{path} does not fit {type(model).__name__}: {"; ".join(problems)}. Give the checkpoint of '
                          'the same architecture (spark-bench inspect FILE says what this one is)')
     model.load_state_dict({name: new.get(name, value) for name, value in wanted.items()}, strict=True)
+    left_out = [name for name in contents.left_out() if source.canonical.get(name) not in used]
     return Coverage(
-        path, tuple(name for name in wanted if name in new),
-        tuple(dict.fromkeys(name for name in (*unused, *contents.left_out()) if source.canonical.get(name) not in used)),
-        tuple(fresh),
+        path, tuple(name for name in wanted if name in new), tuple(dict.fromkeys([*unused, *left_out])), tuple(fresh),
         source.format, contents.arch or architectures.describe(source.family, contents.shapes()),
         sum(new[name].dtype != wanted[name].dtype for name in new),
         (*contents.contradictions, *contents.notes, *resized))

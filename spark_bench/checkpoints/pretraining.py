@@ -33,7 +33,7 @@ def stated_settings(contents):
             patch_size=int(said['patch_size']) if 'patch_size' in said else None)
         if not (settings['input_size'] > 0 and 0 < settings['mask_ratio'] < 1 and settings['decoder_width'] > 0):
             raise ValueError(', '.join(f'{name} {value}' for name, value in settings.items()))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InputError(f'the header of {contents.file.path} is not one of a pretraining model ({error}): pretrain '
                          'again') from error
     return settings
