@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 from pathlib import Path
@@ -53,7 +54,7 @@ def new_file(path):
     except InputError:
         raise
     except Exception as error:
-        reason = error if isinstance(error, OSError) else _reason_of_failure(partial)
+        reason = error if isinstance(error, OSError) else _reason_of_failure(error, partial)
         if reason is None:
             raise
         remedy = {errno.ENOSPC: 'make room', errno.EDQUOT: 'make room', errno.ENOENT: 'make its folder'}.get(
@@ -65,15 +66,19 @@ def new_file(path):
             partial.unlink(missing_ok=True)
 
 
-def _reason_of_failure(path):
-    """The error of the system that keeps ``path`` from growing; None where it can grow."""
+def _reason_of_failure(error, path):
+    """The system's error behind that of a library which was to write ``path``; None where there is none."""
+    # Rust's libraries take their file away before they say why.
+    number = re.search(r'os error (\d+)|code: (\d+)', str(error))
+    if number:
+        return OSError(int(number[1] or number[2]), os.strerror(int(number[1] or number[2])))
     try:
         with open(path, 'ab') as file:
             file.write(bytes(1 << 16))
             file.flush()
             os.fsync(file.fileno())
-    except OSError as error:
-        return error
+    except OSError as reason:
+        return reason
     return None
 
 

@@ -123,11 +123,11 @@ def _kind(path, size):
     """By content, not by suffix: people rename files. Raises InputError for what is no file of weights."""
     with open(path, 'rb') as file:
         head = file.read(len(LEGACY))
-    if head.startswith(b'PK'):
-        return 'torch zip'
     reason = explain(path, size)
     if reason is not None:
         raise InputError(f'{path} {reason}')
+    if head.startswith(b'PK'):
+        return 'torch zip'
     # Eight bytes of header length, then JSON.
     if head[8:9] == b'{' or path.suffix == '.safetensors':
         return 'safetensors'

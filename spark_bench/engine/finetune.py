@@ -134,6 +134,8 @@ def _prepare(options):
     cfg.train_dataloader.sampler.update(seed=options.seed, global_batch=global_batch)
     cfg.model.channels_last = cfg.get('channels_last', False)
     cfg.model.weights = options.weights
+    if options.key_prefix is not None:
+        cfg.model.key_prefix = options.key_prefix
     cfg.weights_metadata = dict(arch=this.arch, method=options.method, config_hash=this.config_hash)
     _place(cfg, options)
     return this, count, val
