@@ -6,7 +6,7 @@ import timm
 import torch
 
 from spark_bench.checkpoints import architectures
-from spark_bench.checkpoints.naming import Naming, identify, set_aside
+from spark_bench.checkpoints.naming import Naming, explain_names, identify, set_aside
 from spark_bench.checkpoints.reading import CheckpointFile, read_file
 
 
@@ -69,7 +69,7 @@ class Contents:
         naming, arch = self.naming, self.arch
         faults = []
         if arch is None and naming.adapter is None:
-            faults.append('the names are of no format that is known here')
+            faults.append(explain_names(self.file.tensors))
         elif arch is None:
             faults.append(f'no timm architecture has these blocks and channels '
                           f'({architectures.describe(naming.family, self.shapes())})')

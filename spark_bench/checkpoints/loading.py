@@ -8,7 +8,7 @@ import torch
 from spark_bench.checkpoints import architectures
 from spark_bench.checkpoints.contents import not_finite, open_checkpoint
 from spark_bench.checkpoints.formats.transformers import resize_table
-from spark_bench.checkpoints.naming import Naming, identify
+from spark_bench.checkpoints.naming import Naming, explain_names, identify
 from spark_bench.errors import InputError
 
 # Kinds of tensors that a file may hold in vain.
@@ -101,6 +101,8 @@ def _fill(model, wanted, contents, source, values, target):
     resized = _resize_tables(new, wanted)
     known = _known_leftovers(model, source, target, contents.naming.family is None and contents.arch is None)
     problems = _pretraining_problem(source, target)
+    if not used:
+        problems.append(explain_names(source.canonical))
     problems += _problems('missing from the file', sorted(name for name in fresh if not _may_be_fresh(name, target)))
     problems += _problems('unknown to the network', [*source.unknown, *(name for name in unused if not known(name))])
     problems += _problems('of another shape', [

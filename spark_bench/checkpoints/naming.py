@@ -34,6 +34,15 @@ _HEADS = {
     'vit': re.compile(r'(head|head_dist|fc_norm|norm)\.(weight|bias)$'),
 }
 _NORMS = re.compile(r'norms\.[0-9]+\.(weight|bias)$')
+# Names that tell why no network is found among them, and the way out.
+_STRANGE = (
+    (re.compile(r'res\d_\d_branch\d'), "they are Caffe2's, of detectron2's MSRA weights, which have no statistics of "
+     "batch norm and take BGR pictures of 0 … 255: take weights from torchvision, such as detectron2's R-50.pkl of it"),
+    (re.compile(r'(^|\.)_flat_param'), 'they are the flat parameters of FSDP: save the model with '
+     'StateDictType.FULL_STATE_DICT'),
+    (re.compile(r'\.(kernel|dwconv\.kernel)$'), 'its kernels are those of MinkowskiEngine or JAX: convert it where it '
+     'was made; FCMAE is also published in plain names'),
+)
 PRETRAINING = ('decoder.', 'densify.')
 # Set apart from the network's own names by a character that no module's name has.
 _BESIDE = 'beside:'
@@ -149,6 +158,12 @@ def identify(tensors, source, key_prefix=None):
     return Naming(adapter, around, prefix, canonical, dead, tuple(unknown))
 
 
+def explain_names(names):
+    """Why there is no network of a known format among the names, in words that go on "the names are …"."""
+    reason = next((reason for pattern, reason in _STRANGE if any(pattern.search(name) for name in names)), None)
+    return 'the names are of no format that is known here' + (f': {reason}' if reason else '')
+
+
 def set_aside(naming, names):
     """The naming with these of its names, which stand for no part of the network, among the other parts."""
     return replace(naming, canonical={name: _BESIDE + name if name in names else target
@@ -198,8 +213,12 @@ def _are_equal(found, tensors):
         return False
     first, *others = ({name[len(prefix):]: value for name, value in tensors.items() if name.startswith(prefix)}
                       for prefix in found)
-    return all(first.keys() == other.keys() and all(torch.equal(first[name], other[name]) for name in first)
+    return all(first.keys() == other.keys() and all(_is_equal(first[name], other[name]) for name in first)
                for other in others)
+
+
+def _is_equal(one, other):
+    return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other)
 
 
 def _listed(found, tensors):

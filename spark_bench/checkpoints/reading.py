@@ -12,7 +12,7 @@ from spark_bench.errors import InputError
 
 # Keys under which training codes keep a state_dict, in the order of preference. The rest of the file is left out.
 CONTAINERS = ('state_dict', 'model', 'module', 'state_dict_ema', 'model_ema', 'ema_state_dict', 'model_state',
-              'model_state_dict')
+              'model_state_dict', 'blobs')
 # Real checkpoints nest at most three deep (model → module → state_dict).
 _DEEPEST = 4
 # Before all names, by data parallel training and torch.compile; and anywhere in them, by what wraps single modules.
@@ -189,15 +189,27 @@ def _words(entries):
 
 
 def _side_by_side(contents):
-    """``(tensors, others)`` of a dict that keeps each of several networks in a dict of its own, as DINO does."""
-    networks = {key: value for key, value in contents.items() if isinstance(key, str) and isinstance(value, dict)
-                and any(isinstance(name, str) and '.' in name and as_tensor(tensor) is not None
-                        for name, tensor in value.items())}
+    """``(tensors, others)`` of a dict that keeps networks in dicts of their own, as DINO does, at any depth."""
+    networks = dict(_networks(contents, set()))
     if not networks:
         return contents, {}
-    tensors = {f'{key}.{name}': tensor for key, network in networks.items() for name, tensor in network.items()
-               if as_tensor(tensor) is not None}
-    return tensors, {key: value for key, value in contents.items() if isinstance(key, str) and key not in networks}
+    tensors = {f'{path}.{name}': tensor for path, network in networks.items() for name, tensor in network.items()
+               if isinstance(name, str) and as_tensor(tensor) is not None}
+    tops = tuple(path.partition('.')[0] for path in networks)
+    return tensors, {key: value for key, value in contents.items() if isinstance(key, str) and key not in tops}
+
+
+def _networks(contents, seen, path=''):
+    """``(path, dict)`` of all dicts with tensors of modules, whose names have dots."""
+    for key, value in contents.items():
+        if not isinstance(key, str) or not isinstance(value, dict) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        if any(isinstance(name, str) and '.' in name and as_tensor(tensor) is not None
+               for name, tensor in value.items()):
+            yield path + key, value
+        elif path.count('.') < _DEEPEST:
+            yield from _networks(value, seen, f'{path}{key}.')
 
 
 def _state_dict(path, contents):

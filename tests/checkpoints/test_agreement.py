@@ -139,6 +139,13 @@ SOUND = {
                                        **linear('proposal_generator.rpn_head.conv', 4, 4),
                                        'pixel_mean': torch.ones(3)}}, 'resnet18'),
     'fcmae': ({'model': {**under('encoder.', official(state_of('convnextv2_atto'))), **FCMAE}}, 'convnextv2_atto'),
+    'vissl': ({'phase_idx': 3, 'classy_state_dict': {'base_model': {'model': {
+        'trunk': under('_feature_blocks.', SMALL), 'heads': linear('0.clf.0', 5, WIDTH)}}, 'optimizer': {'state': {}}}},
+        'test_resnet'),
+    'solo': ({'state_dict': {**under('backbone.', SMALL), **under('momentum_backbone.', SMALL),
+                             **linear('classifier', 5, WIDTH), **linear('projector.0', 5, WIDTH)}}, 'test_resnet'),
+    'vicreg': ({'model': under('module.', {**under('backbone.', SMALL), **linear('projector.0', 5, WIDTH)})},
+               'test_resnet'),
     'swin detector': (swin_detector(), 'swin_tiny_patch4_window7_224'),
     'of no known format': ({**state_of('mobilenetv3_small_050'), **linear('criterion', 3, 3)}, 'mobilenetv3_small_050'),
 }
@@ -166,6 +173,9 @@ UNSOUND = {
         name: value + 1 for name, value in SMALL.items()})}, r'--key-prefix'),
     'two networks in dicts': ({'student': under('module.backbone.', SMALL), 'teacher': under('backbone.', {
         name: value + 1 for name, value in SMALL.items()}), 'epoch': 3, 'optimizer': {'state': {}}}, r'--key-prefix'),
+    'caffe2': ({'res2_0_branch2a_w': torch.ones(3), 'conv1_w': torch.ones(3)}, 'Caffe2'),
+    'flat parameters': ({'_fsdp_wrapped_module._flat_param': torch.ones(3)}, 'FULL_STATE_DICT'),
+    'sparse kernels': ({'encoder.stages.0.0.dwconv.kernel': torch.ones(49, 3)}, 'MinkowskiEngine'),
     'nothing known': ({'weird.weight': torch.ones(3)}, 'no format that is known|missing'),
 }
 
