@@ -1,6 +1,7 @@
 """A file, its format, its architecture, its faults: what loading, converting and inspecting start from."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import timm
 import torch
@@ -60,11 +61,11 @@ class Contents:
                         if self.naming.kind(target) == 'other part')
         return (*beside, *sorted(self.naming.dead), *sorted(self.file.left_out))
 
+    @cached_property
     def faults(self):
         """Why these weights cannot be used: the one judgement of loading, converting and inspecting.
 
-        Returns:
-            list of texts, without the file's name; empty for a whole network of a known architecture.
+        A list of texts, without the file's name; empty for a whole network of a known architecture.
         """
         naming, arch = self.naming, self.arch
         faults = []
@@ -78,17 +79,13 @@ class Contents:
             faults += _listed(f'not a complete {arch}', missing, 'missing')
             faults += _listed(f'not a {arch}', other, 'of another shape')
             faults += _listed(f'not a {arch}', extra, 'unknown to it')
-        faults += _listed('', naming.unknown, 'unknown')
-        return faults + self.faults_of_values()
-
-    def faults_of_values(self):
-        """The part of :meth:`faults` that does not ask for an architecture."""
-        used = {name: self.file.tensors[name] for name, target in self.naming.canonical.items()
-                if self.naming.kind(target) != 'other part'}
-        whole = [name for name, value in used.items()
-                 if not value.is_floating_point() and not _is_counter(self.naming.canonical[name])]
-        return _listed('', whole if self.naming.adapter else [], 'of another kind of number (whole ones)') + \
-            _listed('', not_finite(used), 'not finite')
+        used = {name: self.file.tensors[name] for name, target in naming.canonical.items()
+                if naming.kind(target) != 'other part'}
+        whole = [name for name, value in used.items() if naming.adapter is not None
+                 and not value.is_floating_point() and not _is_counter(naming.canonical[name])]
+        return [*faults, *_listed('', naming.unknown, 'unknown'),
+                *_listed('', whole, 'of another kind of number (whole ones)'),
+                *_listed('', not_finite(used), 'not finite')]
 
 
 def open_checkpoint(path, key_prefix=None):

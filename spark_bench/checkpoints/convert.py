@@ -62,14 +62,14 @@ def convert(path, to, output=None, force=False, key_prefix=None):
 
 def possible_targets(contents):
     """The formats that a file can be converted to."""
-    return () if contents.faults() else tuple(to for to in TARGETS if _refusal(contents, to) is None)
+    return () if contents.faults else tuple(to for to in TARGETS if _refusal(contents, to) is None)
 
 
 def _check_target(contents, to):
     if to not in TARGETS:
         raise InputError(f'unknown format {to!r}: choose one of {", ".join(TARGETS)}')
     # A conversion must not launder a broken file.
-    reason = '; '.join(contents.faults()) or _refusal(contents, to)
+    reason = '; '.join(contents.faults) or _refusal(contents, to)
     if reason:
         possible = possible_targets(contents)
         hint = f'possible: --to {", ".join(possible)}' if possible else 'give the checkpoint of a whole network'

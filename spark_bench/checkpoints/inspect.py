@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shlex
 from collections import Counter
 from pathlib import Path
@@ -13,6 +14,9 @@ from spark_bench.checkpoints.pretraining import as_call, spark_settings
 from spark_bench.errors import InputError
 
 _SHOWN = 8
+# timm's ResNets and ConvNeXts that torchvision has too.
+_TORCHVISION = re.compile(r'resnet(18|34|50|101|152)|resnext(50_32x4d|101_32x8d|101_64x4d)|wide_resnet(50|101)_2|'
+                          r'convnext_(tiny|small|base|large)')
 
 
 def main(args):
@@ -50,7 +54,7 @@ def inspect(path, key_prefix=None):
         'dtypes': dict(Counter(str(tensor.dtype).removeprefix('torch.') for tensor in tensors.values())),
         'initialises': initialises, 'converts_to': list(possible_targets(contents)),
         'left_out': list(contents.left_out()), 'notes': [*contents.notes, *notes],
-        'problems': [*contents.contradictions, *contents.faults()]}
+        'problems': [*contents.contradictions, *contents.faults]}
 
 
 def as_text(report):
@@ -95,7 +99,7 @@ def _parameters(name, tensor):
 def _initialises(contents, key_prefix):
     """``(what the file can fill, notes)``; the commands and the Python stand as they can be carried out."""
     naming, arch, path = contents.naming, contents.arch, contents.file.path
-    if contents.faults():
+    if contents.faults:
         return [], []
     chosen = '' if key_prefix is None else f', key_prefix={key_prefix!r}'
     found = [f'timm: spark_bench.checkpoints.load(timm.create_model({arch!r}), {path!r}{chosen})']
@@ -103,10 +107,13 @@ def _initialises(contents, key_prefix):
         words = f'--arch {arch} --weights {shlex.quote(path)}'
         words += '' if key_prefix is None else f' --key-prefix {shlex.quote(key_prefix)}'
         found += [f'our detector: spark-bench detect {words}', f'our classifier: spark-bench finetune {words}']
-    found += {'convnext': ['mmpretrain and mmdet: the backbone mmpretrain.ConvNeXt of that size'],
-              'resnet': ['mmpretrain and mmdet: the backbone ResNet of that depth', 'torchvision: the same ResNet'],
-              'swin': ['mmpretrain and mmdet: the backbone SwinTransformer of that size'],
-              'vit': ['mmpretrain: the backbone VisionTransformer of that size']}.get(naming.family, [])
+    if 'mmpretrain' in possible_targets(contents):
+        found += {'convnext': ['mmpretrain and mmdet: the backbone mmpretrain.ConvNeXt of that size'],
+                  'resnet': ['mmpretrain and mmdet: the backbone ResNet of that depth'],
+                  'swin': ['mmpretrain and mmdet: the backbone SwinTransformer of that size'],
+                  'vit': ['mmpretrain: the backbone VisionTransformer of that size']}[naming.family]
+    if _TORCHVISION.fullmatch(arch):
+        found.append('torchvision: the network of the same name')
     if not naming.has_decoder:
         return found, []
     try:

@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -40,7 +41,10 @@ def choose_weights(asked, config, arch=None, cache_dir=None, download=False):
         return None, 'scratch'
     if asked is not None and (Path(asked).exists() or asked not in names()):
         # What the file says of itself comes before the recipe that it is given for.
-        return asked, read_metadata(asked).get('method') or (config.get('method') if config.get('init') else None)
+        said = read_metadata(asked).get('method', '')
+        # Another code may keep anything under that word.
+        said = said if re.fullmatch(r'\w[\w.-]{0,99}', said, re.ASCII) else None
+        return asked, said or (config.get('method') if config.get('init') else None)
     model = config.get('model', {})
     arch = arch or model.get('arch') or model.get('backbone', {}).get('arch')
     if arch is None:

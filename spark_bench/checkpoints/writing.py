@@ -78,7 +78,10 @@ def spark_layout(family, tensors, metadata):
         'mask_ratio': _number(metadata, 'mask_ratio', 0.6), 'densify_norm_str': 'bn' if family == 'resnet' else 'ln',
         'sbn': False, 'hierarchy': sum(name.endswith('.mask_token') for name in tensors),
         'sparse_encoder.input_size': side, 'dense_decoder.width': tensors['decoder.dec.0.up_sample.weight'].shape[0]}
-    return {'args': str(metadata.get('args', '')), 'input_size': side, 'arch': str(metadata.get('arch', '')),
+    # Not of the authors: what a model of ours cannot be built without.
+    own = {name: str(metadata[name]) for name in ('method', 'ablation', 'patch_size', 'config_hash')
+           if name in metadata}
+    return {**own, 'args': str(metadata.get('args', '')), 'input_size': side, 'arch': str(metadata.get('arch', '')),
             'epoch': int(_number(metadata, 'epoch', 0)), 'performance_desc': str(metadata.get('performance_desc', '')),
             'module': module, 'is_pretrain': True}
 

@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import itertools
 import json
+import re
 import time
 import traceback
 from dataclasses import dataclass, field
@@ -365,8 +366,10 @@ def describe_weights(path, key_prefix=None):
         return None
     open_checkpoint(path, key_prefix)
     chosen = {} if key_prefix is None else {'key_prefix': key_prefix}
+    # Another code's file may call something else so.
+    stated = read_metadata(path).get('config_hash', '')
     return {'path': str(path), 'sha256': hashlib.sha256(Path(path).read_bytes()).hexdigest(),
-            'config_hash': read_metadata(path).get('config_hash'), **chosen}
+            'config_hash': stated if re.fullmatch('[0-9a-f]{6,128}', stated) else None, **chosen}
 
 
 def lock_folder(work_dir, patience_s=10.0):

@@ -53,7 +53,7 @@ def describe(path, arch=None, input_size=None, mask_ratio=None):
         raise InputError(f'{path} does not say its architecture: name it with --arch'
                          + (f' (its tensors are those of {contents.arch})' if contents.arch else ''))
     settings = {**stated_settings(contents), 'arch': arch}
-    if contents.arch == arch and contents.naming.has_decoder and not contents.faults():
+    if contents.arch == arch and contents.naming.has_decoder and not contents.faults:
         # Which ablation a silent file is of shows in its tensors.
         settings = spark_settings(contents)
     given = {name: value for name, value in (('input_size', input_size), ('mask_ratio', mask_ratio)) if value}

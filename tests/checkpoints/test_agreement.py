@@ -226,7 +226,7 @@ def test_a_sound_file_passes_all_three_with_every_tensor_accounted_for(name, tmp
     again = checkpoints.load(timm.create_model(arch, num_classes=0), out)
     assert set(again.unused) <= {'fc.weight', 'fc.bias', 'head.fc.weight', 'head.fc.bias', 'classifier.weight',
                                  'classifier.bias'}
-    assert not open_checkpoint(out).faults()
+    assert not open_checkpoint(out).faults
 
 
 def _converted(path, folder):

@@ -96,3 +96,12 @@ def test_every_backbone_takes_the_network_that_is_chosen(tmp_path):
             model.init_weights()
             found = next(value for name, value in model.state_dict().items() if name.endswith('layer2.0.conv1.weight'))
             assert torch.equal(found, own['layer2.0.conv1.weight'] * factor)
+
+
+def test_words_that_another_code_keeps_beside_its_weights_are_not_taken_for_ours(pictures, tmp_path):
+    state = build_backbone('test_resnet', seed=1).state_dict()
+    for name, said, expected in (('a', {'method': 'BYOL / v2', 'config_hash': 'final'}, ('pretrained', None)),
+                                 ('b', {'method': 'byol', 'config_hash': 'ab12ab12'}, ('byol', 'ab12ab12'))):
+        torch.save({'model': state, 'arch': 'test_resnet', **said}, tmp_path / f'{name}.pth')
+        record = measured(probe(pictures, tmp_path / name, '--weights', tmp_path / f'{name}.pth'))
+        assert (record.method, record.weights['config_hash']) == expected
