@@ -9,7 +9,7 @@ from spark_bench.places import RESULTS
 __all__ = ['EXIT_USAGE', 'PROTOCOLS', 'build_parser', 'misplaced']
 
 EXIT_USAGE = 2
-_PROBE = ('input_size', 'label_fraction', 'label_seed', 'batch_size', 'amp', 'device', 'download')
+_PROBE = ('input_size', 'label_fraction', 'label_seed', 'batch_size', 'amp', 'device', 'download', 'key_prefix')
 # What `evaluate` can measure, and the options that are for some of it only.
 PROTOCOLS = {
     'detection': ('config', 'cfg_options', 'backend', 'bootstrap'),
@@ -167,6 +167,7 @@ def _add_probe(parser):
     parser.add_argument('--batch-size', type=_positive, metavar='N', help='pictures at a time (default: 64)')
     parser.add_argument('--amp', action='store_true', default=None, help='compute features in bfloat16 autocast')
     parser.add_argument('--device', metavar='NAME', help='default: cuda where there is a GPU, else cpu')
+    _add_key_prefix(parser)
     _add_download(parser)
 
 
@@ -273,6 +274,7 @@ def _add_inspect(commands):
     what.add_argument('file', nargs='?', metavar='FILE', help='.safetensors or .pth')
     what.add_argument('--arch', metavar='NAME', help='timm network of 1000 classes: parameters, multiply-adds')
     parser.add_argument('--input-size', type=_positive, metavar='PIXELS', help='with --arch (default: 224)')
+    _add_key_prefix(parser)
     parser.add_argument('--json', action='store_true', help='print JSON')
 
 
@@ -282,6 +284,7 @@ def _add_convert(commands):
     parser.add_argument('--to', required=True, choices=('timm', 'official', 'mmdet', 'mmpretrain', 'spark',
                                                         'safetensors'))
     parser.add_argument('--output', metavar='FILE', help='.safetensors or .pth (default: beside the input)')
+    _add_key_prefix(parser)
     parser.add_argument('--force', action='store_true', help='overwrite the output')
 
 
@@ -329,7 +332,14 @@ def _add_weights(parser):
     parser.add_argument('--weights', metavar='FILE',
                         help='of the backbone: .safetensors or .pth; spark, supervised, mae or simmim for the '
                              'published file; or scratch (default: what the config says)')
+    _add_key_prefix(parser)
     _add_download(parser)
+
+
+def _add_key_prefix(parser):
+    parser.add_argument('--key-prefix', metavar='PREFIX',
+                        help='of a file with several networks: what the names of the one to take begin with, such as '
+                             'encoder_q. or teacher.backbone.')
 
 
 def _add_download(parser):

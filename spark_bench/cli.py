@@ -56,7 +56,9 @@ def _start(args, config):
     """The weights that a run starts from, and the method that its record names."""
     from spark_bench.checkpoints.published import choose_weights
     weights, method = choose_weights(args.weights, config, args.arch, args.cache_dir, args.download)
-    return {'weights': weights, 'method': args.method or method or 'pretrained'}
+    if args.key_prefix is not None and weights is None:
+        raise InputError('--key-prefix chooses a network of a file: give that with --weights')
+    return {'weights': weights, 'key_prefix': args.key_prefix, 'method': args.method or method or 'pretrained'}
 
 
 def _run_evaluate(args):
@@ -98,7 +100,7 @@ def _evaluate_features(args):
     from spark_bench.engine import probe_runs
     from spark_bench.records.schema import record_path
     start = _start(args, {})
-    arch, method = probe_runs.arch_of(start['weights'], args.arch), start['method']
+    arch, method = probe_runs.arch_of(start['weights'], args.arch, args.key_prefix), start['method']
     names = ('input_size', 'label_fraction', 'label_seed', 'neighbours', 'batch_size', 'amp', 'device', 'workers')
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     record = probe_runs.run(probe_runs.ProbeOptions(
@@ -210,6 +212,8 @@ def _run_profile(args):
 
 def _run_inspect(args):
     if args.arch is not None:
+        if args.key_prefix is not None:
+            raise InputError('--key-prefix is of no use without a file')
         from spark_bench.models import complexity
         return complexity.main(args)
     if args.input_size is not None:

@@ -1,7 +1,9 @@
 """Writing files and folders so that a reader, or a kill, finds the old one or the new one, never a part."""
 
 import contextlib
+import errno
 import os
+import re
 import secrets
 import shutil
 from pathlib import Path
@@ -49,6 +51,52 @@ def write_beside(path, contents):
         temporary.unlink(missing_ok=True)
         raise
     return temporary
+
+
+@contextlib.contextmanager
+def new_file(path):
+    """A file to fill by its name, which becomes ``path`` when the block ends and is gone where it raises.
+
+    It is as readable as any other new file. A library that fails to write it may say so in its own way.
+
+    Raises:
+        InputError: where ``path`` cannot be written.
+    """
+    path = Path(path)
+    partial = path.with_name(f'.{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp')
+    try:
+        open(partial, 'xb').close()
+        yield partial
+        os.replace(partial, path)
+    except InputError:
+        raise
+    except Exception as error:
+        reason = error if isinstance(error, OSError) else _reason_of_failure(error, partial)
+        if reason is None:
+            raise
+        remedy = {errno.ENOSPC: 'make room', errno.EDQUOT: 'make room', errno.ENOENT: 'make its folder'}.get(
+            reason.errno, 'change its permissions')
+        raise InputError(f'{path} cannot be written: {reason.strerror or reason}; {remedy}, or choose another place'
+                         ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _reason_of_failure(error, path):
+    """The system's error behind that of a library which was to write ``path``; None where there is none."""
+    # Rust's libraries take their file away before they say why.
+    number = re.search(r'os error (\d+)|code: (\d+)', str(error))
+    if number:
+        return OSError(int(number[1] or number[2]), os.strerror(int(number[1] or number[2])))
+    try:
+        with open(path, 'ab') as file:
+            file.write(bytes(1 << 16))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as reason:
+        return reason
+    return None
 
 
 @contextlib.contextmanager

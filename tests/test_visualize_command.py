@@ -111,6 +111,26 @@ def test_a_grid_gives_every_method_the_same_masks(tmp_path, pictures, capsys):
             assert (picture[hidden] != original[hidden]).any()
 
 
+@pytest.mark.parametrize('stated', [True, False])
+def test_a_torch_file_is_shown_as_the_header_of_ours_would_have_it(stated, tmp_path, pictures, capsys):
+    save_model(tmp_path / 'spark.safetensors')
+    if stated:
+        assert cli.main(['convert', str(tmp_path / 'spark.safetensors'), '--to', 'spark', '--output',
+                         str(tmp_path / 'authors.pth')]) == 0
+        capsys.readouterr()
+    else:
+        # The width is that of the tensors; size and ratio are asked for.
+        torch.save(checkpoints.read_tensors(tmp_path / 'spark.safetensors'), tmp_path / 'authors.pth')
+    shown = {}
+    for name, words in (('spark.safetensors', ()), ('authors.pth', () if stated else (
+            '--arch', 'test_resnet', '--input-size', SIDE, '--mask-ratio', 0.5))):
+        status, _, err = run(capsys, 'reconstruct', '--weights', tmp_path / name, '--data-root', pictures, '--labels',
+                             'a', '--output', tmp_path / f'{name}.png', *words)
+        assert (status, err) == (0, '')
+        shown[name] = (tmp_path / f'{name}.png').read_bytes()
+    assert shown['spark.safetensors'] == shown['authors.pth']
+
+
 def test_the_seed_decides_the_masks_and_repeats_the_file(tmp_path, pictures, capsys):
     weights = save_model(tmp_path / 'spark.safetensors')
     state = torch.get_rng_state()

@@ -43,13 +43,11 @@ def detect(family, shapes, hint=None):
 
     Returns:
         ``(name, exact)``: the timm name, or None; and whether every tensor of that network without its
-        classifier is there in its shape.
+        classifier is there in its shape, and none else.
     """
     candidates = list(_candidates(family, shapes))
-    if family is None or hint and not candidates:
-        candidates += [hint]
-    elif hint and any(differences(hint, shapes, family)) is False:
-        return hint, True
+    if hint and (family is None or not candidates or not any(differences(hint, shapes, family))):
+        candidates = [hint, *candidates]
     candidates = [name for name in candidates if name and timm.is_model(name)]
     for name in candidates:
         if not any(differences(name, shapes, family)):
@@ -57,21 +55,22 @@ def detect(family, shapes, hint=None):
     if family is None:
         return None, False
     # A damaged or cut file still says what it is of; a network with little in common is another one.
-    close = [name for name in candidates if sum(map(len, differences(name, shapes, family))) <= len(shapes) // 4]
-    return (close[0], False) if close else (None, False)
+    for name in candidates:
+        if sum(map(len, differences(name, shapes, family))) <= len(shapes) // 4:
+            return name, False
+    found = next((name for name in _variants(family, shapes) if not any(differences(name, shapes, family))), None)
+    return found, found is not None
 
 
 def differences(arch, shapes, family):
-    """Against a timm network without classifier: names missing, and of another shape."""
+    """Against a timm network, whose classifier may be missing: names missing, of another shape, and unknown to it."""
     reference = network_shapes(arch)
     if reference is None:
-        return [arch], []
+        return [arch], [], []
     missing = [name for name in reference if name not in shapes and not is_optional(family, name)]
     other = [name for name, shape in reference.items() if name in shapes and squeeze(shapes[name]) != squeeze(shape)]
-    # A deeper network has everything that a shallower one has.
-    blocks = re.compile(r'(layer\d|stages|layers|blocks)\.')
-    missing += [name for name in shapes if blocks.match(name) and name not in reference]
-    return missing, other
+    whole = network_shapes(arch, classifier=True)
+    return missing, other, [name for name in shapes if name not in reference and name not in whole]
 
 
 def is_optional(family, name):
@@ -85,12 +84,12 @@ def squeeze(shape):
     return tuple(side for side in shape if side != 1)
 
 
-@lru_cache(maxsize=32)
-def network_shapes(arch):
-    """From name to shape, for a timm network without classifier; None for a name that timm cannot build."""
+@lru_cache(maxsize=256)
+def network_shapes(arch, classifier=False):
+    """From name to shape, for a timm network without or with classifier; None for a name that timm cannot build."""
     try:
         with torch.device('meta'):
-            network = timm.create_model(arch, pretrained=False, num_classes=0)
+            network = timm.create_model(arch, pretrained=False, **({} if classifier else {'num_classes': 0}))
     except (RuntimeError, NotImplementedError, TypeError, ValueError, KeyError, AssertionError):
         return None
     return {name: tuple(value.shape) for name, value in network.state_dict().items()}
@@ -121,6 +120,18 @@ def _candidates(family, shapes):
             if size and window in _SWIN_PICTURES else []
     elif family == 'vit':
         yield from _vit(shapes)
+
+
+def _variants(family, shapes):
+    """timm's rarer networks of as many blocks: each has to be built to be compared."""
+    numbers = {(1, 1, 1, 1): '10|14', (2, 2, 2, 2): '18|26', (3, 4, 6, 3): '34|50', (3, 4, 23, 3): '101',
+               (3, 8, 36, 3): '152', (3, 24, 36, 3): '200'}
+    if family == 'convnext':
+        return timm.list_models(module='convnext')
+    if family != 'resnet' or _stages(family, shapes)[0] not in numbers:
+        return ()
+    return [name for name in timm.list_models(module='resnet')
+            if re.search(numbers[_stages(family, shapes)[0]], name)]
 
 
 def _vit(shapes):

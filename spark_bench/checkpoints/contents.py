@@ -1,12 +1,13 @@
-"""A file, its format, its architecture: what loading, converting and inspecting start from."""
+"""A file, its format, its architecture, its faults: what loading, converting and inspecting start from."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import timm
 import torch
 
 from spark_bench.checkpoints import architectures
-from spark_bench.checkpoints.naming import Naming, identify
+from spark_bench.checkpoints.naming import Naming, explain_names, identify, set_aside
 from spark_bench.checkpoints.reading import CheckpointFile, read_file
 
 
@@ -19,45 +20,130 @@ class Contents:
         naming: format, and canonical names.
         arch: timm name; None where there is none.
         complete: whether every tensor of that architecture is there.
-        notes: contradictions between what the file says of itself and its tensors.
+        contradictions: between what the file says of itself and its tensors.
+        notes: what else a person must know before these weights are used.
     """
 
     file: CheckpointFile
     naming: Naming
     arch: str
     complete: bool
-    notes: tuple
+    contradictions: tuple = ()
+    notes: tuple = ()
 
     def shapes(self):
         """From canonical name to shape, of the network alone."""
         return network_part(self.naming, self.file.tensors)
 
+    def shapes_of_decoder(self):
+        """From canonical name to shape, of a pretraining model's decoder and densify layers."""
+        return {target: tuple(self.file.tensors[name].shape) for name, target in self.naming.canonical.items()
+                if self.naming.kind(target) == 'decoder'}
+
     def value(self, name):
         """The tensor ``name`` of the file in canonical layout."""
         target, value = self.naming.canonical[name], self.file.tensors[name]
+        if _is_counter(target) and value.is_floating_point() and bool(torch.isfinite(value).all()):
+            value = value.long()
         return self.naming.adapter.value_in(target, value) if self._is_network(target) else value
 
     def _is_network(self, target):
         return self.naming.adapter is not None and self.naming.kind(target) in ('encoder', 'head')
 
     def canonical(self):
-        """From canonical name to tensor in canonical layout, everything that has a canonical name."""
-        return {target: self.value(name) for name, target in self.naming.canonical.items()}
+        """From canonical name to tensor in canonical layout, everything that has a use."""
+        return {target: self.value(name) for name, target in self.naming.canonical.items()
+                if self.naming.kind(target) != 'other part'}
+
+    def left_out(self):
+        """What no network has a place for: names of tensors, then of other entries of the file."""
+        beside = sorted(name for name, target in self.naming.canonical.items()
+                        if self.naming.kind(target) == 'other part')
+        return (*beside, *sorted(self.naming.dead), *sorted(self.file.left_out))
+
+    @cached_property
+    def faults(self):
+        """Why these weights cannot be used: the one judgement of loading, converting and inspecting.
+
+        A list of texts, without the file's name; empty for a whole network of a known architecture.
+        """
+        naming, arch = self.naming, self.arch
+        faults = []
+        if arch is None and naming.adapter is None:
+            faults.append(explain_names(self.file.tensors))
+        elif arch is None:
+            faults.append(f'no timm architecture has these blocks and channels '
+                          f'({architectures.describe(naming.family, self.shapes())})')
+        else:
+            missing, other, extra = architectures.differences(arch, self.shapes(), naming.family)
+            faults += _listed(f'not a complete {arch}', missing, 'missing')
+            faults += _listed(f'not a {arch}', other, 'of another shape')
+            faults += _listed(f'not a {arch}', extra, 'unknown to it')
+        used = {name: self.file.tensors[name] for name, target in naming.canonical.items()
+                if naming.kind(target) != 'other part'}
+        whole = [name for name, value in used.items() if naming.adapter is not None
+                 and not value.is_floating_point() and not _is_counter(naming.canonical[name])]
+        return [*faults, *_listed('', naming.unknown, 'unknown'),
+                *_listed('', whole, 'of another kind of number (whole ones)'),
+                *_listed('', not_finite(used), 'not finite')]
 
 
-def open_checkpoint(path):
+def open_checkpoint(path, key_prefix=None):
     """Read a file and recognise it.
 
+    Args:
+        path: the file.
+        key_prefix: see :func:`~spark_bench.checkpoints.reading.read_file`.
+
     Raises:
-        InputError: where the file cannot be read, or holds two networks.
+        InputError: where the file cannot be read, or holds several networks and none was chosen.
     """
-    file = read_file(path)
-    naming = identify(tuple(file.tensors), str(path))
+    file = read_file(path, key_prefix)
+    naming = identify(file.tensors, str(path), file.key_prefix)
     hint = file.metadata.get('arch')
     hint = hint if isinstance(hint, str) and timm.is_model(hint) else None
-    shapes = network_part(naming, file.tensors)
-    arch, complete = architectures.detect(naming.family, shapes, hint)
-    return Contents(file, naming, arch, complete, tuple(_contradictions(file, naming, shapes, arch, hint)))
+    encoder = {name: shape for name, shape in network_part(naming, file.tensors).items()
+               if naming.kind(name) == 'encoder'}
+    arch, complete = architectures.detect(naming.family, encoder, hint)
+    if arch is None and naming.adapter is None and hint:
+        naming, arch, complete = _of_its_word(naming, file, hint)
+    if arch is not None:
+        naming = set_aside(naming, _no_classifier(naming, file.tensors, arch))
+    notes = (naming.adapter.note,) if naming.adapter is not None and naming.adapter.note else ()
+    return Contents(file, naming, arch, complete, tuple(_contradictions(file, naming, encoder, arch, hint)), notes)
+
+
+def _of_its_word(naming, file, hint):
+    """``(naming, arch, complete)`` of a network of no known format that is what the file says, beside other parts."""
+    modules = {name.partition('.')[0] for name in architectures.network_shapes(hint, classifier=True) or ()}
+    other = [name for name, target in naming.canonical.items() if target.partition('.')[0] not in modules]
+    alone = set_aside(naming, other)
+    arch, complete = architectures.detect(None, network_part(alone, file.tensors), hint)
+    return (alone, arch, complete) if arch else (naming, None, False)
+
+
+def _no_classifier(naming, tensors, arch):
+    """Names of tensors that stand in a classifier's place and are none: projections, halves, other widths."""
+    whole = architectures.network_shapes(arch, classifier=True) or {}
+    groups = {}
+    for name, target in naming.canonical.items():
+        if naming.kind(target) == 'head':
+            groups.setdefault(target.rpartition('.')[0], {})[target.rpartition('.')[2]] = name
+    return [name for module, parts in groups.items() if not _fits(module, parts, tensors, whole)
+            for name in parts.values()]
+
+
+def _fits(module, parts, tensors, whole):
+    """Whether the tensors of ``parts`` (from ``weight``, ``bias`` to name) are those of that module of a network."""
+    wanted = {name.rpartition('.')[2]: shape for name, shape in whole.items() if name.rpartition('.')[0] == module}
+    found = {last: tuple(tensors[name].shape) for last, name in parts.items()}
+    squeeze = architectures.squeeze
+    if 'norm' in module:
+        # timm's ViTs have the norm before or behind their pooling.
+        return not wanted or all(squeeze(shape) == squeeze(wanted.get(last, ())) for last, shape in found.items())
+    # Any number of classes; the channels are the network's.
+    return wanted.keys() == found.keys() and len({shape[:1] for shape in found.values()}) == 1 and all(
+        squeeze(found[last][1:]) == squeeze(shape[1:]) for last, shape in wanted.items())
 
 
 def network_part(naming, tensors):
@@ -75,6 +161,17 @@ def not_finite(tensors):
 def _wide(value):
     # The 8-bit floats have no isfinite of their own.
     return value.float() if value.element_size() == 1 else value
+
+
+def _is_counter(name):
+    return name.endswith('num_batches_tracked')
+
+
+def _listed(what, names, fault):
+    if not names:
+        return []
+    more = f' and {len(names) - 3} more' if len(names) > 3 else ''
+    return [f'{what}{": " if what else ""}{", ".join(names[:3])}{more} {fault} ({len(names)} tensors)']
 
 
 def _contradictions(file, naming, shapes, arch, hint):

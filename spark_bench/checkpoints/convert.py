@@ -3,27 +3,29 @@
 from pathlib import Path
 
 from spark_bench.checkpoints import architectures
-from spark_bench.checkpoints.contents import not_finite, open_checkpoint
+from spark_bench.checkpoints.contents import open_checkpoint
 from spark_bench.checkpoints.formats import network_adapter, wrapping
+from spark_bench.checkpoints.pretraining import spark_settings
 from spark_bench.checkpoints.writing import save_safetensors, save_torch, spark_layout
 from spark_bench.errors import InputError
 
 TARGETS = ('timm', 'official', 'mmdet', 'mmpretrain', 'spark', 'safetensors')
 _ADAPTERS = {'timm': 'timm', 'official': 'official', 'mmdet': 'mmpretrain', 'mmpretrain': 'mmpretrain'}
+_SHOWN = 12
 _SUFFIXES = {'timm': '.safetensors', 'safetensors': '.safetensors'}
 
 
 def main(args):
     """Body of the command: convert ``args.file``, and tell what became of its tensors."""
-    output, written, left_out = convert(args.file, args.to, args.output, args.force)
+    output, written, left_out = convert(args.file, args.to, args.output, args.force, args.key_prefix)
     print(f'{output}: {written} tensors')
     if left_out:
-        print(f'left out ({len(left_out)}): {", ".join(left_out[:5])}'
-              + (f' and {len(left_out) - 5} more' if len(left_out) > 5 else ''))
+        print(f'left out ({len(left_out)}): {", ".join(left_out[:_SHOWN])}'
+              + (f' and {len(left_out) - _SHOWN} more' if left_out[_SHOWN:] else ''))
     return 0
 
 
-def convert(path, to, output=None, force=False):
+def convert(path, to, output=None, force=False, key_prefix=None):
     """Write the weights of ``path`` in another format.
 
     Args:
@@ -31,19 +33,19 @@ def convert(path, to, output=None, force=False):
         to: one of ``TARGETS``. ``safetensors`` keeps everything, in this project's names.
         output: file to write, ``.safetensors`` or ``.pth``; default beside the input, ``NAME.TO.SUFFIX``.
         force: overwrite an existing file.
+        key_prefix: beginning of the names of the network to convert, of a file that holds several.
 
     Returns:
         ``(output, number of tensors written, names left out)``.
 
     Raises:
-        InputError: where the file cannot be read, is incomplete or of unknown names, the conversion is not
-            possible, or the output exists.
+        InputError: where the file cannot be read, holds no whole network of a known architecture, the conversion
+            is not possible, or the output exists or cannot be written.
     """
-    contents = open_checkpoint(path)
+    contents = open_checkpoint(path, key_prefix)
     _check_target(contents, to)
     output = Path(output) if output else Path(path).with_suffix(f'.{to}{_SUFFIXES.get(to, ".pth")}')
     _check_output(output, force)
-    _check_sound(contents)
     tensors = contents.canonical()
     metadata = _metadata(contents, to)
     renamed = _rename(contents, tuple(tensors), to)
@@ -53,22 +55,24 @@ def convert(path, to, output=None, force=False):
         _save_spark(contents, own, metadata, output)
     else:
         _save(written, metadata, to, output)
-    left_out = [name for name, target in contents.naming.canonical.items() if renamed[target] is None]
-    return output, len(written), [*left_out, *contents.naming.dead, *contents.file.left_out]
+    homeless = [name for name, target in contents.naming.canonical.items()
+                if target in renamed and renamed[target] is None]
+    return output, len(written), [*homeless, *contents.left_out()]
 
 
 def possible_targets(contents):
     """The formats that a file can be converted to."""
-    return tuple(to for to in TARGETS if _refusal(contents, to) is None)
+    return () if contents.faults else tuple(to for to in TARGETS if _refusal(contents, to) is None)
 
 
 def _check_target(contents, to):
     if to not in TARGETS:
         raise InputError(f'unknown format {to!r}: choose one of {", ".join(TARGETS)}')
-    reason = _refusal(contents, to)
+    # A conversion must not launder a broken file.
+    reason = '; '.join(contents.faults) or _refusal(contents, to)
     if reason:
         possible = possible_targets(contents)
-        hint = f'possible: --to {", ".join(possible)}' if possible else 'spark-bench inspect FILE says what it is'
+        hint = f'possible: --to {", ".join(possible)}' if possible else 'give the checkpoint of a whole network'
         raise InputError(f'{contents.file.path} cannot be converted to {to}: {reason}; {hint}')
 
 
@@ -76,8 +80,7 @@ def _refusal(contents, to):
     """Why a conversion is not possible; None where it is."""
     naming = contents.naming
     if naming.adapter is None:
-        known = contents.complete and to in ('timm', 'safetensors')
-        return None if known else 'its names are not of a format that is known here'
+        return None if to in ('timm', 'safetensors') else 'its names are not of a format that is known here'
     if to == 'spark':
         if naming.family not in ('convnext', 'resnet'):
             return f"the authors' format holds ResNets and ConvNeXts, not a {naming.family}"
@@ -87,8 +90,13 @@ def _refusal(contents, to):
         return f'official names are those of ConvNeXt, and this is a {naming.family}'
     if to == 'mmdet' and naming.family == 'vit':
         return 'mmdet has no plain ViT'
-    homeless = [name for name, new in _rename(contents, tuple(naming.canonical.values()), to).items()
-                if new is None and naming.kind(name) == 'encoder']
+    if naming.has_decoder and to in ('spark', 'safetensors'):
+        try:
+            spark_settings(contents)
+        except InputError as error:
+            return str(error)
+    names = [name for name in naming.canonical.values() if naming.kind(name) == 'encoder']
+    homeless = [name for name, new in _rename(contents, names, to).items() if new is None]
     if homeless:
         return f'that format has no place for {homeless[0]} and {len(homeless) - 1} more tensors of the encoder'
     return None
@@ -103,23 +111,6 @@ def _check_output(output, force):
         raise InputError(f'{output} is a folder: give the name of a file')
     if output.exists() and not force:
         raise InputError(f'{output} exists: give --force to overwrite it, or another --output')
-
-
-def _check_sound(contents):
-    """A conversion must not launder a broken file."""
-    path, naming = contents.file.path, contents.naming
-    if naming.unknown:
-        raise InputError(f'{path} holds {len(naming.unknown)} tensors of unknown names ({naming.unknown[0]}): '
-                         'remove them first')
-    if contents.arch and not contents.complete:
-        missing, other = architectures.differences(contents.arch, contents.shapes(), naming.family)
-        what = f'{missing[0]} is missing' if missing else f'{other[0]} is of another shape'
-        raise InputError(f'{path} is not a complete {contents.arch}: {what}, {len(missing) + len(other)} in all; '
-                         'copy it again')
-    broken = not_finite(contents.file.tensors)
-    if broken:
-        raise InputError(f'{path} holds {len(broken)} tensors that are not finite ({broken[0]}): it comes from a '
-                         'run that diverged')
 
 
 def _rename(contents, names, to):

@@ -2,59 +2,77 @@
 
 import json
 import math
+import re
+import shlex
 from collections import Counter
 from pathlib import Path
 
 from spark_bench.checkpoints import architectures
-from spark_bench.checkpoints.contents import not_finite, open_checkpoint
+from spark_bench.checkpoints.contents import open_checkpoint
 from spark_bench.checkpoints.convert import possible_targets
+from spark_bench.checkpoints.pretraining import as_call, spark_settings
+from spark_bench.errors import InputError
 
-_SHOWN = 3
+_SHOWN = 8
+# timm's ResNets and ConvNeXts that torchvision has too.
+_TORCHVISION = re.compile(r'resnet(18|34|50|101|152)|resnext(50_32x4d|101_32x8d|101_64x4d)|wide_resnet(50|101)_2|'
+                          r'convnext_(tiny|small|base|large)')
 
 
 def main(args):
     """Body of the command: print what ``args.file`` is; 1 where it has problems."""
-    report = inspect(args.file)
+    report = inspect(args.file, args.key_prefix)
     print(json.dumps(report, indent=2, ensure_ascii=False) if args.json else as_text(report))
     return 1 if report['problems'] else 0
 
 
-def inspect(path):
+def inspect(path, key_prefix=None):
     """Describe a checkpoint.
 
+    Args:
+        path: the file.
+        key_prefix: beginning of the names of the network to describe, of a file that holds several.
+
     Returns:
-        dict of what ``--json`` prints: file, bytes, container, metadata, format, arch, parts (tensors and
-        parameters of each), dtypes, initialises, converts_to, left_out, problems.
+        dict of what ``--json`` prints: file, bytes, container, metadata, format, prefix of the network's names, arch,
+        parts (tensors and parameters of each), dtypes, initialises, converts_to, left_out, notes, problems. Without
+        problems, ``load`` fills the network of that ``arch`` from the file, and ``convert`` writes it.
 
     Raises:
-        InputError: where the file cannot be read.
+        InputError: where the file cannot be read, or holds several networks and none was chosen.
     """
-    contents = open_checkpoint(path)
+    contents = open_checkpoint(path, key_prefix)
+    initialises, notes = _initialises(contents, key_prefix)
     tensors, naming = contents.file.tensors, contents.naming
     return {
         'file': str(path), 'bytes': Path(path).stat().st_size, 'container': contents.file.container,
         'metadata': {name: _printable(value) for name, value in contents.file.metadata.items()},
-        'format': naming.format, 'family': naming.family, 'arch': contents.arch,
+        'format': naming.format, 'prefix': naming.prefix, 'family': naming.family, 'arch': contents.arch,
         'description': contents.arch or architectures.describe(naming.family, contents.shapes()),
         'tensors': len(tensors), 'parameters': sum(_parameters(name, tensors[name]) for name in tensors),
         'parts': _parts(contents),
         'dtypes': dict(Counter(str(tensor.dtype).removeprefix('torch.') for tensor in tensors.values())),
-        'initialises': _initialises(contents), 'converts_to': list(possible_targets(contents)),
-        'left_out': [*naming.dead, *contents.file.left_out], 'problems': _problems(contents)}
+        'initialises': initialises, 'converts_to': list(possible_targets(contents)),
+        'left_out': list(contents.left_out()), 'notes': [*contents.notes, *notes],
+        'problems': [*contents.contradictions, *contents.faults]}
 
 
 def as_text(report):
     """The report for a person."""
     lines = [('file', f'{report["file"]} ({report["bytes"] / 1e6:.1f} MB, {report["container"]})'),
-             ('format', report['format']), ('architecture', report['description']),
+             ('format', report['format'] + (f', under {report["prefix"]!r}' if report['prefix'] else '')),
+             ('architecture', report['description']),
              ('tensors', f'{report["tensors"]}, {report["parameters"]:,} parameters')]
     lines += [(f'  {part}', f'{count["tensors"]}, {count["parameters"]:,} parameters')
               for part, count in report['parts'].items()]
     lines += [('dtypes', ', '.join(f'{name} ({count})' for name, count in report['dtypes'].items()))]
     lines += [('metadata', ', '.join(f'{name}={value}' for name, value in report['metadata'].items()) or 'none')]
-    lines += [('left out', ', '.join(report['left_out'])) for _ in report['left_out'][:1]]
+    left_out = report['left_out']
+    lines += [('left out', ', '.join(left_out[:_SHOWN]) + (f' and {len(left_out) - _SHOWN} more (--json lists them)'
+                                                           if left_out[_SHOWN:] else '')) for _ in left_out[:1]]
     lines += [('initialises' if i == 0 else '', what) for i, what in enumerate(report['initialises'])]
     lines += [('converts to', ', '.join(report['converts_to']) or 'nothing')]
+    lines += [('note', what) for what in report['notes']]
     lines += [('problem', what) for what in report['problems']] or [('problems', 'none')]
     return '\n'.join(f'{label:14}{what}' for label, what in lines)
 
@@ -78,46 +96,31 @@ def _parameters(name, tensor):
     return 0 if name.endswith(buffers) else math.prod(tensor.shape)
 
 
-def _initialises(contents):
+def _initialises(contents, key_prefix):
+    """``(what the file can fill, notes)``; the commands and the Python stand as they can be carried out."""
     naming, arch, path = contents.naming, contents.arch, contents.file.path
-    if not arch or not contents.complete:
-        return []
-    found = [f"timm: spark_bench.checkpoints.load(timm.create_model('{arch}'), '{path}')"]
+    if contents.faults:
+        return [], []
+    chosen = '' if key_prefix is None else f', key_prefix={key_prefix!r}'
+    found = [f'timm: spark_bench.checkpoints.load(timm.create_model({arch!r}), {path!r}{chosen})']
     if naming.family in ('convnext', 'resnet', None):
-        found.append(f'our detector and classifier: spark-bench detect|finetune --arch {arch} --weights {path}')
-    found += {'convnext': ['mmpretrain and mmdet: the backbone mmpretrain.ConvNeXt of that size'],
-              'resnet': ['mmpretrain and mmdet: the backbone ResNet of that depth', 'torchvision: the same ResNet'],
-              'swin': ['mmpretrain and mmdet: the backbone SwinTransformer of that size'],
-              'vit': ['mmpretrain: the backbone VisionTransformer of that size']}.get(naming.family, [])
-    if naming.has_decoder:
-        found.append(f"SparK with decoder: spark_bench.checkpoints.load(pretrain.build_spark('{arch}'), '{path}')")
-    return found
-
-
-def _problems(contents):
-    naming = contents.naming
-    problems = list(contents.notes)
-    if naming.adapter is None and not contents.complete:
-        problems.append('the names are of no format that is known here')
-    elif contents.arch is None:
-        problems.append('no timm architecture has these blocks and channels')
-    elif not contents.complete:
-        missing, other = architectures.differences(contents.arch, contents.shapes(), naming.family)
-        problems += _listed(f'missing of {contents.arch}', missing)
-        problems += _listed(f'of another shape than {contents.arch} has', other)
-    elif naming.adapter is not None:
-        reference = architectures.network_shapes(contents.arch)
-        problems += _listed(f'not of {contents.arch}', [
-            name for name in contents.shapes() if naming.kind(name) == 'encoder' and name not in reference])
-    problems += _listed('unknown', naming.unknown)
-    return problems + _listed('not finite', not_finite(contents.file.tensors))
-
-
-def _listed(what, names):
-    if not names:
-        return []
-    more = f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
-    return [f'{len(names)} tensors {what}: {", ".join(names[:_SHOWN])}{more}']
+        words = f'--arch {arch} --weights {shlex.quote(path)}'
+        words += '' if key_prefix is None else f' --key-prefix {shlex.quote(key_prefix)}'
+        found += [f'our detector: spark-bench detect {words}', f'our classifier: spark-bench finetune {words}']
+    if 'mmpretrain' in possible_targets(contents):
+        found += {'convnext': ['mmpretrain and mmdet: the backbone mmpretrain.ConvNeXt of that size'],
+                  'resnet': ['mmpretrain and mmdet: the backbone ResNet of that depth'],
+                  'swin': ['mmpretrain and mmdet: the backbone SwinTransformer of that size'],
+                  'vit': ['mmpretrain: the backbone VisionTransformer of that size']}[naming.family]
+    if _TORCHVISION.fullmatch(arch):
+        found.append('torchvision: the network of the same name')
+    if not naming.has_decoder:
+        return found, []
+    try:
+        model = as_call(spark_settings(contents))
+    except InputError as error:
+        return found, [str(error)]
+    return [*found, f'SparK with decoder: spark_bench.checkpoints.load({model}, {path!r}{chosen})'], []
 
 
 def _printable(value):

@@ -1,6 +1,6 @@
 """Load a checkpoint of any known format into a network, and report what became of each tensor."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import timm
 import torch
@@ -8,11 +8,11 @@ import torch
 from spark_bench.checkpoints import architectures
 from spark_bench.checkpoints.contents import not_finite, open_checkpoint
 from spark_bench.checkpoints.formats.transformers import resize_table
-from spark_bench.checkpoints.naming import Naming, identify
+from spark_bench.checkpoints.naming import Naming, explain_names, identify
 from spark_bench.errors import InputError
 
-# Kinds of tensors that a network may keep fresh, and that a file may hold in vain.
-_OPTIONAL = ('head', 'output norm', 'other part')
+# Kinds of tensors that a file may hold in vain.
+_OPTIONAL = ('head', 'output norm')
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class Coverage:
         path: the file.
         loaded: names of the model's tensors that were filled.
         unused: what the file holds and the model has no place for: names of tensors (classifier, class token,
-            decoder, output norms, dead buffers), then other entries such as ``optimizer``.
+            decoder, output norms, then other parts and dead buffers), then other entries such as ``optimizer``.
         fresh: names of the model's tensors that no pretraining file holds, left as they were (classifier,
             ``norm0`` … ``norm3`` of a detection ConvNeXt, tables that the model computes).
         format: of the file.
         arch: timm name of the file's network, or a description.
         cast: number of tensors whose dtype was changed to the model's.
-        notes: contradictions between what the file says of itself and its tensors.
+        notes: contradictions between what the file says of itself and its tensors, and what its format asks for.
     """
 
     path: str
@@ -58,46 +58,51 @@ class Coverage:
         return '\n'.join([str(self), *(f'{what:7} {name}' for what, name in rows)])
 
 
-def load(model, path):
+def load(model, path, key_prefix=None):
     """Fill a network from a checkpoint, whatever known format either of them is in.
 
     Args:
         model: network of timm, torchvision, mmpretrain or mmdet, with or without classifier, alone or in a
             backbone; or a :class:`pretrain.SparK`, which needs a file with decoder.
         path: ``.safetensors`` or ``.pth`` in any format of ``docs/checkpoints.md``.
+        key_prefix: beginning of the names of the network to load, of a file that holds several.
 
     Returns:
         :class:`Coverage`.
 
     Raises:
-        InputError: where the file cannot be read, or any tensor of the model or of the file stays
-            unaccounted for. The model is not touched then.
+        InputError: where the file cannot be read, holds several networks of which none was chosen, or any tensor
+            of the model or of the file stays unaccounted for. The model is not touched then.
     """
-    contents = open_checkpoint(path)
+    contents = open_checkpoint(path, key_prefix)
     wanted = model.state_dict()
     source, target = contents.naming, identify(tuple(wanted), type(model).__name__)
     if source.family and target.family and source.family != target.family:
         raise InputError(f'{path} does not fit {type(model).__name__}: it holds a {contents.arch or source.family}, '
                          f'and the tensors of a {target.family} are missing from the file. Give the checkpoint of the '
                          'same architecture')
+    values = contents.canonical()
     if None in (source.family, target.family):
         # At least one has names of its own: they can only be the same names.
-        source, target = _as_they_are(source, contents.file.tensors), _as_they_are(target, wanted)
-        contents = replace(contents, naming=source)
-    return _fill(model, wanted, contents, target)
+        if source.family is not None:
+            source = _as_they_are(source, contents.file.tensors)
+            values = {target: contents.file.tensors[name] for name, target in source.canonical.items()}
+        target = target if target.family is None else _as_they_are(target, wanted)
+    return _fill(model, wanted, contents, source, values, target)
 
 
-def _fill(model, wanted, contents, target):
-    source, path = contents.naming, contents.file.path
-    values = contents.canonical()
+def _fill(model, wanted, contents, source, values, target):
+    path = contents.file.path
     by_target = {name: canonical for name, canonical in target.canonical.items() if canonical in values}
     fresh = [name for name in wanted if name not in by_target]
     used = set(by_target.values())
-    unused = sorted(name for name, canonical in source.canonical.items() if canonical not in used)
+    unused = sorted(name for name, canonical in source.canonical.items() if canonical in values.keys() - used)
     new = {name: _fit(target, canonical, values[canonical], wanted[name]) for name, canonical in by_target.items()}
     resized = _resize_tables(new, wanted)
-    known = _known_leftovers(model, source, target)
+    known = _known_leftovers(model, source, target, contents.naming.family is None and contents.arch is None)
     problems = _pretraining_problem(source, target)
+    if not used:
+        problems.append(explain_names(source.canonical))
     problems += _problems('missing from the file', sorted(name for name in fresh if not _may_be_fresh(name, target)))
     problems += _problems('unknown to the network', [*source.unknown, *(name for name in unused if not known(name))])
     problems += _problems('of another shape', [
@@ -106,16 +111,17 @@ def _fill(model, wanted, contents, target):
     problems += _problems('of another kind of number', [
         f'{name} {new[name].dtype} for {wanted[name].dtype}' for name in new
         if new[name].is_floating_point() != wanted[name].is_floating_point()])
-    problems += _problems('not finite', not_finite(new))
+    problems += _problems('not finite', not_finite(values))
     if problems:
         raise InputError(f'{path} does not fit {type(model).__name__}: {"; ".join(problems)}. Give the checkpoint of '
                          'the same architecture (spark-bench inspect FILE says what this one is)')
     model.load_state_dict({name: new.get(name, value) for name, value in wanted.items()}, strict=True)
+    left_out = [name for name in contents.left_out() if source.canonical.get(name) not in used]
     return Coverage(
-        path, tuple(name for name in wanted if name in new),
-        (*unused, *sorted(source.dead), *sorted(contents.file.left_out)), tuple(fresh), source.format,
-        contents.arch or architectures.describe(source.family, contents.shapes()),
-        sum(new[name].dtype != wanted[name].dtype for name in new), (*contents.notes, *resized))
+        path, tuple(name for name in wanted if name in new), tuple(dict.fromkeys([*unused, *left_out])), tuple(fresh),
+        source.format, contents.arch or architectures.describe(source.family, contents.shapes()),
+        sum(new[name].dtype != wanted[name].dtype for name in new),
+        (*contents.contradictions, *contents.notes, *resized))
 
 
 def _fit(target, canonical, value, place):
@@ -139,22 +145,26 @@ def _resize_tables(new, wanted):
 
 
 def _may_be_fresh(name, target):
-    canonical = target.canonical.get(name)
-    if canonical is None:
+    if name not in target.canonical:
         return name in target.dead
-    return target.kind(canonical) in _OPTIONAL or name.endswith(('.num_batches_tracked', '.rel_pos_h', '.rel_pos_w')) \
+    return target.may_be_fresh(name) or name.endswith(('.num_batches_tracked', '.rel_pos_h', '.rel_pos_w')) \
         or target.adapter is None and name.startswith('head.')
 
 
-def _known_leftovers(model, source, target):
-    """Whether a tensor of the file that the model has no place for is a known one."""
+def _known_leftovers(model, source, target, anything):
+    """Whether a tensor of the file that the model has no place for is a known one.
+
+    With ``anything``, nothing but the model tells which modules a network has: those it has not are other parts.
+    """
     pruned = _full_names(model) - set(target.canonical.values())
+    modules = {name.partition('.')[0] for name in (*target.canonical.values(), *pruned)}
 
     def known(name):
         canonical = source.canonical[name]
         return source.kind(canonical) in _OPTIONAL or canonical in pruned or name.endswith('.num_batches_tracked') \
             or source.kind(canonical) == 'decoder' and not target.has_decoder \
-            or canonical == 'cls_token' and target.family == 'vit'
+            or canonical == 'cls_token' and target.family == 'vit' \
+            or anything and canonical.partition('.')[0] not in modules
 
     return known
 

@@ -1,25 +1,48 @@
 """Which format a set of tensor names is in, and what each tensor is called canonically."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import torch
+
+from spark_bench.checkpoints import architectures
 from spark_bench.checkpoints.formats import NETWORKS, WRAPPINGS
 from spark_bench.errors import InputError
 
-# What people and libraries put before a network's names.
+# What people and libraries put before all names of a network that has no format known here.
 _WRAPPERS = ('_orig_mod.', 'module.', 'model.', 'backbone.', 'encoder.', 'network.', 'net.', 'pyramid.', 'spark.',
              'sparse_encoder.', 'sp_cnn.', 'trunk.', 'body.', 'vit.')
-# A second copy of the weights beside the first.
-_AVERAGES = ('ema.', 'ema_model.', 'model_ema.', 'teacher.')
-# Parts of detectors, classifiers and pretraining models beside the network.
+# A slow copy of the weights that training keeps beside the network itself: MoCo's key encoder, BYOL's target, an EMA.
+# A teacher is none: whether it or the student is the result differs from method to method.
+_COPY = re.compile(r'(^|\.)((\w+_)?(ema|momentum|target)(_\w+)?|encoder_k|key_encoder|averaged?(_\w+)?)\.')
+# Networks whose last layer, whatever it is called, is a projection and no classifier.
+_PROJECTS = re.compile(r'(^|\.)(encoder_[qk]|base_encoder|momentum_encoder|online_\w+|target_\w+)\.')
+# Parts of a model to fill, a detector's or a classifier's, that its weights need not hold.
 _PARTS = re.compile(r'(neck|\w*head|\w*_head|data_preprocessor|decoder|mask_token|loss|proj|projector|predictor|'
                     r'target_generator|momentum_encoder)(\.|$)')
-_HEADS = {
-    'resnet': re.compile(r'fc\.'),
-    'convnext': re.compile(r'head\.'),
-    'swin': re.compile(r'(head|norm)\.'),
-    'vit': re.compile(r'(head|head_dist|fc_norm|norm)\.'),
+# Canonical names of each family: the network, and its classifier.
+_NETWORK = {
+    'resnet': re.compile(r'(conv1|bn1|layer\d+)\.'),
+    'convnext': re.compile(r'(stem|stages|norm_pre)\.'),
+    'swin': re.compile(r'(patch_embed|layers)\.|absolute_pos_embed$'),
+    'vit': re.compile(r'(patch_embed|blocks|norm_pre)\.|(cls_token|reg_token|dist_token|pos_embed)$'),
 }
+_HEADS = {
+    'resnet': re.compile(r'fc\.(weight|bias)$'),
+    'convnext': re.compile(r'head\.(norm|fc|pre_logits\.fc)\.(weight|bias)$'),
+    'swin': re.compile(r'(head\.fc|norm)\.(weight|bias)$'),
+    'vit': re.compile(r'(head|head_dist|fc_norm|norm)\.(weight|bias)$'),
+}
+_NORMS = re.compile(r'norms\.[0-9]+\.(weight|bias)$')
+# Names that tell why no network is found among them, and the way out.
+_STRANGE = (
+    (re.compile(r'res\d_\d_branch\d'), "they are Caffe2's, of detectron2's MSRA weights, which have no statistics of "
+     "batch norm and take BGR pictures of 0 … 255: take weights from torchvision, such as detectron2's R-50.pkl of it"),
+    (re.compile(r'(^|\.)_flat_param'), 'they are the flat parameters of FSDP: save the model with '
+     'StateDictType.FULL_STATE_DICT'),
+    (re.compile(r'\.(kernel|dwconv\.kernel)$'), 'its kernels are those of MinkowskiEngine or JAX: convert it where it '
+     'was made; FCMAE is also published in plain names'),
+)
 PRETRAINING = ('decoder.', 'densify.')
 # Set apart from the network's own names by a character that no module's name has.
 _BESIDE = 'beside:'
@@ -61,16 +84,22 @@ class Naming:
         if any('MAE' in reason for reason in self.dead.values()):
             return 'MAE'
         # ResNet's names say nothing: whoever puts 'backbone.' before them is OpenMMLab.
-        if self.family == 'resnet' and 'backbone.' in self.prefix and 'pyramid.' not in self.prefix:
+        if self.adapter.format == 'timm' and self.family == 'resnet' and f'.{self.prefix}'.endswith('.backbone.'):
             return 'mmpretrain'
         return self.adapter.format
+
+    def may_be_fresh(self, name):
+        """Whether a model's tensor ``name`` is of a part that weights of a network need not hold."""
+        kind = self.kind(self.canonical[name])
+        return kind in ('head', 'output norm') or kind == 'other part' and \
+            bool(_PARTS.match(_without(name, self.prefix)))
 
     @property
     def has_decoder(self):
         return any(name.startswith('decoder.') for name in self.canonical.values())
 
     def kind(self, name):
-        """The part that a canonical name belongs to: encoder, head, decoder, output norm, other part, buffer."""
+        """The part that a canonical name belongs to: encoder, head, decoder, output norm, other part."""
         if name.startswith(PRETRAINING):
             return 'decoder'
         if name.startswith('norms.'):
@@ -80,64 +109,136 @@ class Naming:
         return 'head' if self.family and _HEADS[self.family].match(name) else 'encoder'
 
 
-def identify(names, source):
-    """Find the format of ``names``.
+def identify(tensors, source, key_prefix=None):
+    """Find the format of a file's or a model's tensors.
+
+    What stands outside of the network's prefix, or in modules that no network of its family has, is an other part.
+    A name within the network's own modules that the format has no rule for is unknown.
 
     Args:
-        names: names of tensors.
+        tensors: from name to tensor; or names alone.
         source: the file or model, for messages.
+        key_prefix: beginning of the names of the network that is meant, where there are several.
 
     Returns:
         :class:`Naming`.
 
     Raises:
-        InputError: where there are two networks, or one under a prefix that is not known.
+        InputError: where there are several networks and none was chosen, or none under ``key_prefix``.
     """
-    adapter, prefix = _find_network(set(names), source)
+    names = tuple(tensors)
+    if key_prefix:
+        key_prefix = f'{key_prefix.rstrip(".")}.'
+    adapter, prefix = _choose_network(tensors, source, key_prefix)
     if adapter is None:
-        outer = _common_wrapper(names)
-        return Naming(None, None, outer, {name: name[len(outer):] for name in names})
+        outer = _common_wrapper(names) if key_prefix is None else key_prefix
+        return Naming(None, None, outer, {
+            name: name[len(outer):] if name.startswith(outer) else _BESIDE + name for name in names})
     base, around = _find_wrapping(names, prefix)
     canonical, dead, unknown = {}, {}, []
-    averages = {name for name in names if name.startswith(_AVERAGES) and not prefix.startswith(_AVERAGES)}
-    inside = adapter.canonical_names([name[len(prefix):] for name in names
-                                      if name.startswith(prefix) and name not in averages])
+    inside = adapter.canonical_names([name[len(prefix):] for name in names if name.startswith(prefix)])
     for name in names:
-        if name in averages:
-            reason, target = 'a moving average of the weights', None
-        elif name.startswith(prefix):
+        if name.startswith(prefix):
             inner = name[len(prefix):]
             reason, target = adapter.dead_reason(inner), inside[inner]
+            if reason is None and not _has_place(adapter.family, target, prefix) and adapter.owns(inner):
+                unknown.append(name)
+                continue
         elif around and name.startswith(base):
-            local = name[len(base):]
-            reason, target = around.dead_reason(local), around.canonical_name(local)
+            reason, target = around.dead_reason(name[len(base):]), around.canonical_name(name[len(base):])
         else:
-            reason, target = _beside(_without(name, prefix), adapter)
+            reason, target = None, _outside(_without(name, prefix), adapter)
         if reason:
             dead[name] = reason
-        elif target:
+        elif _has_place(adapter.family, target, prefix) or around and (target or '').startswith(PRETRAINING):
             canonical[name] = target
         else:
-            unknown.append(name)
+            canonical[name] = _BESIDE + name
     _check_distinct(canonical, source)
     return Naming(adapter, around, prefix, canonical, dead, tuple(unknown))
 
 
-def _find_network(names, source):
-    """The adapter that matches, and the prefix; ``(None, '')`` where none does."""
+def explain_names(names):
+    """Why there is no network of a known format among the names, in words that go on "the names are …"."""
+    reason = next((reason for pattern, reason in _STRANGE if any(pattern.search(name) for name in names)), None)
+    return 'the names are of no format that is known here' + (f': {reason}' if reason else '')
+
+
+def set_aside(naming, names):
+    """The naming with these of its names, which stand for no part of the network, among the other parts."""
+    return replace(naming, canonical={name: _BESIDE + name if name in names else target
+                                      for name, target in naming.canonical.items()})
+
+
+def _has_place(family, target, prefix):
+    """Whether a canonical name, or None, is one of the network, its classifier or its output norms."""
+    if target is None or _NETWORK[family].match(target) or _NORMS.match(target):
+        return target is not None
+    return bool(_HEADS[family].match(target)) and not ('norm' not in target and _PROJECTS.search(prefix))
+
+
+def _choose_network(tensors, source, key_prefix):
+    """``(adapter, prefix)`` of the network that is meant; ``(None, '')`` where none is of a known format."""
+    found = _networks(tensors)
+    if key_prefix is not None:
+        chosen = {prefix: adapter for prefix, adapter in found.items() if prefix.startswith(key_prefix)}
+        if not chosen and (found or not any(name.startswith(key_prefix) for name in tensors)):
+            raise InputError(f'{source} has no network under {key_prefix!r}: '
+                             + (f'give --key-prefix one of {_listed(found, tensors)}' if found
+                                else f'its names begin with {", ".join(_beginnings(tensors))}'))
+        found = {key_prefix: chosen[key_prefix]} if key_prefix in chosen else chosen
+    originals = {prefix: adapter for prefix, adapter in found.items() if not _COPY.search(prefix)}
+    found = originals or found
+    if len(found) > 1 and not _are_equal(found, tensors):
+        raise InputError(f'{source} holds {len(found)} networks: choose one with --key-prefix: '
+                         f'{_listed(found, tensors)}')
+    return next(((adapter, prefix) for prefix, adapter in found.items()), (None, ''))
+
+
+def _networks(tensors):
+    """From prefix to adapter, of every network; the first format that matches is taken."""
+    found = {}
     for adapter in NETWORKS:
         anchor = adapter.anchors[0]
-        prefixes = [name[:-len(anchor)] for name in names if name == anchor or name.endswith(f'.{anchor}')]
-        found = [prefix for prefix in sorted(prefixes) if adapter.matches(_under(prefix, names, adapter))]
-        found = [prefix for prefix in found if not prefix.startswith(_AVERAGES)] or found
-        if len(found) > 1:
-            shown = ' and '.join(repr(prefix) for prefix in found[:3])
-            raise InputError(f'{source} holds {len(found)} networks, under {shown}: keep one of them')
-        if found:
-            if _strip_wrappers(found[0]):
-                raise InputError(f'{source} holds a network under the unknown prefix {found[0]!r}: remove that prefix')
-            return adapter, found[0]
-    return None, ''
+        prefixes = [name[:-len(anchor)] for name in tensors if name == anchor or name.endswith(f'.{anchor}')]
+        for prefix in sorted(prefixes):
+            if prefix not in found and adapter.matches(_under(prefix, tensors, adapter)):
+                found[prefix] = adapter
+    return found
+
+
+def _are_equal(found, tensors):
+    """Whether the networks are one under several names, as a module that two others share is."""
+    if not hasattr(tensors, 'items'):
+        return False
+    first, *others = ({name[len(prefix):]: value for name, value in tensors.items() if name.startswith(prefix)}
+                      for prefix in found)
+    return all(first.keys() == other.keys() and all(_is_equal(first[name], other[name]) for name in first)
+               for other in others)
+
+
+def _is_equal(one, other):
+    return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other)
+
+
+def _listed(found, tensors):
+    """Each prefix, with how many tensors of its architecture stand under it."""
+    return ', '.join(f"'{prefix}'{_coverage(prefix, adapter, tensors)}" for prefix, adapter in found.items())
+
+
+def _coverage(prefix, adapter, tensors):
+    inside = adapter.canonical_names([name[len(prefix):] for name in tensors if name.startswith(prefix)])
+    shapes = {target: tuple(tensors[prefix + inner].shape) for inner, target in inside.items() if target} \
+        if hasattr(tensors, 'items') else {}
+    arch = architectures.detect(adapter.family, shapes)[0] if shapes else None
+    if arch is None:
+        return f' ({len(inside)} tensors of a {adapter.family})'
+    wanted = architectures.network_shapes(arch)
+    return f' ({len(wanted.keys() & shapes.keys())} of {len(wanted)} tensors of {arch})'
+
+
+def _beginnings(tensors):
+    return sorted({repr(f'{name.partition(".")[0]}.') for name in tensors})[:5]
 
 
 def _under(prefix, names, adapter):
@@ -151,16 +252,6 @@ def _find_wrapping(names, prefix):
         if base != prefix and base + around.anchor in names:
             return base, around
     return '', None
-
-
-def _strip_wrappers(prefix):
-    """What is left of a prefix when known wrappers are taken away."""
-    while prefix:
-        wrapper = next((wrapper for wrapper in (*_WRAPPERS, *_AVERAGES) if prefix.startswith(wrapper)), None)
-        if wrapper is None:
-            break
-        prefix = prefix[len(wrapper):]
-    return prefix
 
 
 def _common_wrapper(names):
@@ -183,14 +274,10 @@ def _without(name, prefix):
     return name
 
 
-def _beside(name, adapter):
-    """``(what a dead tensor is, canonical name)`` of a tensor beside the network."""
+def _outside(name, adapter):
+    """The canonical name of a tensor beside the network, or None."""
     target = adapter.outside_name(name)
-    if target is None and re.match(r'norms\.[0-9]+\.', name):
-        target = name
-    if target is None and _PARTS.match(name):
-        target = _BESIDE + name
-    return None, target
+    return name if target is None and _NORMS.match(name) else target
 
 
 def _check_distinct(canonical, source):

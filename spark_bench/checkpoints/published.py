@@ -1,15 +1,17 @@
 """Where published weights are: an index by name and architecture, edited by hand; nothing is fetched unasked."""
 
 import hashlib
+import http.client
 import json
 import os
-import tempfile
+import re
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 from spark_bench.checkpoints.reading import read_metadata
 from spark_bench.errors import InputError, RunError
+from spark_bench.files import new_file
 from spark_bench.places import shipped
 
 INDEX = 'spark_bench/checkpoints/published.json'
@@ -39,7 +41,10 @@ def choose_weights(asked, config, arch=None, cache_dir=None, download=False):
         return None, 'scratch'
     if asked is not None and (Path(asked).exists() or asked not in names()):
         # What the file says of itself comes before the recipe that it is given for.
-        return asked, read_metadata(asked).get('method') or (config.get('method') if config.get('init') else None)
+        said = read_metadata(asked).get('method', '')
+        # Another code may keep anything under that word.
+        said = said if re.fullmatch(r'\w[\w.-]{0,99}', said, re.ASCII) else None
+        return asked, said or (config.get('method') if config.get('init') else None)
     model = config.get('model', {})
     arch = arch or model.get('arch') or model.get('backbone', {}).get('arch')
     if arch is None:
@@ -78,8 +83,7 @@ def find_published(name, arch, cache_dir=None, download=False):
         raise InputError(f'no published weights {name!r} of {arch} are known (of {", ".join(known) or "nothing"} they '
                          f'are): give a file with --weights, or add it to {INDEX}')
     entry = entries[0]
-    cache = Path(cache_dir or os.environ.get('SPARK_BENCH_CACHE') or Path.home() / '.cache' / 'spark_bench')
-    path = cache / 'weights' / entry['file']
+    path = _cache(cache_dir) / 'weights' / entry['file']
     if not path.is_file():
         if not download:
             raise InputError(f'{path} is not there: download {entry["url"]} to it, or add --download; or give a file '
@@ -89,24 +93,35 @@ def find_published(name, arch, cache_dir=None, download=False):
     return path
 
 
+def _cache(cache_dir):
+    return Path(cache_dir or os.environ.get('SPARK_BENCH_CACHE') or Path.home() / '.cache' / 'spark_bench')
+
+
 def _fetch(entry, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
     try:
-        with os.fdopen(handle, 'wb') as file, urllib.request.urlopen(entry['url'], timeout=60) as answer:
-            expected = answer.headers.get('Content-Length')
-            while chunk := answer.read(_CHUNK):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f'{path.parent} cannot be made: {error.strerror}; give another --cache-dir') from error
+    with new_file(path) as partial:
+        with open(partial, 'wb') as file:
+            for chunk in _chunks(entry, path):
                 file.write(chunk)
-        size = os.path.getsize(partial)
-        if expected is not None and size != int(expected):
-            raise RunError(f'{entry["url"]} broke off after {size} of {expected} bytes: try again')
         _verify(entry, partial)
-        os.replace(partial, path)
-    except (urllib.error.URLError, TimeoutError, OSError) as error:
+
+
+def _chunks(entry, path):
+    """The bytes of a published file, as they come. Raises RunError where they stop too early."""
+    try:
+        with urllib.request.urlopen(entry['url'], timeout=60) as answer:
+            expected, size = answer.headers.get('Content-Length'), 0
+            while chunk := answer.read(_CHUNK):
+                size += len(chunk)
+                yield chunk
+    except (OSError, http.client.HTTPException) as error:
         raise RunError(f'{entry["url"]} cannot be fetched ({getattr(error, "reason", error)}): download it by hand to '
                        f'{path}') from error
-    finally:
-        Path(partial).unlink(missing_ok=True)
+    if expected is not None and size != int(expected):
+        raise RunError(f'{entry["url"]} broke off after {size} of {expected} bytes: try again')
 
 
 def _verify(entry, path):

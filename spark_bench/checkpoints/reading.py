@@ -1,41 +1,26 @@
 """Reading a file of weights without running anything in it, however broken it is."""
 
-import contextlib
 import json
-import mmap
-import pickletools
-import re
-import zipfile
-from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 
+from spark_bench.checkpoints.foreign import explain
+from spark_bench.checkpoints.pickles import LEGACY, as_tensor, read_arrays, read_torch
 from spark_bench.errors import InputError
 
 # Keys under which training codes keep a state_dict, in the order of preference. The rest of the file is left out.
 CONTAINERS = ('state_dict', 'model', 'module', 'state_dict_ema', 'model_ema', 'ema_state_dict', 'model_state',
-              'model_state_dict')
+              'model_state_dict', 'blobs')
 # Real checkpoints nest at most three deep (model → module → state_dict).
 _DEEPEST = 4
-# No checkpoint has this many objects; reading more would take minutes.
-_MOST_OPERATIONS = 5_000_000
-_LONGEST_TUPLE_CHAIN = 1000
-
-# What a file of plain tensors names. Everything else that torch would accept is a tensor that no network here can
-# take (sparse, quantised, a subclass) or can ask for memory without bound (bytearray).
-_PLAIN = re.compile(
-    r'collections OrderedDict|torch (\w+Storage|u?int\d+|float\d\w*|bfloat16|bool|half|double|long|Size|device)|'
-    r'torch\._utils _rebuild_(tensor|tensor_v2|parameter)|torch\.storage \w+Storage|'
-    r'torch\.serialization _get_layout|_codecs encode|(builtins|__builtin__) set')
-# Metadata of known training codes. Read as inert objects: nothing is imported, nothing is called.
-_INERT = re.compile(
-    # mmengine's HistoryBuffer names its methods by getattr, which is not called either.
-    r'argparse Namespace|(builtins|__builtin__) getattr|mmengine\.logging\.history_buffer HistoryBuffer|pathlib \w+|'
-    r'numpy(\.\w+)* (_reconstruct|scalar|ndarray|dtype|_frombuffer)')
-_INERT_DICT = re.compile(r'yacs\.config CfgNode|fvcore\.common\.config CfgNode|mmengine\.config\.config ConfigDict')
+# Before all names, by data parallel training and torch.compile; and anywhere in them, by what wraps single modules.
+_OUTER = ('module.', '_orig_mod.', 'module.')
+_INNER = ('_fsdp_wrapped_module.', '_checkpoint_wrapped_module.', '_fpw_module.', '_forward_module.', '_orig_mod.')
+# Text that training codes keep beside their weights is a word, not a whole config or log.
+_LONGEST_TEXT = 1000
 
 
 @dataclass(frozen=True)
@@ -44,10 +29,11 @@ class CheckpointFile:
 
     Attributes:
         path: the file.
-        container: how it is written: ``safetensors``, ``torch zip`` or ``torch legacy``.
-        tensors: from name to tensor, on the CPU, as they stand in the file.
+        container: how it is written: ``safetensors``, ``torch zip``, ``torch legacy`` or ``pickle``.
+        tensors: from name to tensor, on the CPU, as they stand in the file; wrappers are taken out of the names.
         metadata: strings and numbers beside the tensors, such as ``arch`` and ``epoch``.
         left_out: names of the other entries, such as ``optimizer``.
+        key_prefix: what the names of the network that was asked for begin with; None where none was.
     """
 
     path: str
@@ -55,23 +41,16 @@ class CheckpointFile:
     tensors: dict
     metadata: dict = field(default_factory=dict)
     left_out: tuple = ()
+    key_prefix: str | None = None
 
 
-class _Inert:
-    """Stands for an object of somebody's training code; keeps nothing of it."""
-
-    def __new__(cls, *args, **kwargs):
-        return super().__new__(cls)
-
-    def __init__(self, *args, **kwargs):
-        pass
-
-    def __setstate__(self, state):
-        pass
-
-
-def read_file(path):
+def read_file(path, key_prefix=None):
     """Read a checkpoint.
+
+    Args:
+        path: the file.
+        key_prefix: what the names of one of several networks begin with. Of a file that keeps each network in a dict
+            of its own, the key of that dict comes first: ``teacher.backbone.``, ``model_ema.``.
 
     Returns:
         :class:`CheckpointFile`.
@@ -83,17 +62,18 @@ def read_file(path):
     path = Path(path)
     size = _size(path)
     try:
-        kind = _kind(path)
+        kind = _kind(path, size)
         if kind == 'safetensors':
             tensors, metadata = _read_safetensors(path)
-            file = CheckpointFile(str(path), kind, tensors, metadata)
+            file = CheckpointFile(str(path), kind, tensors, metadata, key_prefix=key_prefix)
         else:
-            file = _unwrap(path, kind, _read_torch(path, kind, size))
+            contents = read_arrays(path, size) if kind == 'pickle' else read_torch(path, kind, size)
+            file = _unwrap(path, kind, contents, key_prefix)
     except InputError:
         raise
     except Exception as error:  # noqa: BLE001 - torch's, zipfile's and pickle's parsers raise whatever garbage leads to
         raise InputError(f'{path} is not a readable checkpoint ({type(error).__name__}): copy it again') from error
-    file = replace(file, tensors=_without_wrappers(file.tensors))
+    file = _without_wrappers(file)
     for name, tensor in file.tensors.items():
         _check_plain(path, name, tensor, size)
     return file
@@ -102,7 +82,8 @@ def read_file(path):
 def read_tensors(path):
     """Read a checkpoint into a dict from name to tensor, on the CPU, without unpickling any object.
 
-    A prefix ``module.`` (or ``_orig_mod.``, torch.compile's) that all names share is removed.
+    Prefixes that wrappers put before all names (``module.``, ``_orig_mod.``) or into them (FSDP, activation
+    checkpointing) are removed.
 
     Raises:
         InputError: see :func:`read_file`.
@@ -111,13 +92,17 @@ def read_tensors(path):
 
 
 def read_metadata(path):
-    """The header that :func:`save` wrote, a dict of strings; empty for any other file."""
+    """What a file says of itself, a dict of strings: the header of a safetensors file, or the words and numbers that
+    stand beside the weights in another one.
+
+    Raises:
+        InputError: see :func:`read_file`.
+    """
     path = Path(path)
-    if path.suffix != '.safetensors':
-        return {}
-    _size(path)
-    with _open_safetensors(path) as file:
-        return file.metadata() or {}
+    if _kind(path, _size(path)) == 'safetensors':
+        with _open_safetensors(path) as file:
+            return file.metadata() or {}
+    return {name: str(value) for name, value in read_file(path).metadata.items()}
 
 
 def _size(path):
@@ -135,16 +120,19 @@ def _size(path):
                          'check its permissions') from error
 
 
-def _kind(path):
-    """By content, not by suffix: people rename files."""
+def _kind(path, size):
+    """By content, not by suffix: people rename files. Raises InputError for what is no file of weights."""
     with open(path, 'rb') as file:
-        head = file.read(9)
+        head = file.read(len(LEGACY))
+    reason = explain(path, size)
+    if reason is not None:
+        raise InputError(f'{path} {reason}')
     if head.startswith(b'PK'):
         return 'torch zip'
     # Eight bytes of header length, then JSON.
     if head[8:9] == b'{' or path.suffix == '.safetensors':
         return 'safetensors'
-    return 'torch legacy'
+    return 'pickle' if head[:1] == b'\x80' and head != LEGACY else 'torch legacy'
 
 
 def _read_safetensors(path):
@@ -163,116 +151,67 @@ def _open_safetensors(path):
         raise InputError(f'{path} is not a complete safetensors file ({reason}): copy it again') from error
 
 
-def _read_torch(path, kind, size):
-    """Look through the pickle first, then let torch read it with weights-only loading."""
-    if kind == 'torch zip':
-        with zipfile.ZipFile(path) as archive:
-            _check_archive(path, archive, size)
-            name = next(name for name in archive.namelist() if name.endswith('/data.pkl'))
-            inert = _scan(path, archive.open(name), size, pickles=1)
-    else:
-        with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
-            # The old format: magic number, version, system, the object, names of the storages; then raw bytes.
-            inert = _scan(path, stream, size, pickles=5)
-    with _allowing(inert):
-        # Mapped, so that an optimizer in the file costs no memory.
-        return torch.load(path, map_location='cpu', weights_only=True, mmap=kind == 'torch zip')
-
-
-@contextlib.contextmanager
-def _allowing(classes):
-    """Let weights-only loading make objects of these classes; torch 2.4 has no such context of its own."""
-    before = torch.serialization.get_safe_globals()
-    torch.serialization.add_safe_globals(classes)
-    try:
-        yield
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
-
-
-def _check_archive(path, archive, size):
-    entries = archive.infolist()
-    names = [entry.filename for entry in entries]
-    if any('/code/' in name or name.endswith('/constants.pkl') for name in names):
-        raise InputError(f'{path} is a TorchScript program, not weights: save its state_dict with torch.save')
-    if sum(name.endswith('/data.pkl') for name in names) != 1:
-        raise InputError(f'{path} is a zip archive but not a checkpoint of torch: give the .pth file itself')
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or \
-            sum(entry.file_size for entry in entries) > size or len(set(names)) != len(names):
-        raise InputError(f'{path} is not as torch writes it (compressed or overlapping entries): copy it again')
-    sound = {name: _is_sound(archive, name) for name in names}
-    # Some writers leave the checksums out altogether.
-    if any(sound.values()) and not all(sound.values()):
-        bad = next(name for name, good in sound.items() if not good)
-        raise InputError(f'{path} is damaged (the checksum of its entry {bad} is wrong): copy it again')
-
-
-def _is_sound(archive, name):
-    try:
-        with archive.open(name) as entry:
-            while entry.read(1 << 20):
-                pass
-    except zipfile.BadZipFile:
-        return False
-    return True
-
-
-def _scan(path, stream, size, pickles):
-    """Check which globals the pickles name and how much they ask for; return stand-ins for the harmless ones."""
-    inert = {}
-    operations, chain, integer = 0, 0, 0
-    for _ in range(pickles):
-        for opcode, argument, _ in pickletools.genops(stream):
-            operations += 1
-            chain = chain + 1 if opcode.name.startswith('TUPLE') else 0 if opcode.name == 'REDUCE' else chain
-            if operations > _MOST_OPERATIONS or chain > _LONGEST_TUPLE_CHAIN:
-                raise InputError(f'{path} holds more than a checkpoint can (a pickle made to exhaust its reader)')
-            if opcode.name in ('GLOBAL', 'STACK_GLOBAL', 'INST'):
-                _allow(path, argument, inert)
-            elif isinstance(argument, int) and opcode.name.startswith(('BININT', 'LONG', 'INT')) \
-                    and 'GET' not in opcode.name and 'PUT' not in opcode.name:
-                integer = argument
-            elif opcode.name == 'BINPERSID' and not 0 <= integer <= size:
-                raise InputError(f'{path} is damaged (it declares a storage of {integer} elements in {size} bytes)')
-    # torch finds a class by its module and name.
-    return [type(name.rpartition('.')[2], (base,), {'__module__': name.rpartition('.')[0]})
-            for name, base in inert.items()]
-
-
-def _allow(path, name, inert):
-    name = name or 'an unnamed object'
-    if _PLAIN.fullmatch(name):
-        return
-    # torch looks Python 2's names up under Python 3's.
-    dotted = name.replace(' ', '.').replace('__builtin__.', 'builtins.')
-    if _INERT.fullmatch(name):
-        inert[dotted] = _Inert
-    elif _INERT_DICT.fullmatch(name):
-        inert[dotted] = OrderedDict
-    else:
-        shown = re.sub(r'[^\w.]', '?', dotted)[:80]
-        raise InputError(f'{path} holds more than tensors ({shown}), or is damaged; it was not unpickled: copy it '
-                         'again, or save its state_dict alone with safetensors.torch.save_file')
-
-
-def _unwrap(path, kind, contents):
+def _unwrap(path, kind, contents, key_prefix):
+    """Go down to the state_dict; what is passed on the way is metadata, or left out."""
     metadata, left_out = {}, []
     for _ in range(_DEEPEST):
-        if not isinstance(contents, dict):
-            break
-        key = next((key for key in CONTAINERS if isinstance(contents.get(key), dict) and contents[key]), None)
+        key = _next_key(contents, key_prefix)
         if key is None:
             break
+        if key_prefix is not None and f'{key_prefix}.'.startswith(f'{key}.'):
+            key_prefix = key_prefix[len(key) + 1:]
         others = {name: value for name, value in contents.items() if isinstance(name, str) and name != key}
-        metadata.update({name: value for name, value in others.items() if isinstance(value, (str, int, float))})
+        metadata |= _words(others)
         left_out += [name for name, value in others.items() if not isinstance(value, (str, int, float, type(None)))]
         metadata.update(_class_names(others.get('meta')))
         contents = contents[key]
+    if isinstance(contents, dict) and not any(as_tensor(value) is not None for value in contents.values()):
+        contents, others = _side_by_side(contents)
+        metadata |= _words(others)
+        left_out += [name for name, value in others.items() if not isinstance(value, (str, int, float, type(None)))]
     tensors, config = _state_dict(path, contents)
-    metadata.update({name: value for name, value in config.items()
-                     if isinstance(name, str) and isinstance(value, (str, int, float))})
-    return CheckpointFile(str(path), kind, tensors, metadata, tuple(left_out))
+    return CheckpointFile(str(path), kind, tensors, metadata | _words(config), tuple(left_out), key_prefix)
+
+
+def _next_key(contents, key_prefix):
+    """The key of the dict to go down to: the one that was asked for, else a usual one; None at the end."""
+    if not isinstance(contents, dict):
+        return None
+    dicts = [key for key, value in contents.items() if isinstance(key, str) and isinstance(value, dict) and value]
+    asked = [key for key in dicts if key_prefix is not None and f'{key_prefix}.'.startswith(f'{key}.')]
+    return max(asked, key=len, default=None) or next((key for key in CONTAINERS if key in dicts), None)
+
+
+def _words(entries):
+    """The strings and numbers of a dict, and those of mmengine's ``meta`` in it."""
+    inner = entries.get('meta')
+    return {name: value for name, value in {**(inner if isinstance(inner, dict) else {}), **entries}.items()
+            if isinstance(name, str) and isinstance(value, (str, int, float))
+            and len(str(value)) <= _LONGEST_TEXT}
+
+
+def _side_by_side(contents):
+    """``(tensors, others)`` of a dict that keeps networks in dicts of their own, as DINO does, at any depth."""
+    networks = dict(_networks(contents, set()))
+    if not networks:
+        return contents, {}
+    tensors = {f'{path}.{name}': tensor for path, network in networks.items() for name, tensor in network.items()
+               if isinstance(name, str) and as_tensor(tensor) is not None}
+    tops = tuple(path.partition('.')[0] for path in networks)
+    return tensors, {key: value for key, value in contents.items() if isinstance(key, str) and key not in tops}
+
+
+def _networks(contents, seen, path=''):
+    """``(path, dict)`` of all dicts with tensors of modules, whose names have dots."""
+    for key, value in contents.items():
+        if not isinstance(key, str) or not isinstance(value, dict) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        if any(isinstance(name, str) and '.' in name and as_tensor(tensor) is not None
+               for name, tensor in value.items()):
+            yield path + key, value
+        elif path.count('.') < _DEEPEST:
+            yield from _networks(value, seen, f'{path}{key}.')
 
 
 def _class_names(meta):
@@ -294,8 +233,9 @@ def _state_dict(path, contents):
     for name, value in contents.items():
         if not isinstance(name, str):
             raise InputError(f'{path} has a key that is no string ({type(name).__name__}): expected a state_dict')
-        if torch.is_tensor(value):
-            tensors[name] = value.detach()
+        tensor = as_tensor(value)
+        if tensor is not None:
+            tensors[name] = tensor
         elif name == 'config' and isinstance(value, dict):
             config = value
         else:
@@ -305,11 +245,27 @@ def _state_dict(path, contents):
     return tensors, config
 
 
-def _without_wrappers(tensors):
-    for prefix in ('module.', '_orig_mod.', 'module.'):
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name[len(prefix):]: value for name, value in tensors.items()}
-    return tensors
+def _without_wrappers(file):
+    """The file with the networks' own names."""
+    prefix = file.key_prefix
+    renamed = {name: _without_inner(name) for name in file.tensors}
+    prefix = prefix and _without_inner(prefix)
+    for outer in _OUTER:
+        if all(name.startswith(outer) for name in renamed.values()):
+            renamed = {name: new[len(outer):] for name, new in renamed.items()}
+            prefix = prefix and prefix.removeprefix(outer)
+    tensors = {}
+    for name, new in renamed.items():
+        if new in tensors:
+            raise InputError(f'{file.path} holds the tensor {_shown(new)} twice, once within a wrapper: remove one')
+        tensors[new] = file.tensors[name]
+    return replace(file, tensors=tensors, key_prefix=prefix)
+
+
+def _without_inner(name):
+    for wrapper in _INNER:
+        name = name.replace(wrapper, '')
+    return name
 
 
 def _check_plain(path, name, tensor, size):

@@ -1,15 +1,12 @@
 """Writing weights, atomically: a safetensors file, a torch file, and the layout of SparK's authors."""
 
-import os
-import tempfile
-from pathlib import Path
-
 import torch
 from safetensors.torch import save_file
 
 from spark_bench.checkpoints.formats import network_adapter, wrapping
 from spark_bench.checkpoints.naming import identify
 from spark_bench.errors import InputError
+from spark_bench.files import new_file
 
 # Mean and standard deviation of ImageNet's pixels, as the authors' buffers were meant to hold them.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -22,20 +19,25 @@ def save(model, path, metadata):
         model: any module.
         path: file to write.
         metadata: dict of strings kept in the file's header.
+
+    Raises:
+        InputError: where the file cannot be written.
     """
     save_safetensors(model.state_dict(), path, metadata)
 
 
 def save_safetensors(tensors, path, metadata):
-    """Write a dict of tensors as safetensors, atomically."""
+    """Write a dict of tensors as safetensors, atomically. Raises InputError where the file cannot be written."""
     # clone: two names of one storage are two tensors in the file.
     whole = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
-    _write(path, lambda partial: save_file(whole, partial, metadata))
+    with new_file(path) as partial:
+        save_file(whole, partial, metadata)
 
 
 def save_torch(contents, path):
-    """Write a dict with ``torch.save``, atomically; weights-only loading reads it."""
-    _write(path, lambda partial: torch.save(contents, partial))
+    """Write a dict with ``torch.save``, atomically; weights-only loading reads it. Raises InputError as above."""
+    with new_file(path) as partial:
+        torch.save(contents, partial)
 
 
 def save_spark(model, path, metadata):
@@ -76,7 +78,10 @@ def spark_layout(family, tensors, metadata):
         'mask_ratio': _number(metadata, 'mask_ratio', 0.6), 'densify_norm_str': 'bn' if family == 'resnet' else 'ln',
         'sbn': False, 'hierarchy': sum(name.endswith('.mask_token') for name in tensors),
         'sparse_encoder.input_size': side, 'dense_decoder.width': tensors['decoder.dec.0.up_sample.weight'].shape[0]}
-    return {'args': str(metadata.get('args', '')), 'input_size': side, 'arch': str(metadata.get('arch', '')),
+    # Not of the authors: what a model of ours cannot be built without.
+    own = {name: str(metadata[name]) for name in ('method', 'ablation', 'patch_size', 'config_hash')
+           if name in metadata}
+    return {**own, 'args': str(metadata.get('args', '')), 'input_size': side, 'arch': str(metadata.get('arch', '')),
             'epoch': int(_number(metadata, 'epoch', 0)), 'performance_desc': str(metadata.get('performance_desc', '')),
             'module': module, 'is_pretrain': True}
 
@@ -106,19 +111,3 @@ def _number(metadata, name, default):
 def _canonical_value(naming, canonical, value):
     value = value.detach().cpu()
     return naming.adapter.value_in(canonical, value) if naming.kind(canonical) in ('encoder', 'head') else value
-
-
-def _write(path, write):
-    path = Path(path)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.tmp')
-    os.close(handle)
-    try:
-        write(partial)
-        # mkstemp makes files for the owner alone; a checkpoint is as readable as any other file.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(partial, 0o666 & ~mask)
-        os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise

@@ -142,6 +142,8 @@ def _prepare(options):
         cfg.optim_wrapper.accumulative_counts = batch[1]
         cfg.train_dataloader.sampler.update(seed=options.seed, global_batch=cfg.global_batch)
     cfg.model.backbone.weights = options.weights
+    if options.key_prefix is not None:
+        cfg.model.backbone.key_prefix = options.key_prefix
     _point_at(cfg.train_dataloader.dataset, train, train.categories)
     _place(cfg, options, val, this.work_dir, train.categories)
     return this, train, val

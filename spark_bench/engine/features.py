@@ -31,7 +31,7 @@ __all__ = ['Extractor', 'build_backbone', 'cached_features', 'identify']
 PART = 32768
 
 
-def build_backbone(arch, weights=None, seed=0):
+def build_backbone(arch, weights=None, seed=0, key_prefix=None):
     """A timm convnet without classifier, in evaluation mode; no random state is disturbed.
 
     A pretraining file of a ConvNeXt holds no norm behind the last map: timm's ``head.norm`` is then fresh, a layer
@@ -41,13 +41,14 @@ def build_backbone(arch, weights=None, seed=0):
         arch: timm name.
         weights: checkpoint in any known format; None leaves the random initialisation.
         seed: of that initialisation.
+        key_prefix: beginning of the names of the network to take, of a file that holds several.
 
     Raises:
         InputError: for an unknown name, or a checkpoint that does not fit.
     """
     with drawing_from(seed):
         network = create_network(arch)
-    load_weights(network, weights, arch)
+    load_weights(network, weights, arch, key_prefix)
     return network.eval().requires_grad_(False)
 
 

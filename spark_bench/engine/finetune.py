@@ -162,6 +162,8 @@ def _prepare(options):
     cfg.train_dataloader.sampler.update(seed=options.seed, global_batch=global_batch)
     cfg.model.channels_last = cfg.get('channels_last', False)
     cfg.model.weights = options.weights
+    if options.key_prefix is not None:
+        cfg.model.key_prefix = options.key_prefix
     cfg.weights_metadata = dict(arch=this.arch, method=options.method, config_hash=this.config_hash,
                                 classes=json.dumps(train.classes))
     _place(cfg, options)

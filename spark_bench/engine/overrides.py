@@ -27,6 +27,7 @@ _OWNED = {
     **{f'model.{key}': 'the classes of --data-root decide it'
        for key in ('num_classes', 'roi_head.bbox_head.num_classes', 'roi_head.mask_head.num_classes')},
     'model.weights': 'give --weights', 'model.backbone.weights': 'give --weights',
+    'model.key_prefix': 'give --key-prefix', 'model.backbone.key_prefix': 'give --key-prefix',
     'train_cfg.accumulate': 'give --accumulate',
     'optim_wrapper.accumulative_counts': 'give --accumulate', 'train_dataloader.sampler.seed': 'give --seed',
     'train_dataloader.sampler.global_batch': 'change global_batch', 'test_evaluator.ann_file': 'give --data-root',

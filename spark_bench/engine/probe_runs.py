@@ -95,13 +95,13 @@ def run(options):
     return record
 
 
-def arch_of(weights, arch=None):
+def arch_of(weights, arch=None, key_prefix=None):
     """The architecture to measure: ``arch``, or what the file is.
 
     Raises:
         InputError: where neither tells.
     """
-    arch = arch or weights and open_checkpoint(weights).arch
+    arch = arch or weights and open_checkpoint(weights, key_prefix).arch
     if not arch:
         raise InputError(f'{weights} is of no architecture that timm knows: name it with --arch' if weights else
                          'without --weights, name the network with --arch')
@@ -114,12 +114,12 @@ def _prepare(options):
         torch.set_num_threads(options.threads)
         cv2.setNumThreads(options.threads)
     device = _choose_device(options.device)
-    arch = arch_of(options.weights, options.arch)
-    network = build_backbone(arch, options.weights, options.seed).to(device)
+    arch = arch_of(options.weights, options.arch, options.key_prefix)
+    network = build_backbone(arch, options.weights, options.seed, options.key_prefix).to(device)
     transform = dict(type='evaluation', input_size=options.input_size, crop_ratio=0.95)
     splits = {split: ClassPictures(options.data_root, split, transform) for split in ('train', 'val')}
     fraction = options.label_fraction
-    weights = describe_weights(options.weights)
+    weights = describe_weights(options.weights, options.key_prefix)
     cfg = Config(dict(
         # The file itself: last and best weights of one training are of one configuration.
         arch=arch, weights=weights and weights['sha256'], transform=transform, amp=bool(options.amp),
@@ -148,6 +148,8 @@ def _features(this, split):
         indices = draw_subset(pictures.labels, options.label_fraction, options.label_seed)
     weights = f'seed {options.seed}' if this.weights is None else this.weights['sha256']
     chosen = hashlib.sha256(indices.astype('<i8').tobytes()).hexdigest()
+    if options.key_prefix is not None:
+        weights += f' {options.key_prefix}'
     key = identify(arch=this.arch, weights=weights, data=this.data_sha256, pictures=chosen,
                    transform=this.cfg.transform.to_dict(), amp=this.cfg.amp)
     extractor = Extractor(

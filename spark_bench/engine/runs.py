@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import itertools
 import json
+import re
 import time
 import traceback
 from dataclasses import dataclass, field
@@ -17,7 +18,8 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from spark_bench import registration  # noqa: F401
-from spark_bench.checkpoints import read_metadata, read_tensors
+from spark_bench.checkpoints import read_metadata
+from spark_bench.checkpoints.contents import open_checkpoint
 from spark_bench.data.leftovers import demand_apart
 from spark_bench.engine.hooks import earlier_seconds
 from spark_bench.engine.memory import keep_freed_memory
@@ -55,6 +57,7 @@ class RunOptions:
         results: root of the records.
         arch: timm name; None keeps the config's.
         weights: checkpoint to start from; None trains from scratch.
+        key_prefix: beginning of the names of the network to take, of a checkpoint that holds several.
         ablation: pretraining only.
         overrides: dotted config keys to values, applied last.
         threads: CPU threads; None leaves torch's choice.
@@ -88,6 +91,7 @@ class RunOptions:
     seed: int = 0
     arch: str | None = None
     weights: str | None = None
+    key_prefix: str | None = None
     ablation: str | None = None
     overrides: dict = field(default_factory=dict)
     threads: int | None = None
@@ -223,7 +227,7 @@ class Run:
     def __init__(self, task, options, cfg, arch, data_sha256, train_sha256=None):
         self.task, self.options, self.cfg, self.arch = options.task or task, options, cfg, arch
         self.data_sha256 = data_sha256
-        self.weights = describe_weights(options.weights)
+        self.weights = describe_weights(options.weights, options.key_prefix)
         recipe = _what_is_computed(self.cfg.to_dict())
         self.config_hash = self._hash(recipe, data_sha256)
         self.training_hash = self.config_hash
@@ -238,6 +242,8 @@ class Run:
 
     def _hash(self, recipe, data_sha256):
         start = None if self.weights is None else self.weights['config_hash'] or self.weights['sha256']
+        if self.weights is not None and 'key_prefix' in self.weights:
+            start = f'{start} {self.weights["key_prefix"]}'
         identity = {'task': self.task, 'recipe': recipe, 'seed': self.options.seed, 'data': data_sha256,
                     'start': start}
         return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -373,17 +379,20 @@ def _what_trains(recipe):
     return kept | {'model': {key: value for key, value in recipe['model'].items() if key != 'test_cfg'}}
 
 
-def describe_weights(path):
-    """What a run starts from: path, SHA-256 and, for our own files, the hash of the pretraining.
+def describe_weights(path, key_prefix=None):
+    """What a run starts from: path, SHA-256, for our own files the hash of the pretraining, and ``key_prefix`` if any.
 
     Raises:
-        InputError: where the file is absent or unreadable.
+        InputError: where the file is absent or unreadable, or holds several networks and none was chosen.
     """
     if path is None:
         return None
-    read_tensors(path)
+    open_checkpoint(path, key_prefix)
+    chosen = {} if key_prefix is None else {'key_prefix': key_prefix}
+    # Another code's file may call something else so.
+    stated = read_metadata(path).get('config_hash', '')
     return {'path': str(path), 'sha256': hashlib.sha256(Path(path).read_bytes()).hexdigest(),
-            'config_hash': read_metadata(path).get('config_hash')}
+            'config_hash': stated if re.fullmatch('[0-9a-f]{6,128}', stated) else None, **chosen}
 
 
 def lock_folder(work_dir, patience_s=10.0):

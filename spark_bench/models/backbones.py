@@ -28,6 +28,7 @@ class SparKTimm(BaseModule):
         arch: timm name.
         weights: checkpoint of the network in any known format; fresh initialisation when None. It is read
             by :func:`spark_bench.checkpoints.load`, which accounts for every tensor.
+        key_prefix: beginning of the names of the network to take, of a file that holds several.
         drop_path_rate: stochastic depth.
         frozen_stages: stem and this many stages keep their weights, and their batch norms their statistics; 0 is
             the stem alone, -1 nothing.
@@ -37,10 +38,11 @@ class SparKTimm(BaseModule):
         InputError: for an unknown name, a wrong rate, or a checkpoint that does not fit.
     """
 
-    def __init__(self, arch, weights=None, drop_path_rate=0.0, frozen_stages=-1, with_cp=False, init_cfg=None):
+    def __init__(self, arch, weights=None, drop_path_rate=0.0, frozen_stages=-1, with_cp=False, init_cfg=None,
+                 key_prefix=None):
         check_rate(drop_path_rate)
         super().__init__(init_cfg)
-        self.arch, self.weights, self.frozen_stages = arch, weights, frozen_stages
+        self.arch, self.weights, self.key_prefix, self.frozen_stages = arch, weights, key_prefix, frozen_stages
         self.pyramid = FeaturePyramid(create_network(arch, drop_path_rate))
         if _uses_layer_norm(self.pyramid):
             self.norms = nn.ModuleList(ChannelLayerNorm(channels) for channels in self.pyramid.channels)
@@ -55,7 +57,7 @@ class SparKTimm(BaseModule):
     def init_weights(self):
         """Load ``weights``; called by OpenMMLab after the model is built."""
         super().init_weights()
-        load_weights(self.pyramid.network, self.weights, self.arch)
+        load_weights(self.pyramid.network, self.weights, self.arch, self.key_prefix)
 
     def forward(self, image_B3HW):
         """Return a tuple of four maps ``(B, C, h, w)``, finest first."""
@@ -96,14 +98,14 @@ class SparKTimm(BaseModule):
                 module.eval()
 
 
-def load_weights(network, path, arch):
+def load_weights(network, path, arch, key_prefix=None):
     """Load a checkpoint into a backbone's network and log what became of every tensor; nothing for ``path`` None.
 
     Raises:
         InputError: where the file cannot be read, or a tensor stays unaccounted for.
     """
     if path is not None:
-        coverage = checkpoints.load(network, path)
+        coverage = checkpoints.load(network, path, key_prefix)
         print_log(f'backbone {arch}: {coverage}', logger='current')
 
 

@@ -27,6 +27,7 @@ class SparKClassifier(BaseModel):
         num_classes: of the classifier.
         weights: checkpoint of the network in any known format; fresh initialisation when None. The classifier is
             fresh in any case.
+        key_prefix: beginning of the names of the network to take, of a file that holds several.
         drop_path_rate: stochastic depth.
         loss: ``soft_target`` (cross entropy) or ``binary`` (cross entropy of each class on its own).
         mixup_alpha, cutmix_alpha: of the Beta distributions that a batch's mixing is drawn from; 0 for none. With
@@ -40,7 +41,7 @@ class SparKClassifier(BaseModel):
     """
 
     def __init__(self, arch, num_classes, weights=None, drop_path_rate=0.0, loss='soft_target', mixup_alpha=0.0,
-                 cutmix_alpha=0.0, label_smoothing=0.0, channels_last=False, data_preprocessor=None):
+                 cutmix_alpha=0.0, label_smoothing=0.0, channels_last=False, data_preprocessor=None, key_prefix=None):
         super().__init__(data_preprocessor)
         if loss not in LOSSES:
             raise InputError(f'model.loss is {loss!r}: choose one of {", ".join(LOSSES)}')
@@ -49,7 +50,7 @@ class SparKClassifier(BaseModel):
         for name, alpha in (('mixup', mixup_alpha), ('cutmix', cutmix_alpha)):
             if alpha < 0:
                 raise InputError(f'model.{name}_alpha is {alpha}: give a number above 0, or 0 for none')
-        self.arch, self.weights, self.num_classes = arch, weights, num_classes
+        self.arch, self.weights, self.key_prefix, self.num_classes = arch, weights, key_prefix, num_classes
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.backbone = create_network(arch, drop_path_rate, num_classes).to(memory_format=self.layout)
         self.criterion = LOSSES[loss]()
@@ -63,7 +64,7 @@ class SparKClassifier(BaseModel):
         if self.weights is None:
             return
         features = create_network(self.arch)  # a file's own classifier has no place in it, whatever its shape
-        coverage = checkpoints.load(features, self.weights)
+        coverage = checkpoints.load(features, self.weights, self.key_prefix)
         print_log(f'network {self.arch}: {coverage}', logger='current')
         self.backbone.load_state_dict({**self.backbone.state_dict(), **features.state_dict()}, strict=True)
 

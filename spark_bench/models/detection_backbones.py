@@ -54,6 +54,7 @@ class SparKResNet(ResNet):
     Args:
         arch: ``resnet18``, ``34``, ``50``, ``101``, ``152`` or ``200``; or ``depth``, the number alone.
         weights: checkpoint in any known format; fresh initialisation when None.
+        key_prefix: beginning of the names of the network to take, of a file that holds several.
         drop_path_rate: stochastic depth, growing linearly from 0 at the first block.
         norm_eval: keep batch norm in evaluation mode while training. False here, True in mmdet: SparK's recipe trains
             batch statistics.
@@ -66,12 +67,13 @@ class SparKResNet(ResNet):
         18: (_BasicBlock, (2, 2, 2, 2)), 34: (_BasicBlock, (3, 4, 6, 3)), 50: (_Bottleneck, (3, 4, 6, 3)),
         101: (_Bottleneck, (3, 4, 23, 3)), 152: (_Bottleneck, (3, 8, 36, 3)), 200: (_Bottleneck, (3, 24, 36, 3))}
 
-    def __init__(self, arch=None, depth=None, weights=None, drop_path_rate=0.0, norm_eval=False, **resnet):
+    def __init__(self, arch=None, depth=None, weights=None, drop_path_rate=0.0, norm_eval=False, key_prefix=None,
+                 **resnet):
         arch = f'resnet{depth}' if arch is None else arch
         check_choice('SparKResNet', arch, [f'resnet{depth}' for depth in self.arch_settings])
         check_rate(drop_path_rate)
         super().__init__(depth=int(arch.removeprefix('resnet')), norm_eval=norm_eval, **resnet)
-        self.arch, self.weights = arch, weights
+        self.arch, self.weights, self.key_prefix = arch, weights, key_prefix
         blocks = [block for name in self.res_layers for block in getattr(self, name)]
         for index, block in enumerate(blocks):
             rate = drop_path_rate * index / max(1, len(blocks) - 1)
@@ -81,7 +83,7 @@ class SparKResNet(ResNet):
     def init_weights(self):
         """Load ``weights``; called by OpenMMLab after the model is built."""
         super().init_weights()
-        load_weights(self, self.weights, self.arch)
+        load_weights(self, self.weights, self.arch, self.key_prefix)
 
     def train(self, mode=True):
         """Switch mode, as mmdet's ResNet does; returns the module."""
@@ -101,24 +103,26 @@ class SparKConvNeXt(ConvNeXt):
         arch: ``convnext_tiny``, ``_small``, ``_base``, ``_large``, ``_xlarge`` … (or mmpretrain's name, ``tiny``).
         weights: checkpoint in any known format; fresh initialisation when None. No checkpoint of pretraining holds
             the 8 tensors of the four norms.
+        key_prefix: as in :class:`SparKResNet`.
         layer_scale_init_value: where layer scale starts without ``weights``.
 
     Raises:
         InputError: for an unknown ``arch`` or a wrong rate; from ``init_weights``, for a checkpoint that does not fit.
     """
 
-    def __init__(self, arch, weights=None, layer_scale_init_value=1.0, out_indices=(0, 1, 2, 3), **convnext):
+    def __init__(self, arch, weights=None, layer_scale_init_value=1.0, out_indices=(0, 1, 2, 3), key_prefix=None,
+                 **convnext):
         size = arch.removeprefix('convnext_')
         check_choice('SparKConvNeXt', f'convnext_{size}', [f'convnext_{name}' for name in self.arch_settings])
         check_rate(convnext.get('drop_path_rate', 0.0))
         super().__init__(size, layer_scale_init_value=layer_scale_init_value, out_indices=list(out_indices),
                          gap_before_final_norm=False, **convnext)
-        self.arch, self.weights = f'convnext_{size}', weights
+        self.arch, self.weights, self.key_prefix = f'convnext_{size}', weights, key_prefix
 
     def init_weights(self):
         """Load ``weights``; called by OpenMMLab after the model is built."""
         super().init_weights()
-        load_weights(self, self.weights, self.arch)
+        load_weights(self, self.weights, self.arch, self.key_prefix)
 
     def train(self, mode=True):
         """Switch mode, as mmpretrain's ConvNeXt does; returns the module."""
@@ -141,6 +145,7 @@ class SparKSwin(SwinTransformer):
         arch: ``swin_tiny``, ``swin_small``, ``swin_base`` or ``swin_large``.
         weights: checkpoint in any known format; fresh initialisation when None. Position tables of another window are
             resized, as SimMIM's (trained with a window of 6) need it.
+        key_prefix: as in :class:`SparKResNet`.
 
     Raises:
         InputError: for an unknown ``arch`` or a wrong rate; from ``init_weights``, for a checkpoint that does not fit.
@@ -150,17 +155,17 @@ class SparKSwin(SwinTransformer):
     sizes = {'swin_tiny': (96, (2, 2, 6, 2), (3, 6, 12, 24)), 'swin_small': (96, (2, 2, 18, 2), (3, 6, 12, 24)),
              'swin_base': (128, (2, 2, 18, 2), (4, 8, 16, 32)), 'swin_large': (192, (2, 2, 18, 2), (6, 12, 24, 48))}
 
-    def __init__(self, arch, weights=None, **swin):
+    def __init__(self, arch, weights=None, key_prefix=None, **swin):
         check_choice('SparKSwin', arch, list(self.sizes))
         check_rate(swin.get('drop_path_rate', 0.0))
         width, depths, heads = self.sizes[arch]
         super().__init__(embed_dims=width, depths=depths, num_heads=heads, **swin)
-        self.arch, self.weights, self.depths = arch, weights, depths
+        self.arch, self.weights, self.key_prefix, self.depths = arch, weights, key_prefix, depths
 
     def init_weights(self):
         """Load ``weights``; called by OpenMMLab after the model is built."""
         super().init_weights()
-        load_weights(self, self.weights, self.arch)
+        load_weights(self, self.weights, self.arch, self.key_prefix)
 
     def train(self, mode=True):
         """Switch mode, as mmdet's Swin does; returns the module."""

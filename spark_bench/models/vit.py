@@ -33,6 +33,7 @@ class SparKViT(VisionTransformerSAM):
     Args:
         arch: ``vit_tiny``, ``vit_small``, ``vit_base`` or ``vit_large``.
         weights: checkpoint in any known format; fresh initialisation when None. Relative positions are not in it.
+        key_prefix: beginning of the names of the network to take, of a file that holds several.
         input_size: side of the pictures in pixels. A smaller one is padded to this square at the right and at the
             bottom with 0, the mean colour behind the preprocessor; a larger one to whole patches.
         window_size: side of a window in patches; the map is padded to whole windows. 0: every block attends globally.
@@ -51,7 +52,7 @@ class SparKViT(VisionTransformerSAM):
              'vit_large': (1024, 24, 16)}
 
     def __init__(self, arch, weights=None, input_size=1024, window_size=14, global_blocks=None, pretrained_size=224,
-                 drop_path_rate=0.1, frozen_stages=-1, with_cp=False):
+                 drop_path_rate=0.1, frozen_stages=-1, with_cp=False, key_prefix=None):
         check_choice('SparKViT', arch, list(self.sizes))
         check_rate(drop_path_rate)
         width, depth, heads = self.sizes[arch]
@@ -63,7 +64,7 @@ class SparKViT(VisionTransformerSAM):
             use_rel_pos=True, window_size=window_size, global_attn_indexes=tuple(global_blocks))
         # What SAM and classifiers have behind the blocks.
         self.neck, self.head = nn.Identity(), nn.Identity()
-        self.arch, self.weights, self.input_size = arch, weights, input_size
+        self.arch, self.weights, self.key_prefix, self.input_size = arch, weights, key_prefix, input_size
         self.frozen_stages, self.with_cp = frozen_stages, with_cp
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (pretrained_size // _PATCH) ** 2, width))
         self._freeze()
@@ -73,7 +74,7 @@ class SparKViT(VisionTransformerSAM):
         for name, module in self.blocks.named_modules():
             init_weights_vit_timm(module, name)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        load_weights(self, self.weights, self.arch)
+        load_weights(self, self.weights, self.arch, self.key_prefix)
 
     def forward(self, image_B3HW):
         """Return a tuple of one map ``(B, C, H/16, W/16)``, of the padded picture."""

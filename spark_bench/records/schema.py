@@ -62,7 +62,7 @@ class Record:
     curves: Mapping[str, list] = field(default_factory=dict)  # name -> [[step, value], ...], steps as logged
     config_hash: str | None = None  # hexadecimal hash of the resolved config
     config: str | None = None  # path of the resolved config
-    weights: Mapping[str, Any] | None = None  # what the run started from: path, sha256, config_hash
+    weights: Mapping[str, Any] | None = None  # what the run started from: path, sha256, config_hash, key_prefix
     dataset: Mapping[str, Any] | None = None  # name, sha256, root, train_images, val_images, annotations
     environment: Mapping[str, Any] | None = None  # as collect_environment() gives it
     started_at: str | None = None  # ISO 8601, UTC
@@ -228,7 +228,8 @@ def json_schema() -> dict[str, Any]:
         },
         'config_hash': _or_null(sha),
         'config': _or_null(text),
-        'weights': _or_null(_closed({'path': text, 'sha256': sha, 'config_hash': _or_null(sha)})),
+        'weights': _or_null(_closed(
+            {'path': text, 'sha256': sha, 'config_hash': _or_null(sha), 'key_prefix': text}, optional=('key_prefix',))),
         'dataset': _or_null(
             _closed(
                 {

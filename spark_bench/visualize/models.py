@@ -7,6 +7,8 @@ import torch
 
 from pretrain.spark import build_spark
 from spark_bench import checkpoints
+from spark_bench.checkpoints.contents import open_checkpoint
+from spark_bench.checkpoints.pretraining import spark_settings, stated_settings
 from spark_bench.errors import InputError
 
 
@@ -33,33 +35,30 @@ def describe(path, arch=None, input_size=None, mask_ratio=None):
     """Read what a weights file says of itself; the paper's values stand where it is silent.
 
     Args:
-        path: ``.safetensors`` with a header as pretraining writes it, or a checkpoint without one.
+        path: a checkpoint in any known format and container; the decoder's width is that of its tensors.
         arch: timm name for a file that does not give its own.
         input_size: side of the pictures in pixels, in place of the file's.
         mask_ratio: in place of the file's.
 
     Raises:
-        InputError: for a file that is absent or whose header makes no sense, or an architecture that nobody names.
+        InputError: for a file that is absent, whose values make no sense, or whose decoder is not whole; or an
+            architecture that nobody names.
     """
     if not Path(path).is_file():
         raise InputError(f'no weights at {path}: give the spark.safetensors of a pretraining run with --weights')
-    header = checkpoints.read_metadata(path)
-    arch = header.get('arch') or arch
+    contents = open_checkpoint(path)
+    said = contents.file.metadata
+    arch = said.get('arch') or arch
     if not arch:
-        raise InputError(f'{path} does not say its architecture: name it with --arch')
-    try:
-        file = ModelFile(
-            path=str(path), label=header.get('method') or Path(path).stem, arch=arch,
-            input_size=input_size or int(header.get('input_size', 224)),
-            mask_ratio=mask_ratio or float(header.get('mask_ratio', 0.6)),
-            ablation=header.get('ablation', 'spark'), decoder_width=int(header.get('decoder_width', 768)),
-            patch_size=int(header['patch_size']) if 'patch_size' in header else None)
-        if not (file.input_size > 0 and 0 < file.mask_ratio < 1 and file.decoder_width > 0):
-            raise ValueError(f'input_size {file.input_size}, mask_ratio {file.mask_ratio}, '
-                             f'decoder_width {file.decoder_width}')
-    except ValueError as error:
-        raise InputError(f'the header of {path} is not one of a pretraining model ({error}): pretrain again') from error
-    return file
+        raise InputError(f'{path} does not say its architecture: name it with --arch'
+                         + (f' (its tensors are those of {contents.arch})' if contents.arch else ''))
+    settings = {**stated_settings(contents), 'arch': arch}
+    if contents.arch == arch and contents.naming.has_decoder and not contents.faults:
+        # Which ablation a silent file is of shows in its tensors.
+        settings = spark_settings(contents)
+    given = {name: value for name, value in (('input_size', input_size), ('mask_ratio', mask_ratio)) if value}
+    settings = {**settings, 'ablation': settings['ablation'] or 'spark', **given}
+    return ModelFile(path=str(path), label=said.get('method') or Path(path).stem, **settings)
 
 
 def load_model(file, device='cpu'):

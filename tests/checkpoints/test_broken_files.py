@@ -38,12 +38,13 @@ def saved(contents, **options):
 
 @pytest.fixture(scope='module')
 def whole():
-    """The same small file in the three containers."""
+    """The same small file in the four containers."""
     torch.manual_seed(0)
     state = timm.create_model('test_convnext', num_classes=0).state_dict()
     contents = {'model': state, 'arch': 'test_convnext', 'epoch': 3}
     return {'zip': saved(contents), 'legacy': saved(contents, _use_new_zipfile_serialization=False),
-            'safetensors': save(state, {'arch': 'test_convnext'})}
+            'safetensors': save(state, {'arch': 'test_convnext'}),
+            'pickle': pickle.dumps({'model': {name: value.numpy() for name, value in state.items()}, 'author': 'a'}, 2)}
 
 
 def mutate(data, rng):
@@ -71,7 +72,7 @@ def mutate(data, rng):
     return bytes(data)
 
 
-@pytest.mark.parametrize('container', ['zip', 'legacy', 'safetensors'])
+@pytest.mark.parametrize('container', ['zip', 'legacy', 'safetensors', 'pickle'])
 def test_any_damage_is_refused_or_leaves_a_readable_file(container, whole, tmp_path):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     path = tmp_path / 'a.pth'

@@ -183,7 +183,7 @@ def test_position_tables_of_another_window_are_resized_as_mmdet_does(tmp_path, c
     (lambda s: s.pop('layer3.2.conv2.weight'), 'layer3.2.conv2.weight'),
     (lambda s: s.update({'layer1.0.conv1.weight': torch.zeros(64, 64, 3, 3)}), 'layer1.0.conv1.weight'),
     (lambda s: s.update({'bn1.weight': torch.full((64,), float('nan'))}), 'finite'),
-    (lambda s: s.update({'extra.weight': torch.zeros(3)}), 'extra.weight')])
+    (lambda s: s.update({'layer1.0.extra.weight': torch.zeros(3)}), 'extra.weight')])
 def test_a_file_that_does_not_fit_is_refused_by_tensor(spoil, word, tmp_path):
     state = torchvision.models.resnet50().state_dict()
     spoil(state)

@@ -1,10 +1,19 @@
 """The formats that checkpoints come in, one small adapter each; the lists below are the only register."""
 
-from spark_bench.checkpoints.formats.convnext import MMConvNeXt, OfficialConvNeXt, TimmConvNeXt, TorchvisionConvNeXt
+from spark_bench.checkpoints.formats.convnext import (
+    HuggingFaceConvNeXt,
+    MMConvNeXt,
+    OfficialConvNeXt,
+    TimmConvNeXt,
+    TorchvisionConvNeXt,
+)
 from spark_bench.checkpoints.formats.resnet import (
+    Detectron2ResNet,
+    HuggingFaceResNet,
     MMDeepStemResNet,
     MMPretrainDeepStemResNet,
     MMResNet,
+    NumberedResNet,
     TimmResNet,
 )
 from spark_bench.checkpoints.formats.spark import AuthorsSparK, MMSparK, OwnSparK
@@ -13,7 +22,9 @@ from spark_bench.checkpoints.formats.transformers import MMSwin, MMViT, Official
 # The first that matches is taken.
 NETWORKS = (
     TimmConvNeXt(), OfficialConvNeXt(), MMConvNeXt(), TorchvisionConvNeXt(),
+    HuggingFaceConvNeXt(),
     MMDeepStemResNet(), MMPretrainDeepStemResNet(), TimmResNet(), MMResNet(),
+    NumberedResNet(), HuggingFaceResNet(), Detectron2ResNet(),
     OfficialSwin(), TimmSwin(), MMSwin(),
     TimmViT(), MMViT(),
 )

@@ -20,11 +20,14 @@ class Adapter:
         outside: for a classifier that stands beside the network (canonical on the right).
         prefix: what the format puts before the network's names when it writes them.
         dead: from pattern of a foreign name to what it is, for tensors that no network needs.
+        own: pattern of how names of the network's own modules begin. A name there without a rule is an error; one
+            elsewhere is of another part.
         final_norm: canonical beginnings of the last output norm, and of the classifier's norm: where a network
             has no norm on its other outputs, the last one is the classifier's.
+        note: what a person must know of every file of the format.
     """
 
-    format = family = prefix = ''
+    format = family = prefix = own = note = ''
     anchors = rules = outside = ()
     absent = final_norm = None
     dead = {}
@@ -38,6 +41,10 @@ class Adapter:
     def matches(self, names):
         """Whether a network whose tensors are called ``names`` (a set, prefix removed) is of this format."""
         return all(anchor in names for anchor in self.anchors) and self.absent not in names
+
+    def owns(self, name):
+        """Whether a tensor (prefix removed) stands in one of the network's own modules."""
+        return re.match(self.own, name) is not None
 
     def canonical_name(self, name):
         """The canonical name of a tensor of the network; None for one that the format does not know."""

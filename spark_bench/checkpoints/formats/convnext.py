@@ -7,6 +7,7 @@ class TimmConvNeXt(Adapter):
     """timm's names. Canonical layout: pointwise weights ``(out, in)``, scales ``(C,)``."""
 
     format, family = 'timm', 'convnext'
+    own = r'(stem|stages|downsample_layers|features|norm_pre)\.'
     anchors = ('stem.0.weight', 'stages.0.blocks.0.conv_dw.weight')
     outside = (('head.fc.{p}', 'head.fc.{p}'),)
 
@@ -85,3 +86,24 @@ class TorchvisionConvNeXt(TimmConvNeXt):
 
     def value_out(self, name, value):
         return value.reshape(-1, 1, 1) if name.endswith('.gamma') else value
+
+
+class HuggingFaceConvNeXt(TimmConvNeXt):
+    """Names of Hugging Face's ``ConvNextModel`` and ``ConvNextV2Model``, with a classifier or as a backbone."""
+
+    format = 'huggingface'
+    anchors = ('embeddings.patch_embeddings.weight', 'encoder.stages.0.layers.0.dwconv.weight')
+    own = r'(embeddings|encoder)\.'
+    outside = (('classifier.{p}', 'head.fc.{p}'),
+               *((f'hidden_states_norms.stage{i + 1}.{{p}}', f'norms.{i}.{{p}}') for i in range(4)))
+    rules = (
+        ('embeddings.patch_embeddings.{p}', 'stem.0.{p}'),
+        ('embeddings.layernorm.{p}', 'stem.1.{p}'),
+        ('encoder.stages.{i}.downsampling_layer.{j}.{p}', 'stages.{i}.downsample.{j}.{p}'),
+        *((f'encoder.stages.{{i}}.layers.{{j}}.{foreign}', f'stages.{{i}}.blocks.{{j}}.{canonical}')
+          for foreign, canonical in (
+              ('dwconv.{p}', 'conv_dw.{p}'), ('layernorm.{p}', 'norm.{p}'), ('pwconv1.{p}', 'mlp.fc1.{p}'),
+              ('pwconv2.{p}', 'mlp.fc2.{p}'), ('layer_scale_parameter', 'gamma'), ('grn.{p}', 'mlp.grn.{p}'))),
+        ('layernorm.{p}', 'head.norm.{p}'),
+        *outside,
+    )

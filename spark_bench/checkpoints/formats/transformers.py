@@ -33,6 +33,7 @@ class TimmSwin(Adapter):
     format, family = 'timm', 'swin'
     anchors = ('patch_embed.proj.weight', 'layers.0.blocks.0.attn.qkv.weight')
     absent = 'layers.0.downsample.reduction.weight'
+    own = r'(patch_embed|layers|stages)\.|absolute_pos_embed$'
     outside = (('head.fc.{p}', 'head.fc.{p}'),)
     dead = {r'.*\.(relative_position_index|attn_mask)': _TABLES, r'mask_token': 'the mask token of SimMIM'}
 
@@ -50,6 +51,9 @@ class OfficialSwin(TimmSwin):
         ('layers.{i}.blocks.{j}.{p}', 'layers.{i}.blocks.{j}.{p}'),
         ('patch_embed.{p}', 'patch_embed.{p}'),
         ('norm.{p}', 'norm.{p}'),
+        # On the outputs of the authors' detectors and segmenters.
+        ('norm{i}.{p}', 'norms.{i}.{p}'),
+        ('absolute_pos_embed', 'absolute_pos_embed'),
     )
 
 
@@ -58,6 +62,7 @@ class MMSwin(Adapter):
 
     format, family, prefix = 'mmpretrain', 'swin', 'backbone.'
     anchors = ('patch_embed.projection.weight', 'stages.0.blocks.0.attn.w_msa.qkv.weight')
+    own = TimmSwin.own
     outside = (('head.fc.{p}', 'head.fc.{p}'),)
     dead = {r'.*\.relative_position_index': _TABLES}
     rules = (
@@ -93,6 +98,7 @@ class TimmViT(Adapter):
 
     format, family = 'timm', 'vit'
     anchors = ('pos_embed', 'patch_embed.proj.weight', 'blocks.0.attn.qkv.weight')
+    own = r'(patch_embed|blocks|layers|norm_pre)\.|\w+_(token|embed)$'
     outside = (('head.fc.{p}', 'head.{p}'),)
     dead = {r'decoder_.*|mask_token': 'the decoder of MAE'}
 
@@ -105,6 +111,7 @@ class MMViT(Adapter):
 
     format, family, prefix = 'mmpretrain', 'vit', 'backbone.'
     anchors = ('pos_embed', 'patch_embed.projection.weight', 'layers.0.attn.qkv.weight')
+    own = TimmViT.own
     outside = (('head.layers.head.{p}', 'head.{p}'),)
     dead = {r'mask_token': 'the mask token of pretraining'}
     rules = (
