@@ -240,7 +240,9 @@ def mutate_classes(root, rng):
             _change(rng.choice(pictures), name, rng)
         elif what < 0.75:
             name = rng.choice(sorted(ABOUT))
-            ABOUT[name](rng.choice([root, root / split, root / split / own]), rng)
+            folder = rng.choice([root, root / split, root / split / own])
+            folder.mkdir(exist_ok=True)
+            ABOUT[name](folder, rng)
         else:
             name = rng.choice(sorted(CLASSES))
             CLASSES[name](root / split, rng)
