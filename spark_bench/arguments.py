@@ -4,11 +4,11 @@ import argparse
 import ast
 
 from pretrain.ablations import ABLATIONS
+from spark_bench.parsing import EXIT_USAGE, Flag, Parser
 from spark_bench.places import RESULTS
 
-__all__ = ['EXIT_USAGE', 'PROTOCOLS', 'build_parser', 'misplaced']
+__all__ = ['EXIT_USAGE', 'PROTOCOLS', 'build_parser', 'contradiction', 'misplaced']
 
-EXIT_USAGE = 2
 _PROBE = ('input_size', 'label_fraction', 'label_seed', 'batch_size', 'amp', 'device', 'download')
 # What `evaluate` can measure, and the options that are for some of it only.
 PROTOCOLS = {
@@ -17,20 +17,21 @@ PROTOCOLS = {
     'linear': _PROBE,
     'knn': (*_PROBE, 'neighbours'),
 }
+# Options that are another word for keys of the config.
+_WORDS_FOR = {
+    'epochs': ('train_cfg.max_epochs',), 'batch_size': ('train_dataloader.batch_size',),
+    'arch': ('model.arch', 'model.backbone.arch'), 'amp': ('optim_wrapper.autocast',),
+    'channels_last': ('channels_last',), 'checkpoint_interval': ('default_hooks.checkpoint.interval',),
+    'workers': tuple(f'{loader}_dataloader.num_workers' for loader in ('train', 'test', 'evaluation')),
+    'bad_pictures': ('train_dataloader.dataset.bad_pictures',),
+    'label_fraction': ('train_dataloader.dataset.fraction',)}
 _NOT_GIVEN = {'cfg_options': [], 'backend': 'fast', 'bootstrap': 0, 'download': False}
-
-
-class _Parser(argparse.ArgumentParser):
-    """Reports bad usage in one line."""
-
-    def error(self, message):
-        self.exit(EXIT_USAGE, f'{self.prog}: error: {message} (see {self.prog} --help)\n')
 
 
 def build_parser():
     """The parser of ``spark-bench`` with all its commands."""
-    parser = _Parser(prog='spark-bench', description='Measure how well convnets pretrained with SparK transfer to '
-                                                     'detection, segmentation and classification.')
+    parser = Parser(prog='spark-bench', description='Measure how well convnets pretrained with SparK transfer to '
+                                                    'detection, segmentation and classification.')
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     _add_demo(commands)
@@ -59,6 +60,18 @@ def misplaced(args):
     special = {name for names in PROTOCOLS.values() for name in names}.difference(PROTOCOLS[args.protocol])
     given = sorted(name for name in special if getattr(args, name) != _NOT_GIVEN.get(name))
     return None if not given else 'CONFIG' if given[0] == 'config' else f'--{given[0].replace("_", "-")}'
+
+
+def contradiction(args):
+    """One line on a value that is given by an option and by ``--cfg-options`` in different ways; None without."""
+    given = dict(getattr(args, 'cfg_options', ()))
+    for name, keys in _WORDS_FOR.items():
+        value = getattr(args, name, None)
+        key = next((key for key in keys if value is not None and given.get(key, value) != value), None)
+        if key:
+            return (f'--{name.replace("_", "-")} and --cfg-options {key}={given[key]} are two words for one value: '
+                    'leave one away')
+    return None
 
 
 def _add_demo(commands):
@@ -305,8 +318,8 @@ def _add_speed(parser):
                         help='pictures a device computes at a time (default: what fits the global batch of the config)')
     parser.add_argument('--accumulate', type=_positive, metavar='N',
                         help='batches whose gradients are summed for an update (default: the fewest that fit)')
-    parser.add_argument('--amp', action=argparse.BooleanOptionalAction, help='bfloat16 autocast')
-    parser.add_argument('--channels-last', action=argparse.BooleanOptionalAction, help='memory layout')
+    parser.add_argument('--amp', action=Flag, help='bfloat16 autocast')
+    parser.add_argument('--channels-last', action=Flag, help='memory layout')
     parser.add_argument('--workers', type=_count, metavar='N', help='processes that load pictures, a training process')
     parser.add_argument('--checkpoint-interval', type=_positive, metavar='N',
                         help='updates between checkpoints in mid-epoch (default: what the config says)')
@@ -348,8 +361,8 @@ def _add_places(parser, work_dir):
 
 def _add_cache(parser):
     parser.add_argument('--cache-dir', metavar='DIR',
-                        help='for the embedded data set and published weights (default: $SPARK_BENCH_CACHE or '
-                             '~/.cache/spark_bench)')
+                        help='for the embedded data set and published weights (default: $SPARK_BENCH_CACHE, '
+                             'or else spark_bench in $XDG_CACHE_HOME or ~/.cache)')
 
 
 def _positive(text):

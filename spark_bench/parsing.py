@@ -1,0 +1,67 @@
+"""How options are read, whichever they are: nothing that somebody gave is dropped without a word."""
+
+import argparse
+
+__all__ = ['EXIT_USAGE', 'Flag', 'Parser']
+
+EXIT_USAGE = 2
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports bad usage in one line, and knows which of its options were given.
+
+    An option of several values may be given again, and all of its values count, as in OpenMMLab's tools; the first
+    takes the place of its default, which itself is never changed. One of a single value that is given again with
+    another is refused.
+    """
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self._given = {}  # from dest to what was given for it, in the line that is being parsed
+        for word in (None, 'store'):
+            self.register('action', word, _Store)
+
+    def parse_known_args(self, args=None, namespace=None):
+        self._given = {}
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message):
+        hint = self._swallowed() if message.startswith('the following arguments are required') else ''
+        self.exit(EXIT_USAGE, f'{self.prog}: error: {message}{hint} (see {self.prog} --help)\n')
+
+    def keep(self, namespace, action, value):
+        """Set what an action was given, beside what it was given before."""
+        several = action.nargs in ('+', '*')
+        if action.dest in self._given and several:
+            value = [*self._given[action.dest], *value]
+        elif self._given.get(action.dest, value) != value:
+            raise argparse.ArgumentError(action, f'given twice, as {_shown(self._given[action.dest])} and '
+                                                 f'{_shown(value)}: give it once')
+        self._given[action.dest] = value
+        setattr(namespace, action.dest, value)
+
+    def _swallowed(self):
+        """What to do where an argument is missing because an option took it, which takes all words behind it."""
+        absent = [action.metavar or action.dest for action in self._actions
+                  if not action.option_strings and action.required and action.dest not in self._given]
+        greedy = [action.option_strings[0] for action in self._actions
+                  if action.option_strings and action.nargs == '+' and action.dest in self._given]
+        if not absent or not greedy:
+            return ''
+        return f'; {greedy[0]} takes every word that follows it: put {" ".join(absent)} before it'
+
+
+class _Store(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None):
+        parser.keep(namespace, self, values)
+
+
+class Flag(argparse.BooleanOptionalAction):
+    """``--word`` and ``--no-word``, of which one may be given."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        parser.keep(namespace, self, not option_string.startswith('--no-'))
+
+
+def _shown(value):
+    return {True: 'yes', False: 'no'}[value] if isinstance(value, bool) else repr(value)
