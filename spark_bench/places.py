@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 RESULTS = 'results'
@@ -10,6 +11,16 @@ RESULTS = 'results'
 def shipped(relative):
     """Path of a config that is installed beside the packages, such as ``pretrain/configs/demo_pretrain.py``."""
     return Path(__file__).resolve().parent.parent / relative
+
+
+def cache_folder(chosen=None):
+    """Where generated and fetched files are kept: ``chosen``, as of ``--cache-dir``, or what the environment says.
+
+    Without ``chosen``, ``$SPARK_BENCH_CACHE``; else ``spark_bench`` below ``$XDG_CACHE_HOME``, or ``~/.cache``. A
+    leading ``~`` is the home folder in each.
+    """
+    chosen = chosen or os.environ.get('SPARK_BENCH_CACHE')
+    return Path(os.path.expanduser(chosen or Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache', 'spark_bench')))
 
 
 def default_work_dir(root, suite, task, arch, method, seed):

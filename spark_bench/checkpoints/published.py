@@ -10,7 +10,7 @@ from pathlib import Path
 
 from spark_bench.checkpoints.reading import read_metadata
 from spark_bench.errors import InputError, RunError
-from spark_bench.places import shipped
+from spark_bench.places import cache_folder, shipped
 
 INDEX = 'spark_bench/checkpoints/published.json'
 _CHUNK = 1 << 20
@@ -64,8 +64,7 @@ def find_published(name, arch, cache_dir=None, download=False):
 
     Args:
         name, arch: of the index.
-        cache_dir: its folder ``weights`` holds the files; default ``$SPARK_BENCH_CACHE``, else
-            ``~/.cache/spark_bench``.
+        cache_dir: its folder ``weights`` holds the files; see :func:`spark_bench.places.cache_folder`.
         download: fetch it where it is not there.
 
     Raises:
@@ -78,8 +77,7 @@ def find_published(name, arch, cache_dir=None, download=False):
         raise InputError(f'no published weights {name!r} of {arch} are known (of {", ".join(known) or "nothing"} they '
                          f'are): give a file with --weights, or add it to {INDEX}')
     entry = entries[0]
-    cache = Path(cache_dir or os.environ.get('SPARK_BENCH_CACHE') or Path.home() / '.cache' / 'spark_bench')
-    path = cache / 'weights' / entry['file']
+    path = cache_folder(cache_dir) / 'weights' / entry['file']
     if not path.is_file():
         if not download:
             raise InputError(f'{path} is not there: download {entry["url"]} to it, or add --download; or give a file '

@@ -42,6 +42,11 @@ def is_picture(name):
     return os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
+def is_leftover(name):
+    """Whether a file is what a system leaves beside those of people: hidden, or in a folder of its own."""
+    return any(part.startswith('.') or part in ('__MACOSX', '@eaDir') for part in name.split('/'))
+
+
 def leave_held_out(names):
     """Drop what is held out for evaluation, by name, where there is something to train on beside it.
 
