@@ -191,6 +191,7 @@ def _run_report(args):
     from spark_bench.suites.definition import specs_of
     specs = specs_of(args.suite) or ()
     output = args.output or report_path(args.results, args.suite)
+    report.claim_report(output)
     print(report.write_report(args.results, args.suite, output, args.work_dir or 'work_dirs', specs))
     for path in report.write_figures(args.results, args.suite, specs) if args.figures else ():
         print(path)

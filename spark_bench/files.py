@@ -82,10 +82,12 @@ def _refuse_foreign(path, own, told):
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         return
-    with open(descriptor, 'rb') as file:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise InputError(f'{told}: what stands there is not a file; give another name')
-        head = file.read(_HEAD)
+        head = os.read(descriptor, _HEAD)
+    finally:
+        os.close(descriptor)
     if head and not re.match(own, head):
         raise InputError(f'{told}: the file that is there is no earlier output of this command, and is kept: give '
                          'another name, or move it away')

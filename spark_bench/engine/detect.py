@@ -1,7 +1,6 @@
 """Mask R-CNN on a folder in COCO layout: train, evaluate, record."""
 
 import json
-from pathlib import Path
 
 from spark_bench import checkpoints
 from spark_bench.checkpoints.detectors import load_detector
@@ -9,9 +8,10 @@ from spark_bench.data.coco import check_pictures, open_coco, open_split
 from spark_bench.engine import processes
 from spark_bench.engine.batches import divide_batch
 from spark_bench.engine.coco_metric import run_evaluation, write_categories
+from spark_bench.engine.folders import EvaluationFolder
 from spark_bench.engine.overrides import set_speed, set_workers
 from spark_bench.engine.runner import BenchRunner
-from spark_bench.engine.runs import Run, arch_of, blame_config, load_config, make_work_dir, use_threads
+from spark_bench.engine.runs import Run, arch_of, blame_config, load_config, use_threads
 from spark_bench.engine.shapes import check_shapes
 from spark_bench.errors import InputError, RunError
 from spark_bench.files import write_atomically
@@ -62,26 +62,28 @@ def evaluate_detector(options):
         if options.weights is None:
             raise InputError('evaluate needs a trained detector: give detector.safetensors of a work directory, or a '
                              '.pth of mmdet, with --weights')
+        folder = EvaluationFolder(options)
         val = open_split(options.data_root, 'val')
         cfg = load_config(options)
         fit_config(cfg, options, len(val.categories))
-        work_dir = Path(options.work_dir)
-        processes.from_main(lambda: (check_pictures(val), make_work_dir(work_dir)))
+        processes.from_main(lambda: (check_pictures(val), folder.claim()))
         use_threads(options.threads)
-        _place(cfg, options, val, work_dir)
+        _place(cfg, options, val, folder.path)
         for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'custom_hooks'):
             cfg.pop(key, None)
-        cfg.work_dir, cfg.launcher = str(work_dir), options.launcher
+        cfg.work_dir, cfg.launcher = str(folder.path), options.launcher
         with blame_config(options.config):
             runner = BenchRunner.from_cfg(cfg)
         model = getattr(runner.model, 'module', runner.model)
         check_shapes(model, cfg.model)
         load_detector(model, options.weights)
+        processes.from_main(folder.mark)
     except (InputError, RunError) as error:
         error.told = not processes.is_main_process()
         raise
     _predict(runner, options)
-    metrics = processes.from_main(lambda: _evaluate(work_dir, val, options)[0])
+    metrics = processes.from_main(lambda: _evaluate(folder.path, val, options)[0])
+    folder.release()
     processes.leave()
     return metrics
 

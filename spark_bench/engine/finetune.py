@@ -1,7 +1,6 @@
 """Classification fine-tuning on pictures in classes: train, evaluate raw and EMA weights, record."""
 
 import json
-from pathlib import Path
 
 import torch
 
@@ -18,9 +17,10 @@ from spark_bench.engine.accuracy import (
     weights_name,
 )
 from spark_bench.engine.batches import batch_key, fit_batch
+from spark_bench.engine.folders import EvaluationFolder
 from spark_bench.engine.overrides import set_speed, set_workers
 from spark_bench.engine.runner import BenchRunner
-from spark_bench.engine.runs import Run, blame_config, load_config, make_work_dir, use_threads
+from spark_bench.engine.runs import Run, blame_config, load_config, use_threads
 from spark_bench.errors import InputError, RunError
 from spark_bench.files import write_atomically
 
@@ -73,6 +73,7 @@ def evaluate_classifier(options):
         InputError, RunError: see :mod:`spark_bench.errors`.
     """
     processes.join(options.launcher)
+    folder = EvaluationFolder(options)
     try:
         _, val = open_labelled(options.data_root)
         cfg = load_config(options)
@@ -81,18 +82,20 @@ def evaluate_classifier(options):
         for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'custom_hooks'):
             cfg.pop(key, None)
         cfg.work_dir, cfg.launcher = str(options.work_dir), options.launcher
-        processes.from_main(lambda: make_work_dir(Path(options.work_dir)))
+        processes.from_main(folder.claim)
         use_threads(options.threads)
         with blame_config(options.config):
             runner = BenchRunner.from_cfg(cfg)
         _load_whole(models_of(runner)['raw'], options.weights)
+        processes.from_main(folder.mark)
     except (InputError, RunError) as error:
         error.told = not processes.is_main_process()
         raise
     with blame_config(options.config, running=lambda: True):
         found = predict(models_of(runner), runner.build_dataloader(cfg.evaluation_dataloader))['raw']
     metrics = {'top1': found.accuracy(1), 'top5': found.accuracy(5)}
-    processes.from_main(lambda: _write_evaluation(Path(options.work_dir), found, metrics))
+    processes.from_main(lambda: _write_evaluation(folder.path, found, metrics))
+    folder.release()
     processes.leave()
     return metrics
 

@@ -15,7 +15,8 @@ from spark_bench.data.labelled import draw_subset, fingerprint
 from spark_bench.engine import probes, processes
 from spark_bench.engine.accuracy import Predictions
 from spark_bench.engine.features import Extractor, build_backbone, cached_features, identify
-from spark_bench.engine.runs import Run, RunOptions, describe_weights, lock_folder, make_work_dir
+from spark_bench.engine.folders import lock_folder, make_work_dir
+from spark_bench.engine.runs import Run, RunOptions, describe_weights
 from spark_bench.errors import InputError, RunError
 
 TEMPERATURE = 0.07

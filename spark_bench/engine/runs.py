@@ -1,7 +1,6 @@
 """What pretraining, fine-tuning and detection runs have in common: from options to a config to a record."""
 
 import contextlib
-import fcntl
 import hashlib
 import itertools
 import json
@@ -18,6 +17,7 @@ from mmengine.hooks import Hook
 
 from spark_bench import registration  # noqa: F401
 from spark_bench.checkpoints import read_metadata, read_tensors
+from spark_bench.engine.folders import STAMP, check_stamp, lock_folder, make_work_dir
 from spark_bench.engine.hooks import earlier_seconds
 from spark_bench.engine.memory import keep_freed_memory
 from spark_bench.engine.overrides import apply_overrides
@@ -35,7 +35,6 @@ _LOADING = ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory'
 _WATCHING = ('LoggerHook', 'ResumePointHook', 'EstimateHook', 'TensorBoardHook', 'ProgressHook')
 
 _NEEDED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler')
-_STAMP = 'config_hash'
 _run_numbers = itertools.count(1)  # of this process
 
 
@@ -186,20 +185,6 @@ def arch_of(cfg, config):
     return arch
 
 
-def make_work_dir(work_dir):
-    """Make the folder, and see whether files can be written there.
-
-    Raises:
-        InputError: naming the folder.
-    """
-    try:
-        work_dir.mkdir(parents=True, exist_ok=True)
-        (work_dir / '.lock').open('a').close()
-    except OSError as error:
-        raise InputError(f'--work-dir {work_dir} cannot be written: {error.strerror}; give another, or change its '
-                         'permissions') from error
-
-
 class Run:
     """One run: its hash, its folder, its record.
 
@@ -275,7 +260,7 @@ class Run:
         # mmengine names logger and curves by the second, and a later run of the same second would inherit both.
         stem = Path(self.cfg.filename).stem if self.cfg.filename else 'run'
         self.cfg.experiment_name = f'{stem}_{next(_run_numbers)}'
-        start = _StartHook(self.work_dir / _STAMP, self.config_hash)
+        start = _StartHook(self.work_dir / STAMP, self.config_hash)
         with blame_config(self.options.config, lambda: start.passed):
             runner = BenchRunner.from_cfg(self.cfg)
             check(getattr(runner.model, 'module', runner.model))
@@ -288,7 +273,7 @@ class Run:
     def _claim_work_dir(self):
         """Prepare the folder for this run alone; the checkpoint to resume from, or None."""
         make_work_dir(self.work_dir)
-        self._check_stamp()
+        check_stamp(self.work_dir, self.config_hash, self.options.config)
         self._lock = lock_folder(self.work_dir)
         clear_leftovers(self.work_dir)
         return newest_checkpoint(self.work_dir)
@@ -297,13 +282,6 @@ class Run:
         """Let another run of this process have the folder, however long this object is kept."""
         if self._lock is not None:
             self._lock.close()
-
-    def _check_stamp(self):
-        """A folder of another configuration is not continued: its checkpoints would be of another network."""
-        stamp = self.work_dir / _STAMP
-        if stamp.is_file() and stamp.read_text() != self.config_hash:
-            raise InputError(f'{self.work_dir} holds a run with another configuration: give another --work-dir, '
-                             'or remove it')
 
     def write_record(self, runner, metrics, dataset, artifacts, curves=None):
         """Write the record of a finished run and return it.
@@ -361,27 +339,6 @@ def describe_weights(path):
     read_tensors(path)
     return {'path': str(path), 'sha256': hashlib.sha256(Path(path).read_bytes()).hexdigest(),
             'config_hash': read_metadata(path).get('config_hash')}
-
-
-def lock_folder(work_dir, patience_s=10.0):
-    """Hold ``work_dir`` for this process until it ends; return the open lock file.
-
-    Raises:
-        InputError: where another process still holds it after ``patience_s`` seconds. (A killed suite's runs end
-            within moments, so a little patience is enough to start it again at once.)
-    """
-    lock = (Path(work_dir) / '.lock').open('w')
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return lock
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                lock.close()
-                raise InputError(f'another process is running in {work_dir}: wait for it, or give another '
-                                 '--work-dir') from None
-            time.sleep(0.2)
 
 
 def loss_curve(runner, points=200):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spark_bench.errors import InputError
+from spark_bench.files import claim_output
 from spark_bench.records.grid import Grid, plain_text, show
 from spark_bench.records.merge import merge
 from spark_bench.records.noise import CONFIDENCE, is_beyond_noise, is_equal
@@ -72,12 +73,14 @@ def main(args) -> int:
     Raises InputError if a set holds no record or an unsound one, if no record has a metric that was asked for, or if a
     file cannot be written.
     """
-    sets = [load_set(path, curves=args.merge is not None) for path in (args.a, args.b)]
-    _refuse_unknown(args.metric or (), [record for records in sets for record in records])
-    compared = compare(*sets, metrics=args.metric)
     name = args.format or (SUFFIXES.get(Path(args.output).suffix.lower()) if args.output else 'terminal')
     if name not in FORMATS:
         raise InputError(f'--output {args.output}: no format ends so; name one with --format: {", ".join(FORMATS)}')
+    if args.output:
+        claim_output(args.output, OWN)
+    sets = [load_set(path, curves=args.merge is not None) for path in (args.a, args.b)]
+    _refuse_unknown(args.metric or (), [record for records in sets for record in records])
+    compared = compare(*sets, metrics=args.metric)
     if args.output:
         print(f'written: {write_text_output(args.output, FORMATS[name](compared))}')
     elif name == 'terminal':
@@ -212,3 +215,9 @@ FORMATS: dict[str, Callable[[tuple[list[str], list[Difference]]], str]] = {
     'markdown': to_markdown,
     'csv': to_csv,
 }
+# How each of them begins: so is an earlier comparison told from what somebody else wrote.
+OWN = (
+    rb'\n  ((origin|suite) +)*task +backbone +method +metric |'
+    rb'\| ((origin|suite) \| )*task \| backbone \| method \| metric \||'
+    rb'((origin|suite),)*task,backbone,method,metric,a_value,'
+)

@@ -1,10 +1,11 @@
 """Tables of records: what others need of the modules beside this one, and the tables of a suite on disk."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from spark_bench.errors import InputError
+from spark_bench.files import claim_output
 from spark_bench.places import RESULTS, shipped
 from spark_bench.records.grid import plain_text, show
 from spark_bench.records.schema import Record
@@ -32,6 +33,7 @@ __all__ = [
     'Table',
     'TableSpec',
     'build_table',
+    'claim_tables',
     'delta_text',
     'delta_verdict',
     'group_by_cell',
@@ -104,6 +106,18 @@ def tables_of(
     return tuple(build_table(records, spec, failed) for spec in specs)
 
 
+def claim_tables(results: str | Path, names: Iterable[str]) -> list[Path]:
+    """The files of the tables of these names without their ends, `<results>/tables/<name>`.
+
+    Raises InputError where something else stands in the place of one, see `claim_output`.
+    """
+    places = [Path(results, 'tables', name) for name in names]
+    for place in places:
+        for suffix in ('.md', '.csv'):
+            claim_output(f'{place}{suffix}', OWN, 'the table')
+    return places
+
+
 def print_table(results: str | Path, suite: str) -> Table:
     """`print_tables` of a suite that defines no tables of its own; returns its one table."""
     return print_tables(results, suite)[0]
@@ -118,13 +132,13 @@ def print_tables(
     """
     records = load_suite(results, suite, curves=False)
     tables = tables_of(records, specs, failed)
-    folder = Path(results, 'tables')
-    for table in tables:
-        write_text_output(folder / f'{table.name}.md', to_markdown(table))
-        write_text_output(folder / f'{table.name}.csv', to_csv(table))
-    for table in tables:
+    places = claim_tables(results, [table.name for table in tables])
+    for table, place in zip(tables, places, strict=True):
+        write_text_output(f'{place}.md', to_markdown(table))
+        write_text_output(f'{place}.csv', to_csv(table))
+    for table, place in zip(tables, places, strict=True):
         show(to_grid(table, title=table.title or suite))
-        print(f'written: {folder / table.name}.md and .csv')
+        print(f'written: {place}.md and .csv')
     _tell_left_out(records, tables)
     return tables
 
@@ -144,6 +158,8 @@ def main(args, specs: Sequence[TableSpec] | None) -> int:
     name = args.format or SUFFIXES.get(Path(args.output).suffix.lower())
     if name is None:
         raise InputError(f'--output {args.output}: no format ends so; name one with --format: {", ".join(FORMATS)}')
+    if args.output is not None:
+        claim_output(args.output, OWN)
     records = load_suite(args.results, args.suite, curves=False)
     tables = tables_of(records, specs)
     if args.output is not None:
@@ -178,4 +194,9 @@ FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
     'latex': lambda tables: '\n'.join(map(to_latex, tables)),
     'html': lambda tables: '\n'.join(map(to_html, tables)),
 }
+# How each of them begins: so is an earlier table told from what somebody else wrote.
+OWN = (
+    rb'([^\n]*\n)?\n  backbone +method |(\*\*[^\n]*\*\*\n\n)?\| backbone \| method \||arch,method,origin,'
+    rb'|% Needs \\usepackage\{booktabs\}|<table class="results" id="table'
+)
 SUFFIXES = {'.txt': 'terminal', '.md': 'markdown', '.csv': 'csv', '.tex': 'latex', '.html': 'html'}
