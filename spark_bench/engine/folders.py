@@ -22,11 +22,12 @@ class EvaluationFolder:
     """
 
     def __init__(self, options):
-        own = default_evaluation_dir(options.config, options.weights, options.data_root, arch=options.arch,
-                                     overrides=options.overrides)
         self.path, self._config, self._lock = Path(options.work_dir), options.config, None
-        self._identity = f'evaluation {own.name}'
-        self._is_own_name = self.path.name == own.name  # so they were called before they had a stamp
+        # Without --arch it is the weights that say it.
+        names = [default_evaluation_dir(options.config, options.weights, options.data_root, arch=arch,
+                                        overrides=options.overrides).name for arch in (options.arch, None)]
+        self._identity = f'evaluation {names[0]}'
+        self._is_own_name = self.path.name in names  # so they were called before they had a stamp
 
     def claim(self):
         """Make the folder and hold it. Raises InputError where it is another's."""
