@@ -19,9 +19,9 @@ PROTOCOLS = {
 }
 # Options that are another word for keys of the config.
 _WORDS_FOR = {
-    'epochs': ('train_cfg.max_epochs',), 'batch_size': ('train_dataloader.batch_size',),
-    'arch': ('model.arch', 'model.backbone.arch'), 'amp': ('optim_wrapper.autocast',),
-    'channels_last': ('channels_last',), 'checkpoint_interval': ('default_hooks.checkpoint.interval',),
+    'epochs': ('train_cfg.max_epochs',), 'arch': ('model.arch', 'model.backbone.arch'),
+    'amp': ('optim_wrapper.autocast',), 'channels_last': ('channels_last',),
+    'checkpoint_interval': ('default_hooks.checkpoint.interval',),
     'workers': tuple(f'{loader}_dataloader.num_workers' for loader in ('train', 'test', 'evaluation')),
     'bad_pictures': ('train_dataloader.dataset.bad_pictures',),
     'label_fraction': ('train_dataloader.dataset.fraction',)}

@@ -98,7 +98,6 @@ def test_another_fault_is_told_as_it_is(capsys):
     ('finetune', '--epochs', '3', 'train_cfg.max_epochs=2'), ('detect', '--amp', None, 'optim_wrapper.autocast=False'),
     ('detect', '--arch', 'resnet50', 'model.backbone.arch=resnet18'),
     ('pretrain', '--arch', 'resnet50', 'model.arch=resnet18'),
-    ('detect', '--batch-size', '4', 'train_dataloader.batch_size=2'),
     ('detect', '--workers', '1', 'test_dataloader.num_workers=2'),
     ('pretrain', '--bad-pictures', 'skip', 'train_dataloader.dataset.bad_pictures=fail'),
     ('finetune', '--label-fraction', '0.1', 'train_dataloader.dataset.fraction=0.2')])
