@@ -137,7 +137,8 @@ def _prepare(options):
     cfg.train_dataloader.sampler.update(seed=options.seed, global_batch=global_batch)
     cfg.model.channels_last = cfg.get('channels_last', False)
     cfg.model.weights = options.weights
-    cfg.weights_metadata = dict(arch=this.arch, method=options.method, config_hash=this.config_hash)
+    cfg.weights_metadata = dict(arch=this.arch, method=options.method, config_hash=this.config_hash,
+                                setup_hash=this.setup_hash)
     _place(cfg, options)
     return this, count, val
 

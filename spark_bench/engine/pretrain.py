@@ -122,7 +122,8 @@ def _save_weights(this, model):
     """Write the encoder in timm's names and the whole model; return their paths by name."""
     cfg = this.cfg
     paths = {'encoder': this.work_dir / 'encoder.safetensors', 'spark': this.work_dir / 'spark.safetensors'}
-    common = {'arch': this.arch, 'method': this.options.method, 'config_hash': this.config_hash}
+    common = {'arch': this.arch, 'method': this.options.method, 'config_hash': this.config_hash,
+              'setup_hash': this.setup_hash}
     checkpoints.save(model.spark, paths['spark'], {
         'format': 'spark', **common, 'input_size': str(cfg.model.input_size), 'mask_ratio': str(cfg.model.mask_ratio),
         'ablation': cfg.model.ablation, 'decoder_width': str(cfg.model.get('decoder_width', 768)),

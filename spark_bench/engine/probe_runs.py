@@ -53,6 +53,11 @@ class _ProbeRun(Run):
         self.splits, self.network = splits, network
         self.work_dir = Path(options.work_dir) / f'{self.task}-{self.config_hash}'
 
+    def _setup_of_start(self):
+        # Last and best weights of one training are of one configuration; their names tell them apart.
+        start = super()._setup_of_start()
+        return start and f'{start}/{Path(self.weights["path"]).stem}'
+
     def claim(self):
         """Hold the work directory for this process until it ends."""
         for folder in (Path(self.options.work_dir), self.work_dir):

@@ -200,19 +200,29 @@ class Run:
         self.task, self.options, self.cfg, self.arch = options.task or task, options, cfg, arch
         self.data_sha256 = data_sha256
         self.weights = describe_weights(options.weights)
-        self.config_hash = self._hash()
+        self.config_hash, self.setup_hash = self._hashes()
         self.work_dir = Path(options.work_dir)
         self.data_name = '/'.join(Path(options.data_root).resolve().parts[-2:])
         self._started, self._earlier_s = time.monotonic(), 0.0
         self._lock = None  # held by the process that writes, while it trains
         self._started_at = datetime.now(timezone.utc)
 
-    def _hash(self):
+    def _hashes(self):
+        """Of this very run, and of what it has in common with those of other seeds."""
         recipe = _what_is_computed(self.cfg.to_dict())
         start = None if self.weights is None else self.weights['config_hash'] or self.weights['sha256']
         identity = {'task': self.task, 'recipe': recipe, 'seed': self.options.seed, 'data': self.data_sha256,
                     'start': start}
-        return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        # Which weights it starts from, a recipe may say too.
+        recipe = {key: value for key, value in recipe.items() if key != 'weights'}
+        return _digest(identity), _digest({**identity, 'recipe': recipe, 'seed': None, 'start': self._setup_of_start()})
+
+    def _setup_of_start(self):
+        """What the weights have in common with those of other seeds, as far as they say."""
+        if self.weights is None:
+            return None
+        return read_metadata(self.weights['path']).get('setup_hash') or (
+            self.weights['config_hash'] or self.weights['sha256'])
 
     def existing(self):
         """The record of this very run, or None.
@@ -297,7 +307,7 @@ class Run:
             origin='measured', suite=self.options.suite, task=self.task, arch=self.arch,
             method=self.options.method, seed=self.options.seed, metrics=metrics,
             curves={**({} if runner is None else {'loss': loss_curve(runner)}), **(curves or {})},
-            config_hash=self.config_hash,
+            config_hash=self.config_hash, setup_hash=self.setup_hash,
             config=str(self._dump_config()), weights=self.weights, dataset=dataset,
             environment=environment.collect_environment(),
             started_at=self._started_at.isoformat(timespec='seconds'),
@@ -315,6 +325,10 @@ class Run:
         path = self.work_dir / 'config.py'
         self.cfg.dump(path)
         return path
+
+
+def _digest(identity):
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _what_is_computed(recipe):

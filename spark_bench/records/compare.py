@@ -33,7 +33,7 @@ class Difference:
     column: Column
     a: Cell
     b: Cell
-    configs: str  # 'same' or 'other' for the configurations of the two; empty where one has none
+    configs: str  # 'same' or 'other' for the configurations of the two, 'other seeds'; empty where one has none
 
     @property
     def delta(self) -> float | None:
@@ -158,8 +158,22 @@ def _cell(records: Sequence[Record], column: Column) -> Cell:
 
 
 def _configs(a: Sequence[Record], b: Sequence[Record]) -> str:
+    """Whether the configurations are the same, whatever the seeds.
+
+    Records of before they had a `setup_hash` tell only of their very run: where such have no seed in common, nothing
+    but the seeds is known to differ.
+    """
     hashes = [{record.config_hash for record in records} - {None} for records in (a, b)]
-    return '' if not all(hashes) else 'same' if hashes[0] == hashes[1] else 'other'
+    if not all(hashes):
+        return ''
+    setups = [{record.setup_hash for record in records} for records in (a, b)]
+    if None not in setups[0] | setups[1]:
+        return 'same' if setups[0] == setups[1] else 'other'
+    runs = [{record.seed: record.config_hash for record in records} for records in (a, b)]
+    common = runs[0].keys() & runs[1].keys()
+    if common:
+        return 'same' if all(runs[0][seed] == runs[1][seed] for seed in common) else 'other'
+    return 'same' if hashes[0] == hashes[1] else 'other seeds'
 
 
 def _headings(names: Sequence[str]) -> list[str]:
