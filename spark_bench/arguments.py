@@ -350,7 +350,8 @@ def _add_download(parser):
 
 
 def _add_suite(parser):
-    parser.add_argument('--suite', default='demo', metavar='NAME', help='default: demo')
+    parser.add_argument('--suite', default='demo', metavar='NAME',
+                        help='of the records, or the file that defines the suite and its tables (default: demo)')
     _add_places(parser, 'work_dirs')
 
 

@@ -177,8 +177,19 @@ def _embedded(args, part):
 
 def _run_table(args):
     from spark_bench.records import table
-    from spark_bench.suites.definition import specs_of
-    return table.main(args, specs_of(args.suite))
+    args.suite, specs = _suite_of(args)
+    return table.main(args, specs)
+
+
+def _suite_of(args):
+    """Name of the records and tables of ``--suite``; a word where a file may define others."""
+    from spark_bench.records.store import recorded_suites
+    from spark_bench.suites.definition import find_suite
+    name, specs = find_suite(args.suite, args.results)
+    if specs is None and not args.suite.endswith('.py') and name != 'custom' and name in recorded_suites(args.results):
+        print(f'spark-bench: note: the table of all records of {printable(name)}; where a file defines its tables, '
+              'name that with --suite, as FILE.py', file=sys.stderr)
+    return name, specs
 
 
 def _run_compare(args):
@@ -188,8 +199,8 @@ def _run_compare(args):
 
 def _run_report(args):
     from spark_bench.records import report
-    from spark_bench.suites.definition import specs_of
-    specs = specs_of(args.suite) or ()
+    args.suite, specs = _suite_of(args)
+    specs = specs or ()
     output = args.output or report_path(args.results, args.suite)
     report.claim_report(output)
     print(report.write_report(args.results, args.suite, output, args.work_dir or 'work_dirs', specs))

@@ -42,9 +42,9 @@ def is_picture(name):
     return os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
-def is_leftover(name):
+def leftover_in(path):
     """Whether a file is what a system leaves beside those of people: hidden, or in a folder of its own."""
-    return any(part.startswith('.') or part in ('__MACOSX', '@eaDir') for part in name.split('/'))
+    return any(part.startswith('.') or part in ('__MACOSX', '@eaDir') for part in path.split('/'))
 
 
 def leave_held_out(names):

@@ -20,7 +20,7 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from spark_bench.data.decoding import explain, read_picture
-from spark_bench.data.listing import is_leftover
+from spark_bench.data.listing import leftover_in
 from spark_bench.errors import InputError, printable
 from spark_bench.files import new_folder
 
@@ -107,7 +107,7 @@ def _group(source, names, tell):
     pictures, others = defaultdict(lambda: defaultdict(list)), []
     for name in names:
         found = _PICTURE.search(name)
-        if is_leftover(name):
+        if leftover_in(name):
             continue
         if found:
             pictures[found['id']][found['kind'].lower()].append(name)

@@ -60,9 +60,14 @@ def apply_overrides(cfg, overrides):
         set_epochs(cfg, wanted)
 
 
+def is_owned(key):
+    """What decides a dotted key, as a remedy, where a run fills it in itself; None for all others."""
+    return next((remedy for owned, remedy in _OWNED.items() if f'{key}.'.startswith(f'{owned}.')), None)
+
+
 def _check_key(cfg, key):
     top = key.split('.')[0]
-    remedy = next((remedy for owned, remedy in _OWNED.items() if f'{key}.'.startswith(f'{owned}.')), None)
+    remedy = is_owned(key)
     if remedy:
         raise InputError(f'--cfg-options {key}: it would be of no effect; {remedy}')
     if top not in _READ:

@@ -17,6 +17,7 @@ from mmengine.hooks import Hook
 
 from spark_bench import registration  # noqa: F401
 from spark_bench.checkpoints import read_metadata, read_tensors
+from spark_bench.engine.differences import what_differs
 from spark_bench.engine.folders import STAMP, check_stamp, lock_folder, make_work_dir
 from spark_bench.engine.hooks import earlier_seconds
 from spark_bench.engine.memory import keep_freed_memory
@@ -209,7 +210,7 @@ class Run:
 
     def _hashes(self):
         """Of this very run, and of what it has in common with those of other seeds."""
-        recipe = _what_is_computed(self.cfg.to_dict())
+        recipe = self._recipe = _what_is_computed(self.cfg.to_dict())
         start = None if self.weights is None else self.weights['config_hash'] or self.weights['sha256']
         identity = {'task': self.task, 'recipe': recipe, 'seed': self.options.seed, 'data': self.data_sha256,
                     'start': start}
@@ -221,8 +222,10 @@ class Run:
         """What the weights have in common with those of other seeds, as far as they say."""
         if self.weights is None:
             return None
-        return read_metadata(self.weights['path']).get('setup_hash') or (
+        start = read_metadata(self.weights['path']).get('setup_hash') or (
             self.weights['config_hash'] or self.weights['sha256'])
+        # Of a file with several networks, the one that was chosen.
+        return f'{start} {self.weights["key_prefix"]}' if 'key_prefix' in self.weights else start
 
     def existing(self):
         """The record of this very run, or None.
@@ -237,8 +240,10 @@ class Run:
                                  self.options.method, self.options.seed)
         elif record.config_hash != self.config_hash:
             path = schema.record_path(self.options.results, *record.identity)
-            raise InputError(f'{path} was measured with another configuration ({record.config_hash}, now '
-                             f'{self.config_hash}): move it away, or give another --results')
+            other = what_differs(record, self._recipe, _what_is_computed, self.data_sha256, self.weights)
+            raise InputError(f'{path} was measured with another configuration '
+                             f'({other or f"{record.config_hash}, now {self.config_hash}"}): move it away, or give '
+                             'another --results')
         return record
 
     def train(self, check=lambda model: None):

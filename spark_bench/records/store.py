@@ -7,6 +7,7 @@ import gc
 import json
 import math
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 
 from spark_bench.errors import InputError
 from spark_bench.files import write_atomically, write_beside
-from spark_bench.records.schema import ORIGINS, Record, check, follow_schema, record_path
+from spark_bench.records.schema import NAME_PATTERN, ORIGINS, Record, check, follow_schema, record_path
 
 __all__ = [
     'check_writable',
@@ -26,6 +27,7 @@ __all__ = [
     'paths_below',
     'read',
     'read_many',
+    'recorded_suites',
     'suite_folder',
     'write',
     'write_output',
@@ -221,6 +223,12 @@ def check_writable(
 def suite_folder(results: str | Path, origin: str, suite: str) -> Path:
     """`<results>/<origin>/<suite>`. Raises InputError if `suite` is not fit to be a folder's name."""
     return record_path(results, origin, suite, 'pretrain', 'arch', 'method', 0).parents[3]
+
+
+def recorded_suites(results: str | Path) -> list[str]:
+    """The names of the suites of which there are folders of records; none if there are none."""
+    found = {path.parent.name for origin in ORIGINS for path in Path(results, origin).glob('*/*/')}
+    return sorted(name for name in found if re.match(NAME_PATTERN, name))
 
 
 def write_text_output(path: str | Path, text: str) -> Path:

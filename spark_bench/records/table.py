@@ -4,12 +4,12 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from spark_bench.errors import InputError
+from spark_bench.errors import InputError, nearest
 from spark_bench.files import claim_output
 from spark_bench.places import RESULTS, shipped
 from spark_bench.records.grid import plain_text, show
-from spark_bench.records.schema import Record
-from spark_bench.records.store import load_all, suite_folder, write_text_output
+from spark_bench.records.schema import ORIGINS, Record
+from spark_bench.records.store import load_all, recorded_suites, suite_folder, write_text_output
 from spark_bench.records.table_build import METHODS, Failure, build_table, group_by_cell, order_methods
 from spark_bench.records.table_html import to_html
 from spark_bench.records.table_latex import to_latex
@@ -52,6 +52,7 @@ __all__ = [
     'value_text',
 ]
 
+_SHOWN = 8  # names of suites in a message
 COLUMNS = (
     Column('classification', 'top1', 'top-1'),
     Column('linear', 'top1', 'linear top-1'),
@@ -67,18 +68,33 @@ def load_suite(results: str | Path, suite: str, curves: bool = True) -> list[Rec
     Where `results` is the default and has no folder of published ones, as beside an installed copy, those come from the
     package. A folder that somebody names is taken as it is.
 
-    Raises InputError, naming folder and command, if there is none.
+    Raises InputError, naming the folder and what can be done, if there is none.
     """
     records = load_all(results, suite, curves)
     if Path(results) == Path(RESULTS) and not Path(results, 'published').exists():
         records += load_all(shipped('spark_bench'), suite, curves)
     if not records:
-        command = 'spark-bench demo' if suite == 'demo' else f'spark-bench run {suite}'
         raise InputError(
-            f'no record of suite {suite!r} in {suite_folder(results, "measured", suite)}; '
-            f'make some with `{command}`, or name the right folder with --results'
+            f'no record of suite {suite!r} in {suite_folder(results, "measured", suite)}; {_remedy(results, suite)}'
         )
     return records
+
+
+def _remedy(results: str | Path, suite: str) -> str:
+    """What to do where a suite has no record: of what is there, for names are mistyped."""
+    inside = next((parent for parent in (Path(results), *Path(results).parents) if parent.name in ORIGINS), None)
+    if inside is not None:
+        return f'the results folder is the one above {inside.name}: --results {inside.parent}'
+    known = recorded_suites(results)
+    stem = suite.replace('-', '_')
+    if shipped(f'spark_bench/suites/shipped/{stem}.py').is_file():
+        command = {'demo': 'demo', 'demo_quick': 'demo --quick'}.get(stem, f'run {stem}')
+        return f'make some with `spark-bench {command}`, or name the right folder with --results'
+    close = nearest(suite, known)
+    if known:
+        shown = ', '.join(known[:_SHOWN]) + f' and {len(known) - _SHOWN} more' * (len(known) > _SHOWN)
+        return f'{close} '.lstrip() + f'name one that has any ({shown}), or the right folder with --results'
+    return 'name the right folder with --results'
 
 
 def table_of_suite(records: Sequence[Record]) -> Table:
