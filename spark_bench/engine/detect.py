@@ -94,6 +94,14 @@ def _predict(runner, options):
         runner.test()
 
 
+def check_recipe(options):
+    """Raise :class:`InputError` for what can be refused without data or weights."""
+    cfg = load_config(options)
+    fit_config(cfg, options, 1)
+    _fit_batch(cfg, options)
+    _apply_options(cfg, options)
+
+
 def _prepare(options):
     """``(run, train, val)``: everything that can be refused before training."""
     train, val = open_coco(options.data_root)

@@ -115,6 +115,14 @@ def _write_evaluation(work_dir, found, metrics):
     write_atomically(work_dir / 'metrics.json', (json.dumps(metrics, indent=1) + '\n').encode())
 
 
+def check_recipe(options):
+    """Raise :class:`InputError` for what can be refused without data or weights."""
+    cfg = load_config(options)
+    _fit_config(cfg, options, 2)
+    fit_batch(cfg, options)
+    set_speed(cfg, options)
+
+
 def _prepare(options):
     """``(run, number of training pictures, val)``: everything that can be refused before training."""
     train, val = open_labelled(options.data_root)

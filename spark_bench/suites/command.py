@@ -18,6 +18,7 @@ from spark_bench.suites.plan import (
     select,
     use_published,
 )
+from spark_bench.suites.rehearsal import check_cells
 from spark_bench.suites.status import RECORDED, show, state_of
 
 
@@ -32,6 +33,7 @@ def main(args):
     if args.status:
         show(suite, chosen, places)
         return 0
+    check_cells(suite, chosen)
     if args.dry_run:
         from spark_bench.suites.costs import print_plan
         print_plan(suite, chosen, places)
