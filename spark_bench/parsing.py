@@ -1,8 +1,9 @@
 """How options are read, whichever they are: nothing that somebody gave is dropped without a word."""
 
 import argparse
+import os
 
-__all__ = ['EXIT_USAGE', 'Flag', 'Parser']
+__all__ = ['EXIT_USAGE', 'Flag', 'Parser', 'take_local_rank']
 
 EXIT_USAGE = 2
 
@@ -65,3 +66,19 @@ class Flag(argparse.BooleanOptionalAction):
 
 def _shown(value):
     return {True: 'yes', False: 'no'}[value] if isinstance(value, bool) else repr(value)
+
+
+def take_local_rank(words):
+    """The words of a command without ``--local-rank N``, as torch.distributed.launch gives it to each process.
+
+    It goes to where torchrun has it, the environment.
+    """
+    taken, words = [], list(words)
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.partition('=')
+        if name in ('--local-rank', '--local_rank') and (equals or words):
+            os.environ.setdefault('LOCAL_RANK', value if equals else words.pop(0))
+        else:
+            taken.append(word)
+    return taken

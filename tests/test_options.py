@@ -1,12 +1,15 @@
 """Options that are given more than once, or in two words: all of it counts, or is refused; nothing is dropped."""
 
 import argparse
+import os
+import runpy
+from pathlib import Path
 
 import pytest
 
 from spark_bench import cli
 from spark_bench.arguments import build_parser
-from spark_bench.parsing import Flag, Parser
+from spark_bench.parsing import Flag, Parser, take_local_rank
 
 
 def parse(*words):
@@ -106,3 +109,26 @@ def test_an_option_and_its_key_of_the_config_may_not_differ(capsys, command, opt
     assert cli.main(words) == 2
     error = capsys.readouterr().err
     assert error.count('\n') == 1 and option in error and setting in error
+
+
+@pytest.mark.parametrize('given', [['--local-rank=1'], ['--local_rank=1'], ['--local-rank', '1'], ['--local_rank', '1']])
+@pytest.mark.parametrize('place', [0, 1, 3])
+def test_the_local_rank_of_torchs_launcher_is_understood(monkeypatch, given, place):
+    monkeypatch.delenv('LOCAL_RANK', raising=False)
+    words = ['recipe.py', '--launcher', 'pytorch']
+    assert take_local_rank([*words[:place], *given, *words[place:]]) == words
+    assert os.environ['LOCAL_RANK'] == '1'
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    assert take_local_rank([*words, *given]) == words and os.environ['LOCAL_RANK'] == '0'  # torchrun's own
+
+
+@pytest.mark.parametrize('tool, words, command', [
+    ('train', ['recipe.py', '--resume', 'auto'], 'detect'), ('test', ['recipe.py', 'x.pth'], 'evaluate')])
+def test_openmmlabs_scripts_take_it(monkeypatch, tool, words, command):
+    called = []
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.setattr(cli, 'main', called.append)
+    monkeypatch.setattr('sys.argv', [f'{tool}.py', '--local-rank=0', *words])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(Path(__file__).parents[1] / 'tools' / f'{tool}.py'), run_name='__main__')
+    assert called == [[command, 'recipe.py', *(['--weights', 'x.pth'] if tool == 'test' else [])]]
