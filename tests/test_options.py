@@ -111,7 +111,8 @@ def test_an_option_and_its_key_of_the_config_may_not_differ(capsys, command, opt
     assert error.count('\n') == 1 and option in error and setting in error
 
 
-@pytest.mark.parametrize('given', [['--local-rank=1'], ['--local_rank=1'], ['--local-rank', '1'], ['--local_rank', '1']])
+@pytest.mark.parametrize('given', [
+    ['--local-rank=1'], ['--local_rank=1'], ['--local-rank', '1'], ['--local_rank', '1']])
 @pytest.mark.parametrize('place', [0, 1, 3])
 def test_the_local_rank_of_torchs_launcher_is_understood(monkeypatch, given, place):
     monkeypatch.delenv('LOCAL_RANK', raising=False)
