@@ -21,6 +21,7 @@ from spark_bench.engine.folders import EvaluationFolder
 from spark_bench.engine.overrides import set_speed, set_workers
 from spark_bench.engine.runner import BenchRunner
 from spark_bench.engine.runs import Run, blame_config, load_config, use_threads
+from spark_bench.engine.shapes import check_size
 from spark_bench.errors import InputError, RunError
 from spark_bench.files import write_atomically
 
@@ -51,7 +52,7 @@ def run(options):
         error.told = not processes.is_main_process()
         raise
     if record is None:
-        runner = this.train()
+        runner = this.train(lambda model: _check_sizes(model, this.cfg))
         hook = next(hook for hook in runner.hooks if isinstance(hook, AccuracyHook))
         if not hook.predictions:  # resumed behind the last evaluation
             with blame_config(options.config, running=lambda: True):
@@ -86,6 +87,7 @@ def evaluate_classifier(options):
         use_threads(options.threads)
         with blame_config(options.config):
             runner = BenchRunner.from_cfg(cfg)
+        _check_sizes(models_of(runner)['raw'], cfg)
         _load_whole(models_of(runner)['raw'], options.weights)
         processes.from_main(folder.mark)
     except (InputError, RunError) as error:
@@ -98,6 +100,14 @@ def evaluate_classifier(options):
     folder.release()
     processes.leave()
     return metrics
+
+
+def _check_sizes(model, cfg):
+    """See that the network takes the pictures of training and of evaluation."""
+    for loader in ('evaluation_dataloader', 'train_dataloader'):
+        side = cfg.get(loader, {}).get('dataset', {}).get('transform', {}).get('input_size')
+        if side:
+            check_size(model.backbone, cfg.model.arch, side, f'--cfg-options {loader}.dataset.transform.input_size')
 
 
 def _load_whole(model, path):

@@ -17,6 +17,7 @@ from spark_bench.engine.accuracy import Predictions
 from spark_bench.engine.features import Extractor, build_backbone, cached_features, identify
 from spark_bench.engine.folders import lock_folder, make_work_dir
 from spark_bench.engine.runs import Run, RunOptions, describe_weights
+from spark_bench.engine.shapes import check_size
 from spark_bench.errors import InputError, RunError
 
 TEMPERATURE = 0.07
@@ -122,6 +123,7 @@ def _prepare(options):
     device = _choose_device(options.device)
     arch = arch_of(options.weights, options.arch)
     network = build_backbone(arch, options.weights, options.seed).to(device)
+    check_size(network, arch, options.input_size, '--input-size')
     transform = dict(type='evaluation', input_size=options.input_size, crop_ratio=0.95)
     splits = {split: ClassPictures(options.data_root, split, transform) for split in ('train', 'val')}
     fraction = options.label_fraction
