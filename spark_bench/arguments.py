@@ -2,12 +2,14 @@
 
 import argparse
 import ast
+import re
 
 from pretrain.ablations import ABLATIONS
+from spark_bench.errors import printable
 from spark_bench.parsing import EXIT_USAGE, Flag, Parser
-from spark_bench.places import RESULTS
+from spark_bench.places import NAME_PATTERN, RESULTS
 
-__all__ = ['EXIT_USAGE', 'PROTOCOLS', 'build_parser', 'contradiction', 'misplaced']
+__all__ = ['EXIT_USAGE', 'PROTOCOLS', 'build_parser', 'contradiction', 'misplaced', 'unfit_name']
 
 _PROBE = ('input_size', 'label_fraction', 'label_seed', 'batch_size', 'amp', 'device', 'download')
 # What `evaluate` can measure, and the options that are for some of it only.
@@ -60,6 +62,17 @@ def misplaced(args):
     special = {name for names in PROTOCOLS.values() for name in names}.difference(PROTOCOLS[args.protocol])
     given = sorted(name for name in special if getattr(args, name) != _NOT_GIVEN.get(name))
     return None if not given else 'CONFIG' if given[0] == 'config' else f'--{given[0].replace("_", "-")}'
+
+
+def unfit_name(args):
+    """One line on a name that no record can have, by the option that gave it; None without."""
+    for name in ('suite', 'method'):
+        value = getattr(args, name, None)
+        is_file = name == 'suite' and (args.command == 'run' or str(value).endswith('.py'))
+        if value is not None and not is_file and not re.match(NAME_PATTERN, value):
+            return (f'--{name} {printable(repr(value))} is no name; use letters, digits, ".", "_", "-", without ".." '
+                    'or leading "."')
+    return None
 
 
 def contradiction(args):

@@ -9,7 +9,7 @@ import traceback
 from dataclasses import replace
 from importlib import import_module
 
-from spark_bench.arguments import EXIT_USAGE, build_parser, contradiction, misplaced
+from spark_bench.arguments import EXIT_USAGE, build_parser, contradiction, misplaced, unfit_name
 from spark_bench.errors import InputError, RunError, printable
 from spark_bench.places import default_evaluation_dir, default_work_dir, report_path, shipped
 from spark_bench.streams import flush_output, is_pipe_at_its_end, prepare_streams, refuse_closed_output
@@ -263,7 +263,7 @@ def main(argv=None):
         args = build_parser().parse_args(argv)
         if not has_output and args.command not in (*_TRAINING, 'evaluate'):
             refuse_closed_output()
-        odd = contradiction(args)
+        odd = contradiction(args) or unfit_name(args)
         if odd:
             raise InputError(odd)
         status = _COMMANDS[args.command](args)

@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 
 RESULTS = 'results'
+# Of suites, methods and the like. No leading dot and no '..', so that a name can be a folder and never leads out of the
+# results folder. The lookahead at the end is there because Python's `$` also matches before a final newline.
+NAME_PATTERN = r'^(?!.*\.\.)[A-Za-z0-9_-][A-Za-z0-9._-]*$(?!\n)'
 
 
 def shipped(relative):

@@ -133,3 +133,14 @@ def test_openmmlabs_scripts_take_it(monkeypatch, tool, words, command):
     with pytest.raises(SystemExit):
         runpy.run_path(str(Path(__file__).parents[1] / 'tools' / f'{tool}.py'), run_name='__main__')
     assert called == [[command, 'recipe.py', *(['--weights', 'x.pth'] if tool == 'test' else [])]]
+
+
+@pytest.mark.parametrize('command', ['pretrain', 'finetune', 'detect', 'evaluate', 'table', 'report'])
+@pytest.mark.parametrize('option, value', [
+    ('--method', 'a/b'), ('--suite', '../up'), ('--suite', 'a b'), ('--method', '')])
+def test_a_name_that_no_record_can_have_is_told_by_its_option(capsys, command, option, value):
+    if command in ('table', 'report') and option == '--method':
+        option = '--suite'
+    assert cli.main([command, option, value]) == 2
+    error = capsys.readouterr().err
+    assert error.count('\n') == 1 and f'{option} {value!r} is no name' in error

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from spark_bench.errors import InputError
+from spark_bench.places import NAME_PATTERN
 from spark_bench.records.quick_check import Check, compile_check
 
 __all__ = [
@@ -33,9 +34,6 @@ OPTIONAL = ('setup_hash', 'setting', 'source', 'verified')  # keys that a file m
 # Kinds of task; a variant may follow after an underscore, as in 'detection_2x'.
 TASKS = ('pretrain', 'classification', 'detection', 'linear', 'knn')
 
-# No leading dot and no '..', so that a name can be a folder and never leads out of the results folder. The
-# lookahead at the end is there because Python's `$` also matches before a final newline.
-NAME_PATTERN = r'^(?!.*\.\.)[A-Za-z0-9_-][A-Za-z0-9._-]*$(?!\n)'
 TASK_PATTERN = rf'^({"|".join(TASKS)})(_[a-z0-9]+)?$(?!\n)'
 # A source stands in tables: no line breaks, no commands to a terminal, nothing that turns the line round, no
 # halves of surrogate pairs.

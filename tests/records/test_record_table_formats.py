@@ -281,6 +281,34 @@ def test_a_terminal_gets_styles_and_lines_that_fit(results, make_record):
     assert max(len(re.sub(r'\x1b\[[0-9;]*m', '', line)) for line in printed.splitlines()) <= 90
 
 
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize('width', [10, 20, 40, 60, 80, 100, 140])
+@pytest.mark.parametrize('command', ['table', 'compare'])
+def test_no_terminal_is_so_narrow_that_a_figure_or_a_name_is_cut(
+        tmp_path, make_benchmark, monkeypatch, width, command):
+    for record in make_benchmark(('convnext_small', 'convnext_base'), ('scratch', 'spark')):
+        write(record, tmp_path)
+    words = ['table', '--suite', 'benchmark', '--results'] if command == 'table' else ['compare', str(tmp_path)]
+    words += [str(tmp_path), *(['--format', 'terminal'] if command == 'table' else [])]
+    monkeypatch.setenv('COLUMNS', str(width))
+    shown = Terminal()
+    monkeypatch.setattr(sys, 'stdout', shown)
+    assert cli.main(words) == 0
+    text = re.sub(r'\x1b\[[0-9;]*m', '', shown.getvalue())
+    figures = sorted(re.findall(r'\d+\.\d+ ± \d+\.\d+ \(n=3\)', text))
+    assert len(figures) == 12 * (1 if command == 'table' else 2)
+    assert figures[0] == '32.0 ± 0.0 (n=3)' and figures[-1] == '81.6 ± 0.1 (n=3)' and '…' not in text
+    letters = ''.join(text.split())
+    for name in ('spark', 'classification', 'mask_ap') if command == 'compare' else ('spark', 'maskAP'):
+        assert name in letters or width < 140
+    if width >= 80 and command == 'table':
+        assert max(map(len, text.splitlines())) <= width
+
+
 def answer(capsys, *words):
     status = cli.main([str(word) for word in words])
     return status, *capsys.readouterr()
