@@ -33,7 +33,8 @@ def _keys_that_differ(path, select, now):
         before = select(Config.fromfile(path, import_custom_modules=False).to_dict())
     except Exception:  # noqa: BLE001 - gone, or of another version: then it cannot tell
         return []
-    before, now = _flat(before), _flat(now)
+    before, now = (_flat({**recipe, 'hooks': {hook['type']: hook for hook in recipe['hooks']}})  # a file sorts them
+                   for recipe in (before, now))
     # What only one of them has is filled in by the run itself, behind its hash.
     keys = [key for key in now if key in before and before[key] != now[key] and not is_owned(key)]
     shown = [f'{key} {before[key]}, now {now[key]}' for key in keys[:_SHOWN]]

@@ -1,12 +1,15 @@
 """Two hashes of a run: of this very run, and of what runs of other seeds have in common with it."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from small_recipes import ROOT
 
 from pretrain import build_spark
 from spark_bench.checkpoints import save
-from spark_bench.engine import finetune, pretrain, probe_runs
+from spark_bench.engine import finetune, pretrain, probe_runs, runs
+from spark_bench.engine.differences import what_differs
 from spark_bench.engine.runs import RunOptions
 
 
@@ -73,3 +76,23 @@ def test_weights_carry_the_hash_on(pictures, tmp_path, kind, monkeypatch):
     spark = build_spark('test_resnet', 64, 0.6, decoder_width=32)
     pretrain._save_weights(run, type('Model', (), {'spark': spark}))
     assert [header['setup_hash'] for header in saved] == [run.setup_hash] * 2
+
+
+def test_what_is_other_than_in_a_record_is_told_by_its_keys(pictures, tmp_path):
+    def prepared(**changes):
+        return finetune._prepare(options(pictures, tmp_path, 'finetune', **changes))[0]
+
+    def told(run, **facts):
+        facts = {'config': str(tmp_path / 'config.py'), 'dataset': {'sha256': run.data_sha256}, 'weights': None} | facts
+        return what_differs(SimpleNamespace(**facts), run._recipe, runs._what_is_computed, run.data_sha256, run.weights)
+    first = prepared()
+    first.cfg.dump(tmp_path / 'config.py')
+    assert told(first) == ''
+    lower = prepared(overrides={'global_batch': 8, 'optim_wrapper.optimizer.lr': 0.5, 'model.label_smoothing': 0.2})
+    assert told(lower) == 'optim_wrapper.optimizer.lr 0.002, now 0.5, model.label_smoothing 0.1, now 0.2' or (
+        told(lower) == 'model.label_smoothing 0.1, now 0.2, optim_wrapper.optimizer.lr 0.002, now 0.5')
+    assert told(first, dataset={'sha256': 'ab'}, weights={'sha256': 'cd', 'config_hash': None}) == (
+        'the data, the weights that it starts from')
+    # Where it lies, and how many load it, is none of it; without the config, nothing is known.
+    elsewhere = prepared(workers=1, work_dir='elsewhere', threads=2)
+    assert told(elsewhere) == '' and told(lower, config='gone.py') == ''
