@@ -1,5 +1,6 @@
 """Standard output and error: that they are there, that they take any text, and how an end of them is told."""
 
+import codecs
 import contextlib
 import os
 import select
@@ -7,8 +8,21 @@ import sys
 
 from spark_bench.errors import InputError
 
-# Of Python's: what a stream cannot encode stands in the text as \u2191, not as an error in the middle of it.
-_ESCAPE = 'backslashreplace'
+# What older encodings lack has a plain form here where it has one, and else stands in the text as \u2191: no error in
+# the middle of it.
+_PLAIN = {'─': '-', '−': '-', '–': '-', '—': '-', '×': 'x', '±': '+-', '…': '...', '’': "'", '“': '"', '”': '"',
+          '→': '->', '≥': '>=', '≤': '<='}
+
+
+def _make_plain(error):
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start:error.end]
+    return ''.join(_PLAIN.get(letter) or letter.encode('ascii', 'backslashreplace').decode()
+                   for letter in letters), error.end
+
+
+codecs.register_error('spark_bench_plain', _make_plain)
 
 
 def prepare_streams():
@@ -24,7 +38,7 @@ def prepare_streams():
             _lead_nowhere(number)
             setattr(sys, name, open(number, 'w' if number else 'r', closefd=False))  # noqa: SIM115
         elif number and hasattr(getattr(sys, name), 'reconfigure'):
-            getattr(sys, name).reconfigure(errors=_ESCAPE)
+            getattr(sys, name).reconfigure(errors='spark_bench_plain')
     return is_open
 
 

@@ -28,10 +28,17 @@ def failing(monkeypatch, error, cause=None):
 def test_what_a_terminal_cannot_encode_is_escaped_and_the_status_stays(monkeypatch, encoding):
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr(sys, 'stdout', stream)
-    monkeypatch.setitem(cli._COMMANDS, 'table', lambda args: print('box AP ↑, − 3 …'))
+    monkeypatch.setitem(cli._COMMANDS, 'table', lambda args: print('box AP ↑ Ω ─ − 3\udcff'))
     assert cli.main(['table']) is None
     text = stream.buffer.getvalue().decode(encoding)
-    assert '\\u2191' in text and text.startswith('box AP ')
+    assert text == 'box AP \\u2191 \\u03a9 - - 3\\udcff\n'
+
+
+def test_what_a_terminal_can_encode_stays(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding='utf-8')
+    monkeypatch.setattr(sys, 'stdout', stream)
+    monkeypatch.setitem(cli._COMMANDS, 'table', lambda args: print('↑ Ω ─ ±'))
+    assert cli.main(['table']) is None and stream.buffer.getvalue().decode() == '↑ Ω ─ ±\n'
 
 
 def test_a_closed_output_is_one_line_and_a_training_needs_none(monkeypatch, capsys):
