@@ -25,10 +25,11 @@ def what_differs(record, recipe, select, data_sha256, weights):
                                                                                                    weights))
     if before != after:
         found.append('the weights that it starts from')
-    return ', '.join(found + _keys_that_differ(record.config, select, recipe))
+    return ', '.join(found + keys_that_differ(record.config, select, recipe))
 
 
-def _keys_that_differ(path, select, now):
+def keys_that_differ(path, select, now):
+    """Keys of the config in a file with their values there and now, a list of texts; empty where it cannot tell."""
     try:
         before = select(Config.fromfile(path, import_custom_modules=False).to_dict())
     except Exception:  # noqa: BLE001 - gone, or of another version: then it cannot tell

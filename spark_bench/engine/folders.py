@@ -45,13 +45,14 @@ class EvaluationFolder:
             self._lock.close()
 
 
-def check_stamp(work_dir, identity, config, known=False):
+def check_stamp(work_dir, identity, config, known=False, tell=lambda: ''):
     """See that a folder is this run's, or new: what lies in another's is of other weights.
 
     Args:
         identity: text that the stamp holds.
         config: path of the config.
         known: the folder is this run's even without a stamp.
+        tell: function that gives what is other in the run that lies there, as far as that can be seen.
 
     Raises:
         InputError: naming the folder, or the file that would be replaced.
@@ -59,8 +60,9 @@ def check_stamp(work_dir, identity, config, known=False):
     stamp = work_dir / STAMP
     if stamp.is_file():
         if stamp.read_text() != identity:
-            raise InputError(f'{work_dir} holds a run with another configuration: give another --work-dir, or remove '
-                             'it')
+            other = tell()
+            raise InputError(f'{work_dir} holds a run with another configuration{f" ({other})" if other else ""}: give '
+                             'another --work-dir, or remove it')
         return
     if known:
         return

@@ -17,7 +17,7 @@ from mmengine.hooks import Hook
 
 from spark_bench import registration  # noqa: F401
 from spark_bench.checkpoints import read_metadata, read_tensors
-from spark_bench.engine.differences import what_differs
+from spark_bench.engine.differences import keys_that_differ, what_differs
 from spark_bench.engine.folders import STAMP, check_stamp, lock_folder, make_work_dir
 from spark_bench.engine.hooks import earlier_seconds
 from spark_bench.engine.memory import keep_freed_memory
@@ -288,10 +288,16 @@ class Run:
     def _claim_work_dir(self):
         """Prepare the folder for this run alone; the checkpoint to resume from, or None."""
         make_work_dir(self.work_dir)
-        check_stamp(self.work_dir, self.config_hash, self.options.config)
+        check_stamp(self.work_dir, self.config_hash, self.options.config, tell=self._what_differs_there)
         self._lock = lock_folder(self.work_dir)
         clear_leftovers(self.work_dir)
         return newest_checkpoint(self.work_dir)
+
+    def _what_differs_there(self):
+        """In the run that the folder holds; mmengine writes its config at the start, this class at the end."""
+        found = (keys_that_differ(self.work_dir / name, _what_is_computed, self._recipe)
+                 for name in ('config.py', Path(self.options.config).name))
+        return ', '.join(next(filter(None, found), []))
 
     def _release_work_dir(self):
         """Let another run of this process have the folder, however long this object is kept."""

@@ -11,6 +11,7 @@ from spark_bench.checkpoints import save
 from spark_bench.engine import finetune, pretrain, probe_runs, runs
 from spark_bench.engine.differences import what_differs
 from spark_bench.engine.runs import RunOptions
+from spark_bench.errors import InputError
 
 
 def options(pictures, tmp_path, kind, **changes):
@@ -96,3 +97,16 @@ def test_what_is_other_than_in_a_record_is_told_by_its_keys(pictures, tmp_path):
     # Where it lies, and how many load it, is none of it; without the config, nothing is known.
     elsewhere = prepared(workers=1, work_dir='elsewhere', threads=2)
     assert told(elsewhere) == '' and told(lower, config='gone.py') == ''
+
+
+def test_a_folder_of_another_run_is_told_by_the_keys_that_differ(pictures, tmp_path):
+    (tmp_path / 'w').mkdir()
+    first = finetune._prepare(options(pictures, tmp_path, 'finetune'))[0]
+    (tmp_path / 'w/config_hash').write_text(first.config_hash)
+    other = finetune._prepare(options(pictures, tmp_path, 'finetune', overrides={
+        'global_batch': 8, 'model.label_smoothing': 0.2}))[0]
+    with pytest.raises(InputError, match='another configuration: give another'):
+        other.train()
+    first.cfg.dump(tmp_path / 'w/demo_finetune.py')  # as mmengine leaves it from the start
+    with pytest.raises(InputError, match=r'another configuration \(model.label_smoothing 0.1, now 0.2\): give'):
+        other.train()
