@@ -2,14 +2,12 @@
 
 import argparse
 import ast
-import re
 
 from pretrain.ablations import ABLATIONS
-from spark_bench.errors import printable
 from spark_bench.parsing import EXIT_USAGE, Flag, Parser
-from spark_bench.places import NAME_PATTERN, RESULTS
+from spark_bench.places import RESULTS
 
-__all__ = ['EXIT_USAGE', 'PROTOCOLS', 'build_parser', 'contradiction', 'misplaced', 'unfit_name']
+__all__ = ['EXIT_USAGE', 'PROTOCOLS', 'build_parser', 'misplaced']
 
 _PROBE = ('input_size', 'label_fraction', 'label_seed', 'batch_size', 'amp', 'device', 'download')
 # What `evaluate` can measure, and the options that are for some of it only.
@@ -19,14 +17,6 @@ PROTOCOLS = {
     'linear': _PROBE,
     'knn': (*_PROBE, 'neighbours'),
 }
-# Options that are another word for keys of the config.
-_WORDS_FOR = {
-    'epochs': ('train_cfg.max_epochs',), 'arch': ('model.arch', 'model.backbone.arch'),
-    'amp': ('optim_wrapper.autocast',), 'channels_last': ('channels_last',),
-    'checkpoint_interval': ('default_hooks.checkpoint.interval',),
-    'workers': tuple(f'{loader}_dataloader.num_workers' for loader in ('train', 'test', 'evaluation')),
-    'bad_pictures': ('train_dataloader.dataset.bad_pictures',),
-    'label_fraction': ('train_dataloader.dataset.fraction',)}
 _NOT_GIVEN = {'cfg_options': [], 'backend': 'fast', 'bootstrap': 0, 'download': False}
 
 
@@ -62,29 +52,6 @@ def misplaced(args):
     special = {name for names in PROTOCOLS.values() for name in names}.difference(PROTOCOLS[args.protocol])
     given = sorted(name for name in special if getattr(args, name) != _NOT_GIVEN.get(name))
     return None if not given else 'CONFIG' if given[0] == 'config' else f'--{given[0].replace("_", "-")}'
-
-
-def unfit_name(args):
-    """One line on a name that no record can have, by the option that gave it; None without."""
-    for name in ('suite', 'method'):
-        value = getattr(args, name, None)
-        is_file = name == 'suite' and (args.command == 'run' or str(value).endswith('.py'))
-        if value is not None and not is_file and not re.match(NAME_PATTERN, value):
-            return (f'--{name} {printable(repr(value))} is no name; use letters, digits, ".", "_", "-", without ".." '
-                    'or leading "."')
-    return None
-
-
-def contradiction(args):
-    """One line on a value that is given by an option and by ``--cfg-options`` in different ways; None without."""
-    given = dict(getattr(args, 'cfg_options', ()))
-    for name, keys in _WORDS_FOR.items():
-        value = getattr(args, name, None)
-        key = next((key for key in keys if value is not None and given.get(key, value) != value), None)
-        if key:
-            return (f'--{name.replace("_", "-")} and --cfg-options {key}={given[key]} are two words for one value: '
-                    'leave one away')
-    return None
 
 
 def _add_demo(commands):

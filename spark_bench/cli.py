@@ -9,8 +9,9 @@ import traceback
 from dataclasses import replace
 from importlib import import_module
 
-from spark_bench.arguments import EXIT_USAGE, build_parser, contradiction, misplaced, unfit_name
+from spark_bench.arguments import EXIT_USAGE, build_parser, misplaced
 from spark_bench.errors import InputError, RunError, printable
+from spark_bench.parsing import contradiction, unfit_name
 from spark_bench.places import default_evaluation_dir, default_work_dir, report_path, shipped
 from spark_bench.streams import flush_output, is_pipe_at_its_end, prepare_streams, refuse_closed_output
 

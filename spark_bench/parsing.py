@@ -2,10 +2,22 @@
 
 import argparse
 import os
+import re
 
-__all__ = ['EXIT_USAGE', 'Flag', 'Parser', 'take_local_rank']
+from spark_bench.errors import printable
+from spark_bench.places import NAME_PATTERN
+
+__all__ = ['EXIT_USAGE', 'Flag', 'Parser', 'contradiction', 'take_local_rank', 'unfit_name']
 
 EXIT_USAGE = 2
+# Options that are another word for keys of the config.
+_WORDS_FOR = {
+    'epochs': ('train_cfg.max_epochs',), 'arch': ('model.arch', 'model.backbone.arch'),
+    'amp': ('optim_wrapper.autocast',), 'channels_last': ('channels_last',),
+    'checkpoint_interval': ('default_hooks.checkpoint.interval',),
+    'workers': tuple(f'{loader}_dataloader.num_workers' for loader in ('train', 'test', 'evaluation')),
+    'bad_pictures': ('train_dataloader.dataset.bad_pictures',),
+    'label_fraction': ('train_dataloader.dataset.fraction',)}
 
 
 class Parser(argparse.ArgumentParser):
@@ -82,3 +94,26 @@ def take_local_rank(words):
         else:
             taken.append(word)
     return taken
+
+
+def unfit_name(args):
+    """One line on a name that no record can have, by the option that gave it; None without."""
+    for name in ('suite', 'method'):
+        value = getattr(args, name, None)
+        is_file = name == 'suite' and (args.command == 'run' or str(value).endswith('.py'))
+        if value is not None and not is_file and not re.match(NAME_PATTERN, value):
+            return (f'--{name} {printable(repr(value))} is no name; use letters, digits, ".", "_", "-", without ".." '
+                    'or leading "."')
+    return None
+
+
+def contradiction(args):
+    """One line on a value that is given by an option and by ``--cfg-options`` in different ways; None without."""
+    given = dict(getattr(args, 'cfg_options', ()))
+    for name, keys in _WORDS_FOR.items():
+        value = getattr(args, name, None)
+        key = next((key for key in keys if value is not None and given.get(key, value) != value), None)
+        if key:
+            return (f'--{name.replace("_", "-")} and --cfg-options {key}={given[key]} are two words for one value: '
+                    'leave one away')
+    return None
