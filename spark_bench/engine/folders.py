@@ -67,7 +67,7 @@ def check_stamp(work_dir, identity, config, known=False, tell=lambda: ''):
     if known:
         return
     copy = work_dir / Path(config).name
-    taken = next((path for name in _OUTPUTS for path in sorted(work_dir.glob(name))), None)
+    taken = next((path for name in _OUTPUTS for path in sorted(work_dir.glob(name)) if path.is_file()), None)
     if config and copy.is_file() and copy.samefile(config):
         taken = copy
     if taken:
