@@ -4,11 +4,11 @@ import argparse
 import ast
 
 from pretrain.ablations import ABLATIONS
+from spark_bench.parsing import EXIT_USAGE, Flag, Parser
 from spark_bench.places import RESULTS
 
 __all__ = ['EXIT_USAGE', 'PROTOCOLS', 'build_parser', 'misplaced']
 
-EXIT_USAGE = 2
 _PROBE = ('input_size', 'label_fraction', 'label_seed', 'batch_size', 'amp', 'device', 'download', 'key_prefix')
 # What `evaluate` can measure, and the options that are for some of it only.
 PROTOCOLS = {
@@ -20,17 +20,10 @@ PROTOCOLS = {
 _NOT_GIVEN = {'cfg_options': [], 'backend': 'fast', 'bootstrap': 0, 'download': False}
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports bad usage in one line."""
-
-    def error(self, message):
-        self.exit(EXIT_USAGE, f'{self.prog}: error: {message} (see {self.prog} --help)\n')
-
-
 def build_parser():
     """The parser of ``spark-bench`` with all its commands."""
-    parser = _Parser(prog='spark-bench', description='Measure how well convnets pretrained with SparK transfer to '
-                                                     'detection, segmentation and classification.')
+    parser = Parser(prog='spark-bench', description='Measure how well convnets pretrained with SparK transfer to '
+                                                    'detection, segmentation and classification.')
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     _add_demo(commands)
@@ -308,8 +301,8 @@ def _add_speed(parser):
                         help='pictures a device computes at a time (default: what fits the global batch of the config)')
     parser.add_argument('--accumulate', type=_positive, metavar='N',
                         help='batches whose gradients are summed for an update (default: the fewest that fit)')
-    parser.add_argument('--amp', action=argparse.BooleanOptionalAction, help='bfloat16 autocast')
-    parser.add_argument('--channels-last', action=argparse.BooleanOptionalAction, help='memory layout')
+    parser.add_argument('--amp', action=Flag, help='bfloat16 autocast')
+    parser.add_argument('--channels-last', action=Flag, help='memory layout')
     parser.add_argument('--workers', type=_count, metavar='N', help='processes that load pictures, a training process')
     parser.add_argument('--checkpoint-interval', type=_positive, metavar='N',
                         help='updates between checkpoints in mid-epoch (default: what the config says)')
@@ -347,7 +340,8 @@ def _add_download(parser):
 
 
 def _add_suite(parser):
-    parser.add_argument('--suite', default='demo', metavar='NAME', help='default: demo')
+    parser.add_argument('--suite', default='demo', metavar='NAME',
+                        help='of the records, or the file that defines the suite and its tables (default: demo)')
     _add_places(parser, 'work_dirs')
 
 
@@ -358,8 +352,8 @@ def _add_places(parser, work_dir):
 
 def _add_cache(parser):
     parser.add_argument('--cache-dir', metavar='DIR',
-                        help='for the embedded data set and published weights (default: $SPARK_BENCH_CACHE or '
-                             '~/.cache/spark_bench)')
+                        help='for the embedded data set and published weights (default: $SPARK_BENCH_CACHE, '
+                             'or else spark_bench in $XDG_CACHE_HOME or ~/.cache)')
 
 
 def _positive(text):

@@ -1,7 +1,9 @@
 """The command line: every command loads what it needs when it runs."""
 
+import contextlib
 import os
 import re
+import signal
 import sys
 import traceback
 from dataclasses import replace
@@ -9,9 +11,11 @@ from importlib import import_module
 
 from spark_bench.arguments import EXIT_USAGE, build_parser, misplaced
 from spark_bench.errors import InputError, RunError, printable
+from spark_bench.parsing import contradiction, unfit_name
 from spark_bench.places import default_evaluation_dir, default_work_dir, report_path, shipped
+from spark_bench.streams import flush_output, is_pipe_at_its_end, prepare_streams, refuse_closed_output
 
-EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PIPE = 1, 130, 141
 
 
 def _run_demo(args):
@@ -49,7 +53,7 @@ def _run_detect(args):
 
 def _set_epochs(args):
     if args.epochs is not None:
-        args.cfg_options.append(('train_cfg.max_epochs', args.epochs))
+        args.cfg_options = [*args.cfg_options, ('train_cfg.max_epochs', args.epochs)]
 
 
 def _start(args, config):
@@ -176,8 +180,19 @@ def _embedded(args, part):
 
 def _run_table(args):
     from spark_bench.records import table
-    from spark_bench.suites.definition import specs_of
-    return table.main(args, specs_of(args.suite))
+    args.suite, specs = _suite_of(args)
+    return table.main(args, specs)
+
+
+def _suite_of(args):
+    """Name of the records and tables of ``--suite``; a word where a file may define others."""
+    from spark_bench.records.store import recorded_suites
+    from spark_bench.suites.definition import find_suite
+    name, specs = find_suite(args.suite, args.results)
+    if specs is None and not args.suite.endswith('.py') and name != 'custom' and name in recorded_suites(args.results):
+        print(f'spark-bench: note: the table of all records of {printable(name)}; where a file defines its tables, '
+              'name that with --suite, as FILE.py', file=sys.stderr)
+    return name, specs
 
 
 def _run_compare(args):
@@ -187,9 +202,10 @@ def _run_compare(args):
 
 def _run_report(args):
     from spark_bench.records import report
-    from spark_bench.suites.definition import specs_of
-    specs = specs_of(args.suite) or ()
+    args.suite, specs = _suite_of(args)
+    specs = specs or ()
     output = args.output or report_path(args.results, args.suite)
+    report.claim_report(output)
     print(report.write_report(args.results, args.suite, output, args.work_dir or 'work_dirs', specs))
     for path in report.write_figures(args.results, args.suite, specs) if args.figures else ():
         print(path)
@@ -239,33 +255,74 @@ _COMMANDS = {
     'convert': _run_convert, 'doctor': _run_doctor}
 
 
+# What trains: whatever was interrupted goes on, and what is printed is in the records and logs too.
+_TRAINING = ('demo', 'run', 'pretrain', 'finetune', 'detect')
+
+
 def main(argv=None):
     """Run one command; return its exit status: 0 done, 1 a run or check failed, 2 bad usage or input."""
-    args = build_parser().parse_args(argv)
+    has_output, args = prepare_streams(), None
     try:
-        return _COMMANDS[args.command](args)
-    except KeyboardInterrupt:
-        return _fail(args, 'interrupted: the same command continues', EXIT_INTERRUPTED)
-    except InputError as error:
-        return _fail(args, error, EXIT_USAGE)
-    except RunError as error:
-        return _fail(args, error, EXIT_FAILED)
-    except OSError as error:
-        where = f'{error.filename}: ' if error.filename else ''
-        return _fail(args, f'{where}{error.strerror or error}', EXIT_FAILED)
-    except Exception as error:  # noqa: BLE001 - whatever it is, a person reads one line
-        reason = ' '.join(str(error).split())[:300]
-        return _fail(args, f'unexpected {type(error).__name__}: {reason} (--debug shows where)', EXIT_FAILED)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as spark_bench leaves it while the program loads
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        args = build_parser().parse_args(argv)
+        if not has_output and args.command not in (*_TRAINING, 'evaluate'):
+            refuse_closed_output()
+        odd = contradiction(args) or unfit_name(args)
+        if odd:
+            raise InputError(odd)
+        status = _COMMANDS[args.command](args)
+        flush_output()
+        return status
+    except SystemExit:  # of argparse, after --help
+        is_pipe_at_its_end()
+        raise
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever it is, a person reads one line
+        return _fail(error, args)
 
 
-def _fail(args, message, status):
-    if args.debug:
+def _fail(error, args):
+    """Tell of an error in one line; return the exit status."""
+    if getattr(args, 'debug', False):
         traceback.print_exc()
-    sys.stdout.flush()
+    message, status = _explain(error, getattr(args, 'command', None))
     # Of processes that train together, one tells what all of them met.
-    if not getattr(message, 'told', False):
-        print(f'spark-bench: error: {printable(message)}', file=sys.stderr)
+    if message and not getattr(error, 'told', False):
+        with contextlib.suppress(OSError):
+            print(f'spark-bench: error: {printable(message)}', file=sys.stderr)
     return status
+
+
+def _explain(error, command):
+    """``(line, exit status)``; no line where nobody is there to read on."""
+    pipe_ended = is_pipe_at_its_end()
+    if _is_interrupt(error):
+        return f'interrupted{": the same command continues" * (command in _TRAINING)}', EXIT_INTERRUPTED
+    if pipe_ended and isinstance(error, BrokenPipeError):
+        return None, EXIT_PIPE
+    if isinstance(error, InputError):
+        return error, EXIT_USAGE
+    if isinstance(error, RunError):
+        return error, EXIT_FAILED
+    if isinstance(error, OSError):
+        where = f'{error.filename}: ' if error.filename else ''
+        return f'{where}{error.strerror or error}', EXIT_FAILED
+    reason = ' '.join(str(error).split())[:300]
+    return f'unexpected {type(error).__name__}: {reason} (--debug shows where)', EXIT_FAILED
+
+
+def _is_interrupt(error):
+    """Whether the error, or one that it was raised on the way of, is a Ctrl-C: libraries put their own in its place."""
+    seen, waiting = [], [error]
+    while waiting:
+        error = waiting.pop()
+        if error is None or error in seen:
+            continue
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        seen.append(error)
+        waiting += error.__cause__, error.__context__
+    return False
 
 
 if __name__ == '__main__':

@@ -39,3 +39,11 @@ def hide_torchscript_notice() -> None:
     if torch.distributed.is_available():
         with warnings.catch_warnings(record=True):
             import torch.distributed.optim  # noqa: F401
+
+
+def hide_evaluation_notice() -> None:
+    """Keep mmdet from telling in every run that metrics are not computed: of a package that nothing here uses.
+
+    To be called before mmdet's metrics are imported.
+    """
+    warnings.filterwarnings('ignore', 'faster_coco_eval is not installed')

@@ -74,7 +74,8 @@ def run_checks() -> list[Check]:
         _check('COCO masks', _coco_masks, REINSTALL + 'pycocotools'),
         _check('DejaVu font', _font, REINSTALL + 'matplotlib'),
         _check('sample photographs', _photographs, REINSTALL + 'scikit-image scikit-learn'),
-        _check('disk of the cache', _cache_disk, 'free some space, or set XDG_CACHE_HOME to another disk'),
+        _check('disk of the cache', _cache_disk,
+               'free some space, or set SPARK_BENCH_CACHE to a folder on another disk'),
         _check('disk of this folder', _working_disk, 'free some space, or give --work-dir on another disk'),
     ]
 
@@ -248,7 +249,9 @@ def _photographs() -> str:
 
 
 def _cache_disk() -> str:
-    return _disk(Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'spark_bench'))
+    from spark_bench.places import cache_folder
+
+    return _disk(cache_folder())
 
 
 def _working_disk() -> str:

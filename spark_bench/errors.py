@@ -1,8 +1,10 @@
 """The errors that the command line turns into one line and an exit status."""
 
+import difflib
+
 from pretrain.errors import InputError
 
-__all__ = ['InputError', 'RunError', 'printable']
+__all__ = ['InputError', 'RunError', 'nearest', 'printable']
 
 
 class RunError(RuntimeError):
@@ -12,3 +14,10 @@ class RunError(RuntimeError):
 def printable(text):
     """``text`` on one line that any terminal can show: what it could not is escaped."""
     return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+def nearest(word, known):
+    """``did you mean …?`` for the name among ``known`` that ``word`` is most like; empty where none is."""
+    plain = {name.casefold().replace('_', '-'): name for name in known}
+    close = difflib.get_close_matches(str(word).casefold().replace('_', '-'), plain, 1)
+    return f'did you mean {plain[close[0]]}?' if close else ''

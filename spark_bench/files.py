@@ -1,4 +1,7 @@
-"""Writing files and folders so that a reader, or a kill, finds the old one or the new one, never a part."""
+"""Writing files and folders so that a reader, or a kill, finds the old one or the new one, never a part.
+
+And so that nothing of somebody else's is replaced: see :func:`claim_output`.
+"""
 
 import contextlib
 import errno
@@ -6,9 +9,18 @@ import os
 import re
 import secrets
 import shutil
+import socket
+import stat
+import tempfile
+import time
 from pathlib import Path
 
-from spark_bench.errors import InputError
+from spark_bench.errors import InputError, printable
+
+# A temporary folder of another machine (on a shared disk) is abandoned after this many seconds: whether its process
+# lives cannot be seen from here.
+_ABANDONED_AFTER = 24 * 3600
+_HEAD = 2 ** 16  # bytes of a file that tell what it is
 
 # Marks a folder that this project has made for what it writes: nothing in it is ever taken for data.
 MARKER = '.spark_bench'
@@ -51,6 +63,52 @@ def write_beside(path, contents):
         temporary.unlink(missing_ok=True)
         raise
     return temporary
+
+
+def claim_output(path, own, option='--output'):
+    """See, before the work, that a file can be written and that nothing but an earlier one of the same kind goes.
+
+    Args:
+        path: of the file, which may be there. One that is empty holds nothing to lose.
+        own: regular expression for bytes that matches the beginning of what the command itself writes.
+        option: that names the file, for the message.
+
+    Returns:
+        the path.
+
+    Raises:
+        InputError: where another file stands there, or none can be written.
+    """
+    if str(path).endswith(('/', os.sep)):
+        raise InputError(f'{option} {printable(path)} ends in a slash, as folders do: give the name of a file')
+    path, told = Path(path), f'{option} {printable(path)}'
+    folder = next(parent for parent in Path(os.path.abspath(path)).parents if parent.exists())
+    try:
+        _refuse_foreign(path, own, told)
+        # What the permissions say is not the whole truth: the system may be mounted read-only, or full.
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b'x')
+    except OSError as error:
+        raise InputError(f'{told} cannot be written ({printable(error.filename or folder)}: {error.strerror}): give '
+                         'another place, or mend that') from error
+    return path
+
+
+def _refuse_foreign(path, own, told):
+    try:
+        # Without waiting: a pipe may never have a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise InputError(f'{told}: what stands there is not a file; give another name')
+        head = os.read(descriptor, _HEAD)
+    finally:
+        os.close(descriptor)
+    if head and not re.match(own, head):
+        raise InputError(f'{told}: the file that is there is no earlier output of this command, and is kept: give '
+                         'another name, or move it away')
 
 
 @contextlib.contextmanager
@@ -103,14 +161,17 @@ def _reason_of_failure(error, path):
 def new_folder(path):
     """A folder to fill, which becomes ``path`` when the block ends and is gone where it raises.
 
+    What killed processes left of the same folder is removed.
+
     Raises:
         InputError: where ``path`` is there already, or cannot be written.
     """
     path = Path(path)
     if os.path.lexists(path):
         raise InputError(f'{path} is there already: give another --output, or take it away')
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp')
+    temporary = aside(path, 'tmp')
     try:
+        remove_abandoned(path)
         temporary.mkdir(parents=True)
         yield temporary
         os.rename(temporary, path)
@@ -118,3 +179,32 @@ def new_folder(path):
         raise InputError(f'{path} cannot be written: {error.strerror or error}') from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def aside(path, purpose):
+    """An unused hidden sibling of ``path`` whose name tells whose it is."""
+    return path.with_name(f'.{path.name}.{purpose}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}')
+
+
+def remove_abandoned(path):
+    """Remove what :func:`aside` named for processes that are no more."""
+    siblings = path.parent.iterdir() if path.parent.is_dir() else ()
+    for sibling in list(siblings):
+        owner = re.fullmatch(r'[a-z]+-(.+)-(.+)-[0-9a-f]{8}', sibling.name.removeprefix(f'.{path.name}.'))
+        if sibling.name.startswith(f'.{path.name}.') and owner and _is_abandoned(sibling, *owner.groups()):
+            shutil.rmtree(sibling, ignore_errors=True)
+
+
+def _is_abandoned(path, host, pid):
+    if host != socket.gethostname() or not pid.isdigit():
+        try:
+            return time.time() - path.stat().st_mtime > _ABANDONED_AFTER
+        except FileNotFoundError:  # its owner has finished meanwhile
+            return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # alive, of another user
+        return False
+    return False

@@ -2,14 +2,28 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 RESULTS = 'results'
+# Of suites, methods and the like. No leading dot and no '..', so that a name can be a folder and never leads out of the
+# results folder. The lookahead at the end is there because Python's `$` also matches before a final newline.
+NAME_PATTERN = r'^(?!.*\.\.)[A-Za-z0-9_-][A-Za-z0-9._-]*$(?!\n)'
 
 
 def shipped(relative):
     """Path of a config that is installed beside the packages, such as ``pretrain/configs/demo_pretrain.py``."""
     return Path(__file__).resolve().parent.parent / relative
+
+
+def cache_folder(chosen=None):
+    """Where generated and fetched files are kept: ``chosen``, as of ``--cache-dir``, or what the environment says.
+
+    Without ``chosen``, ``$SPARK_BENCH_CACHE``; else ``spark_bench`` below ``$XDG_CACHE_HOME``, or ``~/.cache``. A
+    leading ``~`` is the home folder in each.
+    """
+    chosen = chosen or os.environ.get('SPARK_BENCH_CACHE')
+    return Path(os.path.expanduser(chosen or Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache', 'spark_bench')))
 
 
 def default_work_dir(root, suite, task, arch, method, seed):

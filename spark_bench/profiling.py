@@ -20,7 +20,7 @@ from rich.table import Table
 from pretrain import VisibleLayout, build_spark, random_mask
 from spark_bench.engine.memory import keep_freed_memory
 from spark_bench.errors import InputError
-from spark_bench.files import write_atomically
+from spark_bench.files import claim_output, write_atomically
 
 ENGINES = ('packed', 'reference')
 PARTS = ('encoder', 'step')
@@ -53,6 +53,8 @@ def main(args):
     """Run ``spark-bench profile``; return the exit status."""
     if args.device.startswith('cuda') and not torch.cuda.is_available():
         raise InputError(f'--device {args.device}: torch finds no CUDA device here; use --device cpu')
+    if args.json:
+        claim_output(args.json, rb'\{\s*"settings":\s*\{\s*"input_size":', '--json')
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     if args.keep_memory:

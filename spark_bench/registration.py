@@ -1,8 +1,9 @@
 """Everything this package adds to OpenMMLab's registries: importing this module registers it."""
 
-from spark_bench.compatibility import hide_torchscript_notice
+from spark_bench.compatibility import hide_evaluation_notice, hide_torchscript_notice
 
 hide_torchscript_notice()
+hide_evaluation_notice()
 
 from spark_bench.data import augmentation, coco_dataset, pictures, resizing  # noqa: E402, F401
 from spark_bench.engine import (  # noqa: E402, F401

@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
+
+from spark_bench.compatibility import hide_evaluation_notice
 
 
 @pytest.mark.parametrize('version, left_out', [('5.17.0', True), ('4.53.0', False)])
@@ -24,3 +27,15 @@ def test_only_a_transformers_that_mmpretrain_does_not_know_costs_its_multimodal_
                           text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip().endswith('False' if left_out else 'True')
+
+
+def test_no_run_is_told_that_its_metrics_are_not_computed():
+    from mmdet.evaluation.metrics import faster_coco_metric as module
+    source = Path(module.__file__)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter('always')
+        hide_evaluation_notice()
+        warnings.warn('faster_coco_eval is not installed, metrics will not be computed.', stacklevel=1)
+        warnings.warn('something else', stacklevel=1)
+    assert [str(each.message) for each in told] == ['something else']
+    assert "'faster_coco_eval is not installed" in source.read_text()  # that is still what it says

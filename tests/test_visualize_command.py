@@ -12,6 +12,7 @@ from PIL import Image
 
 from pretrain import build_spark
 from spark_bench import checkpoints, cli
+from spark_bench.visualize.compose import write_png
 
 SIDE = 64
 
@@ -170,6 +171,7 @@ def test_mask_pattern_writes_a_figure_and_its_figures(tmp_path, capsys):
     assert blue == pytest.approx(sum(dense) + 4 * 0.375, abs=1e-5)
 
 
+FIGURE = ('reconstruct', '--weights', '{tmp}/spark.safetensors')
 MODEL = ('reconstruct', '--output', '{tmp}/out.png', '--data-root', '{pictures}', '--weights')
 PATTERN = ('mask-pattern', '--output', '{tmp}/out.png', '--arch')
 WRONG = {
@@ -188,13 +190,13 @@ WRONG = {
     'sizes differ': ((*MODEL, '{tmp}/spark.safetensors', '{tmp}/large.safetensors'), 'input_size 64, .* --input-size'),
     'labels': ((*MODEL, '{tmp}/spark.safetensors', '--labels', 'a', 'b'), '--labels names 2 methods for 1 files'),
     'same label': ((*MODEL, '{tmp}/spark.safetensors', '{tmp}/spark.safetensors'), 'the same method twice'),
-    'no pictures': ((*MODEL, '{tmp}/spark.safetensors', '--data-root', '{tmp}/empty'), 'holds no picture'),
-    'no such folder': ((*MODEL, '{tmp}/spark.safetensors', '--data-root', '{tmp}/none'), 'is not a folder'),
-    'no picture': ((*MODEL, '{tmp}/spark.safetensors', '--data-root', '{tmp}/spark.safetensors'), 'not a readable'),
+    'no pictures': ((*FIGURE, '--data-root', '{tmp}/empty', '--output', '{tmp}/out.png'), 'holds no picture'),
+    'no such folder': ((*FIGURE, '--data-root', '{tmp}/none', '--output', '{tmp}/out.png'), 'is not a folder'),
+    'no picture': ((*FIGURE, '--data-root', '{tmp}/spark.safetensors', '--output', '{tmp}/out.png'), 'not a readable'),
     'device': ((*MODEL, '{tmp}/spark.safetensors', '--device', 'gpu'), "device 'gpu' is not available"),
-    'lossy': ((*MODEL, '{tmp}/spark.safetensors', '--output', '{tmp}/out.jpg'), 'only PNG'),
-    'below a file': ((*MODEL, '{tmp}/spark.safetensors', '--output', '{tmp}/spark.safetensors/x.png'), '--output'),
-    'a folder': ((*MODEL, '{tmp}/spark.safetensors', '--output', '{tmp}/folder.png'), 'cannot write .*folder.png'),
+    'lossy': ((*FIGURE, '--data-root', '{pictures}', '--output', '{tmp}/out.jpg'), 'only PNG'),
+    'below a file': ((*FIGURE, '--data-root', '{pictures}', '--output', '{tmp}/spark.safetensors/x.png'), '--output'),
+    'a folder': ((*FIGURE, '--data-root', '{pictures}', '--output', '{tmp}/folder.png'), 'folder.png.* not a file'),
     'pattern: architecture': ((*PATTERN, 'resnet5'), "unknown timm model 'resnet5'"),
     'pattern: no convnet': ((*PATTERN, 'vit_tiny_patch16_224'), 'vit_tiny|VisionTransformer'),
     'pattern: layer': ((*PATTERN, 'test_resnet', '--layers', '11'), 'layer 11 does not exist'),
@@ -215,13 +217,30 @@ def test_wrong_input_is_one_line_and_leaves_the_old_figure(arguments, named, tmp
     (tmp_path / 'damaged.safetensors').write_bytes(spark.read_bytes()[:5000])
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'folder.png').mkdir()
-    (tmp_path / 'out.png').write_bytes(b'the figure of yesterday')
+    write_png(tmp_path / 'out.png', np.zeros((4, 4, 3), np.uint8))
+    yesterday = (tmp_path / 'out.png').read_bytes()
     before = sorted(tmp_path.iterdir())
     status, out, err = run(capsys, *(text.format(tmp=tmp_path, pictures=pictures) for text in arguments))
     assert (status, out) == (2, ''), err
     assert re.fullmatch(f'spark-bench.*: error: .*({named}).*\n', err), err
-    assert (tmp_path / 'out.png').read_bytes() == b'the figure of yesterday'
+    assert (tmp_path / 'out.png').read_bytes() == yesterday
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize('foreign', ['a.png', 'a.csv', 'a-tiles/000-0-input.png'])
+def test_a_file_of_somebody_else_is_kept_and_an_earlier_figure_replaced(foreign, tmp_path, pictures, capsys):
+    weights, output = save_model(tmp_path / 'spark.safetensors'), tmp_path / 'out/a.png'
+    reconstruct = 'reconstruct', '--weights', weights, '--data-root', pictures, '--tiles', '--output', output
+    pattern = 'mask-pattern', '--arch', 'test_resnet', '--input-size', 64, '--layers', 0, 1, '--output', output
+    words = pattern if foreign.endswith('.csv') else reconstruct
+    for _ in range(2):
+        assert run(capsys, *words)[0] == 0
+    other = output.parent / foreign
+    other.write_bytes((pictures / '0.png').read_bytes() if foreign.endswith('.png') else b'mine\n')
+    before = {path: path.read_bytes() for path in output.parent.rglob('*') if path.is_file()}
+    status, out, err = run(capsys, *words)
+    assert (status, out) == (2, '') and err.count('\n') == 1 and str(other) in err
+    assert {path: path.read_bytes() for path in output.parent.rglob('*') if path.is_file()} == before
 
 
 def test_help_needs_no_torch():

@@ -6,9 +6,10 @@ The same as ``spark-bench evaluate CONFIG --weights CHECKPOINT``, whose other op
 import sys
 
 from spark_bench.cli import main
+from spark_bench.parsing import take_local_rank
 
 if __name__ == '__main__':
-    words = sys.argv[1:]
+    words = take_local_rank(sys.argv[1:])
     if '--help' in words or '-h' in words:
         sys.exit(main(['evaluate', '--help']))
     if len(words) < 2 or words[0].startswith('-') or words[1].startswith('-'):

@@ -3,7 +3,6 @@
 import hashlib
 import http.client
 import json
-import os
 import re
 import urllib.error
 import urllib.request
@@ -12,7 +11,7 @@ from pathlib import Path
 from spark_bench.checkpoints.reading import read_metadata
 from spark_bench.errors import InputError, RunError
 from spark_bench.files import new_file
-from spark_bench.places import shipped
+from spark_bench.places import cache_folder, shipped
 
 INDEX = 'spark_bench/checkpoints/published.json'
 _CHUNK = 1 << 20
@@ -69,8 +68,7 @@ def find_published(name, arch, cache_dir=None, download=False):
 
     Args:
         name, arch: of the index.
-        cache_dir: its folder ``weights`` holds the files; default ``$SPARK_BENCH_CACHE``, else
-            ``~/.cache/spark_bench``.
+        cache_dir: its folder ``weights`` holds the files; see :func:`spark_bench.places.cache_folder`.
         download: fetch it where it is not there.
 
     Raises:
@@ -83,7 +81,7 @@ def find_published(name, arch, cache_dir=None, download=False):
         raise InputError(f'no published weights {name!r} of {arch} are known (of {", ".join(known) or "nothing"} they '
                          f'are): give a file with --weights, or add it to {INDEX}')
     entry = entries[0]
-    path = _cache(cache_dir) / 'weights' / entry['file']
+    path = cache_folder(cache_dir) / 'weights' / entry['file']
     if not path.is_file():
         if not download:
             raise InputError(f'{path} is not there: download {entry["url"]} to it, or add --download; or give a file '
@@ -91,10 +89,6 @@ def find_published(name, arch, cache_dir=None, download=False):
         _fetch(entry, path)
     _verify(entry, path)
     return path
-
-
-def _cache(cache_dir):
-    return Path(cache_dir or os.environ.get('SPARK_BENCH_CACHE') or Path.home() / '.cache' / 'spark_bench')
 
 
 def _fetch(entry, path):

@@ -14,15 +14,14 @@ import os
 import tarfile
 import zipfile
 import zlib
-from pathlib import Path
 
 import numpy as np
 
-from spark_bench.data.embedded.cache import default_cache_dir
 from spark_bench.data.identity import file_digests
 from spark_bench.data.leftovers import leftover_in, say_passed_over
 from spark_bench.data.listing import NameTable, held_out_folders, is_picture, no_pictures
 from spark_bench.errors import InputError
+from spark_bench.places import cache_folder
 
 _BLOCK = tarfile.BLOCKSIZE
 # The longest label of a picture in a shard, in bytes.
@@ -140,7 +139,7 @@ def _load(shard, read):
     except OSError as error:
         raise InputError(f'{shard} cannot be read: {error.strerror}') from error
     key = f'{os.path.realpath(shard)}\0{status.st_size}\0{status.st_mtime_ns}'
-    cached = Path(default_cache_dir()) / 'tar-index' / f'{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.npz'
+    cached = cache_folder() / 'tar-index' / f'{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.npz'
     # A damaged index fails its checksum, and is made anew; so is one of a version that kept no labels.
     with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error), \
             np.load(cached, allow_pickle=False) as stored:

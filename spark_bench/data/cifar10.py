@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from spark_bench.data.leftovers import leftover_in
 from spark_bench.errors import InputError
 from spark_bench.files import new_folder
 
@@ -73,15 +74,34 @@ def _write_split(folder, classes, batches):
 
 def _read(source):
     """Name → content of the files that are wanted, from the archive or a folder."""
-    wanted = {_CLASSES, *_FILES['train'], *_FILES['test']}
     try:
         if source.is_dir():
-            return {path.name: path.read_bytes() for path in source.rglob('*') if path.name in wanted}
+            paths = sorted(path for path in source.rglob('*') if _is_wanted(path.relative_to(source)))
+            _refuse_copies(source, paths)
+            return {path.name: path.read_bytes() for path in paths}
         with tarfile.open(source) as archive:
-            found = {Path(member.name).name: archive.extractfile(member).read() for member in archive
-                     if member.isfile() and Path(member.name).name in wanted and member.size < 2 ** 28}
+            members = {}
+            for member in archive:
+                if member.isfile() and _is_wanted(Path(member.name)) and member.size < 2 ** 28:
+                    _refuse_copies(source, [*map(Path, members), Path(member.name)])
+                    members[member.name] = archive.extractfile(member).read()
             while archive.fileobj.read(2 ** 20):  # to the end, where gzip keeps its checksum
                 pass
-            return found
+            return {Path(name).name: content for name, content in members.items()}
+    except InputError:
+        raise
     except _BROKEN as error:
         raise InputError(f'{source} cannot be read ({error}): {_REMEDY}') from error
+
+
+def _is_wanted(path):
+    return path.name in (_CLASSES, *_FILES['train'], *_FILES['test']) and not leftover_in(path.as_posix())
+
+
+def _refuse_copies(source, paths):
+    """Refuse a second file of one name: which of them is meant cannot be told."""
+    known = {}
+    for path in paths:
+        if path.name in known:
+            raise InputError(f'{source} holds {path.name} twice, {known[path.name]} and {path}: {_REMEDY}')
+        known[path.name] = path

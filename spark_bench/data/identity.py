@@ -13,13 +13,12 @@ import time
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 
-from spark_bench.data.embedded.cache import default_cache_dir
 from spark_bench.data.progress import Progress
 from spark_bench.errors import InputError, printable
+from spark_bench.places import cache_folder
 
 __all__ = ['contents_digest', 'file_digests']
 
@@ -60,7 +59,7 @@ def file_digests(root, names):
         uint8 ``(len(names), 16)``: BLAKE2b.
     """
     root = str(root)
-    place = Path(default_cache_dir()) / 'contents' / f'{_hash(os.fsencode(os.path.realpath(root))).hex()}.npz'
+    place = cache_folder() / 'contents' / f'{_hash(os.fsencode(os.path.realpath(root))).hex()}.npz'
     with _alone(place):
         store = _Store(place)
         found = np.zeros((len(names), _SIZE), np.uint8)

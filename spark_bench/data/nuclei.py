@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import re
+import sys
 import zipfile
 import zlib
 from collections import defaultdict
@@ -18,13 +19,13 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
+from spark_bench.data.decoding import explain, read_picture
 from spark_bench.data.leftovers import leftover_in
-from spark_bench.data.values import to_rgb
-from spark_bench.errors import InputError
+from spark_bench.errors import InputError, printable
 from spark_bench.files import new_folder
 
 _EXPECTED = '<id>/images/<id>.png and <id>/masks/*.png, as in stage1_train.zip of BBBC038'
-_PICTURE = re.compile(r'(?:^|/)(?P<id>[A-Za-z0-9_-]+)/(?P<kind>images|masks)/[^/]+\.png$')
+_PICTURE = re.compile(r'(?:^|/)(?P<id>[^/]+)/(?P<kind>images|masks)/[^/]+\.png$', re.IGNORECASE)
 # What zipfile and Pillow raise on damaged or hostile files.
 _BROKEN = (OSError, EOFError, RuntimeError, SyntaxError, ValueError, zipfile.BadZipFile, zlib.error,
            Image.DecompressionBombError)
@@ -33,14 +34,14 @@ _VAL = 5  # one picture of so many is for validation
 
 def main(args):
     """Convert ``args.source`` to ``args.output`` and print what is there; exit status 0."""
-    counts = convert(args.source, args.output)
+    counts = convert(args.source, args.output, lambda note: print(f'spark-bench: note: {note}', file=sys.stderr))
     for split, (pictures, nuclei, empty) in counts.items():
         left_out = f', {empty} empty masks left out' if empty else ''
         print(f'{args.output}/{split}: {pictures} pictures, {nuclei} nuclei{left_out}')
     return 0
 
 
-def convert(source, output):
+def convert(source, output, tell=lambda note: None):
     """Write ``train/``, ``val/`` and ``annotations/instances_{train,val}.json``.
 
     A picture is for validation where SHA-256 of its id, as a number, is divisible by five: the same ones for everyone.
@@ -48,6 +49,7 @@ def convert(source, output):
     Args:
         source: the .zip, or the folder that it unpacks to.
         output: folder to make.
+        tell: takes a line on what is left out.
 
     Returns:
         split → (pictures, nuclei, empty masks).
@@ -56,7 +58,7 @@ def convert(source, output):
         InputError: naming the file that is not as published.
     """
     with _opened(source) as (names, read), new_folder(output) as folder:
-        pictures = _group(source, names)
+        pictures = _group(source, names, tell)
         counts = {}
         for split in ('train', 'val'):
             (folder / split).mkdir()
@@ -68,11 +70,12 @@ def convert(source, output):
 def _write_split(folder, split, pictures, read):
     images, annotations, empty = [], [], 0
     for number, (name, files) in enumerate(pictures.items(), start=1):
-        picture = _decode(files['images'][0], read, lambda opened: to_rgb(opened)[0])
+        file = files['images'][0]
+        picture = read_picture(io.BytesIO(_contents(file, read)), file)
         picture.save(folder / split / f'{name}.png')
         images.append({'id': number, 'file_name': f'{name}.png', 'width': picture.width, 'height': picture.height})
         for file in sorted(files['masks']):
-            mask_HW = np.asarray(_decode(file, read, lambda opened: opened.convert('L'))) > 0
+            mask_HW = _decode_mask(file, read)
             if mask_HW.shape != (picture.height, picture.width):
                 raise InputError(f'{file} is {mask_HW.shape[1]}x{mask_HW.shape[0]}, its picture {picture.width}x'
                                  f'{picture.height}: fetch the data set again')
@@ -99,29 +102,47 @@ def _is_val(name):
     return int(hashlib.sha256(name.encode()).hexdigest(), 16) % _VAL == 0
 
 
-def _group(source, names):
+def _group(source, names, tell):
     """Id of a picture → its files by kind."""
-    pictures = defaultdict(lambda: defaultdict(list))
+    pictures, others = defaultdict(lambda: defaultdict(list)), []
     for name in names:
         found = _PICTURE.search(name)
-        if found and not leftover_in(name):
-            pictures[found['id']][found['kind']].append(name)
+        if leftover_in(name):
+            continue
+        if found:
+            pictures[found['id']][found['kind'].lower()].append(name)
+        elif not name.endswith('/'):
+            others.append(name)
     if not pictures:
         raise InputError(f'{source} holds no {_EXPECTED}')
     for name, files in pictures.items():
         if len(files['images']) != 1 or not files['masks']:
-            raise InputError(f'{source}: {name} has {len(files["images"])} pictures and {len(files["masks"])} masks; '
-                             f'expected are {_EXPECTED}')
+            raise InputError(f'{source}: {printable(name)} has {len(files["images"])} pictures and '
+                             f'{len(files["masks"])} masks; expected are {_EXPECTED}')
     if len({_is_val(name) for name in pictures}) < 2:
         raise InputError(f'{source} holds {len(pictures)} pictures, too few to split them: fetch all of the data set')
+    if others:
+        tell(f'left out, being no {_EXPECTED}: {len(others)} files, such as {printable(min(others))}')
     return pictures
 
 
-def _decode(name, read, convert):
+def _decode_mask(name, read):
+    """Where a mask is not black, bool (H, W)."""
     try:
-        return convert(Image.open(io.BytesIO(read(name))))
+        picture = Image.open(io.BytesIO(_contents(name, read)))
+        picture.load()
     except _BROKEN as error:
-        raise InputError(f'{name} cannot be decoded ({error}): fetch the data set again') from error
+        raise InputError(f'{printable(name)} {explain(error)[0]}: fetch the data set again') from error
+    if picture.mode in ('1', 'L', 'I') or picture.mode.startswith('I;16'):
+        return np.asarray(picture) != 0
+    return np.asarray(picture.convert('RGB')).any(axis=2)
+
+
+def _contents(name, read):
+    try:
+        return read(name)
+    except _BROKEN as error:
+        raise InputError(f'{printable(name)} cannot be read ({printable(error)}): fetch the data set again') from error
 
 
 @contextlib.contextmanager
@@ -129,7 +150,7 @@ def _opened(source):
     """``(names, read)`` of a .zip or a folder: its files, and a function from a name to bytes."""
     source = Path(source)
     if source.is_dir():
-        yield ([path.relative_to(source).as_posix() for path in source.rglob('*.png')],
+        yield ([path.relative_to(source).as_posix() for path in source.rglob('*') if path.is_file()],
                lambda name: (source / name).read_bytes())
         return
     try:

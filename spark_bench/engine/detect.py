@@ -2,7 +2,6 @@
 
 import json
 import logging
-from pathlib import Path
 
 from mmengine.logging import print_log
 
@@ -14,10 +13,11 @@ from spark_bench.data.coco import check_pictures, identify, open_coco, open_spli
 from spark_bench.engine import processes
 from spark_bench.engine.batches import divide_batch
 from spark_bench.engine.coco_metric import run_evaluation, write_categories
+from spark_bench.engine.folders import EvaluationFolder
 from spark_bench.engine.overrides import set_speed, set_workers
 from spark_bench.engine.rehearsal import rehearse
 from spark_bench.engine.runner import BenchRunner
-from spark_bench.engine.runs import Run, arch_of, blame_config, load_config, make_work_dir, use_threads
+from spark_bench.engine.runs import Run, arch_of, blame_config, load_config, use_threads
 from spark_bench.engine.shapes import check_shapes
 from spark_bench.errors import InputError, RunError
 from spark_bench.files import write_atomically
@@ -68,27 +68,29 @@ def evaluate_detector(options):
         if options.weights is None:
             raise InputError('evaluate needs a trained detector: give detector.safetensors of a work directory, or a '
                              '.pth of mmdet, with --weights')
+        folder = EvaluationFolder(options)
         val = open_split(options.data_root, 'val')
         cfg = load_config(options)
-        work_dir = Path(options.work_dir)
-        processes.from_main(lambda: (check_pictures(val), make_work_dir(work_dir)))
+        processes.from_main(lambda: (check_pictures(val), folder.claim()))
         classes = _match_classes(options.weights, val)
         fit_config(cfg, options, len(classes))
         use_threads(options.threads)
-        _place(cfg, options, val, work_dir, classes)
+        _place(cfg, options, val, folder.path, classes)
         for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'custom_hooks'):
             cfg.pop(key, None)
-        cfg.work_dir, cfg.launcher = str(work_dir), options.launcher
+        cfg.work_dir, cfg.launcher = str(folder.path), options.launcher
         with blame_config(options.config):
             runner = BenchRunner.from_cfg(cfg)
         model = getattr(runner.model, 'module', runner.model)
         check_shapes(model, cfg.model)
         load_detector(model, options.weights)
+        processes.from_main(folder.mark)
     except (InputError, RunError) as error:
         error.told = not processes.is_main_process()
         raise
     _predict(runner, options)
-    metrics = processes.from_main(lambda: _evaluate(work_dir, val, options)[0])
+    metrics = processes.from_main(lambda: _evaluate(folder.path, val, options)[0])
+    folder.release()
     processes.leave()
     return metrics
 
@@ -124,6 +126,14 @@ def _predict(runner, options):
     """Leave the predictions for the val split in the work directory."""
     with blame_config(options.config, running=lambda: True):
         runner.test()
+
+
+def check_recipe(options):
+    """Raise :class:`InputError` for what can be refused without data or weights."""
+    cfg = load_config(options)
+    fit_config(cfg, options, 1)
+    _fit_batch(cfg, options)
+    _apply_options(cfg, options)
 
 
 def _prepare(options):

@@ -3,7 +3,6 @@
 import json
 import logging
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,9 +22,11 @@ from spark_bench.engine.accuracy import (
     weights_name,
 )
 from spark_bench.engine.batches import batch_key, fit_batch
+from spark_bench.engine.folders import EvaluationFolder
 from spark_bench.engine.overrides import set_speed, set_workers
 from spark_bench.engine.runner import BenchRunner
-from spark_bench.engine.runs import Run, blame_config, load_config, make_work_dir, use_threads
+from spark_bench.engine.runs import Run, blame_config, load_config, use_threads
+from spark_bench.engine.shapes import check_size
 from spark_bench.errors import InputError, RunError
 from spark_bench.files import write_atomically
 
@@ -56,7 +57,7 @@ def run(options):
         error.told = not processes.is_main_process()
         raise
     if record is None:
-        runner = this.train()
+        runner = this.train(lambda model: _check_sizes(model, this.cfg))
         hook = next(hook for hook in runner.hooks if isinstance(hook, AccuracyHook))
         if not hook.predictions:  # resumed behind the last evaluation
             with blame_config(options.config, running=lambda: True):
@@ -78,6 +79,7 @@ def evaluate_classifier(options):
         InputError, RunError: see :mod:`spark_bench.errors`.
     """
     processes.join(options.launcher)
+    folder = EvaluationFolder(options)
     try:
         _, val = open_labelled(options.data_root)
         cfg = load_config(options)
@@ -87,11 +89,13 @@ def evaluate_classifier(options):
         for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'custom_hooks'):
             cfg.pop(key, None)
         cfg.work_dir, cfg.launcher = str(options.work_dir), options.launcher
-        processes.from_main(lambda: make_work_dir(Path(options.work_dir)))
+        processes.from_main(folder.claim)
         use_threads(options.threads)
         with blame_config(options.config):
             runner = BenchRunner.from_cfg(cfg)
+        _check_sizes(models_of(runner)['raw'], cfg)
         _load_whole(models_of(runner)['raw'], options.weights)
+        processes.from_main(folder.mark)
     except (InputError, RunError) as error:
         error.told = not processes.is_main_process()
         raise
@@ -100,7 +104,8 @@ def evaluate_classifier(options):
     numbers = np.array([classes.index(name) for name in val.classes])
     found = replace(found, labels=numbers[found.labels])
     metrics = {'top1': found.accuracy(1), 'top5': found.accuracy(5)}
-    processes.from_main(lambda: _write_evaluation(Path(options.work_dir), found, metrics, classes))
+    processes.from_main(lambda: _write_evaluation(folder.path, found, metrics, classes))
+    folder.release()
     processes.leave()
     return metrics
 
@@ -125,6 +130,14 @@ def _match_classes(options, val):
     return classes
 
 
+def _check_sizes(model, cfg):
+    """See that the network takes the pictures of training and of evaluation."""
+    for loader in ('evaluation_dataloader', 'train_dataloader'):
+        side = cfg.get(loader, {}).get('dataset', {}).get('transform', {}).get('input_size')
+        if side:
+            check_size(model.backbone, cfg.model.arch, side, f'--cfg-options {loader}.dataset.transform.input_size')
+
+
 def _load_whole(model, path):
     """Fill a classifier from a file that holds its last layer too."""
     coverage = checkpoints.load(model.backbone, path)
@@ -138,6 +151,14 @@ def _load_whole(model, path):
 def _write_evaluation(work_dir, found, metrics, classes):
     found.save(work_dir / 'predictions.npz', classes)
     write_atomically(work_dir / 'metrics.json', (json.dumps(metrics, indent=1) + '\n').encode())
+
+
+def check_recipe(options):
+    """Raise :class:`InputError` for what can be refused without data or weights."""
+    cfg = load_config(options)
+    _fit_config(cfg, options, 2)
+    fit_batch(cfg, options)
+    set_speed(cfg, options)
 
 
 def _prepare(options):
@@ -165,7 +186,7 @@ def _prepare(options):
     if options.key_prefix is not None:
         cfg.model.key_prefix = options.key_prefix
     cfg.weights_metadata = dict(arch=this.arch, method=options.method, config_hash=this.config_hash,
-                                classes=json.dumps(train.classes))
+                                setup_hash=this.setup_hash, classes=json.dumps(train.classes))
     _place(cfg, options)
     return this, count, val
 

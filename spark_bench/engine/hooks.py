@@ -36,9 +36,15 @@ class ProgressHook(Hook):
         if not is_main_process() or time.monotonic() - self._written < 1.0:
             return
         self._written = time.monotonic()
-        progress = {'done': runner.iter + 1, 'total': runner.max_iters, 'loss': float(outputs['loss']),
+        progress = {'done': runner.iter + 1, 'total': runner.max_iters, 'loss': _loss_of(outputs),
                     'seconds': round(self._written - self._started + self._earlier_s, 1)}
         write_atomically(Path(runner.work_dir) / 'progress.json', json.dumps(progress).encode())
+
+
+def _loss_of(outputs):
+    """The loss of an iteration as a number: mmengine's loops hand it on with its gradient."""
+    loss = outputs['loss']
+    return float(loss.detach() if hasattr(loss, 'detach') else loss)
 
 
 def earlier_seconds(work_dir):
@@ -55,7 +61,7 @@ class FiniteLossHook(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         """Raise :class:`RunError` at a NaN or infinite loss."""
-        loss = float(outputs['loss'])
+        loss = _loss_of(outputs)
         if not math.isfinite(loss):
             raise RunError(f'the loss is {loss} at step {runner.iter + 1} of {runner.max_iters}: '
                            'lower the learning rate, or look at the pictures of that step')

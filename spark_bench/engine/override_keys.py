@@ -12,6 +12,8 @@ from collections.abc import Mapping
 import mmengine.registry as registries
 from mmengine.registry import Registry
 
+# What builders take out of a group before its class sees the rest.
+_FOR_BUILDERS = {'type', '_scope_', 'constructor', 'paramwise_cfg', 'by_epoch', 'convert_to_iter_based', 'init_cfg'}
 _LOADER = {'batch_size', 'num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory', 'drop_last', 'timeout',
            'sampler', 'batch_sampler', 'dataset', 'collate_fn', 'multiprocessing_context', 'worker_init_fn'}
 _NMS = {'type', 'iou_threshold', 'score_threshold', 'max_num', 'offset', 'class_agnostic', 'split_thr', 'sigma',
@@ -84,7 +86,7 @@ def _find(name, scope):
 
 def _arguments(built):
     """The named arguments of a function, or of a class and the bases that it hands the others to."""
-    names = {'type', '_scope_'}
+    names = set(_FOR_BUILDERS)
     for owner in inspect.getmro(built) if inspect.isclass(built) else (built,):
         function = owner.__dict__.get('__init__') if inspect.isclass(owner) else owner
         if function is None or owner is object:

@@ -62,9 +62,14 @@ def apply_overrides(cfg, overrides):
         set_epochs(cfg, wanted)
 
 
+def is_owned(key):
+    """What decides a dotted key, as a remedy, where a run fills it in itself; None for all others."""
+    return next((remedy for owned, remedy in _OWNED.items() if f'{key}.'.startswith(f'{owned}.')), None)
+
+
 def _check_key(cfg, key):
     top = key.split('.')[0]
-    remedy = next((remedy for owned, remedy in _OWNED.items() if f'{key}.'.startswith(f'{owned}.')), None)
+    remedy = is_owned(key)
     if remedy:
         raise InputError(f'--cfg-options {key}: it would be of no effect; {remedy}')
     if top not in _READ:
@@ -115,8 +120,8 @@ def _check_new(cfg, parent, key):
     place, _, last = key.rpartition('.')
     near = unknown_key(parent, place, last, cfg.get('default_scope', 'mmengine')) if place else None
     if near is not None:
-        raise InputError(f'--cfg-options {key}: {place} has no {last!r} that anything would read'
-                         + (f'; {near!r}?' if near else f': it has {", ".join(list(parent)[:8])}'))
+        raise InputError(f'--cfg-options {key}: {place} takes no {last!r}; '
+                         + (f'did you mean {place}.{near}?' if near else f'it has {", ".join(list(parent)[:8])}'))
 
 
 def set_epochs(cfg, epochs):

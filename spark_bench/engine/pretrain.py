@@ -48,9 +48,15 @@ def _train(this, source):
     return processes.from_main(lambda: _finish(this, runner, source, bad))
 
 
-def _prepare(options):
-    """``(run, pictures)``: everything that can be refused before training."""
-    source = open_pictures(options.data_root)
+def check_recipe(options):
+    """Raise :class:`InputError` for what can be refused without data."""
+    cfg = _fitted_config(options)
+    fit_batch(cfg, options)
+    _apply_options(cfg, options)
+
+
+def _fitted_config(options):
+    """The config with what follows from architecture and ablation."""
     cfg = load_config(options)
     cfg.model.arch = options.arch or cfg.model.arch
     cfg.model.ablation = options.ablation or cfg.model.ablation
@@ -60,6 +66,13 @@ def _prepare(options):
         raise InputError(f'model.input_size is {side}, but train_dataloader.dataset.input_size is {given}: change both '
                          'with --cfg-options')
     set_epochs(cfg, max(1, round(cfg.train_cfg.max_epochs * get_ablation(cfg.model.ablation).schedule_scale)))
+    return cfg
+
+
+def _prepare(options):
+    """``(run, pictures)``: everything that can be refused before training."""
+    source = open_pictures(options.data_root)
+    cfg = _fitted_config(options)
     global_batch = fit_batch(cfg, options)
     if len(source) < global_batch:
         raise InputError(f'{options.data_root} holds {len(source)} pictures, fewer than one batch of '
@@ -122,7 +135,8 @@ def _save_weights(this, model):
     """Write the encoder in timm's names and the whole model; return their paths by name."""
     cfg = this.cfg
     paths = {'encoder': this.work_dir / 'encoder.safetensors', 'spark': this.work_dir / 'spark.safetensors'}
-    common = {'arch': this.arch, 'method': this.options.method, 'config_hash': this.config_hash}
+    common = {'arch': this.arch, 'method': this.options.method, 'config_hash': this.config_hash,
+              'setup_hash': this.setup_hash}
     checkpoints.save(model.spark, paths['spark'], {
         'format': 'spark', **common, 'input_size': str(cfg.model.input_size), 'mask_ratio': str(cfg.model.mask_ratio),
         'ablation': cfg.model.ablation, 'decoder_width': str(cfg.model.get('decoder_width', 768)),

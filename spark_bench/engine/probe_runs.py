@@ -15,7 +15,9 @@ from spark_bench.data.labelled import draw_subset, fingerprint
 from spark_bench.engine import probes, processes
 from spark_bench.engine.accuracy import Predictions
 from spark_bench.engine.features import Extractor, build_backbone, cached_features, identify
-from spark_bench.engine.runs import Run, RunOptions, describe_weights, lock_folder, make_work_dir
+from spark_bench.engine.folders import lock_folder, make_work_dir
+from spark_bench.engine.runs import Run, RunOptions, describe_weights
+from spark_bench.engine.shapes import check_size
 from spark_bench.errors import InputError, RunError
 
 TEMPERATURE = 0.07
@@ -51,6 +53,11 @@ class _ProbeRun(Run):
         super().__init__(options.task, options, cfg, arch, fingerprint(splits['train'], splits['val']))
         self.splits, self.network = splits, network
         self.work_dir = Path(options.work_dir) / f'{self.task}-{self.config_hash}'
+
+    def _setup_of_start(self):
+        # Last and best weights of one training are of one configuration; their names tell them apart.
+        start = super()._setup_of_start()
+        return start and f'{start}/{Path(self.weights["path"]).stem}'
 
     def claim(self):
         """Hold the work directory for this process until it ends."""
@@ -116,6 +123,7 @@ def _prepare(options):
     device = _choose_device(options.device)
     arch = arch_of(options.weights, options.arch, options.key_prefix)
     network = build_backbone(arch, options.weights, options.seed, options.key_prefix).to(device)
+    check_size(network, arch, options.input_size, '--input-size')
     transform = dict(type='evaluation', input_size=options.input_size, crop_ratio=0.95)
     splits = {split: ClassPictures(options.data_root, split, transform) for split in ('train', 'val')}
     fraction = options.label_fraction

@@ -1,7 +1,6 @@
 """What pretraining, fine-tuning and detection runs have in common: from options to a config to a record."""
 
 import contextlib
-import fcntl
 import hashlib
 import itertools
 import json
@@ -21,6 +20,8 @@ from spark_bench import registration  # noqa: F401
 from spark_bench.checkpoints import read_metadata
 from spark_bench.checkpoints.contents import open_checkpoint
 from spark_bench.data.leftovers import demand_apart
+from spark_bench.engine.differences import keys_that_differ, what_differs
+from spark_bench.engine.folders import STAMP, check_stamp, lock_folder, make_work_dir
 from spark_bench.engine.hooks import earlier_seconds
 from spark_bench.engine.memory import keep_freed_memory
 from spark_bench.engine.overrides import apply_overrides
@@ -41,7 +42,6 @@ _WATCHING = ('LoggerHook', 'ResumePointHook', 'EstimateHook', 'TensorBoardHook',
 _MAIN_METRICS = {'pretrain': ('loss',), 'classification': ('top1',), 'linear': ('top1',), 'knn': ('top1',),
                  'detection': ('box_ap', 'mask_ap')}
 _NEEDED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler')
-_STAMP = 'config_hash'
 _run_numbers = itertools.count(1)  # of this process
 
 
@@ -194,20 +194,6 @@ def arch_of(cfg, config):
     return arch
 
 
-def make_work_dir(work_dir):
-    """Make the folder, and see whether files can be written there.
-
-    Raises:
-        InputError: naming the folder.
-    """
-    try:
-        make_folder(work_dir)
-        (work_dir / '.lock').open('a').close()
-    except OSError as error:
-        raise InputError(f'--work-dir {work_dir} cannot be written: {error.strerror}; give another, or change its '
-                         'permissions') from error
-
-
 class Run:
     """One run: its hash, its folder, its record.
 
@@ -228,11 +214,11 @@ class Run:
         self.task, self.options, self.cfg, self.arch = options.task or task, options, cfg, arch
         self.data_sha256 = data_sha256
         self.weights = describe_weights(options.weights, options.key_prefix)
-        recipe = _what_is_computed(self.cfg.to_dict())
-        self.config_hash = self._hash(recipe, data_sha256)
+        self._recipe = _what_is_computed(self.cfg.to_dict())
+        self.config_hash, self.setup_hash = self._hashes(self._recipe, data_sha256)
         self.training_hash = self.config_hash
         if train_sha256 is not None:
-            self.training_hash = self._hash(_what_trains(recipe), train_sha256)
+            self.training_hash, _ = self._hashes(_what_trains(self._recipe), train_sha256)
         self.work_dir = Path(options.work_dir)
         demand_apart(self.work_dir, options.data_root, '--work-dir')
         self.data_name = '/'.join(Path(options.data_root).resolve().parts[-2:])
@@ -240,13 +226,25 @@ class Run:
         self._lock = None  # held by the process that writes, while it trains
         self._started_at = datetime.now(timezone.utc)
 
-    def _hash(self, recipe, data_sha256):
+    def _hashes(self, recipe, data_sha256):
+        """Of this very run, and of what it has in common with those of other seeds."""
         start = None if self.weights is None else self.weights['config_hash'] or self.weights['sha256']
         if self.weights is not None and 'key_prefix' in self.weights:
             start = f'{start} {self.weights["key_prefix"]}'
         identity = {'task': self.task, 'recipe': recipe, 'seed': self.options.seed, 'data': data_sha256,
                     'start': start}
-        return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        # Which weights it starts from, a recipe may say too.
+        recipe = {key: value for key, value in recipe.items() if key != 'weights'}
+        return _digest(identity), _digest({**identity, 'recipe': recipe, 'seed': None, 'start': self._setup_of_start()})
+
+    def _setup_of_start(self):
+        """What the weights have in common with those of other seeds, as far as they say."""
+        if self.weights is None:
+            return None
+        start = read_metadata(self.weights['path']).get('setup_hash') or (
+            self.weights['config_hash'] or self.weights['sha256'])
+        # Of a file with several networks, the one that was chosen.
+        return f'{start} {self.weights["key_prefix"]}' if 'key_prefix' in self.weights else start
 
     def existing(self):
         """The record of this very run, or None.
@@ -261,8 +259,10 @@ class Run:
                                  self.options.method, self.options.seed)
         elif record.config_hash != self.config_hash:
             path = schema.record_path(self.options.results, *record.identity)
-            raise InputError(f'{path} was measured with another configuration ({record.config_hash}, now '
-                             f'{self.config_hash}): move it away, or give another --results')
+            other = what_differs(record, self._recipe, _what_is_computed, self.data_sha256, self.weights)
+            raise InputError(f'{path} was measured with another configuration '
+                             f'({other or f"{record.config_hash}, now {self.config_hash}"}): move it away, or give '
+                             'another --results')
         return record
 
     def train(self, check=lambda runner: None):
@@ -294,7 +294,7 @@ class Run:
         # mmengine names logger and curves by the second, and a later run of the same second would inherit both.
         stem = Path(self.cfg.filename).stem if self.cfg.filename else 'run'
         self.cfg.experiment_name = f'{stem}_{next(_run_numbers)}'
-        start = _StartHook(self.work_dir / _STAMP, self.training_hash)
+        start = _StartHook(self.work_dir / STAMP, self.training_hash)
         with blame_config(self.options.config, lambda: start.passed):
             runner = BenchRunner.from_cfg(self.cfg)
             check(runner)
@@ -305,22 +305,21 @@ class Run:
     def _claim_work_dir(self):
         """Prepare the folder for this run alone; the checkpoint to resume from, or None."""
         make_work_dir(self.work_dir)
-        self._check_stamp()
+        check_stamp(self.work_dir, self.training_hash, self.options.config, tell=self._what_differs_there)
         self._lock = lock_folder(self.work_dir)
         clear_leftovers(self.work_dir)
         return newest_checkpoint(self.work_dir)
+
+    def _what_differs_there(self):
+        """In the run that the folder holds; mmengine writes its config at the start, this class at the end."""
+        found = (keys_that_differ(self.work_dir / name, _what_is_computed, self._recipe)
+                 for name in ('config.py', Path(self.options.config).name))
+        return ', '.join(next(filter(None, found), []))
 
     def _release_work_dir(self):
         """Let another run of this process have the folder, however long this object is kept."""
         if self._lock is not None:
             self._lock.close()
-
-    def _check_stamp(self):
-        """A folder of another configuration is not continued: its checkpoints would be of another network."""
-        stamp = self.work_dir / _STAMP
-        if stamp.is_file() and stamp.read_text() != self.training_hash:
-            raise InputError(f'{self.work_dir} holds a run with another configuration: give another --work-dir, '
-                             'or remove it')
 
     def write_record(self, runner, metrics, dataset, artifacts, curves=None):
         """Write the record of a finished run and return it.
@@ -340,7 +339,7 @@ class Run:
             origin='measured', suite=self.options.suite, task=self.task, arch=self.arch,
             method=self.options.method, seed=self.options.seed, metrics=metrics,
             curves={**({} if runner is None else {'loss': loss_curve(runner)}), **(curves or {})},
-            config_hash=self.config_hash,
+            config_hash=self.config_hash, setup_hash=self.setup_hash,
             config=str(self._dump_config()), weights=self.weights, dataset=dataset,
             environment=environment.collect_environment(),
             started_at=self._started_at.isoformat(timespec='seconds'),
@@ -360,6 +359,10 @@ class Run:
         path = self.work_dir / 'config.py'
         self.cfg.dump(path)
         return path
+
+
+def _digest(identity):
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _what_is_computed(recipe):
@@ -393,27 +396,6 @@ def describe_weights(path, key_prefix=None):
     stated = read_metadata(path).get('config_hash', '')
     return {'path': str(path), 'sha256': hashlib.sha256(Path(path).read_bytes()).hexdigest(),
             'config_hash': stated if re.fullmatch('[0-9a-f]{6,128}', stated) else None, **chosen}
-
-
-def lock_folder(work_dir, patience_s=10.0):
-    """Hold ``work_dir`` for this process until it ends; return the open lock file.
-
-    Raises:
-        InputError: where another process still holds it after ``patience_s`` seconds. (A killed suite's runs end
-            within moments, so a little patience is enough to start it again at once.)
-    """
-    lock = (Path(work_dir) / '.lock').open('w')
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return lock
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                lock.close()
-                raise InputError(f'another process is running in {work_dir}: wait for it, or give another '
-                                 '--work-dir') from None
-            time.sleep(0.2)
 
 
 def loss_curve(runner, points=200):

@@ -88,3 +88,31 @@ def _value(cfg, key):
     for part in key.split('.'):
         cfg = None if cfg is None else cfg.get(part)
     return cfg
+
+
+@torch.no_grad()
+def check_size(network, arch, side, option):
+    """Send a blank picture through a classification network: transformers may take one size alone.
+
+    Neither weights, statistics nor random states change.
+
+    Args:
+        network: of timm.
+        arch: its name.
+        side: of the pictures in pixels.
+        option: that says so, for the message.
+
+    Raises:
+        InputError: with the size that the network is made for.
+    """
+    parameter, training = next(network.parameters()), network.training
+    network.eval()
+    try:
+        network.forward_features(torch.zeros(1, 3, side, side, dtype=parameter.dtype, device=parameter.device))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        own = (getattr(network, 'pretrained_cfg', None) or {}).get('input_size')
+        remedy = f'it is made for {own[-1]}' if own and own[-1] != side else 'give its own'
+        raise InputError(f'{option} {side}: {arch} takes no pictures of that size ({reason}): {remedy}') from error
+    finally:
+        network.train(training)

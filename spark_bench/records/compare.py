@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spark_bench.errors import InputError
+from spark_bench.files import claim_output
 from spark_bench.records.grid import Grid, plain_text, show
 from spark_bench.records.merge import merge
 from spark_bench.records.noise import CONFIDENCE, is_beyond_noise, is_equal
@@ -32,7 +33,7 @@ class Difference:
     column: Column
     a: Cell
     b: Cell
-    configs: str  # 'same' or 'other' for the configurations of the two; empty where one has none
+    configs: str  # 'same' or 'other' for the configurations of the two, 'other seeds'; empty where one has none
 
     @property
     def delta(self) -> float | None:
@@ -72,12 +73,14 @@ def main(args) -> int:
     Raises InputError if a set holds no record or an unsound one, if no record has a metric that was asked for, or if a
     file cannot be written.
     """
-    sets = [load_set(path, curves=args.merge is not None) for path in (args.a, args.b)]
-    _refuse_unknown(args.metric or (), [record for records in sets for record in records])
-    compared = compare(*sets, metrics=args.metric)
     name = args.format or (SUFFIXES.get(Path(args.output).suffix.lower()) if args.output else 'terminal')
     if name not in FORMATS:
         raise InputError(f'--output {args.output}: no format ends so; name one with --format: {", ".join(FORMATS)}')
+    if args.output:
+        claim_output(args.output, OWN)
+    sets = [load_set(path, curves=args.merge is not None) for path in (args.a, args.b)]
+    _refuse_unknown(args.metric or (), [record for records in sets for record in records])
+    compared = compare(*sets, metrics=args.metric)
     if args.output:
         print(f'written: {write_text_output(args.output, FORMATS[name](compared))}')
     elif name == 'terminal':
@@ -155,8 +158,22 @@ def _cell(records: Sequence[Record], column: Column) -> Cell:
 
 
 def _configs(a: Sequence[Record], b: Sequence[Record]) -> str:
+    """Whether the configurations are the same, whatever the seeds.
+
+    Records of before they had a `setup_hash` tell only of their very run: where such have no seed in common, nothing
+    but the seeds is known to differ.
+    """
     hashes = [{record.config_hash for record in records} - {None} for records in (a, b)]
-    return '' if not all(hashes) else 'same' if hashes[0] == hashes[1] else 'other'
+    if not all(hashes):
+        return ''
+    setups = [{record.setup_hash for record in records} for records in (a, b)]
+    if None not in setups[0] | setups[1]:
+        return 'same' if setups[0] == setups[1] else 'other'
+    runs = [{record.seed: record.config_hash for record in records} for records in (a, b)]
+    common = runs[0].keys() & runs[1].keys()
+    if common:
+        return 'same' if all(runs[0][seed] == runs[1][seed] for seed in common) else 'other'
+    return 'same' if hashes[0] == hashes[1] else 'other seeds'
 
 
 def _headings(names: Sequence[str]) -> list[str]:
@@ -212,3 +229,9 @@ FORMATS: dict[str, Callable[[tuple[list[str], list[Difference]]], str]] = {
     'markdown': to_markdown,
     'csv': to_csv,
 }
+# How each of them begins: so is an earlier comparison told from what somebody else wrote.
+OWN = (
+    rb'\n  ((origin|suite) +)*task +backbone +method +metric |'
+    rb'\| ((origin|suite) \| )*task \| backbone \| method \| metric \||'
+    rb'((origin|suite),)*task,backbone,method,metric,a_value,'
+)

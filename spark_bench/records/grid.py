@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ['Grid', 'Words', 'plain_text', 'show']
 
 Words = tuple[tuple[str, str], ...]  # of a cell: pieces of text, each with a style of rich's or ''
+WORD_WIDTH = 12  # of a column that is no figure: longer words are broken where a terminal is narrow
 NOTE_WIDTH = 100  # at which notes are broken where the columns take less
 
 
@@ -41,16 +42,48 @@ class Grid:
             title_justify='left',
             caption_justify='left',
         )
-        for heading, right in zip(self.headings, self.right, strict=True):
-            drawn.add_column(rich.text.Text(heading), justify='right' if right else 'left')
+        for heading, right, width in zip(self.headings, self.right, self._least_widths(), strict=True):
+            drawn.add_column(rich.text.Text(heading), justify='right' if right else 'left', min_width=width,
+                             no_wrap=right, overflow='fold')
         for number, row in enumerate(self.rows):
             cells = (rich.text.Text.assemble(*words) for words in row)
             drawn.add_row(*cells, end_section=number + 1 in self.breaks)
         return drawn
 
+    def fits(self, width: int) -> bool:
+        """Whether the table can be drawn in so many columns with every figure whole."""
+        least = self._least_widths()
+        return sum(least) + 3 * len(least) + 1 <= width
+
+    def _least_widths(self) -> list[int]:
+        # A figure is never broken; words are, once they are longer than WORD_WIDTH.
+        columns = zip(self.headings, *self._texts(), strict=True)
+        return [
+            min(max(map(_width, column)), 10**6 if right else WORD_WIDTH)
+            for column, right in zip(columns, self.right, strict=True)
+        ]
+
+    def _texts(self) -> list[list[str]]:
+        return [[''.join(piece for piece, _ in words) for words in row] for row in self.rows]
+
+    def to_list(self, width: int) -> str:
+        """As a paragraph a row with a line a cell, for a terminal that is too narrow for the table."""
+        lines = [self.title] if self.title else []
+        names = self.right.index(True) if True in self.right else 1  # columns that say what a row is of
+        above = [''] * names
+        for row in self._texts():
+            # The rows of a group name what they share in the first of them alone.
+            above = [text or before for text, before in zip(row[:names], above, strict=True)]
+            lines += ['', ' '.join(above)]
+            lines += [f'  {heading}: {text}' for heading, text in zip(self.headings, row, strict=True) if text][
+                sum(map(bool, row[:names])) :
+            ]
+        lines += ['', *(textwrap.fill(note, max(width, WORD_WIDTH)) for note in self.notes)]
+        return '\n'.join(lines) + '\n'
+
     def to_plain(self) -> str:
         """As lines without styles, as long as the columns need: what is no terminal has no width to fit into."""
-        texts = [[''.join(piece for piece, _ in words) for words in row] for row in self.rows]
+        texts = self._texts()
         widths = [max(map(_width, column)) for column in zip(self.headings, *texts, strict=True)]
         total = sum(widths) + 3 * (len(widths) - 1)
         lines = [self.title] if self.title else []
@@ -91,4 +124,7 @@ def show(*grids: Grid) -> None:
 
     console = rich.console.Console()
     for grid in grids:
-        console.print(grid.to_rich())
+        if grid.fits(console.width):
+            console.print(grid.to_rich())
+        else:
+            sys.stdout.write(grid.to_list(console.width))

@@ -32,7 +32,7 @@ def merge(a: Sequence[Record], b: Sequence[Record], results: str | Path) -> int:
         )
         return 1
     for record in merged:
-        check_writable(results, *record.identity)
+        check_writable(results, *record.identity, option='--merge')
     for line in repetitions:
         print(f'repeated: {line}')
     for record in merged:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
+from spark_bench.errors import InputError
+from spark_bench.files import claim_output
 from spark_bench.records.drawings import drawings_of_suite, save_drawings, tasks_of
 from spark_bench.records.figures import Drawing, inline_svg, method_colours
 from spark_bench.records.pictures import Gallery, Picture, detection_galleries, reconstruction_galleries
@@ -26,7 +28,7 @@ from spark_bench.records.table import (
     to_html,
 )
 
-__all__ = ['METHOD_NOTES', 'write_figures', 'write_report']
+__all__ = ['METHOD_NOTES', 'claim_report', 'write_figures', 'write_report']
 
 # One line a method for the legend below the table; a method without one is only named.
 METHOD_NOTES = {
@@ -47,7 +49,15 @@ DEMO_NOTE = (
     'It does not show the paper’s result: {seeds}, differences of a few points between the rows are noise, '
     'and their order may change from one seed to the next.'
 )
+OWN = rb'(?s)<!DOCTYPE html>.{0,2000}<title>SparK benchmark: '  # how a report begins
 PRINTED_RECORDS = 40  # with more, print shows their first lines alone: a hundred pages help no one
+
+
+def claim_report(output: str | Path) -> Path:
+    """The path of the report. Raises InputError where none should be written there, see `claim_output`."""
+    if not str(output).endswith('/') and Path(output).suffix.lower() not in ('.html', '.htm'):
+        raise InputError(f'--output {output}: a report is HTML: end the name in .html')
+    return claim_output(output, OWN)
 
 
 def write_report(
@@ -72,6 +82,7 @@ def write_report(
     Raises:
         InputError: if the suite has no record, if a record is unsound, or if `output` cannot be written.
     """
+    claim_report(output)
     records = load_suite(results, suite)
     tables = _tables(records, specs, failed)
     drawings = drawings_of_suite(tables, records)

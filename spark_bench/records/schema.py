@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from spark_bench.errors import InputError
+from spark_bench.places import NAME_PATTERN
 from spark_bench.records.quick_check import Check, compile_check
 
 __all__ = [
@@ -29,13 +30,10 @@ __all__ = [
 SCHEMA_VERSION = 1
 ORIGINS = ('measured', 'published')
 LARGEST = 1e100  # of any figure: sums and squares of such are finite too
-OPTIONAL = ('setting', 'source', 'verified')  # keys that a file may lack
+OPTIONAL = ('setup_hash', 'setting', 'source', 'verified')  # keys that a file may lack
 # Kinds of task; a variant may follow after an underscore, as in 'detection_2x'.
 TASKS = ('pretrain', 'classification', 'detection', 'linear', 'knn')
 
-# No leading dot and no '..', so that a name can be a folder and never leads out of the results folder. The
-# lookahead at the end is there because Python's `$` also matches before a final newline.
-NAME_PATTERN = r'^(?!.*\.\.)[A-Za-z0-9_-][A-Za-z0-9._-]*$(?!\n)'
 TASK_PATTERN = rf'^({"|".join(TASKS)})(_[a-z0-9]+)?$(?!\n)'
 # A source stands in tables: no line breaks, no commands to a terminal, nothing that turns the line round, no
 # halves of surrogate pairs.
@@ -60,7 +58,7 @@ class Record:
     seed: int  # of the run; 0 for a published figure
     metrics: Mapping[str, float | None]  # name -> value; accuracies and AP in percent; None: no number
     curves: Mapping[str, list] = field(default_factory=dict)  # name -> [[step, value], ...], steps as logged
-    config_hash: str | None = None  # hexadecimal hash of the resolved config
+    config_hash: str | None = None  # hexadecimal hash of this very run: resolved config, seed, data, weights
     config: str | None = None  # path of the resolved config
     weights: Mapping[str, Any] | None = None  # what the run started from: path, sha256, config_hash, key_prefix
     dataset: Mapping[str, Any] | None = None  # name, sha256, root, train_images, val_images, annotations
@@ -69,6 +67,7 @@ class Record:
     wall_time_s: float | None = None  # seconds from start to record
     setting: Mapping[str, Any] | None = None  # pretrain_epochs, finetune_epochs, resolution, schedule: text or number
     artifacts: Mapping[str, str] = field(default_factory=dict)  # name -> path of a file the run left behind
+    setup_hash: str | None = None  # measured only: that hash without seeds, which the runs of one mean share
     source: str | None = None  # published only: where the figure was read
     verified: bool | None = None  # published only: whether it was read in that source
     schema_version: int = SCHEMA_VERSION  # of this format
@@ -227,6 +226,7 @@ def json_schema() -> dict[str, Any]:
             'additionalProperties': {'type': 'array', 'items': point},
         },
         'config_hash': _or_null(sha),
+        'setup_hash': sha,
         'config': _or_null(text),
         'weights': _or_null(_closed(
             {'path': text, 'sha256': sha, 'config_hash': _or_null(sha), 'key_prefix': text}, optional=('key_prefix',))),

@@ -7,6 +7,7 @@ import gc
 import json
 import math
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 
 from spark_bench.errors import InputError
 from spark_bench.files import write_atomically, write_beside
-from spark_bench.records.schema import ORIGINS, Record, check, follow_schema, record_path
+from spark_bench.records.schema import NAME_PATTERN, ORIGINS, SCHEMA_VERSION, Record, check, follow_schema, record_path
 
 __all__ = [
     'check_writable',
@@ -26,6 +27,7 @@ __all__ = [
     'paths_below',
     'read',
     'read_many',
+    'recorded_suites',
     'suite_folder',
     'write',
     'write_output',
@@ -95,7 +97,7 @@ def read_many(paths: Sequence[str], curves: bool = True) -> list[Record]:
     with _no_garbage_collection():
         for start in range(0, len(paths), _CHUNK):
             chunk = paths[start : start + _CHUNK]
-            contents = [parse_json(path, _REMEDY, strict_numbers=False) for path in chunk]
+            contents = [parse_json(path, _remedy(path), strict_numbers=False) for path in chunk]
             if not follow_schema(contents):
                 for path in chunk:
                     _check(path)
@@ -119,8 +121,8 @@ def _no_garbage_collection() -> Iterator[None]:
 def paths_below(folder: str | Path, depth: int = 5) -> list[str]:
     """What is named .json in `folder` and up to `depth` folders below, ordered by path; none if there is no folder.
 
-    Links are followed as files and folders are. Raises InputError if a folder cannot be read, or if such a file lies
-    deeper: `depth` folders lead to any record, so that it would be left out.
+    What is hidden is passed over. Links are followed as files and folders are. Raises InputError if a folder cannot be
+    read, or if such a file lies deeper: `depth` folders lead to any record, so that it would be left out.
     """
     found = []
     waiting = [(str(folder), depth)]
@@ -129,6 +131,8 @@ def paths_below(folder: str | Path, depth: int = 5) -> list[str]:
         try:
             with os.scandir(parent) as entries:
                 for entry in entries:
+                    if entry.name.startswith('.'):  # as systems leave them beside copies: no record is named so
+                        continue
                     if entry.name.endswith('.json') and left < 0:
                         raise InputError(
                             f'{entry.path}: too deep below {folder} to be one of its records; move it out of the '
@@ -168,11 +172,24 @@ def parse_json(path: str | Path, remedy: str = 'mend the file', strict_numbers: 
 
 def _check(path: str) -> None:
     """Raise InputError if the file at `path` breaks the schema, or has a number that no float can hold."""
-    values = parse_json(path, _REMEDY)
+    values = parse_json(path, _remedy(path))
+    version = values.get('schema_version') if isinstance(values, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise InputError(
+            f'{path}: key "schema_version": this is a record of version {version}, and this program knows '
+            f'{SCHEMA_VERSION}: use the one that wrote it, or a newer one'
+        )
+    if not isinstance(values, dict) or not {'origin', 'task'} & values.keys():
+        raise InputError(f'{path}: {_NO_RECORD}')
     try:
         check(values)
     except (InputError, RecursionError) as error:
-        raise InputError(f'{path}: {error}; {_REMEDY}') from error
+        raise InputError(f'{path}: {error}; {_remedy(path)}') from error
+
+
+def _remedy(path: str | Path) -> str:
+    """What to do about a file that cannot be read as a record: those have the number of their seed for a name."""
+    return _RESTORE if re.fullmatch(r'\d+\.json', Path(path).name) else _NO_RECORD
 
 
 def _record(path: str, values: dict[str, Any]) -> Record:
@@ -201,11 +218,12 @@ def find(results: str | Path, origin: str, suite: str, task: str, arch: str, met
         raise InputError(f'{path}: cannot read this record: {error.strerror}') from error
 
 
-def check_writable(
-    results: str | Path, origin: str, suite: str, task: str, arch: str, method: str, seed: int
-) -> None:
-    """Raise InputError if no record of that identity could be written: better now than after the run."""
-    path = record_path(results, origin, suite, task, arch, method, seed)
+def check_writable(results: str | Path, *identity: str | int, option: str = '--results') -> None:
+    """Raise InputError if no record of that identity could be written: better now than after the run.
+
+    `option` is the one that names `results`.
+    """
+    path = record_path(results, *identity)
     folder = next(parent for parent in path.parents if os.path.exists(parent))
     try:
         # What the permissions say is not the whole truth: the system may be mounted read-only, or full.
@@ -214,13 +232,22 @@ def check_writable(
     except OSError as error:
         raise InputError(
             f'cannot write {path}: {folder} is not a folder that may be written to ({error.strerror}); make it so, or '
-            'choose another with --results'
+            f'choose another with {option}'
         ) from error
 
 
 def suite_folder(results: str | Path, origin: str, suite: str) -> Path:
     """`<results>/<origin>/<suite>`. Raises InputError if `suite` is not fit to be a folder's name."""
     return record_path(results, origin, suite, 'pretrain', 'arch', 'method', 0).parents[3]
+
+
+def recorded_suites(results: str | Path) -> list[str]:
+    """The names of the suites of which there are folders of records, as far as they can be read."""
+    found = set()
+    for origin in ORIGINS:
+        with contextlib.suppress(OSError):
+            found |= {path.parent.name for path in Path(results, origin).glob('*/*/')}
+    return sorted(name for name in found if re.match(NAME_PATTERN, name))
 
 
 def write_text_output(path: str | Path, text: str) -> Path:
@@ -247,7 +274,8 @@ def write_output(path: str | Path, content: bytes) -> Path:
 
 
 _CHUNK = 100  # files in memory as parsed, before they are records
-_REMEDY = 'restore it from version control, or move it away and repeat its run'
+_RESTORE = 'restore it from version control, or move it away and repeat its run'
+_NO_RECORD = 'this is no record: name a results folder, a folder inside one or a record, and keep other files elsewhere'
 
 
 def _create(path: Path, text: str) -> None:

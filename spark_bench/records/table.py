@@ -1,14 +1,15 @@
 """Tables of records: what others need of the modules beside this one, and the tables of a suite on disk."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from spark_bench.errors import InputError
+from spark_bench.errors import InputError, nearest
+from spark_bench.files import claim_output
 from spark_bench.places import RESULTS, shipped
 from spark_bench.records.grid import plain_text, show
-from spark_bench.records.schema import Record
-from spark_bench.records.store import load_all, suite_folder, write_text_output
+from spark_bench.records.schema import ORIGINS, Record
+from spark_bench.records.store import load_all, recorded_suites, suite_folder, write_text_output
 from spark_bench.records.table_build import METHODS, Failure, build_table, group_by_cell, order_methods
 from spark_bench.records.table_html import to_html
 from spark_bench.records.table_latex import to_latex
@@ -32,6 +33,7 @@ __all__ = [
     'Table',
     'TableSpec',
     'build_table',
+    'claim_tables',
     'delta_text',
     'delta_verdict',
     'group_by_cell',
@@ -50,6 +52,7 @@ __all__ = [
     'value_text',
 ]
 
+_SHOWN = 8  # names of suites in a message
 COLUMNS = (
     Column('classification', 'top1', 'top-1'),
     Column('linear', 'top1', 'linear top-1'),
@@ -65,18 +68,33 @@ def load_suite(results: str | Path, suite: str, curves: bool = True) -> list[Rec
     Where `results` is the default and has no folder of published ones, as beside an installed copy, those come from the
     package. A folder that somebody names is taken as it is.
 
-    Raises InputError, naming folder and command, if there is none.
+    Raises InputError, naming the folder and what can be done, if there is none.
     """
     records = load_all(results, suite, curves)
     if Path(results) == Path(RESULTS) and not Path(results, 'published').exists():
         records += load_all(shipped('spark_bench'), suite, curves)
     if not records:
-        command = 'spark-bench demo' if suite == 'demo' else f'spark-bench run {suite}'
         raise InputError(
-            f'no record of suite {suite!r} in {suite_folder(results, "measured", suite)}; '
-            f'make some with `{command}`, or name the right folder with --results'
+            f'no record of suite {suite!r} in {suite_folder(results, "measured", suite)}; {_remedy(results, suite)}'
         )
     return records
+
+
+def _remedy(results: str | Path, suite: str) -> str:
+    """What to do where a suite has no record: of what is there, for names are mistyped."""
+    inside = next((parent for parent in (Path(results), *Path(results).parents) if parent.name in ORIGINS), None)
+    if inside is not None:
+        return f'the results folder is the one above {inside.name}: --results {inside.parent}'
+    known = recorded_suites(results)
+    stem = suite.replace('-', '_')
+    if shipped(f'spark_bench/suites/shipped/{stem}.py').is_file():
+        command = {'demo': 'demo', 'demo_quick': 'demo --quick'}.get(stem, f'run {stem}')
+        return f'make some with `spark-bench {command}`, or name the right folder with --results'
+    close = nearest(suite, known)
+    if known:
+        shown = ', '.join(known[:_SHOWN]) + f' and {len(known) - _SHOWN} more' * (len(known) > _SHOWN)
+        return f'{close} '.lstrip() + f'name one that has any ({shown}), or the right folder with --results'
+    return 'name the right folder with --results'
 
 
 def table_of_suite(records: Sequence[Record]) -> Table:
@@ -104,6 +122,18 @@ def tables_of(
     return tuple(build_table(records, spec, failed) for spec in specs)
 
 
+def claim_tables(results: str | Path, names: Iterable[str]) -> list[Path]:
+    """The files of the tables of these names without their ends, `<results>/tables/<name>`.
+
+    Raises InputError where something else stands in the place of one, see `claim_output`.
+    """
+    places = [Path(results, 'tables', name) for name in names]
+    for place in places:
+        for suffix in ('.md', '.csv'):
+            claim_output(f'{place}{suffix}', OWN, 'the table')
+    return places
+
+
 def print_table(results: str | Path, suite: str) -> Table:
     """`print_tables` of a suite that defines no tables of its own; returns its one table."""
     return print_tables(results, suite)[0]
@@ -118,13 +148,13 @@ def print_tables(
     """
     records = load_suite(results, suite, curves=False)
     tables = tables_of(records, specs, failed)
-    folder = Path(results, 'tables')
-    for table in tables:
-        write_text_output(folder / f'{table.name}.md', to_markdown(table))
-        write_text_output(folder / f'{table.name}.csv', to_csv(table))
-    for table in tables:
+    places = claim_tables(results, [table.name for table in tables])
+    for table, place in zip(tables, places, strict=True):
+        write_text_output(f'{place}.md', to_markdown(table))
+        write_text_output(f'{place}.csv', to_csv(table))
+    for table, place in zip(tables, places, strict=True):
         show(to_grid(table, title=table.title or suite))
-        print(f'written: {folder / table.name}.md and .csv')
+        print(f'written: {place}.md and .csv')
     _tell_left_out(records, tables)
     return tables
 
@@ -144,6 +174,8 @@ def main(args, specs: Sequence[TableSpec] | None) -> int:
     name = args.format or SUFFIXES.get(Path(args.output).suffix.lower())
     if name is None:
         raise InputError(f'--output {args.output}: no format ends so; name one with --format: {", ".join(FORMATS)}')
+    if args.output is not None:
+        claim_output(args.output, OWN)
     records = load_suite(args.results, args.suite, curves=False)
     tables = tables_of(records, specs)
     if args.output is not None:
@@ -178,4 +210,9 @@ FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
     'latex': lambda tables: '\n'.join(map(to_latex, tables)),
     'html': lambda tables: '\n'.join(map(to_html, tables)),
 }
+# How each of them begins: so is an earlier table told from what somebody else wrote.
+OWN = (
+    rb'([^\n]*\n)?\n  backbone +method |(\*\*[^\n]*\*\*\n\n)?\| backbone \| method \||arch,method,origin,'
+    rb'|% Needs \\usepackage\{booktabs\}|<table class="results" id="table'
+)
 SUFFIXES = {'.txt': 'terminal', '.md': 'markdown', '.csv': 'csv', '.tex': 'latex', '.html': 'html'}

@@ -4,11 +4,20 @@ import re
 from string import Formatter
 
 from pretrain.ablations import ABLATIONS
-from spark_bench.errors import InputError, printable
+from spark_bench.errors import InputError, nearest, printable
 from spark_bench.places import shipped
 from spark_bench.records.schema import NAME_PATTERN, TASK_PATTERN
 from spark_bench.records.table_parts import TableSpec
 
+# What the records of each kind of task hold, see the engines.
+_RATES = tuple(f'{kind}_{which}' for kind in ('top1_last', 'top1_best', 'epoch_best') for which in ('raw', 'ema'))
+_COCO = ('ap', 'ap50', 'ap75', 'ap_small', 'ap_medium', 'ap_large', 'ar1', 'ar10', 'ar100', 'ar_small', 'ar_medium',
+         'ar_large', 'ap_low', 'ap_high')
+METRICS = {
+    'pretrain': ('loss', 'skipped_pictures'), 'classification': ('top1', 'top5', *_RATES),
+    'linear': ('top1', 'top5', 'penalty', 'top1_held_out', 'iterations', 'converged'),
+    'knn': ('top1', 'top5', 'neighbours'),
+    'detection': tuple(f'{kind}_{figure}' for kind in ('box', 'mask') for figure in _COCO)}
 KINDS = ('pretrain', 'classification', 'detection')
 STARTS = ('none', 'published', 'recipe')
 # How a cell names a part of the embedded data set (``embedded:detection``), and the size of that.
@@ -162,6 +171,14 @@ def make_table(where, entry):
     if not isinstance(entry, dict):
         raise InputError(f'{where} is {printable(repr(entry))[:60]}: a table is a dict')
     _check(where, entry, _TABLE, ('name', 'title', 'columns'))
+    for task, metric, _ in entry['columns']:
+        if not re.match(TASK_PATTERN, task):
+            raise InputError(f'{where} has a column of task {task!r}: give {_GROUP["task"][1]}')
+        known = METRICS[task.partition('_')[0]]
+        if metric not in known:
+            close = nearest(metric, known)
+            raise InputError(f'{where} has a column {metric!r} of {task}, a metric that it does not have'
+                             f'{f" ({close})" * bool(close)}: choose one of {", ".join(known)}')
     return TableSpec(**entry)
 
 

@@ -18,6 +18,7 @@ from spark_bench.suites.plan import (
     select,
     use_published,
 )
+from spark_bench.suites.rehearsal import check_cells
 from spark_bench.suites.status import RECORDED, show, state_of
 
 
@@ -32,12 +33,14 @@ def main(args):
     if args.status:
         show(suite, chosen, places)
         return 0
+    check_cells(suite, chosen)
     if args.dry_run:
         from spark_bench.suites.costs import print_plan
         print_plan(suite, chosen, places)
         return 0
     if args.cluster == 'slurm':
         return submit(suite, chosen, places, args)
+    claim_outputs(suite, places)
     demand_data(places)
     cells = build_cells(suite, chosen, places, args.download)
     if args.cluster == 'local':
@@ -56,6 +59,17 @@ def check_cluster_options(args):
         raise InputError(f'{given} is for a cluster: add --cluster slurm, or leave it away')
     if args.cluster == 'local' and (args.gpus or 1) > 1:
         raise InputError(f'--gpus {args.gpus}: --cluster local trains each cell in one process; leave one of them away')
+
+
+def claim_outputs(suite, places):
+    """See, before anything runs, that tables and report can be written.
+
+    Raises:
+        InputError: naming the file that somebody else wrote in the place of one.
+    """
+    from spark_bench.records import report, table
+    table.claim_tables(places.results, [spec.name for spec in suite.tables] or [suite.name])
+    report.claim_report(report_path(places.results, suite.name))
 
 
 def is_recorded(spec, suite, places):

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from spark_bench.errors import InputError
+from spark_bench.errors import InputError, nearest, printable
 from spark_bench.places import shipped
 from spark_bench.records.schema import record_path
+from spark_bench.records.store import recorded_suites
 from spark_bench.suites.checks import STARTS, check_group, check_suite, find_recipe, make_table, read_config
 
 SHIPPED = 'spark_bench/suites/shipped'
@@ -96,10 +97,13 @@ def load_suite(name, arch=None):
     Raises:
         InputError: one line naming the file and the key that is wrong.
     """
-    path = Path(name) if str(name).endswith('.py') else shipped(f'{SHIPPED}/{name}.py')
+    path = Path(name) if str(name).endswith('.py') else shipped(f'{SHIPPED}/{str(name).replace("-", "_")}.py')
     if not path.is_file():
-        raise InputError(f'no suite {name!r}: choose one of {", ".join(shipped_suites())}, or give the path of a .py '
-                         'file')
+        beside = next((f'{stem}.py' for stem in (name, str(name).replace('-', '_')) if Path(f'{stem}.py').is_file()),
+                      None)
+        close = f'is it {beside}?' if beside else nearest(name, shipped_suites())
+        raise InputError(f'no suite {printable(repr(name))}{f" ({close})" * bool(close)}: choose one of '
+                         f'{", ".join(shipped_suites())}, or give the path of a .py file')
     cfg = read_config('suite', path).to_dict()
     check_suite(path, cfg)
     data = cfg.get('data', {})
@@ -114,6 +118,26 @@ def load_suite(name, arch=None):
     if len({table.name for table in tables}) < len(tables):
         raise InputError(f'suite {path} has two tables of one name, which would be one file: rename one')
     return Suite(stem, cfg.get('title', stem), cfg.get('note', ''), data, tuple(_connect(path, cells)), tables)
+
+
+def find_suite(word, results):
+    """The suite that somebody names, whose records are there: ``(name of its records, its tables or None)``.
+
+    Args:
+        word: path of the suite's file; or its name, in which - and _ are the same where one alone has records.
+        results: root of the records.
+
+    Raises:
+        InputError: for a file that cannot be read.
+    """
+    if str(word).endswith('.py'):
+        suite = load_suite(word)
+        return suite.name, suite.tables or None
+    name, as_recorded = str(word), str(word).replace('_', '-')
+    known = (*recorded_suites(results), *(stem.replace('_', '-') for stem in shipped_suites()))
+    if name not in known and as_recorded in known:
+        name = as_recorded
+    return name, specs_of(name)
 
 
 @lru_cache(maxsize=16)

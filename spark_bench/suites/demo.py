@@ -1,6 +1,6 @@
 """``spark-bench demo``: the suites ``demo`` and ``demo-quick`` under one word."""
 
-from spark_bench.suites.command import run
+from spark_bench.suites.command import claim_outputs, run
 from spark_bench.suites.definition import load_suite
 from spark_bench.suites.plan import Places, build_cells
 
@@ -16,4 +16,5 @@ def main(args):
         pyramid_channels(args.arch)
     suite = load_suite('demo_quick' if args.quick else 'demo', args.arch)
     places = Places({}, args.work_dir or f'work_dirs/{suite.name}', args.results, args.cache_dir)
+    claim_outputs(suite, places)
     return run(suite, build_cells(suite, suite.cells, places), places, args.jobs)

@@ -46,7 +46,8 @@ def parse_data(suite, given):
         if name not in suite.data or not place:
             raise InputError(f"--data-root {word}: give NAME=DIR with one of the suite's data sets "
                              f'({", ".join(suite.data) or "it has none"})')
-        found[name] = place
+        if found.setdefault(name, place) != place:
+            raise InputError(f'--data-root names {name} twice, {found[name]} and {place}: give it once')
     return found
 
 

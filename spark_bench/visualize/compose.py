@@ -11,14 +11,16 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from spark_bench.errors import InputError
-from spark_bench.files import make_folder
+from spark_bench.files import claim_output, make_folder
 
 FONT_SIZE = 13
 GAP = 8  # pixels between tiles and around the figure
 LINE = 18  # height of a line of text in pixels
+# How a figure of ours begins, which tells it from somebody's picture.
+OWN = rb'(?s)\x89PNG.{0,64}tEXtSoftware\x00spark-bench'
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 # Suffixes that name another format than the one that is written.
 _OTHER_FORMATS = {'.jpg', '.jpeg', '.webp', '.gif', '.bmp', '.tif', '.tiff', '.svg', '.pdf', '.eps', '.npz', '.csv'}
@@ -69,21 +71,18 @@ def figure_path(output, name):
     The folder is made, and found writable, before anything is computed.
 
     Raises:
-        InputError: for another format, or a place that cannot be written.
+        InputError: for another format, a place that cannot be written, or one that another picture has.
     """
     output = Path(output)
     suffix = output.suffix.lower()
     if suffix in _OTHER_FORMATS:
         raise InputError(f'--output {output}: only PNG is written, which loses no pixel; end the name in .png, or give '
                          'a folder')
-    path = output if suffix == '.png' else output / name
+    path = claim_output(output if suffix == '.png' else output / name, OWN)
     try:
         make_folder(path.parent)
     except OSError as error:
         raise InputError(f'cannot make the folder {path.parent}: {error.strerror}; choose another --output') from error
-    if not os.access(path.parent, os.W_OK) or path.is_dir():
-        raise InputError(f'cannot write {path}: the folder is not writable, or a folder has this name; choose another '
-                         '--output')
     return path
 
 
@@ -95,7 +94,9 @@ def write_png(path, picture):
     """
     picture = picture if isinstance(picture, Image.Image) else Image.fromarray(np.ascontiguousarray(picture))
     buffer = io.BytesIO()
-    picture.save(buffer, format='PNG', optimize=True)
+    mark = PngImagePlugin.PngInfo()
+    mark.add_text('Software', 'spark-bench')
+    picture.save(buffer, format='PNG', optimize=True, pnginfo=mark)
     partial = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.tmp')
     try:
         partial.write_bytes(buffer.getvalue())

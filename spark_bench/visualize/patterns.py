@@ -10,10 +10,12 @@ from pretrain.encoder import FeaturePyramid, SparseEncoder, create_network
 from pretrain.errors import InputError
 from pretrain.masking import random_mask
 from pretrain.visualize import mask_patterns
+from spark_bench.files import claim_output
 from spark_bench.records.store import write_text_output
 from spark_bench.visualize.compose import compose, figure_path, write_png
 
 RESPONDS, EMPTY = (31, 78, 140), (228, 228, 228)
+_HEADINGS = ('convolutions', 'layer', 'stride', 'visible_dense', 'visible_sparse')
 CAPTION = ('Positions that respond to the visible patches (blue) in {arch}, after that many convolutions larger than '
            '1×1. Dense: masked pixels set to zero. Sparse: visible patches alone.')
 
@@ -21,12 +23,13 @@ CAPTION = ('Positions that respond to the visible patches (blue) in {arch}, afte
 def main(args):
     """Write the figure, and its figures as CSV beside it; print both paths; exit status 0."""
     path = figure_path(args.output, 'mask-pattern.png')
+    table = claim_output(path.with_suffix('.csv'), ','.join(_HEADINGS).encode(), 'the figures beside --output,')
     dense, sparse = measure(args.arch, args.input_size, args.mask_ratio, args.seed, args.layers)
     rows = [[_tile(pattern, args.input_size) for pattern in patterns] for patterns in (dense, sparse)]
     captions = [[_percent(pattern.fraction) for pattern in patterns] for patterns in (dense, sparse)]
     headings = [str(pattern.layer) if pattern.layer else 'input' for pattern in dense]
     write_png(path, compose(rows, headings, CAPTION.format(arch=args.arch), ('dense', 'sparse'), captions))
-    table = write_text_output(path.with_suffix('.csv'), _to_csv(dense, sparse))
+    write_text_output(table, _to_csv(dense, sparse))
     print(f'{path}\n{table}')
     return 0
 
@@ -75,7 +78,7 @@ def _percent(fraction):
 def _to_csv(dense, sparse):
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(['convolutions', 'layer', 'stride', 'visible_dense', 'visible_sparse'])
+    writer.writerow(_HEADINGS)
     for a, b in zip(dense, sparse, strict=True):
         writer.writerow([a.layer, a.name, a.stride, f'{a.fraction:.6f}', f'{b.fraction:.6f}'])
     return text.getvalue()

@@ -13,8 +13,8 @@ from pretrain.visualize import reconstruct
 from spark_bench.data.leftovers import demand_apart
 from spark_bench.data.pictures import find_pictures, read_picture
 from spark_bench.errors import InputError
-from spark_bench.files import make_folder
-from spark_bench.visualize.compose import compose, figure_path, write_png
+from spark_bench.files import claim_output, make_folder
+from spark_bench.visualize.compose import OWN, compose, figure_path, write_png
 from spark_bench.visualize.models import check_device, describe, load_model
 
 BATCH = 8
@@ -33,6 +33,9 @@ def main(args):
     pixels_B3HW = load_pictures(args.data_root, args.count, files[0].input_size)
     path = figure_path(args.output, 'reconstructions.png')
     demand_apart(path.parent, args.data_root, '--output')
+    tiles = path.with_name(f'{path.stem}-tiles')
+    for tile in sorted(tiles.glob('[0-9][0-9][0-9]-*.png')) if args.tiles else ():
+        claim_output(tile, OWN, 'a tile beside --output,')
     results = {file.label: _answers(file, device, pixels_B3HW, args) for file in files}
     _check_same_masks(files, results)
     columns = _columns(results)
@@ -40,7 +43,7 @@ def main(args):
                      f'{", ".join(results)}: {100 * files[0].mask_ratio:g} % masked, seed {args.seed}. '
                      f'{CAPTIONS[args.statistics]}')
     if args.tiles:
-        _write_tiles(path.with_name(f'{path.stem}-tiles'), columns)
+        _write_tiles(tiles, columns)
     write_png(path, figure)
     print(path)
     return 0

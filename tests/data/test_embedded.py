@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,9 +18,13 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from spark_bench import doctor
+from spark_bench.checkpoints.published import find_published
 from spark_bench.data import embedded
 from spark_bench.data.embedded import cache, parts, sources
 from spark_bench.errors import InputError, RunError
+from spark_bench.files import aside
+from spark_bench.places import cache_folder
 
 ROOT = Path(__file__).parents[2]
 TINY = parts.Sizes(6, 20, 10, 6, 4)
@@ -287,7 +292,7 @@ def test_two_processes_at_once_both_succeed(quick, tmp_path):
 
 def test_a_folder_being_written_by_a_live_process_is_left_alone(tiny, tmp_path):
     root = tmp_path / f'embedded-v1-{tiny}-seed0'
-    live = cache._aside(root, 'tmp')
+    live = aside(root, 'tmp')
     live.mkdir()
     embedded.prepare(tiny, cache_dir=tmp_path, jobs=1)
     assert hidden_folders(tmp_path) == [live.name]
@@ -366,11 +371,32 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.delenv('SPARK_BENCH_CACHE', raising=False)
     monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
     monkeypatch.setenv('HOME', str(tmp_path / 'home'))
-    assert cache.default_cache_dir() == tmp_path / 'home' / '.cache' / 'spark_bench'
+    assert cache_folder() == tmp_path / 'home' / '.cache' / 'spark_bench'
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'xdg'))
-    assert cache.default_cache_dir() == tmp_path / 'xdg' / 'spark_bench'
+    assert cache_folder() == tmp_path / 'xdg' / 'spark_bench'
     monkeypatch.setenv('SPARK_BENCH_CACHE', str(tmp_path / 'own'))
-    assert cache.default_cache_dir() == tmp_path / 'own'
+    assert cache_folder() == tmp_path / 'own'
+    monkeypatch.setenv('SPARK_BENCH_CACHE', '~/own')
+    assert cache_folder() == tmp_path / 'home' / 'own'
+    assert cache_folder('~/chosen') == tmp_path / 'home' / 'chosen'
+
+
+@pytest.mark.parametrize('variable, folder, place', [
+    ('SPARK_BENCH_CACHE', '{}/c', 'c'), ('SPARK_BENCH_CACHE', '~/c', 'c'), ('XDG_CACHE_HOME', '{}', 'spark_bench')])
+def test_data_weights_and_the_doctor_look_into_one_cache(monkeypatch, tmp_path, variable, folder, place):
+    for name in ('SPARK_BENCH_CACHE', 'XDG_CACHE_HOME'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.setenv(variable, folder.format(tmp_path))
+    place = tmp_path / place
+    with pytest.raises(InputError) as caught:
+        find_published('supervised', 'resnet50')
+    assert str(place / 'weights') in str(caught.value)
+    place.write_text('a file in the way')
+    with pytest.raises(InputError, match=re.escape(str(place))):
+        embedded.prepare('quick')
+    with pytest.raises(doctor._Unwell, match=re.escape(str(place))):
+        doctor._cache_disk()
 
 
 def test_the_command_prints_folder_counts_and_hash(quick, capsys):

@@ -1,6 +1,10 @@
 """Published archives become data sets: pixel for pixel, or one line on what is wrong and nothing left behind."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 import tarfile
 import zipfile
 
@@ -86,6 +90,86 @@ def test_what_is_wrong_with_nuclei_is_one_line_and_leaves_nothing(cells, tmp_pat
     assert 'missing.zip' in refused(capsys, tmp_path, 'data', 'nuclei', tmp_path / 'missing.zip')
     (tmp_path / 'empty').mkdir()
     assert 'stage1_train.zip' in refused(capsys, tmp_path, 'data', 'nuclei', tmp_path / 'empty')
+
+
+def written(folder):
+    """Name of a prepared picture → its array and the number of its nuclei."""
+    found = {}
+    for split in ('train', 'val'):
+        coco = COCO(str(folder / f'annotations/instances_{split}.json'))
+        for image in coco.dataset['images']:
+            found[image['file_name']] = (np.asarray(Image.open(folder / split / image['file_name'])),
+                                         len(coco.getAnnIds(image['id'])))
+    return found
+
+
+def test_no_folder_of_nuclei_is_left_out_for_its_name_and_what_no_picture_is_is_told(cells, tmp_path, capsys):
+    picture, masks = next(iter(cells.values()))
+    odd = ['with space', 'ünïcode', 'dot.ted', 'plus+', 'UPPER']
+    folder = tmp_path / 'source'
+    zipfile.ZipFile(write_cells(tmp_path / 'cells.zip', {**cells, **{name: (picture, masks) for name in odd}})
+                    ).extractall(folder)
+    for leftover in ('ff/._0.png', '.Trash/ff/images/ff.png', '__MACOSX/ff/images/ff.png', 'ff/images/._ff.png'):
+        (folder / leftover).parent.mkdir(parents=True, exist_ok=True)
+        (folder / leftover).write_bytes(b'no picture')
+    assert cli.main(['data', 'nuclei', str(folder), '--output', str(tmp_path / 'out')]) == 0
+    out, error = capsys.readouterr()
+    assert written(tmp_path / 'out').keys() == {f'{name}.png' for name in (*cells, *odd)} and error == ''
+    assert sum(int(line.split()[1]) for line in out.splitlines()) == len(cells) + len(odd)
+    (folder / 'stray.png').write_bytes(b'')
+    (folder / 'x/images').mkdir(parents=True)
+    (folder / 'x/images/x.tif').write_bytes(b'')
+    assert cli.main(['data', 'nuclei', str(folder), '--output', str(tmp_path / 'again')]) == 0
+    assert '2 files, such as stray.png' in capsys.readouterr().err
+
+
+def test_nuclei_of_16_bits_are_scaled_and_no_mask_is_lost_for_its_colours(cells, tmp_path, capsys):
+    deep = np.linspace(0, 65535, 40 * 50).reshape(40, 50).astype(np.uint16)
+    mask = np.zeros((40, 50), np.uint8)
+    mask[3:9, 4:11] = 1
+    palette = Image.fromarray(mask).convert('P')
+    palette.putpalette([0, 0, 0, 0, 0, 1] + [255] * 762)
+    kinds = [Image.fromarray(mask * np.uint16(300)), palette, Image.fromarray(mask > 0),
+             Image.fromarray(np.stack([mask * 0, mask * 0, mask], 2))]
+    files = {'stage1_train__deep__images__deep.png': png(deep)}
+    for number, kind in enumerate(kinds):
+        kind.save(tmp_path / 'mask.png')
+        files[f'stage1_train__deep__masks__{number}.png'] = (tmp_path / 'mask.png').read_bytes()
+    source = write_cells(tmp_path / 'cells.zip', cells, **files)
+    assert cli.main(['data', 'nuclei', str(source), '--output', str(tmp_path / 'out')]) == 0
+    picture, nuclei = written(tmp_path / 'out')['deep.png']
+    assert nuclei == len(kinds) and 'empty' not in capsys.readouterr().out
+    assert np.abs(picture[..., 0] - deep / 257).max() <= 0.5
+
+
+def test_what_a_killed_process_left_goes_with_the_next_call_and_what_lives_stays(cifar, tmp_path):
+    source = write_cifar(tmp_path / 'cifar.tar.gz', cifar[0])
+    dead = subprocess.Popen([sys.executable, '-c', ''])
+    dead.wait()
+    host = socket.gethostname()
+    names = {name: tmp_path / name for name in (
+        f'.out.tmp-{host}-{dead.pid}-0123abcd', f'.out.tmp-{host}-{os.getpid()}-0123abcd',
+        f'.out.tmp-elsewhere-{dead.pid}-0123abcd', f'.out2.tmp-{host}-{dead.pid}-0123abcd', '.out.notes')}
+    for path in names.values():
+        path.mkdir()
+    assert cli.main(['data', 'cifar10', str(source), '--output', str(tmp_path / 'out')]) == 0
+    assert [name for name, path in names.items() if not path.exists()] == [f'.out.tmp-{host}-{dead.pid}-0123abcd']
+    assert len([path for path in tmp_path.iterdir() if '.tmp' in path.name]) == 3
+
+
+@pytest.mark.parametrize('unpacked', [False, True])
+def test_two_copies_of_cifar_are_refused(cifar, tmp_path, capsys, unpacked):
+    source = tmp_path / 'twice'
+    for folder in 'ab':
+        for name, content in cifar[0].items():
+            (source / folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / folder / name).write_bytes(content)
+    if not unpacked:
+        with tarfile.open(tmp_path / 'twice.tar', 'w') as archive:
+            archive.add(source, 'twice')
+        source = tmp_path / 'twice.tar'
+    error = refused(capsys, tmp_path, 'data', 'cifar10', source)
+    assert 'twice, ' in error and 'a/batches.meta.txt' in error and 'b/batches.meta.txt' in error
 
 
 @pytest.mark.parametrize('unpacked', [False, True])

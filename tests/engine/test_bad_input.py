@@ -164,7 +164,7 @@ def test_killed_while_it_evaluates_a_run_is_not_trained_again(boxes, tmp_path, m
 
 def test_what_two_processes_find_wrong_is_told_once(boxes, tmp_path):
     torch.save({'layer1.0.conv1.weight': torch.zeros(3), 'layer4.0.conv1.weight': torch.zeros(3)}, tmp_path / 'w.pth')
-    arguments = words(tiny(tmp_path), boxes, tmp_path, '--threads', '1')
+    arguments = words(tiny(tmp_path), boxes, tmp_path)
     arguments[arguments.index('scratch')] = str(tmp_path / 'w.pth')
     done = torchrun(arguments)
     told = [line for line in done.stderr.splitlines() if 'spark-bench: error' in line]

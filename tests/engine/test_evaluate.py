@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from small_recipes import ROOT
 from pretrain.encoder import create_network
 from spark_bench import cli
 from spark_bench.checkpoints import save
+from spark_bench.engine import folders
+from spark_bench.errors import InputError
 from spark_bench.places import default_evaluation_dir
 
 
@@ -82,3 +85,62 @@ def test_whatever_is_another_gives_another_folder(change, tmp_path, monkeypatch)
     first, other = default_evaluation_dir(**what), default_evaluation_dir(**(what | change))
     assert first != other and first.parent == other.parent
     assert default_evaluation_dir(**(what | {'weights': tmp_path / 'a/detector.pth', 'data_root': './a/'})) == first
+
+
+def contents_of(folder):
+    return {path: path.read_bytes() for path in folder.rglob('*') if path.is_file() and path.name != '.lock'}
+
+
+def test_an_evaluation_keeps_out_of_every_folder_but_its_own(pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(folders, 'lock_folder', partial(folders.lock_folder, patience_s=0))
+    shutil.copy(ROOT / 'pretrain/configs/demo_finetune.py', tmp_path / 'my.py')
+    for name in ('one', 'two'):
+        save_classifier(tmp_path / f'{name}.safetensors', len(name))
+    words = ['evaluate', 'my.py', '--protocol', 'finetune', '--data-root', str(pictures), '--workers', '0']
+
+    def refused(folder, weights, named):
+        before = contents_of(folder)
+        assert cli.main([*words, '--weights', f'{weights}.safetensors', '--work-dir', str(folder)]) == 2
+        error = capsys.readouterr().err.strip().splitlines()
+        assert len(error) == 1 and named in error[0], error
+        assert contents_of(folder) == before
+
+    training = tmp_path / 'training'
+    training.mkdir()
+    (training / 'config_hash').write_text('0123456789abcdef')
+    (training / 'metrics.json').write_text('{}')
+    refused(training, 'one', 'another configuration')
+    foreign = tmp_path / 'foreign'
+    foreign.mkdir()
+    (foreign / 'metrics.json').write_text('mine')
+    refused(foreign, 'one', 'foreign/metrics.json would be replaced')
+    refused(tmp_path, 'one', 'my.py would be replaced')  # mmengine writes the config there
+    again = [*words, '--weights', 'one.safetensors', '--work-dir', 'mine']
+    assert cli.main(again) == 0
+    assert cli.main(again) == 0
+    refused(tmp_path / 'mine', 'two', 'another configuration')
+    held = folders.lock_folder(tmp_path / 'mine')
+    refused(tmp_path / 'mine', 'one', 'another process is running in')
+    held.close()
+    with pytest.raises(InputError, match='another configuration'):  # nor does a training take it
+        folders.check_stamp(tmp_path / 'mine', '0123456789abcdef', 'my.py')
+
+
+def test_an_evaluation_of_before_there_were_stamps_is_repeated_where_it_was(pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    save_classifier(tmp_path / 'one.safetensors', 1)
+    words = ['--protocol', 'finetune', '--data-root', pictures, '--weights', 'one.safetensors', '--workers', '0']
+    folder, found = evaluate(capsys, *words)
+    (Path(folder) / folders.STAMP).unlink()
+    assert evaluate(capsys, *words) == (folder, found)
+
+
+@pytest.mark.parametrize('name', ['metrics.json', 'detector.safetensors', 'classifier_best.safetensors',
+                                  'predictions_ema.npz', 'encoder.safetensors', 'my.py'])
+def test_a_training_replaces_nothing_that_no_run_left(tmp_path, name):
+    (tmp_path / name).write_text('mine')
+    with pytest.raises(InputError, match=name):
+        folders.check_stamp(tmp_path, 'abc', tmp_path / 'my.py' if name == 'my.py' else 'elsewhere/my.py')
+    (tmp_path / folders.STAMP).write_text('abc')
+    folders.check_stamp(tmp_path, 'abc', tmp_path / name)

@@ -223,9 +223,12 @@ def test_both_probes_share_features_and_a_record_is_measured_once(pictures, enco
     assert {path: path.read_bytes() for path in (tmp_path / 'results').rglob('*.json')} == before
     assert near.dataset['train_images'] == CLASSES * TRAIN and near.dataset['val_images'] == CLASSES * VAL
     assert near.weights['sha256'] == linear.weights['sha256'] and Path(near.config).is_file()
-    for other in (['--neighbours', '3'], ['--label-fraction', '0.5'], ['--input-size', '32'], ['--amp']):
+    smaller = words('knn', pictures, tmp_path, '--weights', encoder)
+    smaller[smaller.index('--input-size') + 1] = '32'
+    for other in (['--neighbours', '3'], ['--label-fraction', '0.5'], ['--amp']):
         capsys.readouterr()
         refused(capsys, words('knn', pictures, tmp_path, '--weights', encoder, *other), 'another configuration')
+    refused(capsys, smaller, 'another configuration (transform.input_size 64, now 32)')
     labels = [column.label for column in table_of_suite(load_all(tmp_path / 'results', 'test')).columns]
     assert labels == ['linear top-1', 'k-NN top-1']
 

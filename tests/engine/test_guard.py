@@ -1,6 +1,7 @@
 """A step that is not finite stops the run, names the culprit, and leaves the weights as they were."""
 
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from spark_bench import cli
 from spark_bench.engine import loop
+from spark_bench.engine.hooks import _loss_of
 from spark_bench.engine.resume import newest_checkpoint, read_checkpoint
 
 
@@ -89,3 +91,10 @@ def test_a_gradient_alone_is_caught_before_it_reaches_the_weights(monkeypatch, p
     assert 'step 4 of 6: the gradient is' in error
     assert 'gradient of encoder.pyramid.network.layer2.0.conv1.weight is not' in error
     assert all(torch.equal(p, after['before'][name]) for name, p in after['spark'].named_parameters())
+
+
+def test_a_loss_is_read_without_a_warning_of_its_gradient():
+    loss = torch.tensor(2.5, requires_grad=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert _loss_of({'loss': loss * 2}) == 5.0 and _loss_of({'loss': 1.5}) == 1.5

@@ -47,11 +47,11 @@ def test_what_makes_no_sense_is_refused_by_key(key, value, named):
     ('train_dataloader.dataset.pipeline.2.keep_ratios', 'keep_ratio'), ('default_hooks.logger.intervall', 'interval'),
     ('env_cfg.cudnn_benchmarks', 'cudnn_benchmark'), ('model.test_cfg.rcnn.zzz', 'it has score_thr')])
 def test_a_key_that_nothing_would_read_is_refused_with_the_one_that_is_meant(key, meant):
-    with pytest.raises(InputError, match=f'{key}: .* has no .*{meant}'):
+    with pytest.raises(InputError, match=f'{key}: .* takes no .*{meant}'):
         changed(UPDATES, **{key.replace('.', '__'): 1})
     # The same within a group of settings.
     group, _, last = key.rpartition('.')
-    with pytest.raises(InputError, match=f'{key}: .* has no .*{meant}'):
+    with pytest.raises(InputError, match=f'{key}: .* takes no .*{meant}'):
         changed(UPDATES, **{group.replace('.', '__'): {last: 1}})
 
 

@@ -7,9 +7,10 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from small_recipes import ROOT, tiny, words
 
+from pretrain.encoder import create_network
 from spark_bench import cli
 from spark_bench.checkpoints import save
-from spark_bench.engine.shapes import check_shapes
+from spark_bench.engine.shapes import check_shapes, check_size
 from spark_bench.errors import InputError
 
 ROI = 'model.roi_head.'
@@ -117,3 +118,30 @@ def test_weights_of_other_categories_are_refused(boxes, tmp_path, capsys):
     torch.save({'state_dict': model.state_dict()}, tmp_path / 'detector.pth')
     refused(capsys, ['evaluate', recipe, '--data-root', boxes, '--work-dir', tmp_path / 'work', '--weights',
                      tmp_path / 'detector.pth'], 'detector.pth does not fit', 'number of categories')
+
+
+@pytest.mark.parametrize('arch, side, fits', [
+    ('vit_tiny_patch16_224', 64, False), ('vit_tiny_patch16_224', 224, True),
+    ('swin_tiny_patch4_window7_224', 96, False), ('test_resnet', 64, True), ('test_convnext', 100, True)])
+def test_a_network_of_one_size_is_told_of_another(arch, side, fits):
+    network = create_network(arch).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    state = torch.get_rng_state()
+    if fits:
+        check_size(network, arch, side, '--input-size')
+    else:
+        with pytest.raises(InputError, match=rf'--input-size {side}: {arch} .*made for 224'):
+            check_size(network, arch, side, '--input-size')
+    assert network.training and torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize('command', [
+    ['evaluate', '--protocol', 'knn', '--input-size', '64', '--suite', 'test'],
+    ['evaluate', '--protocol', 'linear', '--input-size', '64', '--suite', 'test'],
+    ['finetune', '--weights', 'scratch', '--epochs', '1', '--cfg-options', 'global_batch=8']])
+def test_pictures_of_a_size_that_a_network_does_not_take_are_refused(capsys, pictures, tmp_path, command):
+    places = ['--data-root', pictures, '--work-dir', tmp_path / 'w', '--results', tmp_path / 'r', '--threads', '1']
+    refused(capsys, [*command[:1], *places, '--workers', '0', '--arch', 'vit_tiny_patch16_224', *command[1:]],
+            '64: vit_tiny_patch16_224', 'made for 224')
+    assert not (tmp_path / 'r').exists()

@@ -59,6 +59,38 @@ def test_other_configurations_are_said(runs):
     assert {d.configs for d in differences} == {'other'}
 
 
+def seeded(make_record, *seeds, setup=None, recipe='ab'):
+    """Records whose hash holds the seed, as that of a real run does."""
+    return [make_record(seed=seed, config_hash=f'{recipe}{seed:04d}', **({'setup_hash': setup} if setup else {}))
+            for seed in seeds]
+
+
+@pytest.mark.parametrize('a, b, setups, said', [
+    ((0, 1), (0, 1, 2), ('5e70aa', '5e70aa'), 'same'), ((0,), (1,), ('5e70aa', '5e70aa'), 'same'),
+    ((0,), (0,), ('5e70aa', '5e70bb'), 'other'), ((0,), (1,), ('5e70aa', '5e70bb'), 'other'),
+    ((0, 1), (0, 1, 2), (None, None), 'same'), ((0, 1), (2, 3), (None, None), 'other seeds'),
+    ((0, 1), (1, 2), ('5e70aa', None), 'same'), ((0,), (1,), (None, '5e70aa'), 'other seeds')])
+def test_seeds_are_no_configuration(make_record, a, b, setups, said):
+    sets = [seeded(make_record, *seeds, setup=setup) for seeds, setup in zip((a, b), setups, strict=True)]
+    for pair in (sets, sets[::-1]):
+        assert {d.configs for d in compare(*pair)[1]} == {said}
+
+
+def test_another_recipe_is_another_configuration_whatever_the_seeds(make_record):
+    a = seeded(make_record, 0, 1)
+    assert {d.configs for d in compare(a, seeded(make_record, 1, 2, recipe='cd'))[1]} == {'other'}
+    mixed = [*a, *seeded(make_record, 2, setup='5e70aa')]
+    assert {d.configs for d in compare(mixed, seeded(make_record, 0, 1, 2))[1]} == {'same'}
+
+
+def test_records_of_before_there_was_a_setup_hash_are_read_as_they_are(make_record, tmp_path):
+    old, new = make_record(), make_record(seed=1, setup_hash='5e70aa')
+    for record in (old, new):
+        write(record, tmp_path)
+    assert 'setup_hash' not in old.to_dict()
+    assert [record.setup_hash for record in load_all(tmp_path)] == [None, '5e70aa']
+
+
 def test_two_suites_match_by_cell_where_each_set_has_one_and_by_suite_where_either_has_several(runs):
     mine, theirs = runs('spark', 40.0, suite='mine'), runs('spark', 41.0, suite='theirs')
     assert list(verdicts(mine, theirs).values()) == [(1.0, 'noise unknown')]

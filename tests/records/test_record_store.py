@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from spark_bench.errors import InputError
 from spark_bench.records import collect_environment, find, load_all, read, write
+from spark_bench.records.merge import merge
 from spark_bench.records.schema import record_path
 from spark_bench.records.store import write_text_output
 
@@ -329,3 +330,27 @@ def test_threads_and_gpu_come_from_torch_where_it_is_loaded(monkeypatch):
     monkeypatch.setitem(sys.modules, 'torch', types.SimpleNamespace(get_num_threads=lambda: 3, cuda=cuda))
     environment = collect_environment()
     assert (environment['threads'], environment['gpu']) == (3, 'some GPU')
+
+
+def test_what_is_no_record_is_told_so_and_what_is_hidden_passed_over(tmp_path, make_record):
+    path = write(make_record(), tmp_path)
+    for name in ('._0.json', '.notes.json'):
+        (path.parent / name).write_bytes(b'\x00\x05\x16\x07')
+    hidden = tmp_path / 'measured' / '.trash'
+    hidden.mkdir()
+    (hidden / '0.json').write_text('{}')
+    assert len(load_all(tmp_path)) == 1
+    for name, content in (('notes.json', '{"a": 1}'), ('list.json', '[1]'), ('report.html.json', '<html>'),
+                          ('1.json', '{"fine": true}')):
+        (path.parent / name).write_text(content)
+        told = refusal(load_all, tmp_path)
+        assert name in told and 'this is no record' in told and 'version control' not in told
+        (path.parent / name).unlink()
+    (path.parent / '1.json').write_text('{"origin": ')  # a record by its name
+    assert 'version control' in refusal(load_all, tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_told_by_the_option_that_named_it(tmp_path, make_record):
+    (tmp_path / 'file').write_text('x')
+    told = refusal(merge, [make_record()], [], tmp_path / 'file' / 'merged')
+    assert '--merge' in told and '--results' not in told

@@ -108,3 +108,20 @@ def test_a_title_is_shown_as_it_stands(tmp_path, capsys, what):
 
 def test_options_of_a_suite_are_arguments_of_a_run():
     assert set(OPTIONS) < {field.name for field in dataclasses.fields(RunOptions)}
+
+
+@pytest.mark.parametrize('name, named', [
+    ('small', 'is it small.py?'), ('abblation', 'did you mean ablation?'), ('Demo-Quikc', 'did you mean demo_quick?')])
+def test_a_mistyped_suite_is_told_what_is_like_it(tmp_path, capsys, monkeypatch, name, named):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'small.py').write_text(SUITE)
+    assert cli.main(['run', name]) == 2
+    error = capsys.readouterr().err
+    assert error.count('\n') == 1 and named in error
+
+
+def test_a_data_set_may_not_have_two_places(tmp_path, capsys):
+    (tmp_path / 'small.py').write_text(SUITE)
+    words = ['run', str(tmp_path / 'small.py'), '--data-root', 'pictures=a', '--data-root', 'pictures=b']
+    assert cli.main(words) == 2
+    assert 'names pictures twice, a and b' in capsys.readouterr().err

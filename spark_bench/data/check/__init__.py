@@ -12,6 +12,7 @@ from spark_bench.data.check.duplicates import report_duplicates
 from spark_bench.data.check.looking import Progress
 from spark_bench.data.check.report import Report
 from spark_bench.errors import InputError
+from spark_bench.files import claim_output, write_atomically
 
 __all__ = ['check', 'main']
 
@@ -25,7 +26,6 @@ def main(args):
     report = check(args.root, args.layout, args.workers, not args.no_decode, args.limit_shown)
     report.print(args.limit_shown)
     if output:
-        from spark_bench.files import write_atomically
         write_atomically(output, report.to_json())
     return 1 if report.problems else 0
 
@@ -80,7 +80,6 @@ def _demand(root, layout):
 
 def _json_place(name):
     """The path of the report, refused before the work rather than after it."""
-    path = Path(name)
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(f'--json {path} cannot be written: give a file in a folder that is there')
-    return path
+    if not Path(name).parent.is_dir():
+        raise InputError(f'--json {name}: there is no folder {Path(name).parent}; make it, or give another')
+    return claim_output(name, rb'\{\s*"root":[^\n]*\n\s*"layout":', '--json')

@@ -8,9 +8,6 @@ import errno
 import json
 import os
 import shutil
-import socket
-import time
-import uuid
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -21,14 +18,12 @@ from spark_bench.data.embedded.parts import SIZES, hash_files, write_parts
 from spark_bench.data.embedded.scenes import VERSION
 from spark_bench.data.embedded.sources import CATEGORIES
 from spark_bench.errors import InputError, RunError
+from spark_bench.files import aside, remove_abandoned
+from spark_bench.places import cache_folder
 
-__all__ = ['EmbeddedDataset', 'default_cache_dir', 'main', 'prepare', 'verify']
+__all__ = ['EmbeddedDataset', 'main', 'prepare', 'verify']
 
 _MANIFEST = 'manifest.json'
-
-# A temporary folder of another machine (a cache on a shared disk) is abandoned after this many seconds:
-# whether its process lives cannot be seen from here.
-_ABANDONED_AFTER = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -54,14 +49,6 @@ class EmbeddedDataset:
     categories: tuple[str, ...]
 
 
-def default_cache_dir():
-    """Return ``$SPARK_BENCH_CACHE``, else ``spark_bench`` below ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    chosen = os.environ.get('SPARK_BENCH_CACHE')
-    if chosen:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'spark_bench'
-
-
 def prepare(size='full', *, seed=0, cache_dir=None, jobs=None):
     """Return the embedded data set, generating it into the cache unless a sound one is there.
 
@@ -71,7 +58,7 @@ def prepare(size='full', *, seed=0, cache_dir=None, jobs=None):
     Args:
         size: a name in ``SIZES``.
         seed: non-negative integer.
-        cache_dir: folder for finished sets; ``default_cache_dir()`` if None.
+        cache_dir: folder for finished sets; see :func:`spark_bench.places.cache_folder`.
         jobs: processes to draw with; the processors that this process may use if None.
 
     Returns:
@@ -87,11 +74,11 @@ def prepare(size='full', *, seed=0, cache_dir=None, jobs=None):
         raise InputError(f'--seed {seed}: must be 0 or greater')
     if jobs is not None and jobs < 1:
         raise InputError(f'jobs={jobs}: must be 1 or greater')
-    cache_dir = default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser()
+    cache_dir = cache_folder(cache_dir)
     root = cache_dir.absolute() / f'embedded-v{VERSION}-{size}-seed{seed}'
     wanted = {'version': VERSION, 'seed': seed, 'sizes': asdict(SIZES[size])}
     try:
-        _remove_abandoned(root)
+        remove_abandoned(root)
         manifest = _read_sound_manifest(root, wanted)
         if manifest is None:
             manifest = _generate(root, SIZES[size], wanted, jobs or _processors())
@@ -187,16 +174,10 @@ def _describe(root, manifest):
     )
 
 
-def _aside(root, purpose):
-    """Return an unused hidden sibling of ``root`` whose name tells whose it is."""
-    owner = f'{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}'
-    return root.with_name(f'.{root.name}.{purpose}-{owner}')
-
-
 def _generate(root, sizes, wanted, jobs):
     """Generate a set aside, publish it as ``root`` and return the manifest of what is there then."""
     root.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _aside(root, 'tmp')
+    temporary = aside(root, 'tmp')
     try:
         temporary.mkdir()
         write_parts(temporary, sizes, wanted['seed'], jobs)
@@ -235,7 +216,7 @@ def _publish(temporary, root, manifest, wanted):
         present = _read_sound_manifest(root, wanted)
         if present is not None:
             return present
-        damaged = _aside(root, 'old')
+        damaged = aside(root, 'old')
         try:
             root.rename(damaged)
         except FileNotFoundError:  # another process has moved it already
@@ -244,26 +225,3 @@ def _publish(temporary, root, manifest, wanted):
             shutil.rmtree(damaged, ignore_errors=True)
         else:
             damaged.unlink()
-
-
-def _remove_abandoned(root):
-    """Remove hidden siblings of ``root`` that a killed process left behind."""
-    for path in root.parent.glob(f'.{root.name}.*-*-*-*'):
-        host, pid, _ = path.name.split(f'.{root.name}.', 1)[1].split('-', 1)[1].rsplit('-', 2)
-        if _is_abandoned(path, host, pid):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_abandoned(path, host, pid):
-    if host != socket.gethostname() or not pid.isdigit():
-        try:
-            return time.time() - path.stat().st_mtime > _ABANDONED_AFTER
-        except FileNotFoundError:  # its owner has finished meanwhile
-            return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:  # alive, of another user
-        return False
-    return False

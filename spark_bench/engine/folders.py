@@ -1,0 +1,109 @@
+"""The folder of a run or an evaluation: made, held by one process, and known by what is computed in it."""
+
+import fcntl
+import time
+from pathlib import Path
+
+from spark_bench.errors import InputError
+from spark_bench.files import make_folder, write_atomically
+from spark_bench.places import default_evaluation_dir
+
+STAMP = 'config_hash'
+# What runs and evaluations leave, but for logs.
+_OUTPUTS = ('metrics.json', 'categories.json', 'predictions.segm.json', 'predictions*.npz', 'reconstructions.npz',
+            'detector.safetensors', 'classifier*.safetensors', 'encoder.safetensors', 'spark.safetensors')
+
+
+class EvaluationFolder:
+    """The folder of one evaluation, which neither a training nor another evaluation has.
+
+    Args:
+        options: :class:`~spark_bench.engine.runs.RunOptions`.
+    """
+
+    def __init__(self, options):
+        self.path, self._config, self._lock = Path(options.work_dir), options.config, None
+        # Without --arch it is the weights that say it.
+        names = [default_evaluation_dir(options.config, options.weights, options.data_root, arch=arch,
+                                        overrides=options.overrides).name for arch in (options.arch, None)]
+        self._identity = f'evaluation {names[0]}'
+        self._is_own_name = self.path.name in names  # so they were called before they had a stamp
+
+    def claim(self):
+        """Make the folder and hold it. Raises InputError where it is another's."""
+        make_work_dir(self.path)
+        check_stamp(self.path, self._identity, self._config, known=self._is_own_name)
+        self._lock = lock_folder(self.path)
+
+    def mark(self):
+        """Say whose the folder is, once all that can be refused has been."""
+        write_atomically(self.path / STAMP, self._identity.encode())
+
+    def release(self):
+        """Let another evaluation of this process have it."""
+        if self._lock is not None:
+            self._lock.close()
+
+
+def check_stamp(work_dir, identity, config, known=False, tell=lambda: ''):
+    """See that a folder is this run's, or new: what lies in another's is of other weights.
+
+    Args:
+        identity: text that the stamp holds.
+        config: path of the config.
+        known: the folder is this run's even without a stamp.
+        tell: function that gives what is other in the run that lies there, as far as that can be seen.
+
+    Raises:
+        InputError: naming the folder, or the file that would be replaced.
+    """
+    stamp = work_dir / STAMP
+    if stamp.is_file():
+        if stamp.read_text() != identity:
+            other = tell()
+            raise InputError(f'{work_dir} holds a run with another configuration{f" ({other})" if other else ""}: give '
+                             'another --work-dir, or remove it')
+        return
+    if known:
+        return
+    copy = work_dir / Path(config).name
+    taken = next((path for name in _OUTPUTS for path in sorted(work_dir.glob(name)) if path.is_file()), None)
+    if config and copy.is_file() and copy.samefile(config):
+        taken = copy
+    if taken:
+        raise InputError(f'{taken} would be replaced, and is of no run that is known there: give another --work-dir')
+
+
+def make_work_dir(work_dir):
+    """Make the folder, and see whether files can be written there.
+
+    Raises:
+        InputError: naming the folder.
+    """
+    try:
+        make_folder(work_dir)
+        (work_dir / '.lock').open('a').close()
+    except OSError as error:
+        raise InputError(f'--work-dir {work_dir} cannot be written: {error.strerror}; give another, or change its '
+                         'permissions') from error
+
+
+def lock_folder(work_dir, patience_s=10.0):
+    """Hold ``work_dir`` for this process until it ends; return the open lock file.
+
+    Raises:
+        InputError: where another process still holds it after ``patience_s`` seconds. (A killed suite's runs end
+            within moments, so a little patience is enough to start it again at once.)
+    """
+    lock = (Path(work_dir) / '.lock').open('w')
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                lock.close()
+                raise InputError(f'another process is running in {work_dir}: wait for it, or give another '
+                                 '--work-dir') from None
+            time.sleep(0.2)

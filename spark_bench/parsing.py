@@ -1,0 +1,119 @@
+"""How options are read, whichever they are: nothing that somebody gave is dropped without a word."""
+
+import argparse
+import os
+import re
+
+from spark_bench.errors import printable
+from spark_bench.places import NAME_PATTERN
+
+__all__ = ['EXIT_USAGE', 'Flag', 'Parser', 'contradiction', 'take_local_rank', 'unfit_name']
+
+EXIT_USAGE = 2
+# Options that are another word for keys of the config.
+_WORDS_FOR = {
+    'epochs': ('train_cfg.max_epochs',), 'arch': ('model.arch', 'model.backbone.arch'),
+    'amp': ('optim_wrapper.autocast',), 'channels_last': ('channels_last',),
+    'checkpoint_interval': ('default_hooks.checkpoint.interval',),
+    'workers': tuple(f'{loader}_dataloader.num_workers' for loader in ('train', 'test', 'evaluation')),
+    'bad_pictures': ('train_dataloader.dataset.bad_pictures',),
+    'label_fraction': ('train_dataloader.dataset.fraction',)}
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports bad usage in one line, and knows which of its options were given.
+
+    An option of several values may be given again, and all of its values count, as in OpenMMLab's tools; the first
+    takes the place of its default, which itself is never changed. One of a single value that is given again with
+    another is refused.
+    """
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self._given = {}  # from dest to what was given for it, in the line that is being parsed
+        for word in (None, 'store'):
+            self.register('action', word, _Store)
+
+    def parse_known_args(self, args=None, namespace=None):
+        self._given = {}
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message):
+        hint = self._swallowed() if message.startswith('the following arguments are required') else ''
+        self.exit(EXIT_USAGE, f'{self.prog}: error: {message}{hint} (see {self.prog} --help)\n')
+
+    def keep(self, namespace, action, value):
+        """Set what an action was given, beside what it was given before."""
+        several = action.nargs in ('+', '*')
+        if action.dest in self._given and several:
+            value = [*self._given[action.dest], *value]
+        elif self._given.get(action.dest, value) != value:
+            raise argparse.ArgumentError(action, f'given twice, as {_shown(self._given[action.dest])} and '
+                                                 f'{_shown(value)}: give it once')
+        self._given[action.dest] = value
+        setattr(namespace, action.dest, value)
+
+    def _swallowed(self):
+        """What to do where an argument is missing because an option took it, which takes all words behind it."""
+        absent = [action.metavar or action.dest for action in self._actions
+                  if not action.option_strings and action.required and action.dest not in self._given]
+        greedy = [action.option_strings[0] for action in self._actions
+                  if action.option_strings and action.nargs == '+' and action.dest in self._given]
+        if not absent or not greedy:
+            return ''
+        return f'; {greedy[0]} takes every word that follows it: put {" ".join(absent)} before it'
+
+
+class _Store(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None):
+        parser.keep(namespace, self, values)
+
+
+class Flag(argparse.BooleanOptionalAction):
+    """``--word`` and ``--no-word``, of which one may be given."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        parser.keep(namespace, self, not option_string.startswith('--no-'))
+
+
+def _shown(value):
+    return {True: 'yes', False: 'no'}[value] if isinstance(value, bool) else repr(value)
+
+
+def take_local_rank(words):
+    """The words of a command without ``--local-rank N``, as torch.distributed.launch gives it to each process.
+
+    It goes to where torchrun has it, the environment.
+    """
+    taken, words = [], list(words)
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.partition('=')
+        if name in ('--local-rank', '--local_rank') and (equals or words):
+            os.environ.setdefault('LOCAL_RANK', value if equals else words.pop(0))
+        else:
+            taken.append(word)
+    return taken
+
+
+def unfit_name(args):
+    """One line on a name that no record can have, by the option that gave it; None without."""
+    for name in ('suite', 'method'):
+        value = getattr(args, name, None)
+        is_file = name == 'suite' and (args.command == 'run' or str(value).endswith('.py'))
+        if value is not None and not is_file and not re.match(NAME_PATTERN, value):
+            return (f'--{name} {printable(repr(value))} is no name; use letters, digits, ".", "_", "-", without ".." '
+                    'or leading "."')
+    return None
+
+
+def contradiction(args):
+    """One line on a value that is given by an option and by ``--cfg-options`` in different ways; None without."""
+    given = dict(getattr(args, 'cfg_options', ()))
+    for name, keys in _WORDS_FOR.items():
+        value = getattr(args, name, None)
+        key = next((key for key in keys if value is not None and given.get(key, value) != value), None)
+        if key:
+            return (f'--{name.replace("_", "-")} and --cfg-options {key}={given[key]} are two words for one value: '
+                    'leave one away')
+    return None

@@ -1,0 +1,45 @@
+"""What the cells of a suite would refuse themselves, asked before the first of them runs."""
+
+import json
+import logging
+from importlib import import_module
+
+from spark_bench.errors import InputError
+from spark_bench.places import shipped
+from spark_bench.suites.runner import ENGINES
+
+
+def check_cells(suite, specs):
+    """Build the config of every cell as its run will, without data or weights.
+
+    Args:
+        suite: :class:`~spark_bench.suites.definition.Suite`.
+        specs: its cells to run, a list.
+
+    Raises:
+        InputError: naming suite, cell and key.
+    """
+    from spark_bench.engine.runs import RunOptions
+    known = set()
+    for spec in specs:
+        method = spec.method if spec.kind == 'pretrain' else None
+        what = spec.kind, spec.recipe, spec.arch, method, json.dumps([spec.options, spec.overrides], default=str)
+        if what in known:
+            continue
+        known.add(what)
+        # How batches are divided among processes is known where those are: in the run.
+        options = RunOptions(**{
+            'config': str(shipped(spec.recipe)), 'suite': suite.name, 'method': spec.method, 'arch': spec.arch,
+            'data_root': '', 'work_dir': '', 'results': '', 'ablation': method, 'overrides': dict(spec.overrides),
+            **spec.options, 'accumulate': None})
+        logging.disable(logging.WARNING)  # what a run warns of, it tells then
+        try:
+            import_module(ENGINES[spec.kind]).check_recipe(options)
+        except InputError as error:
+            raise InputError(f'suite {suite.name}: {spec.name}: {_in_words_of_a_suite(error)}') from error
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def _in_words_of_a_suite(error):
+    return str(error).replace('--cfg-options', 'overrides')
