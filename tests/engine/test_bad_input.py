@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 
@@ -196,7 +197,9 @@ def test_openmmlabs_scripts_train_and_test(boxes, tmp_path):
     ('test.py', ['config.py', '--work-dir', 'x'], 'CHECKPOINT first'),
     ('train.py', ['config.py', '--validate'], '--validate'), ('train.py', ['absent.py'], 'absent.py'),
     ('test.py', ['absent.py', 'w.pth', '--show'], '--show')])
-def test_openmmlabs_scripts_refuse_in_one_line(name, arguments, named):
-    done = tool(name, *arguments)
-    [line] = done.stderr.strip().splitlines()
-    assert done.returncode == 2 and named in line
+def test_openmmlabs_scripts_refuse_in_one_line(name, arguments, named, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', [name, *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert stopped.value.code == 2 and named in line
