@@ -51,8 +51,9 @@ DAMAGES = {
     'a list': (lambda root: (root / 'annotations/instances_train.json').write_text('[]'), 'COCO format'),
     'no categories': (lambda root: edit(root / 'annotations/instances_val.json', lambda c: c.pop('categories')),
                       "'categories'"),
-    'annotation without box': (lambda root: edit(root / 'annotations/instances_val.json',
-                                                 lambda c: c['annotations'][2].pop('bbox')), r'annotations\[2\].*bbox'),
+    'annotation without mask': (lambda root: edit(
+        root / 'annotations/instances_val.json', lambda c: c['annotations'][2].pop('segmentation')),
+        r'annotations\[2\].*segmentation'),
     'unknown image id': (lambda root: edit(root / 'annotations/instances_val.json',
                                            lambda c: c['annotations'][1].update(image_id=99)), 'image_id 99'),
     'unknown category': (lambda root: edit(root / 'annotations/instances_train.json',

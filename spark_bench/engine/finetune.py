@@ -57,7 +57,7 @@ def run(options):
         error.told = not processes.is_main_process()
         raise
     if record is None:
-        runner = this.train(lambda model: _check_sizes(model, this.cfg))
+        runner = this.train(lambda runner: _check_sizes(models_of(runner)['raw'], this.cfg))
         hook = next(hook for hook in runner.hooks if isinstance(hook, AccuracyHook))
         if not hook.predictions:  # resumed behind the last evaluation
             with blame_config(options.config, running=lambda: True):
@@ -83,13 +83,13 @@ def evaluate_classifier(options):
     try:
         _, val = open_labelled(options.data_root)
         cfg = load_config(options)
+        processes.from_main(folder.claim)
         classes = _match_classes(options, val)
         _fit_config(cfg, options, len(classes))
         _place(cfg, options)
         for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'custom_hooks'):
             cfg.pop(key, None)
         cfg.work_dir, cfg.launcher = str(options.work_dir), options.launcher
-        processes.from_main(folder.claim)
         use_threads(options.threads)
         with blame_config(options.config):
             runner = BenchRunner.from_cfg(cfg)

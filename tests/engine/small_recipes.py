@@ -66,7 +66,7 @@ def small(recipe, folder, factor=8, **settings):
 
 def words(config, data, folder, *extra):
     return ['detect', str(config), '--data-root', str(data), '--work-dir', str(folder / 'work'), '--results',
-            str(folder / 'results'), '--threads', '2', '--workers', '0', '--weights', 'scratch', *extra]
+            str(folder / 'results'), '--threads', '1', '--workers', '0', '--weights', 'scratch', *extra]
 
 
 def tiny(folder, **settings):

@@ -101,7 +101,7 @@ def test_bfloat16_and_channels_last_train_to_nearly_the_same_loss(coco, tmp_path
 
 def test_two_processes_train_and_evaluate_as_one(coco, tmp_path):
     config = tiny(tmp_path, **{'model.test_cfg.rcnn.score_thr': 0.0})
-    done = torchrun(words(config, coco, tmp_path, '--threads', '1'))
+    done = torchrun(words(config, coco, tmp_path))
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count('record: ') == 1
     record = record_of(tmp_path)
