@@ -85,8 +85,11 @@ def _find(name, scope):
 
 
 def _arguments(built):
-    """The named arguments of a function, or of a class and the bases that it hands the others to."""
-    names = set(_FOR_BUILDERS)
+    """``(names, whether these are all)`` of the arguments of a function, or of a class and its bases.
+
+    What takes any argument hands the others to a base, or elsewhere.
+    """
+    names, closed = set(_FOR_BUILDERS), True
     for owner in inspect.getmro(built) if inspect.isclass(built) else (built,):
         function = owner.__dict__.get('__init__') if inspect.isclass(owner) else owner
         if function is None or owner is object:
@@ -94,8 +97,9 @@ def _arguments(built):
         try:
             parameters = inspect.signature(function).parameters.values()
         except (TypeError, ValueError):
-            return names, False
+            return names - {'self'}, False
         names |= {one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
         if not any(one.kind is one.VAR_KEYWORD for one in parameters):
-            return names - {'self'}, True
-    return names - {'self'}, False
+            break
+        closed = False
+    return names - {'self'}, closed
