@@ -223,8 +223,7 @@ def test_jobs_on_this_machine_give_the_records_of_the_runner_and_tell_what_faile
     places = Places({'pictures': str(pictures)}, str(tmp_path / 'work'), str(tmp_path / 'results'))
     failed = state_of(next(cell for cell in small.cells if cell.name == 'pretrain/test_resnet/no_sparse/0'), small,
                       places)
-    assert failed.word == 'failed' and 'see' in failed.note
-    assert Path(failed.note.rpartition('see ')[2]).read_text().count('Traceback') >= 1
+    assert failed.word == 'failed' and 'encoder.safetensors cannot be written: Is a directory' in failed.note
     ours, others = outcome(tmp_path), outcome(folder)
     assert len(ours) == 2 and all(value == others[key] for key, value in ours.items())
 
