@@ -115,9 +115,9 @@ def _refuse(report):
         return
     _, finding = found[0]
     file, detail = finding.examples[0]
-    entry = detail.startswith(('images[', 'categories[', 'annotations['))
+    apart = detail.startswith(('images[', 'categories[', 'annotations[', 'of '))
     more = f' (and {report.problems - 1} more: spark-bench data check {report.root})' if report.problems > 1 else ''
-    raise InputError(printable(f'{report.root / file}{":" if entry else ""} {detail}: '
+    raise InputError(printable(f'{report.root / file}{":" if apart else ""} {detail}: '
                                f'{finding.remedy}{more}'))
 
 

@@ -77,8 +77,8 @@ def _known_keys(group, place, scope):
 def _find(name, scope):
     for registry in vars(registries).values():
         if isinstance(registry, Registry):
-            with contextlib.suppress(Exception), registry.switch_scope_and_registry(scope) as chosen:
-                found = chosen.get(name)
+            with contextlib.suppress(Exception):
+                found = registry.children.get(scope, registry).get(name)
                 if found is not None:
                     return found
     return None
