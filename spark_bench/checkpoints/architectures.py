@@ -54,12 +54,12 @@ def detect(family, shapes, hint=None):
             return name, True
     if family is None:
         return None, False
+    for name in _variants(family, shapes):
+        if not any(differences(name, shapes, family)):
+            return name, True
     # A damaged or cut file still says what it is of; a network with little in common is another one.
-    for name in candidates:
-        if sum(map(len, differences(name, shapes, family))) <= len(shapes) // 4:
-            return name, False
-    found = next((name for name in _variants(family, shapes) if not any(differences(name, shapes, family))), None)
-    return found, found is not None
+    return next((name for name in candidates
+                 if sum(map(len, differences(name, shapes, family))) <= len(shapes) // 4), None), False
 
 
 def differences(arch, shapes, family):

@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 
 from spark_bench.checkpoints.reading import read_file
+from spark_bench.errors import InputError, printable
+
+_SHOWN = 4
 
 
 def classes_of(path: Path | str) -> tuple[str, ...] | None:
@@ -23,3 +26,17 @@ def classes_of(path: Path | str) -> tuple[str, ...] | None:
     except (TypeError, ValueError):
         return None
     return tuple(map(str, names)) if isinstance(names, list) and names else None
+
+
+def demand_distinct(classes: tuple[str, ...], path: Path | str) -> None:
+    """Raise InputError where a name stands for two outputs: which of them the data mean, nobody can tell."""
+    twice = sorted({name for name in classes if classes.count(name) > 1}) if len(set(classes)) < len(classes) else []
+    if twice:
+        raise InputError(f'{path} names {len(twice)} classes twice ({shown(twice)}): its outputs cannot be told apart '
+                         'by name, and only a file of distinct names can be evaluated')
+
+
+def shown(classes: list[str] | tuple[str, ...]) -> str:
+    """The first names of classes, quoted, for a message."""
+    names = [printable(repr(name))[:60] for name in classes[:_SHOWN]]
+    return ', '.join(names) + (' …' if len(classes) > _SHOWN else '')

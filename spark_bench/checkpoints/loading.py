@@ -94,34 +94,51 @@ def load(model, path, key_prefix=None):
 def _fill(model, wanted, contents, source, values, target):
     path = contents.file.path
     by_target = {name: canonical for name, canonical in target.canonical.items() if canonical in values}
-    fresh = [name for name in wanted if name not in by_target]
     used = set(by_target.values())
-    unused = sorted(name for name, canonical in source.canonical.items() if canonical in values.keys() - used)
     new = {name: _fit(target, canonical, values[canonical], wanted[name]) for name, canonical in by_target.items()}
+    alike = _of_one_name(contents, wanted, by_target)
+    new |= {name: contents.file.tensors[own] for name, own in alike.items()}
+    fresh = [name for name in wanted if name not in new]
+    unused = sorted(name for name, canonical in source.canonical.items()
+                    if canonical in values.keys() - used and name not in alike.values())
+    unknown = [name for name in source.unknown if name not in alike.values()]
     resized = _resize_tables(new, wanted)
     known = _known_leftovers(model, source, target, contents.naming.family is None and contents.arch is None)
     problems = _pretraining_problem(source, target)
-    if not used:
+    if not new:
         problems.append(explain_names(source.canonical))
     problems += _problems('missing from the file', sorted(name for name in fresh if not _may_be_fresh(name, target)))
-    problems += _problems('unknown to the network', [*source.unknown, *(name for name in unused if not known(name))])
+    problems += _problems('unknown to the network', [*unknown, *(name for name in unused if not known(name))])
     problems += _problems('of another shape', [
         f'{name} {tuple(values[canonical].shape)} for {tuple(wanted[name].shape)}'
         for name, canonical in by_target.items() if new[name].shape != wanted[name].shape])
     problems += _problems('of another kind of number', [
         f'{name} {new[name].dtype} for {wanted[name].dtype}' for name in new
         if new[name].is_floating_point() != wanted[name].is_floating_point()])
-    problems += _problems('not finite', not_finite(values))
+    problems += _problems('not finite', not_finite(values | new))
     if problems:
         raise InputError(f'{path} does not fit {type(model).__name__}: {"; ".join(problems)}. Give the checkpoint of '
                          'the same architecture (spark-bench inspect FILE says what this one is)')
     model.load_state_dict({name: new.get(name, value) for name, value in wanted.items()}, strict=True)
-    left_out = [name for name in contents.left_out() if source.canonical.get(name) not in used]
+    left_out = [name for name in contents.left_out()
+                if source.canonical.get(name) not in used and name not in alike.values()]
     return Coverage(
         path, tuple(name for name in wanted if name in new), tuple(dict.fromkeys([*unused, *left_out])), tuple(fresh),
         source.format, contents.arch or architectures.describe(source.family, contents.shapes()),
         sum(new[name].dtype != wanted[name].dtype for name in new),
         (*contents.contradictions, *contents.notes, *resized))
+
+
+def _of_one_name(contents, wanted, known):
+    """From the model's names to the file's, of tensors that no format tells of and both have, in one shape.
+
+    A second classifier, or a part that is rare among networks of the family: what has the same name in both is the
+    same.
+    """
+    tensors, prefix = contents.file.tensors, contents.naming.prefix
+    return {name: own for name, value in wanted.items() if name not in known
+            for own in list(dict.fromkeys((prefix + name, name)))[:1 if prefix + name in tensors else None]
+            if own in tensors and tensors[own].shape == value.shape}
 
 
 def _fit(target, canonical, value, place):

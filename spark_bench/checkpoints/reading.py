@@ -249,7 +249,7 @@ def _without_wrappers(file):
     """The file with the networks' own names."""
     prefix = file.key_prefix
     renamed = {name: _without_inner(name) for name in file.tensors}
-    prefix = prefix and _without_inner(prefix)
+    prefix = prefix and _without_inner(f'{prefix.rstrip(".")}.')
     for outer in _OUTER:
         if all(name.startswith(outer) for name in renamed.values()):
             renamed = {name: new[len(outer):] for name, new in renamed.items()}

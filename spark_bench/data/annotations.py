@@ -152,10 +152,11 @@ def examine(contents, fault):
             sound.images.append((position, entry))
             sizes[entry['id']] = entry['width'], entry['height']
     for position, entry in tables['categories']:
-        if isinstance(entry['name'], str):
-            sound.categories.append(entry)
+        what = _name_fault(entry['name'])
+        if what:
+            fault('category entry', name_entry('categories', position, entry), f'has a name that {what}')
         else:
-            fault('category entry', name_entry('categories', position, entry), 'has a name that is not text')
+            sound.categories.append(entry)
     categories = {entry['id'] for _, entry in tables['categories']}
     for position, entry in tables['annotations']:
         found = _annotation_fault(entry, sizes, categories)
@@ -214,6 +215,17 @@ def _why_no_id(value):
     return 'beyond 64 bits' if type(value) is int else 'not a whole number'
 
 
+def _name_fault(name):
+    if not isinstance(name, str):
+        return 'is not text'
+    if not name.strip():
+        return 'is empty'
+    # Half of a character of two halves, which JSON can hold and no file can.
+    if any('\ud800' <= character <= '\udfff' for character in name):
+        return f'holds no whole character: {shorten(name)}'
+    return None
+
+
 def _image_fault(entry):
     name = entry['file_name']
     if not isinstance(name, str) or not name or '\0' in name:
@@ -230,7 +242,7 @@ def _annotation_fault(entry, sizes, categories):
     for name, value, known, table in (('image_id', image, sizes, 'images'),
                                       ('category_id', category, categories, 'categories')):
         if not _is_id(value) or value not in known:
-            return 'reference', f'names {name} {shorten(value)}, {_why_unknown(value, known, table)}'
+            return 'reference', f'names {name} {shorten(value)}, which is not among its {table}'
     box, area, crowd = entry['bbox'], entry['area'], entry['iscrowd']
     if type(box) is not list or len(box) != 4 or not all(map(_is_pixels, box)):
         return 'bbox', f'has bbox {shorten(box)}, not four finite numbers'
@@ -240,18 +252,6 @@ def _annotation_fault(entry, sizes, categories):
         return 'area or crowd', f'has iscrowd {shorten(crowd)}, not 0 or 1'
     what = _segmentation_fault(entry['segmentation'], sizes.get(image))
     return what and ('segmentation', f'has a segmentation {what}')
-
-
-def _why_unknown(value, known, table):
-    """Why an id is none of the known ones; text and numbers are told apart in JSON, and often are not by people."""
-    twin = str(value) if type(value) is int else int(value) if type(value) is str and _is_number(value) else None
-    if twin in known:
-        return f'which is {"text" if type(value) is str else "a number"}: the id is {twin!r}'
-    return f'which is not among its {table}'
-
-
-def _is_number(text):
-    return text.isascii() and text.removeprefix('-').isdigit() and len(text) < 20
 
 
 def _is_pixels(value):

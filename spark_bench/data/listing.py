@@ -12,6 +12,8 @@ from spark_bench.data.leftovers import is_leftover, say_passed_over, shorten
 from spark_bench.errors import InputError
 from spark_bench.files import MARKER
 
+# Of ImageNet-1k, and the names of its folders.
+IMAGENET_CLASSES, WNID = 1000, re.compile(r'n\d{8}')
 EXTENSIONS = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm'}
 _TRAIN = re.compile(r'(^|[-_.])(train|training)([-_.\d]|$)', re.IGNORECASE)
 _HELD_OUT = re.compile(r'(^|[-_.])(val|valid|validation|test|testing)([-_.\d]|$)', re.IGNORECASE)

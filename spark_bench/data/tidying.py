@@ -16,7 +16,8 @@ _WHOLE = {'images': ('id', 'width', 'height'), 'categories': ('id',),
 def tidy(contents, note=lambda kind, where, what: None):
     """Tidy the contents of an annotation file, in place; what is not as it should be stays, for others to judge.
 
-    Whole numbers become int, a missing ``iscrowd`` 0, a missing ``area`` or ``bbox`` the mask's; polygons of fewer
+    Whole numbers become int, ids that annotations write as text where others are numbers too; a polygon alone becomes
+    a list of one; a missing ``iscrowd`` 0, a missing ``area`` or ``bbox`` the mask's; polygons of fewer
     than 6 coordinates beside a whole one go; annotations whose ids evaluation cannot hold (0, text, from 2^53 on, or
     none) are numbered 1, 2, 3, …
 
@@ -35,10 +36,26 @@ def tidy(contents, note=lambda kind, where, what: None):
                     entry[name] = int(value)
                     note('whole number', f'{key}[{position}]', f'has {name} {value}')
     annotations = _entries(contents, 'annotations')
+    _refer_alike(contents, annotations, note)
     for position, entry in enumerate(annotations):
         if isinstance(entry, dict):
             _complete(entry, f'annotations[{position}] (id {entry.get("id")!r:.40})', note)
     _number(annotations, note)
+
+
+def _refer_alike(contents, annotations, note):
+    """Ids that annotations write as text, and pictures and categories as numbers, become numbers; or the other way."""
+    for table, key in (('images', 'image_id'), ('categories', 'category_id')):
+        known = {entry['id'] for entry in _entries(contents, table)
+                 if isinstance(entry, dict) and type(entry.get('id')) in (int, str)}
+        if len({*map(type, known)}) != 1:
+            continue
+        written = {str(identity): identity for identity in known}
+        for position, entry in enumerate(annotations):
+            stated = entry.get(key) if isinstance(entry, dict) else None
+            if type(stated) in (int, str) and stated not in known and str(stated) in written:
+                note('whole number', f'annotations[{position}]', f'has {key} {stated!r}')
+                entry[key] = written[str(stated)]
 
 
 def _entries(contents, key):
@@ -68,6 +85,9 @@ def _mask_box(segmentation):
 
 def _drop_short(entry, where, note):
     polygons = entry.get('segmentation')
+    if type(polygons) is list and len(polygons) >= SHORTEST_POLYGON and {*map(type, polygons)} <= {int, float}:
+        note('bare polygon', where, 'has a segmentation of numbers')
+        polygons = entry['segmentation'] = [polygons]
     if type(polygons) is not list or not all(type(one) is list for one in polygons):
         return
     # Of pairs [x, y] there may be any number: those are judged as they are.

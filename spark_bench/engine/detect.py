@@ -6,9 +6,8 @@ import logging
 from mmengine.logging import print_log
 
 from spark_bench import checkpoints
-from spark_bench.checkpoints.classes import classes_of
+from spark_bench.checkpoints.classes import classes_of, demand_distinct, shown
 from spark_bench.checkpoints.detectors import load_detector
-from spark_bench.data.annotations import shorten
 from spark_bench.data.coco import check_pictures, identify, open_coco, open_split
 from spark_bench.engine import processes
 from spark_bench.engine.batches import divide_batch
@@ -106,14 +105,15 @@ def _match_classes(weights, val):
         print_log(f'{weights} does not name its classes: they are taken in the order of {val.annotations}',
                   'current', logging.WARNING)
         return val.categories
+    demand_distinct(classes, weights)
     odd = [name for name in classes if name not in val.categories], [n for n in val.categories if n not in classes]
     if any(odd):
-        unknown, more = (f'{", ".join(map(shorten, names[:3]))}{" …" if len(names) > 3 else ""}' for names in odd)
+        unknown, more = map(shown, odd)
         told = [f'{more} of {val.annotations} unknown to it' if more else '',
                 f'{unknown} absent from {val.annotations}' if unknown else '']
-        raise InputError(f'{weights} was trained on {len(classes)} classes ({", ".join(map(shorten, classes[:5]))}'
-                         f'{" …" if len(classes) > 5 else ""}), with {" and ".join(filter(None, told))}: evaluate on '
-                         'annotations of the same categories, in any order')
+        raise InputError(f'{weights} was trained on {len(classes)} classes ({shown(classes)}), with '
+                         f'{" and ".join(filter(None, told))}: evaluate on annotations of the same categories, in any '
+                         'order')
     return classes
 
 
@@ -227,6 +227,11 @@ def fit_config(cfg, options, categories):
                          f'of {options.arch}, or leave --arch away')
     for head in ('bbox_head', 'mask_head'):
         cfg.model.roi_head[head].num_classes = categories
+    # mmdet's own would read the files otherwise, and count labels in the order of the file.
+    for loader in ('train_dataloader', 'test_dataloader'):
+        if loader in cfg:
+            cfg[loader].dataset.type = 'SeededCocoDataset'
+    cfg.test_evaluator = dict(type='CocoPredictions', metric='segm')
 
 
 def _fit_batch(cfg, options):
@@ -258,7 +263,7 @@ def _place(cfg, options, val, work_dir, classes):
     """Where things are, what the outputs stand for, and how many processes load them."""
     _point_at(cfg.test_dataloader.dataset, val, classes)
     ids = dict(zip(val.categories, val.category_ids, strict=True))
-    cfg.test_evaluator = dict(type='CocoPredictions', metric='segm', category_ids=[ids[name] for name in classes],
+    cfg.test_evaluator.update(category_ids=[ids[name] for name in classes],
                               outfile_prefix=str(work_dir / 'predictions'))
     for loader in (cfg.test_dataloader, cfg.get('train_dataloader')):
         if loader is not None:
@@ -266,8 +271,6 @@ def _place(cfg, options, val, work_dir, classes):
 
 
 def _point_at(dataset, split, classes):
-    # mmdet's own would read the file otherwise, and count labels in the order of the file.
-    dataset.type = 'SeededCocoDataset'
     dataset.data_root = ''
     dataset.ann_file = str(split.annotations)
     dataset.data_prefix = dict(img=f'{split.pictures}/')

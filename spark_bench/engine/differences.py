@@ -25,6 +25,9 @@ def what_differs(record, recipe, select, data_sha256, weights):
                                                                                                    weights))
     if before != after:
         found.append('the weights that it starts from')
+    before, after = ((start or {}).get('key_prefix') for start in (record.weights, weights))
+    if before != after:
+        found.append(f'--key-prefix {before or "none"}, now {after or "none"}')
     return ', '.join(found + keys_that_differ(record.config, select, recipe))
 
 

@@ -10,8 +10,9 @@ from mmengine.logging import print_log
 
 from pretrain.encoder import create_network
 from spark_bench import checkpoints
-from spark_bench.checkpoints.classes import classes_of
+from spark_bench.checkpoints.classes import classes_of, demand_distinct, shown
 from spark_bench.data.labelled import draw_subset, fingerprint, open_labelled
+from spark_bench.data.listing import IMAGENET_CLASSES, WNID
 from spark_bench.engine import processes
 from spark_bench.engine.accuracy import (
     AccuracyHook,
@@ -122,11 +123,16 @@ def _match_classes(options, val):
                   'current', logging.WARNING)
         return val.classes
     odd = [name for name in val.classes if name not in classes]
+    if odd == list(val.classes) and len(odd) == len(classes) == IMAGENET_CLASSES and all(map(WNID.fullmatch, odd)):
+        # The words of ImageNet's classes, which some repeat, stand in the order of its folders' numbers.
+        print_log(f'{options.weights} names the classes of ImageNet in words: they are taken in the order of the '
+                  'folders', 'current', logging.WARNING)
+        return val.classes
+    demand_distinct(classes, options.weights)
     if odd:
-        raise InputError(f'{options.weights} was trained on {len(classes)} classes ({", ".join(classes[:5])}'
-                         f'{" …" if len(classes) > 5 else ""}), {options.data_root} has {len(odd)} that it does not '
-                         f'know ({", ".join(odd[:3])}{" …" if len(odd) > 3 else ""}): evaluate on pictures of its '
-                         'classes, in folders of their names')
+        raise InputError(f'{options.weights} was trained on {len(classes)} classes ({shown(classes)}), '
+                         f'{options.data_root} has {len(odd)} that it does not know ({shown(odd)}): evaluate on '
+                         'pictures of its classes, in folders of their names')
     return classes
 
 

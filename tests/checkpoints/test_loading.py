@@ -104,3 +104,25 @@ def test_a_failed_save_leaves_nothing_behind(network, tmp_path):
     with pytest.raises(TypeError):
         checkpoints.save(network, tmp_path / 'a.safetensors', {'arch': 3})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('arch', ['deit_tiny_distilled_patch16_224', 'hiera_tiny_224', 'legacy_seresnet18',
+                                  'cait_xxs24_224', 'vit_small_patch14_reg4_dinov2', 'convnext_atto_ols'])
+@pytest.mark.parametrize('says_arch', [True, False])
+def test_what_has_one_name_in_file_and_network_is_one_tensor(arch, says_arch, tmp_path):
+    # Parts that are rare in their family: a second classifier, blocks of a class token, a classifier by another name.
+    whole, other = (timm.create_model(arch, num_classes=5) for _ in range(2))
+    for parameter in whole.parameters():
+        torch.nn.init.normal_(parameter)
+    checkpoints.save(whole, tmp_path / 'w.safetensors', {'arch': arch} if says_arch else {})
+    coverage = checkpoints.load(other, tmp_path / 'w.safetensors')
+    assert not coverage.fresh and not coverage.unused
+    assert all(torch.equal(one, two) for one, two in zip(whole.state_dict().values(), other.state_dict().values(),
+                                                         strict=True))
+
+
+@pytest.mark.parametrize('key_prefix', ['module', 'module.'])
+def test_a_prefix_of_all_names_may_be_named(key_prefix, tmp_path):
+    network = timm.create_model('resnet18')
+    torch.save({f'module.{name}': value for name, value in network.state_dict().items()}, tmp_path / 'w.pth')
+    assert len(checkpoints.load(timm.create_model('resnet18'), tmp_path / 'w.pth', key_prefix).loaded) == 122

@@ -56,8 +56,9 @@ POINTS = [[4, 4], [34, 4], [34, 34], [4, 34]]
 
 
 @pytest.mark.parametrize('damage, words', [
-    (change(image_id='2'), "image_id '2', which is text: the id is 2"),
-    (change(category_id='9'), "category_id '9', which is text: the id is 9"),
+    (change(image_id='99'), "image_id '99', which is not among its images"),
+    (change('categories', 0, name=' '), 'a name that is empty'),
+    (change('categories', 0, name='\ud800x'), 'holds no whole character'),
     (change('images', 0, id=2 ** 63), 'beyond 64 bits'), (change('images', 0, id=1.5), 'not a whole number'),
     (change(segmentation=POINTS), r'lists points \[x, y\]'), (change(segmentation=[POINTS]), r'lists points \[x, y\]'),
     (change(segmentation=[SQUARE[:-1]]), 'an odd number'), (change(segmentation=[]), 'without a polygon'),

@@ -144,6 +144,17 @@ def as_floats(made):
             entry.update({key: float(value) for key, value in entry.items() if type(value) is int and key != 'area'})
 
 
+def with_text_references(made):
+    for entry in made['annotations']:
+        entry.update(image_id=str(entry['image_id']), category_id=str(entry['category_id']))
+
+
+def with_bare_polygons(made):
+    for entry in made['annotations']:
+        if isinstance(entry['segmentation'], list):
+            [entry['segmentation']] = entry['segmentation']
+
+
 def with_ids(number):
     def change(made):
         for position, entry in enumerate(made['annotations']):
@@ -177,6 +188,8 @@ SOUND = {
     'no iscrowd, area, box': (without('iscrowd', 'area', 'bbox'), 'no area'),
     'null area': (lambda made: made['annotations'][0].update(area=None), 'no area'),
     'floats': (as_floats, 'whole number'),
+    'references as text': (with_text_references, 'whole number'),
+    'a polygon alone': (with_bare_polygons, 'bare polygon'),
     'empty polygon': (with_second_polygon([]), 'short polygon'),
     'empty first polygon': (with_second_polygon([], first=True), 'short polygon'),
     'polygon of a point': (with_second_polygon([3, 4]), 'short polygon'),

@@ -18,6 +18,9 @@ from spark_bench import cli
 from spark_bench.checkpoints import save
 from spark_bench.checkpoints.classes import classes_of
 from spark_bench.data.coco_dataset import SeededCocoDataset
+from spark_bench.engine import finetune
+from spark_bench.engine.runs import RunOptions
+from spark_bench.errors import InputError
 
 NAMES = [category['name'] for category in CATEGORIES]
 ALL_SCORES = 'model.test_cfg.rcnn.score_thr=0.0'
@@ -152,4 +155,43 @@ def test_a_classifier_is_measured_on_its_classes_by_name(pictures, three, tmp_pa
     save(create_network('test_resnet', num_classes=2), tmp_path / 'e.safetensors',
          {'arch': 'test_resnet', 'classes': json.dumps(['class1', 'wasp'])})
     assert classify(three, tmp_path / 'e.safetensors', tmp_path / 'c')[0] == 2
-    assert 'class3, class4' in capsys.readouterr().err
+    assert "'class3', 'class4'" in capsys.readouterr().err
+
+
+def test_names_that_stand_for_two_outputs_are_refused(pictures, boxes, detector, tmp_path, capsys):
+    save(create_network('test_resnet', num_classes=7), tmp_path / 'c.safetensors',
+         {'arch': 'test_resnet', 'classes': json.dumps([*(f'class{number}' for number in range(6)), 'class3'])})
+    assert classify(pictures, tmp_path / 'c.safetensors', tmp_path / 'a')[0] == 2
+    assert "names 1 classes twice ('class3')" in capsys.readouterr().err
+    save(detector, tmp_path / 'd.safetensors', {'classes': json.dumps(['box', 'never seen', 'box'])})
+    assert evaluate(boxes, tmp_path / 'd.safetensors', tmp_path / 'b')[0] == 2
+    assert "names 1 classes twice ('box')" in capsys.readouterr().err
+
+
+def test_the_words_of_imagenet_stand_in_the_order_of_its_folders(tmp_path, monkeypatch):
+    wnids = tuple(f'n{number:08}' for number in range(1000))
+    words = [f'word {number % 998}' for number in range(1000)]  # two words name two classes each, as they do
+    monkeypatch.setattr(finetune, 'classes_of', lambda path: tuple(words))
+    options = finetune_options(tmp_path)
+    assert finetune._match_classes(options, Split(wnids)) == wnids
+    for other in (wnids[:-1], (*wnids[:-1], 'cat')):
+        with pytest.raises(InputError):
+            finetune._match_classes(options, Split(other))
+
+
+class Split:
+    def __init__(self, classes):
+        self.classes = classes
+
+
+def finetune_options(folder):
+    return RunOptions(config='', suite='', method='', data_root=str(folder), work_dir='', results='', weights='w.pth')
+
+
+def test_a_refused_record_tells_what_differs_and_nothing_else(boxes, tmp_path, capsys):
+    command = ['detect', '--data-root', str(boxes), '--work-dir', str(tmp_path / 'w'), '--results', str(tmp_path / 'r'),
+               '--threads', '1', '--cfg-options', 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=2']
+    assert cli.main(command) == 0
+    assert cli.main([*command, 'optim_wrapper.optimizer.lr=0.5']) == 2
+    error = capsys.readouterr().err
+    assert '(optim_wrapper.optimizer.lr 0.003, now 0.5)' in error, error

@@ -5,17 +5,15 @@ Which folders these are is decided as :func:`spark_bench.data.labelled.open_labe
 """
 
 import os
-import re
 
 from spark_bench.data.check.duplicates import Digests
 from spark_bench.data.check.looking import judge, look_at_all
 from spark_bench.data.leftovers import is_leftover, is_own
-from spark_bench.data.listing import NameTable, find_splits, is_picture, list_files
+from spark_bench.data.listing import IMAGENET_CLASSES, WNID, NameTable, find_splits, is_picture, list_files
 from spark_bench.errors import InputError
 
 EXPECTED = 'train/<class>/ and val/<class>/'
-_IMAGENET_CLASSES, _IMAGENET = 1000, {'train': 1_281_167, 'val': 50_000}
-_WNID = re.compile(r'n\d{8}')
+_IMAGENET = {'train': 1_281_167, 'val': 50_000}
 
 
 def fits(root):
@@ -112,10 +110,10 @@ def _list_class(report, name):
 
 def _compare_with_imagenet(report, classes):
     names = classes['train'] | classes['val']
-    if not names or not all(map(_WNID.fullmatch, names)):
+    if not names or not all(map(WNID.fullmatch, names)):
         return
-    if len(names) != _IMAGENET_CLASSES:
-        report.add('ImageNet subset', '.', f'{len(names):,} classes, ImageNet-1k has {_IMAGENET_CLASSES:,}')
+    if len(names) != IMAGENET_CLASSES:
+        report.add('ImageNet subset', '.', f'{len(names):,} classes, ImageNet-1k has {IMAGENET_CLASSES:,}')
         return
     for split, expected in _IMAGENET.items():
         count = report.splits[split]['pictures']
