@@ -278,6 +278,8 @@ def main(argv=None):
         is_pipe_at_its_end()
         raise
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever it is, a person reads one line
+        if argv is None:  # on the way out of Python, a further Ctrl-C has nothing to stop but the telling
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         return _fail(error, args)
 
 
