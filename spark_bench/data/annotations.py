@@ -142,8 +142,10 @@ def examine(contents, fault):
         fault('format', '', f'is not in COCO format but {what}')
         return sound
     tables = {key: _table(contents, key, fault) for key in _NEEDED}
-    # Of a known image with unusable values the size is None.
-    sizes = {entry['id']: None for _, entry in tables['images']}
+    # An entry with a fault of its own is known all the same, lest all that refers to it be told too.
+    known = {key: {entry['id'] for entry in contents[key] if isinstance(entry, dict) and _is_id(entry.get('id'))}
+             if isinstance(contents.get(key), list) else set() for key in ('images', 'categories')}
+    sizes = dict.fromkeys(known['images'])
     for position, entry in tables['images']:
         what = _image_fault(entry)
         if what:
@@ -157,9 +159,8 @@ def examine(contents, fault):
             fault('category entry', name_entry('categories', position, entry), f'has a name that {what}')
         else:
             sound.categories.append(entry)
-    categories = {entry['id'] for _, entry in tables['categories']}
     for position, entry in tables['annotations']:
-        found = _annotation_fault(entry, sizes, categories)
+        found = _annotation_fault(entry, sizes, known['categories'])
         if found:
             fault(found[0], name_entry('annotations', position, entry), found[1])
         else:

@@ -81,6 +81,14 @@ def test_one_fault_is_one_finding(coco):
         open_coco(coco)
 
 
+@pytest.mark.parametrize('table, key', [('images', 'file_name'), ('images', 'width'), ('categories', 'name')])
+def test_an_entry_that_lacks_something_is_told_once(coco, table, key):
+    edit(coco, lambda made: made[table][0].pop(key))
+    findings = check(coco, workers=1).findings
+    assert [finding.count for kind, finding in findings.items() if kind == 'entry'] == [1]
+    assert not {'reference', 'unused category', 'no annotation'} & set(findings)
+
+
 def test_subfolders_are_taken_as_given(coco):
     (coco / 'train/sub').mkdir()
     (coco / 'train/1.jpg').rename(coco / 'train/sub/1.jpg')
