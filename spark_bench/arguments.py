@@ -1,10 +1,9 @@
 """The words of the command line. Nothing heavy is loaded here, so that --help answers at once."""
 
 import argparse
-import ast
 
 from pretrain.ablations import ABLATIONS
-from spark_bench.parsing import EXIT_USAGE, Flag, Parser
+from spark_bench.parsing import EXIT_USAGE, Flag, Parser, count, positive, ratio, seed, setting, share
 from spark_bench.places import RESULTS
 
 __all__ = ['EXIT_USAGE', 'PROTOCOLS', 'build_parser', 'misplaced']
@@ -59,7 +58,7 @@ def _add_demo(commands):
     parser.add_argument('--quick', action='store_true', help='a few steps of everything, in about a minute')
     parser.add_argument('--arch', default='test_resnet', metavar='NAME',
                         help='timm convnet: test_resnet (default), test_convnext, or a larger one')
-    parser.add_argument('--jobs', type=_positive, metavar='N', help='runs at a time (default: one a CPU core)')
+    parser.add_argument('--jobs', type=positive, metavar='N', help='runs at a time (default: one a CPU core)')
     _add_places(parser, 'work_dirs/<suite>')
     _add_cache(parser)
 
@@ -73,9 +72,9 @@ def _add_run_suite(commands):
     parser.add_argument('--arch', metavar='NAME', help="in place of the suite's architectures")
     parser.add_argument('--only', nargs='+', default=[], metavar='PATTERN',
                         help='cells by name, such as detection/* or */spark/*; what they start from comes along')
-    parser.add_argument('--limit', type=_positive, metavar='N', help='run at most N of the missing cells')
-    parser.add_argument('--jobs', type=_positive, metavar='N', help='cells at a time (on Slurm: of an array)')
-    parser.add_argument('--gpus', type=_positive, metavar='N',
+    parser.add_argument('--limit', type=positive, metavar='N', help='run at most N of the missing cells')
+    parser.add_argument('--jobs', type=positive, metavar='N', help='cells at a time (on Slurm: of an array)')
+    parser.add_argument('--gpus', type=positive, metavar='N',
                         help='processes that train together in each cell, one a GPU (default: 1 here, 8 on a cluster; '
                              'fewer where they do not divide the batch of a recipe)')
     parser.add_argument('--published', action='store_true',
@@ -86,12 +85,12 @@ def _add_run_suite(commands):
     cluster = parser.add_argument_group('on a cluster (through submitit)')
     cluster.add_argument('--cluster', choices=('slurm', 'local'),
                          help='submit the cells to Slurm; local runs the same jobs on this machine, as a rehearsal')
-    cluster.add_argument('--gpus-per-node', type=_positive, default=8, metavar='N', help='default: 8')
-    cluster.add_argument('--cpus-per-gpu', type=_positive, default=8, metavar='N', help='default: 8')
+    cluster.add_argument('--gpus-per-node', type=positive, default=8, metavar='N', help='default: 8')
+    cluster.add_argument('--cpus-per-gpu', type=positive, default=8, metavar='N', help='default: 8')
     cluster.add_argument('--partition', metavar='NAME')
-    cluster.add_argument('--hours', type=_positive, default=24, metavar='N',
+    cluster.add_argument('--hours', type=positive, default=24, metavar='N',
                          help='of a job; one that is stopped or preempted goes on in the next (default: 24)')
-    cluster.add_argument('--slurm', nargs='+', default=[], type=_setting, metavar='KEY=VALUE',
+    cluster.add_argument('--slurm', nargs='+', default=[], type=setting, metavar='KEY=VALUE',
                          help='further options of sbatch, such as account=vision')
     _add_places(parser, 'work_dirs/<suite>')
     _add_cache(parser)
@@ -103,10 +102,10 @@ def _add_pretrain(commands):
              'folder (any depth, ImageNet, COCO, tar shards), list file .txt, .tar or .zip of pictures')
     parser.add_argument('--ablation', default='spark', metavar='NAME',
                         help=f'{", ".join(name for name, value in ABLATIONS.items() if value.pretrains)}')
-    parser.add_argument('--epochs', type=_positive, metavar='N', help='schedules are stretched to them')
+    parser.add_argument('--epochs', type=positive, metavar='N', help='schedules are stretched to them')
     _add_speed(parser)
     parser.add_argument('--bad-pictures', choices=('fail', 'skip'), help='that cannot be read (default: fail)')
-    parser.add_argument('--picture-interval', type=_count, metavar='N',
+    parser.add_argument('--picture-interval', type=count, metavar='N',
                         help='epochs between pictures of reconstructions; 0: none')
 
 
@@ -115,10 +114,10 @@ def _add_finetune(commands):
     _add_run(parser, 'pretrain/configs/demo_finetune.py',
              'train/<class>/ and val/<class>/ in a folder or .zip, or a folder of tar shards')
     _add_weights(parser)
-    parser.add_argument('--epochs', type=_positive, metavar='N', help='schedules are stretched to them')
-    parser.add_argument('--label-fraction', type=_share, metavar='F',
+    parser.add_argument('--epochs', type=positive, metavar='N', help='schedules are stretched to them')
+    parser.add_argument('--label-fraction', type=share, metavar='F',
                         help='learn from this share of each class, such as 0.1 (default: all)')
-    parser.add_argument('--label-seed', type=_seed, default=0, metavar='N', help='of the draw of that share')
+    parser.add_argument('--label-seed', type=seed, default=0, metavar='N', help='of the draw of that share')
     _add_speed(parser)
 
 
@@ -145,19 +144,19 @@ def _add_evaluate(commands):
                              'classifier.safetensors for finetune; for linear and knn, of a network in any format, '
                              'or spark, supervised … for the published file of --arch (default: scratch, a random one)')
     _add_launcher(parser)
-    parser.add_argument('--workers', type=_count, metavar='N', help='processes that load pictures, a process')
+    parser.add_argument('--workers', type=count, metavar='N', help='processes that load pictures, a process')
     _add_metric(parser)
     _add_probe(parser)
 
 
 def _add_probe(parser):
     """Options of linear and knn; None where they are not given."""
-    parser.add_argument('--input-size', type=_positive, metavar='P', help='side of the pictures (default: 224)')
-    parser.add_argument('--label-fraction', type=_share, metavar='F',
+    parser.add_argument('--input-size', type=positive, metavar='P', help='side of the pictures (default: 224)')
+    parser.add_argument('--label-fraction', type=share, metavar='F',
                         help='learn from this share of each class, such as 0.1 (default: all)')
-    parser.add_argument('--label-seed', type=_seed, metavar='N', help='of the draw of that share (default: 0)')
-    parser.add_argument('--neighbours', type=_positive, metavar='K', help='knn only (default: 20)')
-    parser.add_argument('--batch-size', type=_positive, metavar='N', help='pictures at a time (default: 64)')
+    parser.add_argument('--label-seed', type=seed, metavar='N', help='of the draw of that share (default: 0)')
+    parser.add_argument('--neighbours', type=positive, metavar='K', help='knn only (default: 20)')
+    parser.add_argument('--batch-size', type=positive, metavar='N', help='pictures at a time (default: 64)')
     parser.add_argument('--amp', action='store_true', default=None, help='compute features in bfloat16 autocast')
     parser.add_argument('--device', metavar='NAME', help='default: cuda where there is a GPU, else cpu')
     _add_key_prefix(parser)
@@ -199,7 +198,7 @@ def _add_visualize(commands):
                              help='whole pretraining models (spark.safetensors); several make a grid')
     reconstruct.add_argument('--labels', nargs='+', metavar='NAME', help='one a file (default: the method it names)')
     reconstruct.add_argument('--data-root', required=True, metavar='PATH', help='a picture, or a folder of pictures')
-    reconstruct.add_argument('--count', type=_positive, default=6, metavar='N',
+    reconstruct.add_argument('--count', type=positive, default=6, metavar='N',
                              help='pictures, evenly spaced over the folder (default: 6)')
     reconstruct.add_argument('--arch', metavar='NAME', help='timm convnet of files that do not name theirs')
     reconstruct.add_argument('--statistics', choices=('original', 'visible'), default='original',
@@ -210,12 +209,12 @@ def _add_visualize(commands):
     pattern.add_argument('--arch', required=True, metavar='NAME', help='timm convnet')
     pattern.add_argument('--layers', nargs='+', type=int, metavar='N',
                          help='numbers of convolutions, 0 for the input (default: 0 1 2 4 8 … and the last)')
-    for kind, side, ratio in ((reconstruct, None, None), (pattern, 224, 0.6)):
-        kind.add_argument('--input-size', type=_positive, default=side, metavar='P',
+    for kind, side, hidden in ((reconstruct, None, None), (pattern, 224, 0.6)):
+        kind.add_argument('--input-size', type=positive, default=side, metavar='P',
                           help=f"side of the pictures in pixels (default: {side or 'as trained'})")
-        kind.add_argument('--mask-ratio', type=_ratio, default=ratio, metavar='R',
-                          help=f"fraction of patches hidden (default: {ratio or 'as trained'})")
-        kind.add_argument('--seed', type=_seed, default=0, metavar='N', help='of the masks')
+        kind.add_argument('--mask-ratio', type=ratio, default=hidden, metavar='R',
+                          help=f"fraction of patches hidden (default: {hidden or 'as trained'})")
+        kind.add_argument('--seed', type=seed, default=0, metavar='N', help='of the masks')
         kind.add_argument('--output', required=True, metavar='PATH', help='FILE.png, or a folder')
 
 
@@ -224,7 +223,7 @@ def _add_data(commands):
     kinds = parser.add_subparsers(dest='kind', required=True, metavar='KIND')
     embedded = kinds.add_parser('embedded', help='generate the embedded data set, without any download')
     embedded.add_argument('--size', choices=('full', 'quick'), default='full')
-    embedded.add_argument('--seed', type=_seed, default=0, metavar='N')
+    embedded.add_argument('--seed', type=seed, default=0, metavar='N')
     _add_cache(embedded)
     for kind, text, source in (
             ('nuclei', 'BBBC038 in COCO layout', 'stage1_train.zip of BBBC038, or the folder that it unpacks to'),
@@ -237,9 +236,9 @@ def _add_data(commands):
     check.add_argument('root', metavar='DIR', help='annotations/instances_{train,val}*.json beside the folders of '
                                                    'pictures, or train/<class>/ and val/<class>/')
     check.add_argument('--layout', choices=('coco', 'imagenet'), help='default: what is found')
-    check.add_argument('--workers', type=_positive, metavar='N', help='processes (default: one a CPU core)')
+    check.add_argument('--workers', type=positive, metavar='N', help='processes (default: one a CPU core)')
     check.add_argument('--no-decode', action='store_true', help='look at the headers of pictures only')
-    check.add_argument('--limit-shown', type=_count, default=5, metavar='N', help='examples a problem (default: 5)')
+    check.add_argument('--limit-shown', type=count, default=5, metavar='N', help='examples a problem (default: 5)')
     check.add_argument('--json', metavar='FILE', help='also write the report here')
 
 
@@ -247,12 +246,12 @@ def _add_profile(commands):
     parser = commands.add_parser('profile', help='time and memory of the packed engine against the reference')
     parser.add_argument('arch', nargs='*', metavar='ARCH', default=['resnet50', 'convnext_small', 'convnext_base'],
                         help='timm convnets (default: resnet50 convnext_small convnext_base)')
-    parser.add_argument('--input-size', type=_positive, default=224, metavar='PIXELS')
-    parser.add_argument('--batch-size', type=_positive, default=8, metavar='N')
+    parser.add_argument('--input-size', type=positive, default=224, metavar='PIXELS')
+    parser.add_argument('--batch-size', type=positive, default=8, metavar='N')
     parser.add_argument('--mask-ratio', type=float, default=0.6, metavar='RATIO')
-    parser.add_argument('--rounds', type=_positive, default=5, metavar='N',
+    parser.add_argument('--rounds', type=positive, default=5, metavar='N',
                         help='times each engine runs, in turn; the median is printed (default: 5)')
-    parser.add_argument('--threads', type=_positive, metavar='N', help='CPU threads')
+    parser.add_argument('--threads', type=positive, metavar='N', help='CPU threads')
     parser.add_argument('--device', default='cpu', metavar='DEVICE', help='cpu (default) or cuda')
     parser.add_argument('--amp', action='store_true', help='bf16 autocast')
     parser.add_argument('--channels-last', action='store_true', help='pictures and weights in channels-last layout')
@@ -266,7 +265,7 @@ def _add_inspect(commands):
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument('file', nargs='?', metavar='FILE', help='.safetensors or .pth')
     what.add_argument('--arch', metavar='NAME', help='timm network of 1000 classes: parameters, multiply-adds')
-    parser.add_argument('--input-size', type=_positive, metavar='PIXELS', help='with --arch (default: 224)')
+    parser.add_argument('--input-size', type=positive, metavar='PIXELS', help='with --arch (default: 224)')
     _add_key_prefix(parser)
     parser.add_argument('--json', action='store_true', help='print JSON')
 
@@ -286,25 +285,25 @@ def _add_run(parser, config, data, work_dir='work_dirs/<suite>/<task>/<arch>/<me
     parser.set_defaults(default_config=config)
     parser.add_argument('--data-root', metavar='DIR', help=f'{data} (default: the embedded data set)')
     parser.add_argument('--arch', metavar='NAME', help='timm convnet (default: the one of the config)')
-    parser.add_argument('--seed', type=_seed, default=0, metavar='N')
+    parser.add_argument('--seed', type=seed, default=0, metavar='N')
     parser.add_argument('--suite', default='custom', metavar='NAME', help='table of the record (default: custom)')
     parser.add_argument('--method', metavar='NAME', help='row of the table (default: what the weights say)')
-    parser.add_argument('--threads', type=_positive, metavar='N', help='CPU threads')
-    parser.add_argument('--cfg-options', nargs='+', default=[], type=_setting, metavar='KEY=VALUE',
+    parser.add_argument('--threads', type=positive, metavar='N', help='CPU threads')
+    parser.add_argument('--cfg-options', nargs='+', default=[], type=setting, metavar='KEY=VALUE',
                         help='change values of the config, such as train_cfg.max_epochs=2')
     _add_places(parser, work_dir)
     _add_cache(parser)
 
 
 def _add_speed(parser):
-    parser.add_argument('--batch-size', type=_positive, metavar='N',
+    parser.add_argument('--batch-size', type=positive, metavar='N',
                         help='pictures a device computes at a time (default: what fits the global batch of the config)')
-    parser.add_argument('--accumulate', type=_positive, metavar='N',
+    parser.add_argument('--accumulate', type=positive, metavar='N',
                         help='batches whose gradients are summed for an update (default: the fewest that fit)')
     parser.add_argument('--amp', action=Flag, help='bfloat16 autocast')
     parser.add_argument('--channels-last', action=Flag, help='memory layout')
-    parser.add_argument('--workers', type=_count, metavar='N', help='processes that load pictures, a training process')
-    parser.add_argument('--checkpoint-interval', type=_positive, metavar='N',
+    parser.add_argument('--workers', type=count, metavar='N', help='processes that load pictures, a training process')
+    parser.add_argument('--checkpoint-interval', type=positive, metavar='N',
                         help='updates between checkpoints in mid-epoch (default: what the config says)')
     _add_launcher(parser)
 
@@ -317,7 +316,7 @@ def _add_launcher(parser):
 def _add_metric(parser):
     parser.add_argument('--backend', choices=('fast', 'pycocotools'), default='fast',
                         help='of the metrics; figures are the same (default: fast)')
-    parser.add_argument('--bootstrap', type=_count, default=0, metavar='N',
+    parser.add_argument('--bootstrap', type=count, default=0, metavar='N',
                         help='resamples of the pictures, for a 95 %% interval of AP (default: 0, none)')
 
 
@@ -354,50 +353,3 @@ def _add_cache(parser):
     parser.add_argument('--cache-dir', metavar='DIR',
                         help='for the embedded data set and published weights (default: $SPARK_BENCH_CACHE, '
                              'or else spark_bench in $XDG_CACHE_HOME or ~/.cache)')
-
-
-def _positive(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not positive')
-    return value
-
-
-def _count(text):
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f'{text} is negative')
-    return value
-
-
-def _seed(text):
-    value = int(text)
-    if not 0 <= value < 2 ** 32:
-        raise argparse.ArgumentTypeError(f'{text} is not in 0 … 2^32 - 1')
-    return value
-
-
-def _ratio(text):
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not between 0 and 1')
-    return value
-
-
-def _share(text):
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f'{text} is not above 0, up to 1')
-    return value
-
-
-def _setting(text):
-    key, equals, value = text.partition('=')
-    if not key or not equals:
-        raise argparse.ArgumentTypeError(f'{text!r} is not KEY=VALUE')
-    if value.lower() in ('true', 'false'):
-        return key, value.lower() == 'true'
-    try:
-        return key, ast.literal_eval(value)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return key, value

@@ -1,13 +1,15 @@
 """How options are read, whichever they are: nothing that somebody gave is dropped without a word."""
 
 import argparse
+import ast
 import os
 import re
 
 from spark_bench.errors import printable
 from spark_bench.places import NAME_PATTERN
 
-__all__ = ['EXIT_USAGE', 'Flag', 'Parser', 'contradiction', 'take_local_rank', 'unfit_name']
+__all__ = ['EXIT_USAGE', 'Flag', 'Parser', 'contradiction', 'count', 'positive', 'ratio', 'seed', 'setting', 'share',
+           'take_local_rank', 'unfit_name']
 
 EXIT_USAGE = 2
 # Options that are another word for keys of the config.
@@ -117,3 +119,56 @@ def contradiction(args):
             return (f'--{name.replace("_", "-")} and --cfg-options {key}={given[key]} are two words for one value: '
                     'leave one away')
     return None
+
+
+def positive(text):
+    """A whole number from 1 up, as an option's type."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'{text} is not positive')
+    return value
+
+
+def count(text):
+    """A whole number from 0 up, as an option's type."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f'{text} is negative')
+    return value
+
+
+def seed(text):
+    """A seed, 0 … 2^32 - 1, as an option's type."""
+    value = int(text)
+    if not 0 <= value < 2 ** 32:
+        raise argparse.ArgumentTypeError(f'{text} is not in 0 … 2^32 - 1')
+    return value
+
+
+def ratio(text):
+    """A number between 0 and 1, as an option's type."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f'{text} is not between 0 and 1')
+    return value
+
+
+def share(text):
+    """A number above 0, up to 1, as an option's type."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f'{text} is not above 0, up to 1')
+    return value
+
+
+def setting(text):
+    """``(key, value)`` of KEY=VALUE, read as Python or else as text, as an option's type."""
+    key, equals, value = text.partition('=')
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f'{text!r} is not KEY=VALUE')
+    if value.lower() in ('true', 'false'):
+        return key, value.lower() == 'true'
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return key, value

@@ -231,7 +231,7 @@ def fit_config(cfg, options, categories):
     for loader in ('train_dataloader', 'test_dataloader'):
         if loader in cfg:
             cfg[loader].dataset.type = 'SeededCocoDataset'
-    cfg.test_evaluator = dict(type='CocoPredictions', metric='segm')
+    cfg.test_evaluator.type = 'CocoPredictions'
 
 
 def _fit_batch(cfg, options):

@@ -26,17 +26,12 @@ from spark_bench.engine.hooks import earlier_seconds
 from spark_bench.engine.memory import keep_freed_memory
 from spark_bench.engine.overrides import apply_overrides
 from spark_bench.engine.processes import from_main, get_world_size, is_main_process
+from spark_bench.engine.recipe import what_is_computed, what_trains
 from spark_bench.engine.resume import clear_leftovers, newest_checkpoint
 from spark_bench.engine.runner import BenchRunner
 from spark_bench.errors import InputError, RunError
 from spark_bench.files import make_folder, write_atomically
 from spark_bench.records import environment, schema, store
-
-# Keys that say where and how a run happens, not what it computes: they stay out of its hash.
-_PLACES = ('work_dir', 'load_from', 'resume', 'launcher', 'log_level', 'custom_imports', 'vis_backends', 'visualizer',
-           'env_cfg', 'log_processor', 'channels_last', 'batch_limit')
-_LOADING = ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory')
-_WATCHING = ('LoggerHook', 'ResumePointHook', 'EstimateHook', 'TensorBoardHook', 'ProgressHook')
 
 # What a record is there for, by the task without its variant.
 _MAIN_METRICS = {'pretrain': ('loss',), 'classification': ('top1',), 'linear': ('top1',), 'knn': ('top1',),
@@ -214,11 +209,11 @@ class Run:
         self.task, self.options, self.cfg, self.arch = options.task or task, options, cfg, arch
         self.data_sha256 = data_sha256
         self.weights = describe_weights(options.weights, options.key_prefix)
-        self._recipe = _what_is_computed(self.cfg.to_dict())
+        self._recipe = what_is_computed(self.cfg.to_dict())
         self.config_hash, self.setup_hash = self._hashes(self._recipe, data_sha256)
         self.training_hash = self.config_hash
         if train_sha256 is not None:
-            self.training_hash, _ = self._hashes(_what_trains(self._recipe), train_sha256)
+            self.training_hash, _ = self._hashes(what_trains(self._recipe), train_sha256)
         self.work_dir = Path(options.work_dir)
         demand_apart(self.work_dir, options.data_root, '--work-dir')
         self.data_name = '/'.join(Path(options.data_root).resolve().parts[-2:])
@@ -259,7 +254,7 @@ class Run:
                                  self.options.method, self.options.seed)
         elif record.config_hash != self.config_hash:
             path = schema.record_path(self.options.results, *record.identity)
-            other = what_differs(record, self._recipe, _what_is_computed, self.data_sha256, self.weights)
+            other = what_differs(record, self._recipe, what_is_computed, self.data_sha256, self.weights)
             raise InputError(f'{path} was measured with another configuration '
                              f'({other or f"{record.config_hash}, now {self.config_hash}"}): move it away, or give '
                              'another --results')
@@ -312,7 +307,7 @@ class Run:
 
     def _what_differs_there(self):
         """In the run that the folder holds; mmengine writes its config at the start, this class at the end."""
-        found = (keys_that_differ(self.work_dir / name, _what_is_computed, self._recipe)
+        found = (keys_that_differ(self.work_dir / name, what_is_computed, self._recipe)
                  for name in ('config.py', Path(self.options.config).name))
         return ', '.join(next(filter(None, found), []))
 
@@ -363,23 +358,6 @@ class Run:
 
 def _digest(identity):
     return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def _what_is_computed(recipe):
-    """The part of a config that decides the numbers; a dict."""
-    recipe = {key: value for key, value in recipe.items() if key not in _PLACES}
-    for key, value in recipe.items():
-        if key.endswith('_dataloader') and isinstance(value, dict):
-            recipe[key] = {name: setting for name, setting in value.items() if name not in _LOADING}
-    hooks = [*recipe.pop('default_hooks', {}).values(), *recipe.pop('custom_hooks', [])]
-    recipe['hooks'] = [hook for hook in hooks if hook is not None and hook['type'] not in _WATCHING]
-    return recipe
-
-
-def _what_trains(recipe):
-    """The part of a recipe of detection that decides the weights."""
-    kept = {key: value for key, value in recipe.items() if not key.startswith('test_')}
-    return kept | {'model': {key: value for key, value in recipe['model'].items() if key != 'test_cfg'}}
 
 
 def describe_weights(path, key_prefix=None):

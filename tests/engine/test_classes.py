@@ -106,7 +106,7 @@ def test_training_takes_the_categories_of_val_in_the_order_of_train(boxes, tmp_p
         return record_of(folder)['metrics'], load_file(folder / 'work/detector.safetensors')
 
     metrics, tensors = train(tmp_path / 'a')
-    assert classes_of(tmp_path / 'a/work/detector.safetensors') == tuple(NAMES)
+    assert classes_of(tmp_path / 'a' / 'work' / 'detector.safetensors') == tuple(NAMES)
     relist(boxes, lambda categories: categories.reverse())
     others, same = train(tmp_path / 'b')
     assert metrics == others and all(torch.equal(tensors[name], same[name]) for name in tensors)

@@ -3,7 +3,7 @@
 import pytest
 from mmengine.config import Config
 
-from spark_bench import arguments
+from spark_bench import parsing
 from spark_bench.engine.overrides import apply_overrides
 from spark_bench.errors import InputError
 from spark_bench.places import shipped
@@ -105,4 +105,4 @@ def test_steps_move_with_the_end_of_the_training(recipe, unit, length, steps):
     ('a=true', True), ('a=False', False), ('a=3', 3), ('a=1e-4', 1e-4), ('a=[1,2]', [1, 2]), ('a=1,2', (1, 2)),
     ('a=None', None), ('a=SGD', 'SGD'), ('a=b=c', 'b=c'), ("a={'x': 1}", {'x': 1}), ('a=' + '(' * 500, '(' * 500)])
 def test_a_setting_is_read_as_python_or_else_as_text(text, value):
-    assert arguments._setting(text) == ('a', value)
+    assert parsing.setting(text) == ('a', value)

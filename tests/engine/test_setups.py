@@ -8,8 +8,9 @@ from small_recipes import ROOT
 
 from pretrain import build_spark
 from spark_bench.checkpoints import save
-from spark_bench.engine import finetune, pretrain, probe_runs, runs
+from spark_bench.engine import finetune, pretrain, probe_runs
 from spark_bench.engine.differences import what_differs
+from spark_bench.engine.recipe import what_is_computed
 from spark_bench.engine.runs import RunOptions
 from spark_bench.errors import InputError
 
@@ -85,7 +86,7 @@ def test_what_is_other_than_in_a_record_is_told_by_its_keys(pictures, tmp_path):
 
     def told(run, **facts):
         facts = {'config': str(tmp_path / 'config.py'), 'dataset': {'sha256': run.data_sha256}, 'weights': None} | facts
-        return what_differs(SimpleNamespace(**facts), run._recipe, runs._what_is_computed, run.data_sha256, run.weights)
+        return what_differs(SimpleNamespace(**facts), run._recipe, what_is_computed, run.data_sha256, run.weights)
     first = prepared()
     first.cfg.dump(tmp_path / 'config.py')
     assert told(first) == ''
