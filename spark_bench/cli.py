@@ -6,13 +6,13 @@ import re
 import signal
 import sys
 import traceback
-from dataclasses import replace
+from dataclasses import fields
 from importlib import import_module
 
 from spark_bench.arguments import EXIT_USAGE, build_parser, misplaced
-from spark_bench.errors import InputError, RunError, printable
+from spark_bench.errors import InputError, RunError, ToldElsewhere, printable
 from spark_bench.parsing import contradiction, unfit_name
-from spark_bench.places import default_evaluation_dir, default_work_dir, report_path, shipped
+from spark_bench.places import report_path, shipped
 from spark_bench.streams import flush_output, is_pipe_at_its_end, prepare_streams, refuse_closed_output
 
 EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PIPE = 1, 130, 141
@@ -31,38 +31,41 @@ def _run_suite(args):
 def _run_pretrain(args):
     from pretrain.ablations import get_ablation
     get_ablation(args.ablation)
-    from spark_bench.engine import pretrain
-    _set_epochs(args)
-    return _run_task('pretrain', pretrain, args, method=args.method or args.ablation, part='unlabelled',
-                     ablation=args.ablation, bad_pictures=args.bad_pictures, picture_interval=args.picture_interval,
-                     **_speed(args))
+    return _run_task('pretrain', args)
 
 
 def _run_finetune(args):
-    from spark_bench.engine import finetune
-    _set_epochs(args)
-    return _run_task('classification', finetune, args, part='classification', label_fraction=args.label_fraction,
-                     label_seed=args.label_seed, **_start(args, _config_of(args)), **_speed(args))
+    return _run_task('classification', args)
 
 
 def _run_detect(args):
-    from spark_bench.engine import detect
-    return _run_task('detection', detect, args, part='detection', **_start(args, _config_of(args)), **_speed(args),
-                     **_metric(args))
+    return _run_task('detection', args)
 
 
-def _set_epochs(args):
-    if args.epochs is not None:
-        args.cfg_options = [*args.cfg_options, ('train_cfg.max_epochs', args.epochs)]
+def _run_task(task, args):
+    from spark_bench.runs import kind_of
+    from spark_bench.runs.run import run
+    kind = kind_of(task)
+    return _tell(run(kind, _options(kind.Options, args)), args.results)
 
 
-def _start(args, config):
-    """The weights that a run starts from, and the method that its record names."""
-    from spark_bench.checkpoints.published import choose_weights
-    weights, method = choose_weights(args.weights, config, args.arch, args.cache_dir, args.download)
-    if args.key_prefix is not None and weights is None:
-        raise InputError('--key-prefix chooses a network of a file: give that with --weights')
-    return {'weights': weights, 'key_prefix': args.key_prefix, 'method': args.method or method or 'pretrained'}
+def _options(options, args):
+    """The options of a run, from those of the command that have their names."""
+    given = {field.name: getattr(args, field.name, None) for field in fields(options)}
+    overrides = dict(args.cfg_options)
+    if getattr(args, 'epochs', None) is not None:
+        overrides['train_cfg.max_epochs'] = args.epochs
+    given |= {'config': _config_path(args), 'overrides': overrides,
+              'launcher': 'pytorch' if args.launcher == 'torchrun' else args.launcher}
+    return options(**{name: value for name, value in given.items() if value is not None})
+
+
+def _tell(record, results):
+    from spark_bench.records.schema import record_path
+    if int(os.environ.get('RANK', 0)) == 0:
+        print(f'{record.task} {record.arch} {record.method}: {_shown(record.metrics)}\n'
+              f'record: {record_path(results, *record.identity)}')
+    return 0
 
 
 def _run_evaluate(args):
@@ -74,79 +77,23 @@ def _run_evaluate(args):
 
 
 def _evaluate_trained(args):
-    from spark_bench.checkpoints import read_metadata
-    from spark_bench.engine import detect, finetune
-    from spark_bench.engine.runs import RunOptions
-    evaluate, part, arch = detect.evaluate_detector, 'detection', args.arch
-    if args.weights is None:
-        raise InputError('evaluate needs a trained detector: give detector.safetensors of a work directory, or a .pth '
-                         'of mmdet, with --weights' if args.protocol == 'detection' else
-                         'evaluate --protocol finetune needs a trained classifier: give classifier.safetensors of a '
-                         'work directory with --weights')
+    from spark_bench.runs import detect, finetune
+    from spark_bench.runs.evaluation import evaluate
+    kind, options = detect.DetectorEvaluation, detect.DetectOptions
     if args.protocol == 'finetune':
-        evaluate, part = finetune.evaluate_classifier, 'classification'
-        arch = arch or read_metadata(args.weights).get('arch')
+        kind, options = finetune.ClassifierEvaluation, finetune.FinetuneOptions
         args.default_config = 'pretrain/configs/demo_finetune.py'
-    config, overrides = _config_path(args), dict(args.cfg_options)
-    data_root = args.data_root or _data_root(args, _config_of(args), part)
-    work_dir = args.work_dir or str(default_evaluation_dir(config, args.weights, data_root, arch=args.arch,
-                                                           overrides=overrides))
-    metrics = evaluate(RunOptions(
-        config=config, suite=args.suite, method='', work_dir=work_dir, results=args.results, data_root=data_root,
-        arch=arch, weights=args.weights, threads=args.threads, overrides=overrides, workers=args.workers,
-        launcher=_launcher(args), **_metric(args)))
+    metrics, folder = evaluate(kind, _options(options, args))
     if int(os.environ.get('RANK', 0)) == 0:
-        print(f'{args.weights}: {_shown(metrics)}\nmetrics: {work_dir}/metrics.json')
+        print(f'{args.weights}: {_shown(metrics)}\nmetrics: {folder}/metrics.json')
     return 0
 
 
 def _evaluate_features(args):
-    from spark_bench.engine import probe_runs
-    from spark_bench.records.schema import record_path
-    start = _start(args, {})
-    arch, method = probe_runs.arch_of(start['weights'], args.arch, args.key_prefix), start['method']
-    names = ('input_size', 'label_fraction', 'label_seed', 'neighbours', 'batch_size', 'amp', 'device', 'workers')
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    record = probe_runs.run(probe_runs.ProbeOptions(
-        config='', task=args.protocol, suite=args.suite, seed=args.seed, arch=arch, results=args.results,
-        data_root=args.data_root or _embedded(args, 'classification'),
-        work_dir=args.work_dir or str(default_work_dir('work_dirs', args.suite, 'probes', arch, method, args.seed)),
-        threads=args.threads, launcher=_launcher(args), **start, **given))
-    if record is not None and int(os.environ.get('RANK', 0)) == 0:
-        print(f'{args.protocol} {arch} {method}: {_shown(record.metrics)}\n'
-              f'record: {record_path(args.results, *record.identity)}')
-    return 0
-
-
-def _speed(args):
-    """What decides how fast a run goes, and in how many processes."""
-    names = ('batch_size', 'accumulate', 'amp', 'channels_last', 'workers', 'checkpoint_interval')
-    return {'launcher': _launcher(args), **{name: getattr(args, name) for name in names}}
-
-
-def _metric(args):
-    return {'backend': args.backend, 'bootstrap': args.bootstrap}
-
-
-def _launcher(args):
-    return 'pytorch' if args.launcher == 'torchrun' else args.launcher
-
-
-def _run_task(task, engine, args, method, part, **extra):
-    from spark_bench.engine.runs import RunOptions, arch_of
-    from spark_bench.records.schema import record_path
-    config = _config_of(args)
-    options = RunOptions(
-        config=_config_path(args), suite=args.suite, method=method,
-        data_root=args.data_root or _data_root(args, config, part), work_dir='', results=args.results, seed=args.seed,
-        arch=args.arch, threads=args.threads, overrides=dict(args.cfg_options), **extra)
-    arch = args.arch or arch_of(config, options.config)
-    work_dir = args.work_dir or str(default_work_dir('work_dirs', args.suite, task, arch, method, args.seed))
-    record = engine.run(replace(options, work_dir=work_dir))
-    if int(os.environ.get('RANK', 0)) > 0:
-        return 0
-    print(f'{task} {arch} {method}: {_shown(record.metrics)}\nrecord: {record_path(args.results, *record.identity)}')
-    return 0
+    from spark_bench.runs import probe
+    args.task = args.protocol
+    record = probe.run(_options(probe.ProbeOptions, args))
+    return 0 if record is None else _tell(record, args.results)
 
 
 def _shown(metrics):
@@ -160,22 +107,6 @@ def _config_path(args):
     if args.config is None or not os.path.isfile(args.config) and shipped(args.config).is_file():
         return str(shipped(args.config or args.default_config))
     return args.config
-
-
-def _config_of(args):
-    from spark_bench.engine.runs import RunOptions, load_config
-    return load_config(RunOptions(config=_config_path(args), suite='', method='', data_root='', work_dir='', results='',
-                                  overrides=dict(args.cfg_options)))
-
-
-def _data_root(args, config, part):
-    """Where a recipe looks for its data; the embedded data set where it names no place."""
-    return config.get('data_root') or _embedded(args, part)
-
-
-def _embedded(args, part):
-    from spark_bench.data import embedded
-    return str(getattr(embedded.prepare(cache_dir=args.cache_dir), part))
 
 
 def _run_table(args):
@@ -288,8 +219,7 @@ def _fail(error, args):
     if getattr(args, 'debug', False):
         traceback.print_exc()
     message, status = _explain(error, getattr(args, 'command', None))
-    # Of processes that train together, one tells what all of them met.
-    if message and not getattr(error, 'told', False):
+    if message:
         with contextlib.suppress(OSError):
             print(f'spark-bench: error: {printable(message)}', file=sys.stderr)
     return status
@@ -302,6 +232,8 @@ def _explain(error, command):
         return f'interrupted{": the same command continues" * (command in _TRAINING)}', EXIT_INTERRUPTED
     if pipe_ended and isinstance(error, BrokenPipeError):
         return None, EXIT_PIPE
+    if isinstance(error, ToldElsewhere):
+        return None, _explain(error.error, command)[1]
     if isinstance(error, InputError):
         return error, EXIT_USAGE
     if isinstance(error, RunError):

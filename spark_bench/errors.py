@@ -4,11 +4,30 @@ import difflib
 
 from pretrain.errors import InputError
 
-__all__ = ['InputError', 'RunError', 'nearest', 'printable']
+__all__ = ['InputError', 'RunError', 'ToldElsewhere', 'bare_message', 'nearest', 'printable']
 
 
 class RunError(RuntimeError):
     """A run or a check failed although its input was sound. The message is one line; exit status 1."""
+
+
+class ToldElsewhere(Exception):
+    """In a process beside the first of those that train together: what went wrong, the first one tells.
+
+    Attributes:
+        error: the InputError or RunError that all of them met.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def bare_message(error: Exception) -> str:
+    """What was first said: OpenMMLab's registry and torch's loader raise an error anew with their own words added."""
+    while isinstance(error.__context__, InputError):
+        error = error.__context__
+    return str(error).strip().splitlines()[-1].rpartition('InputError: ')[2]
 
 
 def printable(text):

@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from pretrain import VisibleLayout, build_spark, random_mask
-from spark_bench.engine.memory import keep_freed_memory
 from spark_bench.errors import InputError
 from spark_bench.files import claim_output, write_atomically
+from spark_bench.training.memory import keep_freed_memory
 
 ENGINES = ('packed', 'reference')
 PARTS = ('encoder', 'step')

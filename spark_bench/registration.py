@@ -6,18 +6,7 @@ hide_torchscript_notice()
 hide_evaluation_notice()
 
 from spark_bench.data import augmentation, coco_dataset, pictures, resizing  # noqa: E402, F401
-from spark_bench.engine import (  # noqa: E402, F401
-    accuracy,
-    batches,
-    ema,
-    files,
-    hooks,
-    loop,
-    monitoring,
-    precise_norm,
-    resume,
-    schedules,
-)
+from spark_bench.evaluation import accuracy  # noqa: E402, F401
 from spark_bench.models import (  # noqa: E402, F401
     backbones,
     classifier,
@@ -26,4 +15,15 @@ from spark_bench.models import (  # noqa: E402, F401
     layer_decay,
     pretrainer,
     vit,
+)
+from spark_bench.training import (  # noqa: E402, F401
+    atomic_files,
+    batches,
+    ema,
+    loop,
+    monitoring,
+    precise_norm,
+    progress,
+    resume,
+    schedules,
 )

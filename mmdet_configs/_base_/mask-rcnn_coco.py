@@ -2,16 +2,16 @@
 
 Batches: an update of the weights sees `global_batch` pictures, however many devices there are; batch size and
 accumulation follow from it when a run starts, with at most `batch_limit` pictures on a device at a time. Where
-`global_batch` is changed, the learning rate is scaled with it, from the stated one at `recipe_batch`.
+`global_batch` is changed, the learning rate is scaled with it, from `base_lr` at `base_batch`.
 
-Folder and categories are filled in from --data-root. The batch size below is that of 8 devices.
+Folder and categories are filled in from --data-root.
 """
 
 _base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py', 'mmdet::_base_/default_runtime.py']
 
 recipe_version = 1
-recipe_batch = 16
-global_batch = 16
+global_batch = base_batch = 16
+base_lr = None
 # Ours. In bfloat16 a step takes 4 GB (ResNet-50) to 13 GB (ConvNeXt-L): docs/gpu.md.
 batch_limit = 2
 data_root = 'data/coco/'
@@ -30,9 +30,9 @@ test_pipeline = [
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 train_dataloader = dict(
-    batch_size=2, num_workers=4, persistent_workers=True, drop_last=True,
+    num_workers=4, persistent_workers=True, drop_last=True,
     # Pictures of a batch are all wide or all tall, as in mmdet's AspectRatioBatchSampler.
-    sampler=dict(type='GroupedPictureSampler', global_batch=global_batch),
+    sampler=dict(type='GroupedPictureSampler'),
     dataset=dict(
         type='SeededCocoDataset', ann_file='annotations/instances_train2017.json', data_root=data_root,
         data_prefix=dict(img='train2017/'), filter_cfg=dict(filter_empty_gt=True, min_size=32),

@@ -22,10 +22,11 @@ train_pipeline = [
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
+base_lr = 2.5e-4
 # 90,000 updates are detectron2's 1x.
 train_cfg = dict(type='UpdateLoop', max_updates=90_000)
 optim_wrapper = dict(
-    optimizer=dict(type='AdamW', lr=2.5e-4, betas=(0.9, 0.999), weight_decay=1e-4),
+    optimizer=dict(type='AdamW', lr=None, betas=(0.9, 0.999), weight_decay=1e-4),
     # None on norms: detectron2's default (SOLVER.WEIGHT_DECAY_NORM), which the recipe leaves as it is.
     constructor='SparKLayerDecay', paramwise_cfg=dict(decay_rate=0.6, no_decay=['norm']))
 param_scheduler = [

@@ -5,8 +5,8 @@ Source of every value, unless a line says otherwise: detectron2 projects/ViTDet,
 
 _base_ = '../_base_/mask-rcnn_coco.py'
 
-recipe_batch = 64
-global_batch = 64
+global_batch = base_batch = 64
+base_lr = 1e-4
 # Ours, for devices of 16 to 24 GB: a picture has 4,096 patches, and four blocks attend to all of them.
 batch_limit = 1
 norm = dict(type='mmpretrain.LN2d', eps=1e-6)
@@ -35,8 +35,7 @@ test_pipeline = [
     dict(type='Resize', scale=square, keep_ratio=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
-train_dataloader = dict(
-    batch_size=1, sampler=dict(global_batch=global_batch), dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 
 # 100 epochs of 118,000 pictures.
@@ -44,7 +43,7 @@ train_cfg = dict(type='UpdateLoop', max_updates=184_375)
 optim_wrapper = dict(
     # 16-bit, in bfloat16.
     autocast=True,
-    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.1),
+    optimizer=dict(type='AdamW', lr=None, betas=(0.9, 0.999), weight_decay=0.1),
     # ViTDet means to spare all norms, but its test misses those of pyramid and heads; here they are spared too.
     constructor='SparKLayerDecay', paramwise_cfg=dict(decay_rate=0.7, no_decay=['norm', 'pos_embed']))
 param_scheduler = [

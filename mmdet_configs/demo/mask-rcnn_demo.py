@@ -6,10 +6,11 @@ and no published figure belongs to it. Folder, categories and their number are f
 
 _base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py', 'mmdet::_base_/default_runtime.py']
 
-recipe_version = 1
+recipe_version = 2
 width = 32
 side = 96
-batch_size = 8
+global_batch = base_batch = 8
+base_lr = 3e-3
 epochs = 2
 
 model = dict(
@@ -48,21 +49,21 @@ test_pipeline = [
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 train_dataloader = dict(
-    batch_size=batch_size, num_workers=0, drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
+    num_workers=0, drop_last=True,
+    sampler=dict(type='PictureSampler'),
     dataset=dict(
         type='CocoDataset', filter_cfg=dict(filter_empty_gt=True, min_size=1), pipeline=train_pipeline))
 test_dataloader = dict(
-    batch_size=batch_size, num_workers=0,
+    batch_size=8, num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(type='CocoDataset', test_mode=True, pipeline=test_pipeline))
 test_evaluator = dict(type='CocoMetric', metric='segm', format_only=True)
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=epochs, val_interval=epochs + 1)
+train_cfg = dict(type='UpdateLoop', max_epochs=epochs)
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=3e-3, weight_decay=0.05),
+    type='UpdateOptimWrapper',
+    optimizer=dict(type='AdamW', lr=None, weight_decay=0.05),
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0),
     clip_grad=dict(max_norm=5.0))
 param_scheduler = [
@@ -71,7 +72,12 @@ param_scheduler = [
          convert_to_iter_based=True),
 ]
 default_hooks = dict(
-    logger=dict(interval=20),
-    checkpoint=dict(interval=1, max_keep_ckpts=2, backend_args=dict(backend='atomic')))
-custom_hooks = [dict(type='RandomStateHook'), dict(type='FiniteLossHook'), dict(type='ProgressHook')]
+    _delete_=True,
+    runtime_info=dict(type='RuntimeInfoHook'),
+    timer=dict(type='IterTimerHook'),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    logger=dict(type='LoggerHook', interval=20),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='ResumePointHook'))
+custom_hooks = [dict(type='EstimateHook'), dict(type='ProgressHook')]
 custom_imports = dict(imports=['spark_bench'])

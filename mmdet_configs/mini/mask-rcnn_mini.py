@@ -6,7 +6,8 @@ The demo's detector with more RoIs, masks of 28 × 28 pixels and small anchors. 
 _base_ = '../demo/mask-rcnn_demo.py'
 
 side = 256
-batch_size = 4
+global_batch = base_batch = 4
+base_lr = 1e-3
 epochs = 4
 model = dict(
     # Anchors of 8 to 256 pixels.
@@ -28,10 +29,9 @@ test_pipeline = [
     dict(type='Resize', scale=(side, side), keep_ratio=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
-train_dataloader = dict(batch_size=batch_size, dataset=dict(pipeline=train_pipeline))
-test_dataloader = dict(batch_size=batch_size, dataset=dict(pipeline=test_pipeline))
-train_cfg = dict(max_epochs=epochs, val_interval=epochs + 1)
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+test_dataloader = dict(batch_size=4, dataset=dict(pipeline=test_pipeline))
+train_cfg = dict(max_epochs=epochs)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=50, by_epoch=False),
     dict(type='CosineAnnealingLR', eta_min_ratio=0.01, begin=0, end=epochs, T_max=epochs, by_epoch=True,

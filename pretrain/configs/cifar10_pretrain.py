@@ -1,7 +1,7 @@
 """SparK pretraining of a small network on small pictures such as CIFAR-10's: half an hour on a CPU core.
 
-The demo's recipe with the batch stated as a global one; pictures of 96 pixels have 3 × 3 patches, of which 4 are seen.
-Every value is ours.
+The demo's recipe with larger batches; pictures of 96 pixels have 3 × 3 patches, of which 4 are seen. Every value is
+ours.
 """
 
 _base_ = 'demo_pretrain.py'
@@ -11,8 +11,7 @@ epochs = 5
 global_batch = 64
 base_lr = 0.03
 model = dict(input_size=side, decoder_width=128)
-train_dataloader = dict(
-    batch_size=None, sampler=dict(type='PictureSampler', seeded=True), dataset=dict(input_size=side))
+train_dataloader = dict(dataset=dict(input_size=side))
 train_cfg = dict(max_epochs=epochs)
 param_scheduler = [
     dict(type='WarmupCosine', warmup=1, start_factor=0.005, end_factor=0.001, end=epochs, by_epoch=True,

@@ -6,6 +6,7 @@ custom_imports = dict(imports=['spark_bench'])
 
 side = 64
 global_batch = 32
+base_lr = 0.016
 epochs = 4
 
 model = dict(type='SparKClassifier', arch='test_resnet', num_classes=10, label_smoothing=0.1)
@@ -22,7 +23,7 @@ evaluation_dataloader = dict(
 train_cfg = dict(type='UpdateLoop', max_epochs=epochs)
 optim_wrapper = dict(
     type='UpdateOptimWrapper', constructor='SparKLayerDecay',
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=None, weight_decay=0.05),
     paramwise_cfg=dict(decay_rate=1.0, no_decay=['1d']), clip_grad=dict(max_norm=5.0))
 param_scheduler = [
     dict(type='WarmupCosine', warmup=1, start_factor=0.01, end_factor=0.01, end=epochs, by_epoch=True,

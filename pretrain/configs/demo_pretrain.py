@@ -4,34 +4,30 @@ The recipe is the paper's in shape (LAMB, warm-up then cosine, weight decay grow
 resized crops); sizes, batch and learning rate are ours, chosen for a few hundred steps on a CPU.
 """
 
-recipe_version = 1
+recipe_version = 2
 default_scope = 'mmengine'
 custom_imports = dict(imports=['spark_bench'])
 
 side = 128
-batch_size = 16
+global_batch = 16
+base_lr = 0.128
 epochs = 2
 
 model = dict(
     type='SparKPretrainer', arch='test_resnet', input_size=side, mask_ratio=0.6, ablation='spark', decoder_width=64,
     data_preprocessor=dict(type='ImgDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]))
 train_dataloader = dict(
-    batch_size=batch_size, num_workers=0, drop_last=True,
-    sampler=dict(type='PictureSampler', seeded=False),
+    num_workers=0, drop_last=True,
+    sampler=dict(type='PictureSampler'),
     dataset=dict(type='Pictures', input_size=side))
 train_cfg = dict(type='PretrainLoop', max_epochs=epochs)
 optim_wrapper = dict(
-    type='PretrainOptimWrapper',
-    optimizer=dict(type='TimmLamb', lr=8e-3, betas=(0.9, 0.95), weight_decay=0.04, max_grad_norm=5.0),
-    # No decay on biases, norms, other 1-D parameters and mask tokens.
-    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0,
-                       custom_keys=dict(mask_token=dict(decay_mult=0.0))))
+    type='UpdateOptimWrapper', constructor='DecayGroups',
+    optimizer=dict(type='TimmLamb', lr=None, betas=(0.9, 0.95), weight_decay=0.04, max_grad_norm=5.0))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.005, begin=0, end=1, by_epoch=True, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min_ratio=0.001, begin=1, end=epochs, T_max=epochs - 1, by_epoch=True,
+    dict(type='WarmupCosine', warmup=1, start_factor=0.005, end_factor=0.001, end=epochs, by_epoch=True,
          convert_to_iter_based=True),
-    dict(type='CosineAnnealingParamScheduler', param_name='weight_decay', eta_min_ratio=5.0, begin=0, end=epochs,
-         T_max=epochs, by_epoch=True, convert_to_iter_based=True),
+    dict(type='CosineWeightDecay', end_factor=5.0, end=epochs, by_epoch=True, convert_to_iter_based=True),
 ]
 default_hooks = dict(
     runtime_info=dict(type='RuntimeInfoHook'),

@@ -1,7 +1,8 @@
 """A file, its format, its architecture, its faults: what loading, converting and inspecting start from."""
 
+import os
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import timm
 import torch
@@ -89,7 +90,7 @@ class Contents:
 
 
 def open_checkpoint(path, key_prefix=None):
-    """Read a file and recognise it.
+    """Read a file and recognise it. The last one is kept until :func:`close_checkpoint`, so that it is read once.
 
     Args:
         path: the file.
@@ -98,6 +99,20 @@ def open_checkpoint(path, key_prefix=None):
     Raises:
         InputError: where the file cannot be read, or holds several networks and none was chosen.
     """
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return _open(str(path), key_prefix, None)  # which says what is wrong
+    return _open(str(path), key_prefix, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+
+
+def close_checkpoint():
+    """Let go of the file that :func:`open_checkpoint` keeps."""
+    _open.cache_clear()
+
+
+@lru_cache(maxsize=1)
+def _open(path, key_prefix, version):
     file = read_file(path, key_prefix)
     naming = identify(file.tensors, str(path), file.key_prefix)
     hint = file.metadata.get('arch')

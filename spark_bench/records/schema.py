@@ -30,7 +30,7 @@ __all__ = [
 SCHEMA_VERSION = 1
 ORIGINS = ('measured', 'published')
 LARGEST = 1e100  # of any figure: sums and squares of such are finite too
-OPTIONAL = ('setup_hash', 'setting', 'source', 'verified')  # keys that a file may lack
+OPTIONAL = ('setup_hash', 'recipe', 'setting', 'source', 'verified')  # keys that a file may lack
 # Kinds of task; a variant may follow after an underscore, as in 'detection_2x'.
 TASKS = ('pretrain', 'classification', 'detection', 'linear', 'knn')
 
@@ -68,6 +68,7 @@ class Record:
     setting: Mapping[str, Any] | None = None  # pretrain_epochs, finetune_epochs, resolution, schedule: text or number
     artifacts: Mapping[str, str] = field(default_factory=dict)  # name -> path of a file the run left behind
     setup_hash: str | None = None  # measured only: that hash without seeds, which the runs of one mean share
+    recipe: Mapping[str, Any] | None = None  # measured only: what was computed, as the config hash has it
     source: str | None = None  # published only: where the figure was read
     verified: bool | None = None  # published only: whether it was read in that source
     schema_version: int = SCHEMA_VERSION  # of this format
@@ -227,6 +228,7 @@ def json_schema() -> dict[str, Any]:
         },
         'config_hash': _or_null(sha),
         'setup_hash': sha,
+        'recipe': {'type': 'object'},
         'config': _or_null(text),
         'weights': _or_null(_closed(
             {'path': text, 'sha256': sha, 'config_hash': _or_null(sha), 'key_prefix': text}, optional=('key_prefix',))),

@@ -8,10 +8,9 @@ import json
 import os
 import signal
 import sys
-from importlib import import_module
 
-from spark_bench.errors import InputError, RunError
-from spark_bench.suites.runner import ENGINES
+from spark_bench.errors import InputError, RunError, ToldElsewhere
+from spark_bench.runs import run_task
 from spark_bench.suites.status import note_failure
 
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
@@ -20,10 +19,11 @@ _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 def main(parent, task, options):
     """Run the cell; exit status 1 where it failed, with the reason left in its folder by the first process."""
     _end_with(int(parent))
-    from spark_bench.engine.runs import RunOptions
     options = json.loads(options)
     try:
-        import_module(ENGINES[task]).run(RunOptions(**{**options, 'launcher': 'pytorch'}))
+        run_task(task, **{**options, 'launcher': 'pytorch'})
+    except ToldElsewhere:
+        return 1
     except (InputError, RunError) as error:
         if int(os.environ.get('RANK', 0)) == 0:
             note_failure(options['work_dir'], error)

@@ -1,6 +1,7 @@
 """What a suite file may say: every value is looked at before anything runs."""
 
 import re
+from dataclasses import fields
 from string import Formatter
 
 from pretrain.ablations import ABLATIONS
@@ -8,6 +9,7 @@ from spark_bench.errors import InputError, nearest, printable
 from spark_bench.places import shipped
 from spark_bench.records.schema import NAME_PATTERN, TASK_PATTERN
 from spark_bench.records.table_parts import TableSpec
+from spark_bench.runs.options import OPTIONS_OF
 
 # What the records of each kind of task hold, see the engines.
 _RATES = tuple(f'{kind}_{which}' for kind in ('top1_last', 'top1_best', 'epoch_best') for which in ('raw', 'ema'))
@@ -78,7 +80,7 @@ _GROUP = {
                   'a dict from dotted keys of the recipe to values'),
     'pictures': _NUMBER, 'gmacs': _NUMBER, 'weight': _NUMBER}
 _NEEDED = ('task', 'arch', 'methods', 'recipe', 'data')
-# The arguments of RunOptions that are left to a suite; the others follow from the cell.
+# The options of runs that are left to a suite, where their kind has them; the others follow from the cell.
 OPTIONS = {
     'threads': _POSITIVE, 'workers': _COUNT, 'batch_size': _POSITIVE, 'accumulate': _POSITIVE, 'amp': _FLAG,
     'channels_last': _FLAG, 'picture_interval': _COUNT, 'checkpoint_interval': _POSITIVE, 'label_seed': _COUNT,
@@ -93,20 +95,6 @@ _TABLE = {
     'baseline': (_is_name, 'the name of a method'),
     'pairs': (_is_list_of(lambda pair: _is_list_of(_is_name)(pair) and len(pair) == 2), 'a list of (arch, method)'),
     'best_of': (lambda value: value in ('backbone', 'table'), 'backbone or table')}
-
-
-def read_config(what, path):
-    """The mmengine Config in a file; ``what`` it is stands in the message.
-
-    Raises:
-        InputError: one line with what the file raised.
-    """
-    from mmengine.config import Config
-    try:
-        return Config.fromfile(path, import_custom_modules=False)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a config is Python, and may raise anything
-        reason = printable(' '.join(str(error).split()))[:300] or 'nothing more is told'
-        raise InputError(f'{what} {path} cannot be read ({type(error).__name__}: {reason})') from error
 
 
 def check_suite(path, cfg):
@@ -134,7 +122,8 @@ def check_group(where, group, data):
         data: the data sets of the suite.
     """
     _check(where, group, _GROUP, _NEEDED)
-    _check(f'{where}, options', group.get('options', {}), OPTIONS)
+    kind = {field.name for field in fields(OPTIONS_OF[group['task'].partition('_')[0]])}
+    _check(f'{where}, options', group.get('options', {}), {key: OPTIONS[key] for key in OPTIONS if key in kind})
     embedded, _, part = group['data'].partition(':')
     if group['data'] not in data and not (embedded in EMBEDDED and part in PARTS):
         raise InputError(f'{where} names data {group["data"]!r}: describe it under data, beside '

@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 
 from spark_bench.errors import InputError, RunError, printable
 from spark_bench.files import make_folder
+from spark_bench.runs import run_task
 from spark_bench.suites.plan import fitting_processes
-from spark_bench.suites.runner import ENGINES, devices_of, fraction_of
+from spark_bench.suites.runner import devices_of, fraction_of
 from spark_bench.suites.status import failure_of, job_of, note_failure, note_job
 
 _GPUS = 8  # a cell
@@ -25,8 +25,7 @@ class CellJob:
     """One cell, as a job calls it in each of its tasks: every one is a process of the run.
 
     Args:
-        task: key of ``ENGINES``.
-        options: keyword arguments of :class:`~spark_bench.engine.runs.RunOptions`.
+        task, options: of :func:`spark_bench.runs.run_task`.
         processes: how many train together.
     """
 
@@ -35,7 +34,6 @@ class CellJob:
 
     def __call__(self):
         """Run the cell; what fails is also left in its folder. Returns the path of that folder."""
-        from spark_bench.engine.runs import RunOptions
         options = dict(self.options)
         if self.processes > 1:
             # Jobs that share a node must not meet at one port; those above are the system's to give away.
@@ -45,7 +43,7 @@ class CellJob:
         os.register_at_fork(after_in_child=_leave_signal_to_task)
         terminated = _note_signal(signal.SIGTERM)
         try:
-            import_module(ENGINES[self.task]).run(RunOptions(**options))
+            run_task(self.task, **options)
         except Exception as error:
             if terminated:
                 _wait_to_be_stopped()

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from pretrain.ablations import ABLATIONS
+from spark_bench.configs import read_config
 from spark_bench.places import shipped
-from spark_bench.suites.checks import read_config
 from spark_bench.suites.status import RECORDED, state_of
 
 # A pass forward and backward is three forward ones, a multiply-add two operations.
@@ -72,7 +72,7 @@ def _parameters(spec, network):
     """``(those of the files that stay, those that are trained)``, in numbers of weights."""
     if spec.kind == 'classification':
         return 4 * network, network  # the last and the best, raw and EMA
-    model = read_config(f'{spec.name}: the recipe', shipped(spec.recipe)).get('model', {})
+    model = read_config(shipped(spec.recipe), f'{spec.name}: the recipe', import_custom_modules=False).get('model', {})
     if spec.kind == 'pretrain':
         width = spec.overrides.get('model.decoder_width', model.get('decoder_width', 768))
         trained = network + _DECODER * (width / 768) ** 2

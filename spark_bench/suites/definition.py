@@ -5,11 +5,12 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
+from spark_bench.configs import read_config
 from spark_bench.errors import InputError, nearest, printable
 from spark_bench.places import shipped
 from spark_bench.records.schema import record_path
 from spark_bench.records.store import recorded_suites
-from spark_bench.suites.checks import STARTS, check_group, check_suite, find_recipe, make_table, read_config
+from spark_bench.suites.checks import STARTS, check_group, check_suite, find_recipe, make_table
 
 SHIPPED = 'spark_bench/suites/shipped'
 
@@ -25,7 +26,7 @@ class CellSpec:
         data: name of a data set of the suite, or a part of the embedded one (``embedded:detection``).
         start: what it starts from: ``none``; ``published`` (the index's file of that method); ``recipe`` (what the
             recipe says); or the task of the pretraining whose encoder it takes.
-        options: further arguments of :class:`~spark_bench.engine.runs.RunOptions`.
+        options: further arguments of its kind of :class:`~spark_bench.runs.options.RunOptions`.
         overrides: dotted keys of the recipe to values.
         pictures: that the run computes in training, for estimates; None where unknown.
         gmacs: 10^9 multiply-adds a picture in a forward pass, for estimates; None to count them.
@@ -104,7 +105,7 @@ def load_suite(name, arch=None):
         close = f'is it {beside}?' if beside else nearest(name, shipped_suites())
         raise InputError(f'no suite {printable(repr(name))}{f" ({close})" * bool(close)}: choose one of '
                          f'{", ".join(shipped_suites())}, or give the path of a .py file')
-    cfg = read_config('suite', path).to_dict()
+    cfg = read_config(path, 'suite', import_custom_modules=False).to_dict()
     check_suite(path, cfg)
     data = cfg.get('data', {})
     cells = [cell for number, group in enumerate(cfg['cells']) for cell in _expand(path, number, group, data, arch)]

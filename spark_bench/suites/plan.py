@@ -4,9 +4,10 @@ import fnmatch
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from spark_bench.configs import read_config
 from spark_bench.errors import InputError
 from spark_bench.places import default_work_dir, shipped
-from spark_bench.suites.checks import EMBEDDED, is_embedded, read_config
+from spark_bench.suites.checks import EMBEDDED, is_embedded
 from spark_bench.suites.runner import Cell
 
 
@@ -134,14 +135,14 @@ def with_embedded(specs, places):
 
 
 def _weights(spec, places, download):
-    """Path of the weights that a cell starts from, or None."""
+    """Path of the weights that a cell starts from, or ``scratch``."""
     if spec.needs is not None:
         return str(_encoder_of(spec.needs, places))
     if spec.start == 'none':
-        return None
+        return 'scratch'
     from spark_bench.checkpoints.published import find_published
-    name = spec.method if spec.start == 'published' else _init_of(spec)
-    return None if name in (None, 'scratch') else str(find_published(name, spec.arch, places.cache_dir, download))
+    name = spec.method if spec.start == 'published' else _init_of(spec) or 'scratch'
+    return name if name == 'scratch' else str(find_published(name, spec.arch, places.cache_dir, download))
 
 
 def has_weights(spec, places):
@@ -154,7 +155,7 @@ def _encoder_of(spec, places):
 
 
 def _init_of(spec):
-    return read_config(f'{spec.name}: the recipe', shipped(spec.recipe)).get('init')
+    return read_config(shipped(spec.recipe), f'{spec.name}: the recipe', import_custom_modules=False).get('init')
 
 
 def fitting_processes(cells, most, per_node=None):
@@ -165,12 +166,10 @@ def fitting_processes(cells, most, per_node=None):
 
 
 def _global_batch(cell):
-    cfg, given = read_config(f'{cell.name}: the recipe', cell.options['config']), cell.options['overrides']
-    stated = given.get('global_batch', cfg.get('global_batch'))
-    loader = cfg.get('train_dataloader', {})
-    batch = stated or given.get('train_dataloader.batch_size', loader.get('batch_size'))
+    cfg = read_config(cell.options['config'], f'{cell.name}: the recipe', import_custom_modules=False)
+    batch = cell.options['overrides'].get('global_batch', cfg.get('global_batch'))
     if not isinstance(batch, int) or batch < 1:
-        raise InputError(f'{cell.name}: its recipe states no batch (global_batch, or train_dataloader.batch_size)')
+        raise InputError(f'{cell.name}: its recipe states no global_batch')
     return batch
 
 

@@ -4,7 +4,7 @@ import contextlib
 from importlib import import_module
 
 # The engines, and what they load by name while they run.
-_MODULES = ('spark_bench.engine.pretrain', 'spark_bench.engine.finetune', 'spark_bench.engine.detect',
+_MODULES = ('spark_bench.runs.pretrain', 'spark_bench.runs.finetune', 'spark_bench.runs.detect',
             'mmdet.datasets', 'mmdet.engine', 'mmdet.evaluation', 'mmdet.models', 'mmdet.visualization',
             'mmpretrain.datasets', 'mmpretrain.engine', 'mmpretrain.evaluation', 'mmpretrain.models')
 

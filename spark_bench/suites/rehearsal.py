@@ -2,11 +2,10 @@
 
 import json
 import logging
-from importlib import import_module
 
 from spark_bench.errors import InputError
 from spark_bench.places import shipped
-from spark_bench.suites.runner import ENGINES
+from spark_bench.runs import kind_of
 
 
 def check_cells(suite, specs):
@@ -19,7 +18,6 @@ def check_cells(suite, specs):
     Raises:
         InputError: naming suite, cell and key.
     """
-    from spark_bench.engine.runs import RunOptions
     known = set()
     for spec in specs:
         method = spec.method if spec.kind == 'pretrain' else None
@@ -28,13 +26,12 @@ def check_cells(suite, specs):
             continue
         known.add(what)
         # How batches are divided among processes is known where those are: in the run.
-        options = RunOptions(**{
-            'config': str(shipped(spec.recipe)), 'suite': suite.name, 'method': spec.method, 'arch': spec.arch,
-            'data_root': '', 'work_dir': '', 'results': '', 'ablation': method, 'overrides': dict(spec.overrides),
-            **spec.options, 'accumulate': None})
+        kind, ablation = kind_of(spec.kind), {} if method is None else {'ablation': method}
+        options = kind.Options(config=str(shipped(spec.recipe)), arch=spec.arch, overrides=dict(spec.overrides),
+                               **{**spec.options, 'accumulate': None}, **ablation)
         logging.disable(logging.WARNING)  # what a run warns of, it tells then
         try:
-            import_module(ENGINES[spec.kind]).check_recipe(options)
+            kind.check_recipe(options)
         except InputError as error:
             raise InputError(f'suite {suite.name}: {spec.name}: {_in_words_of_a_suite(error)}') from error
         finally:

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
-from importlib import import_module
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -18,10 +17,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from spark_bench.errors import InputError, RunError
 from spark_bench.files import make_folder
+from spark_bench.runs import run_task
 from spark_bench.suites.status import failure_of, is_locked, note_failure
 
-ENGINES = {'pretrain': 'spark_bench.engine.pretrain', 'classification': 'spark_bench.engine.finetune',
-           'detection': 'spark_bench.engine.detect'}
 _POLL_S = 0.2
 
 
@@ -31,8 +29,7 @@ class Cell:
 
     Attributes:
         name: for people, such as ``detection spark``.
-        task: key of ``ENGINES``.
-        options: keyword arguments of :class:`~spark_bench.engine.runs.RunOptions`.
+        task, options: of :func:`spark_bench.runs.run_task`.
         weight: expected share of the work, for the estimate of the time left.
         needs: the cell whose weights this one starts from.
         processes: that train it together, one a GPU.
@@ -152,9 +149,8 @@ def _run_cell(task, options, log, connection, devices, processes):
 
 def _train(task, options, log):
     """Run a cell in this process; ``done``, or what failed."""
-    from spark_bench.engine.runs import RunOptions
     try:
-        import_module(ENGINES[task]).run(RunOptions(**options))
+        run_task(task, **options)
         return 'done'
     except (InputError, RunError) as error:
         return str(error)

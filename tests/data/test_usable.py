@@ -15,8 +15,8 @@ from spark_bench.data.check import check
 from spark_bench.data.coco import open_coco, open_split
 from spark_bench.data.tidying import tidy
 from spark_bench.data.usable import FEW, MANY, judge_counts, why_left_out
-from spark_bench.engine.coco_metric import evaluate
 from spark_bench.errors import InputError
+from spark_bench.evaluation.coco_metric import evaluate
 
 
 def drawn(rng):

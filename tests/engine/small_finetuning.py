@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from spark_bench import cli
-from spark_bench.engine.accuracy import Predictions
+from spark_bench.evaluation.accuracy import Predictions
 
 CLASSES, TRAIN, VAL = 6, 8, 3
 

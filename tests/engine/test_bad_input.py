@@ -14,7 +14,7 @@ from small_recipes import ROOT, record_of, tiny, torchrun, words
 
 from spark_bench import cli
 from spark_bench.data import coco as coco_folder
-from spark_bench.engine.runner import BenchRunner
+from spark_bench.training.runner import BenchRunner
 
 
 def run(capsys, arguments):
@@ -154,7 +154,7 @@ def test_killed_while_it_evaluates_a_run_is_not_trained_again(boxes, tmp_path, m
     with monkeypatch.context() as patch:
         patch.setattr(BenchRunner, 'test', lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
         assert cli.main(words(config, boxes, tmp_path / 'parts')) == 130
-    from spark_bench.engine.loop import UpdateLoop
+    from spark_bench.training.loop import UpdateLoop
     monkeypatch.setattr(UpdateLoop, '_train_on', lambda self, batches: pytest.fail('trained again'))
     assert cli.main(words(config, boxes, tmp_path / 'parts')) == 0
     whole, parts = (load_file(tmp_path / name / 'work/detector.safetensors') for name in ('whole', 'parts'))

@@ -5,9 +5,9 @@ import itertools
 import pytest
 import torch
 
-from spark_bench.engine import batches
-from spark_bench.engine.batches import GroupedPictureSampler, PictureSampler, UpdateBatches, divide_batch
 from spark_bench.errors import InputError
+from spark_bench.training import batches
+from spark_bench.training.batches import GroupedPictureSampler, PictureSampler, UpdateBatches, divide_batch
 
 
 @pytest.mark.parametrize('given, expected', [

@@ -18,9 +18,9 @@ from spark_bench import cli
 from spark_bench.checkpoints import save
 from spark_bench.checkpoints.classes import classes_of
 from spark_bench.data.coco_dataset import SeededCocoDataset
-from spark_bench.engine import finetune
-from spark_bench.engine.runs import RunOptions
 from spark_bench.errors import InputError
+from spark_bench.runs import finetune
+from spark_bench.runs.run import RunOptions
 
 NAMES = [category['name'] for category in CATEGORIES]
 ALL_SCORES = 'model.test_cfg.rcnn.score_thr=0.0'
@@ -91,7 +91,7 @@ def test_other_categories_are_refused_by_name(boxes, detector, tmp_path, capsys,
 
 def test_a_file_without_names_is_taken_in_the_order_of_the_data_with_a_word(boxes, detector, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr('spark_bench.engine.detect.print_log', lambda text, *rest: said.append(text))
+    monkeypatch.setattr('spark_bench.runs.detect.print_log', lambda text, *rest: said.append(text))
     save(detector, tmp_path / 'd.safetensors', {})
     assert evaluate(boxes, tmp_path / 'd.safetensors', tmp_path / 'a')[0] == 0
     assert len(said) == 1 and 'd.safetensors does not name its classes' in said[0]

@@ -16,8 +16,8 @@ from small_recipes import ROOT
 from spark_bench import cli
 from spark_bench.checkpoints import save
 from spark_bench.data.check import check
-from spark_bench.engine.runs import Run
 from spark_bench.errors import InputError, RunError
+from spark_bench.runs.run import Run
 
 sys.path.append(str(Path(__file__).parents[1] / 'data'))
 from random_data import mutate_classes, mutate_coco, write_classes, write_coco  # noqa: E402

@@ -16,9 +16,9 @@ from small_recipes import ROOT
 from pretrain.encoder import create_network
 from spark_bench import cli
 from spark_bench.checkpoints import save
-from spark_bench.engine import folders
 from spark_bench.errors import InputError
 from spark_bench.places import default_evaluation_dir
+from spark_bench.runs import folders
 
 
 def evaluate(capsys, *words):

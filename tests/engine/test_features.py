@@ -24,9 +24,9 @@ from small_finetuning import write_pictures
 from spark_bench import cli
 from spark_bench.checkpoints import published, save
 from spark_bench.data.augmentation import ClassPictures
-from spark_bench.engine import features
-from spark_bench.engine.features import Extractor, build_backbone, cached_features
 from spark_bench.errors import InputError, RunError
+from spark_bench.probes import features
+from spark_bench.probes.features import Extractor, build_backbone, cached_features
 from spark_bench.records import load_all
 from spark_bench.records.table import table_of_suite
 
@@ -218,7 +218,7 @@ def test_both_probes_share_features_and_a_record_is_measured_once(pictures, enco
     monkeypatch.setattr(Extractor, 'extract', no_more)
     linear = measured('linear', pictures, tmp_path, '--weights', encoder)
     before = {path: path.read_bytes() for path in (tmp_path / 'results').rglob('*.json')}
-    monkeypatch.setattr('spark_bench.engine.probes.knn', no_more)
+    monkeypatch.setattr('spark_bench.probes.classifiers.knn', no_more)
     assert measured('knn', pictures, tmp_path, '--weights', encoder, '--batch-size', '7', '--label-seed', '3') == near
     assert {path: path.read_bytes() for path in (tmp_path / 'results').rglob('*.json')} == before
     assert near.dataset['train_images'] == CLASSES * TRAIN and near.dataset['val_images'] == CLASSES * VAL

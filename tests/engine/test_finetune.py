@@ -13,7 +13,7 @@ from small_recipes import ROOT, record_of
 from spark_bench import cli
 from spark_bench.checkpoints import save
 from spark_bench.data.augmentation import build_transform
-from spark_bench.engine.batches import RepeatedPictureSampler
+from spark_bench.training.batches import RepeatedPictureSampler
 
 RECIPES = sorted(path.stem for path in (ROOT / 'pretrain/configs').glob('finetune_*.py'))
 
@@ -84,7 +84,7 @@ def test_transforms_of_every_recipe_make_pictures_of_its_size(recipe):
 
 
 def test_learning_rate_follows_the_formula_of_the_recipe_in_every_group(pictures, tmp_path, monkeypatch):
-    from spark_bench.engine.loop import UpdateOptimWrapper
+    from spark_bench.training.loop import UpdateOptimWrapper
     seen = []
     step = UpdateOptimWrapper.step
 
@@ -125,8 +125,8 @@ def test_several_repeats_of_a_picture_are_augmented_apart_and_dealt_out_as_timm_
     data, seed = list(range(40)), 5
     for ranks in (1, 2, 4):
         for rank in range(ranks):
-            monkeypatch.setattr('spark_bench.engine.batches.get_world_size', lambda ranks=ranks: ranks)
-            monkeypatch.setattr('spark_bench.engine.batches.get_rank', lambda rank=rank: rank)
+            monkeypatch.setattr('spark_bench.training.batches.get_world_size', lambda ranks=ranks: ranks)
+            monkeypatch.setattr('spark_bench.training.batches.get_rank', lambda rank=rank: rank)
             ours = RepeatedPictureSampler(data, seed=seed, global_batch=8)
             theirs = RepeatAugSampler(data, num_replicas=ranks, rank=rank, num_repeats=3, selected_round=8)
             for epoch in (0, 3):

@@ -12,7 +12,7 @@ from small_finetuning import CLASSES, VAL, predictions_of, small, words
 from small_recipes import ROOT, record_of, torchrun
 
 from spark_bench import cli
-from spark_bench.engine.resume import checkpoints_of
+from spark_bench.training.resume import checkpoints_of
 
 CASE = ['--arch', 'test_convnext', '--epochs', '8', '--checkpoint-interval', '1', '--weights', 'scratch', '--seed', '3']
 
@@ -60,7 +60,7 @@ def test_killed_at_random_steps_it_ends_with_the_same_bits(undisturbed, pictures
 
 def test_interrupted_behind_the_last_step_it_evaluates_and_records_as_ever(undisturbed, pictures, tmp_path,
                                                                          monkeypatch):
-    from spark_bench.engine import finetune
+    from spark_bench.runs import finetune
 
     def broken(*_):
         raise KeyboardInterrupt

@@ -12,7 +12,7 @@ from small_finetuning import CLASSES, VAL, predictions_of, small, words
 from small_recipes import ROOT, record_of
 
 from spark_bench import cli
-from spark_bench.engine.ema import WeightEmaHook
+from spark_bench.training.ema import WeightEmaHook
 
 
 def test_ema_is_the_weighted_sum_of_all_weights_it_has_seen():

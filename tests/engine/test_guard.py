@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from spark_bench import cli
-from spark_bench.engine import loop
-from spark_bench.engine.hooks import _loss_of
-from spark_bench.engine.resume import newest_checkpoint, read_checkpoint
+from spark_bench.training import loop
+from spark_bench.training.progress import _loss_of
+from spark_bench.training.resume import newest_checkpoint, read_checkpoint
 
 
 @pytest.fixture(scope='module')

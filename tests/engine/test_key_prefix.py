@@ -5,8 +5,8 @@ import torch
 
 from spark_bench import cli
 from spark_bench.checkpoints import save
-from spark_bench.engine.features import build_backbone
 from spark_bench.errors import InputError
+from spark_bench.probes.features import build_backbone
 from spark_bench.records import load_all
 
 
@@ -45,7 +45,7 @@ def test_one_of_several_networks_is_chosen_and_is_a_start_of_its_own(pictures, t
 
 @pytest.mark.parametrize('command', ['finetune', 'detect'])
 def test_the_choice_reaches_the_network_that_is_trained(command, pictures, tmp_path, monkeypatch, capsys):
-    from spark_bench.engine import detect, finetune
+    from spark_bench.runs import detect, finetune
     seen = []
 
     def stop(options):
@@ -61,8 +61,8 @@ def test_the_choice_reaches_the_network_that_is_trained(command, pictures, tmp_p
 
 
 def test_a_classifier_and_a_detector_are_configured_with_the_chosen_network(pictures, boxes, tmp_path):
-    from spark_bench.engine import detect, finetune
-    from spark_bench.engine.runs import RunOptions
+    from spark_bench.runs import detect, finetune
+    from spark_bench.runs.run import RunOptions
     state = {f'{name}.{key}': value for name in ('student', 'teacher')
              for key, value in build_backbone('test_resnet', seed=len(name)).state_dict().items()}
     state['teacher.bn1.bias'] = state['teacher.bn1.bias'] + 1

@@ -4,9 +4,9 @@ import pytest
 from mmengine.config import Config
 
 from spark_bench import parsing
-from spark_bench.engine.overrides import apply_overrides
 from spark_bench.errors import InputError
 from spark_bench.places import shipped
+from spark_bench.runs.overrides import apply_overrides
 
 UPDATES = 'mmdet_configs/spark/mask-rcnn_resnet50_fpn_1x_coco.py'
 EPOCHS = 'mmdet_configs/spark/mask-rcnn_convnext-base_fpn_3x_coco.py'

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from spark_bench.engine.precise_norm import PreciseBatchNormHook
 from spark_bench.models.sync_norm import SyncBatchNorm2d
+from spark_bench.training.precise_norm import PreciseBatchNormHook
 
 
 class Model(nn.Module):

@@ -10,10 +10,10 @@ from PIL import Image
 
 from pretrain import build_spark
 from spark_bench import checkpoints, cli
-from spark_bench.engine.loop import UpdateOptimWrapper
-from spark_bench.engine.monitoring import picture_grid
-from spark_bench.engine.reconstruction import reconstruct
 from spark_bench.models.pretrainer import SparKPretrainer
+from spark_bench.training.loop import UpdateOptimWrapper
+from spark_bench.training.monitoring import picture_grid
+from spark_bench.training.reconstruction import reconstruct
 
 
 @pytest.fixture(scope='module')

@@ -11,10 +11,10 @@ from sklearn.metrics import top_k_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
-from spark_bench.engine import probes
-from spark_bench.engine.accuracy import Predictions
-from spark_bench.engine.probes import fit_linear, knn, linear, rank_classes
 from spark_bench.errors import InputError
+from spark_bench.evaluation.accuracy import Predictions
+from spark_bench.probes import classifiers as probes
+from spark_bench.probes.classifiers import fit_linear, knn, linear, rank_classes
 
 
 def blobs(count=300, others=120, width=24, classes=7, seed=0):

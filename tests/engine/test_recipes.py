@@ -125,7 +125,7 @@ def test_a_killed_run_goes_on_in_mid_epoch(coco, tmp_path, monkeypatch):
     import torch
     from safetensors.torch import load_file
 
-    from spark_bench.engine.loop import UpdateLoop
+    from spark_bench.training.loop import UpdateLoop
     config = tiny(tmp_path, **{'train_cfg.max_updates': 4, 'model.backbone.drop_path_rate': 0.2})
     assert cli.main(words(config, coco, tmp_path / 'whole', '--checkpoint-interval', '1')) == 0
     step = UpdateLoop.run_iter

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from small_recipes import ROOT, record_of, tiny, words
 
 from spark_bench import cli
-from spark_bench.engine import detect
-from spark_bench.engine.loop import UpdateOptimWrapper
 from spark_bench.errors import RunError
+from spark_bench.runs import detect
+from spark_bench.training.loop import UpdateOptimWrapper
 
 
 def demo(data, folder, *extra, config=None):

@@ -14,9 +14,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from spark_bench.engine.resume import checkpoints_of, clear_leftovers, newest_checkpoint, read_checkpoint
 from spark_bench.errors import InputError
 from spark_bench.files import write_beside
+from spark_bench.training.resume import checkpoints_of, clear_leftovers, newest_checkpoint, read_checkpoint
 
 UPDATES = 8
 SMALL = ['train_dataloader.dataset.input_size=64', 'model.input_size=64', 'model.decoder_width=32',

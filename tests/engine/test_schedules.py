@@ -11,11 +11,11 @@ from timm.optim import Lamb
 
 from pretrain import build_spark
 from spark_bench import registration  # noqa: F401
-from spark_bench.engine.batches import fit_batch
-from spark_bench.engine.overrides import set_epochs
-from spark_bench.engine.runs import RunOptions, load_config
 from spark_bench.models.pretrainer import SparKPretrainer
 from spark_bench.places import shipped
+from spark_bench.runs.overrides import set_epochs
+from spark_bench.runs.run import RunOptions, load_config
+from spark_bench.training.batches import fit_batch
 
 RECIPES = sorted(Path(shipped('pretrain/configs')).glob('spark_*.py'))
 # Pictures of ImageNet-1k's training split: 312 whole batches of 4096, 625 of 2048.

@@ -5,14 +5,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 from small_recipes import ROOT
+from spark_bench.runs.differences import what_differs
 
 from pretrain import build_spark
 from spark_bench.checkpoints import save
-from spark_bench.engine import finetune, pretrain, probe_runs
-from spark_bench.engine.differences import what_differs
-from spark_bench.engine.recipe import what_is_computed
-from spark_bench.engine.runs import RunOptions
 from spark_bench.errors import InputError
+from spark_bench.runs import finetune, pretrain
+from spark_bench.runs import probe as probe_runs
+from spark_bench.runs.recipe import what_is_computed
+from spark_bench.runs.run import RunOptions
 
 
 def options(pictures, tmp_path, kind, **changes):

@@ -10,8 +10,8 @@ from small_recipes import ROOT, tiny, words
 from pretrain.encoder import create_network
 from spark_bench import cli
 from spark_bench.checkpoints import save
-from spark_bench.engine.shapes import check_shapes, check_size
 from spark_bench.errors import InputError
+from spark_bench.models.shapes import check_shapes, check_size
 
 ROI = 'model.roi_head.'
 

@@ -11,11 +11,11 @@ import torch
 from PIL import Image, ImageDraw
 
 from spark_bench import checkpoints, cli
-from spark_bench.engine.overrides import set_epochs
-from spark_bench.engine.runs import RunOptions, load_config
 from spark_bench.models.backbones import SparKTimm
 from spark_bench.places import shipped
 from spark_bench.records import load_all
+from spark_bench.runs.overrides import set_epochs
+from spark_bench.runs.run import RunOptions, load_config
 
 REAL_DATA = Path(os.environ.get('SPARK_BENCH_TEST_DATA', Path(__file__).parents[3] / 'shared' / 'data'))
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from spark_bench import cli
-from spark_bench.engine.runs import RunOptions
+from spark_bench.runs.run import RunOptions
 from spark_bench.suites.checks import OPTIONS
 from spark_bench.suites.definition import load_suite
 

@@ -25,7 +25,7 @@ train_dataloader = dict(
     dataset=dict(type='Pictures', input_size=224, bad_pictures='fail'))
 train_cfg = dict(type='PretrainLoop', max_epochs=epochs)
 optim_wrapper = dict(
-    type='PretrainOptimWrapper', autocast=False, constructor='DecayGroups',
+    type='UpdateOptimWrapper', autocast=False, constructor='DecayGroups',
     optimizer=dict(type='TimmLamb', lr=None, betas=(0.9, 0.95), weight_decay=0.04, max_grad_norm=5.0))
 param_scheduler = [
     dict(type='WarmupCosine', warmup=warmup_epochs, start_factor=0.005, end_factor=0.001, end=epochs, by_epoch=True,

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import torch
 from mmengine.runner import Runner
 
-from spark_bench.engine.resume import random_states, set_random_states
 from spark_bench.errors import InputError
+from spark_bench.training.resume import random_states, set_random_states
 
 
 @torch.no_grad()

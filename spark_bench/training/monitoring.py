@@ -11,9 +11,9 @@ from mmengine.registry import HOOKS
 from PIL import Image
 
 from spark_bench.data.sources import spread
-from spark_bench.engine.processes import is_main_process
-from spark_bench.engine.reconstruction import SHOWN_PICTURES, load_pictures, reconstruct
 from spark_bench.files import write_atomically
+from spark_bench.training.processes import is_main_process
+from spark_bench.training.reconstruction import SHOWN_PICTURES, load_pictures, reconstruct
 
 
 @HOOKS.register_module()
@@ -118,7 +118,7 @@ def picture_grid(reconstructions, gap=4):
     """One picture a row: input, masked, reconstruction, and that with the visible patches pasted back.
 
     Args:
-        reconstructions: what :func:`~spark_bench.engine.reconstruction.reconstruct` returns.
+        reconstructions: what :func:`~spark_bench.training.reconstruction.reconstruct` returns.
         gap: white pixels between.
 
     Returns:

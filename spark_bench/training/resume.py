@@ -15,8 +15,8 @@ from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import HOOKS
 
-from spark_bench.engine.processes import gather, get_rank, get_world_size, is_main_process
 from spark_bench.errors import InputError
+from spark_bench.training.processes import gather, get_rank, get_world_size, is_main_process
 
 _NAME = re.compile(r'epoch_(\d+)(?:_iter_(\d+))?\.pth')
 _PLAIN = (str, int, float, bool, type(None))
@@ -43,17 +43,26 @@ def set_random_states(states):
 
 
 @HOOKS.register_module()
-class RandomStateHook(Hook):
-    """Keeps the random generators' states in each checkpoint, and the rest of it readable without unpickling objects.
+class ResumePointHook(Hook):
+    """Writes a checkpoint after each epoch, at the end, and in mid-epoch where asked, and keeps the newest few.
 
-    A resumed run then draws on as before.
+    It holds the states of the random generators, so that a resumed run draws on as before, and can be read without
+    unpickling objects.
+
+    Args:
+        interval: updates between checkpoints, counted from the start; None writes none in mid-epoch.
+        keep: how many stay.
     """
 
-    _states = None
+    priority = 'VERY_LOW'
+
+    def __init__(self, interval=None, keep=2):
+        self.interval, self.keep = interval, keep
+        self._states = None
 
     def before_save_checkpoint(self, runner, checkpoint):
         """Add the states of all processes under ``random_state``; lay mmengine's histories out as tensors."""
-        checkpoint['random_state'] = self._states or [random_states()]
+        checkpoint['random_state'] = self._states
         hub = checkpoint['message_hub']
         checkpoint['message_hub'] = {
             'log_scalars': {name: [torch.from_numpy(np.asarray(part)) for part in buffer.data]
@@ -63,8 +72,6 @@ class RandomStateHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint):
         """Restore the states, and mmengine's histories."""
-        if 'random_state' not in checkpoint:
-            return
         hub = checkpoint['message_hub']
         hub['log_scalars'] = {name: HistoryBuffer(*(part.numpy() for part in parts))
                               for name, parts in hub['log_scalars'].items()}
@@ -76,33 +83,6 @@ class RandomStateHook(Hook):
                 f'the checkpoint was written by {len(states)} processes, this run has {get_world_size()}: masks and '
                 'stochastic depth are drawn anew from here on')
             torch.manual_seed(int.from_bytes(states[0]['torch'][:4].tolist(), 'little') + get_rank())
-
-
-def _as_lists(info):
-    return {name: list(value) if isinstance(value, deque) else value for name, value in info.items()}
-
-
-def _is_plain(value):
-    if isinstance(value, dict):
-        return all(_is_plain(part) for pair in value.items() for part in pair)
-    if isinstance(value, (list, tuple)):
-        return all(_is_plain(part) for part in value)
-    return type(value) in _PLAIN
-
-
-@HOOKS.register_module()
-class ResumePointHook(RandomStateHook):
-    """Writes a checkpoint after each epoch, at the end, and in mid-epoch where asked, and keeps the newest few.
-
-    Args:
-        interval: updates between checkpoints, counted from the start; None writes none in mid-epoch.
-        keep: how many stay.
-    """
-
-    priority = 'VERY_LOW'
-
-    def __init__(self, interval=None, keep=2):
-        self.interval, self.keep = interval, keep
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         """Write where it is time; all processes take part."""
@@ -123,6 +103,18 @@ class ResumePointHook(RandomStateHook):
         names = bad_pictures(runner)
         # Known to the first process alone from here on: only its copy is saved.
         runner.message_hub.update_info('bad_pictures', names if is_main_process() else [])
+
+
+def _as_lists(info):
+    return {name: list(value) if isinstance(value, deque) else value for name, value in info.items()}
+
+
+def _is_plain(value):
+    if isinstance(value, dict):
+        return all(_is_plain(part) for pair in value.items() for part in pair)
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(part) for part in value)
+    return type(value) in _PLAIN
 
 
 def bad_pictures(runner):

@@ -19,11 +19,10 @@ from torch.utils.data import DataLoader
 
 from pretrain.encoder import create_network
 from spark_bench.data.drawing import drawing_from
-from spark_bench.engine.processes import from_main, gather, get_rank, get_world_size, is_main_process
-from spark_bench.engine.runs import bare_message
-from spark_bench.errors import InputError, RunError
+from spark_bench.errors import InputError, RunError, bare_message
 from spark_bench.files import write_atomically
 from spark_bench.models.backbones import load_weights
+from spark_bench.training.processes import from_main, gather, get_rank, get_world_size, is_main_process
 
 __all__ = ['Extractor', 'build_backbone', 'cached_features', 'identify']
 

@@ -1,16 +1,19 @@
 """Training in several processes: joining them, and agreeing on what the first one finds."""
 
+import contextlib
 import gc
 import os
 import subprocess
+from collections.abc import Iterator
 
 import torch
 import torch.distributed as dist
 from mmengine.dist import get_rank, get_world_size, init_dist, is_distributed, is_main_process
 
-from spark_bench.errors import InputError, RunError
+from spark_bench.errors import InputError, RunError, ToldElsewhere
 
-__all__ = ['LAUNCHERS', 'from_main', 'gather', 'get_rank', 'get_world_size', 'is_main_process', 'join', 'leave']
+__all__ = ['LAUNCHERS', 'agreed', 'from_main', 'gather', 'get_rank', 'get_world_size', 'is_main_process', 'join',
+           'leave', 'once']
 
 LAUNCHERS = ('none', 'pytorch', 'slurm')
 
@@ -83,8 +86,7 @@ def from_main(function):
     """Call ``function`` in the first process alone and return its result in all of them.
 
     Raises:
-        InputError, RunError: what the function raised, in every process; ``told`` is set on it in all but the first,
-            so that one line is printed and not one a process.
+        InputError, RunError: what the function raised; in all processes but the first, :class:`ToldElsewhere`.
     """
     if not is_distributed():
         return function()
@@ -98,6 +100,23 @@ def from_main(function):
     dist.broadcast_object_list(box, src=0)
     result, error = box[0]
     if error is not None:
-        error.told = not is_main_process()
-        raise error
+        raise once(error)
     return result
+
+
+def once(error: InputError | RunError) -> Exception:
+    """What to raise for an error that every process meets, so that one line is printed and not one a process."""
+    return error if is_main_process() else ToldElsewhere(error)
+
+
+@contextlib.contextmanager
+def agreed() -> Iterator[None]:
+    """Every process finds the same wrong within.
+
+    Raises:
+        InputError, RunError: as raised; in all processes but the first, :class:`ToldElsewhere`.
+    """
+    try:
+        yield
+    except (InputError, RunError) as error:
+        raise once(error) from error

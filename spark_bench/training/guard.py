@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from spark_bench.engine.resume import set_random_states
+from spark_bench.training.resume import set_random_states
 
 
 class NotFinite(Exception):

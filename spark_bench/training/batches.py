@@ -4,13 +4,12 @@ import hashlib
 import struct
 
 import torch
+from mmengine.config import Config
 from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import Sampler
 
-from spark_bench.engine.processes import get_rank, get_world_size
 from spark_bench.errors import InputError
-
-_LR = 'optim_wrapper.optimizer.lr'
+from spark_bench.training.processes import get_rank, get_world_size
 
 
 def divide_batch(global_batch, processes, batch_size=None, accumulate=None, limit=None):
@@ -48,37 +47,29 @@ def divide_batch(global_batch, processes, batch_size=None, accumulate=None, limi
     return batch_size, share // batch_size
 
 
-def batch_key(cfg):
-    """The key under which a config states its global batch."""
-    return 'global_batch' if 'global_batch' in cfg else 'train_dataloader.batch_size'
+def fit_batch(cfg: Config, batch_size: int | None = None, accumulate: int | None = None) -> None:
+    """Settle the learning rate of a recipe for its global batch, and how that batch is divided.
 
+    A recipe states ``global_batch``, the pictures that an update sees, and ``base_lr``, the learning rate for
+    ``base_batch`` pictures (256 unless stated), which grows with the batch; or else the rate of its optimizer.
 
-def fit_batch(cfg, options):
-    """Settle batch size and accumulation for the stated global batch, and the learning rate that follows from it.
-
-    A config states ``global_batch`` and ``base_lr`` (for 256 pictures); one without them states its batch as
-    ``train_dataloader.batch_size`` and its learning rate as it is. Either way processes × accumulation × batch size
-    is that batch.
-
-    Returns:
-        the global batch.
+    Args:
+        cfg: the config, changed in place.
+        batch_size, accumulate: see :func:`divide_batch`; where the first is None, the config's may say it.
 
     Raises:
         InputError: with the values that would do.
     """
-    loader = cfg.train_dataloader
-    global_batch = cfg.get('global_batch') or loader.batch_size
-    if not isinstance(global_batch, int) or global_batch < 1:
-        raise InputError(f'{batch_key(cfg)} is {global_batch!r}: give a whole number from 1 up')
-    batch_size = options.batch_size or (loader.get('batch_size') if 'global_batch' in cfg else None)
-    batch_size, cfg.train_cfg.accumulate = divide_batch(
-        global_batch, get_world_size(), batch_size, options.accumulate, cfg.get('batch_limit'))
+    for key in ('global_batch', 'base_batch', 'batch_limit'):
+        if key in cfg and (not isinstance(cfg[key], int) or cfg[key] < 1):
+            raise InputError(f'{key} is {cfg[key]!r}: give a whole number from 1 up')
+    loader, optimizer = cfg.train_dataloader, cfg.optim_wrapper.optimizer
+    if optimizer.get('lr') is None:
+        optimizer.lr = cfg.base_lr * cfg.global_batch / cfg.get('base_batch', 256)
+    loader.batch_size, cfg.train_cfg.accumulate = divide_batch(
+        cfg.global_batch, get_world_size(), batch_size or loader.get('batch_size'), accumulate, cfg.get('batch_limit'))
     cfg.optim_wrapper.accumulative_counts = cfg.train_cfg.accumulate
-    if 'global_batch' in cfg:
-        loader.batch_size = batch_size
-    if 'base_lr' in cfg and _LR not in options.overrides:
-        cfg.optim_wrapper.optimizer.lr = cfg.base_lr * global_batch / 256
-    return global_batch
+    loader.sampler.global_batch = cfg.global_batch
 
 
 def _divisors(number):
@@ -95,19 +86,18 @@ def _choices(numbers):
 class PictureSampler(Sampler):
     """Shuffles anew each epoch, deals each global batch out to the processes, and can start in mid-epoch.
 
-    Whatever the number of processes, update k of an epoch sees the same pictures. The pictures behind the last whole
-    global batch are left out of that epoch.
+    Whatever the number of processes, update k of an epoch sees the same pictures; each is asked for by ``(seed,
+    index)``, so that its augmentation depends on no process. The pictures behind the last whole global batch are left
+    out of that epoch.
 
     Args:
         dataset: anything with a length.
         seed: of the order and of the pictures' augmentation.
         global_batch: pictures an update.
-        seeded: ask for pictures by ``(seed, index)``, the seed drawn from seed, epoch and index, so that the
-            augmentation depends on no process; False asks by index alone.
     """
 
-    def __init__(self, dataset, seed, global_batch, seeded=True):
-        self.pictures, self.seed, self.global_batch, self.seeded = len(dataset), seed or 0, global_batch, seeded
+    def __init__(self, dataset, seed, global_batch):
+        self.pictures, self.seed, self.global_batch = len(dataset), seed or 0, global_batch
         self.epoch = self.start = 0
 
     def __len__(self):
@@ -124,7 +114,7 @@ class PictureSampler(Sampler):
         order = order[:self.pictures // self.global_batch * self.global_batch]
         mine = slice(get_rank() + self.start * get_world_size(), None, get_world_size())
         for place, index in zip(range(len(order))[mine], order[mine].tolist(), strict=True):
-            yield (self._picture_seed(place, index), index) if self.seeded else index
+            yield self._picture_seed(place, index), index
 
     def _picture_seed(self, place, index):
         return picture_seed(self.seed, self.epoch, index)
@@ -143,8 +133,8 @@ class GroupedPictureSampler(PictureSampler):
         dataset: as mmengine's; the ``width`` and ``height`` of each entry decide.
     """
 
-    def __init__(self, dataset, seed, global_batch, seeded=True):
-        super().__init__(dataset, seed, global_batch, seeded)
+    def __init__(self, dataset, seed, global_batch):
+        super().__init__(dataset, seed, global_batch)
         sizes = (dataset.get_data_info(index) for index in range(len(dataset)))
         self._wide = torch.tensor([entry['width'] > entry['height'] for entry in sizes])
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from spark_bench.engine.coco_bootstrap import CategoryMatches, interval
-from spark_bench.engine.coco_input import Truth, check_predictions, load_predictions, read_truth
 from spark_bench.errors import InputError
+from spark_bench.evaluation.coco_bootstrap import CategoryMatches, interval
+from spark_bench.evaluation.coco_input import Truth, check_predictions, load_predictions, read_truth
 from spark_bench.files import write_atomically
 
 _KINDS = (('box', 'bbox'), ('mask', 'segm'))
@@ -56,7 +56,7 @@ class _Curves:
             there is no object.
         recall: [T, K, A, M]
         matches: function without arguments to pairs of a category's index and a tuple for
-            :class:`~spark_bench.engine.coco_bootstrap.CategoryMatches`.
+            :class:`~spark_bench.evaluation.coco_bootstrap.CategoryMatches`.
     """
 
     precision: np.ndarray

@@ -1,32 +1,32 @@
 """The folder of a run or an evaluation: made, held by one process, and known by what is computed in it."""
 
 import fcntl
+import json
 import time
 from pathlib import Path
 
 from spark_bench.errors import InputError
 from spark_bench.files import make_folder, write_atomically
 from spark_bench.places import default_evaluation_dir
+from spark_bench.records.differences import keys_that_differ
+from spark_bench.runs.options import RunOptions
+from spark_bench.runs.recipe import Identity
 
-STAMP = 'config_hash'
+STAMP = 'recipe.json'
 # What runs and evaluations leave, but for logs.
 _OUTPUTS = ('metrics.json', 'categories.json', 'predictions.segm.json', 'predictions*.npz', 'reconstructions.npz',
             'detector.safetensors', 'classifier*.safetensors', 'encoder.safetensors', 'spark.safetensors')
 
 
 class EvaluationFolder:
-    """The folder of one evaluation, which neither a training nor another evaluation has.
+    """The folder of one evaluation, which neither a training nor another evaluation has."""
 
-    Args:
-        options: :class:`~spark_bench.engine.runs.RunOptions`.
-    """
-
-    def __init__(self, options):
+    def __init__(self, options: RunOptions) -> None:
         self.path, self._config, self._lock = Path(options.work_dir), options.config, None
         # Without --arch it is the weights that say it.
         names = [default_evaluation_dir(options.config, options.weights, options.data_root, arch=arch,
                                         overrides=options.overrides).name for arch in (options.arch, None)]
-        self._identity = f'evaluation {names[0]}'
+        self._identity = Identity('evaluation', {}, names[0], None, None)
         self._is_own_name = self.path.name in names  # so they were called before they had a stamp
 
     def claim(self):
@@ -37,7 +37,7 @@ class EvaluationFolder:
 
     def mark(self):
         """Say whose the folder is, once all that can be refused has been."""
-        write_atomically(self.path / STAMP, self._identity.encode())
+        write_atomically(self.path / STAMP, self._identity.text.encode())
 
     def release(self):
         """Let another evaluation of this process have it."""
@@ -45,22 +45,26 @@ class EvaluationFolder:
             self._lock.close()
 
 
-def check_stamp(work_dir, identity, config, known=False, tell=lambda: ''):
+def write_metrics(folder: Path, metrics: dict[str, float | None]) -> None:
+    """Write ``metrics.json``."""
+    write_atomically(folder / 'metrics.json', (json.dumps(metrics, indent=1) + '\n').encode())
+
+
+def check_stamp(work_dir: Path, identity: Identity, config: str, known: bool = False) -> None:
     """See that a folder is this run's, or new: what lies in another's is of other weights.
 
     Args:
-        identity: text that the stamp holds.
+        identity: what the stamp has to hold.
         config: path of the config.
         known: the folder is this run's even without a stamp.
-        tell: function that gives what is other in the run that lies there, as far as that can be seen.
 
     Raises:
         InputError: naming the folder, or the file that would be replaced.
     """
     stamp = work_dir / STAMP
     if stamp.is_file():
-        if stamp.read_text() != identity:
-            other = tell()
+        if stamp.read_text() != identity.text:
+            other = ', '.join(_what_differs(stamp, identity))
             raise InputError(f'{work_dir} holds a run with another configuration{f" ({other})" if other else ""}: give '
                              'another --work-dir, or remove it')
         return
@@ -72,6 +76,15 @@ def check_stamp(work_dir, identity, config, known=False, tell=lambda: ''):
         taken = copy
     if taken:
         raise InputError(f'{taken} would be replaced, and is of no run that is known there: give another --work-dir')
+
+
+def _what_differs(stamp: Path, identity: Identity) -> list[str]:
+    """In the run that the folder holds, as far as its stamp tells."""
+    try:
+        before = Identity(**json.loads(stamp.read_text()))
+    except (ValueError, TypeError):
+        return []
+    return keys_that_differ(before.recipe, identity.recipe) if before.task == identity.task else []
 
 
 def make_work_dir(work_dir):

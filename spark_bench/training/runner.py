@@ -7,9 +7,9 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from spark_bench.engine.resume import read_checkpoint
 from spark_bench.models.precision import prepare_detector
 from spark_bench.models.sync_norm import synchronise
+from spark_bench.training.resume import read_checkpoint
 
 
 @RUNNERS.register_module()

@@ -4,20 +4,22 @@ What would be of no effect, or no sense, is refused.
 """
 
 import difflib
+import fnmatch
 import logging
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
-from spark_bench.engine.override_keys import unknown_key
 from spark_bench.errors import InputError
+from spark_bench.runs.override_keys import unknown_key
+from spark_bench.runs.recipe import PLACEMENT
 
 # What somebody reads of a config; other names at its top are variables, already put in where they are used.
 _READ = ('model', 'train_dataloader', 'test_dataloader', 'evaluation_dataloader', 'test_evaluator', 'train_cfg',
          'test_cfg', 'optim_wrapper',
          'param_scheduler', 'default_hooks', 'custom_hooks', 'env_cfg', 'log_processor', 'log_level', 'visualizer',
          'vis_backends', 'default_scope', 'custom_imports', 'compile', 'activation_checkpointing', 'channels_last',
-         'recipe_version', 'recipe_batch', 'global_batch', 'batch_limit', 'base_lr', 'data_root', 'init', 'method',
+         'recipe_version', 'global_batch', 'base_batch', 'base_lr', 'batch_limit', 'data_root', 'init', 'method',
          'expected')
 # What a run decides itself, and the option that decides it.
 _OWNED = {
@@ -26,14 +28,8 @@ _OWNED = {
     'experiment_name': 'give --suite and --method',
     **{f'model.{key}': 'the classes of --data-root decide it'
        for key in ('num_classes', 'roi_head.bbox_head.num_classes', 'roi_head.mask_head.num_classes')},
-    'model.weights': 'give --weights', 'model.backbone.weights': 'give --weights',
-    'model.key_prefix': 'give --key-prefix', 'model.backbone.key_prefix': 'give --key-prefix',
-    'train_cfg.accumulate': 'give --accumulate',
-    'optim_wrapper.accumulative_counts': 'give --accumulate', 'train_dataloader.sampler.seed': 'give --seed',
-    'train_dataloader.sampler.global_batch': 'change global_batch', 'test_evaluator.ann_file': 'give --data-root',
-    'test_evaluator.outfile_prefix': 'give --work-dir',
-    **{f'{loader}_dataloader.dataset.{key}': 'give --data-root' for loader in ('train', 'test', 'evaluation')
-       for key in ('data_root', 'ann_file', 'data_prefix', 'metainfo', 'root')}}
+    'train_dataloader.sampler.global_batch': 'change global_batch',
+    **{key: remedy for key, remedy in PLACEMENT.items() if remedy}}
 
 
 def apply_overrides(cfg, overrides):
@@ -62,14 +58,9 @@ def apply_overrides(cfg, overrides):
         set_epochs(cfg, wanted)
 
 
-def is_owned(key):
-    """What decides a dotted key, as a remedy, where a run fills it in itself; None for all others."""
-    return next((remedy for owned, remedy in _OWNED.items() if f'{key}.'.startswith(f'{owned}.')), None)
-
-
 def _check_key(cfg, key):
     top = key.split('.')[0]
-    remedy = is_owned(key)
+    remedy = next((remedy for owned, remedy in _OWNED.items() if fnmatch.fnmatchcase(f'{key}.', f'{owned}.*')), None)
     if remedy:
         raise InputError(f'--cfg-options {key}: it would be of no effect; {remedy}')
     if top not in _READ:
@@ -139,7 +130,7 @@ def set_epochs(cfg, epochs):
     # A training as short as its warm-up has nothing after it.
     cfg.param_scheduler = [s for s in cfg.param_scheduler
                            if not s.get('by_epoch', True) or s.get('begin', 0) < epochs]
-    cfg.train_cfg.max_epochs, cfg.train_cfg.val_interval = epochs, epochs + 1
+    cfg.train_cfg.max_epochs = epochs
 
 
 def set_updates(cfg, updates):

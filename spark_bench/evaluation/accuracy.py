@@ -10,11 +10,11 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from spark_bench import checkpoints
-from spark_bench.engine.ema import ema_of
-from spark_bench.engine.processes import gather, is_main_process
-from spark_bench.engine.rehearsal import blame_evaluation
-from spark_bench.engine.resume import random_states, set_random_states
+from spark_bench.evaluation.rehearsal import blame_evaluation
 from spark_bench.files import write_atomically
+from spark_bench.training.ema import ema_of
+from spark_bench.training.processes import gather, is_main_process
+from spark_bench.training.resume import random_states, set_random_states
 
 _KEPT = 5
 

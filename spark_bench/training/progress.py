@@ -1,7 +1,6 @@
 """What every run adds to mmengine's Runner."""
 
 import json
-import math
 import time
 from pathlib import Path
 
@@ -9,9 +8,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, OPTIMIZERS
 from timm.optim import Lamb
 
-from spark_bench.engine.processes import is_main_process
-from spark_bench.errors import RunError
 from spark_bench.files import write_atomically
+from spark_bench.training.processes import is_main_process
 
 # timm's LAMB, as the recipe names it; mmpretrain has one of its own under the plain name.
 OPTIMIZERS.register_module(name='TimmLamb', module=Lamb)
@@ -36,15 +34,9 @@ class ProgressHook(Hook):
         if not is_main_process() or time.monotonic() - self._written < 1.0:
             return
         self._written = time.monotonic()
-        progress = {'done': runner.iter + 1, 'total': runner.max_iters, 'loss': _loss_of(outputs),
+        progress = {'done': runner.iter + 1, 'total': runner.max_iters, 'loss': outputs['loss'],
                     'seconds': round(self._written - self._started + self._earlier_s, 1)}
         write_atomically(Path(runner.work_dir) / 'progress.json', json.dumps(progress).encode())
-
-
-def _loss_of(outputs):
-    """The loss of an iteration as a number: mmengine's loops hand it on with its gradient."""
-    loss = outputs['loss']
-    return float(loss.detach() if hasattr(loss, 'detach') else loss)
 
 
 def earlier_seconds(work_dir):
@@ -53,15 +45,3 @@ def earlier_seconds(work_dir):
         return float(json.loads((Path(work_dir) / 'progress.json').read_text())['seconds'])
     except (OSError, ValueError, KeyError, TypeError):
         return 0.0
-
-
-@HOOKS.register_module()
-class FiniteLossHook(Hook):
-    """Stops a run whose loss is no longer a number, naming the step."""
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        """Raise :class:`RunError` at a NaN or infinite loss."""
-        loss = _loss_of(outputs)
-        if not math.isfinite(loss):
-            raise RunError(f'the loss is {loss} at step {runner.iter + 1} of {runner.max_iters}: '
-                           'lower the learning rate, or look at the pictures of that step')

@@ -9,11 +9,11 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import LOOPS, OPTIM_WRAPPERS
 from mmengine.runner import EpochBasedTrainLoop
 
-from spark_bench.engine.batches import UpdateBatches
-from spark_bench.engine.guard import NotFinite, explain
-from spark_bench.engine.processes import gather, get_world_size, is_main_process
-from spark_bench.engine.resume import random_states
 from spark_bench.errors import InputError, RunError
+from spark_bench.training.batches import UpdateBatches
+from spark_bench.training.guard import NotFinite, explain
+from spark_bench.training.processes import gather, get_world_size, once
+from spark_bench.training.resume import random_states
 
 # Data sets with a larger share of pictures that cannot be read are broken.
 MAX_BAD_SHARE = 0.03
@@ -73,10 +73,8 @@ class UpdateLoop(EpochBasedTrainLoop):
             parts = [self.runner.model.train_step(batch, optim_wrapper=self.runner.optim_wrapper)
                      for batch in batches]
         except NotFinite as error:
-            failure = RunError(f'step {self._iter + 1} of {self._max_iters}: {error}. The weights saved before are '
-                               'sound: lower the learning rate, or look at the pictures of that step')
-            failure.told = not is_main_process()
-            raise failure from error
+            raise once(RunError(f'step {self._iter + 1} of {self._max_iters}: {error}. The weights saved before are '
+                                'sound: lower the learning rate, or look at the pictures of that step')) from error
         return {name: sum(float(part[name].detach()) for part in parts) / len(parts) for name in parts[0]}
 
 
@@ -106,10 +104,8 @@ class PretrainLoop(UpdateLoop):
         causes = gather(cause)
         rank, cause = next(((rank, told) for rank, told in enumerate(causes) if told.found), (0, causes[0]))
         where = f', process {rank}' if get_world_size() > 1 else ''
-        failure = RunError(f'step {self._iter + 1} of {self._max_iters}{where}: {error}; {cause}. The weights saved '
-                           'before are sound: lower the learning rate, or look at the pictures of that step')
-        failure.told = not is_main_process()
-        raise failure
+        raise once(RunError(f'step {self._iter + 1} of {self._max_iters}{where}: {error}; {cause}. The weights saved '
+                            'before are sound: lower the learning rate, or look at the pictures of that step'))
 
     def _note_bad(self, names):
         hub = self.runner.message_hub
@@ -124,7 +120,7 @@ class PretrainLoop(UpdateLoop):
                            f'{MAX_BAD_SHARE:.0%}; the last was {names[-1]}: copy the data set again')
 
 
-@OPTIM_WRAPPERS.register_module(name=['UpdateOptimWrapper', 'PretrainOptimWrapper'])
+@OPTIM_WRAPPERS.register_module()
 class UpdateOptimWrapper(OptimWrapper):
     """Counts batches within an update, computes in bfloat16 where asked, and never takes a step that is not finite.
 

@@ -1,0 +1,31 @@
+"""Reading a config: mmengine's, which is Python and may raise anything."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spark_bench.errors import InputError, printable
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+
+def read_config(path: str | Path, what: str = 'config', import_custom_modules: bool = True) -> 'Config':
+    """The config in a file.
+
+    Args:
+        path: of the file.
+        what: it is, for the message.
+        import_custom_modules: import what its ``custom_imports`` names.
+
+    Raises:
+        InputError: one line with what is wrong.
+    """
+    if not Path(path).is_file():
+        raise InputError(f'no {what} at {path}: give the path of an mmengine config file')
+    from mmengine.config import Config  # a fifth of a second that printing a table should not pay
+
+    try:
+        return Config.fromfile(path, import_custom_modules=import_custom_modules)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - see above
+        reason = printable(' '.join(str(error).split()))[:300] or 'nothing more is told'
+        raise InputError(f'{what} {path} cannot be read ({type(error).__name__}: {reason})') from error

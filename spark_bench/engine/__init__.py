@@ -1,1 +1,0 @@
-"""Running one recipe: pretrain, fine-tune or detect, from a config to a record."""

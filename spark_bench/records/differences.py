@@ -1,0 +1,30 @@
+"""In which values two recipes differ: keys and values say more than two hashes."""
+
+import json
+from typing import Any
+
+_SHOWN = 3
+
+
+def keys_that_differ(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Dotted keys of two nested dicts with both their values, a text each; of many, the first and how many more.
+
+    A list of hooks counts by their types, whatever their order; ``none`` stands where one of the two has no such key.
+    """
+    before, now = (_flat(recipe) for recipe in (before, now))
+    keys = [key for key in {**now, **before} if before.get(key) != now.get(key)]
+    shown = [f'{key} {before.get(key, "none")}, now {now.get(key, "none")}' for key in keys[:_SHOWN]]
+    return shown + [f'{len(keys) - _SHOWN} more keys'] * (len(keys) > _SHOWN)
+
+
+def _flat(value: Any, place: str = '') -> dict[str, str]:
+    """Dotted key → value as JSON, of nested dicts and lists."""
+    if isinstance(value, dict) and value:
+        children = value.items()
+    elif isinstance(value, list) and any(isinstance(child, (dict, list)) for child in value):
+        typed = place == 'hooks' and all('type' in child for child in value)
+        children = ((child['type'], child) for child in value) if typed else enumerate(value)
+    else:
+        return {place: json.dumps(value)}
+    return {key: found for name, child in children
+            for key, found in _flat(child, f'{place}.{name}' if place else str(name)).items()}

@@ -1,0 +1,101 @@
+"""Evaluating a trained model on a val split: a folder of its own, metrics, no record."""
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+from spark_bench.errors import InputError
+from spark_bench.places import default_evaluation_dir
+from spark_bench.runs.folders import EvaluationFolder, write_metrics
+from spark_bench.runs.inputs import blame_config, data_root_of, load_config, use_threads
+from spark_bench.runs.options import RunOptions
+from spark_bench.training.processes import agreed, from_main, join, leave
+from spark_bench.training.runner import BenchRunner
+
+_FOR_TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'custom_hooks')
+
+
+def evaluate(kind: 'type[Evaluation]', options: RunOptions) -> tuple[dict[str, float | None], Path]:
+    """Do an evaluation of some kind; return its metrics, and the folder whose ``metrics.json`` then holds them.
+
+    Raises:
+        InputError, RunError, ToldElsewhere: see :mod:`spark_bench.errors`.
+    """
+    join(options.launcher)
+    with agreed():
+        this = kind(options)
+    with blame_config(options.config, running=lambda: True):
+        this.predict()
+    metrics = from_main(this.measure)
+    from_main(lambda: write_metrics(this.folder.path, metrics))
+    this.folder.release()
+    leave()
+    return metrics, this.folder.path
+
+
+class Evaluation(ABC):
+    """One evaluation, built with everything that can be refused before it refused.
+
+    Args:
+        options: ``weights`` is the whole trained model.
+
+    Class attributes:
+        embedded: part of the embedded data set that it uses where no data are named.
+        trained: what ``weights`` has to be, for the refusal where there are none.
+
+    Attributes:
+        classes: of the model, in the order of its outputs.
+
+    Raises:
+        InputError: for data, a config, weights or options that do not fit.
+    """
+
+    embedded: ClassVar[str]
+    trained: ClassVar[str]
+
+    def __init__(self, options: RunOptions) -> None:
+        if options.weights is None:
+            raise InputError(f'evaluate needs {self.trained} with --weights')
+        cfg = load_config(options.config, options.overrides)
+        data_root = data_root_of(options, cfg, self.embedded)
+        folder = options.work_dir or str(default_evaluation_dir(
+            options.config, options.weights, data_root, arch=options.arch, overrides=options.overrides))
+        self.cfg, self.options = cfg, replace(options, data_root=data_root, work_dir=folder)
+        self.folder = EvaluationFolder(self.options)
+        self.open_data()
+        from_main(self.folder.claim)
+        self.classes = self.match_classes()
+        self.fit_recipe()
+        for key in _FOR_TRAINING:
+            cfg.pop(key, None)
+        cfg.work_dir, cfg.launcher = str(self.folder.path), options.launcher
+        use_threads(options.threads)
+        with blame_config(options.config):
+            self.runner = BenchRunner.from_cfg(cfg)
+        self.load()
+        from_main(self.folder.mark)
+
+    @abstractmethod
+    def open_data(self) -> None:
+        """Open and judge the val split."""
+
+    @abstractmethod
+    def match_classes(self) -> tuple[str, ...]:
+        """The classes of the model; raise InputError where the data do not fit them."""
+
+    @abstractmethod
+    def fit_recipe(self) -> None:
+        """Fill in what follows from options, classes and data."""
+
+    @abstractmethod
+    def load(self) -> None:
+        """Fill the model from the file; raise InputError where that does not fit."""
+
+    @abstractmethod
+    def predict(self) -> None:
+        """Make the predictions, in all processes."""
+
+    @abstractmethod
+    def measure(self) -> dict[str, float | None]:
+        """Their metrics; in the first process alone."""

@@ -1,0 +1,90 @@
+"""From options to what a run is given: its recipe, data and weights."""
+
+import contextlib
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cv2
+import torch
+from mmengine.config import Config
+
+from spark_bench import registration  # noqa: F401
+from spark_bench.checkpoints.published import choose_weights
+from spark_bench.configs import read_config
+from spark_bench.data import embedded
+from spark_bench.errors import InputError, bare_message
+from spark_bench.runs.options import RunOptions
+from spark_bench.runs.overrides import apply_overrides
+from spark_bench.training.processes import once
+
+_NEEDED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'global_batch')
+
+
+def load_config(path: str, overrides: dict[str, Any]) -> Config:
+    """Read a recipe and apply the overrides.
+
+    Raises:
+        InputError: naming the file or key that is wrong.
+    """
+    cfg = read_config(path)
+    missing = next((key for key in _NEEDED if not isinstance(cfg.get(key), (dict, list, int))), None)
+    if missing:
+        raise InputError(f'config {path} has no {missing}: give a recipe of pretrain/configs or mmdet_configs')
+    apply_overrides(cfg, overrides)
+    return cfg
+
+
+def arch_of(cfg: Config, path: str) -> str:
+    """The architecture that a config names. Raises InputError where it names none."""
+    arch = cfg.model.get('arch') or cfg.model.get('backbone', {}).get('arch')
+    if not isinstance(arch, str):
+        raise InputError(f'config {path} names no architecture (model.backbone.arch): give a recipe with one of the '
+                         'SparK backbones')
+    return arch
+
+
+def data_root_of(options: RunOptions, cfg: Config, part: str) -> str:
+    """Where the data are: as asked, where the recipe looks for them, or that ``part`` of the embedded data set."""
+    return options.data_root or cfg.get('data_root') or str(
+        getattr(embedded.prepare(cache_dir=options.cache_dir), part))
+
+
+def start_of(options: RunOptions, cfg: Config | dict) -> dict[str, str | None]:
+    """``weights``, a path or None, and ``method``: what a run starts from, and how its record calls that."""
+    weights, method = choose_weights(options.weights, cfg, options.arch, options.cache_dir, options.download)
+    if options.key_prefix is not None and weights is None:
+        raise InputError('--key-prefix chooses a network of a file: give that with --weights')
+    return {'weights': weights, 'method': options.method or method or 'pretrained'}
+
+
+def use_threads(number: int | None) -> None:
+    """Compute and resize with so many CPU threads; None leaves the libraries' choice."""
+    if number is not None:
+        torch.set_num_threads(number)
+        cv2.setNumThreads(number)
+
+
+@contextlib.contextmanager
+def blame_config(config: str, running: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Where what is within cannot be built, say so in one line.
+
+    Args:
+        config: path, for the message.
+        running: tells whether everything has been built.
+
+    Raises:
+        InputError: in place of another one that OpenMMLab's registry or torch's loader has added words to, and of
+            what a class raises that is given a wrong argument.
+    """
+    try:
+        yield
+    except InputError as error:
+        bare = InputError(bare_message(error))
+        raise (bare if running() else once(bare)) from error
+    except (TypeError, ValueError, LookupError, AttributeError, AssertionError, ImportError) as error:
+        if running():
+            raise
+        reason = ' '.join(str(error).split())[:300] or traceback.extract_tb(error.__traceback__)[-1].line
+        raise once(InputError(f'{config} cannot be built ({type(error).__name__}: {reason}): look at its values and at '
+                              '--cfg-options (--debug shows where)')) from error

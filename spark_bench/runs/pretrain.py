@@ -1,0 +1,110 @@
+"""Pretraining: pictures in, an encoder's weights and a record out."""
+
+import os
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from pretrain.ablations import get_ablation
+from spark_bench import checkpoints
+from spark_bench.data.sources import open_pictures, spread
+from spark_bench.errors import InputError
+from spark_bench.files import write_atomically
+from spark_bench.models.backbones import pyramid_channels
+from spark_bench.records.schema import Record
+from spark_bench.runs.options import PretrainOptions
+from spark_bench.runs.overrides import set_epochs, set_workers
+from spark_bench.runs.run import Run
+from spark_bench.training.reconstruction import SHOWN_PICTURES, load_pictures, reconstruct
+from spark_bench.training.resume import bad_pictures
+
+
+class Pretraining(Run):
+    """One pretraining.
+
+    The work directory then holds ``encoder.safetensors`` (the encoder in timm's names), ``spark.safetensors`` (the
+    whole model), the config, the logs, ``reconstructions.npz`` and, where pictures were skipped,
+    ``bad_pictures.txt``.
+    """
+
+    task, embedded, needed = 'pretrain', 'unlabelled', ('loss',)
+    Options = PretrainOptions
+    options: PretrainOptions
+
+    def start(self, options: PretrainOptions, cfg: Config) -> dict[str, str | None]:
+        """Nothing: its method is the ablation."""
+        ablation = options.ablation or cfg.model.ablation
+        get_ablation(ablation)
+        return {'method': options.method or ablation}
+
+    def open_data(self) -> str:
+        self.source = open_pictures(self.options.data_root)
+        return self.source.fingerprint()
+
+    @classmethod
+    def fit_recipe(cls, cfg: Config, options: PretrainOptions, classes: int = 0) -> None:
+        cfg.model.arch = options.arch or cfg.model.arch
+        cfg.model.ablation = options.ablation or cfg.model.ablation
+        pyramid_channels(cfg.model.arch)
+        side, given = cfg.model.get('input_size', 224), cfg.train_dataloader.dataset.get('input_size')
+        if given not in (None, side):
+            raise InputError(f'model.input_size is {side}, but train_dataloader.dataset.input_size is {given}: change '
+                             'both with --cfg-options')
+        set_epochs(cfg, max(1, round(cfg.train_cfg.max_epochs * get_ablation(cfg.model.ablation).schedule_scale)))
+        super().fit_recipe(cfg, options, classes)
+        if options.bad_pictures is not None:
+            cfg.train_dataloader.dataset.bad_pictures = options.bad_pictures
+        if options.picture_interval is not None:
+            for hook in cfg.custom_hooks:
+                if hook.type == 'TensorBoardHook':
+                    hook.picture_interval = options.picture_interval
+
+    def pictures_to_learn_from(self) -> int:
+        return len(self.source)
+
+    def place(self) -> None:
+        super().place()
+        self.cfg.model.channels_last = self.cfg.get('channels_last', False)
+        self.cfg.train_dataloader.dataset.root = self.options.data_root
+        set_workers(self.cfg.train_dataloader, self.options.workers)
+
+    def existing(self) -> Record | None:
+        """The record, where both it and the weights that the next step needs are there."""
+        record = super().existing()
+        return record if (self.work_dir / 'encoder.safetensors').is_file() else None
+
+    def predict(self, runner: Runner) -> None:
+        """Agree on the pictures that were passed over."""
+        self.bad = bad_pictures(runner)
+
+    def finish(self, runner: Runner) -> Record:
+        model, dataset = getattr(runner.model, 'module', runner.model), runner.train_dataloader.dataset
+        artifacts = self._save_weights(model)
+        artifacts['reconstructions'] = self.work_dir / 'reconstructions.npz'
+        pixels = load_pictures(model, dataset, spread(self.source, SHOWN_PICTURES))
+        np.savez_compressed(artifacts['reconstructions'], **reconstruct(model, pixels))
+        curve = runner.message_hub.get_scalar('train/loss').data[0]
+        metrics = {'loss': float(curve[-max(1, len(curve) // 10):].mean())}
+        if dataset.skips:
+            artifacts['bad_pictures'] = self.work_dir / 'bad_pictures.txt'
+            write_atomically(artifacts['bad_pictures'], b''.join(os.fsencode(name) + b'\n' for name in self.bad))
+            metrics['skipped_pictures'] = len(self.bad)
+            runner.logger.info(f'{len(self.bad)} of {len(self.source)} pictures could not be read and were passed over'
+                               + (f'; their names are in {artifacts["bad_pictures"]}' if self.bad else ''))
+        return self.write_training_record(
+            runner, metrics, {'train_images': len(self.source), 'val_images': 0}, artifacts)
+
+    def _save_weights(self, model) -> dict:
+        """Write the encoder in timm's names and the whole model; return their paths by name."""
+        cfg = self.cfg
+        paths = {'encoder': self.work_dir / 'encoder.safetensors', 'spark': self.work_dir / 'spark.safetensors'}
+        common = {'arch': self.arch, 'method': self.options.method, 'config_hash': self.identity.hash,
+                  'setup_hash': self.setup_hash}
+        checkpoints.save(model.spark, paths['spark'], {
+            'format': 'spark', **common, 'input_size': str(cfg.model.input_size),
+            'mask_ratio': str(cfg.model.mask_ratio), 'ablation': cfg.model.ablation,
+            'decoder_width': str(cfg.model.get('decoder_width', 768)), 'patch_size': str(model.spark.patch_size),
+            'epochs': str(cfg.train_cfg.max_epochs)})
+        checkpoints.save(model.spark.encoder.pyramid.network, paths['encoder'], {'format': 'timm', **common})
+        return paths

@@ -1,0 +1,198 @@
+"""One training by a recipe, whatever its kind: from options to a config, a training and a record."""
+
+import itertools
+from abc import abstractmethod
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from spark_bench.checkpoints.contents import close_checkpoint
+from spark_bench.errors import InputError
+from spark_bench.files import write_atomically
+from spark_bench.places import default_work_dir
+from spark_bench.records.schema import Record
+from spark_bench.runs.folders import STAMP, check_stamp, lock_folder, make_work_dir
+from spark_bench.runs.inputs import arch_of, blame_config, data_root_of, load_config, start_of, use_threads
+from spark_bench.runs.measured import Measured
+from spark_bench.runs.options import RunOptions
+from spark_bench.runs.overrides import set_speed
+from spark_bench.runs.recipe import Identity, recipe_of
+from spark_bench.training.batches import fit_batch
+from spark_bench.training.memory import keep_freed_memory
+from spark_bench.training.processes import agreed, from_main, get_world_size, is_main_process, join, leave
+from spark_bench.training.progress import earlier_seconds
+from spark_bench.training.resume import clear_leftovers, newest_checkpoint
+from spark_bench.training.runner import BenchRunner
+
+_run_numbers = itertools.count(1)  # of this process
+
+
+def run(kind: 'type[Run]', options: RunOptions) -> Record:
+    """Do a run of some kind, unless its record exists; return the record.
+
+    In several processes, all train and the first alone writes.
+
+    Raises:
+        InputError, RunError, ToldElsewhere: see :mod:`spark_bench.errors`.
+    """
+    join(options.launcher)
+    with agreed():
+        this = kind(options)
+        record = from_main(this.existing)
+    if record is None:
+        runner = this.train()
+        this.predict(runner)
+        record = from_main(lambda: this.finish(runner))
+    leave()
+    return record
+
+
+class Run(Measured):
+    """One training by a recipe: built from options, with everything refused that can be before training.
+
+    Raises:
+        InputError: for data, a config, weights or options that do not fit.
+    """
+
+    def __init__(self, options: RunOptions) -> None:
+        self.cfg = load_config(options.config, options.overrides)
+        arch = options.arch or arch_of(self.cfg, options.config)
+        start = self.start(options, self.cfg)
+        work_dir = options.work_dir or str(default_work_dir(
+            'work_dirs', options.suite, options.task or self.task, arch, start['method'], options.seed))
+        self.options = replace(options, data_root=data_root_of(options, self.cfg, self.embedded), work_dir=work_dir,
+                               **start)
+        data = self.open_data()
+        self.fit_recipe(self.cfg, self.options, self.classes())
+        self.arch = arch_of(self.cfg, options.config)
+        self.demand_batch()
+        self.identify(recipe_of(self.cfg.to_dict()), data)
+        self.place()
+
+    def start(self, options: RunOptions, cfg: Config) -> dict[str, str | None]:
+        """See :func:`start_of`."""
+        return start_of(options, cfg)
+
+    @abstractmethod
+    def open_data(self) -> str:
+        """Open and judge the data; return the digest of what decides the figures."""
+
+    def classes(self) -> int:
+        """Number of classes that the data have; 0 where none are looked at."""
+        return 0
+
+    @classmethod
+    def fit_recipe(cls, cfg: Config, options: RunOptions, classes: int = 2) -> None:
+        """Fill in what follows from the options and the number of classes, places apart."""
+        fit_batch(cfg, options.batch_size, options.accumulate)
+        set_speed(cfg, options)
+
+    @classmethod
+    def check_recipe(cls, options: RunOptions) -> None:
+        """Raise InputError for what can be refused without data or weights."""
+        cls.fit_recipe(load_config(options.config, options.overrides), options)
+
+    @abstractmethod
+    def pictures_to_learn_from(self) -> int:
+        """How many pictures training takes."""
+
+    def demand_batch(self) -> None:
+        """Refuse a batch that takes more pictures than there are."""
+        count = self.pictures_to_learn_from()
+        if count < self.cfg.global_batch:
+            raise InputError(f'{self.options.data_root} has {count} pictures to learn from, fewer than one batch of '
+                             f'{self.cfg.global_batch}: lower it with --cfg-options global_batch=…')
+
+    def place(self) -> None:
+        """Fill in places, and what only decides how fast it goes."""
+        self.cfg.train_dataloader.sampler.seed = self.options.seed
+
+    def check_built(self, runner: Runner) -> None:
+        """Raise InputError where parts that have been built do not fit each other."""
+
+    def predict(self, runner: Runner) -> None:
+        """Make the predictions that are evaluated, in all processes."""
+
+    @abstractmethod
+    def finish(self, runner: Runner) -> Record:
+        """Write weights, predictions and the record, which is returned; in the first process alone."""
+
+    @property
+    def training(self) -> Identity:
+        """What decides the weights."""
+        return self.identity
+
+    def train(self) -> Runner:
+        """Train to the end, from the newest complete checkpoint where there is one.
+
+        Raises:
+            InputError: where the work directory, a value of the config, the weights or a picture is at fault.
+        """
+        try:
+            return self._train_from(from_main(self._claim_work_dir))
+        except BaseException:
+            self.release()
+            raise
+
+    def _claim_work_dir(self) -> Path | None:
+        """Prepare the folder for this run alone; the checkpoint to resume from, or None."""
+        make_work_dir(self.work_dir)
+        check_stamp(self.work_dir, self.training, self.options.config)
+        self._lock = lock_folder(self.work_dir)
+        clear_leftovers(self.work_dir)
+        return newest_checkpoint(self.work_dir)
+
+    def _train_from(self, checkpoint: Path | None) -> Runner:
+        cfg, options = self.cfg, self.options
+        cfg.work_dir, cfg.launcher = str(self.work_dir), options.launcher
+        # Each process draws its own masks; the first draws what a single one would.
+        cfg.randomness = dict(seed=options.seed, deterministic=False, diff_rank_seed=get_world_size() > 1)
+        self._earlier_s = earlier_seconds(self.work_dir)
+        cfg.resume, cfg.load_from = checkpoint is not None, None if checkpoint is None else str(checkpoint)
+        use_threads(options.threads)
+        keep_freed_memory()
+        # mmengine names logger and curves by the second, and a later run of the same second would inherit both.
+        cfg.experiment_name = f'{Path(options.config).stem}_{next(_run_numbers)}'
+        start = _StartHook(self.work_dir / STAMP, self.training)
+        with blame_config(options.config, lambda: start.passed):
+            runner = BenchRunner.from_cfg(cfg)
+            self.check_built(runner)
+            runner.register_hook(start)
+            runner.train()
+        return runner
+
+    def write_training_record(self, runner: Runner, metrics: dict[str, float | None], counts: dict[str, Any],
+                              artifacts: dict[str, Path], **curves: list) -> Record:
+        """:meth:`write_record` with the curve of the loss; then what only served to resume goes."""
+        record = self.write_record(metrics, counts, artifacts, {'loss': loss_curve(runner), **curves})
+        for path in self.work_dir.glob('epoch_*.pth'):
+            path.unlink()
+        self.release()
+        return record
+
+
+class _StartHook(Hook):
+    """Marks the work directory as this training's, once all of it has been built and the weights have loaded."""
+
+    priority = 'VERY_LOW'
+
+    def __init__(self, stamp: Path, identity: Identity) -> None:
+        self.stamp, self.identity, self.passed = stamp, identity, False
+
+    def before_train(self, runner: Runner) -> None:
+        self.passed = True
+        close_checkpoint()
+        if is_main_process():
+            write_atomically(self.stamp, self.identity.text.encode())
+
+
+def loss_curve(runner: Runner, points: int = 200) -> list[list[float]]:
+    """``[step, loss]`` pairs of the whole training, averaged down to at most ``points``."""
+    values, _ = runner.message_hub.get_scalar('train/loss').data
+    chunk = max(1, -(-len(values) // points))
+    return [[min(start + chunk, len(values)), float(values[start:start + chunk].mean())]
+            for start in range(0, len(values), chunk)]
