@@ -10,6 +10,8 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import spark_bench  # noqa: E402, F401 - before OpenMMLab, whose operators it answers for
 
+pytest_plugins = ['small_data']
+
 
 def pytest_configure(config):
     """Only tests of GPUs see one: what the others hold to the bit, or to the last digits, was found on CPUs."""

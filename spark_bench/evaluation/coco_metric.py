@@ -1,7 +1,7 @@
 """Box and mask AP and AR: by hotcoco, or by pycocotools as the cross-check.
 
 hotcoco is a rewrite of pycocotools in Rust. Its precision and recall equal pycocotools' to the last bit in all that
-tests/engine/test_coco_metric.py tries: crowds, ties, pictures without truth or detections, real masks. Boxes and
+tests/evaluation/test_coco_metric.py tries: crowds, ties, pictures without truth or detections, real masks. Boxes and
 masks of the 133 pictures of nuclei/val with 5,402 detections take it 0.6 s, pycocotools 10 s (two CPU cores, checks
 included). On 1,000 pictures of COCO's size with 7,179 objects and 100,000 detections, hotcoco 1.3.0 took 0.2 s for
 boxes and 0.4 s for masks, faster-coco-eval 1.8.0 1.6 s and 4.5 s, pycocotools 2.0.11 10 s each.

@@ -25,6 +25,6 @@ def _flat(value: Any, place: str = '') -> dict[str, str]:
         typed = place == 'hooks' and all('type' in child for child in value)
         children = ((child['type'], child) for child in value) if typed else enumerate(value)
     else:
-        return {place: json.dumps(value)}
+        return {place: json.dumps(value)} if place else {}
     return {key: found for name, child in children
             for key, found in _flat(child, f'{place}.{name}' if place else str(name)).items()}

@@ -68,6 +68,7 @@ class Probe(Measured):
     """
 
     embedded, needed = 'classification', ('top1',)
+    Options = ProbeOptions
     options: ProbeOptions
 
     def __init__(self, options: ProbeOptions) -> None:

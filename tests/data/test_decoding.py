@@ -111,7 +111,7 @@ def test_the_size_as_stored_is_refused_alike_by_check_and_training(tmp_path, cap
     assert 'train/0.jpg: is 24x40 upright, stated as 40x24' in told and 'drop the EXIF orientation' in told
     assert cli.main(['detect', '--data-root', str(root), '--method', 'm', '--suite', 's', '--work-dir',
                      str(tmp_path / 'w'), '--results', str(tmp_path / 'r'), '--cfg-options',
-                     'train_dataloader.batch_size=1']) == 2
+                     'global_batch=1']) == 2
     error = capsys.readouterr().err
     assert '0.jpg is 24x40 upright, but instances_train.json says 40x24' in error and 'drop the EXIF' in error
     assert not (tmp_path / 'w').exists()

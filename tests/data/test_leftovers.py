@@ -200,7 +200,7 @@ def test_output_among_pictures_is_refused(tmp_path):
 def pretrain(*extra):
     return cli.main(['pretrain', '--data-root', '.', '--method', 'm', '--suite', 'hand', '--threads', '1', '--epochs',
                      '2', '--workers', '0', '--picture-interval', '1', *extra, '--cfg-options',
-                     'train_dataloader.batch_size=4', 'model.input_size=64', 'train_dataloader.dataset.input_size=64',
+                     'global_batch=4', 'model.input_size=64', 'train_dataloader.dataset.input_size=64',
                      'model.decoder_width=32'])
 
 

@@ -98,7 +98,7 @@ def write_suite(folder, name, cells, data):
     (folder / 'suites' / f'{name}.py').write_text(f'title = {name!r}\ndata = {data!r}\ncells = {cells!r}\n')
 
 
-TINY = {'train_cfg.max_epochs': 1, 'train_dataloader.batch_size': 8, 'model.input_size': 64, 'model.decoder_width': 32,
+TINY = {'train_cfg.max_epochs': 1, 'global_batch': 8, 'model.input_size': 64, 'model.decoder_width': 32,
         'train_dataloader.dataset.input_size': 64}
 
 

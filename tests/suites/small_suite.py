@@ -16,7 +16,7 @@ tiny = {'train_cfg.max_epochs': 1}
 cells = [
     dict(task='pretrain', arch='test_resnet', methods=['spark', 'no_sparse'], data='pictures', options=dict(threads=1),
          recipe='pretrain/configs/demo_pretrain.py',
-         overrides={'train_cfg.max_epochs': 2, 'train_dataloader.batch_size': 8, 'model.input_size': 64,
+         overrides={'train_cfg.max_epochs': 2, 'global_batch': 8, 'model.input_size': 64,
                     'model.decoder_width': 32, 'train_dataloader.dataset.input_size': 64}),
     dict(task='classification', arch='test_resnet', methods=['scratch', 'spark', 'no_sparse'], seeds=[0, 1],
          data='pictures', options=dict(threads=1), recipe='pretrain/configs/demo_finetune.py',

@@ -168,7 +168,7 @@ def test_a_preempted_job_goes_on_from_its_checkpoint_to_the_same_record(pictures
     # A recipe whose augmentation draws a picture at a time, in workers.
     path.write_text(SUITE.replace('demo_pretrain', 'spark_resnet50_1600e').replace('dict(threads=1)',
                                                                                    'dict(threads=1, workers=1)', 1)
-                    .replace("'train_cfg.max_epochs': 2, 'train_dataloader.batch_size'",
+                    .replace("'train_cfg.max_epochs': 2, 'global_batch'",
                              "'train_cfg.max_epochs': 40, 'global_batch'", 1))
     folders = [tmp_path / name for name in ('disturbed', 'undisturbed')]
     disturbed, undisturbed = (

@@ -13,8 +13,8 @@ from pretrain import build_spark
 from spark_bench import registration  # noqa: F401
 from spark_bench.models.pretrainer import SparKPretrainer
 from spark_bench.places import shipped
+from spark_bench.runs.inputs import load_config
 from spark_bench.runs.overrides import set_epochs
-from spark_bench.runs.run import RunOptions, load_config
 from spark_bench.training.batches import fit_batch
 
 RECIPES = sorted(Path(shipped('pretrain/configs')).glob('spark_*.py'))
@@ -26,10 +26,10 @@ DROP_PATH = {'resnet50': 0.05, 'resnet101': 0.08, 'resnet152': 0.10, 'resnet200'
 
 
 def recipe(path, **options):
-    options = RunOptions(config=str(path), suite='s', method='m', data_root='d', work_dir='w', results='r', **options)
-    cfg = load_config(options)
+    cfg = load_config(str(path), options.pop('overrides', {}))
     set_epochs(cfg, cfg.train_cfg.max_epochs)
-    return cfg, fit_batch(cfg, options)
+    fit_batch(cfg, **options)
+    return cfg, cfg.global_batch
 
 
 def network():

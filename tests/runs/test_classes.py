@@ -2,6 +2,7 @@
 
 import json
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from spark_bench.checkpoints.classes import classes_of
 from spark_bench.data.coco_dataset import SeededCocoDataset
 from spark_bench.errors import InputError
 from spark_bench.runs import finetune
-from spark_bench.runs.run import RunOptions
+from spark_bench.runs.options import FinetuneOptions
 
 NAMES = [category['name'] for category in CATEGORIES]
 ALL_SCORES = 'model.test_cfg.rcnn.score_thr=0.0'
@@ -102,7 +103,7 @@ def test_training_takes_the_categories_of_val_in_the_order_of_train(boxes, tmp_p
     def train(folder):
         assert cli.main(['detect', '--data-root', str(boxes), '--work-dir', str(folder / 'work'), '--results',
                          str(folder / 'results'), '--threads', '1', '--cfg-options', 'train_cfg.max_epochs=1',
-                         'train_dataloader.batch_size=2', ALL_SCORES]) == 0
+                         'global_batch=2', ALL_SCORES]) == 0
         return record_of(folder)['metrics'], load_file(folder / 'work/detector.safetensors')
 
     metrics, tensors = train(tmp_path / 'a')
@@ -172,26 +173,22 @@ def test_the_words_of_imagenet_stand_in_the_order_of_its_folders(tmp_path, monke
     wnids = tuple(f'n{number:08}' for number in range(1000))
     words = [f'word {number % 998}' for number in range(1000)]  # two words name two classes each, as they do
     monkeypatch.setattr(finetune, 'classes_of', lambda path: tuple(words))
-    options = finetune_options(tmp_path)
-    assert finetune._match_classes(options, Split(wnids)) == wnids
+    this = SimpleNamespace(options=FinetuneOptions(data_root=str(tmp_path), weights='w.pth'))
+
+    def matched(classes):
+        this.val = SimpleNamespace(classes=classes)
+        return finetune.ClassifierEvaluation.match_classes(this)
+
+    assert matched(wnids) == wnids
     for other in (wnids[:-1], (*wnids[:-1], 'cat')):
         with pytest.raises(InputError):
-            finetune._match_classes(options, Split(other))
-
-
-class Split:
-    def __init__(self, classes):
-        self.classes = classes
-
-
-def finetune_options(folder):
-    return RunOptions(config='', suite='', method='', data_root=str(folder), work_dir='', results='', weights='w.pth')
+            matched(other)
 
 
 def test_a_refused_record_tells_what_differs_and_nothing_else(boxes, tmp_path, capsys):
     command = ['detect', '--data-root', str(boxes), '--work-dir', str(tmp_path / 'w'), '--results', str(tmp_path / 'r'),
-               '--threads', '1', '--cfg-options', 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=2']
+               '--threads', '1', '--cfg-options', 'train_cfg.max_epochs=1', 'global_batch=2']
     assert cli.main(command) == 0
     assert cli.main([*command, 'optim_wrapper.optimizer.lr=0.5']) == 2
     error = capsys.readouterr().err
-    assert '(optim_wrapper.optimizer.lr 0.003, now 0.5)' in error, error
+    assert '(optim_wrapper.optimizer.lr 0.00075, now 0.5)' in error, error

@@ -18,7 +18,7 @@ from spark_bench.training.loop import UpdateOptimWrapper
 def demo(data, folder, *extra, config=None):
     return ['detect', *([str(config)] if config else []), '--data-root', str(data), '--work-dir', str(folder / 'work'),
             '--results', str(folder / 'results'), '--threads', '1', '--cfg-options', 'train_cfg.max_epochs=1',
-            'train_dataloader.batch_size=2', *extra]
+            'global_batch=2', *extra]
 
 
 def refused(capsys, arguments, *named):

@@ -22,7 +22,7 @@ UPDATES = 8
 SMALL = ['train_dataloader.dataset.input_size=64', 'model.input_size=64', 'model.decoder_width=32',
          'model.drop_path_rate=0.3', 'custom_hooks.1.interval=1']
 # One recipe draws its augmentation from the process's generator, the other a picture at a time, in workers.
-CASES = {'process': (['--arch', 'test_resnet', '--workers', '0'], ['train_dataloader.batch_size=4']),
+CASES = {'process': (['--arch', 'test_resnet', '--workers', '0'], ['global_batch=4']),
          'workers': (['pretrain/configs/spark_convnext-tiny_1600e.py', '--arch', 'test_convnext', '--workers', '2',
                       '--batch-size', '2'], ['global_batch=4', 'base_lr=0.3', 'param_scheduler.0.warmup=1'])}
 

@@ -19,6 +19,9 @@ from spark_bench.checkpoints import save
 from spark_bench.errors import InputError
 from spark_bench.places import default_evaluation_dir
 from spark_bench.runs import folders
+from spark_bench.runs.recipe import Identity
+
+ANOTHER = Identity('classification', {}, 'abc', 0, None)
 
 
 def evaluate(capsys, *words):
@@ -108,7 +111,7 @@ def test_an_evaluation_keeps_out_of_every_folder_but_its_own(pictures, tmp_path,
 
     training = tmp_path / 'training'
     training.mkdir()
-    (training / 'config_hash').write_text('0123456789abcdef')
+    (training / folders.STAMP).write_text(ANOTHER.text)
     (training / 'metrics.json').write_text('{}')
     refused(training, 'one', 'another configuration')
     foreign = tmp_path / 'foreign'
@@ -124,7 +127,7 @@ def test_an_evaluation_keeps_out_of_every_folder_but_its_own(pictures, tmp_path,
     refused(tmp_path / 'mine', 'one', 'another process is running in')
     held.close()
     with pytest.raises(InputError, match='another configuration'):  # nor does a training take it
-        folders.check_stamp(tmp_path / 'mine', '0123456789abcdef', 'my.py')
+        folders.check_stamp(tmp_path / 'mine', ANOTHER, 'my.py')
 
 
 def test_an_evaluation_of_before_there_were_stamps_is_repeated_where_it_was(pictures, tmp_path, monkeypatch, capsys):
@@ -141,6 +144,6 @@ def test_an_evaluation_of_before_there_were_stamps_is_repeated_where_it_was(pict
 def test_a_training_replaces_nothing_that_no_run_left(tmp_path, name):
     (tmp_path / name).write_text('mine')
     with pytest.raises(InputError, match=name):
-        folders.check_stamp(tmp_path, 'abc', tmp_path / 'my.py' if name == 'my.py' else 'elsewhere/my.py')
-    (tmp_path / folders.STAMP).write_text('abc')
-    folders.check_stamp(tmp_path, 'abc', tmp_path / name)
+        folders.check_stamp(tmp_path, ANOTHER, tmp_path / 'my.py' if name == 'my.py' else 'elsewhere/my.py')
+    (tmp_path / folders.STAMP).write_text(ANOTHER.text)
+    folders.check_stamp(tmp_path, ANOTHER, tmp_path / name)

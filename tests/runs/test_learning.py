@@ -39,7 +39,7 @@ def learner(folder, side, epochs, batch_size, anchors, lr=1e-3, flip=0.5):
                 step.scale = (side, side)
             elif step.type == 'RandomFlip':
                 step.prob = flip
-    cfg.train_dataloader.batch_size = batch_size
+    cfg.global_batch = batch_size
     cfg.train_cfg.max_epochs, cfg.train_cfg.val_interval = epochs, epochs + 1
     cfg.optim_wrapper.optimizer.lr = lr
     for scheduler in cfg.param_scheduler:

@@ -27,7 +27,7 @@ def run(capsys, arguments):
 
 def demo(data, folder, *extra):
     return ['detect', '--data-root', data, '--work-dir', folder / 'work', '--results', folder / 'results', '--threads',
-            '1', *extra, '--cfg-options', 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=2']
+            '1', *extra, '--cfg-options', 'train_cfg.max_epochs=1', 'global_batch=2']
 
 
 @pytest.mark.slow
@@ -49,7 +49,7 @@ def test_a_val_split_without_annotations_is_refused(boxes, tmp_path, capsys):
     assert not (tmp_path / 'work').exists()
 
 
-@pytest.mark.parametrize('key', ['global_batch', 'train_dataloader.batch_size'])
+@pytest.mark.parametrize('key', ['global_batch', 'global_batch'])
 def test_a_training_set_without_objects_is_refused(key, boxes, tmp_path, capsys):
     path = boxes / 'annotations/instances_train.json'
     contents = json.loads(path.read_text())
@@ -110,7 +110,7 @@ def test_a_place_that_cannot_be_written_is_named_before_training(command, option
 @pytest.mark.parametrize('option', ['--results', '--work-dir'])
 @pytest.mark.parametrize('command', [
     ['finetune', '--weights', 'scratch', '--cfg-options', 'global_batch=12'],
-    ['pretrain', '--cfg-options', 'train_dataloader.batch_size=8'],
+    ['pretrain', '--cfg-options', 'global_batch=8'],
     ['evaluate', '--protocol', 'knn', '--arch', 'test_resnet']])
 def test_so_is_one_of_the_runs_on_pictures(command, option, pictures, tmp_path, capsys):
     (tmp_path / 'file').write_text('')
@@ -183,7 +183,7 @@ def test_openmmlabs_scripts_train_and_test(boxes, tmp_path):
     config = ROOT / 'mmdet_configs/demo/mask-rcnn_demo.py'
     done = tool('train.py', config, '--work-dir', tmp_path / 'work', '--resume', 'auto', '--auto-scale-lr', *data,
                 '--results', tmp_path / 'results', '--cfg-options', 'train_cfg.max_epochs=1',
-                'train_dataloader.batch_size=2', 'default_hooks.logger.interval=1')
+                'global_batch=2', 'default_hooks.logger.interval=1')
     assert done.returncode == 0, done.stderr[-2000:]
     done = tool('test.py', config, tmp_path / 'work/detector.safetensors', *data, '--work-dir', tmp_path / 'test',
                 '--cfg-options', 'test_dataloader.batch_size=1')

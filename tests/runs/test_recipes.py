@@ -42,7 +42,7 @@ def test_every_other_recipe_trains_two_steps_and_evaluates(recipe, coco, tmp_pat
 @pytest.mark.parametrize('recipe', names(RECIPES))
 def test_recipe_states_batch_version_weights_and_expectation(recipe):
     cfg = Config.fromfile(ROOT / 'mmdet_configs' / recipe)
-    assert cfg.recipe_version >= 1 and cfg.global_batch == cfg.recipe_batch in (16, 64)
+    assert cfg.recipe_version >= 1 and cfg.global_batch == cfg.base_batch in (16, 64)
     assert cfg.init in ('spark', 'supervised', 'mae', 'simmim', None) and (cfg.init or 'scratch') == cfg.method
     if cfg.expected is not None:
         assert 20 < cfg.expected.mask_ap < cfg.expected.box_ap < 60 and cfg.expected.source and cfg.expected.tolerance
@@ -52,7 +52,8 @@ def test_recipe_states_batch_version_weights_and_expectation(recipe):
 
 def test_sparks_resnet_recipe_is_the_published_one():
     cfg = Config.fromfile(ROOT / 'mmdet_configs/spark/mask-rcnn_resnet50_fpn_1x_coco.py')
-    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=2.5e-4, betas=(0.9, 0.999), weight_decay=1e-4)
+    assert cfg.base_lr == 2.5e-4
+    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=None, betas=(0.9, 0.999), weight_decay=1e-4)
     assert cfg.optim_wrapper.paramwise_cfg.decay_rate == 0.6 and cfg.train_cfg.max_updates == 90000
     assert cfg.param_scheduler[1].milestones == [60000, 80000] and cfg.param_scheduler[1].gamma == 0.25
     assert cfg.param_scheduler[0].start_factor == 0.01 and cfg.param_scheduler[0].end == 1000

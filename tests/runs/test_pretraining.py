@@ -30,7 +30,7 @@ def pretrain(pictures, folder, *extra, settings=()):
     return cli.main(['pretrain', '--data-root', str(pictures), '--work-dir', str(folder / 'work'), '--results',
                      str(folder / 'results'), '--threads', '1', *extra, '--cfg-options', 'model.input_size=64',
                      'train_dataloader.dataset.input_size=64', 'model.decoder_width=32',
-                     'train_dataloader.batch_size=4', *settings])
+                     'global_batch=4', *settings])
 
 
 def record_of(folder):
@@ -127,10 +127,10 @@ def test_accumulated_batches_give_the_gradient_of_the_whole_one():
 
 @pytest.mark.parametrize('extra, message', [
     (['--batch-size', '3'], 'choose 1, 2 or 4'), (['--accumulate', '3'], 'choose 1, 2 or 4'),
-    (['--cfg-options', 'train_dataloader.batch_size=13'], 'fewer than one batch of 13')])
+    (['--cfg-options', 'global_batch=13'], 'fewer than one batch of 13')])
 def test_a_batch_that_does_not_fit_is_refused_before_anything_is_written(pictures, tmp_path, capsys, extra, message):
     words = ['pretrain', '--data-root', str(pictures), '--work-dir', str(tmp_path / 'work'), '--results',
-             str(tmp_path / 'results'), '--cfg-options', 'train_dataloader.batch_size=4']
+             str(tmp_path / 'results'), '--cfg-options', 'global_batch=4']
     assert cli.main([*words, *extra]) == 2
     error = capsys.readouterr().err.strip()
     assert message in error and '\n' not in error and not (tmp_path / 'work').exists()

@@ -124,7 +124,7 @@ def pictures(tmp_path_factory):
 def words(pictures, folder, *extra):
     return ['pretrain', '--data-root', str(pictures), '--work-dir', str(folder / 'work'), '--results',
             str(folder / 'results'), '--threads', '1', '--epochs', '2', *extra, '--cfg-options', 'model.input_size=64',
-            'train_dataloader.dataset.input_size=64', 'model.decoder_width=32', 'train_dataloader.batch_size=8']
+            'train_dataloader.dataset.input_size=64', 'model.decoder_width=32', 'global_batch=8']
 
 
 def torchrun(pictures, folder, *extra):

@@ -14,8 +14,8 @@ from spark_bench import checkpoints, cli
 from spark_bench.models.backbones import SparKTimm
 from spark_bench.places import shipped
 from spark_bench.records import load_all
+from spark_bench.runs.inputs import load_config
 from spark_bench.runs.overrides import set_epochs
-from spark_bench.runs.run import RunOptions, load_config
 
 REAL_DATA = Path(os.environ.get('SPARK_BENCH_TEST_DATA', Path(__file__).parents[3] / 'shared' / 'data'))
 
@@ -110,8 +110,7 @@ def test_a_record_of_another_configuration_is_never_overwritten(coco, pretrained
 
 @pytest.mark.parametrize('epochs', [1, 2, 7])
 def test_schedules_end_with_the_training_whatever_its_length(epochs):
-    cfg = load_config(RunOptions(config=str(shipped('pretrain/configs/demo_pretrain.py')), suite='s', method='m',
-                                 data_root='d', work_dir='w', results='r'))
+    cfg = load_config(str(shipped('pretrain/configs/demo_pretrain.py')), {})
     set_epochs(cfg, epochs)
     assert cfg.train_cfg.max_epochs == max(s.end for s in cfg.param_scheduler) == epochs
     assert all(s.begin < s.end and s.get('T_max', s.end - s.begin) == s.end - s.begin for s in cfg.param_scheduler)

@@ -107,7 +107,7 @@ def test_a_wrong_evaluation_of_a_classifier_is_refused_before_training(pictures,
     (['model.decoder_width=16'], ['decoder_width is 16', 'from 32 up'])])
 def test_a_pretraining_that_does_not_fit_is_refused(settings, named, pictures, tmp_path, capsys):
     start = ['pretrain', '--data-root', pictures, '--work-dir', tmp_path / 'work', '--results', tmp_path / 'results',
-             '--threads', '1', '--cfg-options', 'train_dataloader.batch_size=8']
+             '--threads', '1', '--cfg-options', 'global_batch=8']
     refused(capsys, [*start, *settings], *named)
     assert not (tmp_path / 'work/config_hash').exists()
 
