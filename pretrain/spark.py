@@ -78,39 +78,26 @@ class SparK(nn.Module):
         Raises:
             InputError: where the picture does not match the mask grid.
         """
-        self._check(image_B3HW)
-        if active_B1ff is None:
-            active_B1ff = random_mask(len(image_B3HW), self.grid, self.mask_ratio)
-        layout = VisibleLayout(active_B1ff, image_B3HW.device)
-        if active_B1ff.shape != (len(image_B3HW), 1, self.grid, self.grid):
-            raise InputError(f'active_B1ff must have shape {(len(image_B3HW), 1, self.grid, self.grid)}, one patch of '
-                             f'{self.patch_size} pixels a cell, not {tuple(active_B1ff.shape)}')
-        prediction_BLp = self.predict(image_B3HW, layout)
-        active_B1ff = layout.active_B1ff
-        loss = self.loss(image_B3HW, prediction_BLp, active_B1ff)
-        if not return_reconstruction:
-            return loss
-        return loss, self.paint(image_B3HW, prediction_BLp, active_B1ff)
+        layout = self.mask(image_B3HW, active_B1ff)
+        features = self.encode(image_B3HW, layout)
+        maps = self.densified(features, layout)
+        patches_BLp = self.decode(maps, image_B3HW)
+        loss = self.loss(image_B3HW, patches_BLp, layout.active_B1ff)
+        return (loss, self.paint(image_B3HW, patches_BLp, layout.active_B1ff)) if return_reconstruction else loss
 
-    def _check(self, image_B3HW):
-        side = self.grid * self.patch_size
+    def mask(self, image_B3HW, active_B1ff=None):
+        """Choose the visible patches, at random where no mask is given: a :class:`~pretrain.masking.VisibleLayout`."""
+        grid, side = self.grid, self.grid * self.patch_size
         if image_B3HW.dim() != 4 or tuple(image_B3HW.shape[1:]) != (3, side, side):
             raise InputError(f'pictures must have shape (B, 3, {side}, {side}) as input_size says, '
                              f'not {tuple(image_B3HW.shape)}')
-
-    def predict(self, image_B3HW, layout):
-        """The decoder's prediction of every normalised patch, ``(B, L, p)``, from the visible ones.
-
-        ``layout`` is a :class:`~pretrain.masking.VisibleLayout`, or a mask to make one of.
-        """
-        if not isinstance(layout, VisibleLayout):
-            layout = VisibleLayout(layout, image_B3HW.device)
-        features = self.encode(image_B3HW, layout)
-        maps = [densify(feature, layout) for densify, feature in zip(self.densify, features, strict=True)]
-        # Packed features are channels-last inside; the decoder works in the layout its user chose for the pictures.
-        chosen = torch.contiguous_format if image_B3HW.is_contiguous() else torch.channels_last
-        maps = [map_Bdhw.contiguous(memory_format=chosen) for map_Bdhw in maps]
-        return self.patchify(self.decoder(maps)).to(_at_least_float32(image_B3HW))
+        if active_B1ff is None:
+            active_B1ff = random_mask(len(image_B3HW), grid, self.mask_ratio)
+        layout = VisibleLayout(active_B1ff, image_B3HW.device)
+        if active_B1ff.shape != (len(image_B3HW), 1, grid, grid):
+            raise InputError(f'active_B1ff must have shape {(len(image_B3HW), 1, grid, grid)}, one patch of '
+                             f'{self.patch_size} pixels a cell, not {tuple(active_B1ff.shape)}')
+        return layout
 
     def encode(self, image_B3HW, layout):
         """Feature maps for the decoder, deepest first: packed, or dense where there is no mask token."""
@@ -119,6 +106,17 @@ class SparK(nn.Module):
         else:
             features = self.encoder.encode_dense(image_B3HW, layout)
         return features[::-1][:self._scales]
+
+    def densified(self, features, layout):
+        """Whole maps for the decoder: the features of visible places, and mask tokens for the others."""
+        return [densify(feature, layout) for densify, feature in zip(self.densify, features, strict=True)]
+
+    def decode(self, maps, image_B3HW):
+        """The decoder's prediction of every normalised patch, ``(B, L, p)``, from maps of all scales, deepest first."""
+        # Packed features are channels-last inside; the decoder works in the layout its user chose for the pictures.
+        chosen = torch.contiguous_format if image_B3HW.is_contiguous() else torch.channels_last
+        maps = [map_Bdhw.contiguous(memory_format=chosen) for map_Bdhw in maps]
+        return self.patchify(self.decoder(maps)).to(_at_least_float32(image_B3HW))
 
     def loss(self, image_B3HW, prediction_BLp, active_B1ff):
         """Mean squared error to the normalised patches, averaged over the masked patches."""

@@ -73,7 +73,8 @@ def reconstruct(spark, pixels_B3HW, active_B1ff, *, mean=IMAGENET_MEAN, std=IMAG
                          for value in (mean, std))
     image_B3HW = (pixels_B3HW - mean_311) / std_311
     with _evaluating(spark):
-        prediction_BLp = spark.predict(image_B3HW, active_B1ff)
+        layout = spark.mask(image_B3HW, active_B1ff)
+        prediction_BLp = spark.decode(spark.densified(spark.encode(image_B3HW, layout), layout), image_B3HW)
     _, mean_BL1, scale_BL1 = normalise_patches(spark.patchify(image_B3HW))
     if statistics == 'visible':
         mean_BL1 = interpolate_visible(mean_BL1, active_B1ff)
