@@ -21,7 +21,7 @@ _GPUS = 8  # a cell
 _GRACE_S = 900  # longer than what clusters give a job that has to go
 
 
-class CellJob:
+class ClusterJob:
     """One cell, as a job calls it in each of its tasks: every one is a process of the run.
 
     Args:
@@ -102,7 +102,7 @@ def submit(suite, cells, args):
 
     Args:
         suite: for the names of the jobs.
-        cells: list of :class:`~spark_bench.suites.runner.Cell`.
+        cells: list of :class:`~spark_bench.suites.runner.SuiteRun`.
         args: ``gpus``, ``gpus_per_node``, ``cpus_per_gpu``, ``partition``, ``hours``, ``jobs``, ``slurm``, ``work_dir``
             and ``suite`` of the command line.
 
@@ -157,7 +157,7 @@ def _submit_array(executor, cells, processes):
         make_folder(cell.options['work_dir'])
     try:
         with executor.batch():
-            jobs = [executor.submit(CellJob(cell.task, cell.options, processes)) for cell in cells]
+            jobs = [executor.submit(ClusterJob(cell.task, cell.options, processes)) for cell in cells]
     except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
         reason = printable(' '.join(str(error).split()))[-300:]
         raise InputError(f'sbatch refused {cells[0].name} ({reason}): look at --partition, --gpus, --hours and '
@@ -228,7 +228,7 @@ class LocalJob:
         executor = make_executor(folder, 'local', f'env CUDA_VISIBLE_DEVICES={devices_of(slot, 1)} '
                                                   f'{shlex.quote(sys.executable)}')
         executor.update_parameters(timeout_min=hours * 60)
-        self._job = executor.submit(CellJob(cell.task, cell.options, 1))
+        self._job = executor.submit(ClusterJob(cell.task, cell.options, 1))
 
     def poll(self):
         """The outcome: ``done``, a message of what failed, or None while it runs."""

@@ -8,7 +8,7 @@ from spark_bench.configs import read_config
 from spark_bench.errors import InputError
 from spark_bench.places import default_work_dir, shipped
 from spark_bench.suites.checks import EMBEDDED, is_embedded
-from spark_bench.suites.runner import Cell
+from spark_bench.suites.runner import SuiteRun
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def build_cells(suite, specs, places, download=False):
             options['ablation'] = spec.method
         else:
             options['weights'] = _weights(spec, places, download)
-        runs[spec.name] = Cell(spec.name, spec.kind, options, spec.weight or 1.0, needs)
+        runs[spec.name] = SuiteRun(spec.name, spec.kind, options, spec.weight or 1.0, needs)
     return list(runs.values())
 
 

@@ -24,7 +24,7 @@ _POLL_S = 0.2
 
 
 @dataclass
-class Cell:
+class SuiteRun:
     """One run of a suite.
 
     Attributes:
@@ -40,7 +40,7 @@ class Cell:
     task: str
     options: dict
     weight: float
-    needs: 'Cell | None' = None
+    needs: 'SuiteRun | None' = None
     processes: int = 1
     outcome: str | None = field(default=None, compare=False)
     seconds: float = field(default=0.0, compare=False)
@@ -165,7 +165,7 @@ def _train_together(task, options, log, processes):
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     try:
-        torchrun.main(['--standalone', '--nproc-per-node', str(processes), '-m', 'spark_bench.suites.cell',
+        torchrun.main(['--standalone', '--nproc-per-node', str(processes), '-m', 'spark_bench.suites.member',
                        str(os.getpid()), task, json.dumps(options)])
         return 'done'
     except ChildFailedError as error:
@@ -226,7 +226,7 @@ def run_cells(cells, jobs, start):
     """Run all cells, dependencies first; a cell with a record is skipped by its engine.
 
     Args:
-        cells: list of :class:`Cell`, in the order to start them.
+        cells: list of :class:`SuiteRun`, in the order to start them.
         jobs: how many at a time.
         start: function from a cell and the slot that it takes (from 0, below ``jobs``) to its running job, with
             ``cell``, ``slot``, ``started``, ``poll()``, ``fraction()`` and ``kill()`` as :class:`Job` has them.

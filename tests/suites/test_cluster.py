@@ -233,8 +233,8 @@ SCONTROL = """#!/usr/bin/env bash
 """
 TASK = """
 import json, os, sys
-from spark_bench.suites.cluster import CellJob
-CellJob('classification', json.loads(sys.argv[1]), 2)()
+from spark_bench.suites.cluster import ClusterJob
+ClusterJob('classification', json.loads(sys.argv[1]), 2)()
 print(os.environ['MASTER_ADDR'], os.environ['MASTER_PORT'], os.environ['RANK'], os.environ['WORLD_SIZE'])
 """
 

@@ -56,7 +56,7 @@ def left(processes, patience_s=10):
 
 
 def is_cell(process):
-    return 'spark_bench.suites.cell' in process.cmdline()
+    return 'spark_bench.suites.member' in process.cmdline()
 
 
 @pytest.mark.parametrize('delay_s', [0.4, pytest.param(2, marks=SLOW)])

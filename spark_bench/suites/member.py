@@ -1,6 +1,6 @@
-"""One cell in several processes of this machine: what torchrun starts, once a process.
+"""One of the processes that train a cell together on this machine: what torchrun starts.
 
-``python -m spark_bench.suites.cell PARENT TASK OPTIONS``: the process number of torchrun; options as JSON.
+``python -m spark_bench.suites.member PARENT TASK OPTIONS``: the process number of torchrun; options as JSON.
 """
 
 import ctypes
