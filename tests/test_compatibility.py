@@ -19,7 +19,7 @@ def test_only_a_transformers_that_mmpretrain_does_not_know_costs_its_multimodal_
     information.mkdir()
     (information / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: transformers\nVersion: {version}\n')
     # mmpretrain is not imported whole where it would want to use the empty package.
-    script = 'import sys; sys.argv[0] = "spark-bench"; import spark_bench; ' + (
+    script = 'import sys, spark_bench; ' + (
         'import mmpretrain.models; from mmpretrain.utils.dependency import WITH_MULTIMODAL; print(WITH_MULTIMODAL)'
         if left_out else 'print("mmpretrain.utils.dependency" not in sys.modules)')
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])}

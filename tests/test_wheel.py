@@ -13,8 +13,6 @@ CHECKOUT = Path(__file__).parents[1]
 # Installed from the checkout, or read in it.
 LEFT_OUT = ('docs/', 'tests/', 'tools/', '.ci/', '.gitignore', 'LICENSE', 'Makefile', 'README.md', 'constraints.txt',
             'overrides.txt', 'pyproject.toml', 'results/README.md', 'setup.cfg')
-# As the installed command starts, by whose name spark_bench knows that it may load torch later.
-COMMAND = 'import sys; sys.argv[0] = "spark-bench"; from spark_bench.cli import main; sys.exit(main(sys.argv[1:]))'
 
 
 def tracked():
@@ -64,7 +62,7 @@ def test_an_installed_copy_works_in_any_folder(wheel, tmp_path, arguments, shown
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / 'site')
     (tmp_path / 'elsewhere').mkdir()
-    ran = subprocess.run([sys.executable, '-c', COMMAND, *arguments], cwd=tmp_path / 'elsewhere', capture_output=True,
-                         text=True, env={**os.environ, 'PYTHONPATH': str(tmp_path / 'site')})
+    ran = subprocess.run([sys.executable, '-m', 'spark_bench', *arguments], cwd=tmp_path / 'elsewhere',
+                         capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(tmp_path / 'site')})
     assert ran.returncode == 0, ran.stderr
     assert shown in ran.stdout

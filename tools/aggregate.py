@@ -5,7 +5,7 @@ The same as ``spark-bench table``, whose other options it takes too.
 
 import sys
 
-from spark_bench.cli import main
+from spark_bench.commands import main
 
 if __name__ == '__main__':
     sys.exit(main(['table', *sys.argv[1:]]))

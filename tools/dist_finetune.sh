@@ -5,4 +5,4 @@ set -euo pipefail
 config=$1 gpus=$2
 exec "${PYTHON:-python}" -m torch.distributed.run --nnodes "${NNODES:-1}" --node-rank "${NODE_RANK:-0}" \
     --master-addr "${MASTER_ADDR:-127.0.0.1}" --master-port "${MASTER_PORT:-29500}" --nproc-per-node "$gpus" \
-    -m spark_bench.cli finetune "$config" --launcher pytorch "${@:3}"
+    -m spark_bench finetune "$config" --launcher pytorch "${@:3}"

@@ -5,4 +5,4 @@ set -euo pipefail
 config=$1 gpus=$2
 exec "${PYTHON:-python}" -m torch.distributed.run --nnodes "${NNODES:-1}" --node-rank "${NODE_RANK:-0}" \
     --master-addr "${MASTER_ADDR:-127.0.0.1}" --master-port "${PORT:-${MASTER_PORT:-29500}}" --nproc-per-node "$gpus" \
-    -m spark_bench.cli detect "$config" --launcher torchrun "${@:3}"
+    -m spark_bench detect "$config" --launcher torchrun "${@:3}"

@@ -8,4 +8,4 @@ per_node=${GPUS_PER_NODE:-8}
 exec srun --partition "$partition" --job-name spark --ntasks "$gpus" \
     --ntasks-per-node "$((gpus < per_node ? gpus : per_node))" --gres "gpu:$((gpus < per_node ? gpus : per_node))" \
     --cpus-per-task "${CPUS_PER_TASK:-8}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
-    "${PYTHON:-python}" -m spark_bench.cli pretrain "$config" --launcher slurm "${@:4}"
+    "${PYTHON:-python}" -m spark_bench pretrain "$config" --launcher slurm "${@:4}"

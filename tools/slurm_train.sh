@@ -8,4 +8,4 @@ gpus=${GPUS:-8} per_node=${GPUS_PER_NODE:-8}
 exec srun --partition "$partition" --job-name "$name" --ntasks "$gpus" \
     --ntasks-per-node "$((gpus < per_node ? gpus : per_node))" --gres "gpu:$((gpus < per_node ? gpus : per_node))" \
     --cpus-per-task "${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
-    "${PYTHON:-python}" -m spark_bench.cli detect "$config" --work-dir "$work_dir" --launcher slurm "${@:5}"
+    "${PYTHON:-python}" -m spark_bench detect "$config" --work-dir "$work_dir" --launcher slurm "${@:5}"

@@ -5,8 +5,8 @@ The same as ``spark-bench evaluate CONFIG --weights CHECKPOINT``, whose other op
 
 import sys
 
-from spark_bench.cli import main
-from spark_bench.parsing import take_local_rank
+from spark_bench.commands import main
+from spark_bench.commands.parsing import take_local_rank
 
 if __name__ == '__main__':
     words = take_local_rank(sys.argv[1:])

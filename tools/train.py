@@ -8,8 +8,8 @@ process.
 
 import sys
 
-from spark_bench.cli import main
-from spark_bench.parsing import take_local_rank
+from spark_bench.commands import main
+from spark_bench.commands.parsing import take_local_rank
 
 _ALWAYS = ('--resume', '--auto-scale-lr')
 

@@ -1,4 +1,4 @@
-"""``spark-bench convert``: the same weights in another format."""
+"""The same weights in another format."""
 
 from pathlib import Path
 
@@ -11,18 +11,7 @@ from spark_bench.errors import InputError
 
 TARGETS = ('timm', 'official', 'mmdet', 'mmpretrain', 'spark', 'safetensors')
 _ADAPTERS = {'timm': 'timm', 'official': 'official', 'mmdet': 'mmpretrain', 'mmpretrain': 'mmpretrain'}
-_SHOWN = 12
 _SUFFIXES = {'timm': '.safetensors', 'safetensors': '.safetensors'}
-
-
-def main(args):
-    """Body of the command: convert ``args.file``, and tell what became of its tensors."""
-    output, written, left_out = convert(args.file, args.to, args.output, args.force, args.key_prefix)
-    print(f'{output}: {written} tensors')
-    if left_out:
-        print(f'left out ({len(left_out)}): {", ".join(left_out[:_SHOWN])}'
-              + (f' and {len(left_out) - _SHOWN} more' if left_out[_SHOWN:] else ''))
-    return 0
 
 
 def convert(path, to, output=None, force=False, key_prefix=None):

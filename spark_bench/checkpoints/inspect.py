@@ -1,6 +1,5 @@
-"""``spark-bench inspect``: what a file of weights is, and what can be done with it."""
+"""What a file of weights is, and what can be done with it."""
 
-import json
 import math
 import re
 import shlex
@@ -17,13 +16,6 @@ _SHOWN = 8
 # timm's ResNets and ConvNeXts that torchvision has too.
 _TORCHVISION = re.compile(r'resnet(18|34|50|101|152)|resnext(50_32x4d|101_32x8d|101_64x4d)|wide_resnet(50|101)_2|'
                           r'convnext_(tiny|small|base|large)')
-
-
-def main(args):
-    """Body of the command: print what ``args.file`` is; 1 where it has problems."""
-    report = inspect(args.file, args.key_prefix)
-    print(json.dumps(report, indent=2, ensure_ascii=False) if args.json else as_text(report))
-    return 1 if report['problems'] else 0
 
 
 def inspect(path, key_prefix=None):

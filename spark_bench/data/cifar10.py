@@ -1,4 +1,4 @@
-"""``spark-bench data cifar10``: CIFAR-10 as its author publishes it, as pictures in a folder a class.
+"""CIFAR-10 as its author publishes it, as pictures in a folder a class.
 
 Source: Krizhevsky, "Learning multiple layers of features from tiny images", 2009;
 https://www.cs.toronto.edu/~kriz/cifar.html, "CIFAR-10 binary version": 50,000 + 10,000 pictures of 32 × 32.
@@ -20,13 +20,6 @@ _FILES = {'train': [f'data_batch_{number}.bin' for number in range(1, 6)], 'test
 _CLASSES, _SIDE = 'batches.meta.txt', 32
 _REMEDY = 'give cifar-10-binary.tar.gz, or the folder that it unpacks to'
 _BROKEN = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error)
-
-
-def main(args):
-    """Convert ``args.source`` to ``args.output`` and print what is there; exit status 0."""
-    for split, count in convert(args.source, args.output).items():
-        print(f'{args.output}/{split}: {count} pictures')
-    return 0
 
 
 def convert(source, output):

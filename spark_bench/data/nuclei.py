@@ -1,4 +1,4 @@
-"""``spark-bench data nuclei``: BBBC038 (the 2018 Data Science Bowl) as its authors publish it, in COCO layout.
+"""BBBC038 (the 2018 Data Science Bowl) as its authors publish it, in COCO layout.
 
 Source: Caicedo et al., "Nucleus segmentation across imaging experiments: the 2018 Data Science Bowl", Nature Methods
 2019; https://bbbc.broadinstitute.org/BBBC038, stage1_train.zip: 670 pictures, a PNG for each nucleus of each.
@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import re
-import sys
 import zipfile
 import zlib
 from collections import defaultdict
@@ -30,15 +29,6 @@ _PICTURE = re.compile(r'(?:^|/)(?P<id>[^/]+)/(?P<kind>images|masks)/[^/]+\.png$'
 _BROKEN = (OSError, EOFError, RuntimeError, SyntaxError, ValueError, zipfile.BadZipFile, zlib.error,
            Image.DecompressionBombError)
 _VAL = 5  # one picture of so many is for validation
-
-
-def main(args):
-    """Convert ``args.source`` to ``args.output`` and print what is there; exit status 0."""
-    counts = convert(args.source, args.output, lambda note: print(f'spark-bench: note: {note}', file=sys.stderr))
-    for split, (pictures, nuclei, empty) in counts.items():
-        left_out = f', {empty} empty masks left out' if empty else ''
-        print(f'{args.output}/{split}: {pictures} pictures, {nuclei} nuclei{left_out}')
-    return 0
 
 
 def convert(source, output, tell=lambda note: None):

@@ -1,6 +1,4 @@
-"""``spark-bench inspect --arch``: parameters and multiply-adds of a classification network, without its weights."""
-
-import json
+"""Parameters and multiply-adds of a classification network, without its weights."""
 
 import timm
 import torch
@@ -15,13 +13,6 @@ CLASSES = 1000
 # take their statistics from the picture.
 _NORMS = {torch.ops.aten.native_batch_norm: 2, torch.ops.aten.native_layer_norm: 5, torch.ops.aten.native_group_norm: 5}
 _COPIES = (torch.ops.aten.clone, torch.ops.aten.copy_, torch.ops.aten._to_copy)
-
-
-def main(args):
-    """Body of the command: print what the network ``args.arch`` costs."""
-    report = inspect_network(args.arch, args.input_size or 224)
-    print(json.dumps(report, indent=2) if args.json else as_text(report))
-    return 0
 
 
 def inspect_network(arch, input_size=224):

@@ -1,7 +1,9 @@
-"""``spark-bench visualize mask-pattern``: how far the mask survives with and without sparse convolution."""
+"""How far the mask survives with and without sparse convolution."""
 
 import csv
 import io
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,18 +22,22 @@ CAPTION = ('Positions that respond to the visible patches (blue) in {arch}, afte
            '1×1. Dense: masked pixels set to zero. Sparse: visible patches alone.')
 
 
-def main(args):
-    """Write the figure, and its figures as CSV beside it; print both paths; exit status 0."""
-    path = figure_path(args.output, 'mask-pattern.png')
+def draw(arch: str, output: str, input_size: int, mask_ratio: float, seed: int,
+         layers: Sequence[int] | None = None) -> tuple[Path, Path]:
+    """Write the picture of what :func:`measure` finds, and its figures as CSV beside it; return both paths.
+
+    Raises:
+        InputError: as ``measure`` does, or where ``output`` (FILE.png, or a folder) cannot be written.
+    """
+    path = figure_path(output, 'mask-pattern.png')
     table = claim_output(path.with_suffix('.csv'), ','.join(_HEADINGS).encode(), 'the figures beside --output,')
-    dense, sparse = measure(args.arch, args.input_size, args.mask_ratio, args.seed, args.layers)
-    rows = [[_tile(pattern, args.input_size) for pattern in patterns] for patterns in (dense, sparse)]
+    dense, sparse = measure(arch, input_size, mask_ratio, seed, layers)
+    rows = [[_tile(pattern, input_size) for pattern in patterns] for patterns in (dense, sparse)]
     captions = [[_percent(pattern.fraction) for pattern in patterns] for patterns in (dense, sparse)]
     headings = [str(pattern.layer) if pattern.layer else 'input' for pattern in dense]
-    write_png(path, compose(rows, headings, CAPTION.format(arch=args.arch), ('dense', 'sparse'), captions))
+    write_png(path, compose(rows, headings, CAPTION.format(arch=arch), ('dense', 'sparse'), captions))
     write_text_output(table, _to_csv(dense, sparse))
-    print(f'{path}\n{table}')
-    return 0
+    return path, table
 
 
 def measure(arch, input_size, mask_ratio, seed, layers=None):

@@ -1,6 +1,7 @@
-"""``spark-bench visualize reconstruct``: what pretrained models make of masked pictures."""
+"""What pretrained models make of masked pictures."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,27 +27,34 @@ CAPTIONS = {
 }
 
 
-def main(args):
-    """Write the figure, and with ``--tiles`` each of its pictures; print the figure's path; exit status 0."""
-    device = check_device(args.device)
-    files = _describe_all(args)
-    pixels_B3HW = load_pictures(args.data_root, args.count, files[0].input_size)
-    path = figure_path(args.output, 'reconstructions.png')
-    demand_apart(path.parent, args.data_root, '--output')
+def draw(weights: Sequence[str], data_root: str, output: str, *, labels: Sequence[str] | None = None,
+         arch: str | None = None, input_size: int | None = None, mask_ratio: float | None = None, count: int = 6,
+         seed: int = 0, statistics: str = 'original', device: str = 'cpu', write_tiles: bool = False) -> Path:
+    """Write the figure, with ``write_tiles`` each of its pictures too, and return the figure's path.
+
+    All else is what the options of that name of ``spark-bench visualize reconstruct`` say.
+
+    Raises:
+        InputError: naming the option or the file that is wrong.
+    """
+    device = check_device(device)
+    files = _describe_all(weights, labels, arch, input_size, mask_ratio)
+    pixels_B3HW = load_pictures(data_root, count, files[0].input_size)
+    path = figure_path(output, 'reconstructions.png')
+    demand_apart(path.parent, data_root, '--output')
     tiles = path.with_name(f'{path.stem}-tiles')
-    for tile in sorted(tiles.glob('[0-9][0-9][0-9]-*.png')) if args.tiles else ():
+    for tile in sorted(tiles.glob('[0-9][0-9][0-9]-*.png')) if write_tiles else ():
         claim_output(tile, OWN, 'a tile beside --output,')
-    results = {file.label: _answers(file, device, pixels_B3HW, args) for file in files}
+    results = {file.label: _answers(file, device, pixels_B3HW, seed, statistics) for file in files}
     _check_same_masks(files, results)
     columns = _columns(results)
     figure = compose([list(tiles) for tiles in zip(*columns.values(), strict=True)], list(columns),
-                     f'{", ".join(results)}: {100 * files[0].mask_ratio:g} % masked, seed {args.seed}. '
-                     f'{CAPTIONS[args.statistics]}')
-    if args.tiles:
+                     f'{", ".join(results)}: {100 * files[0].mask_ratio:g} % masked, seed {seed}. '
+                     f'{CAPTIONS[statistics]}')
+    if write_tiles:
         _write_tiles(tiles, columns)
     write_png(path, figure)
-    print(path)
-    return 0
+    return path
 
 
 def load_pictures(data_root, count, side):
@@ -63,16 +71,16 @@ def load_pictures(data_root, count, side):
     return torch.from_numpy(np.stack([np.asarray(square) for square in squares])).permute(0, 3, 1, 2)
 
 
-def _describe_all(args):
-    """A :class:`ModelFile` for each of ``--weights``, with labels that differ, and one picture size and mask ratio."""
-    files = [describe(path, args.arch, args.input_size, args.mask_ratio) for path in args.weights]
-    if args.labels and len(args.labels) != len(files):
-        raise InputError(f'--labels names {len(args.labels)} methods for {len(files)} files: give one a file')
-    labels = args.labels or [file.label for file in files]
+def _describe_all(weights, asked, arch, input_size, mask_ratio):
+    """A :class:`ModelFile` for each of ``weights``, with labels that differ, and one picture size and mask ratio."""
+    files = [describe(path, arch, input_size, mask_ratio) for path in weights]
+    if asked and len(asked) != len(files):
+        raise InputError(f'--labels names {len(asked)} methods for {len(files)} files: give one a file')
+    labels = asked or [file.label for file in files]
     if max(Counter(labels).values()) > 1:
-        if args.labels or len(set(args.weights)) < len(files):
+        if asked or len(set(weights)) < len(files):
             raise InputError('--labels or --weights names the same method twice: each column needs a name of its own')
-        labels = args.weights
+        labels = weights
     for file in files[1:]:
         for option in ('input_size', 'mask_ratio'):
             first, other = getattr(files[0], option), getattr(file, option)
@@ -82,13 +90,13 @@ def _describe_all(args):
     return [replace(file, label=label) for file, label in zip(files, labels, strict=True)]
 
 
-def _answers(file, device, pixels_B3HW, args):
+def _answers(file, device, pixels_B3HW, seed, statistics):
     """The four pictures of each picture by one model, as dict of uint8 arrays ``(B, H, W, 3)``."""
     model = load_model(file, device)
     # From the seed alone, so the same for every method and device.
-    generator = torch.Generator().manual_seed(args.seed)
+    generator = torch.Generator().manual_seed(seed)
     active_B1ff = random_mask(len(pixels_B3HW), model.grid, file.mask_ratio, generator)
-    parts = [reconstruct(model, pixels_B3HW[i:i + BATCH], active_B1ff[i:i + BATCH], statistics=args.statistics)
+    parts = [reconstruct(model, pixels_B3HW[i:i + BATCH], active_B1ff[i:i + BATCH], statistics=statistics)
              for i in range(0, len(pixels_B3HW), BATCH)]
     return {name: torch.cat([getattr(part, name) for part in parts]).numpy() for name in vars(parts[0])}
 

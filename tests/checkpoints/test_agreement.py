@@ -11,7 +11,7 @@ import timm
 import torch
 import torchvision
 
-from spark_bench import checkpoints, cli
+from spark_bench import checkpoints, commands
 from spark_bench.checkpoints.contents import open_checkpoint
 from spark_bench.errors import InputError
 
@@ -190,7 +190,7 @@ def verdicts(path, arch, capsys, *words):
     said = {}
     out = str(path.parent / 'out.safetensors')
     for command, more in (('inspect', ()), ('convert', ('--to', 'timm', '--output', out))):
-        status = cli.main([command, str(path), *more, *words])
+        status = commands.main([command, str(path), *more, *words])
         said[command] = status == 0, ''.join(capsys.readouterr())
     network = timm.create_model(arch, num_classes=0)
     try:
@@ -270,7 +270,7 @@ def test_a_real_detector_of_torchvision(tmp_path):
 @pytest.mark.parametrize('name', ['two networks', 'two networks in dicts'])
 def test_the_option_chooses_one_of_several_networks(name, tmp_path, capsys):
     path = write(UNSOUND[name][0], tmp_path / 'a.pth')
-    assert cli.main(['inspect', str(path)]) == 2
+    assert commands.main(['inspect', str(path)]) == 2
     refusal = capsys.readouterr().err
     count = len(SMALL)
     assert refusal.count(f'({count} of {count} tensors of test_resnet)') == 2, refusal
@@ -284,7 +284,7 @@ def test_the_option_chooses_one_of_several_networks(name, tmp_path, capsys):
             assert all(accepted for accepted, _ in said.values()), said
             assert torch.equal(network.bn1.bias, SMALL['bn1.bias'] + added)
             assert torch.equal(checkpoints.read_tensors(out)['bn1.bias'], SMALL['bn1.bias'] + added)
-    assert cli.main(['inspect', str(path), '--key-prefix', 'studnet']) == 2
+    assert commands.main(['inspect', str(path), '--key-prefix', 'studnet']) == 2
     assert re.search(r"no network under 'studnet.'.*'student\.", capsys.readouterr().err)
 
 
@@ -314,7 +314,7 @@ def test_a_pickle_of_arrays_as_detectron2_writes_it(protocol, backbone, tmp_path
     arrays[f'{backbone}stem.conv1.norm.bias'] = arrays[f'{backbone}stem.conv1.norm.bias'].astype('>f8')
     contents = {'model': arrays, '__author__': 'torchvision', 'matching_heuristics': True}
     (tmp_path / 'R-18.pkl').write_bytes(pickle.dumps(contents, protocol=protocol))
-    assert cli.main(['inspect', str(tmp_path / 'R-18.pkl'), '--json']) == 0
+    assert commands.main(['inspect', str(tmp_path / 'R-18.pkl'), '--json']) == 0
     report = json.loads(capsys.readouterr().out)
     assert report['format'] == 'detectron2' and 'BGR' in report['notes'][0]
     network = timm.create_model('resnet18', num_classes=0)
@@ -326,8 +326,8 @@ def test_a_pickle_of_arrays_as_detectron2_writes_it(protocol, backbone, tmp_path
 
 def test_inspect_names_where_the_network_stands_and_all_that_is_left_out(tmp_path, capsys):
     path = write(SOUND['simsiam'][0], tmp_path / 'a.pth')
-    assert cli.main(['inspect', str(path)]) == 0
+    assert commands.main(['inspect', str(path)]) == 0
     shown = capsys.readouterr().out
     assert "under 'encoder.'" in shown and 'encoder.fc.0.bias' in shown
-    assert cli.main(['convert', str(path), '--to', 'timm']) == 0
+    assert commands.main(['convert', str(path), '--to', 'timm']) == 0
     assert 'predictor.0.weight' in capsys.readouterr().out

@@ -15,7 +15,7 @@ import timm
 import torch
 from safetensors.torch import save
 
-from spark_bench import checkpoints, cli
+from spark_bench import checkpoints, commands
 from spark_bench.checkpoints.inspect import inspect
 from spark_bench.errors import InputError
 
@@ -158,7 +158,7 @@ def test_zero_dimensional_tensors_under_known_names(tmp_path):
         torch.save({name: torch.tensor(1.0) for name in anchors}, tmp_path / f'{family}.pth')
         assert inspect(tmp_path / f'{family}.pth')['problems']
         for to in ('timm', 'mmpretrain', 'official', 'safetensors'):
-            assert cli.main(['convert', str(tmp_path / f'{family}.pth'), '--to', to, '--force']) in (0, 2)
+            assert commands.main(['convert', str(tmp_path / f'{family}.pth'), '--to', to, '--force']) in (0, 2)
         with pytest.raises(InputError):
             checkpoints.load(timm.create_model('test_convnext'), tmp_path / f'{family}.pth')
 

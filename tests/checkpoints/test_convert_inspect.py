@@ -7,7 +7,7 @@ import timm
 import torch
 
 from pretrain.encoder import create_network
-from spark_bench import checkpoints, cli
+from spark_bench import checkpoints, commands
 from spark_bench.checkpoints import architectures
 from spark_bench.checkpoints.convert import convert
 from spark_bench.checkpoints.inspect import inspect
@@ -111,7 +111,7 @@ def test_a_broken_file_is_not_laundered(damage, reason, timm_file, tmp_path):
 
 def test_inspect_tells_format_architecture_parts_and_uses(timm_file, capsys):
     path = timm_file('convnext_atto')
-    assert cli.main(['inspect', str(path), '--json']) == 0
+    assert commands.main(['inspect', str(path), '--json']) == 0
     report = json.loads(capsys.readouterr().out)
     network = timm.create_model('convnext_atto')
     assert report['format'] == 'timm' and report['arch'] == 'convnext_atto' and report['problems'] == []
@@ -121,7 +121,7 @@ def test_inspect_tells_format_architecture_parts_and_uses(timm_file, capsys):
     assert report['metadata'] == {'arch': 'convnext_atto', 'method': 'spark'}
     assert report['dtypes'] == {'float32': len(network.state_dict())}
     assert 'official' in report['converts_to'] and 'spark' not in report['converts_to']
-    assert cli.main(['inspect', str(path)]) == 0
+    assert commands.main(['inspect', str(path)]) == 0
     assert 'convnext_atto' in capsys.readouterr().out
 
 
@@ -131,7 +131,7 @@ def test_inspect_says_what_is_wrong(tmp_path, capsys):
     del state['layer4.1.conv2.weight']
     state['layer2.0.extra.weight'] = torch.ones(2)
     torch.save({'state_dict': state, 'arch': 'resnet50'}, tmp_path / 'a.pth')
-    assert cli.main(['inspect', str(tmp_path / 'a.pth')]) == 1
+    assert commands.main(['inspect', str(tmp_path / 'a.pth')]) == 1
     shown = capsys.readouterr().out
     for what in ('layer4.1.conv2.weight', 'layer2.0.extra.weight', 'layer1.0.bn1.bias', "says arch 'resnet50'"):
         assert what in shown
@@ -145,9 +145,9 @@ def test_inspect_of_something_else(tmp_path):
 
 def test_command_line_converts_and_reports(timm_file, capsys):
     path = timm_file('convnext_atto')
-    assert cli.main(['convert', str(path), '--to', 'mmdet']) == 0
+    assert commands.main(['convert', str(path), '--to', 'mmdet']) == 0
     shown = capsys.readouterr().out
     assert 'convnext_atto.mmdet.pth' in shown and 'left out (4): head.fc.bias' in shown
-    assert cli.main(['convert', str(path), '--to', 'mmdet']) == 2
+    assert commands.main(['convert', str(path), '--to', 'mmdet']) == 2
     error = capsys.readouterr().err
     assert error.count('\n') == 1 and 'exists' in error

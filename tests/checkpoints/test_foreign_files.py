@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from spark_bench import cli
+from spark_bench import commands
 
 TENSORS = {'layer1.0.conv1.weight': torch.ones(2, 2)}
 
@@ -92,7 +92,7 @@ def test_what_is_no_weights_is_named_with_a_way_out(name, command, tmp_path, cap
     name, contents, what, remedy = FOREIGN[name]
     path = tmp_path / name
     path.write_bytes(contents)
-    assert cli.main([command[0], str(path), *command[1:]]) == 2
+    assert commands.main([command[0], str(path), *command[1:]]) == 2
     error = capsys.readouterr().err
     assert error.count('\n') == 1 and str(path) in error and what in error and remedy in error, error
     assert 'copy it again' not in error
@@ -102,7 +102,7 @@ def test_one_part_of_one_is_the_whole(tmp_path, capsys):
     import timm
     path = tmp_path / 'model-00001-of-00001.safetensors'
     path.write_bytes(save(timm.create_model('test_resnet', num_classes=0).state_dict()))
-    assert cli.main(['inspect', str(path)]) == 0
+    assert commands.main(['inspect', str(path)]) == 0
 
 
 class Says:
@@ -128,7 +128,7 @@ def test_an_array_that_is_not_plain_numbers_of_its_shape_is_refused(value, tmp_p
     path = tmp_path / 'a.pkl'
     for protocol in (2, 4):
         path.write_bytes(pickle.dumps({'model': {'stem.conv1.weight': value}}, protocol=protocol))
-        assert cli.main(['inspect', str(path)]) == 2
+        assert commands.main(['inspect', str(path)]) == 2
         error = capsys.readouterr().err
         assert error.count('\n') == 1 and str(path) in error and 'unexpected' not in error
 
@@ -141,11 +141,11 @@ def test_a_pickle_of_arrays_runs_and_imports_nothing(tmp_path, capsys):
                  (eval, (f'open({str(target)!r}, "w")',)), (np.memmap, (str(target), 'u1', 'w+', 0, (4,)))):
         for protocol in (0, 2, 4):
             path.write_bytes(pickle.dumps({'model': {'a.weight': np.ones(3), 'b': Says(*call)}}, protocol=protocol))
-            assert cli.main(['inspect', str(path)]) == 2
+            assert commands.main(['inspect', str(path)]) == 2
             assert str(path) in capsys.readouterr().err
     # A module that is not loaded stays so.
     path.write_bytes(b'\x80\x02cthis\nn.o\n)R.')
-    assert cli.main(['inspect', str(path)]) == 2
+    assert commands.main(['inspect', str(path)]) == 2
     path.write_bytes(b'\x80\x04' + pickle.dumps({'model': 3}, protocol=4)[2:-1] + b'r\xff\xff\xff\x7f.')
-    assert cli.main(['inspect', str(path)]) == 2
+    assert commands.main(['inspect', str(path)]) == 2
     assert not target.exists() and path.exists()

@@ -9,7 +9,7 @@ import torch
 import pretrain
 import spark_bench
 from pretrain import build_spark
-from spark_bench import checkpoints, cli
+from spark_bench import checkpoints, commands
 from spark_bench.checkpoints.convert import convert
 from spark_bench.checkpoints.inspect import as_text, inspect
 from spark_bench.errors import InputError
@@ -55,12 +55,12 @@ def test_every_setting_of_the_model_comes_back(settings, tmp_path):
 
 
 def test_the_commands_that_inspect_prints_can_be_parsed_as_a_shell_would(tmp_path):
-    from spark_bench.arguments import build_parser
+    from spark_bench.commands import build_parser
     path = tmp_path / 'my weights; $HOME.safetensors'
     save(path)
-    commands = [text.partition(': ')[2] for text in inspect(path)['initialises'] if 'spark-bench' in text]
-    assert len(commands) == 2
-    for command in commands:
+    printed = [text.partition(': ')[2] for text in inspect(path)['initialises'] if 'spark-bench' in text]
+    assert len(printed) == 2
+    for command in printed:
         args = build_parser().parse_args(shlex.split(command)[1:])
         assert args.weights == str(path) and args.arch == 'test_resnet'
 
@@ -92,5 +92,5 @@ def test_metadata_is_read_alike_from_every_container(tmp_path, capsys):
         f'backbone.{name}': value for name, value in build_spark(
             'test_resnet', 64, decoder_width=64).encoder.pyramid.network.state_dict().items()}}, tmp_path / 'mm.pth')
     assert checkpoints.read_metadata(tmp_path / 'mm.pth') == {'arch': 'test_resnet', 'epoch': '3'}
-    assert cli.main(['inspect', str(tmp_path / 'mm.pth')]) == 0
+    assert commands.main(['inspect', str(tmp_path / 'mm.pth')]) == 0
     assert 'arch=test_resnet' in capsys.readouterr().out

@@ -10,7 +10,7 @@ import timm
 import torch
 
 from pretrain import build_spark
-from spark_bench import checkpoints, cli
+from spark_bench import checkpoints, commands
 from spark_bench.checkpoints import published
 from spark_bench.checkpoints.writing import save_torch
 from spark_bench.errors import InputError, RunError
@@ -43,7 +43,7 @@ def test_convert_without_room_is_one_line_with_the_file(suffix, source, tmp_path
     output = tmp_path / 'out' / f'x{suffix}'
     output.write_bytes(b'of yesterday')
     with no_room():
-        status = cli.main(['convert', str(source), '--to', 'timm', '--output', str(output), '--force'])
+        status = commands.main(['convert', str(source), '--to', 'timm', '--output', str(output), '--force'])
     error = capfd.readouterr().err
     assert status == 2 and error.count('\n') == 1 and f'{output} cannot be written: File too large' in error, error
     assert '.tmp' not in error and 'unexpected' not in error
@@ -66,7 +66,7 @@ def test_a_full_disk_is_called_so(tmp_path, monkeypatch, source, capsys):
     def fail(tensors, path, metadata):
         raise OSError(28, 'No space left on device', str(path))
     monkeypatch.setattr('spark_bench.checkpoints.writing.save_file', fail)
-    assert cli.main(['convert', str(source), '--to', 'timm']) == 2
+    assert commands.main(['convert', str(source), '--to', 'timm']) == 2
     error = capsys.readouterr().err
     assert f'{tmp_path / "a.timm.safetensors"} cannot be written: No space left on device; make room' in error
 
@@ -80,7 +80,7 @@ def test_a_folder_that_is_read_only_is_named_by_the_output(source, monkeypatch, 
             raise PermissionError(13, 'Permission denied', str(path))
         return real(path, mode, *more, **options)
     monkeypatch.setattr('builtins.open', refuse)
-    assert cli.main(['convert', str(source), '--to', 'timm']) == 2
+    assert commands.main(['convert', str(source), '--to', 'timm']) == 2
     error = capsys.readouterr().err
     assert 'a.timm.safetensors cannot be written: Permission denied' in error and '.tmp' not in error
 
@@ -93,7 +93,7 @@ def test_all_weights_are_as_readable_as_other_files(mask, mode, source, tmp_path
     before = os.umask(mask)
     try:
         fetched = published.find_published('spark', 'test_resnet', tmp_path / 'cache', download=True)
-        assert cli.main(['convert', str(source), '--to', 'timm', '--output', str(tmp_path / 'b.pth')]) == 0
+        assert commands.main(['convert', str(source), '--to', 'timm', '--output', str(tmp_path / 'b.pth')]) == 0
     finally:
         os.umask(before)
     assert [path.stat().st_mode & 0o777 for path in (fetched, tmp_path / 'b.pth')] == [mode, mode]

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from spark_bench import cli
+from spark_bench import commands
 
 SQUARE = [4, 4, 34, 4, 34, 34, 4, 34]
 
@@ -140,7 +140,7 @@ COCO = {
 
 def run(capsys, *arguments):
     try:
-        status = cli.main(['data', 'check', *map(str, arguments)])
+        status = commands.main(['data', 'check', *map(str, arguments)])
     except SystemExit as stop:
         status = stop.code
     return status, *capsys.readouterr()

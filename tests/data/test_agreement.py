@@ -7,6 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from random_data import mutate_classes, mutate_coco, write_classes, write_coco
 
+from spark_bench import registration  # noqa: F401
 from spark_bench.data.augmentation import build_transform
 from spark_bench.data.check import check
 from spark_bench.data.coco import check_pictures, open_coco, open_split

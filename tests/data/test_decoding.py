@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, TiffImagePlugin
 
-from spark_bench import cli
+from spark_bench import commands
 from spark_bench.data import coco
 from spark_bench.data.check.looking import judge, look_at
 from spark_bench.data.check.report import Report
@@ -94,24 +94,24 @@ def coco_of(root, stated, orientation=6, box=(2, 2, 10, 10)):
 def test_the_size_as_shown_is_right_and_turned_pictures_are_noted(tmp_path, capsys):
     root = coco_of(tmp_path / 'd', (24, 40))
     for extra in ([], ['--no-decode']):
-        assert cli.main(['data', 'check', str(root), *extra]) == 0
+        assert commands.main(['data', 'check', str(root), *extra]) == 0
         assert 'note: 2 pictures that EXIF turns' in capsys.readouterr().out
 
 
 def test_half_turns_are_noted(tmp_path, capsys):
-    assert cli.main(['data', 'check', str(coco_of(tmp_path / 'd', SIZE, orientation=3))]) == 0
+    assert commands.main(['data', 'check', str(coco_of(tmp_path / 'd', SIZE, orientation=3))]) == 0
     assert 'note: 2 pictures that EXIF turns' in capsys.readouterr().out
 
 
 def test_the_size_as_stored_is_refused_alike_by_check_and_training(tmp_path, capsys):
     root = coco_of(tmp_path / 'd', SIZE)
-    assert cli.main(['data', 'check', str(root)]) == 1
+    assert commands.main(['data', 'check', str(root)]) == 1
     told = capsys.readouterr().out
     assert 'problem: 2 pictures stated in the size that they have before EXIF turns them' in told
     assert 'train/0.jpg: is 24x40 upright, stated as 40x24' in told and 'drop the EXIF orientation' in told
-    assert cli.main(['detect', '--data-root', str(root), '--method', 'm', '--suite', 's', '--work-dir',
-                     str(tmp_path / 'w'), '--results', str(tmp_path / 'r'), '--cfg-options',
-                     'global_batch=1']) == 2
+    assert commands.main(['detect', '--data-root', str(root), '--method', 'm', '--suite', 's', '--work-dir',
+                          str(tmp_path / 'w'), '--results', str(tmp_path / 'r'), '--cfg-options',
+                          'global_batch=1']) == 2
     error = capsys.readouterr().err
     assert '0.jpg is 24x40 upright, but instances_train.json says 40x24' in error and 'drop the EXIF' in error
     assert not (tmp_path / 'w').exists()

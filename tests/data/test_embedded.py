@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from spark_bench import doctor
+from spark_bench import commands
 from spark_bench.checkpoints.published import find_published
+from spark_bench.commands import doctor
 from spark_bench.data import embedded
 from spark_bench.data.embedded import cache, parts, sources
 from spark_bench.errors import InputError, RunError
@@ -45,12 +45,6 @@ def quick(tmp_path_factory):
 def tiny(monkeypatch):
     monkeypatch.setitem(parts.SIZES, 'tiny', TINY)
     return 'tiny'
-
-
-@pytest.fixture(autouse=True)
-def light_workers(monkeypatch):
-    # Worker processes take this over. Under the command's name the package loads without torch.
-    monkeypatch.setattr(sys, 'argv', ['spark-bench'])
 
 
 def annotations_of(dataset, split):
@@ -238,7 +232,7 @@ def test_verify_sees_an_altered_byte(tiny, tmp_path):
 
 def run_prepare(cache_dir, jobs):
     code = (
-        'import sys; sys.argv = ["spark-bench"]; from spark_bench.data.embedded import prepare; '
+        'from spark_bench.data.embedded import prepare; '
         f'prepare("quick", cache_dir={str(cache_dir)!r}, jobs={jobs})'
     )
     return subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, stderr=subprocess.PIPE)
@@ -400,7 +394,7 @@ def test_data_weights_and_the_doctor_look_into_one_cache(monkeypatch, tmp_path, 
 
 
 def test_the_command_prints_folder_counts_and_hash(quick, capsys):
-    status = embedded.main(Namespace(size='quick', seed=0, cache_dir=str(quick.root.parent)))
+    status = commands.main(['data', 'embedded', '--size', 'quick', '--cache-dir', str(quick.root.parent)])
     output = capsys.readouterr().out
     assert status == 0
     assert output.splitlines()[0] == str(quick.root)

@@ -8,7 +8,7 @@ import pytest
 from labelled_layouts import PICTURE, fill, members, pack_tar, save
 from PIL import Image
 
-from spark_bench import cli
+from spark_bench import commands
 from spark_bench.data import leftovers
 from spark_bench.data.check import check
 from spark_bench.data.labelled import open_labelled
@@ -198,10 +198,10 @@ def test_output_among_pictures_is_refused(tmp_path):
 
 
 def pretrain(*extra):
-    return cli.main(['pretrain', '--data-root', '.', '--method', 'm', '--suite', 'hand', '--threads', '1', '--epochs',
-                     '2', '--workers', '0', '--picture-interval', '1', *extra, '--cfg-options',
-                     'global_batch=4', 'model.input_size=64', 'train_dataloader.dataset.input_size=64',
-                     'model.decoder_width=32'])
+    return commands.main(['pretrain', '--data-root', '.', '--method', 'm', '--suite', 'hand', '--threads', '1',
+                          '--epochs', '2', '--workers', '0', '--picture-interval', '1', *extra, '--cfg-options',
+                          'global_batch=4', 'model.input_size=64', 'model.decoder_width=32',
+                          'train_dataloader.dataset.input_size=64'])
 
 
 def test_pretraining_within_its_data_finds_the_same_data_again(tmp_path, monkeypatch, capsys):

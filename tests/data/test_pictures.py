@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from spark_bench import cli
+from spark_bench import commands
 from spark_bench.data.pictures import Pictures, read_picture
 from spark_bench.errors import InputError
 
@@ -111,9 +111,9 @@ def test_skipping_takes_the_next_good_picture_and_names_the_bad(tmp_path):
 
 
 def pretrain(folder, data, *extra):
-    return cli.main(['pretrain', '--data-root', str(data), '--work-dir', str(folder / 'work'), '--results',
-                     str(folder / 'results'), '--threads', '1', '--epochs', '1', *extra, '--cfg-options',
-                     'model.input_size=64', 'train_dataloader.dataset.input_size=64', 'model.decoder_width=32'])
+    return commands.main(['pretrain', '--data-root', str(data), '--work-dir', str(folder / 'work'), '--results',
+                          str(folder / 'results'), '--threads', '1', '--epochs', '1', *extra, '--cfg-options',
+                          'model.input_size=64', 'train_dataloader.dataset.input_size=64', 'model.decoder_width=32'])
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from PIL import Image
 from published_archives import CLASSES, make_cells, make_cifar, png, write_cells, write_cifar
 from pycocotools.coco import COCO
 
-from spark_bench import cli
+from spark_bench import commands
 from spark_bench.data.check import check
 
 cells = pytest.fixture(make_cells, scope='module')
@@ -27,7 +27,7 @@ def test_nuclei_keep_their_pixels_and_masks(cells, tmp_path, unpacked, capsys):
     if unpacked:
         zipfile.ZipFile(source).extractall(tmp_path / 'unpacked')
         source = tmp_path / 'unpacked'
-    assert cli.main(['data', 'nuclei', str(source), '--output', str(tmp_path / 'nuclei')]) == 0
+    assert commands.main(['data', 'nuclei', str(source), '--output', str(tmp_path / 'nuclei')]) == 0
     seen = {}
     for split in ('train', 'val'):
         coco = COCO(str(tmp_path / f'nuclei/annotations/instances_{split}.json'))
@@ -51,7 +51,7 @@ def test_nuclei_of_sixteen_bits_are_scaled_and_leftovers_passed_over(cells, tmp_
     source = write_cells(tmp_path / 'cells.zip', cells, **{
         'stage1_train__ff__images__ff.png': png(values), 'stage1_train__ff__masks__1.png': png(np.eye(40, 50) > 0),
         'stage1_train__ff__images__._ff.png': b'no'})
-    assert cli.main(['data', 'nuclei', str(source), '--output', str(tmp_path / 'nuclei')]) == 0
+    assert commands.main(['data', 'nuclei', str(source), '--output', str(tmp_path / 'nuclei')]) == 0
     [written] = (tmp_path / 'nuclei').glob('*/ff.png')
     assert np.array_equal(np.asarray(Image.open(written))[..., 0], np.round(values / 257))
 
@@ -60,14 +60,14 @@ def test_an_empty_mask_is_told_and_left_out(cells, tmp_path, capsys):
     first = min(cells)
     source = write_cells(tmp_path / 'cells.zip', {**cells, first: (cells[first][0], [*cells[first][1],
                                                                                    np.zeros((40, 50), bool)])})
-    assert cli.main(['data', 'nuclei', str(source), '--output', str(tmp_path / 'nuclei')]) == 0
+    assert commands.main(['data', 'nuclei', str(source), '--output', str(tmp_path / 'nuclei')]) == 0
     assert capsys.readouterr().out.count('1 empty masks left out') == 1
     documents = [json.loads(path.read_text()) for path in (tmp_path / 'nuclei/annotations').iterdir()]
     assert sum(len(one['annotations']) for one in documents) == sum(len(masks) for _, masks in cells.values())
 
 
 def refused(capsys, folder, *words):
-    assert cli.main([*map(str, words), '--output', str(folder / 'out')]) == 2
+    assert commands.main([*map(str, words), '--output', str(folder / 'out')]) == 2
     error = capsys.readouterr().err
     assert error.count('\n') == 1
     assert not [path for path in folder.iterdir() if 'out' in path.name]
@@ -112,14 +112,14 @@ def test_no_folder_of_nuclei_is_left_out_for_its_name_and_what_no_picture_is_is_
     for leftover in ('ff/._0.png', '.Trash/ff/images/ff.png', '__MACOSX/ff/images/ff.png', 'ff/images/._ff.png'):
         (folder / leftover).parent.mkdir(parents=True, exist_ok=True)
         (folder / leftover).write_bytes(b'no picture')
-    assert cli.main(['data', 'nuclei', str(folder), '--output', str(tmp_path / 'out')]) == 0
+    assert commands.main(['data', 'nuclei', str(folder), '--output', str(tmp_path / 'out')]) == 0
     out, error = capsys.readouterr()
     assert written(tmp_path / 'out').keys() == {f'{name}.png' for name in (*cells, *odd)} and error == ''
     assert sum(int(line.split()[1]) for line in out.splitlines()) == len(cells) + len(odd)
     (folder / 'stray.png').write_bytes(b'')
     (folder / 'x/images').mkdir(parents=True)
     (folder / 'x/images/x.tif').write_bytes(b'')
-    assert cli.main(['data', 'nuclei', str(folder), '--output', str(tmp_path / 'again')]) == 0
+    assert commands.main(['data', 'nuclei', str(folder), '--output', str(tmp_path / 'again')]) == 0
     assert '2 files, such as stray.png' in capsys.readouterr().err
 
 
@@ -136,7 +136,7 @@ def test_nuclei_of_16_bits_are_scaled_and_no_mask_is_lost_for_its_colours(cells,
         kind.save(tmp_path / 'mask.png')
         files[f'stage1_train__deep__masks__{number}.png'] = (tmp_path / 'mask.png').read_bytes()
     source = write_cells(tmp_path / 'cells.zip', cells, **files)
-    assert cli.main(['data', 'nuclei', str(source), '--output', str(tmp_path / 'out')]) == 0
+    assert commands.main(['data', 'nuclei', str(source), '--output', str(tmp_path / 'out')]) == 0
     picture, nuclei = written(tmp_path / 'out')['deep.png']
     assert nuclei == len(kinds) and 'empty' not in capsys.readouterr().out
     assert np.abs(picture[..., 0] - deep / 257).max() <= 0.5
@@ -152,7 +152,7 @@ def test_what_a_killed_process_left_goes_with_the_next_call_and_what_lives_stays
         f'.out.tmp-elsewhere-{dead.pid}-0123abcd', f'.out2.tmp-{host}-{dead.pid}-0123abcd', '.out.notes')}
     for path in names.values():
         path.mkdir()
-    assert cli.main(['data', 'cifar10', str(source), '--output', str(tmp_path / 'out')]) == 0
+    assert commands.main(['data', 'cifar10', str(source), '--output', str(tmp_path / 'out')]) == 0
     assert [name for name, path in names.items() if not path.exists()] == [f'.out.tmp-{host}-{dead.pid}-0123abcd']
     assert len([path for path in tmp_path.iterdir() if '.tmp' in path.name]) == 3
 
@@ -180,7 +180,7 @@ def test_cifar_keeps_its_pixels_and_labels(cifar, tmp_path, unpacked):
         with tarfile.open(source) as archive:
             archive.extractall(tmp_path / 'unpacked', filter='data')
         source = tmp_path / 'unpacked'
-    assert cli.main(['data', 'cifar10', str(source), '--output', str(tmp_path / 'cifar10')]) == 0
+    assert commands.main(['data', 'cifar10', str(source), '--output', str(tmp_path / 'cifar10')]) == 0
     for split, pictures in held.items():
         for number, (label, picture) in enumerate(pictures):
             path = tmp_path / f'cifar10/{split}/{CLASSES[label]}/{number:05d}.png'
@@ -213,5 +213,5 @@ def test_broken_archives_and_places_that_are_taken_are_refused(cifar, tmp_path, 
     assert 'cut.tar.gz' in refused(capsys, tmp_path, 'data', 'cifar10', tmp_path / 'cut.tar.gz')
     (tmp_path / 'taken').mkdir()
     (tmp_path / 'taken/kept').write_text('x')
-    assert cli.main(['data', 'cifar10', str(source), '--output', str(tmp_path / 'taken')]) == 2
+    assert commands.main(['data', 'cifar10', str(source), '--output', str(tmp_path / 'taken')]) == 2
     assert 'is there already' in capsys.readouterr().err and (tmp_path / 'taken/kept').read_text() == 'x'

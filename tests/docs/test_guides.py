@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GUIDES = ROOT / 'docs' / 'guides'
 DATA = Path(os.environ.get('SPARK_BENCH_TEST_DATA', ROOT.parent / 'shared' / 'data'))
 SPARK_BENCH = """#!/usr/bin/env bash
-exec {python} -c 'import sys; sys.argv[0] = "spark-bench"; from spark_bench.cli import main; sys.exit(main())' "$@"
+exec {python} -m spark_bench "$@"
 """
 # Stands in for Slurm: a job of as many tasks as it is asked for runs here, in one process; the queue is always empty.
 SRUN = """#!/usr/bin/env bash

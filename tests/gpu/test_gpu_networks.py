@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pretrain import build_spark, random_mask
-from spark_bench import cli
+from spark_bench import commands
 
 pytestmark = pytest.mark.gpu
 
@@ -49,8 +49,8 @@ def test_packed_and_reference_agree(arch, dtype, layout, tolerance, report):
 @pytest.mark.parametrize('options', [(), ('--amp', '--channels-last')], ids=['float32', 'bfloat16'])
 def test_profile_measures_on_the_gpu(options, tmp_path, report):
     path = tmp_path / 'profile.json'
-    assert cli.main(['profile', 'resnet50', 'convnext_small', '--device', 'cuda', '--batch-size', '64', '--rounds', '5',
-                     '--json', str(path), *options]) == 0
+    assert commands.main(['profile', 'resnet50', 'convnext_small', '--device', 'cuda', '--batch-size', '64', '--rounds',
+                          '5', '--json', str(path), *options]) == 0
     figures = json.loads(path.read_text())['figures']
     for packed, reference in zip(figures[::2], figures[1::2], strict=True):
         assert packed['value'] == pytest.approx(reference['value'], rel=2e-2)

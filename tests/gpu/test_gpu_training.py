@@ -12,7 +12,7 @@ from small_finetuning import words as finetune_words
 from small_recipes import ROOT, free_port, record_of, small
 from small_recipes import words as detect_words
 
-from spark_bench import cli
+from spark_bench import commands
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
 UPDATES = 10
@@ -54,7 +54,7 @@ TASKS = {'pretraining': (pretraining, 'classes'), 'classification': (classificat
 @pytest.mark.parametrize('task', TASKS)
 def test_ten_updates_lower_the_loss(task, precision, layout, request, tmp_path, report, card):
     make, data = TASKS[task]
-    assert cli.main(make(request.getfixturevalue(data), tmp_path, precision, layout)) == 0
+    assert commands.main(make(request.getfixturevalue(data), tmp_path, precision, layout)) == 0
     record = record_of(tmp_path)
     assert record['environment']['gpu'] == card and record['setting'] == {'gpus': 1}
     losses = [loss for _, loss in record['curves']['loss']]
@@ -71,7 +71,7 @@ def command(words, processes=None, log=None, **environment):
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]),
                    **environment}
     extra = [] if processes is None else ['--launcher', 'torchrun']
-    return subprocess.Popen([sys.executable, *start, '-m', 'spark_bench.cli', *words[:2], *extra, *words[2:]],
+    return subprocess.Popen([sys.executable, *start, '-m', 'spark_bench', *words[:2], *extra, *words[2:]],
                             env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT)
 
 
@@ -124,7 +124,7 @@ def test_a_killed_pretraining_goes_on_where_it_was(classes, tmp_path, report):
 
 
 def test_evaluate_gives_the_ap_of_the_training_and_the_cpu_nearly_the_same(squares, tmp_path, report):
-    assert cli.main(detection(squares, tmp_path, '--no-amp')) == 0
+    assert commands.main(detection(squares, tmp_path, '--no-amp')) == 0
     trained = record_of(tmp_path)['metrics']
     found = {}
     for name, environment in (('gpu', {}), ('cpu', {'CUDA_VISIBLE_DEVICES': ''})):

@@ -6,6 +6,8 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 
+from spark_bench import registration  # noqa: F401
+
 
 @pytest.fixture(autouse=True)
 def quiet():

@@ -8,7 +8,7 @@ from mmengine.registry import init_default_scope
 from small_recipes import ROOT, tiny, words
 
 from pretrain.encoder import create_network
-from spark_bench import cli
+from spark_bench import commands, registration  # noqa: F401
 from spark_bench.checkpoints import save
 from spark_bench.errors import InputError
 from spark_bench.models.shapes import check_shapes, check_size
@@ -17,7 +17,7 @@ ROI = 'model.roi_head.'
 
 
 def refused(capsys, arguments, *named):
-    status = cli.main([str(word) for word in arguments])
+    status = commands.main([str(word) for word in arguments])
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith('spark-bench')]
     assert status == 2 and all(word in line for word in named), (status, line)
 
@@ -98,7 +98,7 @@ def test_a_wrong_evaluation_of_a_classifier_is_refused_before_training(pictures,
              '--weights', 'scratch', '--threads', '1', '--workers', '0']
     right = ['--cfg-options', 'train_cfg.max_epochs=1', 'global_batch=24']
     refused(capsys, [*start, *right, 'evaluation_dataloader.batch_size=0'], 'batch_size=0')
-    assert cli.main([str(word) for word in [*start, *right]]) == 0, 'the same folder serves'
+    assert commands.main([str(word) for word in [*start, *right]]) == 0, 'the same folder serves'
 
 
 @pytest.mark.parametrize('settings, named', [

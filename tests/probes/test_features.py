@@ -21,7 +21,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from small_finetuning import write_pictures
 
-from spark_bench import cli
+from spark_bench import commands
 from spark_bench.checkpoints import published, save
 from spark_bench.data.augmentation import ClassPictures
 from spark_bench.errors import InputError, RunError
@@ -74,7 +74,7 @@ def words(protocol, data, folder, *extra):
 
 
 def measured(protocol, data, folder, *extra):
-    assert cli.main(words(protocol, data, folder, *extra)) == 0
+    assert commands.main(words(protocol, data, folder, *extra)) == 0
     return next(record for record in load_all(folder / 'results', 'test') if record.task == protocol)
 
 
@@ -92,7 +92,7 @@ def predictions_of(record):
 
 def refused(capsys, arguments, *named):
     try:
-        status = cli.main([str(argument) for argument in arguments])
+        status = commands.main([str(argument) for argument in arguments])
     except SystemExit as stop:
         status = stop.code
     lines = [line for line in capsys.readouterr().err.strip().splitlines() if 'OneDL' not in line]
@@ -304,7 +304,7 @@ def test_two_files_of_one_method_share_a_folder_and_keep_their_own(pictures, tmp
         place = arguments.index('--work-dir')
         del arguments[place:place + 2]
         arguments[arguments.index('--results') + 1] = str(tmp_path / f'results{seed}')
-        assert cli.main(arguments) == 0
+        assert commands.main(arguments) == 0
     folder = tmp_path / 'work_dirs/test/probes/test_resnet/spark/0'
     found = {path.parent.name: path.read_bytes() for path in folder.glob('knn-*/predictions.npz')}
     assert len(found) == len(set(found.values())) == 2 and len(list(folder.glob('features/train-*'))) == 2
@@ -335,7 +335,7 @@ def test_a_detector_is_still_what_evaluate_asks_for(pictures, tmp_path, capsys):
 
 def test_one_label_a_class_has_none_to_hold_out(pictures, tmp_path, capsys):
     refused_words = words('linear', pictures, tmp_path, '--arch', 'test_resnet', '--label-fraction', '0.01')
-    assert cli.main(refused_words) == 2
+    assert commands.main(refused_words) == 2
     assert 'no class has two training pictures' in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / 'results').exists()
 
@@ -349,7 +349,7 @@ def free_port():
 def torchrun(arguments):
     """The command in two processes; the finished process."""
     command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port',
-               str(free_port()), '-m', 'spark_bench.cli', *arguments, '--launcher', 'torchrun']
+               str(free_port()), '-m', 'spark_bench', *arguments, '--launcher', 'torchrun']
     environment = {**os.environ, 'PYTHONPATH': os.getcwd(), 'OMP_NUM_THREADS': '1'}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
 

@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from spark_bench import cli
+from spark_bench import commands
 from spark_bench.errors import InputError
 from spark_bench.records import load_all, write
 from spark_bench.records.compare import compare, load_set, to_csv, to_markdown
@@ -147,7 +147,7 @@ def test_a_set_is_a_results_folder_a_folder_inside_one_or_a_record(tmp_path, run
 
 
 def run(capsys, *arguments):
-    status = cli.main(['compare', *map(str, arguments)])
+    status = commands.main(['compare', *map(str, arguments)])
     return status, *capsys.readouterr()
 
 

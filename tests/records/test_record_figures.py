@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_bench.cli import main
+from spark_bench.commands import main
 from spark_bench.records import write
 from spark_bench.records.charts import bar_chart, gain_bars, value_dots
 from spark_bench.records.curves import accuracy_curves, loss_curves, sparkline, thin

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from spark_bench import cli
+from spark_bench import commands
 from spark_bench.errors import InputError
 from spark_bench.records import load_all, read, write
 from spark_bench.records.schema import LARGEST
@@ -74,7 +74,7 @@ def assert_every_command_refuses(results, named, capsys):
         ['compare', str(folder / 'other'), str(results)],
         ['compare', str(results), str(folder / 'other'), '--merge', str(folder / 'merged')],
     ):
-        assert cli.main(command) == 2, command
+        assert commands.main(command) == 2, command
         printed = capsys.readouterr()
         assert printed.out == ''
         [line] = printed.err.splitlines()
@@ -145,7 +145,7 @@ def test_links_to_folders_are_followed_and_never_round_in_circles(results, tmp_p
 
 @pytest.mark.parametrize('place', [PLACE, 'measured/demo/detection/convnext_atto', 'measured', '.'])
 def test_what_may_not_be_read_is_named_and_not_left_out(results, place):
-    command = [sys.executable, '-m', 'spark_bench.cli', 'table', '--results', str(results), '--format', 'csv']
+    command = [sys.executable, '-m', 'spark_bench', 'table', '--results', str(results), '--format', 'csv']
     if os.geteuid() == 0:  # root reads everything unless it gives its capabilities away
         if shutil.which('setpriv') is None:
             pytest.skip('setpriv is not installed: apt-get install util-linux')
@@ -186,8 +186,8 @@ def test_the_largest_figures_are_compared_and_drawn(tmp_path, make_record):
         write(make_record('pretrain', seed=seed, metrics={'loss': sign * LARGEST}, **shared), tmp_path / 'results')
         write(make_record('classification', seed=seed, metrics={'top1': 1.0}, **shared), tmp_path / 'results')
     results = str(tmp_path / 'results')
-    assert cli.main(['compare', results, results]) == 0
-    assert cli.main(['report', '--results', results, '--output', str(tmp_path / 'r.html')]) == 0
+    assert commands.main(['compare', results, results]) == 0
+    assert commands.main(['report', '--results', results, '--output', str(tmp_path / 'r.html')]) == 0
 
 
 @pytest.mark.parametrize('source', ['', 'two\nlines', 'a\x1b[2Jpage', 'left \u202e right', 'half \ud800', 'end\n'])
@@ -216,18 +216,18 @@ def test_a_merge_that_cannot_write_one_record_writes_none(results, tmp_path, cap
     merged.mkdir(parents=True)
     (merged / 'spark').write_text('in the way')
     before = everything_below(tmp_path)
-    assert cli.main(['compare', str(results), str(tmp_path / 'other'), '--merge', str(tmp_path / 'merged')]) == 2
+    assert commands.main(['compare', str(results), str(tmp_path / 'other'), '--merge', str(tmp_path / 'merged')]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert str(merged / 'spark') in line and everything_below(tmp_path) == before
 
 
 def test_a_metric_that_no_record_has_is_named_beside_those_there_are(results, capsys):
-    assert cli.main(['compare', str(results), str(results), '--metric', 'box_ap', 'boxap']) == 2
+    assert commands.main(['compare', str(results), str(results), '--metric', 'box_ap', 'boxap']) == 2
     printed = capsys.readouterr()
     assert printed.out == '' and printed.err.count('\n') == 1
     assert '--metric boxap' in printed.err and 'mask_ap' in printed.err
 
 
 def test_a_line_break_in_the_name_of_a_folder_does_not_break_the_line_of_the_message(tmp_path, capsys):
-    assert cli.main(['table', '--results', str(tmp_path / 'a\nb')]) == 2
+    assert commands.main(['table', '--results', str(tmp_path / 'a\nb')]) == 2
     assert capsys.readouterr().err.count('\n') == 1

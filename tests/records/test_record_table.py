@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from spark_bench import cli
+from spark_bench import commands
 from spark_bench.errors import InputError
 from spark_bench.records import write
 from spark_bench.records.schema import record_path
@@ -279,7 +279,7 @@ def test_ten_thousand_records_become_a_table_in_less_than_two_seconds(tmp_path, 
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(record.to_dict()))
     start = time.process_time()
-    assert cli.main(['table', '--suite', 'big', '--results', str(tmp_path), '--format', 'terminal']) == 0
+    assert commands.main(['table', '--suite', 'big', '--results', str(tmp_path), '--format', 'terminal']) == 0
     assert time.process_time() - start < 2
     assert capsys.readouterr().out.count('69.2 ± 0.2 (n=5)') == 25 * 4
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from spark_bench import cli
-from spark_bench.arguments import build_parser
+from spark_bench import commands
+from spark_bench.commands import build_parser
 from spark_bench.records import write
 from spark_bench.records.grid import Grid
 from spark_bench.records.table import Column, TableSpec, build_table, to_csv, to_grid, to_html, to_latex, to_markdown
@@ -63,7 +63,7 @@ def test_the_papers_tables_compile_and_fit_the_page(tmp_path, capsys):
     texts = []
     for suite in ('ablation', 'scaling', 'resnet50', 'transformers'):
         command = ['table', '--suite', suite, '--results', str(ROOT / 'results'), '--format', 'latex']
-        assert cli.main(command) == 0
+        assert commands.main(command) == 0
         texts.append(capsys.readouterr().out)
     assert sum(text.count(r'\begin{tabular}') for text in texts) == 6
     log = compiled(tmp_path, *texts)
@@ -202,18 +202,18 @@ def results(tmp_path, make_record):
     ('terminal', '.txt', '72.5   +11.5'), ('markdown', '.md', '| 72.5 | +11.5 |'), ('csv', '.csv', ',72.5,,11.5,demo,'),
     ('latex', '.tex', '72.5 & +11.5'), ('html', '.html', 'data-sort="72.5"')])  # fmt: skip
 def test_a_format_goes_to_standard_output_or_to_a_file_and_nowhere_else(results, capsys, name, suffix, part):
-    assert cli.main(['table', '--results', str(results), '--format', name]) == 0
+    assert commands.main(['table', '--results', str(results), '--format', name]) == 0
     printed = capsys.readouterr().out
     assert part in printed
     output = results.parent / f'out{suffix}'
-    assert cli.main(['table', '--results', str(results), '--output', str(output)]) == 0
+    assert commands.main(['table', '--results', str(results), '--output', str(output)]) == 0
     assert output.read_text(encoding='utf-8') == printed
     assert capsys.readouterr().out == f'written: {output}\n'
     assert not (results / 'tables').exists()
 
 
 def test_an_output_whose_format_is_unknown_is_refused_before_anything_is_written(results, capsys):
-    assert cli.main(['table', '--results', str(results), '--output', str(results / 'table.docx')]) == 2
+    assert commands.main(['table', '--results', str(results), '--output', str(results / 'table.docx')]) == 2
     error = capsys.readouterr().err
     assert error.count('\n') == 1 and 'table.docx' in error and '--format' in error and 'latex' in error
     assert not (results / 'table.docx').exists()
@@ -221,7 +221,7 @@ def test_an_output_whose_format_is_unknown_is_refused_before_anything_is_written
 
 def test_a_suite_of_several_tables_writes_each_by_its_name(tmp_path, capsys):
     shutil.copytree(ROOT / 'results' / 'published' / 'scaling', tmp_path / 'published' / 'scaling')
-    assert cli.main(['table', '--suite', 'scaling', '--results', str(tmp_path)]) == 0
+    assert commands.main(['table', '--suite', 'scaling', '--results', str(tmp_path)]) == 0
     names = sorted(path.name for path in (tmp_path / 'tables').iterdir())
     assert names == ['scaling.csv', 'scaling.md', 'scaling_384.csv', 'scaling_384.md']
     printed = capsys.readouterr().out
@@ -231,14 +231,14 @@ def test_a_suite_of_several_tables_writes_each_by_its_name(tmp_path, capsys):
 
 def test_what_no_table_of_the_suite_shows_is_named(tmp_path, make_record, capsys):
     write(make_record('classification', 'spark', suite='ablation', arch='resnet18', metrics={'top1': 1.0}), tmp_path)
-    assert cli.main(['table', '--suite', 'ablation', '--results', str(tmp_path), '--format', 'csv']) == 0
+    assert commands.main(['table', '--suite', 'ablation', '--results', str(tmp_path), '--format', 'csv']) == 0
     assert 'in no table here: classification/resnet18/spark' in capsys.readouterr().err
 
 
 def test_a_suite_without_tables_of_its_own_shows_the_variants_of_its_tasks(tmp_path, make_record, capsys):
     for task in ('detection_2x', 'detection'):
         write(make_record(task, suite='mine', metrics={'box_ap': 40.0, 'mask_ap': 30.0}), tmp_path)
-    assert cli.main(['table', '--suite', 'mine', '--results', str(tmp_path), '--format', 'markdown']) == 0
+    assert commands.main(['table', '--suite', 'mine', '--results', str(tmp_path), '--format', 'markdown']) == 0
     heading = capsys.readouterr().out.splitlines()[0]
     assert [text.strip(' ↑') for text in heading.split('|')[3:-1:2]] == [
         'box AP', 'mask AP', 'box AP, 2x', 'mask AP, 2x',
@@ -249,7 +249,7 @@ def test_the_script_gives_what_the_command_gives(results, capsys):
     arguments = ['--results', str(results), '--format', 'markdown']
     command = [sys.executable, str(ROOT / 'tools' / 'aggregate.py'), *arguments]
     script = subprocess.run(command, capture_output=True, text=True, timeout=120, env={'PYTHONPATH': str(ROOT)})
-    assert cli.main(['table', *arguments]) == 0
+    assert commands.main(['table', *arguments]) == 0
     assert script.stdout == capsys.readouterr().out and script.returncode == 0, script.stderr
 
 
@@ -270,7 +270,7 @@ def test_a_terminal_gets_styles_and_lines_that_fit(results, make_record):
         write(make_record('classification', 'spark', seed, metrics={'top1': 72.5 + seed / 10}), results)
         write(make_record('classification', 'scratch', seed, metrics={'top1': 61.0 + seed / 10}), results)
     ours, theirs = pty.openpty()
-    command = [sys.executable, '-m', 'spark_bench.cli', 'table', '--results', str(results), '--format', 'terminal']
+    command = [sys.executable, '-m', 'spark_bench', 'table', '--results', str(results), '--format', 'terminal']
     environment = {'PATH': os.environ['PATH'], 'TERM': 'xterm', 'COLUMNS': '90', 'PYTHONPATH': str(ROOT)}
     run = subprocess.run(command, stdout=theirs, stdin=subprocess.DEVNULL, env=environment, timeout=60)
     os.close(theirs)
@@ -297,7 +297,7 @@ def test_no_terminal_is_so_narrow_that_a_figure_or_a_name_is_cut(
     monkeypatch.setenv('COLUMNS', str(width))
     shown = Terminal()
     monkeypatch.setattr(sys, 'stdout', shown)
-    assert cli.main(words) == 0
+    assert commands.main(words) == 0
     text = re.sub(r'\x1b\[[0-9;]*m', '', shown.getvalue())
     figures = sorted(re.findall(r'\d+\.\d+ ± \d+\.\d+ \(n=3\)', text))
     assert len(figures) == 12 * (1 if command == 'table' else 2)
@@ -310,7 +310,7 @@ def test_no_terminal_is_so_narrow_that_a_figure_or_a_name_is_cut(
 
 
 def answer(capsys, *words):
-    status = cli.main([str(word) for word in words])
+    status = commands.main([str(word) for word in words])
     return status, *capsys.readouterr()
 
 

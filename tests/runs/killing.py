@@ -7,7 +7,7 @@ import signal
 
 import torch
 
-from spark_bench import cli
+from spark_bench import commands
 
 
 def start(words, log):
@@ -24,7 +24,7 @@ def _run(words, log):
     with open(log, 'ab', buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    os._exit(cli.main([*words, '--debug']))
+    os._exit(commands.main([*words, '--debug']))
 
 
 def finish(process, folder):

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from spark_bench import cli
+from spark_bench import commands
 from spark_bench.evaluation.accuracy import Predictions
 
 CLASSES, TRAIN, VAL = 6, 8, 3
@@ -43,6 +43,6 @@ def predictions_of(folder, name='predictions'):
 
 
 def refused(capsys, arguments, *expected):
-    assert cli.main([str(word) for word in arguments]) == 2
+    assert commands.main([str(word) for word in arguments]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert all(word in error for word in expected), error

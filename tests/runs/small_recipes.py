@@ -120,6 +120,6 @@ def free_port():
 
 def torchrun(arguments):
     command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port', free_port(),
-               '-m', 'spark_bench.cli', *arguments, '--launcher', 'torchrun']
+               '-m', 'spark_bench', *arguments, '--launcher', 'torchrun']
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)

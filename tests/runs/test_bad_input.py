@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file
 from small_recipes import ROOT, record_of, tiny, torchrun, words
 
-from spark_bench import cli
+from spark_bench import commands
 from spark_bench.data import coco as coco_folder
 from spark_bench.training.runner import BenchRunner
 
 
 def run(capsys, arguments):
     """(status, the line that tells the error)."""
-    status = cli.main([str(word) for word in arguments])
+    status = commands.main([str(word) for word in arguments])
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith('spark-bench')]
     assert len(lines) == (status != 0), lines
     return status, ''.join(lines)
@@ -150,13 +150,13 @@ def test_after_a_mistake_the_same_folder_serves(mistake, named, boxes, tmp_path,
 def test_killed_while_it_evaluates_a_run_is_not_trained_again(boxes, tmp_path, monkeypatch):
     """Three updates are no whole number of epochs, and no checkpoint was asked for in mid-epoch."""
     config = tiny(tmp_path, **{'train_cfg.max_updates': 4})
-    assert cli.main(words(config, boxes, tmp_path / 'whole')) == 0
+    assert commands.main(words(config, boxes, tmp_path / 'whole')) == 0
     with monkeypatch.context() as patch:
         patch.setattr(BenchRunner, 'test', lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
-        assert cli.main(words(config, boxes, tmp_path / 'parts')) == 130
+        assert commands.main(words(config, boxes, tmp_path / 'parts')) == 130
     from spark_bench.training.loop import UpdateLoop
     monkeypatch.setattr(UpdateLoop, '_train_on', lambda self, batches: pytest.fail('trained again'))
-    assert cli.main(words(config, boxes, tmp_path / 'parts')) == 0
+    assert commands.main(words(config, boxes, tmp_path / 'parts')) == 0
     whole, parts = (load_file(tmp_path / name / 'work/detector.safetensors') for name in ('whole', 'parts'))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     records = [record_of(tmp_path / name) for name in ('whole', 'parts')]

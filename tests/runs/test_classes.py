@@ -15,7 +15,7 @@ from small_finetuning import write_pictures
 from small_recipes import CATEGORIES, ROOT, record_of
 
 from pretrain.encoder import create_network
-from spark_bench import cli
+from spark_bench import commands
 from spark_bench.checkpoints import save
 from spark_bench.checkpoints.classes import classes_of
 from spark_bench.data.coco_dataset import SeededCocoDataset
@@ -46,8 +46,8 @@ def relist(root, change, split='val'):
 
 def evaluate(root, weights, folder, *extra):
     """(exit status, detections by picture and name of the category)."""
-    status = cli.main(['evaluate', '--data-root', str(root), '--weights', str(weights), '--work-dir', str(folder),
-                       '--threads', '1', '--workers', '0', '--cfg-options', ALL_SCORES, *extra])
+    status = commands.main(['evaluate', '--data-root', str(root), '--weights', str(weights), '--work-dir', str(folder),
+                            '--threads', '1', '--workers', '0', '--cfg-options', ALL_SCORES, *extra])
     if status:
         return status, None
     names = {category['id']: category['name']
@@ -101,9 +101,9 @@ def test_a_file_without_names_is_taken_in_the_order_of_the_data_with_a_word(boxe
 
 def test_training_takes_the_categories_of_val_in_the_order_of_train(boxes, tmp_path):
     def train(folder):
-        assert cli.main(['detect', '--data-root', str(boxes), '--work-dir', str(folder / 'work'), '--results',
-                         str(folder / 'results'), '--threads', '1', '--cfg-options', 'train_cfg.max_epochs=1',
-                         'global_batch=2', ALL_SCORES]) == 0
+        assert commands.main(['detect', '--data-root', str(boxes), '--work-dir', str(folder / 'work'), '--results',
+                              str(folder / 'results'), '--threads', '1', '--cfg-options', 'train_cfg.max_epochs=1',
+                              'global_batch=2', ALL_SCORES]) == 0
         return record_of(folder)['metrics'], load_file(folder / 'work/detector.safetensors')
 
     metrics, tensors = train(tmp_path / 'a')
@@ -136,8 +136,8 @@ def three(tmp_path_factory):
 
 
 def classify(root, weights, folder):
-    status = cli.main(['evaluate', '--protocol', 'finetune', '--data-root', str(root), '--weights', str(weights),
-                       '--work-dir', str(folder), '--threads', '1', '--workers', '0'])
+    status = commands.main(['evaluate', '--protocol', 'finetune', '--data-root', str(root), '--weights', str(weights),
+                            '--work-dir', str(folder), '--threads', '1', '--workers', '0'])
     if status:
         return status, None
     with np.load(folder / 'predictions.npz') as stored:
@@ -188,7 +188,7 @@ def test_the_words_of_imagenet_stand_in_the_order_of_its_folders(tmp_path, monke
 def test_a_refused_record_tells_what_differs_and_nothing_else(boxes, tmp_path, capsys):
     command = ['detect', '--data-root', str(boxes), '--work-dir', str(tmp_path / 'w'), '--results', str(tmp_path / 'r'),
                '--threads', '1', '--cfg-options', 'train_cfg.max_epochs=1', 'global_batch=2']
-    assert cli.main(command) == 0
-    assert cli.main([*command, 'optim_wrapper.optimizer.lr=0.5']) == 2
+    assert commands.main(command) == 0
+    assert commands.main([*command, 'optim_wrapper.optimizer.lr=0.5']) == 2
     error = capsys.readouterr().err
     assert '(optim_wrapper.optimizer.lr 0.00075, now 0.5)' in error, error

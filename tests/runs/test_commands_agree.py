@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 from small_recipes import ROOT
 
-from spark_bench import cli
+from spark_bench import commands
 from spark_bench.checkpoints import save
 from spark_bench.data.check import check
 from spark_bench.errors import InputError, RunError
@@ -51,8 +51,8 @@ def detector(tmp_path):
 def outcome(capsys, root, folder, command, *words):
     """'' where the command came to the end of the data, else the line that it refused with."""
     work = folder / f'{root.name}-{command[0]}-{len(command)}'
-    status = cli.main([*command, '--data-root', str(root), '--work-dir', str(work / 'w'), '--results', str(work / 'r'),
-                       '--threads', '1', *words])
+    status = commands.main([*command, '--data-root', str(root), '--work-dir', str(work / 'w'), '--results',
+                            str(work / 'r'), '--threads', '1', *words])
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith('spark-bench: error')]
     assert len(lines) == 1, lines
     assert (status == 1) == (READ in lines[0]) and status in (1, 2), lines
@@ -77,13 +77,13 @@ def test_commands_refuse_what_a_check_names_and_run_on_the_rest(layout, tmp_path
     evaluate = (['evaluate', '--weights', str(detector)], '--workers', '0')
     pretrain = (['pretrain'], '--cfg-options', 'global_batch=1')
     finetune = (['finetune', '--weights', 'scratch'], '--cfg-options', 'global_batch=1')
-    commands = (detect, evaluate, pretrain) if layout == 'coco' else (finetune, pretrain)
+    tried = (detect, evaluate, pretrain) if layout == 'coco' else (finetune, pretrain)
     seen = set()
     for seed in range(100):
         rng, root = random.Random(10000 + seed), tmp_path / str(seed)
         write(root, rng)
         done, problems = mutate(root, rng), problems_of(root)
-        told = [outcome(capsys, root, tmp_path, *command) for command in commands]
+        told = [outcome(capsys, root, tmp_path, *command) for command in tried]
         assert problems or not any('not know' not in one and 'trained on' not in one for one in told if one), (
             seed, done, told)
         seen.add((bool(problems), any(told)))

@@ -14,7 +14,7 @@ from small_finetuning import CLASSES
 from small_recipes import ROOT
 
 from pretrain.encoder import create_network
-from spark_bench import cli
+from spark_bench import commands, registration  # noqa: F401
 from spark_bench.checkpoints import save
 from spark_bench.errors import InputError
 from spark_bench.places import default_evaluation_dir
@@ -26,7 +26,7 @@ ANOTHER = Identity('classification', {}, 'abc', 0, None)
 
 def evaluate(capsys, *words):
     """The folder that an evaluation names, and the predictions in it."""
-    assert cli.main(['evaluate', *map(str, words)]) == 0
+    assert commands.main(['evaluate', *map(str, words)]) == 0
     folder = re.search(r'^metrics: (.*)/metrics\.json$', capsys.readouterr().out, re.MULTILINE)[1]
     return folder, predictions_in(folder)
 
@@ -104,7 +104,7 @@ def test_an_evaluation_keeps_out_of_every_folder_but_its_own(pictures, tmp_path,
 
     def refused(folder, weights, named):
         before = contents_of(folder)
-        assert cli.main([*words, '--weights', f'{weights}.safetensors', '--work-dir', str(folder)]) == 2
+        assert commands.main([*words, '--weights', f'{weights}.safetensors', '--work-dir', str(folder)]) == 2
         error = capsys.readouterr().err.strip().splitlines()
         assert len(error) == 1 and named in error[0], error
         assert contents_of(folder) == before
@@ -120,8 +120,8 @@ def test_an_evaluation_keeps_out_of_every_folder_but_its_own(pictures, tmp_path,
     refused(foreign, 'one', 'foreign/metrics.json would be replaced')
     refused(tmp_path, 'one', 'my.py would be replaced')  # mmengine writes the config there
     again = [*words, '--weights', 'one.safetensors', '--work-dir', 'mine']
-    assert cli.main(again) == 0
-    assert cli.main(again) == 0
+    assert commands.main(again) == 0
+    assert commands.main(again) == 0
     refused(tmp_path / 'mine', 'two', 'another configuration')
     held = folders.lock_folder(tmp_path / 'mine')
     refused(tmp_path / 'mine', 'one', 'another process is running in')

@@ -10,7 +10,7 @@ from PIL import Image
 from small_finetuning import CLASSES, TRAIN, VAL, refused, small, words
 from small_recipes import ROOT, record_of
 
-from spark_bench import cli
+from spark_bench import commands
 from spark_bench.checkpoints import save
 from spark_bench.data.augmentation import build_transform
 from spark_bench.training.batches import RepeatedPictureSampler
@@ -32,8 +32,8 @@ def test_every_recipe_trains_two_updates_with_its_own_network(recipe, pictures, 
 
 
 def check_recipe(recipe, pictures, tmp_path, *extra):
-    assert cli.main(words(pictures, tmp_path, '--weights', 'scratch', '--epochs', '1', '--batch-size', '4', *extra,
-                          recipe=recipe, settings=small(64))) == 0
+    assert commands.main(words(pictures, tmp_path, '--weights', 'scratch', '--epochs', '1', '--batch-size', '4', *extra,
+                               recipe=recipe, settings=small(64))) == 0
     record = record_of(tmp_path)
     assert record['method'] == 'scratch' and len(record['curves']['loss']) == 2
     assert record['metrics']['epoch_best_ema'] == 1 and record['metrics']['top1'] == record['metrics']['top1_last_ema']
@@ -92,8 +92,8 @@ def test_learning_rate_follows_the_formula_of_the_recipe_in_every_group(pictures
         seen.append([(group['lr'], group['lr_scale']) for group in self.optimizer.param_groups])
         return step(self, **kwargs)
     monkeypatch.setattr(UpdateOptimWrapper, 'step', watch)
-    assert cli.main(words(pictures, tmp_path, '--weights', 'scratch', '--epochs', '3', '--arch', 'test_resnet',
-                          recipe='finetune_resnet50_300e', settings=small())) == 0
+    assert commands.main(words(pictures, tmp_path, '--weights', 'scratch', '--epochs', '3', '--arch', 'test_resnet',
+                               recipe='finetune_resnet50_300e', settings=small())) == 0
     peak, warmup, total = 2e-3 * 24 / 256, 2, 6
     assert len(seen) == total
     for number, groups in enumerate(seen):
@@ -112,7 +112,7 @@ def test_a_share_of_the_labels_is_drawn_once_and_recorded(pictures, tmp_path):
     hashes = set()
     for name, extra in (('half', ['0.5']), ('other', ['0.5', '--label-seed', '1']), ('all', ['1.0'])):
         folder = tmp_path / name
-        assert cli.main(words(pictures, folder, '--label-fraction', *extra, settings=settings)) == 0
+        assert commands.main(words(pictures, folder, '--label-fraction', *extra, settings=settings)) == 0
         record = record_of(folder)
         assert record['dataset']['train_images'] == CLASSES * (TRAIN if name == 'all' else TRAIN // 2)
         assert len(record['curves']['loss']) == record['dataset']['train_images'] // 6
@@ -143,8 +143,8 @@ def test_accumulated_batches_make_the_update_of_a_whole_one_and_bfloat16_nearly(
     for name, extra in (('whole', []), ('parts', ['--accumulate', '4']), ('amp', ['--amp']),
                         ('layout', ['--channels-last'])):
         folder = tmp_path / name
-        assert cli.main(words(pictures, folder, '--weights', 'scratch', '--epochs', '2', '--arch', 'test_convnext',
-                              *extra, settings=['global_batch=24', 'model.label_smoothing=0.0'])) == 0
+        assert commands.main(words(pictures, folder, '--weights', 'scratch', '--epochs', '2', '--arch', 'test_convnext',
+                                   *extra, settings=['global_batch=24', 'model.label_smoothing=0.0'])) == 0
         curves[name] = [value for _, value in record_of(folder)['curves']['loss']]
     assert len(curves['whole']) == 4
     assert curves['parts'] == pytest.approx(curves['whole'], rel=1e-4)
@@ -187,6 +187,6 @@ def test_a_damaged_picture_is_named_in_one_line(split, pictures, tmp_path, capsy
 def test_what_a_file_says_of_its_pretraining_comes_before_the_recipe(pictures, tmp_path):
     encoder = tmp_path / 'encoder.safetensors'
     save(timm.create_model('test_resnet', num_classes=0), encoder, {'arch': 'test_resnet', 'method': 'no_sparse'})
-    assert cli.main(words(pictures, tmp_path, '--weights', str(encoder), '--epochs', '1', '--arch', 'test_resnet',
-                          recipe='finetune_resnet50_300e', settings=small())) == 0
+    assert commands.main(words(pictures, tmp_path, '--weights', str(encoder), '--epochs', '1', '--arch', 'test_resnet',
+                               recipe='finetune_resnet50_300e', settings=small())) == 0
     assert record_of(tmp_path)['method'] == 'no_sparse'

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from small_finetuning import CLASSES, VAL, predictions_of, small, words
 from small_recipes import ROOT, record_of, torchrun
 
-from spark_bench import cli
+from spark_bench import commands
 from spark_bench.training.resume import checkpoints_of
 
 CASE = ['--arch', 'test_convnext', '--epochs', '8', '--checkpoint-interval', '1', '--weights', 'scratch', '--seed', '3']
@@ -66,9 +66,9 @@ def test_interrupted_behind_the_last_step_it_evaluates_and_records_as_ever(undis
         raise KeyboardInterrupt
     with monkeypatch.context() as patch:
         patch.setattr(finetune, '_finish', broken)
-        assert cli.main(run_words(pictures, tmp_path)) == 130
+        assert commands.main(run_words(pictures, tmp_path)) == 130
     assert not (tmp_path / 'results').exists()
-    assert cli.main(run_words(pictures, tmp_path)) == 0
+    assert commands.main(run_words(pictures, tmp_path)) == 0
     assert record_of(tmp_path)['metrics'] == record_of(undisturbed)['metrics']
     ours, theirs = predictions_of(tmp_path, 'predictions_ema'), predictions_of(undisturbed, 'predictions_ema')
     assert (ours.scores == theirs.scores).all() and (ours.classes == theirs.classes).all()
@@ -82,10 +82,10 @@ def test_two_processes_evaluate_every_picture_once(pictures, tmp_path):
     found = predictions_of(tmp_path)
     assert len(found.labels) == CLASSES * VAL
     # One process says the same of the same weights.
-    assert cli.main(['evaluate', '--protocol', 'finetune', str(ROOT / 'pretrain/configs/finetune_resnet50_300e.py'),
-                     '--arch', 'test_resnet', '--data-root', str(pictures), '--weights',
-                     str(tmp_path / 'work/classifier.safetensors'), '--work-dir', str(tmp_path / 'alone'), '--workers',
-                     '0', '--cfg-options', *small()]) == 0
+    assert commands.main(['evaluate', '--protocol', 'finetune', '--arch', 'test_resnet', '--data-root', str(pictures),
+                          str(ROOT / 'pretrain/configs/finetune_resnet50_300e.py'), '--weights',
+                          str(tmp_path / 'work/classifier.safetensors'), '--work-dir', str(tmp_path / 'alone'),
+                          '--workers', '0', '--cfg-options', *small()]) == 0
     with np.load(tmp_path / 'alone/predictions.npz') as alone:
         assert np.allclose(alone['scores'], found.scores, atol=1e-4) and (alone['labels'] == found.labels).all()
     metrics = json.loads((tmp_path / 'alone/metrics.json').read_text())

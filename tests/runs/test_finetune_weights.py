@@ -11,7 +11,7 @@ from sklearn.metrics import top_k_accuracy_score
 from small_finetuning import CLASSES, VAL, predictions_of, small, words
 from small_recipes import ROOT, record_of
 
-from spark_bench import cli
+from spark_bench import commands
 from spark_bench.training.ema import WeightEmaHook
 
 
@@ -51,8 +51,8 @@ def test_ema_of_a_run_is_that_of_its_weights_after_each_update(pictures, tmp_pat
         return start(self, runner)
     monkeypatch.setattr(WeightEmaHook, 'before_train', begin)
     monkeypatch.setattr(WeightEmaHook, 'after_train_iter', watch)
-    assert cli.main(words(pictures, tmp_path, '--weights', 'scratch', '--epochs', '2', '--arch', 'test_resnet',
-                          recipe='finetune_resnet50_300e', settings=small(32, 'custom_hooks.0.decay=0.8'))) == 0
+    assert commands.main(words(pictures, tmp_path, '--weights', 'scratch', '--epochs', '2', '--arch', 'test_resnet',
+                               recipe='finetune_resnet50_300e', settings=small(32, 'custom_hooks.0.decay=0.8'))) == 0
     stored, last = (load_file(tmp_path / f'work/classifier{suffix}.safetensors') for suffix in ('_ema', ''))
     assert len(seen) == 5
     for name, value in stored.items():
@@ -74,7 +74,7 @@ def learnt(pictures, tmp_path_factory):
     config = folder / 'learn.py'
     config.write_text(f"_base_ = '{ROOT}/pretrain/configs/demo_finetune.py'\ncustom_hooks = {hooks}\n")
     arguments = words(pictures, folder, '--weights', 'scratch', '--epochs', '8', settings=['global_batch=12'])
-    assert cli.main([arguments[0], str(config), *arguments[1:]]) == 0
+    assert commands.main([arguments[0], str(config), *arguments[1:]]) == 0
     return folder, config
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spark_bench import cli
+from spark_bench import commands
 from spark_bench.checkpoints import save
 from spark_bench.errors import InputError
 from spark_bench.probes.features import build_backbone
@@ -17,13 +17,13 @@ def probe(data, folder, *extra):
 
 
 def measured(words):
-    assert cli.main(words) == 0
+    assert commands.main(words) == 0
     return load_all(words[words.index('--results') + 1], 'test')[0]
 
 
 def refused(capsys, words, *named):
     capsys.readouterr()
-    assert cli.main(words) == 2
+    assert commands.main(words) == 2
     error = capsys.readouterr().err
     assert error.count('\n') == 1 and all(part in error for part in named), error
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from spark_bench import cli
+from spark_bench import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get('SPARK_BENCH_TEST_DATA', ROOT.parent / 'shared' / 'data'))
@@ -51,8 +51,8 @@ def learner(folder, side, epochs, batch_size, anchors, lr=1e-3, flip=0.5):
 
 
 def train(config, data, folder):
-    assert cli.main(['detect', str(config), '--data-root', str(data), '--arch', 'resnet18', '--work-dir',
-                     str(folder / 'work'), '--results', str(folder / 'results'), '--threads', '2']) == 0
+    assert commands.main(['detect', str(config), '--data-root', str(data), '--arch', 'resnet18', '--work-dir',
+                          str(folder / 'work'), '--results', str(folder / 'results'), '--threads', '2']) == 0
     [path] = (folder / 'results').rglob('*.json')
     return json.loads(path.read_text())['metrics']
 

@@ -3,7 +3,7 @@
 import pytest
 from mmengine.config import Config
 
-from spark_bench import parsing
+from spark_bench.commands import parsing
 from spark_bench.errors import InputError
 from spark_bench.places import shipped
 from spark_bench.runs.overrides import apply_overrides

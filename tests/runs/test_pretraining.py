@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from pretrain import build_spark
-from spark_bench import checkpoints, cli
+from spark_bench import checkpoints, commands
 from spark_bench.models.pretrainer import SparKPretrainer
 from spark_bench.training.loop import UpdateOptimWrapper
 from spark_bench.training.monitoring import picture_grid
@@ -27,10 +27,10 @@ def pictures(tmp_path_factory):
 
 
 def pretrain(pictures, folder, *extra, settings=()):
-    return cli.main(['pretrain', '--data-root', str(pictures), '--work-dir', str(folder / 'work'), '--results',
-                     str(folder / 'results'), '--threads', '1', *extra, '--cfg-options', 'model.input_size=64',
-                     'train_dataloader.dataset.input_size=64', 'model.decoder_width=32',
-                     'global_batch=4', *settings])
+    return commands.main(['pretrain', '--data-root', str(pictures), '--work-dir', str(folder / 'work'), '--results',
+                          str(folder / 'results'), '--threads', '1', *extra, '--cfg-options', 'model.input_size=64',
+                          'train_dataloader.dataset.input_size=64', 'model.decoder_width=32',
+                          'global_batch=4', *settings])
 
 
 def record_of(folder):
@@ -131,7 +131,7 @@ def test_accumulated_batches_give_the_gradient_of_the_whole_one():
 def test_a_batch_that_does_not_fit_is_refused_before_anything_is_written(pictures, tmp_path, capsys, extra, message):
     words = ['pretrain', '--data-root', str(pictures), '--work-dir', str(tmp_path / 'work'), '--results',
              str(tmp_path / 'results'), '--cfg-options', 'global_batch=4']
-    assert cli.main([*words, *extra]) == 2
+    assert commands.main([*words, *extra]) == 2
     error = capsys.readouterr().err.strip()
     assert message in error and '\n' not in error and not (tmp_path / 'work').exists()
 

@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 from small_recipes import ROOT, record_of, small, tiny, torchrun, words
 
-from spark_bench import cli
+from spark_bench import commands
 
 RECIPES = sorted(path for folder in ('spark', 'baselines') for path in (ROOT / 'mmdet_configs' / folder).glob('*.py'))
 QUICK = ('spark/mask-rcnn_resnet50_fpn_1x_coco.py', 'spark/mask-rcnn_convnext-tiny_fpn_3x_coco.py',
@@ -19,7 +19,7 @@ def names(paths):
 
 def train_and_check(recipe, coco, tmp_path, *extra):
     config = small(recipe, tmp_path)
-    assert cli.main(words(config, coco, tmp_path, *extra)) == 0
+    assert commands.main(words(config, coco, tmp_path, *extra)) == 0
     record = record_of(tmp_path)
     assert len(record['curves']['loss']) == 2 and record['metrics']['mask_ap'] is not None
     work = tmp_path / 'work'
@@ -80,7 +80,7 @@ def test_accumulation_and_process_count_are_no_part_of_a_run(coco, tmp_path):
     losses = []
     for name, extra in (('whole', []), ('parts', ['--accumulate', '2'])):
         folder = tmp_path / name
-        assert cli.main(words(config, coco, folder, *extra)) == 0
+        assert commands.main(words(config, coco, folder, *extra)) == 0
         record = record_of(folder)
         losses.append(([value for _, value in record['curves']['loss']], record['config_hash']))
     assert losses[0][1] == losses[1][1]
@@ -93,7 +93,7 @@ def test_bfloat16_and_channels_last_train_to_nearly_the_same_loss(coco, tmp_path
     config = tiny(tmp_path)
     curves = {}
     for name, extra in (('plain', []), ('amp', ['--amp']), ('layout', ['--channels-last'])):
-        assert cli.main(words(config, coco, tmp_path / name, *extra)) == 0
+        assert commands.main(words(config, coco, tmp_path / name, *extra)) == 0
         curves[name] = [value for _, value in record_of(tmp_path / name)['curves']['loss']]
     # A proposal that rounding puts in another place changes which RoIs are drawn.
     assert curves['layout'] == pytest.approx(curves['plain'], rel=0.1)
@@ -109,9 +109,9 @@ def test_two_processes_train_and_evaluate_as_one(coco, tmp_path):
     assert len(record['curves']['loss']) == 2
     predictions = json.loads((tmp_path / 'work/predictions.segm.json').read_text())
     alone = tmp_path / 'alone'
-    assert cli.main(['evaluate', str(config), '--weights', str(tmp_path / 'work/detector.safetensors'), '--data-root',
-                     str(coco), '--work-dir', str(alone), '--workers', '0', '--backend', 'pycocotools', '--bootstrap',
-                     '5']) == 0
+    assert commands.main(['evaluate', str(config), '--weights', str(tmp_path / 'work/detector.safetensors'),
+                          '--data-root', str(coco), '--work-dir', str(alone), '--workers', '0', '--backend',
+                          'pycocotools', '--bootstrap', '5']) == 0
     metrics = json.loads((alone / 'metrics.json').read_text())
     ends = [metrics.pop(f'{kind}_ap_{end}') for kind in ('box', 'mask') for end in ('low', 'high')]
     assert len(metrics) == 24 and ends[0] <= ends[1] and ends[2] <= ends[3]
@@ -128,7 +128,7 @@ def test_a_killed_run_goes_on_in_mid_epoch(coco, tmp_path, monkeypatch):
 
     from spark_bench.training.loop import UpdateLoop
     config = tiny(tmp_path, **{'train_cfg.max_updates': 4, 'model.backbone.drop_path_rate': 0.2})
-    assert cli.main(words(config, coco, tmp_path / 'whole', '--checkpoint-interval', '1')) == 0
+    assert commands.main(words(config, coco, tmp_path / 'whole', '--checkpoint-interval', '1')) == 0
     step = UpdateLoop.run_iter
 
     def broken(self, index, batch):
@@ -136,16 +136,16 @@ def test_a_killed_run_goes_on_in_mid_epoch(coco, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return step(self, index, batch)
     monkeypatch.setattr(UpdateLoop, 'run_iter', broken)
-    assert cli.main(words(config, coco, tmp_path / 'parts', '--checkpoint-interval', '1')) == 130
+    assert commands.main(words(config, coco, tmp_path / 'parts', '--checkpoint-interval', '1')) == 130
     monkeypatch.setattr(UpdateLoop, 'run_iter', step)
-    assert cli.main(words(config, coco, tmp_path / 'parts', '--checkpoint-interval', '1')) == 0
+    assert commands.main(words(config, coco, tmp_path / 'parts', '--checkpoint-interval', '1')) == 0
     whole, parts = (load_file(tmp_path / name / 'work/detector.safetensors') for name in ('whole', 'parts'))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert record_of(tmp_path / 'whole')['curves'] == record_of(tmp_path / 'parts')['curves']
 
 
 def refused(capsys, arguments, *expected):
-    assert cli.main([str(word) for word in arguments]) == 2
+    assert commands.main([str(word) for word in arguments]) == 2
     error = capsys.readouterr().err.strip()
     assert '\n' not in error and all(word in error for word in expected), error
 

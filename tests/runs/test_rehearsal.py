@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from safetensors.torch import load_file
 from small_recipes import ROOT, record_of, tiny, words
 
-from spark_bench import cli
+from spark_bench import commands
 from spark_bench.errors import RunError
 from spark_bench.runs import detect
 from spark_bench.training.loop import UpdateOptimWrapper
@@ -22,7 +22,7 @@ def demo(data, folder, *extra, config=None):
 
 
 def refused(capsys, arguments, *named):
-    assert cli.main(arguments) == 2
+    assert commands.main(arguments) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert all(word in error for word in named), error
 
@@ -38,13 +38,13 @@ def test_an_evaluation_that_cannot_work_is_refused_before_the_training(broken, n
     assert not list((tmp_path / 'work').glob('*.pth')) and not (tmp_path / 'results').exists()
     # Nothing stands in the way of the mended one.
     config.write_text(f"_base_ = '{ROOT}/mmdet_configs/demo/mask-rcnn_demo.py'\n")
-    assert cli.main(demo(boxes, tmp_path, config=config)) == 0
+    assert commands.main(demo(boxes, tmp_path, config=config)) == 0
 
 
 def test_the_rehearsal_changes_nothing_of_the_training(boxes, tmp_path, monkeypatch):
-    assert cli.main(demo(boxes, tmp_path / 'a')) == 0
+    assert commands.main(demo(boxes, tmp_path / 'a')) == 0
     monkeypatch.setattr(detect, 'rehearse', lambda runner, sizes: None)
-    assert cli.main(demo(boxes, tmp_path / 'b')) == 0
+    assert commands.main(demo(boxes, tmp_path / 'b')) == 0
     one, two = (load_file(tmp_path / name / 'work/detector.safetensors') for name in 'ab')
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert record_of(tmp_path / 'a')['metrics'] == record_of(tmp_path / 'b')['metrics']
@@ -69,12 +69,12 @@ def test_a_finished_training_is_measured_again_and_not_trained_again(what, recip
         *words(tiny(tmp_path), boxes, tmp_path), '--cfg-options', 'log_level=INFO']
     with monkeypatch.context() as patched:
         patched.setattr(Runner, 'test', lambda runner: (_ for _ in ()).throw(RunError('no space left')))
-        assert cli.main(command) == 1
+        assert commands.main(command) == 1
     more = MENDED[what](boxes)
     steps = []
     for owner, name in ((UpdateOptimWrapper, 'step'), (torch.optim.Optimizer, 'step')):
         monkeypatch.setattr(owner, name, lambda *args, **kwargs: steps.append(args))
-    assert cli.main([*command, *more]) == 0 and not steps
+    assert commands.main([*command, *more]) == 0 and not steps
     record = record_of(tmp_path)
     assert record['dataset']['val_images'] == (7 if 'picture' in what else 8) and record['curves']['loss']
 
@@ -82,7 +82,7 @@ def test_a_finished_training_is_measured_again_and_not_trained_again(what, recip
 def test_another_training_is_still_refused_the_folder(boxes, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patched:
         patched.setattr(Runner, 'test', lambda runner: (_ for _ in ()).throw(RunError('no space left')))
-        assert cli.main(demo(boxes, tmp_path)) == 1
+        assert commands.main(demo(boxes, tmp_path)) == 1
     refused(capsys, demo(boxes, tmp_path, 'optim_wrapper.optimizer.lr=0.1'), 'another configuration')
     path = boxes / 'annotations/instances_train.json'
     path.write_text(path.read_text().replace('"area": 900', '"area": 901'))
@@ -93,7 +93,7 @@ def test_another_training_is_still_refused_the_folder(boxes, tmp_path, monkeypat
 @pytest.mark.parametrize('metrics', [{'box_ap': None, 'mask_ap': 3.0}, {'mask_ap': 3.0}])
 def test_a_record_without_its_main_metric_is_never_written(metrics, boxes, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(detect, '_evaluate', lambda *args: (metrics, {}))
-    assert cli.main(demo(boxes, tmp_path)) == 1
+    assert commands.main(demo(boxes, tmp_path)) == 1
     assert 'box_ap could not be measured' in capsys.readouterr().err
     assert not list((tmp_path / 'results').rglob('*.json'))
 
@@ -107,10 +107,10 @@ def test_a_split_of_crowds_is_refused_before_the_training(split, boxes, tmp_path
 
 
 def test_other_pictures_of_the_same_names_and_sizes_are_another_run(boxes, tmp_path, capsys):
-    assert cli.main(demo(boxes, tmp_path)) == 0
+    assert commands.main(demo(boxes, tmp_path)) == 0
     path = boxes / 'val/0.JPG'
     stored = path.read_bytes()
     path.write_bytes(stored[:-1] + bytes([stored[-1] ^ 1]))
     refused(capsys, demo(boxes, tmp_path), 'another configuration')
     path.write_bytes(stored)
-    assert cli.main(demo(boxes, tmp_path)) == 0
+    assert commands.main(demo(boxes, tmp_path)) == 0

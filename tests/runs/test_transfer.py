@@ -10,7 +10,7 @@ import timm
 import torch
 from PIL import Image, ImageDraw
 
-from spark_bench import checkpoints, cli
+from spark_bench import checkpoints, commands
 from spark_bench.models.backbones import SparKTimm
 from spark_bench.places import shipped
 from spark_bench.records import load_all
@@ -28,7 +28,8 @@ def real_data(name):
 
 
 def command(folder, *arguments):
-    status = cli.main([*map(str, arguments), '--results', str(folder / 'results'), '--suite', 'test', '--threads', '1'])
+    status = commands.main([*map(str, arguments), '--results', str(folder / 'results'), '--suite', 'test', '--threads',
+                            '1'])
     assert status == 0
     return load_all(folder / 'results', 'test')
 
@@ -92,8 +93,8 @@ def test_the_backbone_gives_timms_features_for_the_pretrained_weights(pretrained
 
 def test_weights_of_another_architecture_are_refused(coco, pretrained, capsys):
     folder, encoder = pretrained
-    status = cli.main(['detect', '--data-root', str(coco), '--weights', str(encoder), '--work-dir',
-                       str(folder / 'other'), '--results', str(folder / 'results'), '--suite', 'other'])
+    status = commands.main(['detect', '--data-root', str(coco), '--weights', str(encoder), '--work-dir',
+                            str(folder / 'other'), '--results', str(folder / 'results'), '--suite', 'other'])
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert status == 2 and 'encoder.safetensors does not fit ResNet' in error and 'missing from the file' in error
 
@@ -101,9 +102,9 @@ def test_weights_of_another_architecture_are_refused(coco, pretrained, capsys):
 def test_a_record_of_another_configuration_is_never_overwritten(coco, pretrained, capsys):
     folder, _ = pretrained
     before = {path: path.read_bytes() for path in (folder / 'results').rglob('*.json')}
-    status = cli.main(['pretrain', '--data-root', str(coco / 'train'), '--arch', 'test_convnext', '--results',
-                       str(folder / 'results'), '--suite', 'test', '--work-dir', str(folder / 'again'),
-                       '--cfg-options', 'optim_wrapper.optimizer.lr=0.001'])
+    status = commands.main(['pretrain', '--data-root', str(coco / 'train'), '--arch', 'test_convnext', '--results',
+                            str(folder / 'results'), '--suite', 'test', '--work-dir', str(folder / 'again'),
+                            '--cfg-options', 'optim_wrapper.optimizer.lr=0.001'])
     assert status == 2 and 'another configuration' in capsys.readouterr().err
     assert {path: path.read_bytes() for path in (folder / 'results').rglob('*.json')} == before
 

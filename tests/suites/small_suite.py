@@ -8,7 +8,6 @@ from pathlib import Path
 from spark_bench.records import load_all
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = 'import sys; sys.argv[0] = "spark-bench"; from spark_bench.cli import main; sys.exit(main())'
 SUITE = """
 title = 'A small suite'
 data = dict(pictures='classes')
@@ -37,15 +36,16 @@ def start(arguments, **options):
     """``spark-bench`` with ``arguments``, in a session of its own as a terminal gives it one."""
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), **options.pop('env', {})}
     # What a script starts in the background begins with Ctrl-C ignored, and so would this.
-    program = f'import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {PROGRAM}'
+    program = ('import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n'
+               'from spark_bench.__main__ import main\nsys.exit(main())')
     return subprocess.Popen([sys.executable, '-c', program, *arguments], env=environment, text=True,
                             start_new_session=True, **options)
 
 
 def spark_bench(arguments, **environment):
     """Run ``spark-bench`` to its end."""
-    return subprocess.run([sys.executable, '-c', PROGRAM, *arguments], capture_output=True, text=True, timeout=280,
-                          env={**os.environ, 'PYTHONPATH': str(ROOT), **environment}, check=False)
+    return subprocess.run([sys.executable, '-m', 'spark_bench', *arguments], capture_output=True, text=True,
+                          env={**os.environ, 'PYTHONPATH': str(ROOT), **environment}, timeout=280, check=False)
 
 
 def outcome(folder):

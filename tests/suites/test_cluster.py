@@ -14,7 +14,7 @@ import psutil
 import pytest
 from small_suite import ROOT, SUITE, outcome, spark_bench, start, words
 
-from spark_bench import cli
+from spark_bench import commands
 from spark_bench.suites.definition import load_suite
 from spark_bench.suites.plan import Places, build_cells, fitting_processes
 from spark_bench.suites.status import state_of
@@ -144,7 +144,7 @@ def test_what_slurm_refuses_is_one_line_with_its_reason(slurm, suite, pictures, 
 def test_a_cluster_that_is_not_there_and_options_without_use_are_refused(suite, pictures, tmp_path, capsys, monkeypatch,
                                                                          extra, named):
     monkeypatch.setenv('PATH', '/nowhere')
-    assert cli.main(words(suite, pictures, tmp_path, *extra)) == 2
+    assert commands.main(words(suite, pictures, tmp_path, *extra)) == 2
     error = capsys.readouterr().err
     assert error.count('\n') == 1 and named in error
 

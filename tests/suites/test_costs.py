@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pretrain import build_spark
-from spark_bench import cli
+from spark_bench import commands
 from spark_bench.suites.costs import estimate
 from spark_bench.suites.definition import load_suite, shipped_suites
 from spark_bench.suites.plan import Places
@@ -47,7 +47,7 @@ def test_disk_is_about_that_of_the_files_that_a_run_leaves(finished):
 
 @pytest.mark.parametrize('name', shipped_suites())
 def test_the_plan_of_a_shipped_suite_names_every_cell_in_full_and_adds_up(name, tmp_path, capsys):
-    assert cli.main(['run', name, '--dry-run', '--results', str(tmp_path), '--work-dir', str(tmp_path)]) == 0
+    assert commands.main(['run', name, '--dry-run', '--results', str(tmp_path), '--work-dir', str(tmp_path)]) == 0
     plan = capsys.readouterr().out
     rows = re.findall(r'^  (\S+)  .* ([\d,.]+) (GPU|CPU) +([\d,.]+) (GB|MB)  $', plan, re.M)
     assert [row[0] for row in rows] == [cell.name for cell in load_suite(name).cells] and '…' not in plan
@@ -64,5 +64,5 @@ def test_an_architecture_in_place_of_the_suites_has_estimates_of_its_own(capsys)
     published = {cell.arch: cell for cell in load_suite('scaling').cells if cell.task == 'pretrain'}
     assert estimate(own['spark']).gpu_hours == pytest.approx(estimate(published['convnext_base']).gpu_hours, rel=0.02)
     assert {cell.weight for cell in load_suite('demo', 'resnet18').cells} == {None}
-    assert cli.main(['run', 'ablation', '--arch', 'resnet5', '--dry-run']) == 2
+    assert commands.main(['run', 'ablation', '--arch', 'resnet5', '--dry-run']) == 2
     assert "'resnet5'" in capsys.readouterr().err

@@ -22,9 +22,8 @@ METHODS = ['scratch', 'spark', 'no_sparse', 'no_hierarchy', 'black_mosaic']
 
 def start_demo(folder):
     """The quick demo in ``folder``, in a session of its own."""
-    program = 'import sys; sys.argv[0] = "spark-bench"; from spark_bench.cli import main; sys.exit(main())'
     environment = {**os.environ, 'PYTHONPATH': os.getcwd()}
-    return subprocess.Popen([sys.executable, '-c', program, 'demo', '--quick'], cwd=folder, env=environment,
+    return subprocess.Popen([sys.executable, '-m', 'spark_bench', 'demo', '--quick'], cwd=folder, env=environment,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from spark_bench import cli
+from spark_bench import commands
 from spark_bench.suites import command
 from spark_bench.suites.definition import load_suite
 from spark_bench.suites.rehearsal import check_cells
@@ -47,7 +47,7 @@ def test_a_cell_that_would_refuse_is_named_before_anything_runs(tmp_path, capsys
     places = ['--data-root', f'classes={tmp_path}', f'coco={tmp_path}', '--work-dir', str(tmp_path / 'w'), '--results',
               str(tmp_path / 'r')]
     for words in ([], ['--dry-run']):
-        assert cli.main(['run', str(path), *places, *words]) == 2
+        assert commands.main(['run', str(path), *places, *words]) == 2
         out, error = capsys.readouterr()
         assert error.count('\n') == 1 and named in error and 'suite mine: ' in error and out == '', error
         assert '--cfg-options' not in error
@@ -73,6 +73,6 @@ def test_what_is_taken_is_no_slip(tmp_path, overrides):
 def test_a_column_that_no_record_can_fill_is_refused(tmp_path, capsys, column, named):
     path = tmp_path / 'mine.py'
     path.write_text(SUITE.replace("('detection', 'box_ap', 'box AP')", column))
-    assert cli.main(['run', str(path), '--dry-run']) == 2
+    assert commands.main(['run', str(path), '--dry-run']) == 2
     error = capsys.readouterr().err
     assert error.count('\n') == 1 and 'mine.py, tables[0]' in error and named in error, error

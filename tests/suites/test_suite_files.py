@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from spark_bench import cli
+from spark_bench import commands
 from spark_bench.runs.run import RunOptions
 from spark_bench.suites.checks import OPTIONS
 from spark_bench.suites.definition import load_suite
@@ -74,7 +74,7 @@ def test_a_wrong_value_is_one_line_that_names_file_and_key(tmp_path, capsys, bef
     path = tmp_path / 'small.py'
     path.write_text(SUITE.replace(before, after, 1))
     assert path.read_text() != SUITE
-    assert cli.main(['run', str(path), '--work-dir', str(tmp_path / 'w'), '--results', str(tmp_path / 'r')]) == 2
+    assert commands.main(['run', str(path), '--work-dir', str(tmp_path / 'w'), '--results', str(tmp_path / 'r')]) == 2
     out, error = capsys.readouterr()
     assert error.startswith('spark-bench: error: ') and error.count('\n') == 1 and out == ''
     assert str(path) in error and named in error, error
@@ -85,7 +85,7 @@ def test_a_wrong_value_is_one_line_that_names_file_and_key(tmp_path, capsys, bef
 def test_a_name_that_no_record_can_have_is_refused(tmp_path, capsys, name):
     path = tmp_path / f'{name}.py'
     path.write_text(SUITE)
-    assert cli.main(['run', str(path), '--dry-run']) == 2
+    assert commands.main(['run', str(path), '--dry-run']) == 2
     assert 'its file name' in capsys.readouterr().err
 
 
@@ -102,7 +102,7 @@ def test_the_untouched_suite_is_read_from_a_folder_with_spaces(tmp_path):
 def test_a_title_is_shown_as_it_stands(tmp_path, capsys, what):
     path = tmp_path / 'small.py'
     path.write_text(SUITE.replace('A small suite', 'A [/red] small [suite]'))
-    assert cli.main(['run', str(path), what]) == 0
+    assert commands.main(['run', str(path), what]) == 0
     assert 'A [/red] small [suite]' in capsys.readouterr().out
 
 
@@ -115,7 +115,7 @@ def test_options_of_a_suite_are_arguments_of_a_run():
 def test_a_mistyped_suite_is_told_what_is_like_it(tmp_path, capsys, monkeypatch, name, named):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'small.py').write_text(SUITE)
-    assert cli.main(['run', name]) == 2
+    assert commands.main(['run', name]) == 2
     error = capsys.readouterr().err
     assert error.count('\n') == 1 and named in error
 
@@ -123,5 +123,5 @@ def test_a_mistyped_suite_is_told_what_is_like_it(tmp_path, capsys, monkeypatch,
 def test_a_data_set_may_not_have_two_places(tmp_path, capsys):
     (tmp_path / 'small.py').write_text(SUITE)
     words = ['run', str(tmp_path / 'small.py'), '--data-root', 'pictures=a', '--data-root', 'pictures=b']
-    assert cli.main(words) == 2
+    assert commands.main(words) == 2
     assert 'names pictures twice, a and b' in capsys.readouterr().err

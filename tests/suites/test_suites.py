@@ -10,9 +10,9 @@ import time
 
 import psutil
 import pytest
-from small_suite import PROGRAM, ROOT, outcome, spark_bench, words
+from small_suite import ROOT, outcome, spark_bench, words
 
-from spark_bench import cli
+from spark_bench import commands
 from spark_bench.errors import InputError
 from spark_bench.files import MARKER
 from spark_bench.places import shipped
@@ -92,14 +92,14 @@ def test_a_wrong_suite_is_one_line_that_names_the_place(suite, tmp_path, capsys,
     text = suite.read_text().replace(*change)
     assert text != suite.read_text()
     suite.write_text(text)
-    assert cli.main(words(suite, tmp_path, tmp_path)) == 2
+    assert commands.main(words(suite, tmp_path, tmp_path)) == 2
     error = capsys.readouterr().err
     assert error.count('\n') == 1 and named in error and 'small.py' in error
     assert not (tmp_path / 'work').exists() and not (tmp_path / 'results').exists()
 
 
 def test_unknown_suites_are_refused_with_the_known_ones(tmp_path, capsys):
-    assert cli.main(['run', 'abblation']) == 2
+    assert commands.main(['run', 'abblation']) == 2
     assert 'ablation, demo, demo_quick, mini' in capsys.readouterr().err
 
 
@@ -121,10 +121,10 @@ def test_a_second_run_changes_nothing_and_the_plan_has_nothing_to_do(finished, p
     before = state(folder)
     assert spark_bench(words(folder / 'small.py', pictures, folder)).returncode == 0
     assert state(folder) == before and len(before) == 8
-    assert cli.main(words(folder / 'small.py', pictures, folder, '--dry-run')) == 0
+    assert commands.main(words(folder / 'small.py', pictures, folder, '--dry-run')) == 0
     plan = capsys.readouterr().out
     assert plan.count('recorded') == 8 and plan.splitlines()[-1] == 'to do: nothing'
-    assert cli.main(words(folder / 'small.py', pictures, folder, '--status')) == 0
+    assert commands.main(words(folder / 'small.py', pictures, folder, '--status')) == 0
     assert '8 recorded' in capsys.readouterr().out
 
 
@@ -182,7 +182,7 @@ def jobs_of(runner):
 @pytest.mark.timeout(3000)
 def test_killed_fifty_times_a_suite_ends_with_the_records_of_an_undisturbed_run(finished, suite, pictures, tmp_path):
     rng = random.Random(0)
-    arguments = [sys.executable, '-c', PROGRAM, *words(suite, pictures, tmp_path, '--jobs', '2')]
+    arguments = [sys.executable, '-m', 'spark_bench', *words(suite, pictures, tmp_path, '--jobs', '2')]
     kills = {'runner': 0, 'job': 0}
     while sum(kills.values()) < 50:
         process = psutil.Popen(arguments, env={**os.environ, 'PYTHONPATH': str(ROOT)}, stdout=subprocess.DEVNULL,

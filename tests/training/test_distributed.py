@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 
 from pretrain import build_spark, random_mask
-from spark_bench import cli
+from spark_bench import commands
 from spark_bench.models.sync_norm import SyncBatchNorm2d, synchronise
 
 CASES = [('test_resnet', 'packed', 'spark'), ('test_resnet', 'reference', 'spark'),
@@ -130,7 +130,7 @@ def words(pictures, folder, *extra):
 def torchrun(pictures, folder, *extra):
     """The command in two processes; the finished process."""
     command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port',
-               str(free_port()), '-m', 'spark_bench.cli', *words(pictures, folder, '--launcher', 'pytorch', *extra)]
+               str(free_port()), '-m', 'spark_bench', *words(pictures, folder, '--launcher', 'pytorch', *extra)]
     environment = {**os.environ, 'PYTHONPATH': os.getcwd(), 'OMP_NUM_THREADS': '1'}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
 
@@ -147,7 +147,7 @@ def test_torchrun_writes_one_record_which_stands_for_one_process_too(pictures, t
     assert len(list((work / 'reconstructions').iterdir())) == 2
     before = path.read_bytes()
     # The launcher, the number of processes and of workers are no part of what a run is: the record stands.
-    assert cli.main(words(pictures, tmp_path, '--accumulate', '2', '--workers', '1')) == 0
+    assert commands.main(words(pictures, tmp_path, '--accumulate', '2', '--workers', '1')) == 0
     assert path.read_bytes() == before
 
 
@@ -160,6 +160,6 @@ def test_an_error_that_all_processes_meet_is_told_once(pictures, tmp_path):
 
 @pytest.mark.parametrize('launcher, named', [('pytorch', 'torchrun'), ('slurm', 'srun')])
 def test_a_launcher_that_did_not_start_the_process_is_named(pictures, tmp_path, capsys, launcher, named):
-    assert cli.main(words(pictures, tmp_path, '--launcher', launcher)) == 2
+    assert commands.main(words(pictures, tmp_path, '--launcher', launcher)) == 2
     error = capsys.readouterr().err.strip()
     assert '\n' not in error and f'--launcher {launcher}' in error and named in error

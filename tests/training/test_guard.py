@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from spark_bench import cli
+from spark_bench import commands
 from spark_bench.training import loop
 from spark_bench.training.resume import newest_checkpoint, read_checkpoint
 
@@ -22,10 +22,10 @@ def pictures(tmp_path_factory):
 
 
 def pretrain(pictures, folder, *extra):
-    return cli.main(['pretrain', '--data-root', str(pictures), '--work-dir', str(folder / 'work'), '--results',
-                     str(folder / 'results'), '--threads', '1', '--epochs', '3', *extra, '--cfg-options',
-                     'model.input_size=64', 'train_dataloader.dataset.input_size=64', 'model.decoder_width=32',
-                     'global_batch=8'])
+    return commands.main(['pretrain', '--data-root', str(pictures), '--work-dir', str(folder / 'work'), '--results',
+                          str(folder / 'results'), '--threads', '1', '--epochs', '3', *extra, '--cfg-options',
+                          'model.input_size=64', 'train_dataloader.dataset.input_size=64', 'model.decoder_width=32',
+                          'global_batch=8'])
 
 
 def break_at(monkeypatch, step, damage):

@@ -1,4 +1,4 @@
-"""``spark-bench data check``: is a folder in COCO or ImageNet layout whole and sound?
+"""Is a folder in COCO or ImageNet layout whole and sound?
 
 ``coco`` and ``classes`` know one layout each, ``shapes`` looks at one annotation, ``looking`` opens the pictures,
 ``duplicates`` compares them, ``report`` collects what was found and prints it.
@@ -12,22 +12,11 @@ from spark_bench.data.check.duplicates import report_duplicates
 from spark_bench.data.check.looking import Progress
 from spark_bench.data.check.report import Report
 from spark_bench.errors import InputError
-from spark_bench.files import claim_output, write_atomically
 
-__all__ = ['check', 'main']
+__all__ = ['check']
 
 _LAYOUTS = {'coco': 'coco', 'imagenet': 'classes'}
 _EXPECTED = 'annotations/instances_{train,val}*.json beside the folders of pictures, or train/<class>/ and val/<class>/'
-
-
-def main(args):
-    """Check ``args.root`` and print the report. Returns 0 where it is fine (notes allowed), 1 where it has problems."""
-    output = _json_place(args.json) if args.json else None
-    report = check(args.root, args.layout, args.workers, not args.no_decode, args.limit_shown)
-    report.print(args.limit_shown)
-    if output:
-        write_atomically(output, report.to_json())
-    return 1 if report.problems else 0
 
 
 def check(root, layout=None, workers=None, decode=True, limit_shown=5):
@@ -76,10 +65,3 @@ def _demand(root, layout):
         raise InputError(f'{root} is not a folder: give one with {_EXPECTED}')
     if not _layout(layout).fits(root):
         raise InputError(f'{root} is not in {layout} layout: expected {_layout(layout).EXPECTED}')
-
-
-def _json_place(name):
-    """The path of the report, refused before the work rather than after it."""
-    if not Path(name).parent.is_dir():
-        raise InputError(f'--json {name}: there is no folder {Path(name).parent}; make it, or give another')
-    return claim_output(name, rb'\{\s*"root":[^\n]*\n\s*"layout":', '--json')

@@ -7,7 +7,7 @@ matplotlib; the objects are ten pictographs of the DejaVu Sans font that matplot
 three parts of the set, ``cache`` keeps finished sets in the user's cache.
 """
 
-from spark_bench.data.embedded.cache import EmbeddedDataset, main, prepare, verify
+from spark_bench.data.embedded.cache import EmbeddedDataset, prepare, verify
 from spark_bench.data.embedded.parts import SIZES, Sizes
 from spark_bench.data.embedded.scenes import PARTS, Layer, Scene, render_scene
 from spark_bench.data.embedded.sources import CATEGORIES
@@ -20,7 +20,6 @@ __all__ = [
     'Layer',
     'Scene',
     'Sizes',
-    'main',
     'prepare',
     'render_scene',
     'verify',

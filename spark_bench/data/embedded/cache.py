@@ -21,7 +21,7 @@ from spark_bench.errors import InputError, RunError
 from spark_bench.files import aside, remove_abandoned
 from spark_bench.places import cache_folder
 
-__all__ = ['EmbeddedDataset', 'main', 'prepare', 'verify']
+__all__ = ['EmbeddedDataset', 'prepare', 'verify']
 
 _MANIFEST = 'manifest.json'
 
@@ -109,29 +109,6 @@ def verify(root):
     if sha256 != manifest['sha256']:
         raise RunError(f'{root} has files that differ from those generated; {remedy}')
     return _describe(root, manifest)
-
-
-def main(args):
-    """Run ``spark-bench data embedded``: prepare the set, print its folder, counts and hash.
-
-    Args:
-        args: namespace with ``size``, ``seed`` and ``cache_dir``, as ``prepare`` takes them.
-
-    Returns:
-        Exit status 0.
-
-    Raises:
-        InputError: as ``prepare`` does.
-    """
-    dataset = prepare(args.size, seed=args.seed, cache_dir=args.cache_dir)
-    sizes = SIZES[args.size]
-    print(dataset.root)
-    print(f'unlabelled      {sizes.unlabelled} pictures')
-    print(f'classification  {sizes.classification_train} train, {sizes.classification_val} val')
-    print(f'detection       {sizes.detection_train} train, {sizes.detection_val} val')
-    print(f'categories      {", ".join(dataset.categories)}')
-    print(f'sha256          {dataset.sha256}')
-    return 0
 
 
 def _processors():

@@ -6,8 +6,6 @@ import os
 import select
 import sys
 
-from spark_bench.errors import InputError
-
 # What older encodings lack has a plain form here where it has one, and else stands in the text as \u2191: no error in
 # the middle of it.
 _PLAIN = {'─': '-', '−': '-', '–': '-', '—': '-', '×': 'x', '±': '+-', '…': '...', '’': "'", '“': '"', '”': '"',
@@ -25,7 +23,7 @@ def _make_plain(error):
 codecs.register_error('spark_bench_plain', _make_plain)
 
 
-def prepare_streams():
+def prepare_streams() -> bool:
     """Have both streams escape what their encoding lacks; what was closed leads to nowhere from now on.
 
     Returns:
@@ -42,12 +40,7 @@ def prepare_streams():
     return is_open
 
 
-def refuse_closed_output():
-    """Raise InputError in place of a command whose answer nobody would get."""
-    raise InputError('standard output is closed, and what this command tells goes there: give it a file, or /dev/null')
-
-
-def is_pipe_at_its_end():
+def is_pipe_at_its_end() -> bool:
     """Whether standard output is a pipe whose reader has gone. What is left to write is then dropped.
 
     Else Python would try once more when it ends, and tell of that.
@@ -62,7 +55,7 @@ def is_pipe_at_its_end():
     return False
 
 
-def flush_output():
+def flush_output() -> None:
     """Write what is left now, so that what fails of it is met here and not when Python ends.
 
     Raises:

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from spark_bench import cli
+from spark_bench import commands
+from spark_bench.commands.streams import prepare_streams
 from spark_bench.errors import InputError
-from spark_bench.streams import prepare_streams
 
 
 def failing(monkeypatch, error, cause=None):
@@ -20,16 +20,16 @@ def failing(monkeypatch, error, cause=None):
             raise cause
         except BaseException:
             raise error  # noqa: B904 - as a library does it
-    monkeypatch.setitem(cli._COMMANDS, 'table', command)
-    monkeypatch.setitem(cli._COMMANDS, 'detect', command)
+    monkeypatch.setattr('spark_bench.commands.table.main', command)
+    monkeypatch.setattr('spark_bench.commands.detect.main', command)
 
 
 @pytest.mark.parametrize('encoding', ['latin-1', 'ascii', 'cp1252'])
 def test_what_a_terminal_cannot_encode_is_escaped_and_the_status_stays(monkeypatch, encoding):
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr(sys, 'stdout', stream)
-    monkeypatch.setitem(cli._COMMANDS, 'table', lambda args: print('box AP ↑ Ω ─ − 3\udcff'))
-    assert cli.main(['table']) is None
+    monkeypatch.setattr('spark_bench.commands.table.main', lambda args: print('box AP ↑ Ω ─ − 3\udcff'))
+    assert commands.main(['table']) is None
     text = stream.buffer.getvalue().decode(encoding)
     assert text == 'box AP \\u2191 \\u03a9 - - 3\\udcff\n'
 
@@ -37,20 +37,20 @@ def test_what_a_terminal_cannot_encode_is_escaped_and_the_status_stays(monkeypat
 def test_what_a_terminal_can_encode_stays(monkeypatch):
     stream = io.TextIOWrapper(io.BytesIO(), encoding='utf-8')
     monkeypatch.setattr(sys, 'stdout', stream)
-    monkeypatch.setitem(cli._COMMANDS, 'table', lambda args: print('↑ Ω ─ ±'))
-    assert cli.main(['table']) is None and stream.buffer.getvalue().decode() == '↑ Ω ─ ±\n'
+    monkeypatch.setattr('spark_bench.commands.table.main', lambda args: print('↑ Ω ─ ±'))
+    assert commands.main(['table']) is None and stream.buffer.getvalue().decode() == '↑ Ω ─ ±\n'
 
 
 def test_a_closed_output_is_one_line_and_a_training_needs_none(monkeypatch, capsys):
     kept = os.dup(1)
     try:
         monkeypatch.setattr(sys, 'stdout', None)
-        assert cli.main(['table', '--suite', 'mini']) == 2
+        assert commands.main(['table', '--suite', 'mini']) == 2
         error = capsys.readouterr().err
         assert error.count('\n') == 1 and 'standard output is closed' in error
         monkeypatch.setattr(sys, 'stdout', None)
-        monkeypatch.setitem(cli._COMMANDS, 'detect', lambda args: print('box AP') or 0)
-        assert cli.main(['detect']) == 0
+        monkeypatch.setattr('spark_bench.commands.detect.main', lambda args: print('box AP') or 0)
+        assert commands.main(['detect']) == 0
         assert os.readlink('/proc/self/fd/1') == os.devnull  # so that no file of the run gets what libraries print
     finally:
         os.dup2(kept, 1)
@@ -63,8 +63,8 @@ def test_the_end_of_a_pipe_is_silent(monkeypatch, capsys, buffered):
     os.close(reader)
     with open(writer, 'wb', buffering=-1 if buffered else 0) as raw:
         monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(raw, write_through=not buffered))
-        monkeypatch.setitem(cli._COMMANDS, 'table', lambda args: print('a table') or 0)
-        assert cli.main(['table']) == 141
+        monkeypatch.setattr('spark_bench.commands.table.main', lambda args: print('a table') or 0)
+        assert commands.main(['table']) == 141
         assert capsys.readouterr().err == ''
         sys.stdout.flush()  # as Python does at its end; led to nowhere
 
@@ -74,8 +74,8 @@ def test_a_full_disk_behind_the_output_is_named(monkeypatch, capsys):
         pytest.skip('no /dev/full here')
     with open('/dev/full', 'w') as stream:
         monkeypatch.setattr(sys, 'stdout', stream)
-        monkeypatch.setitem(cli._COMMANDS, 'table', lambda args: print('a table') or 0)
-        assert cli.main(['table']) == 1
+        monkeypatch.setattr('spark_bench.commands.table.main', lambda args: print('a table') or 0)
+        assert commands.main(['table']) == 1
         assert capsys.readouterr().err == 'spark-bench: error: standard output: No space left on device\n'
 
 
@@ -84,16 +84,16 @@ def test_a_full_disk_behind_the_output_is_named(monkeypatch, capsys):
     RuntimeError('DataLoader worker exited')])
 def test_an_error_on_the_way_of_a_ctrl_c_is_an_interrupt(monkeypatch, capsys, error):
     failing(monkeypatch, error, KeyboardInterrupt())
-    assert cli.main(['detect']) == 130
+    assert commands.main(['detect']) == 130
     assert capsys.readouterr().err == 'spark-bench: error: interrupted: the same command continues\n'
 
 
 def test_only_commands_that_go_on_say_so_and_other_errors_are_themselves(monkeypatch, capsys):
     failing(monkeypatch, KeyboardInterrupt())
-    assert cli.main(['table']) == 130
+    assert commands.main(['table']) == 130
     assert capsys.readouterr().err == 'spark-bench: error: interrupted\n'
     failing(monkeypatch, InputError('no such thing'), ValueError('inner'))
-    assert cli.main(['table']) == 2
+    assert commands.main(['table']) == 2
     assert capsys.readouterr().err == 'spark-bench: error: no such thing\n'
 
 
@@ -101,7 +101,7 @@ def test_errors_that_lead_back_to_themselves_end(monkeypatch, capsys):
     first, second = RuntimeError('first'), RuntimeError('second')
     first.__cause__, second.__cause__ = second, first
     failing(monkeypatch, first)
-    assert cli.main(['table']) == 1
+    assert commands.main(['table']) == 1
     assert 'unexpected RuntimeError: first' in capsys.readouterr().err
 
 

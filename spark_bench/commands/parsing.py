@@ -1,17 +1,15 @@
 """How options are read, whichever they are: nothing that somebody gave is dropped without a word."""
 
-import argparse
 import ast
 import os
 import re
+from argparse import Action, ArgumentError, ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
+from collections.abc import Iterable
 
+from spark_bench.commands.failures import EXIT_USAGE
 from spark_bench.errors import printable
 from spark_bench.places import NAME_PATTERN
 
-__all__ = ['EXIT_USAGE', 'Flag', 'Parser', 'contradiction', 'count', 'positive', 'ratio', 'seed', 'setting', 'share',
-           'take_local_rank', 'unfit_name']
-
-EXIT_USAGE = 2
 # Options that are another word for keys of the config.
 _WORDS_FOR = {
     'epochs': ('train_cfg.max_epochs',), 'arch': ('model.arch', 'model.backbone.arch'),
@@ -22,7 +20,7 @@ _WORDS_FOR = {
     'label_fraction': ('train_dataloader.dataset.fraction',)}
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(ArgumentParser):
     """Reports bad usage in one line, and knows which of its options were given.
 
     An option of several values may be given again, and all of its values count, as in OpenMMLab's tools; the first
@@ -44,14 +42,14 @@ class Parser(argparse.ArgumentParser):
         hint = self._swallowed() if message.startswith('the following arguments are required') else ''
         self.exit(EXIT_USAGE, f'{self.prog}: error: {message}{hint} (see {self.prog} --help)\n')
 
-    def keep(self, namespace, action, value):
+    def keep(self, namespace: Namespace, action: Action, value: object) -> None:
         """Set what an action was given, beside what it was given before."""
         several = action.nargs in ('+', '*')
         if action.dest in self._given and several:
             value = [*self._given[action.dest], *value]
         elif self._given.get(action.dest, value) != value:
-            raise argparse.ArgumentError(action, f'given twice, as {_shown(self._given[action.dest])} and '
-                                                 f'{_shown(value)}: give it once')
+            raise ArgumentError(action, f'given twice, as {_shown(self._given[action.dest])} and {_shown(value)}: give '
+                                        'it once')
         self._given[action.dest] = value
         setattr(namespace, action.dest, value)
 
@@ -66,12 +64,12 @@ class Parser(argparse.ArgumentParser):
         return f'; {greedy[0]} takes every word that follows it: put {" ".join(absent)} before it'
 
 
-class _Store(argparse.Action):
+class _Store(Action):
     def __call__(self, parser, namespace, values, option_string=None):
         parser.keep(namespace, self, values)
 
 
-class Flag(argparse.BooleanOptionalAction):
+class Flag(BooleanOptionalAction):
     """``--word`` and ``--no-word``, of which one may be given."""
 
     def __call__(self, parser, namespace, values, option_string=None):
@@ -82,7 +80,7 @@ def _shown(value):
     return {True: 'yes', False: 'no'}[value] if isinstance(value, bool) else repr(value)
 
 
-def take_local_rank(words):
+def take_local_rank(words: Iterable[str]) -> list[str]:
     """The words of a command without ``--local-rank N``, as torch.distributed.launch gives it to each process.
 
     It goes to where torchrun has it, the environment.
@@ -98,7 +96,7 @@ def take_local_rank(words):
     return taken
 
 
-def unfit_name(args):
+def unfit_name(args: Namespace) -> str | None:
     """One line on a name that no record can have, by the option that gave it; None without."""
     for name in ('suite', 'method'):
         value = getattr(args, name, None)
@@ -109,7 +107,7 @@ def unfit_name(args):
     return None
 
 
-def contradiction(args):
+def contradiction(args: Namespace) -> str | None:
     """One line on a value that is given by an option and by ``--cfg-options`` in different ways; None without."""
     given = dict(getattr(args, 'cfg_options', ()))
     for name, keys in _WORDS_FOR.items():
@@ -121,51 +119,29 @@ def contradiction(args):
     return None
 
 
-def positive(text):
-    """A whole number from 1 up, as an option's type."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not positive')
-    return value
+def _number(name, read, fits, complaint):
+    """The type of an option that takes a number; argparse calls it by ``name`` where a text is no number at all."""
+    def number(text):
+        value = read(text)
+        if not fits(value):
+            raise ArgumentTypeError(f'{text} {complaint}')
+        return value
+    number.__name__ = name
+    return number
 
 
-def count(text):
-    """A whole number from 0 up, as an option's type."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f'{text} is negative')
-    return value
+positive = _number('positive', int, lambda value: value >= 1, 'is not positive')
+count = _number('count', int, lambda value: value >= 0, 'is negative')
+seed = _number('seed', int, lambda value: 0 <= value < 2 ** 32, 'is not in 0 … 2^32 - 1')
+ratio = _number('ratio', float, lambda value: 0 < value < 1, 'is not between 0 and 1')
+share = _number('share', float, lambda value: 0 < value <= 1, 'is not above 0, up to 1')
 
 
-def seed(text):
-    """A seed, 0 … 2^32 - 1, as an option's type."""
-    value = int(text)
-    if not 0 <= value < 2 ** 32:
-        raise argparse.ArgumentTypeError(f'{text} is not in 0 … 2^32 - 1')
-    return value
-
-
-def ratio(text):
-    """A number between 0 and 1, as an option's type."""
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not between 0 and 1')
-    return value
-
-
-def share(text):
-    """A number above 0, up to 1, as an option's type."""
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f'{text} is not above 0, up to 1')
-    return value
-
-
-def setting(text):
+def setting(text: str) -> tuple[str, object]:
     """``(key, value)`` of KEY=VALUE, read as Python or else as text, as an option's type."""
     key, equals, value = text.partition('=')
     if not key or not equals:
-        raise argparse.ArgumentTypeError(f'{text!r} is not KEY=VALUE')
+        raise ArgumentTypeError(f'{text!r} is not KEY=VALUE')
     if value.lower() in ('true', 'false'):
         return key, value.lower() == 'true'
     try:

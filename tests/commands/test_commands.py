@@ -3,19 +3,20 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 
 import pytest
 from PIL import Image
 
-from spark_bench import cli
+from spark_bench import commands
 
 
 def run(capsys, *arguments):
     """(exit status, standard error) of one command in this process."""
     try:
-        status = cli.main([str(argument) for argument in arguments])
+        status = commands.main([str(argument) for argument in arguments])
     except SystemExit as stop:
         status = stop.code
     return status, capsys.readouterr().err
@@ -143,25 +144,23 @@ def test_an_unwritable_cache_is_named_with_its_remedy(capsys, tmp_path):
     assert status == 2 and error.count('\n') == 1 and '--cache-dir' in error
 
 
+def python(program, *words):
+    return subprocess.run([sys.executable, '-c', program, *words], capture_output=True, text=True,
+                          env={**os.environ, 'PYTHONPATH': os.getcwd()})
+
+
 def test_help_names_every_command_without_loading_torch():
-    program = ('import sys; sys.argv = ["spark-bench", "--help"]\nfrom spark_bench import cli\n'
-               'try: cli.main()\nexcept SystemExit as stop: status = stop.code\n'
-               'assert status == 0 and not {"torch", "mmengine", "matplotlib"} & set(sys.modules)')
-    environment = {**os.environ, 'PYTHONPATH': os.getcwd()}
-    done = subprocess.run([sys.executable, '-c', 'import sys; sys.argv[0] = "spark-bench"\n' + program],
-                          capture_output=True, text=True, env=environment)
+    done = python('import sys\nfrom spark_bench.__main__ import main\ntry: main()\n'
+                  'except SystemExit as stop: status = stop.code\n'
+                  'assert status == 0 and not {"torch", "mmengine", "matplotlib"} & set(sys.modules)', '--help')
     assert done.returncode == 0, done.stderr
     for command in ('demo', 'pretrain', 'finetune', 'detect', 'table', 'report', 'doctor', 'data'):
         assert command in done.stdout
 
 
-def test_stock_openmmlab_sees_the_backbone_through_custom_imports(tmp_path):
-    program = ('from mmengine.config import Config\nfrom mmdet.registry import MODELS\nimport torch\n'
-               'Config.fromfile("c.py")\n'
-               'net = MODELS.build(dict(type="SparKTimm", arch="test_convnext"))\n'
-               'print([tuple(m.shape[1:]) for m in net(torch.zeros(1, 3, 64, 64))])')
-    (tmp_path / 'c.py').write_text("custom_imports = dict(imports=['spark_bench'])")
-    environment = {**os.environ, 'PYTHONPATH': os.getcwd()}
-    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, cwd=tmp_path,
-                          env=environment)
-    assert done.stdout.strip().endswith('[(24, 16, 16), (32, 8, 8), (48, 4, 4), (64, 2, 2)]'), done.stderr
+def test_a_ctrl_c_while_the_program_loads_ends_it_without_a_traceback():
+    done = python('import os, signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n'
+                  'class Interrupt:\n    def find_spec(name, *rest):\n'
+                  '        if name == "spark_bench.commands": os.kill(os.getpid(), signal.SIGINT)\n'
+                  'sys.meta_path.insert(0, Interrupt)\nfrom spark_bench.__main__ import main\nmain()', '--help')
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, '', '')

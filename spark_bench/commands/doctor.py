@@ -1,8 +1,7 @@
-"""What is installed here, does it work, and what to do where it does not: ``spark-bench doctor``."""
+"""check what is installed and whether it works"""
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import platform
@@ -13,31 +12,19 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from spark_bench.commands.parsing import Namespace, Parser
+
 SETUP = 'run `make setup`'
 REINSTALL = 'run .venv/bin/pip install --force-reinstall --no-deps '
 # Without compiled operators: torchvision's stand in for them, on any GPU.
 OPERATORS = REINSTALL + '--no-binary onedl-mmcv onedl-mmcv'
 # Import name and distribution name of what a run cannot do without.
 PACKAGES = (
-    ('torch', 'torch'),
-    ('torchvision', 'torchvision'),
-    ('timm', 'timm'),
-    ('mmengine', 'onedl-mmengine'),
-    ('mmcv', 'onedl-mmcv'),
-    ('mmdet', 'onedl-mmdetection'),
-    ('mmpretrain', 'onedl-mmpretrain'),
-    ('pycocotools', 'pycocotools'),
-    ('cv2', 'opencv-python-headless'),
-    ('numpy', 'numpy'),
-    ('scipy', 'scipy'),
-    ('skimage', 'scikit-image'),
-    ('sklearn', 'scikit-learn'),
-    ('matplotlib', 'matplotlib'),
-    ('PIL', 'Pillow'),
-    ('safetensors', 'safetensors'),
-    ('jsonschema', 'jsonschema'),
-    ('rich', 'rich'),
-)
+    ('torch', 'torch'), ('torchvision', 'torchvision'), ('timm', 'timm'), ('mmengine', 'onedl-mmengine'),
+    ('mmcv', 'onedl-mmcv'), ('mmdet', 'onedl-mmdetection'), ('mmpretrain', 'onedl-mmpretrain'),
+    ('pycocotools', 'pycocotools'), ('cv2', 'opencv-python-headless'), ('numpy', 'numpy'), ('scipy', 'scipy'),
+    ('skimage', 'scikit-image'), ('sklearn', 'scikit-learn'), ('matplotlib', 'matplotlib'), ('PIL', 'Pillow'),
+    ('safetensors', 'safetensors'), ('jsonschema', 'jsonschema'), ('rich', 'rich'))
 # The small-scale demo needs about this much; records and checkpoints of a full sweep need far more.
 FREE_DISK_GB = 2.0
 MEMORY_GB = 4.0
@@ -80,8 +67,12 @@ def run_checks() -> list[Check]:
     ]
 
 
-def main(args: argparse.Namespace | None = None) -> int:
-    """Print the report as a table. Returns 0 if every check passed, else 1."""
+def add_options(parser: Parser) -> None:
+    """There are none."""
+
+
+def main(args: Namespace) -> int:
+    """Print the report as a table, with a remedy for what does not work. Returns 0 if every check passed, else 1."""
     checks = run_checks()
     try:
         _print_table(checks)

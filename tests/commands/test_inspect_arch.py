@@ -9,7 +9,7 @@ import torch
 import torchvision
 from mmengine.analysis import FlopAnalyzer
 
-from spark_bench import cli
+from spark_bench import commands
 from spark_bench.errors import InputError
 from spark_bench.models import complexity
 from spark_bench.models.complexity import as_text, inspect_network
@@ -89,10 +89,10 @@ def test_operations_are_those_of_a_network_counted_by_hand(monkeypatch):
 
 
 def test_the_command_prints_text_and_json(capsys):
-    assert cli.main(['inspect', '--arch', 'resnet50', '--json']) == 0
+    assert commands.main(['inspect', '--arch', 'resnet50', '--json']) == 0
     report = json.loads(capsys.readouterr().out)
     assert report == {**counted('resnet50', 224), 'arch': 'resnet50', 'input_size': 224, 'classes': 1000}
-    assert cli.main(['inspect', '--arch', 'convnext_large', '--input-size', '384']) == 0
+    assert commands.main(['inspect', '--arch', 'convnext_large', '--input-size', '384']) == 0
     shown = capsys.readouterr().out
     assert shown.strip() == as_text(counted('convnext_large', 384))
     assert '384 × 384' in shown and '198 M (197,767,336)' in shown and '101.0 G' in shown
@@ -105,7 +105,7 @@ def test_the_command_prints_text_and_json(capsys):
     ([], ['required']), (['--arch', 'resnet50', '--input-size', '0'], ['--input-size'])])
 def test_wrong_use_is_one_line(arguments, words, capsys):
     try:
-        status = cli.main(['inspect', *arguments])
+        status = commands.main(['inspect', *arguments])
     except SystemExit as stop:
         status = stop.code
     error = capsys.readouterr().err

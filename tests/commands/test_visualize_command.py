@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from pretrain import build_spark
-from spark_bench import checkpoints, cli
+from spark_bench import checkpoints, commands
 from spark_bench.visualize.compose import write_png
 
 SIDE = 64
@@ -20,7 +20,7 @@ SIDE = 64
 def run(capsys, *arguments):
     """(exit status, standard output, standard error) of one command in this process."""
     try:
-        status = cli.main(['visualize', *map(str, arguments)])
+        status = commands.main(['visualize', *map(str, arguments)])
     except SystemExit as stop:
         status = stop.code
     return status, *capsys.readouterr()
@@ -116,8 +116,8 @@ def test_a_grid_gives_every_method_the_same_masks(tmp_path, pictures, capsys):
 def test_a_torch_file_is_shown_as_the_header_of_ours_would_have_it(stated, tmp_path, pictures, capsys):
     save_model(tmp_path / 'spark.safetensors')
     if stated:
-        assert cli.main(['convert', str(tmp_path / 'spark.safetensors'), '--to', 'spark', '--output',
-                         str(tmp_path / 'authors.pth')]) == 0
+        assert commands.main(['convert', str(tmp_path / 'spark.safetensors'), '--to', 'spark', '--output',
+                              str(tmp_path / 'authors.pth')]) == 0
         capsys.readouterr()
     else:
         # The width is that of the tensors; size and ratio are asked for.
@@ -244,7 +244,7 @@ def test_a_file_of_somebody_else_is_kept_and_an_earlier_figure_replaced(foreign,
 
 
 def test_help_needs_no_torch():
-    done = subprocess.run([sys.executable, '-X', 'importtime', '-m', 'spark_bench.cli', 'visualize', 'reconstruct',
+    done = subprocess.run([sys.executable, '-X', 'importtime', '-m', 'spark_bench', 'visualize', 'reconstruct',
                            '--help'], capture_output=True, text=True)
     assert done.returncode == 0 and '--statistics' in done.stdout, done.stderr
     imported = {line.split('|')[-1].strip() for line in done.stderr.splitlines()}

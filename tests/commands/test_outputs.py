@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from spark_bench import cli, profiling
+from spark_bench import commands
 from spark_bench.errors import InputError
 from spark_bench.files import claim_output
+from spark_bench.models import profiling
 from spark_bench.records import load_all, table
 from spark_bench.records import write as write_record
 from spark_bench.records.schema import Record
@@ -46,7 +47,7 @@ def make_coco(root):
 
 def refused(capsys, words, kept):
     contents = kept.read_bytes()
-    assert cli.main(words) == 2
+    assert commands.main(words) == 2
     out, error = capsys.readouterr()
     assert error.startswith('spark-bench: error: ') and error.count('\n') == 1 and str(kept) in error, error
     assert kept.read_bytes() == contents and out == ''
@@ -61,9 +62,9 @@ COMMANDS = [('table', name) for name in ('x.md', 'x.csv', 'x.tex', 'x.html', 'x.
 def test_an_earlier_output_is_replaced_and_a_foreign_file_kept(results, capsys, command, name):
     words = [command, *(['results', 'results'] if command == 'compare' else []), '--output', name]
     for _ in range(2):
-        assert cli.main(words) == 0
+        assert commands.main(words) == 0
     Path(name).write_text('')  # as mktemp makes it
-    assert cli.main(words) == 0
+    assert commands.main(words) == 0
     capsys.readouterr()
     Path(name).write_text(FOREIGN[Path(name).suffix])
     assert 'another name' in refused(capsys, words, Path(name))
@@ -75,10 +76,10 @@ def test_an_earlier_output_is_replaced_and_a_foreign_file_kept(results, capsys, 
 
 def test_one_command_does_not_replace_what_another_wrote(results, capsys):
     for name in ('x.md', 'x.csv', 'x.txt'):
-        assert cli.main(['table', '--output', name]) == 0
+        assert commands.main(['table', '--output', name]) == 0
         capsys.readouterr()
         refused(capsys, ['compare', 'results', 'results', '--output', name], Path(name))
-    assert cli.main(['report', '--output', 'x.html']) == 0
+    assert commands.main(['report', '--output', 'x.html']) == 0
     capsys.readouterr()
     refused(capsys, ['table', '--output', 'x.html'], Path('x.html'))
 
@@ -95,7 +96,7 @@ def test_also_what_a_command_names_itself_is_not_replaced(results, capsys, name)
 
 def test_a_suite_tells_of_it_before_it_runs(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr('spark_bench.suites.command.build_cells', lambda *args: pytest.fail('began'))
-    monkeypatch.setattr('spark_bench.suites.demo.build_cells', lambda *args: pytest.fail('began'))
+    monkeypatch.setattr('spark_bench.suites.plan.build_cells', lambda *args: pytest.fail('began'))
     place = tmp_path / 'r/report-demo-quick.html'
     place.parent.mkdir()
     place.write_text('mine')
@@ -110,7 +111,7 @@ def test_a_report_of_a_check_is_no_place_for_annotations(tmp_path, capsys):
                     root / 'annotations/instances_train.json')
     assert '--json' in error
     for _ in range(2):
-        assert cli.main([*words, str(tmp_path / 'r.json')]) in (0, 1)
+        assert commands.main([*words, str(tmp_path / 'r.json')]) in (0, 1)
     assert json.loads((tmp_path / 'r.json').read_text())['layout'] == 'coco'
     foreign = tmp_path / 'mine.json'
     foreign.write_text('{"root": 3}')
@@ -122,7 +123,7 @@ def test_a_profile_replaces_a_profile_alone(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(profiling, 'measure', lambda arch, args: [])
     words = ['profile', 'test_resnet', '--json', str(tmp_path / 'p.json')]
     for _ in range(2):
-        assert cli.main(words) == 0
+        assert commands.main(words) == 0
     (tmp_path / 'p.json').write_text('{"settings": 3}')
     capsys.readouterr()
     refused(capsys, words, tmp_path / 'p.json')
@@ -132,10 +133,10 @@ def test_names_that_are_no_files_are_refused(results, capsys):
     Path('folder').mkdir()
     os.mkfifo('pipe.md')
     for name, why in (('folder/', 'slash'), ('new/', 'slash'), ('folder', 'HTML'), ('x.md', 'HTML'), ('x.txt', 'HTML')):
-        assert cli.main(['report', '--output', name]) == 2
+        assert commands.main(['report', '--output', name]) == 2
         assert why in capsys.readouterr().err
     for name, why in (('folder/', 'slash'), ('pipe.md', 'not a file'), ('folder', 'not a file')):
-        assert cli.main(['table', '--format', 'markdown', '--output', name]) == 2
+        assert commands.main(['table', '--format', 'markdown', '--output', name]) == 2
         assert why in capsys.readouterr().err
     assert not Path('new').exists() and load_all('results')
 

@@ -4,10 +4,12 @@ import builtins
 import shutil
 import sys
 import types
+from argparse import Namespace
 
 import pytest
 
-from spark_bench import doctor, operators
+from spark_bench import operators
+from spark_bench.commands import doctor
 
 
 def rows(checks):
@@ -95,7 +97,7 @@ def test_the_exit_status_follows_the_checks(monkeypatch, capsys, ok, status):
         doctor.Check('one', True, 'fine'),
         doctor.Check('two', ok, 'found [red]this', '' if ok else 'do that'),
     ])
-    assert doctor.main() == status
+    assert doctor.main(Namespace()) == status
     printed = capsys.readouterr().out
     # Square brackets in what was found are shown, not taken for markup.
     assert 'found [red]this' in printed and ('do that' in printed) is not ok
@@ -111,7 +113,7 @@ def test_a_broken_rich_does_not_hide_the_report(monkeypatch, capsys):
 
     monkeypatch.setattr(doctor, 'run_checks', lambda: [doctor.Check('two', False, 'found this', 'do that')])
     monkeypatch.setattr(builtins, '__import__', without_rich)
-    assert doctor.main() == 1
+    assert doctor.main(Namespace()) == 1
     assert 'do that' in capsys.readouterr().out
 
 

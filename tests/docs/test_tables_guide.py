@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from spark_bench import cli
+from spark_bench import commands
 from spark_bench.records import load_all, write
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 GUIDE = (ROOT / 'docs' / 'tables.md').read_text(encoding='utf-8')
 COMMANDS = re.findall(r'^spark-bench ([^#\n]+)', GUIDE, re.MULTILINE)
 
@@ -40,7 +40,7 @@ def folder(tmp_path, monkeypatch):
 def test_the_guides_commands_run(folder, capsys):
     assert len(COMMANDS) == 6
     for command in COMMANDS:
-        assert cli.main(shlex.split(command)) == 0, command
+        assert commands.main(shlex.split(command)) == 0, command
         assert capsys.readouterr().err == '', command
     assert '\\toprule' in (folder / 'table.tex').read_text()
     assert (folder / 'results' / 'tables' / 'ablation.md').is_file()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from spark_bench import cli
-from spark_bench.arguments import build_parser
-from spark_bench.parsing import Flag, Parser, take_local_rank
+from spark_bench import commands
+from spark_bench.commands import build_parser
+from spark_bench.commands.parsing import Flag, Parser, take_local_rank
 
 
 def parse(*words):
@@ -106,7 +106,7 @@ def test_another_fault_is_told_as_it_is(capsys):
     ('finetune', '--label-fraction', '0.1', 'train_dataloader.dataset.fraction=0.2')])
 def test_an_option_and_its_key_of_the_config_may_not_differ(capsys, command, option, value, setting):
     words = [command, option, *([value] if value else []), '--cfg-options', setting]
-    assert cli.main(words) == 2
+    assert commands.main(words) == 2
     error = capsys.readouterr().err
     assert error.count('\n') == 1 and option in error and setting in error
 
@@ -128,10 +128,10 @@ def test_the_local_rank_of_torchs_launcher_is_understood(monkeypatch, given, pla
 def test_openmmlabs_scripts_take_it(monkeypatch, tool, words, command):
     called = []
     monkeypatch.setenv('LOCAL_RANK', '0')
-    monkeypatch.setattr(cli, 'main', called.append)
+    monkeypatch.setattr(commands, 'main', called.append)
     monkeypatch.setattr('sys.argv', [f'{tool}.py', '--local-rank=0', *words])
     with pytest.raises(SystemExit):
-        runpy.run_path(str(Path(__file__).parents[1] / 'tools' / f'{tool}.py'), run_name='__main__')
+        runpy.run_path(str(Path(__file__).parents[2] / 'tools' / f'{tool}.py'), run_name='__main__')
     assert called == [[command, 'recipe.py', *(['--weights', 'x.pth'] if tool == 'test' else [])]]
 
 
@@ -141,6 +141,6 @@ def test_openmmlabs_scripts_take_it(monkeypatch, tool, words, command):
 def test_a_name_that_no_record_can_have_is_told_by_its_option(capsys, command, option, value):
     if command in ('table', 'report') and option == '--method':
         option = '--suite'
-    assert cli.main([command, option, value]) == 2
+    assert commands.main([command, option, value]) == 2
     error = capsys.readouterr().err
     assert error.count('\n') == 1 and f'{option} {value!r} is no name' in error

@@ -1,0 +1,32 @@
+"""what a checkpoint holds and can initialise, or what a network costs"""
+
+import json
+
+from spark_bench.commands.options import add_key_prefix
+from spark_bench.commands.parsing import Namespace, Parser, positive
+from spark_bench.errors import InputError
+
+
+def add_options(parser: Parser) -> None:
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument('file', nargs='?', metavar='FILE', help='.safetensors or .pth')
+    what.add_argument('--arch', metavar='NAME', help='timm network of 1000 classes: parameters, multiply-adds')
+    parser.add_argument('--input-size', type=positive, metavar='PIXELS', help='with --arch (default: 224)')
+    add_key_prefix(parser)
+    parser.add_argument('--json', action='store_true', help='print JSON')
+
+
+def main(args: Namespace) -> int:
+    """Print what a file is, or what a network costs; 1 where the file has problems."""
+    if args.arch is not None:
+        if args.key_prefix is not None:
+            raise InputError('--key-prefix is of no use without a file')
+        from spark_bench.models.complexity import as_text, inspect_network
+        report = inspect_network(args.arch, args.input_size or 224)
+    else:
+        if args.input_size is not None:
+            raise InputError('--input-size is of no use with a file: give it with --arch')
+        from spark_bench.checkpoints.inspect import as_text, inspect
+        report = inspect(args.file, args.key_prefix)
+    print(json.dumps(report, indent=2, ensure_ascii=False) if args.json else as_text(report))
+    return 1 if report.get('problems') else 0

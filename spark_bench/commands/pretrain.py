@@ -1,0 +1,23 @@
+"""pretrain a convnet on a folder of pictures"""
+
+from pretrain.ablations import ABLATIONS, get_ablation
+from spark_bench.commands.options import add_run, add_speed
+from spark_bench.commands.parsing import Namespace, Parser, count, positive
+from spark_bench.commands.training import train
+
+
+def add_options(parser: Parser) -> None:
+    add_run(parser, 'pretrain/configs/demo_pretrain.py',
+            'folder (any depth, ImageNet, COCO, tar shards), list file .txt, .tar or .zip of pictures')
+    parser.add_argument('--ablation', default='spark', metavar='NAME',
+                        help=f'{", ".join(name for name, value in ABLATIONS.items() if value.pretrains)}')
+    parser.add_argument('--epochs', type=positive, metavar='N', help='schedules are stretched to them')
+    add_speed(parser)
+    parser.add_argument('--bad-pictures', choices=('fail', 'skip'), help='that cannot be read (default: fail)')
+    parser.add_argument('--picture-interval', type=count, metavar='N',
+                        help='epochs between pictures of reconstructions; 0: none')
+
+
+def main(args: Namespace) -> int:
+    get_ablation(args.ablation)
+    return train(args, 'pretrain')
