@@ -179,7 +179,7 @@ def _embedded(args, part):
 
 
 def _run_table(args):
-    from spark_bench.records import table
+    from spark_bench.tables import command as table
     args.suite, specs = _suite_of(args)
     return table.main(args, specs)
 
@@ -196,12 +196,12 @@ def _suite_of(args):
 
 
 def _run_compare(args):
-    from spark_bench.records import compare
+    from spark_bench.tables import differences as compare
     return compare.main(args)
 
 
 def _run_report(args):
-    from spark_bench.records import report
+    from spark_bench.report import page as report
     args.suite, specs = _suite_of(args)
     specs = specs or ()
     output = args.output or report_path(args.results, args.suite)
