@@ -146,7 +146,7 @@ def save_drawing(drawing: Drawing, folder: str | Path) -> list[Path]:
     return [path, write_output(path.with_suffix('.png'), png)]
 
 
-def _render(drawing: Drawing, form: str, **options) -> bytes:
+def _render(drawing: Drawing, form: str, **options: object) -> bytes:
     import matplotlib
     from matplotlib.figure import Figure
 

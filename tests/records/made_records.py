@@ -62,7 +62,7 @@ def make_benchmark(make_record):
 
     Of each method but the first there is one pretraining of 10 hours, from which all seeds of classification (2
     hours) and detection (3 hours) start. Backbone a and method m (counted from 0) have top-1 80 + a + m / 2 plus a
-    tenth of the seed, box AP half of that, mask AP 0.4 of it. Curves have `points` values.
+    tenth of the seed, box AP half of that, mask AP 0.4 of it. Curves have ``points`` values.
     """
 
     def make(archs, methods, seeds=3, points=30, suite='benchmark') -> list[Record]:
@@ -76,7 +76,7 @@ def make_benchmark(make_record):
                 if m:
                     records.append(make_record(
                         'pretrain', method, metrics={'loss': 0.5}, curves=losses, config_hash=config_hash,
-                        wall_time_s=36000.0, **shared))  # fmt: skip
+                        wall_time_s=36000.0, **shared))
                     weights = {'path': f'{method}.safetensors', 'sha256': 'ab' * 32, 'config_hash': config_hash}
                 for seed in range(seeds):
                     top1 = 80 + a + m / 2 + seed / 10
@@ -84,10 +84,10 @@ def make_benchmark(make_record):
                     accuracies = {'top1_raw': accuracy, 'top1_ema': accuracy}
                     records.append(make_record(
                         'classification', method, seed, metrics={'top1': top1}, curves={**losses, **accuracies},
-                        weights=weights, wall_time_s=7200.0, **shared))  # fmt: skip
+                        weights=weights, wall_time_s=7200.0, **shared))
                     records.append(make_record(
                         'detection', method, seed, metrics={'box_ap': top1 / 2, 'mask_ap': 0.4 * top1}, curves=losses,
-                        weights=weights, wall_time_s=10800.0, **shared))  # fmt: skip
+                        weights=weights, wall_time_s=10800.0, **shared))
         return records
 
     return make
@@ -100,7 +100,7 @@ def make_published():
     def make(suite, task, arch, method, metrics, verified=True, source='somebody/README') -> Record:
         return Record(
             origin='published', suite=suite, task=task, arch=arch, method=method, seed=0, metrics=metrics,
-            source=source, verified=verified)  # fmt: skip
+            source=source, verified=verified)
 
     return make
 
@@ -129,7 +129,7 @@ def benchmark_runs(make_benchmark, make_published):
 
 @pytest.fixture
 def demo_runs(tmp_path, make_record):
-    """Records of a whole small demo, with every file that its runs would leave below `tmp_path`.
+    """Records of a whole small demo, with every file that its runs would leave below ``tmp_path``.
 
     Grey 64x48 pictures: number i is all 60 + 20 * i. The truth is a box at (8, 10, 20, 30) in each, category
     'star', detected by every method with score 0.9; a 'heart' over the whole picture has score 0.29.

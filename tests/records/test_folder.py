@@ -64,7 +64,7 @@ def everything_below(folder):
 
 
 def assert_every_command_refuses(results, named, capsys):
-    """Each exits with 2 and one line on standard error that has `named`, and leaves every file as it was."""
+    """Each exits with 2 and one line on standard error that has ``named``, and leaves every file as it was."""
     folder = results.parent
     before = everything_below(folder)
     for command in (
@@ -116,7 +116,7 @@ def make_link_to_another_record(path):
     'make',
     [make_folder, make_link_to_nothing, make_link_to_itself, make_link_to_a_device, make_link_to_another_record,
      os.mkfifo],
-)  # fmt: skip
+)
 def test_what_has_the_name_of_a_record_and_is_none_is_named(results, capsys, make):
     path = (results / PLACE).with_name('9.json')
     make(path)
@@ -165,7 +165,7 @@ def test_what_may_not_be_read_is_named_and_not_left_out(results, place):
     ('key', 'value'),
     [('wall_time_s', 1e11), ('seed', 2**64), ('setting', {'gpus': 1e101}), ('curves', {'loss': [[1e101, 1.0]]}),
      ('curves', {'loss': [[1, -1e101]]}), ('metrics', {'loss': 1e101})],
-)  # fmt: skip
+)
 def test_numbers_beyond_all_reason_are_refused_by_key(results, key, value):
     path = results / PLACE
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))

@@ -19,12 +19,12 @@ LEAF = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8),
     st.sampled_from([0, 1, -1, 1.0, 0.0, 100, 100.5, 10**400, 'measured', 'published', 'detection', 'detection_2x',
                      'ab12cd', 'a/b', 'a\n', '..', '', 'x' * 101, '2026-01-02T03:04:05Z']),
-)  # fmt: skip
+)
 ANYTHING = st.recursive(LEAF, lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=5), x, max_size=3))
 
 
 def places(values, path=()):
-    """The path of every value inside `values`."""
+    """The path of every value inside ``values``."""
     yield path
     items = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
     for key, value in items:
@@ -32,7 +32,7 @@ def places(values, path=()):
 
 
 def changed(values, path, change):
-    """A copy of `values` in which `change` was done to (container, key) at `path`."""
+    """A copy of ``values`` in which ``change`` was done to (container, key) at ``path``."""
     values = copy.deepcopy(values)
     container = values
     for key in path[:-1]:

@@ -114,7 +114,7 @@ def test_a_name_cannot_lead_out_of_the_results_folder(tmp_path, make_record, fie
      ('curves', {'loss': [[1]]}), ('started_at', 'yesterday'), ('wall_time_s', -1), ('config_hash', 'xyz'),
      ('environment', {'python': '3.11'}), ('weights', {'path': 'a'}), ('artifacts', {'log': 5}),
      ('schema_version', 2)],
-)  # fmt: skip
+)
 def test_what_breaks_the_schema_is_refused_by_key_on_write_and_on_read(tmp_path, make_record, key, value):
     assert f'key "{key}' in refusal(write, make_record(**{key: value}), tmp_path / 'new')
     assert not (tmp_path / 'new').exists()
@@ -213,7 +213,7 @@ def test_any_json_value_in_any_place_is_read_or_refused_but_never_a_crash(tmp_pa
      ('measured/demo/detection/convnext_atto/scratch/0.json', 'method'),
      ('measured/demo/detection/convnext_atto/spark/1.json', 'seed'),
      ('measured/demo/detection/convnext_atto/spark/00.json', 'seed')],
-)  # fmt: skip
+)
 def test_a_record_that_was_moved_is_refused_by_the_part_that_differs(tmp_path, make_record, moved, key):
     path = write(make_record(), tmp_path)
     target = tmp_path / moved
@@ -234,7 +234,7 @@ def test_all_records_of_one_suite_or_of_every_suite_are_found(tmp_path, make_rec
 
 
 def in_processes(function, argument_lists) -> list:
-    """Run `function` once a list of arguments, each in a process of its own, all let go at one moment."""
+    """Run ``function`` once a list of arguments, each in a process of its own, all let go at one moment."""
     context = multiprocessing.get_context('fork')
     barrier, answers = context.Barrier(len(argument_lists)), context.SimpleQueue()
 

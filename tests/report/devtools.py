@@ -78,15 +78,15 @@ class Page:
         self.call('Input.dispatchKeyEvent', type='keyUp', **stroke)
 
     def evaluate(self, statements):
-        """What `statements` of JavaScript return, as JSON gives it; they may await."""
+        """What ``statements`` of JavaScript return, as JSON gives it; they may await."""
         answer = self.call(
             'Runtime.evaluate', expression=f'(async () => {{ {statements} }})()', awaitPromise=True,
-            returnByValue=True)  # fmt: skip
+            returnByValue=True)
         assert 'exceptionDetails' not in answer, answer['exceptionDetails']
         return answer['result'].get('value')
 
     def screenshot(self, path):
-        """Write the whole page as a PNG to `path`."""
+        """Write the whole page as a PNG to ``path``."""
         size = self.call('Page.getLayoutMetrics')['cssContentSize']
         clip = {'x': 0, 'y': 0, 'width': size['width'], 'height': min(size['height'], 8000), 'scale': 1}
         answer = self.call('Page.captureScreenshot', captureBeyondViewport=True, clip=clip)
@@ -115,10 +115,10 @@ class Page:
             '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--hide-scrollbars',
             '--disable-background-networking', '--disable-component-update', '--disable-sync',
             '--disable-dev-shm-usage', '--remote-debugging-pipe', f'--user-data-dir={profile}',
-        ]  # fmt: skip
+        ]
         self._browser = subprocess.Popen(
             ['sh', '-c', f'exec "$@" {pipes}', 'sh', browser, *flags], pass_fds=(to_browser, from_browser),
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(to_browser)
         os.close(from_browser)
 

@@ -56,7 +56,7 @@ def test_bars_of_gains_are_as_long_as_the_differences(make_record):
     assert bars_of(drawing, 'no_sparse') == pytest.approx([-2 * unit], abs=0.1)
     assert bars_of(drawing, 'scratch') == []
     assert [word for word in texts(drawing) if word[0] in '+−' and word[1:] in ('1.5', '1.0', '0.5')][-3:] == [
-        '+1.5', '−1.0', '+0.5']  # fmt: skip
+        '+1.5', '−1.0', '+0.5']
     assert 'whose noise is unknown' in drawing.caption
 
 
@@ -260,7 +260,7 @@ def test_the_command_writes_report_and_figures(make_benchmark, tmp_path, capsys)
     assert report == str(tmp_path / 'report-benchmark.html') and (tmp_path / 'report-benchmark.html').is_file()
     assert sorted(paths) == sorted(map(str, (tmp_path / 'figures' / 'benchmark').iterdir()))
     names = ('gains-benchmark', 'cost-benchmark', 'loss-pretrain', 'loss-classification', 'accuracy-classification',
-             'loss-detection')  # fmt: skip
+             'loss-detection')
     assert [path.rpartition('/')[2] for path in paths] == [f'{name}.{form}' for name in names for form in FORMS]
 
 

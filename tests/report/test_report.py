@@ -43,7 +43,7 @@ def test_the_file_needs_nothing_else_and_its_policy_allows_its_one_script_alone(
     page = Page(text)
     assert page.open == []
     links = [value for _, attributes in page.elements for key, value in attributes.items()
-             if key in ('src', 'href', 'xlink:href', 'srcset', 'data', 'action')]  # fmt: skip
+             if key in ('src', 'href', 'xlink:href', 'srcset', 'data', 'action')]
     assert len(links) > 50 and all(link.startswith(('data:', '#')) for link in links)
     assert '@import' not in text and re.findall(r'url\((?!#)', text) == []
     assert [tag for tag, _ in page.elements if tag in ('script', 'iframe', 'object', 'embed')] == ['script']
@@ -117,7 +117,7 @@ def test_without_records_nothing_is_written(tmp_path):
 
 
 def stored(records, folder, suite, **options):
-    """The text of the report on `records`, and its page."""
+    """The text of the report on ``records``, and its page."""
     for record in records:
         write(record, folder / 'results')
     text = write_report(folder / 'results', suite, folder / 'report.html', folder, **options).read_text()
@@ -142,7 +142,7 @@ def test_each_value_links_to_its_records_and_each_record_shows_what_it_came_from
     measured = part_of(text, 'record-measured-benchmark-detection-convnext_base-spark-2')
     for words in ('box_ap 40.85, mask_ap –', 'work_dirs/demo/config.py', 'ab12' * 16, 'embedded-v1', 'gpus 8',
                   'spark.safetensors', 'its pretraining', 'f' * 40, 'a processor', '10800.0 s', 'software-1',
-                  'curve of loss', '1 at 1, 0.03333 at 30'):  # fmt: skip
+                  'curve of loss', '1 at 1, 0.03333 at 30'):
         assert words in measured, words
     assert 'torch 2.12.1' in part_of(text, 'software-1')
     task = 'classification-convnext_small'

@@ -78,7 +78,7 @@ def benchmark_report(benchmark_runs, tmp_path_factory):
 
 
 def run_browser(page, *flags):
-    """What `page` writes into its element 'answer'."""
+    """What ``page`` writes into its element 'answer'."""
     browser = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
     if browser is None:
         pytest.skip('Chromium is not installed: apt-get update && apt-get install -y chromium')
@@ -87,7 +87,7 @@ def run_browser(page, *flags):
         '--disable-background-networking', '--disable-component-update', '--disable-sync',
         '--disable-dev-shm-usage', f'--user-data-dir={page.parent / "profile"}', '--window-size=1400,1000',
         '--virtual-time-budget=10000', *flags, '--dump-dom', page.as_uri(),
-    ]  # fmt: skip
+    ]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     answer = re.search(r'<pre id="answer">(.+?)</pre>', run.stdout, re.DOTALL)
     assert answer, f'the page did not answer: {run.stderr[-500:]}'
@@ -95,7 +95,7 @@ def run_browser(page, *flags):
 
 
 def ask_browser(report, width, *flags, action=''):
-    """What the probe finds in `report` at a width in CSS pixels after `action`, statements of JavaScript."""
+    """What the probe finds in ``report`` at a width in CSS pixels after ``action``, statements of JavaScript."""
     text = report.read_text(encoding='utf-8')
     probe = PROBE.replace('ACTION', action)
     # The page's own policy stays, with the probe allowed by its hash as the page's script is.

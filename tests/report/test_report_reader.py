@@ -94,13 +94,13 @@ def benchmark_report(benchmark_runs, tmp_path_factory):
 
 @pytest.fixture
 def show(tmp_path):
-    """A function that opens a report in a browser; keywords as `Page` takes them."""
+    """A function that opens a report in a browser; keywords as ``Page`` takes them."""
     with contextlib.ExitStack() as pages:
         yield lambda report, **view: pages.enter_context(Page(report, tmp_path / 'profile', **view))
 
 
 def tab_to(page, words):
-    """Press Tab until what has the focus begins with `words`; all that had it on the way."""
+    """Press Tab until what has the focus begins with ``words``; all that had it on the way."""
     met = []
     while not met or not met[-1].startswith(words):
         assert len(met) < 60, met

@@ -39,7 +39,7 @@ def test_a_difference_is_told_from_noise_and_noise_from_one_seed(runs):
     assert found == {
         'scratch': (1.0, 'beyond the noise'), 'spark': (1.0, 'within the noise'), 'mae': (2.05, 'noise unknown'),
         'byol': (0.0, 'equal'),
-    }  # fmt: skip
+    }
 
 
 def test_what_one_set_lacks_or_did_not_finish_has_no_difference(runs):
@@ -47,7 +47,7 @@ def test_what_one_set_lacks_or_did_not_finish_has_no_difference(runs):
     b = runs('mae', 41.0) + runs('spark', 42.0, 42.1, 42.2)
     assert {name[-1]: rest for name, rest in verdicts(a, b).items()} == {
         'scratch': (None, 'only in A'), 'mae': (None, 'only in B'), 'spark': (None, 'incomplete'),
-    }  # fmt: skip
+    }
     line = '| spark | box_ap | – (2 of 3 seeds) | 42.1 ± 0.1 (n=3) |  | incomplete | same |'
     assert line in compare(a, b).to_markdown()
 
@@ -108,7 +108,7 @@ def test_measured_beside_published_and_what_is_not_verified_is_no_claim(runs):
     text = compare(measured, published).to_markdown()
     assert '| 45.0† | +5.0† | not verified |' in text and text.count('45.0†') == 1
     [line] = [line for line in csv.DictReader(io.StringIO(compare(measured, published).to_csv()))
-              if line['method'] == 'spark' and line['metric'] == 'box_ap']  # fmt: skip
+              if line['method'] == 'spark' and line['metric'] == 'box_ap']
     assert (line['b_mark'], line['delta_mark'], line['a_mark']) == ('†', '†', '')
     assert float(line['delta']) == pytest.approx(4.95)
 
@@ -191,7 +191,7 @@ def test_a_repetition_with_other_figures_is_named_and_the_first_is_kept(tmp_path
 @pytest.mark.parametrize(('change', 'named'), [
     ({'config_hash': '99' * 32}, 'other config in A and B'),
     ({'weights': {'path': 'x', 'sha256': 'ab' * 32, 'config_hash': '98' * 32}}, 'other weights in A and B'),
-    ({'config_hash': '99' * 32, 'dataset': None}, 'other config and data in A and B')])  # fmt: skip
+    ({'config_hash': '99' * 32, 'dataset': None}, 'other config and data in A and B')])
 def test_a_conflict_is_named_with_what_differs_and_nothing_is_written(tmp_path, runs, capsys, change, named):
     first, second = runs('spark', 40.0, 41.0)
     if 'dataset' in change:

@@ -149,13 +149,13 @@ def test_backbones_are_grouped_and_each_has_its_own_baseline(top1):
     records = (
         top1('scratch', 10.0, arch='resnet10t') + top1('spark', 15.0, arch='resnet10t')
         + top1('scratch', 20.0) + top1('spark', 22.0)
-    )  # fmt: skip
+    )
     random.Random(0).shuffle(records)
     table = table_of(records, methods=('scratch', 'spark'), columns=[TOP1])
     assert [(row.arch, row.method, row.cells[0].value, row.cells[0].delta) for row in table.rows] == [
         ('convnext_atto', 'scratch', 20.0, None), ('convnext_atto', 'spark', 22.0, 2.0),
         ('resnet10t', 'scratch', 10.0, None), ('resnet10t', 'spark', 15.0, 5.0),
-    ]  # fmt: skip
+    ]
 
 
 def test_the_order_of_the_records_does_not_matter(top1):
@@ -180,11 +180,11 @@ def test_published_figures_have_rows_of_their_own_with_a_dagger_where_not_verifi
     records = (
         top1('scratch', 10.0) + top1('spark', 12.0)
         + top1('spark', 84.1, verified=False, **published) + top1('scratch', 80.0, verified=True, **published)
-    )  # fmt: skip
+    )
     table = table_of(records, methods=('scratch', 'spark'), columns=[TOP1])
     assert [(row.label, row.cells[0].value) for row in table.rows] == [
         ('scratch', 10.0), ('spark', 12.0), ('scratch (published)', 80.0), ('spark (published) †', 84.1),
-    ]  # fmt: skip
+    ]
     assert table.rows[3].cells[0].delta == pytest.approx(4.1)
     assert 'not checked' in table.note
 
@@ -192,7 +192,7 @@ def test_published_figures_have_rows_of_their_own_with_a_dagger_where_not_verifi
 def test_known_methods_come_first_in_their_order_and_others_by_the_alphabet():
     assert order_methods(['zeta', 'black_mosaic', 'mae', 'spark', 'scratch', 'spark']) == (
         'scratch', 'spark', 'black_mosaic', 'mae', 'zeta',
-    )  # fmt: skip
+    )
 
 
 def test_the_csv_read_back_equals_the_table_to_the_last_digit(top1, make_record):
@@ -223,7 +223,7 @@ def test_the_csv_read_back_equals_the_table_to_the_last_digit(top1, make_record)
         (line['arch'], line['method'], line['task'], line['metric'], int(line['n']), int(line['seeds']),
          number(line['value']), number(line['std']), number(line['delta']))
         for line in lines
-    ]  # fmt: skip
+    ]
     assert expected[0][6] == pytest.approx((100 / 3 + 0.1) / 2, rel=1e-15)
 
 
@@ -263,7 +263,7 @@ def test_ten_thousand_records_become_a_table_in_less_than_two_seconds(tmp_path, 
     curves = {'loss': [[10 * i, 1 / (i + 1)] for i in range(30)]}
     for arch, method, seed, (task, metric) in itertools.product(
         range(25), range(20), range(5), (('detection', 'box_ap'), ('detection_2x', 'box_ap'), ('linear', 'top1'),
-                                         ('classification', 'top1'))):  # fmt: skip
+                                         ('classification', 'top1'))):
         metrics = {metric: 50 + method + seed / 10}
         record = make_record(task, f'm{method}', seed, arch=f'a{arch}', suite='big', metrics=metrics, curves=curves)
         path = record_path(tmp_path, *record.identity)

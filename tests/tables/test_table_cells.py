@@ -99,11 +99,11 @@ def test_a_difference_within_the_noise_is_neither_better_nor_worse(runs, quoted)
         *runs('scratch', 70.0, 72.0, 74.0), *runs('near', 71.0, 73.0, 75.0), *runs('far', 80.0, 82.0, 84.0),
         *runs('below', 50.0, 52.0, 54.0), *runs('once', 71.0), quoted('scratch', 60.0),
         quoted('mae', 61.0, verified=False),
-    ]  # fmt: skip
+    ]
     table = table_of(records, 'scratch', 'near', 'far', 'below', 'once', 'mae')
     verdicts = {row.label: delta_verdict(row.cells[0], TOP1) for row in table.rows if row.method != 'scratch'}
     assert verdicts == {'near': '', 'far': 'better', 'below': 'worse', 'once': 'worse', 'mae': '',
-                        'mae (published) †': ''}  # fmt: skip
+                        'mae (published) †': ''}
 
 
 @pytest.mark.parametrize('values', [(70.0, 70.2, 70.1), (0.1, 0.1, 0.1), (1e-3, 99.0), (33.3, 33.300000000000004)])
@@ -208,7 +208,7 @@ def test_backbones_and_methods_that_are_listed_are_shown_as_missing_and_others_l
     assert texts(table) == [
         ['resnet101', 'scratch', '–', ''], ['resnet101', 'spark', '–', ''],
         ['resnet50', 'scratch', '–', ''], ['resnet50', 'spark', '80.0', ''],
-    ]  # fmt: skip
+    ]
     nothing = table_of([], 'spark', archs=('resnet50',))
     assert texts(nothing) == [['resnet50', 'spark', '–', '']]
 
@@ -219,12 +219,12 @@ def test_what_is_published_stands_alone_until_anything_of_the_table_is_measured(
     table = table_of(published, 'scratch', 'spark', archs=archs)
     assert [(row.arch, row.label) for row in table.rows] == [
         ('resnet50', 'scratch (published)'), ('resnet50', 'spark (published)'), ('resnet101', 'spark (published)'),
-    ]  # fmt: skip
+    ]
     table = table_of(published + runs('spark', 71.0), 'scratch', 'spark', archs=archs)
     assert [(row.arch, row.label, row.cells[0].status) for row in table.rows if row.origin == 'measured'] == [
         ('resnet50', 'scratch', 'missing'), ('resnet50', 'spark', 'complete'),
         ('resnet101', 'scratch', 'missing'), ('resnet101', 'spark', 'missing'),
-    ]  # fmt: skip
+    ]
 
 
 def test_without_a_list_of_methods_one_that_was_only_published_has_no_measured_row(runs, quoted):
@@ -239,7 +239,7 @@ def test_only_pairs_that_are_expected_are_missing_but_any_that_was_run_is_shown(
     assert [(row.arch, row.method, row.cells[0].status) for row in table.rows] == [
         ('resnet50', 'spark', 'complete'), ('swin_base', 'mae', 'complete'), ('swin_base', 'simmim', 'missing'),
         ('vit_base', 'mae', 'missing'),
-    ]  # fmt: skip
+    ]
 
 
 def test_a_variant_of_a_task_is_another_column(make_record):
@@ -258,7 +258,7 @@ def test_an_unverified_figure_makes_its_difference_no_claim(runs, quoted):
     assert [line[1:] for line in texts(table)] == [
         ['scratch (published)', '80.0 \\[1\\]', ''], ['spark (published) †', '84.0† \\[1\\]', '+4.0†'],
         ['mae (published)', '83.0 \\[1\\]', '+3.0'],
-    ]  # fmt: skip
+    ]
     # And as the baseline it spoils the differences of all others.
     table = table_of([quoted('scratch', 80.0, verified=False), *records[1:]], 'scratch', 'spark', 'mae')
     assert [line[3] for line in texts(table)] == ['', '+4.0†', '+3.0†']
@@ -266,7 +266,7 @@ def test_an_unverified_figure_makes_its_difference_no_claim(runs, quoted):
 
 def test_a_row_of_which_one_figure_is_verified_carries_the_dagger_at_the_other_alone(quoted, make_record):
     box = make_record('detection', 'spark', metrics={'box_ap': 51.2}, arch='resnet50', origin='published',
-                      source='a paper', verified=False)  # fmt: skip
+                      source='a paper', verified=False)
     row = table_of([quoted('spark', 84.0), box], columns=(TOP1, BOX)).rows[0]
     assert (row.label, row.verified) == ('spark (published)', False)
     assert [cell.verified for cell in row.cells] == [True, False]

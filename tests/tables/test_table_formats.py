@@ -42,13 +42,13 @@ def nasty(make_record):
         for seed in range(3)
     ]
     records.append(make_record('classification', 'spark', metrics={'top1': 99.5}, origin='published', source=NASTY,
-                               verified=False))  # fmt: skip
+                               verified=False))
     failed = [('detection', 'convnext_atto', 'scratch', 0, NASTY)]
     return build_table(records, TableSpec('nasty_1', NASTY, columns), failed)
 
 
 def compiled(tmp_path, *bodies):
-    """The log of pdflatex for a document of `bodies`; fails the test unless it compiles."""
+    """The log of pdflatex for a document of ``bodies``; fails the test unless it compiles."""
     if shutil.which('pdflatex') is None:
         pytest.skip('pdflatex is not installed: apt-get install texlive-latex-base texlive-latex-recommended')
     (tmp_path / 'tables.tex').write_text(DOCUMENT % '\n'.join(('', *bodies)), encoding='utf-8')
@@ -72,7 +72,7 @@ def test_the_papers_tables_compile_and_fit_the_page(tmp_path, capsys):
 
 def test_a_latex_table_of_any_text_compiles(tmp_path, nasty):
     log = compiled(tmp_path, to_latex(nasty), latex_text(STRANGE), latex_text(''.join(ESCAPES)),
-                   latex_text(''.join(map(chr, range(32, 0x250)))))  # fmt: skip
+                   latex_text(''.join(map(chr, range(32, 0x250)))))
     assert 'Missing character' not in log
 
 
@@ -117,11 +117,11 @@ def test_the_html_is_well_formed_and_shows_any_text_as_it_stands(nasty):
     assert page.open == []
     assert {tag for tag, _ in page.elements} <= {
         'table', 'caption', 'span', 'strong', 'thead', 'tbody', 'tr', 'th', 'td', 'a', 'sup', 'p', 'ul', 'ol', 'li',
-    }  # fmt: skip
+    }
     assert page.text.count(NASTY) >= 4  # title, heading, reason, source
     assert [row[1] for row in page.rows] == ['method', 'scratch', '_under_', 'a--b.c', 'spark (published) †']
     assert all(attributes['href'] == f'#{NASTY}' for tag, attributes in page.elements
-               if tag == 'a' and 'source' not in attributes['href'])  # fmt: skip
+               if tag == 'a' and 'source' not in attributes['href'])
 
 
 def test_every_html_cell_can_be_sorted_and_every_row_filtered(nasty):
@@ -129,7 +129,7 @@ def test_every_html_cell_can_be_sorted_and_every_row_filtered(nasty):
     heads = [attributes for tag, attributes in page.elements if tag == 'th' and attributes['scope'] == 'col']
     assert [head['data-sort-type'] for head in heads] == ['text', 'text', *['number'] * 4]
     cells = [attributes for tag, attributes in page.elements
-             if tag == 'td' or tag == 'th' and attributes['scope'] == 'row']  # fmt: skip
+             if tag == 'td' or tag == 'th' and attributes['scope'] == 'row']
     assert len(cells) == len(nasty.rows) * len(heads)
     keys = [[cell['data-sort'] for cell in cells[i : i + 6]] for i in range(0, len(cells), 6)]
     for row, line in zip(nasty.rows, keys, strict=True):
@@ -139,7 +139,7 @@ def test_every_html_cell_can_be_sorted_and_every_row_filtered(nasty):
     assert [(row['data-method'], row['data-origin'], row['data-status']) for row in rows] == [
         ('scratch', 'measured', 'failed'), ('_under_', 'measured', 'missing'), ('a--b.c', 'measured', 'missing'),
         ('spark', 'published', 'missing'),
-    ]  # fmt: skip
+    ]
     classes = [cell.get('class', '').split() for cell in cells]
     assert [sum(name in c for c in classes) for name in ('best', 'failed', 'missing', 'unverified')] == [1, 1, 3, 1]
 
@@ -200,7 +200,7 @@ def results(tmp_path, make_record):
 
 @pytest.mark.parametrize(('name', 'suffix', 'part'), [
     ('terminal', '.txt', '72.5   +11.5'), ('markdown', '.md', '| 72.5 | +11.5 |'), ('csv', '.csv', ',72.5,,11.5,demo,'),
-    ('latex', '.tex', '72.5 & +11.5'), ('html', '.html', 'data-sort="72.5"')])  # fmt: skip
+    ('latex', '.tex', '72.5 & +11.5'), ('html', '.html', 'data-sort="72.5"')])
 def test_a_format_goes_to_standard_output_or_to_a_file_and_nowhere_else(results, capsys, name, suffix, part):
     assert cli.main(['table', '--results', str(results), '--format', name]) == 0
     printed = capsys.readouterr().out
@@ -242,7 +242,7 @@ def test_a_suite_without_tables_of_its_own_shows_the_variants_of_its_tasks(tmp_p
     heading = capsys.readouterr().out.splitlines()[0]
     assert [text.strip(' ↑') for text in heading.split('|')[3:-1:2]] == [
         'box AP', 'mask AP', 'box AP, 2x', 'mask AP, 2x',
-    ]  # fmt: skip
+    ]
 
 
 def test_the_script_gives_what_the_command_gives(results, capsys):
