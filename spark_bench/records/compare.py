@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from spark_bench.errors import InputError
@@ -18,8 +18,8 @@ class Pair:
     """The records of one cell in two sets, of which one may have none."""
 
     name: tuple[str, ...]  # task, backbone, method; before them origin and suite, where the sets hold several
-    a: list[Record] = field(default_factory=list)
-    b: list[Record] = field(default_factory=list)
+    a: Sequence[Record]
+    b: Sequence[Record]
 
     @property
     def configs(self) -> str:
@@ -63,9 +63,9 @@ def pair_up(a: Sequence[Record], b: Sequence[Record]) -> tuple[list[str], list[P
     """
     parts = [part for part in ('origin', 'suite')
              if any(len({getattr(record, part) for record in records}) > 1 for records in (a, b))]
-    pairs: dict[tuple[str, ...], Pair] = {}
-    for side, records in (('a', a), ('b', b)):
+    cells: dict[tuple[str, ...], tuple[list[Record], list[Record]]] = {}
+    for side, records in enumerate((a, b)):
         for record in records:
             name = (*(getattr(record, part) for part in parts), record.task, record.arch, record.method)
-            getattr(pairs.setdefault(name, Pair(name)), side).append(record)
-    return [*parts, 'task', 'backbone', 'method'], list(pairs.values())
+            cells.setdefault(name, ([], []))[side].append(record)
+    return [*parts, 'task', 'backbone', 'method'], [Pair(name, *sides) for name, sides in cells.items()]
