@@ -14,5 +14,5 @@ def add_options(parser: Parser) -> None:
 
 
 def main(args: Namespace) -> int:
-    from spark_bench.records import compare
-    return compare.main(args)
+    from spark_bench.tables import differences
+    return differences.main(args)

@@ -13,7 +13,7 @@ def add_options(parser: Parser) -> None:
 
 
 def main(args: Namespace) -> int:
-    from spark_bench.records import report
+    from spark_bench.report import page as report
     suite, specs = find_suite(args)
     specs = specs or ()
     output = args.output or report_path(args.results, suite)

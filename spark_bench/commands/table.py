@@ -12,6 +12,6 @@ def add_options(parser: Parser) -> None:
 
 
 def main(args: Namespace) -> int:
-    from spark_bench.records import table
+    from spark_bench.tables import command
     args.suite, specs = find_suite(args)
-    return table.main(args, specs)
+    return command.main(args, specs)

@@ -1,4 +1,4 @@
-"""Records of runs, and what is made from them alone: tables, figures, the report."""
+"""Records of runs: what they hold, how they are kept, and sets of them compared and merged."""
 
 from spark_bench.records.environment import collect_environment
 from spark_bench.records.schema import Record

@@ -1,5 +1,6 @@
 """Where a run took place: revision of the code, versions, hardware."""
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -12,36 +13,17 @@ __all__ = ['collect_environment']
 
 # OpenMMLab's packages go by two names on the index, the project's own and its continuation's.
 DISTRIBUTIONS = (
-    'torch',
-    'torchvision',
-    'timm',
-    'numpy',
-    'scipy',
-    'mmengine',
-    'onedl-mmengine',
-    'mmcv',
-    'onedl-mmcv',
-    'mmdet',
-    'onedl-mmdetection',
-    'mmpretrain',
-    'onedl-mmpretrain',
-    'pycocotools',
-    'opencv-python-headless',
-    'opencv-python',
-    'pillow',
-    'scikit-image',
-    'scikit-learn',
-    'matplotlib',
-    'spark-bench',
-)
+    'torch', 'torchvision', 'timm', 'numpy', 'scipy', 'mmengine', 'onedl-mmengine', 'mmcv', 'onedl-mmcv', 'mmdet',
+    'onedl-mmdetection', 'mmpretrain', 'onedl-mmpretrain', 'pycocotools', 'opencv-python-headless', 'opencv-python',
+    'pillow', 'scikit-image', 'scikit-learn', 'matplotlib', 'spark-bench')
 
 
 def collect_environment() -> dict[str, Any]:
-    """The environment of this process, as `Record.environment` holds it.
+    """The environment of this process, as ``Record.environment`` holds it.
 
-    `git_revision` and `git_dirty` are of the checkout that holds this package, None outside one; results
-    do not count as changes. `cores` are those this process may use, `memory_gb` the machine's, in GiB.
-    torch is only asked for threads and GPU if the process has imported it already.
+    ``git_revision`` and ``git_dirty`` are of the checkout that holds this package, None outside one; results do not
+    count as changes. ``cores`` are those this process may use, ``memory_gb`` the machine's, in GiB. torch is only asked
+    for threads and GPU if the process has imported it already.
     """
     revision, dirty = _git_state(Path(__file__).resolve())
     torch = sys.modules.get('torch')
@@ -63,10 +45,8 @@ def collect_environment() -> dict[str, Any]:
 def _versions() -> dict[str, str]:
     versions = {}
     for name in DISTRIBUTIONS:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return versions
 
 
@@ -85,14 +65,8 @@ def _git(folder: Path, *arguments: str) -> str | None:
     # Inside a git hook, GIT_DIR and its like point at whichever repository runs the hook.
     environment = {key: value for key, value in os.environ.items() if not key.startswith('GIT_')}
     try:
-        answer = subprocess.run(
-            ['git', '-C', str(folder), *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=True,
-        )
+        answer = subprocess.run(['git', '-C', str(folder), *arguments], env=environment, capture_output=True, text=True,
+                                timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()

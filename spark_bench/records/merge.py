@@ -7,29 +7,27 @@ from pathlib import Path
 from spark_bench.records.schema import Record
 from spark_bench.records.store import check_writable, find, is_repetition, write
 
-__all__ = ['find_conflicts', 'merge']
+__all__ = ['merge']
 
 INPUTS = ('config', 'weights', 'data')  # what Record.inputs are the hashes of
 
 
 def merge(a: Sequence[Record], b: Sequence[Record], results: str | Path) -> int:
-    """Write the records of both sets below `results`; return 0, or 1 if any are in conflict.
+    """Write the records of both sets below ``results``; exit status 1 if any are in conflict, else 0.
 
     Records of one identity but of other configurations, weights or data are conflicts: each is named on standard
-    error, and nothing is written at all. A run that was repeated stands once, as first found: in `results`, then
-    in A, then in B; repetitions with other figures are named.
+    error, and nothing is written at all. A run that was repeated stands once, as first found: in ``results``, then in
+    A, then in B; repetitions with other figures are named.
 
-    Raises InputError if a record in `results` is unsound, or if the folder cannot be written.
+    Raises:
+        InputError: if a record in ``results`` is unsound, or if the folder cannot be written.
     """
-    conflicts, repetitions, merged = find_conflicts(a, b, results)
+    conflicts, repetitions, merged = _gather(a, b, results)
     for line in conflicts:
         print(f'spark-bench: conflict: {line}', file=sys.stderr)
     if conflicts:
-        print(
-            f'spark-bench: error: {len(conflicts)} in conflict, nothing was merged: of each pair delete one file, or '
-            'repeat one run with another --seed',
-            file=sys.stderr,
-        )
+        print(f'spark-bench: error: {len(conflicts)} in conflict, nothing was merged: of each pair delete one file, or '
+              'repeat one run with another --seed', file=sys.stderr)
         return 1
     for record in merged:
         check_writable(results, *record.identity, option='--merge')
@@ -41,14 +39,9 @@ def merge(a: Sequence[Record], b: Sequence[Record], results: str | Path) -> int:
     return 0
 
 
-def find_conflicts(
-    a: Sequence[Record], b: Sequence[Record], results: str | Path
-) -> tuple[list[str], list[str], list[Record]]:
-    """What merging `a` and `b` into `results` would meet: conflicts, repetitions with other figures, and the records.
-
-    Conflicts and repetitions are a line each, with the identity and what differs.
-    """
-    kept: dict[tuple, tuple[str, Record]] = {}
+def _gather(a: Sequence[Record], b: Sequence[Record], results: str | Path) -> tuple[list[str], list[str], list[Record]]:
+    """A line for each conflict and for each repetition with other figures, and the records that stand."""
+    kept: dict[tuple[str | int, ...], tuple[str, Record]] = {}
     conflicts, repetitions = [], []
     for side, records in (('A', a), ('B', b)):
         for record in records:

@@ -10,37 +10,38 @@ import itertools
 import math
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ['compile_check']
+__all__ = ['Check', 'compile_check']
 
 Check = Callable[[Sequence[Any]], bool]  # whether every one of the values surely follows the schema
 Part = Callable[[Sequence[Any], set[type]], bool]  # the same for some keywords, told which types the values have
+Given = Mapping[str, Any]  # those keywords of one part that a schema has
 
-TYPES = {
-    'string': {str}, 'integer': {int}, 'number': {int, float}, 'boolean': {bool}, 'null': {type(None)},
-    'object': {dict}, 'array': {list},
-}  # fmt: skip
+TYPES = {'string': {str}, 'integer': {int}, 'number': {int, float}, 'boolean': {bool}, 'null': {type(None)},
+         'object': {dict}, 'array': {list}}
 
 
 def compile_check(schema: dict[str, Any] | bool) -> Check:
-    """A check for `schema`, of the part of JSON Schema (draft 2020-12) that the schema of records uses.
+    """A check for ``schema``, of the part of JSON Schema (draft 2020-12) that the schema of records uses.
 
-    It is never more lenient than jsonschema, and stricter in two ways: an integer written as a float, such as 2.0,
-    and a number that is not finite do not pass.
+    It is never more lenient than jsonschema, and stricter in two ways: an integer written as a float, such as 2.0, and
+    a number that is not finite do not pass.
 
     Raises:
         NotImplementedError: for a keyword, or a use of one, that it does not know.
     """
     if isinstance(schema, bool):
         return lambda values: schema or not values
-    keywords = dict(schema)
-    keywords.pop('$schema', None)
-    checks = [make(keywords) for make in (_type, _constant, _text, _number, _object, _array, _condition, _negation)]
-    if keywords:
-        raise NotImplementedError(f'JSON Schema keywords {", ".join(keywords)}')
-    checks = [check for check in checks if check is not None]
+    left = {name: value for name, value in schema.items() if name != '$schema'}
+    checks = []
+    for make, names in PARTS.items():
+        given = {name: left.pop(name) for name in names if name in left}
+        if given or make is _number:  # wherever a number stands, it may be one that is not finite
+            checks.append(make(given))
+    if left:
+        raise NotImplementedError(f'JSON Schema keywords {", ".join(left)}')
 
     def follow(values: Sequence[Any]) -> bool:
         kinds = set(map(type, values))
@@ -55,22 +56,16 @@ def _of(values: Sequence[Any], kinds: set[type], *wanted: type) -> Sequence[Any]
     return values if kinds <= set(wanted) else [value for value in values if type(value) in wanted]
 
 
-def _type(keywords: dict[str, Any]) -> Part | None:
-    names = keywords.pop('type', None)
-    if names is None:
-        return None
-    allowed = set().union(*(TYPES[name] for name in ([names] if isinstance(names, str) else names)))
+def _type(given: Given) -> Part:
+    names = [given['type']] if isinstance(given['type'], str) else given['type']
+    allowed = set().union(*(TYPES[name] for name in names))
     return lambda values, kinds: kinds <= allowed
 
 
-def _constant(keywords: dict[str, Any]) -> Part | None:
+def _constant(given: Given) -> Part:
     # With their types: to Python, 1 and True are equal.
-    allowed = [{(type(v), v) for v in keywords.pop(name)} for name in ('enum',) if name in keywords]
-    if 'const' in keywords:
-        constant = keywords.pop('const')
-        allowed.append({(type(constant), constant)})
-    if not allowed:
-        return None
+    choices = [[given[name]] if name == 'const' else given[name] for name in given]
+    allowed = [{(type(value), value) for value in values} for values in choices]
     known = {kind for kind, _ in set().union(*allowed)}
 
     def check(values: Sequence[Any], kinds: set[type]) -> bool:
@@ -82,24 +77,18 @@ def _constant(keywords: dict[str, Any]) -> Part | None:
     return check
 
 
-def _text(keywords: dict[str, Any]) -> Part | None:
-    pattern, shortest, longest = (keywords.pop(name, None) for name in ('pattern', 'minLength', 'maxLength'))
-    if pattern is shortest is longest is None:
-        return None
-    search = re.compile(pattern or '').search
+def _text(given: Given) -> Part:
+    search = re.compile(given.get('pattern', '')).search
+    shortest, longest = given.get('minLength', 0), given.get('maxLength', math.inf)
 
     def check(values: Sequence[Any], kinds: set[type]) -> bool:
-        texts = set(_of(values, kinds, str))
-        return all(
-            search(text) and len(text) >= (shortest or 0) and (longest is None or len(text) <= longest)
-            for text in texts
-        )
+        return all(search(text) and shortest <= len(text) <= longest for text in set(_of(values, kinds, str)))
 
     return check
 
 
-def _number(keywords: dict[str, Any]) -> Part | None:
-    least, most = keywords.pop('minimum', None), keywords.pop('maximum', None)
+def _number(given: Given) -> Part:
+    least, most = given.get('minimum', -math.inf), given.get('maximum', math.inf)
 
     def check(values: Sequence[Any], kinds: set[type]) -> bool:
         numbers = _of(values, kinds, int, float)
@@ -110,24 +99,18 @@ def _number(keywords: dict[str, Any]) -> Part | None:
             finite = math.isfinite(sum(numbers)) or all(map(math.isfinite, numbers))
         except OverflowError:  # an integer that no float can hold
             return False
-        return finite and (least is None or least <= min(numbers)) and (most is None or max(numbers) <= most)
+        return finite and least <= min(numbers) and max(numbers) <= most
 
     return check
 
 
-def _object(keywords: dict[str, Any]) -> Part | None:
-    names = ('properties', 'required', 'additionalProperties', 'patternProperties', 'propertyNames')
-    if not any(name in keywords for name in names):
-        return None
-    properties = {key: compile_check(schema) for key, schema in keywords.pop('properties', {}).items()}
-    required = frozenset(keywords.pop('required', ()))
-    names_check = compile_check(keywords.pop('propertyNames', True))
-    patterns = [
-        (re.compile(pattern).search, compile_check(schema))
-        for pattern, schema in keywords.pop('patternProperties', {}).items()
-    ]
-    says_others = 'additionalProperties' in keywords
-    others = compile_check(keywords.pop('additionalProperties', True))
+def _object(given: Given) -> Part:
+    properties = {key: compile_check(schema) for key, schema in given.get('properties', {}).items()}
+    required = frozenset(given.get('required', ()))
+    names_check = compile_check(given.get('propertyNames', True))
+    patterns = [(re.compile(pattern).search, compile_check(schema))
+                for pattern, schema in given.get('patternProperties', {}).items()]
+    others = compile_check(given.get('additionalProperties', True))
 
     def check(values: Sequence[Any], kinds: set[type]) -> bool:
         objects = _of(values, kinds, dict)
@@ -138,10 +121,11 @@ def _object(keywords: dict[str, Any]) -> Part | None:
             having = objects if key in required else [o for o in objects if key in o]
             if not follows(list(map(operator.itemgetter(key), having))):
                 return False
-        return _follow_others(objects, [key for key in keys if patterns or says_others and key not in properties])
+        rest = 'additionalProperties' in given
+        return follow_others(objects, [key for key in keys if patterns or rest and key not in properties])
 
-    def _follow_others(objects: Sequence[dict], keys: Sequence[str]) -> bool:
-        columns: dict[str, list] = {key: [] for key in keys}
+    def follow_others(objects: Sequence[dict[str, Any]], keys: Sequence[str]) -> bool:
+        columns: dict[str, list[Any]] = {key: [] for key in keys}
         if columns:
             for key, value in itertools.chain.from_iterable(o.items() for o in objects):
                 if key in columns:
@@ -157,13 +141,10 @@ def _object(keywords: dict[str, Any]) -> Part | None:
     return check
 
 
-def _array(keywords: dict[str, Any]) -> Part | None:
-    names = ('items', 'prefixItems', 'minItems', 'maxItems')
-    if not any(name in keywords for name in names):
-        return None
-    prefix = [compile_check(schema) for schema in keywords.pop('prefixItems', ())]
-    items = compile_check(keywords.pop('items', True))
-    fewest, most = keywords.pop('minItems', 0), keywords.pop('maxItems', math.inf)
+def _array(given: Given) -> Part:
+    prefix = [compile_check(schema) for schema in given.get('prefixItems', ())]
+    items = compile_check(given.get('items', True))
+    fewest, most = given.get('minItems', 0), given.get('maxItems', math.inf)
 
     def check(values: Sequence[Any], kinds: set[type]) -> bool:
         arrays = _of(values, kinds, list)
@@ -183,17 +164,15 @@ def _array(keywords: dict[str, Any]) -> Part | None:
     return check
 
 
-def _condition(keywords: dict[str, Any]) -> Part | None:
-    if 'if' not in keywords:
-        return None
-    condition = keywords.pop('if')
+def _condition(given: Given) -> Part:
+    condition = given.get('if', {})
     constants = {key: schema.get('const') for key, schema in condition.get('properties', {}).items()}
     if set(condition) != {'properties'} or not all(isinstance(value, str) for value in constants.values()):
         raise NotImplementedError('JSON Schema keyword if, other than for properties that are constant strings')
-    then, otherwise = (compile_check(keywords.pop(name, True)) for name in ('then', 'else'))
+    then, otherwise = (compile_check(given.get(name, True)) for name in ('then', 'else'))
 
     def check(values: Sequence[Any], kinds: set[type]) -> bool:
-        groups: dict[bool, list] = {True: [], False: []}
+        groups: dict[bool, list[Any]] = {True: [], False: []}
         for value in values:
             holds = type(value) is not dict or all(value.get(key, text) == text for key, text in constants.items())
             groups[holds].append(value)
@@ -202,10 +181,19 @@ def _condition(keywords: dict[str, Any]) -> Part | None:
     return check
 
 
-def _negation(keywords: dict[str, Any]) -> Part | None:
-    if 'not' not in keywords:
-        return None
-    schema = keywords.pop('not')
-    if schema != {'type': 'null'}:
+def _negation(given: Given) -> Part:
+    if given['not'] != {'type': 'null'}:
         raise NotImplementedError('JSON Schema keyword not, other than for null')
     return lambda values, kinds: type(None) not in kinds
+
+
+PARTS: dict[Callable[[Given], Part], tuple[str, ...]] = {
+    _type: ('type',),
+    _constant: ('enum', 'const'),
+    _text: ('pattern', 'minLength', 'maxLength'),
+    _number: ('minimum', 'maximum'),
+    _object: ('properties', 'required', 'additionalProperties', 'patternProperties', 'propertyNames'),
+    _array: ('items', 'prefixItems', 'minItems', 'maxItems'),
+    _condition: ('if', 'then', 'else'),
+    _negation: ('not',),
+}

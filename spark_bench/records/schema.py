@@ -1,4 +1,4 @@
-"""What a record is: the result of one run, as a dataclass and as the JSON Schema that guards the files."""
+"""What a record is: the result of one run, as a dataclass and as the JSON that its file holds."""
 
 import dataclasses
 import functools
@@ -7,38 +7,26 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spark_bench.errors import InputError
 from spark_bench.places import NAME_PATTERN
+from spark_bench.records.json_schema import (
+    LARGEST,
+    LINE_PATTERN,
+    OPTIONAL,
+    PERCENT_PATTERN,
+    RECORD_SCHEMA,
+    SCHEMA_VERSION,
+    TASK_PATTERN,
+    TASKS,
+)
 from spark_bench.records.quick_check import Check, compile_check
 
-__all__ = [
-    'LARGEST',
-    'OPTIONAL',
-    'ORIGINS',
-    'SCHEMA_VERSION',
-    'TASKS',
-    'Record',
-    'check',
-    'follow_schema',
-    'json_schema',
-    'raise_first',
-    'record_path',
-]
+if TYPE_CHECKING:
+    import jsonschema
 
-SCHEMA_VERSION = 1
-ORIGINS = ('measured', 'published')
-LARGEST = 1e100  # of any figure: sums and squares of such are finite too
-OPTIONAL = ('setup_hash', 'recipe', 'setting', 'source', 'verified')  # keys that a file may lack
-# Kinds of task; a variant may follow after an underscore, as in 'detection_2x'.
-TASKS = ('pretrain', 'classification', 'detection', 'linear', 'knn')
-
-TASK_PATTERN = rf'^({"|".join(TASKS)})(_[a-z0-9]+)?$(?!\n)'
-# A source stands in tables: no line breaks, no commands to a terminal, nothing that turns the line round, no
-# halves of surrogate pairs.
-LINE_PATTERN = r'^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+$(?!\n)'
-PERCENT_PATTERN = r'^(top[0-9]+(_.*)?|(box|mask)_a[pr].*)$'
+__all__ = ['Record', 'check', 'follow_schema', 'raise_first', 'record_path']
 
 
 @dataclass(frozen=True)
@@ -104,73 +92,35 @@ class Record:
         values = dataclasses.asdict(self)
         return {k: v for k, v in values.items() if v is not None or k not in OPTIONAL}
 
-    @classmethod
-    def from_dict(cls, values: Any) -> 'Record':
-        """The record that `values`, parsed JSON, holds.
-
-        Raises InputError, naming the offending key, if they do not follow the schema.
-        """
-        check(values)
-        return cls(**values)
-
 
 def record_path(results: str | Path, origin: str, suite: str, task: str, arch: str, method: str, seed: int) -> Path:
-    """`<results>/<origin>/<suite>/<task>/<arch>/<method>/<seed>.json`.
+    """``<results>/<origin>/<suite>/<task>/<arch>/<method>/<seed>.json``.
 
-    Raises InputError if a part is not fit to be one part of a path.
+    Raises:
+        InputError: if a part is not fit to be one part of a path.
     """
     identity = {'origin': origin, 'suite': suite, 'task': task, 'arch': arch, 'method': method, 'seed': seed}
     _raise_first(tuple(identity), identity)
     return Path(results, origin, suite, task, arch, method, f'{seed}.json')
 
 
-def check(values: Any) -> None:
-    """Raise InputError with one line that names the first offending key if `values` are not a record."""
+def check(values: object) -> None:
+    """Raise InputError with one line that names the first offending key if ``values`` are not a record."""
     _raise_first((), values)
 
 
-def follow_schema(values: Sequence[Any]) -> bool:
-    """Whether all of `values` are surely records: quick for thousands. If False, `check` tells of each."""
+def follow_schema(values: Sequence[object]) -> bool:
+    """Whether all of ``values`` are surely records: quick for thousands. If False, ``check`` tells of each."""
     return _quick_check(())(values)
 
 
-def _raise_first(keys: tuple[str, ...], values: Any) -> None:
+def _raise_first(keys: tuple[str, ...], values: object) -> None:
     if not _quick_check(keys)([values]):
         raise_first(_validator(keys), values)
 
 
-def raise_first(validator: Any, values: Any) -> None:
-    """Raise InputError with one line on the deepest complaint of a jsonschema validator, if it has any."""
-    # The deepest is the most useful one; path and message only make the choice repeatable.
-    errors = sorted(validator.iter_errors(values), key=lambda e: (-len(e.absolute_path), e.json_path, e.message))
-    if not errors:
-        return
-    error = errors[0]
-    key = '.'.join(str(part) for part in error.absolute_path)
-    message = ' '.join(_explain(error).split())
-    if len(message) > 200:
-        message = f'{message[:120]} ... {message[-70:]}'
-    if not key.isprintable():  # a key may be any string, also one with line breaks
-        key = ascii(key)[1:-1]
-    raise InputError(f'key "{key}": {message}' if key else message)
-
-
-def _explain(error: Any) -> str:
-    if error.validator == 'pattern' and error.validator_value == NAME_PATTERN:
-        return f'{error.instance!r} is no name; use letters, digits, ".", "_", "-", without ".." or leading "."'
-    if error.validator == 'pattern' and error.validator_value == TASK_PATTERN:
-        return f'{error.instance!r} is no task; use {", ".join(TASKS)}, or one with a variant such as detection_2x'
-    if error.validator == 'pattern' and error.validator_value == LINE_PATTERN:
-        return f'{error.instance!a} is no line of printable text'
-    if error.validator == 'not':
-        return 'may only be null for a published figure'
-    if error.validator is None:  # a schema that is `false` has no keyword to name
-        return 'is for published figures only'
-    return error.message
-
-
 @functools.cache
-def _validator(keys: tuple[str, ...]) -> Any:
+def _validator(keys: tuple[str, ...]) -> 'jsonschema.Validator':
     """A validator of the named keys alone, or of whole records for no keys."""
     import jsonschema  # 0.1 s that `--help` should not pay
 
@@ -183,123 +133,38 @@ def _quick_check(keys: tuple[str, ...]) -> Check:
 
 
 def _schema_of(keys: tuple[str, ...]) -> dict[str, Any]:
-    schema = json_schema()
-    if keys:
-        schema = {'type': 'object', 'properties': {k: schema['properties'][k] for k in keys}}
-    return schema
+    if not keys:
+        return RECORD_SCHEMA
+    return {'type': 'object', 'properties': {key: RECORD_SCHEMA['properties'][key] for key in keys}}
 
 
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of a record file.
-
-    A measured record states everything needed to trace it; a published one must name its source, and may
-    leave unknown what only its authors know.
-    """
-    name = {'type': 'string', 'pattern': NAME_PATTERN, 'maxLength': 100}
-    text = {'type': 'string', 'minLength': 1}
-    sha = {'type': 'string', 'pattern': '^[0-9a-f]{6,128}$'}
-    count = {'type': 'integer', 'minimum': 0, 'maximum': 2**64 - 1}
-    amount = {'type': 'number', 'minimum': 0, 'maximum': 1e10}
-    number = {'type': 'number', 'minimum': -LARGEST, 'maximum': LARGEST}
-    point = {
-        'type': 'array',
-        'prefixItems': [number, _or_null(number)],
-        'minItems': 2,
-        'maxItems': 2,
-    }
-    properties = {
-        'schema_version': {'const': SCHEMA_VERSION},
-        'origin': {'enum': list(ORIGINS)},
-        'suite': name,
-        'task': {'type': 'string', 'pattern': TASK_PATTERN},
-        'arch': name,
-        'method': name,
-        'seed': count,
-        'metrics': {
-            'type': 'object',
-            'propertyNames': name,
-            'additionalProperties': _or_null(number),
-            'patternProperties': {PERCENT_PATTERN: _or_null({'type': 'number', 'minimum': 0, 'maximum': 100})},
-        },
-        'curves': {
-            'type': 'object',
-            'propertyNames': name,
-            'additionalProperties': {'type': 'array', 'items': point},
-        },
-        'config_hash': _or_null(sha),
-        'setup_hash': sha,
-        'recipe': {'type': 'object'},
-        'config': _or_null(text),
-        'weights': _or_null(_closed(
-            {'path': text, 'sha256': sha, 'config_hash': _or_null(sha), 'key_prefix': text}, optional=('key_prefix',))),
-        'dataset': _or_null(
-            _closed(
-                {
-                    'name': text,
-                    'sha256': _or_null(sha),
-                    'root': text,
-                    'train_images': count,
-                    'val_images': count,
-                    'annotations': _or_null(text),
-                },
-                optional=('annotations',),
-            )
-        ),
-        'environment': _or_null(
-            _closed(
-                {
-                    'git_revision': _or_null(text),
-                    'git_dirty': _or_null({'type': 'boolean'}),
-                    'python': text,
-                    'platform': text,
-                    'cpu': text,
-                    'cores': count,
-                    'threads': count,
-                    'memory_gb': amount,
-                    'gpu': _or_null(text),
-                    'packages': {'type': 'object', 'additionalProperties': text},
-                }
-            )
-        ),
-        'started_at': _or_null({'type': 'string', 'pattern': r'^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$'}),
-        'wall_time_s': _or_null(amount),
-        'setting': {
-            'type': 'object',
-            'propertyNames': name,
-            'additionalProperties': {**number, 'type': ['string', 'number', 'null']},
-        },
-        'artifacts': {'type': 'object', 'propertyNames': name, 'additionalProperties': text},
-        'source': {'type': 'string', 'pattern': LINE_PATTERN},
-        'verified': {'type': 'boolean'},
-    }
-    traced = ('config_hash', 'config', 'dataset', 'environment', 'started_at', 'wall_time_s')
-    return {
-        '$schema': 'https://json-schema.org/draft/2020-12/schema',
-        **_closed(properties, optional=OPTIONAL),
-        'if': {'properties': {'origin': {'const': 'measured'}}},
-        'then': {
-            'properties': {
-                **{key: {'not': {'type': 'null'}} for key in traced},
-                'source': False,
-                'verified': False,
-            }
-        },
-        'else': {'required': ['source', 'verified']},
-    }
+def raise_first(validator: 'jsonschema.Validator', values: object) -> None:
+    """Raise InputError with one line on the deepest complaint of a validator, if it has any."""
+    # The deepest is the most useful one; path and message only make the choice repeatable.
+    errors = sorted(validator.iter_errors(values), key=lambda e: (-len(e.absolute_path), e.json_path, e.message))
+    if not errors:
+        return
+    key = '.'.join(str(part) for part in errors[0].absolute_path)
+    message = ' '.join(_explain(errors[0]).split())
+    if len(message) > 200:
+        message = f'{message[:120]} ... {message[-70:]}'
+    if not key.isprintable():  # a key may be any string, also one with line breaks
+        key = ascii(key)[1:-1]
+    raise InputError(f'key "{key}": {message}' if key else message)
 
 
-def _closed(properties: dict[str, Any], optional: tuple[str, ...] = ()) -> dict[str, Any]:
-    return {
-        'type': 'object',
-        'properties': properties,
-        'additionalProperties': False,
-        'required': [key for key in properties if key not in optional],
-    }
-
-
-def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
-    # A list of types, not `anyOf`, keeps error messages about the value itself.
-    return {**schema, 'type': [schema['type'], 'null']}
+def _explain(error: 'jsonschema.ValidationError') -> str:
+    if error.validator == 'pattern' and error.validator_value == NAME_PATTERN:
+        return f'{error.instance!r} is no name; use letters, digits, ".", "_", "-", without ".." or leading "."'
+    if error.validator == 'pattern' and error.validator_value == TASK_PATTERN:
+        return f'{error.instance!r} is no task; use {", ".join(TASKS)}, or one with a variant such as detection_2x'
+    if error.validator == 'pattern' and error.validator_value == LINE_PATTERN:
+        return f'{error.instance!a} is no line of printable text'
+    if error.validator == 'not':
+        return 'may only be null for a published figure'
+    if error.validator is None:  # a schema that is `false` has no keyword to name
+        return 'is for published figures only'
+    return error.message
 
 
 def _metric(name: str, value: Any) -> Any:
@@ -317,7 +182,7 @@ def _curve(points: Sequence[Any]) -> list:
 
 
 def _finite(value: Any) -> Any:
-    """`value` as a float, None if it is not finite or beyond LARGEST; the schema refuses what is no number."""
+    """``value`` as a float, None if it is not finite or beyond LARGEST; the schema refuses what is no number."""
     if value is None or isinstance(value, (bool, str, list, tuple, dict)):
         return value
     try:

@@ -5,10 +5,8 @@ import errno
 import fcntl
 import gc
 import json
-import math
 import os
 import re
-import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,34 +14,28 @@ from typing import Any
 
 from spark_bench.errors import InputError
 from spark_bench.files import write_atomically, write_beside
-from spark_bench.records.schema import NAME_PATTERN, ORIGINS, SCHEMA_VERSION, Record, check, follow_schema, record_path
+from spark_bench.places import NAME_PATTERN
+from spark_bench.records.json_files import parse_json
+from spark_bench.records.json_schema import ORIGINS, SCHEMA_VERSION
+from spark_bench.records.schema import Record, check, follow_schema, record_path
 
-__all__ = [
-    'check_writable',
-    'find',
-    'is_repetition',
-    'load_all',
-    'parse_json',
-    'paths_below',
-    'read',
-    'read_many',
-    'recorded_suites',
-    'suite_folder',
-    'write',
-    'write_output',
-    'write_text_output',
-]
+__all__ = ['check_writable', 'find', 'is_repetition', 'load_all', 'paths_below', 'read', 'read_many', 'recorded_suites',
+           'suite_folder', 'write', 'write_output', 'write_text_output']
+
+_CHUNK = 100  # files in memory as parsed, before they are records
+_RESTORE = 'restore it from version control, or move it away and repeat its run'
+_NO_RECORD = 'this is no record: name a results folder, a folder inside one or a record, and keep other files elsewhere'
 
 
 def write(record: Record, results: str | Path) -> Path:
-    """Store `record` at the path that its identity gives it under `results`; return that path.
+    """Store ``record`` at the path that its identity gives it under ``results``; return that path.
 
-    Any number of processes may write at once, and a reader never sees half a file. A record is never
-    overwritten: where one of the same inputs (`Record.inputs`; for a published record, the same content)
-    exists already, its path is returned and the file stays as it is.
+    Any number of processes may write at once, and a reader never sees half a file. A record is never overwritten: where
+    its repetition exists already (see ``is_repetition``), that file stays as it is.
 
-    Raises InputError if another record has that path, if the record breaks the schema, or if the folder
-    cannot be written.
+    Raises:
+        InputError: if another record has that path, if the record breaks the schema, or if the folder cannot be
+            written.
     """
     values = json.loads(json.dumps(record.to_dict()))  # as it will be read back: tuples are lists
     check(values)
@@ -54,35 +46,78 @@ def write(record: Record, results: str | Path) -> Path:
         _create(path, text)
     except FileExistsError:
         if not path.is_file():
-            raise InputError(
-                f'{path}: a file stands where a folder is needed, or the reverse; move it away, or '
-                'choose another --results folder'
-            ) from None
-        _compare(record, path)
+            raise InputError(f'{path}: a file stands where a folder is needed, or the reverse; move it away, or '
+                             'choose another --results folder') from None
+        if not is_repetition(record, read(path)):
+            raise InputError(f'{path}: holds the record of another run (other config, weights or data); records are '
+                             'never overwritten: delete the file to replace it, or choose another --seed or --results'
+                             ) from None
     except OSError as error:
-        raise InputError(
-            f'cannot write {path}: {error.strerror}; make the folder writable, or choose another with --results'
-        ) from error
+        raise InputError(f'cannot write {path}: {error.strerror}; make the folder writable, or choose another with '
+                         '--results') from error
     return path
 
 
-def read(path: str | Path) -> Record:
-    """The record in the file at `path`.
+def is_repetition(record: Record, other: Record) -> bool:
+    """Whether two records of one identity are of the same run repeated, or the same published figure."""
+    return record == other if record.origin == 'published' else record.inputs == other.inputs
 
-    Raises InputError, one line with the file and the offending key, if the file cannot be read, is not
-    JSON, does not follow the schema, or lies at a path that is not its identity.
+
+def _create(path: Path, text: str) -> None:
+    """Create ``path`` with ``text`` in one step; FileExistsError if it exists."""
+    temporary = write_beside(path, _encoded(text))
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        _create_without_links(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    with _open_folder(path.parent) as folder:
+        os.fsync(folder)
+
+
+def _create_without_links(temporary: Path, path: Path) -> None:
+    # Some network and FAT file systems know no hard links: there, look and rename under a lock on the folder.
+    with _open_folder(path.parent) as folder:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def _open_folder(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def read(path: str | Path) -> Record:
+    """The record in the file at ``path``.
+
+    Raises:
+        InputError: one line with the file and the offending key, if the file cannot be read, is not JSON, does not
+            follow the schema, or lies at a path that is not its identity.
     """
     return read_many([str(path)])[0]
 
 
 def load_all(results: str | Path, suite: str | None = None, curves: bool = True) -> list[Record]:
-    """All records under `results`, of one suite or of all, ordered by path; an empty list if there are none.
+    """All records under ``results``, ordered by path; an empty list if there are none.
 
-    Without `curves`, which are most of a record, thousands are loaded in half the time; they are checked all the
-    same.
+    Args:
+        results: root of the records.
+        suite: name of the only suite to load; None for all.
+        curves: whether records keep theirs. Without these, which are most of a record, thousands are loaded in half the
+            time; they are checked all the same.
 
-    Raises InputError for a file that is not a sound record, or lies where none belongs: a table that silently leaves
-    a broken file out would be wrong.
+    Raises:
+        InputError: for a file that is not a sound record, or lies where none belongs: a table that silently leaves a
+            broken file out would be wrong.
     """
     paths = []
     for origin in ORIGINS:
@@ -92,7 +127,7 @@ def load_all(results: str | Path, suite: str | None = None, curves: bool = True)
 
 
 def read_many(paths: Sequence[str], curves: bool = True) -> list[Record]:
-    """`read` of each of `paths`, as strict and many times faster for thousands; `curves` as in `load_all`."""
+    """``read`` of each path, as strict and many times faster for thousands; ``curves`` as in ``load_all``."""
     records = []
     with _no_garbage_collection():
         for start in range(0, len(paths), _CHUNK):
@@ -119,10 +154,13 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def paths_below(folder: str | Path, depth: int = 5) -> list[str]:
-    """What is named .json in `folder` and up to `depth` folders below, ordered by path; none if there is no folder.
+    """What is named .json in ``folder`` and up to ``depth`` folders below, ordered by path; none without that folder.
 
-    What is hidden is passed over. Links are followed as files and folders are. Raises InputError if a folder cannot be
-    read, or if such a file lies deeper: `depth` folders lead to any record, so that it would be left out.
+    What is hidden is passed over. Links are followed as files and folders are.
+
+    Raises:
+        InputError: if a folder cannot be read, or if such a file lies deeper: ``depth`` folders lead to any record, so
+            that it would be left out.
     """
     found = []
     waiting = [(str(folder), depth)]
@@ -134,10 +172,8 @@ def paths_below(folder: str | Path, depth: int = 5) -> list[str]:
                     if entry.name.startswith('.'):  # as systems leave them beside copies: no record is named so
                         continue
                     if entry.name.endswith('.json') and left < 0:
-                        raise InputError(
-                            f'{entry.path}: too deep below {folder} to be one of its records; move it out of the '
-                            'results folder, or name that folder itself'
-                        )
+                        raise InputError(f'{entry.path}: too deep below {folder} to be one of its records; move it '
+                                         'out of the results folder, or name that folder itself')
                     if entry.name.endswith('.json'):
                         found.append(entry.path)
                     elif entry.is_dir(follow_symlinks=left > 0):  # a link may lead round in a circle
@@ -149,36 +185,13 @@ def paths_below(folder: str | Path, depth: int = 5) -> list[str]:
     return sorted(found, key=lambda path: path.split(os.sep))
 
 
-def parse_json(path: str | Path, remedy: str = 'mend the file', strict_numbers: bool = True) -> Any:
-    """What the JSON file at `path` holds.
-
-    Raises InputError, one line with the file and the `remedy`, if it cannot be read, is not JSON, gives a key twice,
-    or has a number that JSON lacks; with `strict_numbers` also for one that no float can hold.
-    """
-    try:
-        # Without waiting: a pipe may never have a writer.
-        with open(path, 'rb', buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise InputError('no ordinary file')
-            text = file.read().decode('utf-8')
-        return (_DECODER_OF_FINITE if strict_numbers else _DECODER).decode(text)
-    except OSError as error:
-        raise InputError(f'{path}: cannot read it: {error.strerror}') from error
-    except InputError as error:
-        raise InputError(f'{path}: {error}; {remedy}') from error
-    except (ValueError, RecursionError) as error:  # also undecodable bytes
-        raise InputError(f'{path}: not JSON ({error}); {remedy}') from error
-
-
 def _check(path: str) -> None:
-    """Raise InputError if the file at `path` breaks the schema, or has a number that no float can hold."""
+    """Raise InputError if the file at ``path`` breaks the schema, or has a number that no float can hold."""
     values = parse_json(path, _remedy(path))
     version = values.get('schema_version') if isinstance(values, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise InputError(
-            f'{path}: key "schema_version": this is a record of version {version}, and this program knows '
-            f'{SCHEMA_VERSION}: use the one that wrote it, or a newer one'
-        )
+        raise InputError(f'{path}: key "schema_version": this is a record of version {version}, and this program knows '
+                         f'{SCHEMA_VERSION}: use the one that wrote it, or a newer one')
     if not isinstance(values, dict) or not {'origin', 'task'} & values.keys():
         raise InputError(f'{path}: {_NO_RECORD}')
     try:
@@ -193,7 +206,7 @@ def _remedy(path: str | Path) -> str:
 
 
 def _record(path: str, values: dict[str, Any]) -> Record:
-    """The record that `values`, of the file at `path`, hold; raises InputError if that is not where it belongs."""
+    """The record that ``values``, of the file at ``path``, hold; raises InputError if that is not where it belongs."""
     record = Record(**values)
     expected = [*map(str, record.identity[:-1]), f'{record.seed}.json']
     parts = path.split(os.sep)[-6:]
@@ -202,10 +215,8 @@ def _record(path: str, values: dict[str, Any]) -> Record:
     parts = ['', '', '', '', '', '', *Path(path).absolute().parts][-6:]
     for key, part, value in zip(('origin', 'suite', 'task', 'arch', 'method', 'seed'), parts, expected, strict=True):
         if part != value:
-            raise InputError(
-                f'{path}: key "{key}": the record says {value.removesuffix(".json")!r}, but its path says '
-                f'{part.removesuffix(".json")!r}; move it back to {"/".join(expected)}'
-            )
+            raise InputError(f'{path}: key "{key}": the record says {value.removesuffix(".json")!r}, but its path says '
+                             f'{part.removesuffix(".json")!r}; move it back to {"/".join(expected)}')
     return record
 
 
@@ -219,9 +230,10 @@ def find(results: str | Path, origin: str, suite: str, task: str, arch: str, met
 
 
 def check_writable(results: str | Path, *identity: str | int, option: str = '--results') -> None:
-    """Raise InputError if no record of that identity could be written: better now than after the run.
+    """See, before the run, that a record of that identity can be written.
 
-    `option` is the one that names `results`.
+    Raises:
+        InputError: if not, naming the ``option`` that gives ``results``.
     """
     path = record_path(results, *identity)
     folder = next(parent for parent in path.parents if os.path.exists(parent))
@@ -230,14 +242,12 @@ def check_writable(results: str | Path, *identity: str | int, option: str = '--r
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b'x')
     except OSError as error:
-        raise InputError(
-            f'cannot write {path}: {folder} is not a folder that may be written to ({error.strerror}); make it so, or '
-            f'choose another with {option}'
-        ) from error
+        raise InputError(f'cannot write {path}: {folder} is not a folder that may be written to ({error.strerror}); '
+                         f'make it so, or choose another with {option}') from error
 
 
 def suite_folder(results: str | Path, origin: str, suite: str) -> Path:
-    """`<results>/<origin>/<suite>`. Raises InputError if `suite` is not fit to be a folder's name."""
+    """``<results>/<origin>/<suite>``. Raises InputError if ``suite`` is not fit to be a folder's name."""
     return record_path(results, origin, suite, 'pretrain', 'arch', 'method', 0).parents[3]
 
 
@@ -251,15 +261,17 @@ def recorded_suites(results: str | Path) -> list[str]:
 
 
 def write_text_output(path: str | Path, text: str) -> Path:
-    """`write_output` of `text` as UTF-8."""
+    """``write_output`` of ``text`` as UTF-8."""
     return write_output(path, _encoded(text))
 
 
 def write_output(path: str | Path, content: bytes) -> Path:
-    """Write `content` to `path`, replacing the file that was there in one step; return the path.
+    """Write ``content`` to ``path``, replacing the file that was there in one step; return the path.
 
-    A link stays one: the file that it leads to is replaced. Raises InputError if the folder cannot be written, or if
-    something other than a file stands there.
+    A link stays one: the file that it leads to is replaced.
+
+    Raises:
+        InputError: if the folder cannot be written, or if something other than a file stands there.
     """
     path, target = Path(path), Path(os.path.realpath(path))
     if os.path.exists(path) and not os.path.isfile(target):
@@ -267,95 +279,11 @@ def write_output(path: str | Path, content: bytes) -> Path:
     try:
         write_atomically(target, content)
     except OSError as error:
-        raise InputError(
-            f'cannot write {path}: {error.strerror}; make the folder writable, or choose another'
-        ) from error
+        raise InputError(f'cannot write {path}: {error.strerror}; make the folder writable, or choose another'
+                         ) from error
     return path
-
-
-_CHUNK = 100  # files in memory as parsed, before they are records
-_RESTORE = 'restore it from version control, or move it away and repeat its run'
-_NO_RECORD = 'this is no record: name a results folder, a folder inside one or a record, and keep other files elsewhere'
-
-
-def _create(path: Path, text: str) -> None:
-    """Create `path` with `text` in one step; FileExistsError if it exists."""
-    temporary = write_beside(path, _encoded(text))
-    try:
-        os.link(temporary, path)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
-            raise
-        _create_without_links(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _create_without_links(temporary: Path, path: Path) -> None:
-    # Some network and FAT file systems know no hard links: there, look and rename under a lock on the folder.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        if path.exists():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-        os.replace(temporary, path)
-    finally:
-        os.close(folder)
 
 
 def _encoded(text: str) -> bytes:
     # The escape of a file name's undecodable byte is also its escape in JSON, so it reads back the same.
     return text.encode('utf-8', errors='backslashreplace')
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _compare(record: Record, path: Path) -> None:
-    if not is_repetition(record, read(path)):
-        raise InputError(
-            f'{path}: holds the record of another run (other config, weights or data); records are never '
-            'overwritten: delete the file to replace it, or choose another --seed or --results'
-        )
-
-
-def _no_constant(name: str) -> float:
-    raise InputError(f'{name} is not a JSON number')
-
-
-def _finite_float(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise InputError(f'{text} is too large a number')
-    return value
-
-
-def is_repetition(record: Record, other: Record) -> bool:
-    """Whether two records of one identity are of the same run repeated, or the same published figure."""
-    return record == other if record.origin == 'published' else record.inputs == other.inputs
-
-
-def _finite_int(text: str) -> int:
-    _finite_float(text)
-    return int(text)
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise InputError(f'key {twice!r} appears twice')
-    return values
-
-
-_DECODER = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
-_DECODER_OF_FINITE = json.JSONDecoder(
-    parse_constant=_no_constant, object_pairs_hook=_no_duplicates, parse_float=_finite_float, parse_int=_finite_int
-)

@@ -6,10 +6,10 @@ from string import Formatter
 
 from pretrain.ablations import ABLATIONS
 from spark_bench.errors import InputError, nearest, printable
-from spark_bench.places import shipped
-from spark_bench.records.schema import NAME_PATTERN, TASK_PATTERN
-from spark_bench.records.table_parts import TableSpec
+from spark_bench.places import NAME_PATTERN, shipped
+from spark_bench.records.json_schema import TASK_PATTERN
 from spark_bench.runs.options import OPTIONS_OF
+from spark_bench.tables.parts import TableSpec
 
 # What the records of each kind of task hold, see the engines.
 _RATES = tuple(f'{kind}_{which}' for kind in ('top1_last', 'top1_best', 'epoch_best') for which in ('raw', 'ema'))
@@ -156,7 +156,7 @@ def find_recipe(where, recipe, arch):
 
 
 def make_table(where, entry):
-    """The :class:`~spark_bench.records.table_parts.TableSpec` of an entry of the suite's tables."""
+    """The :class:`~spark_bench.tables.parts.TableSpec` of an entry of the suite's tables."""
     if not isinstance(entry, dict):
         raise InputError(f'{where} is {printable(repr(entry))[:60]}: a table is a dict')
     _check(where, entry, _TABLE, ('name', 'title', 'columns'))

@@ -67,9 +67,10 @@ def claim_outputs(suite, places):
     Raises:
         InputError: naming the file that somebody else wrote in the place of one.
     """
-    from spark_bench.records import report, table
-    table.claim_tables(places.results, [spec.name for spec in suite.tables] or [suite.name])
-    report.claim_report(report_path(places.results, suite.name))
+    from spark_bench.report.page import claim_report
+    from spark_bench.tables.command import claim_tables
+    claim_tables(places.results, [spec.name for spec in suite.tables] or [suite.name])
+    claim_report(report_path(places.results, suite.name))
 
 
 def is_recorded(spec, suite, places):
@@ -124,9 +125,10 @@ def conclude(suite, places, cells, failed):
 
 def finish(suite, places, failed=()):
     """Print the suite's tables and write the report, from whatever records there are."""
-    from spark_bench.records import report, table
+    from spark_bench.report.page import write_report
+    from spark_bench.tables.command import print_tables
     failures = [(*(cell.options[key] for key in ('task', 'arch', 'method', 'seed')), cell.outcome) for cell in failed]
-    table.print_tables(places.results, suite.name, suite.tables or None, failures)
-    path = report.write_report(places.results, suite.name, report_path(places.results, suite.name), Path.cwd(),
-                               suite.tables, failures)
+    print_tables(places.results, suite.name, suite.tables or None, failures)
+    path = write_report(places.results, suite.name, report_path(places.results, suite.name), Path.cwd(), suite.tables,
+                        failures)
     print(f'report: {path}')

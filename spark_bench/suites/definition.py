@@ -72,7 +72,7 @@ class Suite:
         title, note: for people.
         data: from name of a data set to what it has to be.
         cells: tuple of :class:`CellSpec`, every pretraining before what starts from it.
-        tables: tuple of :class:`~spark_bench.records.table_parts.TableSpec`.
+        tables: tuple of :class:`~spark_bench.tables.parts.TableSpec`.
     """
 
     name: str

@@ -7,8 +7,10 @@ from typing import Any
 import jsonschema
 
 from spark_bench.errors import InputError
-from spark_bench.records.schema import Record, json_schema, raise_first, record_path
-from spark_bench.records.store import check_writable, find, is_repetition, parse_json, write
+from spark_bench.records.json_files import parse_json
+from spark_bench.records.json_schema import RECORD_SCHEMA
+from spark_bench.records.schema import Record, raise_first, record_path
+from spark_bench.records.store import check_writable, find, is_repetition, write
 from spark_bench.suites.definition import specs_of
 
 __all__ = ['main', 'published_records']
@@ -72,7 +74,7 @@ def published_records(document: Mapping[str, Any]) -> list[Record]:
 
 
 def _document_schema() -> dict[str, Any]:
-    record = json_schema()['properties']
+    record = RECORD_SCHEMA['properties']
     percent = {'type': 'number', 'minimum': 0, 'maximum': 100}
     epochs = {'type': ['integer', 'null'], 'minimum': 0}
     shared = {'arch': record['arch'], 'method': record['method']}

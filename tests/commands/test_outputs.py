@@ -12,9 +12,10 @@ from spark_bench import commands
 from spark_bench.errors import InputError
 from spark_bench.files import claim_output
 from spark_bench.models import profiling
-from spark_bench.records import load_all, table
+from spark_bench.records import load_all
 from spark_bench.records import write as write_record
 from spark_bench.records.schema import Record
+from spark_bench.tables import command
 
 FOREIGN = {'.json': '{"images": []}', '.csv': 'a,b\n1,2\n', '.md': '# Notes\n', '.txt': 'mine\n', '.tex': '\\section{}',
            '.html': '<!DOCTYPE html>\n<title>mine</title>'}
@@ -145,5 +146,5 @@ def test_a_place_that_cannot_be_written_is_told_with_the_reason(tmp_path):
     (tmp_path / 'file').write_text('x')
     for path, why in ((tmp_path / 'file/x.md', 'Not a directory'), (Path('/proc/x.md'), 'No such file')):
         with pytest.raises(InputError, match=re.escape(str(path))) as caught:
-            claim_output(path, table.OWN)
+            claim_output(path, command.OWN)
         assert why in str(caught.value)

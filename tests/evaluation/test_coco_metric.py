@@ -17,7 +17,7 @@ from spark_bench.errors import InputError
 from spark_bench.evaluation.coco_bootstrap import average_precision
 from spark_bench.evaluation.coco_input import first_damaged_mask, read_truth
 from spark_bench.evaluation.coco_metric import _by_category, _fast, _results, evaluate, run_evaluation, write_categories
-from spark_bench.records.schema import PERCENT_PATTERN
+from spark_bench.records.json_schema import PERCENT_PATTERN
 
 REAL_DATA = Path(os.environ.get('SPARK_BENCH_TEST_DATA', Path(__file__).parents[3] / 'shared' / 'data'))
 FIGURES = ('ap', 'ap50', 'ap75', 'ap_small', 'ap_medium', 'ap_large',

@@ -28,7 +28,7 @@ from spark_bench.errors import InputError, RunError
 from spark_bench.probes import features
 from spark_bench.probes.features import Extractor, build_backbone, cached_features
 from spark_bench.records import load_all
-from spark_bench.records.table import table_of_suite
+from spark_bench.tables import table_of_suite
 
 CIFAR10 = Path(os.environ.get('SPARK_BENCH_TEST_DATA', Path(__file__).parents[3] / 'shared' / 'data')) / \
     'cifar10_jpg.zip'

@@ -13,9 +13,9 @@ import pytest
 
 from spark_bench.errors import InputError
 from spark_bench.records import load_all, write
-from spark_bench.records.table import build_table, to_csv, to_grid, to_html, to_latex, to_markdown
 from spark_bench.suites.definition import specs_of
 from spark_bench.suites.published import main, published_records
+from spark_bench.tables import build_table, to_csv, to_grid, to_html, to_latex, to_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ROOT.parent / 'shared' / 'published_results.json'
