@@ -5,7 +5,6 @@ its disk, its size and its times of change: a file that is written, replaced or 
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import struct
@@ -18,6 +17,7 @@ import numpy as np
 
 from spark_bench.data.progress import Progress
 from spark_bench.errors import InputError, printable
+from spark_bench.locks import hold
 from spark_bench.places import cache_folder
 
 __all__ = ['contents_digest', 'file_digests']
@@ -59,8 +59,9 @@ def file_digests(root, names):
         uint8 ``(len(names), 16)``: BLAKE2b.
     """
     root = str(root)
-    place = cache_folder() / 'contents' / f'{_hash(os.fsencode(os.path.realpath(root))).hex()}.npz'
-    with _alone(place):
+    name = _hash(os.fsencode(os.path.realpath(root))).hex()
+    place = cache_folder() / 'contents' / f'{name}.npz'
+    with _alone(place.with_name(f'{name[:2]}.lock')):
         store = _Store(place)
         found = np.zeros((len(names), _SIZE), np.uint8)
         progress, pool = Progress('files read for the identity of the data'), ThreadPoolExecutor(_THREADS)
@@ -95,13 +96,15 @@ _UNREADABLE = _hash(b'may not be read')
 
 
 @contextlib.contextmanager
-def _alone(place):
-    """Within, other processes wait that want digests of the same root, which they then find."""
+def _alone(lock):
+    """Within, other processes wait that want digests of the same root, which they then find.
+
+    Roots share 256 locks, lest the folder fill with those of roots that are no more; two seldom wait for each other.
+    """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # a folder that cannot be written, a disk without locks
-            place.parent.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context(open(place.with_suffix('.lock'), 'w'))
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(hold(lock))
         yield
 
 

@@ -163,6 +163,12 @@ def test_several_processes_at_once_agree(root):
     assert len({*found, contents_digest(root, NAMES)}) == 1
 
 
+def test_roots_that_are_no_more_leave_no_locks_behind(tmp_path, cache):
+    for number in range(300):
+        file_digests(tmp_path / str(number), [])
+    assert len(list((cache / 'contents').iterdir())) <= 256
+
+
 def test_sources_of_every_kind_tell_pictures_of_equal_size_apart(tmp_path):
     root = fill(tmp_path / 'data', ('a', 'b'))
     other = bytes(PICTURE[:-1]) + bytes([PICTURE[-1] ^ 1])
