@@ -13,9 +13,11 @@ import socket
 import stat
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from spark_bench.errors import InputError, printable
+from spark_bench.locks import hold
 
 # A temporary folder of another machine (on a shared disk) is abandoned after this many seconds: whether its process
 # lives cannot be seen from here.
@@ -40,29 +42,61 @@ def make_folder(path):
         (path / MARKER).write_bytes(_MARK)
 
 
-def write_atomically(path, contents):
-    """Write ``contents`` (bytes) to ``path`` in one step, with the folders above it. Raises OSError."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = write_beside(path, contents)
-    try:
+def write_atomically(path: Path | str, contents: bytes) -> None:
+    """Write ``path`` in one step, with the folders above it, whatever was there. Raises OSError."""
+    with _written_beside(Path(path), contents) as temporary:
         os.replace(temporary, path)
+
+
+def create_file(path: Path, contents: bytes) -> None:
+    """Write ``path`` in one step, with the folders above it, where nothing is yet.
+
+    Raises:
+        FileExistsError: where something is.
+        OSError: where it cannot be written.
+    """
+    with _written_beside(path, contents) as temporary:
+        try:
+            os.link(temporary, path)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+                raise
+            _rename_where_nothing_is(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(folder)
 
 
-def write_beside(path, contents):
-    """Write ``contents`` (bytes) to a new, synced file beside ``path``; return its path, which ends in ``.tmp``."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp')
+def _rename_where_nothing_is(temporary, path):
+    # Some network and FAT file systems know no hard links: there, look and rename under a lock.
+    lock = path.with_name(f'.{path.name}.lock')
+    with hold(lock) as held:
+        held.callback(lock.unlink)
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def _written_beside(path, contents):
+    """A synced file beside ``path``, which is gone when the block ends, unless it was renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = beside(path)
     try:
         with open(temporary, 'xb') as file:
             file.write(contents)
             file.flush()
             os.fsync(file.fileno())
-    except BaseException:
+        yield temporary
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
-    return temporary
+
+
+def beside(path: Path) -> Path:
+    """An unused hidden sibling of ``path`` for what becomes that file; it ends in ``.tmp``."""
+    return path.with_name(f'.{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp')
 
 
 def claim_output(path, own, option='--output'):
@@ -112,7 +146,7 @@ def _refuse_foreign(path, own, told):
 
 
 @contextlib.contextmanager
-def new_file(path):
+def new_file(path: Path | str) -> Iterator[Path]:
     """A file to fill by its name, which becomes ``path`` when the block ends and is gone where it raises.
 
     It is as readable as any other new file. A library that fails to write it may say so in its own way.
@@ -121,7 +155,7 @@ def new_file(path):
         InputError: where ``path`` cannot be written.
     """
     path = Path(path)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp')
+    partial = beside(path)
     try:
         open(partial, 'xb').close()
         yield partial

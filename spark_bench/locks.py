@@ -4,14 +4,12 @@ import contextlib
 import fcntl
 from pathlib import Path
 
-from filelock import FileLock
-
 
 def hold(path: Path, patience_s: float = -1) -> contextlib.ExitStack:
-    """Hold the lock that is the file ``path``, which is made where it is not there and is never removed.
+    """Hold the lock that is the file ``path``, which is made where it is not there.
 
     Args:
-        path: in a folder that is there.
+        path: of the lock. Its holder may remove it: whoever waits for it then makes another.
         patience_s: seconds to wait for another holder, of this process or another; below 0 without end.
 
     Returns:
@@ -21,6 +19,8 @@ def hold(path: Path, patience_s: float = -1) -> contextlib.ExitStack:
         TimeoutError: where it is still held by then.
         OSError: where the file cannot be written.
     """
+    # Imported here: it brings asyncio, and most commands hold no lock.
+    from filelock import FileLock
     held = contextlib.ExitStack()
     held.enter_context(FileLock(path, timeout=patience_s, thread_local=False))
     return held

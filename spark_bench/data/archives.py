@@ -21,6 +21,7 @@ from spark_bench.data.identity import file_digests
 from spark_bench.data.leftovers import leftover_in, say_passed_over
 from spark_bench.data.listing import NameTable, held_out_folders, is_picture, no_pictures
 from spark_bench.errors import InputError
+from spark_bench.files import new_file
 from spark_bench.places import cache_folder
 
 _BLOCK = tarfile.BLOCKSIZE
@@ -145,8 +146,10 @@ def _load(shard, read):
             np.load(cached, allow_pickle=False) as stored:
         return read(stored)
     index = build_index(shard)
-    with contextlib.suppress(OSError):
-        _store(cached, index)
+    with contextlib.suppress(OSError, InputError):
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(cached) as partial, open(partial, 'wb') as file:
+            np.savez(file, **index)
     return read(index)
 
 
@@ -163,13 +166,6 @@ def _stored_labels(stored):
         return {}
     keys, ends = keys.split(b'\0'), np.frombuffer(ends, dtype=np.int64).tolist()
     return {os.fsdecode(key): joined[start:end] for key, start, end in zip(keys, [0, *ends], ends, strict=False)}
-
-
-def _store(path, index):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.stem}.{os.getpid()}.npz')
-    np.savez(partial, **index)
-    os.replace(partial, path)
 
 
 def build_index(shard):

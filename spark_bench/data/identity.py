@@ -17,6 +17,7 @@ import numpy as np
 
 from spark_bench.data.progress import Progress
 from spark_bench.errors import InputError, printable
+from spark_bench.files import new_file
 from spark_bench.locks import hold
 from spark_bench.places import cache_folder
 
@@ -177,11 +178,6 @@ class _Store:
         kept = slice(len(self.keys) if len(self.keys) + len(used[0]) <= _KEPT else 0)
         keys, rows = np.unique(np.concatenate([used[0], self.keys[kept]]), axis=0, return_index=True)
         digests = np.concatenate([used[1], self.digests[kept]])[rows]
-        partial = self.place.with_name(f'.{self.place.stem}.{os.getpid()}.npz')
-        with contextlib.suppress(OSError):
-            try:
-                np.savez(partial, keys=keys, digests=digests)
-                os.replace(partial, self.place)
-            finally:
-                partial.unlink(missing_ok=True)
+        with contextlib.suppress(InputError), new_file(self.place) as partial, open(partial, 'wb') as file:
+            np.savez(file, keys=keys, digests=digests)
         self._fresh = False

@@ -1,8 +1,6 @@
 """Records on disk: written once and whole, checked on every read."""
 
 import contextlib
-import errno
-import fcntl
 import gc
 import json
 import math
@@ -15,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from spark_bench.errors import InputError
-from spark_bench.files import write_atomically, write_beside
+from spark_bench.files import create_file, write_atomically
 from spark_bench.records.schema import NAME_PATTERN, ORIGINS, SCHEMA_VERSION, Record, check, follow_schema, record_path
 
 __all__ = [
@@ -50,8 +48,7 @@ def write(record: Record, results: str | Path) -> Path:
     path = record_path(results, *record.identity)
     text = json.dumps(values, indent=1, allow_nan=False, ensure_ascii=False) + '\n'
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _create(path, text)
+        create_file(path, _encoded(text))
     except FileExistsError:
         if not path.is_file():
             raise InputError(
@@ -278,43 +275,9 @@ _RESTORE = 'restore it from version control, or move it away and repeat its run'
 _NO_RECORD = 'this is no record: name a results folder, a folder inside one or a record, and keep other files elsewhere'
 
 
-def _create(path: Path, text: str) -> None:
-    """Create `path` with `text` in one step; FileExistsError if it exists."""
-    temporary = write_beside(path, _encoded(text))
-    try:
-        os.link(temporary, path)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
-            raise
-        _create_without_links(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _create_without_links(temporary: Path, path: Path) -> None:
-    # Some network and FAT file systems know no hard links: there, look and rename under a lock on the folder.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        if path.exists():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-        os.replace(temporary, path)
-    finally:
-        os.close(folder)
-
-
 def _encoded(text: str) -> bytes:
     # The escape of a file name's undecodable byte is also its escape in JSON, so it reads back the same.
     return text.encode('utf-8', errors='backslashreplace')
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _compare(record: Record, path: Path) -> None:
