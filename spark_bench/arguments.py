@@ -203,7 +203,7 @@ def _add_visualize(commands):
     reconstruct.add_argument('--arch', metavar='NAME', help='timm convnet of files that do not name theirs')
     reconstruct.add_argument('--statistics', choices=('original', 'visible'), default='original',
                              help='where mean and contrast of masked patches come from (default: original)')
-    reconstruct.add_argument('--device', default='cpu', metavar='NAME', help='cpu (default) or cuda')
+    reconstruct.add_argument('--device', metavar='NAME', help='default: cuda where there is a GPU, else cpu')
     reconstruct.add_argument('--tiles', action='store_true', help='also write each picture of the figure alone')
     pattern = kinds.add_parser('mask-pattern', help='the mask after 1, 2, 4, … convolutions, dense and sparse')
     pattern.add_argument('--arch', required=True, metavar='NAME', help='timm convnet')
@@ -252,7 +252,7 @@ def _add_profile(commands):
     parser.add_argument('--rounds', type=positive, default=5, metavar='N',
                         help='times each engine runs, in turn; the median is printed (default: 5)')
     parser.add_argument('--threads', type=positive, metavar='N', help='CPU threads')
-    parser.add_argument('--device', default='cpu', metavar='DEVICE', help='cpu (default) or cuda')
+    parser.add_argument('--device', metavar='NAME', help='default: cuda where there is a GPU, else cpu')
     parser.add_argument('--amp', action='store_true', help='bf16 autocast')
     parser.add_argument('--channels-last', action='store_true', help='pictures and weights in channels-last layout')
     parser.add_argument('--keep-memory', action='store_true',

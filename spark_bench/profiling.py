@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pretrain import VisibleLayout, build_spark, random_mask
+from spark_bench.devices import choose_device
 from spark_bench.engine.memory import keep_freed_memory
 from spark_bench.errors import InputError
 from spark_bench.files import claim_output, write_atomically
@@ -51,8 +52,7 @@ class Figure:
 
 def main(args):
     """Run ``spark-bench profile``; return the exit status."""
-    if args.device.startswith('cuda') and not torch.cuda.is_available():
-        raise InputError(f'--device {args.device}: torch finds no CUDA device here; use --device cpu')
+    args.device = str(choose_device(args.device))
     if args.json:
         claim_output(args.json, rb'\{\s*"settings":\s*\{\s*"input_size":', '--json')
     if args.threads is not None:

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from spark_bench.checkpoints.contents import open_checkpoint
 from spark_bench.data.augmentation import ClassPictures
 from spark_bench.data.labelled import draw_subset, fingerprint
+from spark_bench.devices import choose_device
 from spark_bench.engine import probes, processes
 from spark_bench.engine.accuracy import Predictions
 from spark_bench.engine.features import Extractor, build_backbone, cached_features, identify
@@ -120,7 +121,7 @@ def _prepare(options):
     if options.threads is not None:
         torch.set_num_threads(options.threads)
         cv2.setNumThreads(options.threads)
-    device = _choose_device(options.device)
+    device = choose_device(options.device)
     arch = arch_of(options.weights, options.arch, options.key_prefix)
     network = build_backbone(arch, options.weights, options.seed, options.key_prefix).to(device)
     check_size(network, arch, options.input_size, '--input-size')
@@ -136,16 +137,6 @@ def _prepare(options):
         dict(penalties=list(probes.PENALTIES), held_out=probes.HELD_OUT, tolerance=probes.TOLERANCE,
              most_iterations=probes.MOST_ITERATIONS)))
     return _ProbeRun(options, cfg, arch, splits, network)
-
-
-def _choose_device(name):
-    name = name or ('cuda' if torch.cuda.is_available() else 'cpu')
-    try:
-        torch.empty(0, device=name, dtype=torch.float64)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise InputError(f'--device {name}: torch cannot compute in float64 there; take cpu, or cuda where there is a '
-                         'GPU') from error
-    return name
 
 
 def _features(this, split):

@@ -12,10 +12,11 @@ from pretrain.masking import random_mask
 from pretrain.visualize import reconstruct
 from spark_bench.data.leftovers import demand_apart
 from spark_bench.data.pictures import find_pictures, read_picture
+from spark_bench.devices import choose_device
 from spark_bench.errors import InputError
 from spark_bench.files import claim_output, make_folder
 from spark_bench.visualize.compose import OWN, compose, figure_path, write_png
-from spark_bench.visualize.models import check_device, describe, load_model
+from spark_bench.visualize.models import describe, load_model
 
 BATCH = 8
 CAPTIONS = {
@@ -28,7 +29,7 @@ CAPTIONS = {
 
 def main(args):
     """Write the figure, and with ``--tiles`` each of its pictures; print the figure's path; exit status 0."""
-    device = check_device(args.device)
+    device = choose_device(args.device)
     files = _describe_all(args)
     pixels_B3HW = load_pictures(args.data_root, args.count, files[0].input_size)
     path = figure_path(args.output, 'reconstructions.png')
