@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spark_bench.data.masks import SHORTEST_POLYGON
-from spark_bench.data.runs import MaskError, read_runs
+from spark_bench.data.rle import MaskError, Runs, read_masks
 from spark_bench.data.tidying import tidy
 from spark_bench.errors import InputError
 
@@ -159,8 +159,9 @@ def examine(contents, fault):
             fault('category entry', name_entry('categories', position, entry), f'has a name that {what}')
         else:
             sound.categories.append(entry)
-    for position, entry in tables['annotations']:
-        found = _annotation_fault(entry, sizes, known['categories'])
+    masks = read_masks(entry['segmentation'] for _, entry in tables['annotations'])
+    for (position, entry), mask in zip(tables['annotations'], masks, strict=True):
+        found = _annotation_fault(entry, mask, sizes, known['categories'])
         if found:
             fault(found[0], name_entry('annotations', position, entry), found[1])
         else:
@@ -237,7 +238,7 @@ def _image_fault(entry):
     return None
 
 
-def _annotation_fault(entry, sizes, categories):
+def _annotation_fault(entry, mask, sizes, categories):
     """(kind, what) of the first fault of an annotation, or None."""
     image, category = entry['image_id'], entry['category_id']
     for name, value, known, table in (('image_id', image, sizes, 'images'),
@@ -251,7 +252,7 @@ def _annotation_fault(entry, sizes, categories):
         return 'area or crowd', f'has area {shorten(area)}, not a number'
     if type(crowd) not in (int, bool) or crowd not in (0, 1):
         return 'area or crowd', f'has iscrowd {shorten(crowd)}, not 0 or 1'
-    what = _segmentation_fault(entry['segmentation'], sizes.get(image))
+    what = _mask_fault(mask, sizes.get(image))
     return what and ('segmentation', f'has a segmentation {what}')
 
 
@@ -259,18 +260,16 @@ def _is_pixels(value):
     return type(value) in (int, float) and -PIXEL_LIMIT < value < PIXEL_LIMIT
 
 
-def _segmentation_fault(segmentation, size):
-    """What is wrong with a mask, or None. ``size``: (width, height) of its picture, or None where that is unknown."""
-    if type(segmentation) is list:
-        return _polygons_fault(segmentation)
-    if type(segmentation) is not dict:
-        return f'that is {shorten(segmentation)}'
-    try:
-        (height, width), _ = read_runs(segmentation)
-    except MaskError as error:
-        return str(error)
-    if size is not None and (width, height) != tuple(size):
-        return f'of {width}x{height} pixels for a picture of {size[0]}x{size[1]}'
+def _mask_fault(mask, size):
+    """What is wrong with a decoded mask, or None. ``size``: (width, height) of its picture, or None if unknown."""
+    if type(mask) is list:
+        return _polygons_fault(mask)
+    if isinstance(mask, MaskError):
+        return str(mask)
+    if not isinstance(mask, Runs):
+        return f'that is {shorten(mask)}'
+    if size is not None and mask.size[::-1] != tuple(size):
+        return f'of {mask.size[1]}x{mask.size[0]} pixels for a picture of {size[0]}x{size[1]}'
     return None
 
 

@@ -16,6 +16,7 @@ from spark_bench.data.decoding import read_stated
 from spark_bench.data.identity import contents_digest
 from spark_bench.data.listing import NameTable
 from spark_bench.data.near_names import NearNames, probably
+from spark_bench.data.rle import read_masks
 from spark_bench.data.usable import judge_counts, why_left_out
 from spark_bench.errors import InputError, printable
 
@@ -193,7 +194,8 @@ def _judge_objects(report, file, entries: Entries, names, contents):
     """From file name to how many objects are of use, of pictures that have an annotation."""
     sizes = {entry['id']: (entry['width'], entry['height']) for _, entry in entries.images}
     used, seen, objects, reasons = set(), set(), {}, Counter()
-    for position, entry in entries.annotations:
+    masks = read_masks(entry['segmentation'] for _, entry in entries.annotations)
+    for (position, entry), mask in zip(entries.annotations, masks, strict=True):
         used.add(entry['category_id'])
         where = name_entry('annotations', position, entry)
         key = hash((entry['image_id'], entry['category_id'], *entry['bbox']))
@@ -202,7 +204,7 @@ def _judge_objects(report, file, entries: Entries, names, contents):
         seen.add(key)
         if entry['image_id'] not in sizes:
             continue
-        for kind, detail in judge_shapes(entry, sizes[entry['image_id']]):
+        for kind, detail in judge_shapes(entry, mask, sizes[entry['image_id']]):
             report.add(kind, file, f'{where} {detail}')
         reason = why_left_out(entry, sizes[entry['image_id']])
         reasons[reason] += 1

@@ -5,7 +5,7 @@ as ``1.0`` (pandas), and add an empty polygon. None of it leaves any doubt, so e
 """
 
 from spark_bench.data.masks import SHORTEST_POLYGON, mask_area, mask_extent
-from spark_bench.data.runs import MaskError
+from spark_bench.data.rle import read_masks
 
 # Evaluation keeps the ids of annotations as float64, and takes a match with id 0 for none.
 _LARGEST_ID = 2 ** 53
@@ -37,9 +37,11 @@ def tidy(contents, note=lambda kind, where, what: None):
                     note('whole number', f'{key}[{position}]', f'has {name} {value}')
     annotations = _entries(contents, 'annotations')
     _refer_alike(contents, annotations, note)
-    for position, entry in enumerate(annotations):
+    masks = read_masks(entry.get('segmentation') if isinstance(entry, dict) and _lacks(entry) else None
+                       for entry in annotations)
+    for position, (entry, mask) in enumerate(zip(annotations, masks, strict=True)):
         if isinstance(entry, dict):
-            _complete(entry, f'annotations[{position}] (id {entry.get("id")!r:.40})', note)
+            _complete(entry, mask, f'annotations[{position}] (id {entry.get("id")!r:.40})', note)
     _number(annotations, note)
 
 
@@ -62,7 +64,11 @@ def _entries(contents, key):
     return contents[key] if isinstance(contents.get(key), list) else []
 
 
-def _complete(entry, where, note):
+def _lacks(entry):
+    return entry.get('area') is None or entry.get('bbox') is None
+
+
+def _complete(entry, mask, where, note):
     if entry.get('iscrowd', None) is None:
         note('no crowd flag', where, 'has no iscrowd')
         entry['iscrowd'] = 0
@@ -70,16 +76,16 @@ def _complete(entry, where, note):
     for name, kind, find in (('area', 'no area', mask_area), ('bbox', 'no box', _mask_box)):
         if entry.get(name, None) is None and 'segmentation' in entry:
             try:
-                value = find(entry['segmentation'])
-            except (MaskError, TypeError, ValueError, AttributeError, LookupError, OverflowError):
+                value = find(entry['segmentation'] if type(mask) is list else mask)
+            except (TypeError, ValueError, AttributeError, LookupError, OverflowError):
                 continue  # a malformed mask, which is told as such
             if value is not None:
                 note(kind, where, f'has no {name}')
                 entry[name] = value
 
 
-def _mask_box(segmentation):
-    extent = mask_extent(segmentation)
+def _mask_box(mask):
+    extent = mask_extent(mask)
     return extent and [extent[0], extent[1], extent[2] - extent[0], extent[3] - extent[1]]
 
 
