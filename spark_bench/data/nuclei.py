@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
-from spark_bench.data.decoding import explain, read_picture
-from spark_bench.data.leftovers import leftover_in
+from spark_bench.data.images.decoding import explain, read_picture
+from spark_bench.data.images.ignored import ignored_in
 from spark_bench.errors import InputError, printable
 from spark_bench.files import new_folder
 
@@ -107,7 +107,7 @@ def _group(source, names, tell):
     pictures, others = defaultdict(lambda: defaultdict(list)), []
     for name in names:
         found = _PICTURE.search(name)
-        if leftover_in(name):
+        if ignored_in(name):
             continue
         if found:
             pictures[found['id']][found['kind'].lower()].append(name)

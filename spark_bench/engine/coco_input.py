@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from spark_bench.data.annotations import read_sound
-from spark_bench.data.rle import first_damaged_mask
+from spark_bench.data.coco.annotations import read_sound
+from spark_bench.data.coco.rle import first_damaged_mask
 from spark_bench.errors import InputError
 
 _ENCODE = 'write masks with pycocotools.mask.encode'
@@ -27,7 +27,7 @@ class Truth:
 
     Attributes:
         path: of the file.
-        contents: what it holds, tidied: ``images``, ``annotations``, ``categories``.
+        contents: what it holds, cleaned: ``images``, ``annotations``, ``categories``.
         sizes: from image id to (height, width), in ascending order of the id.
         categories: from category id to name, in ascending order of the id.
     """

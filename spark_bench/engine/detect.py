@@ -8,7 +8,7 @@ from mmengine.logging import print_log
 from spark_bench import checkpoints
 from spark_bench.checkpoints.classes import classes_of, demand_distinct, shown
 from spark_bench.checkpoints.detectors import load_detector
-from spark_bench.data.coco import check_pictures, identify, open_coco, open_split
+from spark_bench.data.detection import check_pictures, identify, open_coco, open_split
 from spark_bench.engine import processes
 from spark_bench.engine.batches import divide_batch
 from spark_bench.engine.coco_metric import run_evaluation, write_categories

@@ -18,7 +18,7 @@ from safetensors.numpy import load, save
 from torch.utils.data import DataLoader
 
 from pretrain.encoder import create_network
-from spark_bench.data.drawing import drawing_from
+from spark_bench.data.images.seeding import drawing_from
 from spark_bench.engine.processes import from_main, gather, get_rank, get_world_size, is_main_process
 from spark_bench.engine.runs import bare_message
 from spark_bench.errors import InputError, RunError

@@ -11,8 +11,8 @@ from mmengine.logging import print_log
 from pretrain.encoder import create_network
 from spark_bench import checkpoints
 from spark_bench.checkpoints.classes import classes_of, demand_distinct, shown
-from spark_bench.data.labelled import draw_subset, fingerprint, open_labelled
-from spark_bench.data.listing import IMAGENET_CLASSES, WNID
+from spark_bench.data.images.labelled import draw_subset, fingerprint, open_labelled
+from spark_bench.data.images.listing import IMAGENET_CLASSES, WNID
 from spark_bench.engine import processes
 from spark_bench.engine.accuracy import (
     AccuracyHook,

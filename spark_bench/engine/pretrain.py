@@ -6,7 +6,7 @@ import numpy as np
 
 from pretrain.ablations import get_ablation
 from spark_bench import checkpoints
-from spark_bench.data.sources import open_pictures, spread
+from spark_bench.data.images.sources import open_pictures, spread
 from spark_bench.engine import processes
 from spark_bench.engine.batches import batch_key, fit_batch
 from spark_bench.engine.overrides import set_epochs, set_speed, set_workers

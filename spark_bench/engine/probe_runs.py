@@ -10,8 +10,8 @@ import torch
 from mmengine.config import Config
 
 from spark_bench.checkpoints.contents import open_checkpoint
-from spark_bench.data.augmentation import ClassPictures
-from spark_bench.data.labelled import draw_subset, fingerprint
+from spark_bench.data.classification import ClassPictures
+from spark_bench.data.images.labelled import draw_subset, fingerprint
 from spark_bench.devices import choose_device
 from spark_bench.engine import probes, processes
 from spark_bench.engine.accuracy import Predictions

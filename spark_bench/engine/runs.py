@@ -19,7 +19,7 @@ from mmengine.hooks import Hook
 from spark_bench import registration  # noqa: F401
 from spark_bench.checkpoints import read_metadata
 from spark_bench.checkpoints.contents import open_checkpoint
-from spark_bench.data.leftovers import demand_apart
+from spark_bench.data.images.ignored import demand_apart
 from spark_bench.engine.differences import keys_that_differ, what_differs
 from spark_bench.engine.folders import STAMP, check_stamp, lock_folder, make_work_dir
 from spark_bench.engine.hooks import earlier_seconds

@@ -10,8 +10,9 @@ from PIL import Image, ImageOps
 
 from pretrain.masking import random_mask
 from pretrain.visualize import reconstruct
-from spark_bench.data.leftovers import demand_apart
-from spark_bench.data.pictures import find_pictures, read_picture
+from spark_bench.data.images.decoding import read_picture
+from spark_bench.data.images.ignored import demand_apart
+from spark_bench.data.images.listing import find_pictures
 from spark_bench.devices import choose_device
 from spark_bench.errors import InputError
 from spark_bench.files import claim_output, make_folder

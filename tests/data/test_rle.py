@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from spark_bench.data import rle
-from spark_bench.data.masks import mask_area
-from spark_bench.data.rle import MaskError, first_damaged_mask, read_masks
+from spark_bench.data.coco import rle
+from spark_bench.data.coco.masks import mask_area
+from spark_bench.data.coco.rle import MaskError, first_damaged_mask, read_masks
 
 
 def test_runs_agree_with_pycocotools():

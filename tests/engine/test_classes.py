@@ -17,7 +17,7 @@ from pretrain.encoder import create_network
 from spark_bench import cli
 from spark_bench.checkpoints import save
 from spark_bench.checkpoints.classes import classes_of
-from spark_bench.data.coco_dataset import SeededCocoDataset
+from spark_bench.data.coco.dataset import SeededCocoDataset
 from spark_bench.engine import finetune
 from spark_bench.engine.runs import RunOptions
 from spark_bench.errors import InputError

@@ -5,18 +5,18 @@
 """
 
 import os
-from importlib import import_module
 from pathlib import Path
 
+from spark_bench.data.check import classes, coco
 from spark_bench.data.check.duplicates import report_duplicates
-from spark_bench.data.check.looking import Progress
 from spark_bench.data.check.report import Report
+from spark_bench.data.images.progress import Progress
 from spark_bench.errors import InputError
 from spark_bench.files import claim_output, write_atomically
 
 __all__ = ['check', 'main']
 
-_LAYOUTS = {'coco': 'coco', 'imagenet': 'classes'}
+_LAYOUTS = {'coco': coco, 'imagenet': classes}
 _EXPECTED = 'annotations/instances_{train,val}*.json beside the folders of pictures, or train/<class>/ and val/<class>/'
 
 
@@ -51,21 +51,16 @@ def check(root, layout=None, workers=None, decode=True, limit_shown=5):
     _demand(root, layout)
     report = Report(root, layout, decode, limit_shown)
     workers = workers or len(os.sched_getaffinity(0))
-    digests = _layout(layout).check_folder(report, decode, workers, Progress())
+    digests = _LAYOUTS[layout].check_folder(report, decode, workers, Progress())
     if decode:
         report_duplicates(report, digests)
     return report
 
 
-def _layout(name):
-    # These import the judge of annotations, which reports by this package's kinds.
-    return import_module(f'spark_bench.data.check.{_LAYOUTS[name]}')
-
-
 def _find_layout(root):
-    for layout in _LAYOUTS:
-        if _layout(layout).fits(root):
-            return layout
+    for name, layout in _LAYOUTS.items():
+        if layout.fits(root):
+            return name
     if not root.is_dir():
         raise InputError(f'{root} is not a folder: give one with {_EXPECTED}')
     raise InputError(f'{root} has neither layout: expected {_EXPECTED}')
@@ -74,8 +69,8 @@ def _find_layout(root):
 def _demand(root, layout):
     if not root.is_dir():
         raise InputError(f'{root} is not a folder: give one with {_EXPECTED}')
-    if not _layout(layout).fits(root):
-        raise InputError(f'{root} is not in {layout} layout: expected {_layout(layout).EXPECTED}')
+    if not _LAYOUTS[layout].fits(root):
+        raise InputError(f'{root} is not in {layout} layout: expected {_LAYOUTS[layout].EXPECTED}')
 
 
 def _json_place(name):

@@ -1,15 +1,16 @@
 """Checking a folder with train/<class>/ and val/<class>/, as ImageNet has it.
 
-Which folders these are is decided as :func:`spark_bench.data.labelled.open_labelled` decides it: where there is no
-``val``, ``validation`` or ``test`` is what is evaluated on.
+Which folders these are is decided as :func:`spark_bench.data.images.labelled.open_labelled` decides it: where there is
+no ``val``, ``validation`` or ``test`` is what is evaluated on.
 """
 
 import os
 
 from spark_bench.data.check.duplicates import Digests
 from spark_bench.data.check.looking import judge, look_at_all
-from spark_bench.data.leftovers import is_leftover, is_own
-from spark_bench.data.listing import IMAGENET_CLASSES, WNID, NameTable, find_splits, is_picture, list_files
+from spark_bench.data.images.ignored import is_ignored, is_own
+from spark_bench.data.images.listing import IMAGENET_CLASSES, WNID, NameTable, is_picture, list_files
+from spark_bench.data.images.splits import find_splits
 from spark_bench.errors import InputError
 
 EXPECTED = 'train/<class>/ and val/<class>/'
@@ -25,7 +26,7 @@ def _split_folders(root):
     """From ``train`` and ``val`` to the names of their folders, there or not."""
     try:
         with os.scandir(root) as listing:
-            found = find_splits([entry.name for entry in listing if _is_folder(entry) and not is_leftover(entry.name)])
+            found = find_splits([entry.name for entry in listing if _is_folder(entry) and not is_ignored(entry.name)])
     except OSError:
         found = (None, None)
     return {split: folder or split for split, folder in zip(_IMAGENET, found, strict=True)}
@@ -33,7 +34,7 @@ def _split_folders(root):
 
 def _has_folders(folder):
     try:
-        return any(entry.is_dir() and not is_leftover(entry.name) for entry in os.scandir(folder))
+        return any(entry.is_dir() and not is_ignored(entry.name) for entry in os.scandir(folder))
     except OSError:
         return False
 
@@ -67,7 +68,7 @@ def _list_split(report, split):
         report.add('folder', split, error.strerror)
         return classes, NameTable([])
     for entry in entries:
-        if is_leftover(entry.name) or _is_folder(entry) and is_own(entry.path):
+        if is_ignored(entry.name) or _is_folder(entry) and is_own(entry.path):
             report.add('leftover', f'{split}/{entry.name}')
         elif _is_folder(entry):
             classes.add(entry.name)

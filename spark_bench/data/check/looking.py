@@ -10,13 +10,10 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import NamedTuple
 
-from spark_bench.data.decoding import decode, explain, is_stated_as_stored
-from spark_bench.data.near_names import probably
-from spark_bench.data.progress import Progress
-from spark_bench.data.values import UnplainError
+from spark_bench.data.coco.near_names import probably
+from spark_bench.data.images.bit_depth import UnplainError
+from spark_bench.data.images.decoding import decode, explain, is_stated_as_stored
 from spark_bench.errors import RunError
-
-__all__ = ['DIGEST_SIZE', 'Look', 'Progress', 'judge', 'look_at', 'look_at_all']
 
 # Of SHA-256, in bytes: enough to tell any number of pictures apart.
 DIGEST_SIZE = 16
@@ -74,7 +71,7 @@ def judge(report, name, look, stated=None, near=None):
         name: of the picture, relative to the root.
         look: :class:`Look`.
         stated: (width, height) that annotations state, where there are any.
-        near: :class:`~spark_bench.data.near_names.NearNames` of the folder that the annotations name files in.
+        near: :class:`~spark_bench.data.coco.near_names.NearNames` of the folder that the annotations name files in.
     """
     if look.wrong:
         meant = probably(near, name.partition('/')[2]) if near and look.kind == 'absent' else ''
@@ -108,7 +105,7 @@ def look_at_all(root, names, pixels, workers, progress):
         names: sequence of paths relative to it.
         pixels: see :func:`look_at`.
         workers: processes.
-        progress: :class:`Progress`.
+        progress: :class:`~spark_bench.data.images.progress.Progress`.
 
     Yields:
         ``(index, Look)`` in the order of ``names``.

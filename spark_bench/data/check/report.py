@@ -3,8 +3,8 @@
 import json
 from dataclasses import dataclass, field
 
-from spark_bench.data.annotations import REMEDIES
-from spark_bench.data.decoding import REMEDY_TURNED, REMEDY_VALUES
+from spark_bench.data.coco.annotations import REMEDIES
+from spark_bench.data.images.decoding import REMEDY_TURNED, REMEDY_VALUES
 from spark_bench.errors import printable
 
 PROBLEM, NOTE = 'problem', 'note'

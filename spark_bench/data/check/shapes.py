@@ -1,8 +1,8 @@
 """Whether the box and the mask of one annotation make sense, given that they are well-formed."""
 
-from spark_bench.data.masks import mask_extent
-from spark_bench.data.rle import Runs
-from spark_bench.data.usable import why_left_out
+from spark_bench.data.coco.filtering import why_left_out
+from spark_bench.data.coco.masks import mask_extent
+from spark_bench.data.coco.rle import Runs
 
 # A box may reach so far outside of its picture, in pixels; below the second figure it is rounding.
 TOLERANCE, ROUNDING = 1.0, 0.01
@@ -14,8 +14,8 @@ def judge_shapes(annotation: dict, mask: list | Runs, size: tuple[int, int]) -> 
     """Look at one annotation.
 
     Args:
-        annotation: entry that :func:`spark_bench.data.annotations.examine` passed.
-        mask: of it, see :func:`spark_bench.data.rle.read_masks`.
+        annotation: entry that :func:`spark_bench.data.coco.annotations.examine` passed.
+        mask: of it, see :func:`spark_bench.data.coco.rle.read_masks`.
         size: (width, height) of its picture.
 
     Returns:

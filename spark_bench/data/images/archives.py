@@ -17,9 +17,10 @@ import zlib
 
 import numpy as np
 
-from spark_bench.data.identity import file_digests
-from spark_bench.data.leftovers import leftover_in, say_passed_over
-from spark_bench.data.listing import NameTable, held_out_folders, is_picture, no_pictures
+from spark_bench.data.images.identity import file_digests
+from spark_bench.data.images.ignored import ignored_in, say_passed_over
+from spark_bench.data.images.listing import NameTable, is_picture, no_pictures
+from spark_bench.data.images.splits import held_out_folders
 from spark_bench.errors import InputError
 from spark_bench.files import new_file
 from spark_bench.places import cache_folder
@@ -46,7 +47,7 @@ class TarShards:
     def __init__(self, shards, left_out=(), skip_held_out=True):
         self._shards = [str(shard) for shard in shards]
         indices = [load_index(shard) for shard in self._shards]
-        passed = {name: leftover for names, _, _ in indices for name in names if (leftover := leftover_in(name))}
+        passed = {name: leftover for names, _, _ in indices for name in names if (leftover := ignored_in(name))}
         if passed:
             indices = [_only(lambda name: name not in passed, index) for index in indices]
             if not any(names for names, _, _ in indices):
@@ -238,9 +239,9 @@ class ZipArchive:
             raise InputError(f'{path} is not a whole zip archive ({error}): copy it again') from error
         except OSError as error:
             raise InputError(f'{path} cannot be read: {error.strerror}') from error
-        passed = list(dict.fromkeys(filter(None, (leftover_in(entry.filename) for entry in entries))))
+        passed = list(dict.fromkeys(filter(None, (ignored_in(entry.filename) for entry in entries))))
         if passed:
-            entries = [entry for entry in entries if not leftover_in(entry.filename)]
+            entries = [entry for entry in entries if not ignored_in(entry.filename)]
         if not entries:
             raise no_pictures(path, passed)
         say_passed_over(path, passed)

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 from mmengine.logging import print_log
 
-from spark_bench.data.archives import LABEL_SIZE, TarShards, ZipArchive
-from spark_bench.data.leftovers import is_leftover, is_own, say_passed_over
-from spark_bench.data.listing import find_splits, is_picture, list_files, no_pictures, shard_split
-from spark_bench.data.sources import COMPRESSED, PictureFiles, compressed
+from spark_bench.data.images.archives import LABEL_SIZE, TarShards, ZipArchive
+from spark_bench.data.images.ignored import is_ignored, is_own, say_passed_over
+from spark_bench.data.images.listing import is_picture, list_files, no_pictures
+from spark_bench.data.images.sources import COMPRESSED, PictureFiles, compressed
+from spark_bench.data.images.splits import find_splits, shard_split
 from spark_bench.errors import InputError, printable
 
 # Of a data set without splits, this part of each class is held out, drawn with this seed.
@@ -28,7 +29,7 @@ class LabelledPictures:
 
     Attributes:
         source: has ``len()``, ``name(index)``, ``open(index)`` and ``fingerprint()``; see
-            :mod:`spark_bench.data.sources`.
+            :mod:`spark_bench.data.images.sources`.
         labels: (N,) int64, places in ``classes``.
         classes: names, sorted; class numbers of shards by their value.
     """
@@ -179,7 +180,7 @@ def _list(folder):
 def _folders(folder):
     try:
         with os.scandir(folder) as listing:
-            return [entry.name for entry in listing if not is_leftover(entry.name) and entry.is_dir()]
+            return [entry.name for entry in listing if not is_ignored(entry.name) and entry.is_dir()]
     except OSError as error:
         raise InputError(f'folder {folder} cannot be read: {error.strerror}') from error
 

@@ -5,9 +5,9 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spark_bench.data.masks import SHORTEST_POLYGON
-from spark_bench.data.rle import MaskError, Runs, read_masks
-from spark_bench.data.tidying import tidy
+from spark_bench.data.coco.cleaning import clean
+from spark_bench.data.coco.masks import SHORTEST_POLYGON
+from spark_bench.data.coco.rle import MaskError, Runs, read_masks
 from spark_bench.errors import InputError
 
 # No picture has as many pixels a side; pycocotools draws a polygon's outline in memory, however far it reaches.
@@ -45,12 +45,13 @@ _OTHER_FILES = (
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """What an annotation file holds, tidied.
+    """What an annotation file holds, cleaned.
 
     Attributes:
         path: of the file.
         sha256: of its bytes, hex.
-        contents: of the JSON, after :func:`~spark_bench.data.tidying.tidy`; anything, where it is not in COCO format.
+        contents: of the JSON, after :func:`~spark_bench.data.coco.cleaning.clean`; anything, where it is not in COCO
+            format.
     """
 
     path: Path
@@ -80,7 +81,7 @@ def read_annotations(path: Path | str, note=lambda kind, where, what: None) -> A
 
     Args:
         path: of the file.
-        note: see :func:`~spark_bench.data.tidying.tidy`.
+        note: see :func:`~spark_bench.data.coco.cleaning.clean`.
 
     Raises:
         InputError: where it cannot be read or is not JSON.
@@ -94,7 +95,7 @@ def read_annotations(path: Path | str, note=lambda kind, where, what: None) -> A
         contents = json.loads(raw)
     except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
         raise InputError(f'{path} {_not_json(raw, error)}') from error
-    tidy(contents, note)
+    clean(contents, note)
     return AnnotationFile(path, hashlib.sha256(raw).hexdigest(), contents)
 
 

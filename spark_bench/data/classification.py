@@ -10,9 +10,9 @@ from timm.data.auto_augment import AutoAugment
 from timm.data.transforms_factory import transforms_imagenet_eval
 from torchvision.transforms import InterpolationMode, TrivialAugmentWide
 
-from spark_bench.data.decoding import read_from
-from spark_bench.data.drawing import SeededItems
-from spark_bench.data.labelled import draw_subset, open_labelled
+from spark_bench.data.images.decoding import read_from
+from spark_bench.data.images.labelled import draw_subset, open_labelled
+from spark_bench.data.images.seeding import SeededItems
 from spark_bench.errors import InputError
 
 __all__ = ['AUGMENTATIONS', 'ClassPictures', 'build_transform', 'evaluation_transform', 'training_transform']
@@ -125,10 +125,10 @@ class ClassPictures(SeededItems, torch.utils.data.Dataset):
     """One split of labelled pictures, transformed.
 
     Args:
-        root: see :func:`spark_bench.data.labelled.open_labelled`.
+        root: see :func:`spark_bench.data.images.labelled.open_labelled`.
         split: ``train`` or ``val``.
         transform: see :func:`build_transform`.
-        fraction: of the labels, see :func:`spark_bench.data.labelled.draw_subset`; None takes all.
+        fraction: of the labels, see :func:`spark_bench.data.images.labelled.draw_subset`; None takes all.
         fraction_seed: of that draw.
 
     Attributes:
@@ -136,7 +136,7 @@ class ClassPictures(SeededItems, torch.utils.data.Dataset):
         classes: names.
 
     Items are ``{'inputs': float32 (3, P, P), normalised, 'label': int, 'index': int}``. They are asked for as
-    :class:`~spark_bench.data.drawing.SeededItems` says.
+    :class:`~spark_bench.data.images.seeding.SeededItems` says.
 
     Raises:
         InputError: naming the option, or the picture.

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from spark_bench.data.progress import Progress
+from spark_bench.data.images.progress import Progress
 from spark_bench.errors import InputError, printable
 from spark_bench.files import new_file
 from spark_bench.locks import hold
@@ -41,7 +41,8 @@ def contents_digest(root, names):
 
     Args:
         root: folder.
-        names: sequence of paths relative to it, or absolute; a :class:`~spark_bench.data.listing.NameTable` for many.
+        names: sequence of paths relative to it, or absolute; for many a
+            :class:`~spark_bench.data.images.listing.NameTable`.
 
     Raises:
         InputError: naming a file that is not there. One that may not be read is a part of the identity as such: what

@@ -4,8 +4,8 @@ Exporters leave out what COCO's files repeat (LVIS and VIA have no ``iscrowd``, 
 as ``1.0`` (pandas), and add an empty polygon. None of it leaves any doubt, so every reader gets the same entries.
 """
 
-from spark_bench.data.masks import SHORTEST_POLYGON, mask_area, mask_extent
-from spark_bench.data.rle import read_masks
+from spark_bench.data.coco.masks import SHORTEST_POLYGON, mask_area, mask_extent
+from spark_bench.data.coco.rle import read_masks
 
 # Evaluation keeps the ids of annotations as float64, and takes a match with id 0 for none.
 _LARGEST_ID = 2 ** 53
@@ -13,8 +13,8 @@ _WHOLE = {'images': ('id', 'width', 'height'), 'categories': ('id',),
           'annotations': ('id', 'image_id', 'category_id', 'iscrowd')}
 
 
-def tidy(contents, note=lambda kind, where, what: None):
-    """Tidy the contents of an annotation file, in place; what is not as it should be stays, for others to judge.
+def clean(contents, note=lambda kind, where, what: None):
+    """Clean the contents of an annotation file, in place; what is not as it should be stays, for others to judge.
 
     Whole numbers become int, ids that annotations write as text where others are numbers too; a polygon alone becomes
     a list of one; a missing ``iscrowd`` 0, a missing ``area`` or ``bbox`` the mask's; polygons of fewer

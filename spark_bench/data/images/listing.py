@@ -8,17 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spark_bench.data.leftovers import is_leftover, say_passed_over, shorten
+from spark_bench.data.images.ignored import is_ignored, say_passed_over, shorten
+from spark_bench.data.images.splits import leave_held_out
 from spark_bench.errors import InputError
 from spark_bench.files import MARKER
 
 # Of ImageNet-1k, and the names of its folders.
 IMAGENET_CLASSES, WNID = 1000, re.compile(r'n\d{8}')
 EXTENSIONS = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm'}
-_TRAIN = re.compile(r'(^|[-_.])(train|training)([-_.\d]|$)', re.IGNORECASE)
-_HELD_OUT = re.compile(r'(^|[-_.])(val|valid|validation|test|testing)([-_.\d]|$)', re.IGNORECASE)
-_TEST = re.compile(r'(^|[-_.])(test|testing)([-_.\d]|$)', re.IGNORECASE)
-_TRAIN_FOLDERS, _EVALUATION_FOLDERS = ('train', 'training'), ('val', 'valid', 'validation', 'test', 'testing')
 
 
 class NameTable:
@@ -46,63 +43,6 @@ class NameTable:
 def is_picture(name):
     """Whether the file name ends as a picture's does."""
     return os.path.splitext(name)[1].lower() in EXTENSIONS
-
-
-def leave_held_out(names):
-    """Drop what is held out for evaluation, by name, where there is something to train on beside it.
-
-    Args:
-        names: names of sibling folders, or of shards.
-
-    Returns:
-        ``(kept, left_out)``, two lists.
-    """
-    if not any(_TRAIN.search(name) for name in names):
-        return list(names), []
-    return ([name for name in names if not _HELD_OUT.search(name)], [name for name in names if _HELD_OUT.search(name)])
-
-
-def find_splits(names):
-    """The folders to train and to evaluate on.
-
-    Args:
-        names: names of sibling folders; the first of val, valid, validation, test, testing that is among them counts.
-
-    Returns:
-        ``(train, evaluation)``, None for what is not among them.
-    """
-    names = {name.lower(): name for name in sorted(names, reverse=True)}
-    return tuple(next((names[name] for name in known if name in names), None)
-                 for known in (_TRAIN_FOLDERS, _EVALUATION_FOLDERS))
-
-
-def shard_split(name):
-    """``train``, ``val`` or ``test``: what the name of a shard says, or else its folders; None where nothing does."""
-    for part in reversed(name.split('/')):
-        if _HELD_OUT.search(part):
-            return 'test' if _TEST.search(part) else 'val'
-        if _TRAIN.search(part):
-            return 'train'
-    return None
-
-
-def held_out_folders(names):
-    """The folders inside an archive that :func:`leave_held_out` drops.
-
-    Args:
-        names: paths of its members, parts parted by ``/``.
-
-    Returns:
-        set of paths of folders.
-    """
-    siblings = {}
-    for folder in {name.rpartition('/')[0] for name in names}:
-        while folder:
-            parent, _, own = folder.rpartition('/')
-            siblings.setdefault(parent, set()).add(own)
-            folder = parent
-    return {f'{parent}/{own}'.lstrip('/') for parent, children in siblings.items()
-            for own in leave_held_out(children)[1]}
 
 
 class Listing(NamedTuple):
@@ -149,11 +89,11 @@ def list_files(root, wanted, skip_held_out=False, refuse_links=False):
             if prefix and any(entry.name == MARKER for entry in entries):
                 passed.append(prefix)
                 return
-            left = [entry for entry in entries if is_leftover(entry.name)]
+            left = [entry for entry in entries if is_ignored(entry.name)]
             passed.extend(f'{prefix}{entry.name}{"/" if entry.is_dir() else ""}' for entry in left
                           if entry.is_dir() or wanted(entry.name))
             if left:
-                entries = [entry for entry in entries if not is_leftover(entry.name)]
+                entries = [entry for entry in entries if not is_ignored(entry.name)]
             folders = [entry.name for entry in entries if entry.is_dir()]
         except OSError as error:
             raise InputError(f'folder {folder} cannot be read: {error.strerror}') from error

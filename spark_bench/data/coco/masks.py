@@ -2,7 +2,7 @@
 
 from operator import mul
 
-from spark_bench.data.rle import Runs
+from spark_bench.data.coco.rle import Runs
 
 # Fewer coordinates than these are no polygon: mmdet leaves them out, and pycocotools draws nothing.
 SHORTEST_POLYGON = 6

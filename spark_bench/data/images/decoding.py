@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from spark_bench.data.values import UnplainError, to_rgb
+from spark_bench.data.images.bit_depth import UnplainError, to_rgb
 from spark_bench.errors import InputError, printable
 
 _COPY = 'copy it again, or take it out of the data set'
@@ -53,7 +53,7 @@ def read_picture(file, name=None):
 
     What EXIF says of its orientation is applied, as annotation tools and browsers do. Values that are not of 8 bits
     are scaled by what their type says, the same for all pictures of a data set, and refused where it says nothing:
-    see :func:`~spark_bench.data.values.to_rgb`.
+    see :func:`~spark_bench.data.images.bit_depth.to_rgb`.
 
     Args:
         file: path or binary file.
@@ -105,7 +105,7 @@ def read_from(source, index):
     """Decode a picture of a source; see :func:`read_picture`.
 
     Args:
-        source: see :func:`spark_bench.data.sources.open_pictures`.
+        source: see :func:`spark_bench.data.images.sources.open_pictures`.
         index: of the picture.
 
     Raises:
@@ -155,7 +155,7 @@ def decode(file, pixels=True):
         :class:`Decoded`.
 
     Raises:
-        UnplainError: see :func:`~spark_bench.data.values.to_rgb`.
+        UnplainError: see :func:`~spark_bench.data.images.bit_depth.to_rgb`.
         Exception: of any kind, where it cannot be read.
     """
     with warnings.catch_warnings():

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from spark_bench.data.archives import TarShards, ZipArchive
-from spark_bench.data.identity import contents_digest
-from spark_bench.data.leftovers import leftover_in, say_passed_over, shorten
-from spark_bench.data.listing import NameTable, is_picture, leave_held_out, list_files, no_pictures
+from spark_bench.data.images.archives import TarShards, ZipArchive
+from spark_bench.data.images.identity import contents_digest
+from spark_bench.data.images.ignored import ignored_in, say_passed_over, shorten
+from spark_bench.data.images.listing import NameTable, is_picture, list_files, no_pictures
+from spark_bench.data.images.splits import leave_held_out
 from spark_bench.errors import InputError
 
 COMPRESSED = ('.tar.gz', '.tgz', '.tar.bz2', '.tar.xz', '.tar.zst')
@@ -48,11 +49,11 @@ class PictureFiles:
         return PictureFiles(self.root, (self._names[index] for index in indices), self.left_out)
 
     def open(self, index):
-        """What :func:`~spark_bench.data.pictures.read_picture` takes: here the path."""
+        """What :func:`~spark_bench.data.images.decoding.read_picture` takes: here the path."""
         return self.name(index)
 
     def fingerprint(self):
-        """SHA-256 over the names and contents, hex; see :func:`spark_bench.data.identity.contents_digest`."""
+        """SHA-256 over the names and contents, hex; see :func:`spark_bench.data.images.identity.contents_digest`."""
         return contents_digest(self.root, self._names)
 
 
@@ -127,7 +128,7 @@ def _open_list(path):
     for number, line in enumerate(lines, start=1):
         if line.strip():
             name = _entry(path, number, os.fsdecode(line.strip()))
-            (passed if leftover_in(_below(path.parent, name)) else names).append(name)
+            (passed if ignored_in(_below(path.parent, name)) else names).append(name)
     if not names:
         beside = f' beside what is hidden or of the system: {shorten(passed)}' if passed else ''
         raise InputError(f'{path} lists no picture{beside}: give one path a line')

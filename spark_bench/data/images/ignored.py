@@ -14,7 +14,7 @@ _SHOWN = 3
 _told = set()  # roots, by this process
 
 
-def is_leftover(name):
+def is_ignored(name):
     """Whether a file or folder of this name is hidden, or one that a system or a tool leaves behind.
 
     Args:
@@ -23,7 +23,7 @@ def is_leftover(name):
     return name.lower() in _NAMES or name[:1] == '.' and name not in ('.', '..')
 
 
-def leftover_in(path):
+def ignored_in(path):
     """The part of a path, from its start, that ends in a leftover; None where nothing in it is one.
 
     Args:
@@ -31,7 +31,7 @@ def leftover_in(path):
     """
     parts = path.split('/')
     for count, part in enumerate(parts, start=1):
-        if is_leftover(part):
+        if is_ignored(part):
             return '/'.join(parts[:count])
     return None
 
