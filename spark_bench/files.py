@@ -29,7 +29,7 @@ MARKER = '.spark_bench'
 _MARK = b'spark-bench writes here. What lies in this folder is passed over where pictures are looked for.\n'
 
 
-def make_folder(path):
+def make_folder(path: Path | str) -> None:
     """Make a folder for output, with those above it, and mark it; one that others have filled stays as it is.
 
     Raises OSError.
@@ -99,7 +99,7 @@ def beside(path: Path) -> Path:
     return path.with_name(f'.{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp')
 
 
-def claim_output(path, own, option='--output'):
+def claim_output(path: Path | str, own: bytes, option: str = '--output') -> Path:
     """See, before the work, that a file can be written and that nothing but an earlier one of the same kind goes.
 
     Args:
@@ -192,7 +192,7 @@ def _reason_of_failure(error, path):
 
 
 @contextlib.contextmanager
-def new_folder(path):
+def new_folder(path: Path | str) -> Iterator[Path]:
     """A folder to fill, which becomes ``path`` when the block ends and is gone where it raises.
 
     What killed processes left of the same folder is removed.
@@ -215,12 +215,12 @@ def new_folder(path):
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def aside(path, purpose):
+def aside(path: Path, purpose: str) -> Path:
     """An unused hidden sibling of ``path`` whose name tells whose it is."""
     return path.with_name(f'.{path.name}.{purpose}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}')
 
 
-def remove_abandoned(path):
+def remove_abandoned(path: Path) -> None:
     """Remove what :func:`aside` named for processes that are no more."""
     siblings = path.parent.iterdir() if path.parent.is_dir() else ()
     for sibling in list(siblings):

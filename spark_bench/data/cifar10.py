@@ -7,6 +7,7 @@ https://www.cs.toronto.edu/~kriz/cifar.html, "CIFAR-10 binary version": 50,000 +
 import re
 import tarfile
 import zlib
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +23,14 @@ _REMEDY = 'give cifar-10-binary.tar.gz, or the folder that it unpacks to'
 _BROKEN = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error)
 
 
-def main(args):
+def main(args: Namespace) -> int:
     """Convert ``args.source`` to ``args.output`` and print what is there; exit status 0."""
     for split, count in convert(args.source, args.output).items():
         print(f'{args.output}/{split}: {count} pictures')
     return 0
 
 
-def convert(source, output):
+def convert(source: Path | str, output: Path | str) -> dict[str, int]:
     """Write ``train/<class>/<number>.png`` and ``test/<class>/<number>.png``, pixel for pixel.
 
     Args:

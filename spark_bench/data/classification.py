@@ -3,8 +3,12 @@
 Source: downstream_imagenet/data.py of SparK's released code, which takes them from timm and torchvision.
 """
 
+from collections.abc import Callable
+from pathlib import Path
+
 import torch
 from mmengine.registry import DATASETS
+from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
 from timm.data.auto_augment import AutoAugment
 from timm.data.transforms_factory import transforms_imagenet_eval
@@ -19,12 +23,14 @@ __all__ = ['AUGMENTATIONS', 'ClassPictures', 'build_transform', 'evaluation_tran
 
 AUGMENTATIONS = ('trivial', 'autoaugment_v0', 'none')
 SPLITS = ('train', 'val')
+Transform = Callable[[Image.Image], torch.Tensor]
 # A picture so many times as long as wide is a strip.
 _STRIP = 64
 _NORMALISE = dict(mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD)
 
 
-def training_transform(input_size, augment='trivial', scale=(0.08, 1.0), erasing=0.25):
+def training_transform(input_size: int, augment: str = 'trivial', scale: tuple[float, float] = (0.08, 1.0),
+                       erasing: float = 0.25) -> Transform:
     """timm's training transform: random resized crop (bicubic), flip, augmentation, ImageNet's mean and std, erasing.
 
     Args:
@@ -54,7 +60,7 @@ def training_transform(input_size, augment='trivial', scale=(0.08, 1.0), erasing
     return transform
 
 
-def evaluation_transform(input_size, crop_ratio=0.95, squash=False):
+def evaluation_transform(input_size: int, crop_ratio: float = 0.95, squash: bool = False) -> Transform:
     """timm's evaluation transform: bicubic resize, centre crop, ImageNet's mean and std.
 
     Args:
@@ -104,7 +110,7 @@ def _demand(fine, message):
 _TRANSFORMS = {'train': training_transform, 'evaluation': evaluation_transform}
 
 
-def build_transform(config):
+def build_transform(config: dict) -> Transform:
     """The transform that ``dict(type='train'|'evaluation', input_size=…, …)`` describes.
 
     Raises:
@@ -142,7 +148,8 @@ class ClassPictures(SeededItems, torch.utils.data.Dataset):
         InputError: naming the option, or the picture.
     """
 
-    def __init__(self, root, split, transform, fraction=None, fraction_seed=0):
+    def __init__(self, root: Path | str, split: str, transform: dict, fraction: float | None = None,
+                 fraction_seed: int = 0):
         if split not in SPLITS:
             raise InputError(f'split is {split!r}: choose one of {", ".join(SPLITS)}')
         self.transform = build_transform(transform)
@@ -155,7 +162,7 @@ class ClassPictures(SeededItems, torch.utils.data.Dataset):
     def __len__(self):
         return len(self.labels)
 
-    def load_item(self, index):
+    def load_item(self, index: int) -> dict[str, torch.Tensor | int]:
         """The item of a picture, drawn from the process's generators."""
         picture = read_from(self.source, index)
         return {'inputs': self.transform(picture), 'label': int(self.labels[index]), 'index': int(index)}

@@ -12,7 +12,9 @@ import re
 import sys
 import zipfile
 import zlib
+from argparse import Namespace
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +34,7 @@ _BROKEN = (OSError, EOFError, RuntimeError, SyntaxError, ValueError, zipfile.Bad
 _VAL = 5  # one picture of so many is for validation
 
 
-def main(args):
+def main(args: Namespace) -> int:
     """Convert ``args.source`` to ``args.output`` and print what is there; exit status 0."""
     counts = convert(args.source, args.output, lambda note: print(f'spark-bench: note: {note}', file=sys.stderr))
     for split, (pictures, nuclei, empty) in counts.items():
@@ -41,7 +43,8 @@ def main(args):
     return 0
 
 
-def convert(source, output, tell=lambda note: None):
+def convert(source: Path | str, output: Path | str, tell: Callable[[str], None] = lambda note: None
+            ) -> dict[str, tuple[int, int, int]]:
     """Write ``train/``, ``val/`` and ``annotations/instances_{train,val}.json``.
 
     A picture is for validation where SHA-256 of its id, as a number, is divisible by five: the same ones for everyone.

@@ -1,7 +1,10 @@
 """What is pretrained on: pictures without labels, cropped and flipped at random."""
 
+from pathlib import Path
+
 import torch
 from mmengine.registry import DATASETS
+from PIL import Image
 from torchvision.transforms import v2
 
 from spark_bench.data.images.decoding import read_from
@@ -32,7 +35,7 @@ class Pictures(SeededItems, torch.utils.data.Dataset):
         InputError: naming the option, or the picture.
     """
 
-    def __init__(self, root, input_size, bad_pictures='fail'):
+    def __init__(self, root: Path | str, input_size: int, bad_pictures: str = 'fail'):
         if bad_pictures not in BAD_PICTURES:
             raise InputError(f'bad_pictures is {bad_pictures!r}: choose one of {", ".join(BAD_PICTURES)}')
         self.source = open_pictures(root)
@@ -46,7 +49,7 @@ class Pictures(SeededItems, torch.utils.data.Dataset):
     def __len__(self):
         return len(self.source)
 
-    def load_item(self, index):
+    def load_item(self, index: int) -> dict[str, torch.Tensor | str]:
         """The item of a picture, drawn from the process's generators."""
         picture, bad = self.read(index)
         item = {'inputs': self.transform(picture)}
@@ -54,7 +57,7 @@ class Pictures(SeededItems, torch.utils.data.Dataset):
             item['bad'] = '\0'.join(bad)
         return item
 
-    def read(self, index):
+    def read(self, index: int) -> tuple[Image.Image, list[str]]:
         """``(picture, names of bad ones)``: picture ``index``, or with ``skip`` the next good one behind it."""
         bad = []
         while True:

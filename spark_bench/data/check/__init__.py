@@ -5,6 +5,7 @@
 """
 
 import os
+from argparse import Namespace
 from pathlib import Path
 
 from spark_bench.data.check import classes, coco
@@ -20,7 +21,7 @@ _LAYOUTS = {'coco': coco, 'imagenet': classes}
 _EXPECTED = 'annotations/instances_{train,val}*.json beside the folders of pictures, or train/<class>/ and val/<class>/'
 
 
-def main(args):
+def main(args: Namespace) -> int:
     """Check ``args.root`` and print the report. Returns 0 where it is fine (notes allowed), 1 where it has problems."""
     output = _json_place(args.json) if args.json else None
     report = check(args.root, args.layout, args.workers, not args.no_decode, args.limit_shown)
@@ -30,7 +31,8 @@ def main(args):
     return 1 if report.problems else 0
 
 
-def check(root, layout=None, workers=None, decode=True, limit_shown=5):
+def check(root: Path | str, layout: str | None = None, workers: int | None = None, decode: bool = True,
+          limit_shown: int = 5) -> Report:
     """Check a data set.
 
     Args:

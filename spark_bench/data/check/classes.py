@@ -5,11 +5,14 @@ no ``val``, ``validation`` or ``test`` is what is evaluated on.
 """
 
 import os
+from pathlib import Path
 
 from spark_bench.data.check.duplicates import Digests
 from spark_bench.data.check.looking import judge, look_at_all
+from spark_bench.data.check.report import Report
 from spark_bench.data.images.ignored import is_ignored, is_own
 from spark_bench.data.images.listing import IMAGENET_CLASSES, WNID, NameTable, is_picture, list_files
+from spark_bench.data.images.progress import Progress
 from spark_bench.data.images.splits import find_splits
 from spark_bench.errors import InputError
 
@@ -17,7 +20,7 @@ EXPECTED = 'train/<class>/ and val/<class>/'
 _IMAGENET = {'train': 1_281_167, 'val': 50_000}
 
 
-def fits(root):
+def fits(root: Path) -> bool:
     """Whether ``root`` has folders of classes."""
     return any(_has_folders(root / folder) for folder in _split_folders(root).values())
 
@@ -39,7 +42,7 @@ def _has_folders(folder):
         return False
 
 
-def check_folder(report, decode, workers, progress):
+def check_folder(report: Report, decode: bool, workers: int, progress: Progress) -> Digests:
     """Check everything but duplicate contents. Returns :class:`~spark_bench.data.check.duplicates.Digests`."""
     classes, parts, folders = {}, [], _split_folders(report.root)
     for split, folder in folders.items():

@@ -5,14 +5,18 @@ import os
 import signal
 import stat
 from collections import deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from pathlib import Path
 from typing import NamedTuple
 
-from spark_bench.data.coco.near_names import probably
+from spark_bench.data.check.report import Report
+from spark_bench.data.coco.near_names import NearNames, probably
 from spark_bench.data.images.bit_depth import UnplainError
 from spark_bench.data.images.decoding import decode, explain, is_stated_as_stored
+from spark_bench.data.images.progress import Progress
 from spark_bench.errors import RunError
 
 # Of SHA-256, in bytes: enough to tell any number of pictures apart.
@@ -44,7 +48,7 @@ class Look(NamedTuple):
     digest: bytes = b''
 
 
-def look_at(path, pixels):
+def look_at(path: Path | str, pixels: bool) -> Look:
     """Open a picture as training does; with ``pixels``, decode all of it and hash its file.
 
     Returns :class:`Look`; raises nothing.
@@ -63,7 +67,8 @@ def look_at(path, pixels):
         return Look(explain(error)[0], 'values' if isinstance(error, UnplainError) else 'picture')
 
 
-def judge(report, name, look, stated=None, near=None):
+def judge(report: Report, name: str, look: Look, stated: tuple[int, int] | None = None,
+          near: NearNames | None = None) -> None:
     """Tell the report what a picture is.
 
     Args:
@@ -78,7 +83,7 @@ def judge(report, name, look, stated=None, near=None):
         report.add(look.kind, name, f'is not there{meant}' if look.kind == 'absent' else look.wrong)
         return
     if stated is not None and look.size != stated:
-        (width, height), as_stored = look.size, is_stated_as_stored(look, stated)
+        (width, height), as_stored = look.size, is_stated_as_stored(look.size, look.stored_size, stated)
         report.add('size as stored' if as_stored else 'size', name,
                    f'is {width}x{height}{" upright" if as_stored else ""}, stated as {stated[0]}x{stated[1]}')
     if look.turned:
@@ -97,7 +102,8 @@ def _digest(file):
     return digest.digest()[:DIGEST_SIZE]
 
 
-def look_at_all(root, names, pixels, workers, progress):
+def look_at_all(root: Path | str, names: Sequence[str], pixels: bool, workers: int, progress: Progress
+                ) -> Iterator[tuple[int, Look]]:
     """Look at many pictures.
 
     Args:

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spark_bench.data.coco.cleaning import clean
+from spark_bench.data.coco.cleaning import Note, clean
 from spark_bench.data.coco.masks import SHORTEST_POLYGON
 from spark_bench.data.coco.rle import MaskError, Runs, read_masks
 from spark_bench.errors import InputError
@@ -74,7 +74,7 @@ class Entries:
     annotations: list = field(default_factory=list)
 
 
-def read_annotations(path: Path | str, note=lambda kind, where, what: None) -> AnnotationFile:
+def read_annotations(path: Path | str, note: Note = lambda kind, where, what: None) -> AnnotationFile:
     """Read an annotation file: the one reader of checks, training and evaluation.
 
     UTF-8, UTF-16 and UTF-32 are told apart by their first bytes, a byte order mark is passed over.
@@ -125,7 +125,7 @@ def read_sound(path: Path | str) -> tuple[AnnotationFile, Entries]:
     return file, examine(file.contents, refuse)
 
 
-def examine(contents, fault):
+def examine(contents: object, fault: Note) -> Entries:
     """Look at every entry of an annotation file.
 
     Args:
@@ -170,12 +170,12 @@ def examine(contents, fault):
     return sound
 
 
-def name_entry(key, position, entry):
+def name_entry(key: str, position: int, entry: dict) -> str:
     """``annotations[3] (id 17)``."""
     return f'{key}[{position}] (id {shorten(entry["id"])})'
 
 
-def shorten(value, length=60):
+def shorten(value: object, length: int = 60) -> str:
     """A value from a JSON file, whatever it is, as one short printable line."""
     try:
         text = repr(value)

@@ -4,16 +4,20 @@ Exporters leave out what COCO's files repeat (LVIS and VIA have no ``iscrowd``, 
 as ``1.0`` (pandas), and add an empty polygon. None of it leaves any doubt, so every reader gets the same entries.
 """
 
+from collections.abc import Callable
+
 from spark_bench.data.coco.masks import SHORTEST_POLYGON, mask_area, mask_extent
 from spark_bench.data.coco.rle import read_masks
 
+# Takes the kind of a finding, the entry that it is of, and what was found.
+Note = Callable[[str, str, str], None]
 # Evaluation keeps the ids of annotations as float64, and takes a match with id 0 for none.
 _LARGEST_ID = 2 ** 53
 _WHOLE = {'images': ('id', 'width', 'height'), 'categories': ('id',),
           'annotations': ('id', 'image_id', 'category_id', 'iscrowd')}
 
 
-def clean(contents, note=lambda kind, where, what: None):
+def clean(contents: object, note: Note = lambda kind, where, what: None) -> None:
     """Clean the contents of an annotation file, in place; what is not as it should be stays, for others to judge.
 
     Whole numbers become int, ids that annotations write as text where others are numbers too; a polygon alone becomes

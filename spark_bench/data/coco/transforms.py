@@ -25,7 +25,7 @@ class Resize(MMDetResize):
     ``RandomResize`` and ``RandomChoiceResize``, which resize by it, take such pictures too.
     """
 
-    def transform(self, results):
+    def transform(self, results: dict) -> dict:
         """See :class:`mmdet.datasets.transforms.Resize`."""
         height, width = results['img'].shape[:2]
         size = self.scale or (width * self.scale_factor[0], height * self.scale_factor[1])
@@ -63,7 +63,7 @@ class LoadPicture(BaseTransform):
     So is one of another size than its annotations state (``width``, ``height``).
     """
 
-    def transform(self, results):
+    def transform(self, results: dict) -> dict:
         path, stated = results['img_path'], (results.get('width'), results.get('height'))
         picture = read_picture(path) if None in stated else read_stated(path, stated, 'its annotations say')
         image = np.ascontiguousarray(np.asarray(picture)[:, :, ::-1])

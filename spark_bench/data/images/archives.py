@@ -14,6 +14,9 @@ import os
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -44,7 +47,7 @@ class TarShards:
         InputError: naming the shard that is cut short, compressed or without any picture.
     """
 
-    def __init__(self, shards, left_out=(), skip_held_out=True):
+    def __init__(self, shards: Iterable[Path | str], left_out: Iterable[str] = (), skip_held_out: bool = True):
         self._shards = [str(shard) for shard in shards]
         indices = [load_index(shard) for shard in self._shards]
         passed = {name: leftover for names, _, _ in indices for name in names if (leftover := ignored_in(name))}
@@ -65,20 +68,20 @@ class TarShards:
     def __len__(self):
         return len(self._names)
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         """``shard.tar:member``."""
         return f'{self._shards[self._shard[index]]}:{self._names[index]}'
 
-    def members(self):
+    def members(self) -> Iterator[str]:
         """The names inside the shards, one by one."""
         return iter(self._names)
 
-    def labels(self):
+    def labels(self) -> list[bytes | None]:
         """What stands in the ``.cls`` beside each picture, as webdataset writes it: a list of bytes, None for none."""
         labels = [load_labels(shard) for shard in self._shards]
         return [labels[shard].get(_sample_key(name)) for shard, name in zip(self._shard, self._names, strict=True)]
 
-    def only(self, indices):
+    def only(self, indices: Sequence[int]) -> 'TarShards':
         """A source of some of the pictures, in the order of ``indices``."""
         chosen = copy.copy(self)
         chosen._names = NameTable(self._names[index] for index in indices)
@@ -86,7 +89,7 @@ class TarShards:
             values[indices] for values in (self._shard, self._start, self._size))
         return chosen
 
-    def open(self, index):
+    def open(self, index: int) -> BinaryIO:
         """The contents of a member as a binary file."""
         # Opened anew each time: worker processes share no position, and thousands of shards need no open files.
         start, size = int(self._start[index]), int(self._size[index])
@@ -96,7 +99,7 @@ class TarShards:
             raise EOFError('truncated shard')
         return io.BytesIO(contents)
 
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """SHA-256 over the members' names, their places and the shards' contents, hex."""
         digest = hashlib.sha256()
         used, places = np.unique(self._shard, return_inverse=True)
@@ -125,12 +128,12 @@ def _sample_key(name):
     return folder + slash + own.partition('.')[0]
 
 
-def load_index(shard):
+def load_index(shard: str) -> tuple[list[str], np.ndarray, np.ndarray]:
     """``(names, starts, sizes)`` of the pictures in a tar file, from the cache where it is still right."""
     return _load(shard, _stored_pictures)
 
 
-def load_labels(shard):
+def load_labels(shard: str) -> dict[str, bytes]:
     """The contents of a tar file's ``.cls`` members by :func:`_sample_key`, from the cache where it is still right."""
     return _load(shard, _stored_labels)
 
@@ -169,7 +172,7 @@ def _stored_labels(stored):
     return {os.fsdecode(key): joined[start:end] for key, start, end in zip(keys, [0, *ends], ends, strict=False)}
 
 
-def build_index(shard):
+def build_index(shard: str) -> dict[str, np.ndarray]:
     """Read the headers of a tar file, and its labels.
 
     Returns:
@@ -229,7 +232,7 @@ class ZipArchive:
         InputError: where the file is not a whole zip archive or holds no picture.
     """
 
-    def __init__(self, path, skip_held_out=True):
+    def __init__(self, path: Path | str, skip_held_out: bool = True):
         self.path = str(path)
         self._archive, self._owner = None, None
         try:
@@ -263,26 +266,26 @@ class ZipArchive:
     def __len__(self):
         return len(self._names)
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         """``archive.zip:member``."""
         return f'{self.path}:{self._names[index]}'
 
-    def members(self):
+    def members(self) -> Iterator[str]:
         """The names inside the archive, one by one."""
         return iter(self._names)
 
-    def only(self, indices):
+    def only(self, indices: Sequence[int]) -> 'ZipArchive':
         """A source of some of the pictures, in the order of ``indices``."""
         chosen = copy.copy(self)
         chosen._names = NameTable(self._names[index] for index in indices)
         chosen._checks = self._checks[indices]
         return chosen
 
-    def open(self, index):
+    def open(self, index: int) -> BinaryIO:
         """The contents of a member as a binary file."""
         return io.BytesIO(self._opened().read(self._names[index]))
 
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """SHA-256 over the members' names, sizes and checksums, hex."""
         digest = hashlib.sha256()
         for name, (size, crc) in zip(self._names, self._checks, strict=True):

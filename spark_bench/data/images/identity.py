@@ -11,7 +11,9 @@ import struct
 import time
 import zipfile
 import zlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
@@ -33,7 +35,7 @@ _KEPT = 4_000_000
 _STORED_EVERY_S = 60
 
 
-def contents_digest(root, names):
+def contents_digest(root: Path | str, names: Sequence[str]) -> str:
     """SHA-256 over the names and contents of files, in their order; hex.
 
     Where nothing has changed since the last call, on whatever names of the same root, no file is opened. A long call
@@ -54,7 +56,7 @@ def contents_digest(root, names):
     return digest.hexdigest()
 
 
-def file_digests(root, names):
+def file_digests(root: Path | str, names: Sequence[str]) -> np.ndarray:
     """Digests of files' contents; see :func:`contents_digest`.
 
     Returns:

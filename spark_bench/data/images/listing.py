@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ class NameTable:
     object writes its reference count.
     """
 
-    def __init__(self, names):
+    def __init__(self, names: Iterable[str]):
         encoded = [os.fsencode(name) for name in names]
         self._bytes = np.frombuffer(b''.join(encoded), dtype=np.uint8)
         self._ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
@@ -40,7 +41,7 @@ class NameTable:
         return os.fsdecode(self._bytes[start:self._ends[index]].tobytes())
 
 
-def is_picture(name):
+def is_picture(name: str) -> bool:
     """Whether the file name ends as a picture's does."""
     return os.path.splitext(name)[1].lower() in EXTENSIONS
 
@@ -59,7 +60,8 @@ class Listing(NamedTuple):
     passed: list
 
 
-def list_files(root, wanted, skip_held_out=False, refuse_links=False):
+def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: bool = False,
+               refuse_links: bool = False) -> Listing:
     """List files below ``root``, at any depth, but for leftovers and for folders that this project has written.
 
     Links to folders are followed, each folder once. No file is looked at beyond its directory entry.
@@ -112,7 +114,7 @@ def list_files(root, wanted, skip_held_out=False, refuse_links=False):
     return Listing(names, left_out, passed)
 
 
-def find_pictures(root):
+def find_pictures(root: Path | str) -> list[Path]:
     """List all pictures below ``root``, at any depth, sorted by path.
 
     Raises:
@@ -129,7 +131,7 @@ def find_pictures(root):
     return [root / name for name in found.names]
 
 
-def no_pictures(root, passed=()):
+def no_pictures(root: Path | str, passed: Iterable[str] = ()) -> InputError:
     """The error that ``root`` holds nothing to train on, beside what was passed over."""
     beside = f' beside what is hidden, of the system or written by a run: {shorten(list(passed))}' if passed else ''
     return InputError(f'data root {root} holds no picture ({", ".join(sorted(EXTENSIONS))}){beside}: give another '
