@@ -10,6 +10,7 @@ import contextlib
 import copy
 import hashlib
 import io
+import itertools
 import os
 import tarfile
 import zipfile
@@ -20,6 +21,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from spark_bench.data.images.decoding import Source
 from spark_bench.data.images.identity import file_digests
 from spark_bench.data.images.ignored import ignored_in, say_passed_over
 from spark_bench.data.images.listing import NameTable, is_picture, no_pictures
@@ -33,8 +35,8 @@ _BLOCK = tarfile.BLOCKSIZE
 LABEL_SIZE = 255
 
 
-class TarShards:
-    """Pictures in uncompressed tar files, but for leftovers, and for folders that are held out for evaluation.
+class TarShards(Source):
+    """Pictures in uncompressed tar files, but for what is ignored, and for folders that are held out for evaluation.
 
     The index of a shard is kept in the cache folder, under the shard's path, size and time of change.
 
@@ -49,21 +51,13 @@ class TarShards:
 
     def __init__(self, shards: Iterable[Path | str], left_out: Iterable[str] = (), skip_held_out: bool = True):
         self._shards = [str(shard) for shard in shards]
-        indices = [load_index(shard) for shard in self._shards]
-        passed = {name: leftover for names, _, _ in indices for name in names if (leftover := ignored_in(name))}
-        if passed:
-            indices = [_only(lambda name: name not in passed, index) for index in indices]
-            if not any(names for names, _, _ in indices):
-                raise no_pictures(self._shards[0], set(passed.values()))
-            say_passed_over(os.path.dirname(self._shards[0]), passed.values())
-        held_out = held_out_folders(name for names, _, _ in indices for name in names) if skip_held_out else set()
-        self.left_out = (*left_out, *sorted(held_out))
-        if held_out:
-            indices = [_only(lambda name: not _inside(name, held_out), index) for index in indices]
-        self._names = NameTable(name for names, _, _ in indices for name in names)
-        self._shard = np.repeat(np.arange(len(indices), dtype=np.int32), [len(names) for names, _, _ in indices])
-        self._start = np.concatenate([starts for _, starts, _ in indices])
-        self._size = np.concatenate([sizes for _, _, sizes in indices])
+        names, starts, sizes = zip(*map(load_index, self._shards), strict=True)
+        shard = np.repeat(np.arange(len(names), dtype=np.int32), list(map(len, names)))
+        names = list(itertools.chain(*names))
+        kept, held_out = _select(self._shards[0], os.path.dirname(self._shards[0]), names, skip_held_out)
+        self.left_out = (*left_out, *held_out)
+        self._names = NameTable(names[index] for index in kept)
+        self._shard, self._start, self._size = shard[kept], np.concatenate(starts)[kept], np.concatenate(sizes)[kept]
 
     def __len__(self):
         return len(self._names)
@@ -73,7 +67,6 @@ class TarShards:
         return f'{self._shards[self._shard[index]]}:{self._names[index]}'
 
     def members(self) -> Iterator[str]:
-        """The names inside the shards, one by one."""
         return iter(self._names)
 
     def labels(self) -> list[bytes | None]:
@@ -82,7 +75,6 @@ class TarShards:
         return [labels[shard].get(_sample_key(name)) for shard, name in zip(self._shard, self._names, strict=True)]
 
     def only(self, indices: Sequence[int]) -> 'TarShards':
-        """A source of some of the pictures, in the order of ``indices``."""
         chosen = copy.copy(self)
         chosen._names = NameTable(self._names[index] for index in indices)
         chosen._shard, chosen._start, chosen._size = (
@@ -90,7 +82,6 @@ class TarShards:
         return chosen
 
     def open(self, index: int) -> BinaryIO:
-        """The contents of a member as a binary file."""
         # Opened anew each time: worker processes share no position, and thousands of shards need no open files.
         start, size = int(self._start[index]), int(self._size[index])
         with open(self._shards[self._shard[index]], 'rb', buffering=0) as file:
@@ -111,15 +102,16 @@ class TarShards:
         return digest.hexdigest()
 
 
-def _inside(name, folders):
-    """Whether the member lies in one of the folders, at any depth."""
-    return any(name.startswith(f'{folder}/') for folder in folders)
-
-
-def _only(wanted, index):
-    names, starts, sizes = index
-    kept = [place for place, name in enumerate(names) if wanted(name)]
-    return [names[place] for place in kept], starts[kept], sizes[kept]
+def _select(path, root, names, skip_held_out):
+    """``(indices, folders)``: which members are data, and in which folders others are held out for evaluation."""
+    passed = [ignored_in(name) for name in names]
+    if all(passed):
+        raise no_pictures(path, dict.fromkeys(passed))
+    say_passed_over(root, filter(None, passed))
+    kept = [index for index, leftover in enumerate(passed) if not leftover]
+    held_out = sorted(held_out_folders(names[index] for index in kept)) if skip_held_out else []
+    inside = tuple(f'{folder}/' for folder in held_out)
+    return [index for index in kept if not names[index].startswith(inside)], held_out
 
 
 def _sample_key(name):
@@ -221,8 +213,8 @@ def _joined(parts, separator):
     return np.frombuffer(separator.join(parts), dtype=np.uint8)
 
 
-class ZipArchive:
-    """Pictures in a zip file, but for leftovers, and for folders that are held out for evaluation.
+class ZipArchive(Source):
+    """Pictures in a zip file, but for what is ignored, and for folders that are held out for evaluation.
 
     Args:
         path: of the file.
@@ -242,17 +234,10 @@ class ZipArchive:
             raise InputError(f'{path} is not a whole zip archive ({error}): copy it again') from error
         except OSError as error:
             raise InputError(f'{path} cannot be read: {error.strerror}') from error
-        passed = list(dict.fromkeys(filter(None, (ignored_in(entry.filename) for entry in entries))))
-        if passed:
-            entries = [entry for entry in entries if not ignored_in(entry.filename)]
-        if not entries:
-            raise no_pictures(path, passed)
-        say_passed_over(path, passed)
-        held_out = held_out_folders(entry.filename for entry in entries) if skip_held_out else set()
-        self.left_out = tuple(sorted(held_out))
-        entries = [entry for entry in entries if not _inside(entry.filename, held_out)]
-        self._names = NameTable(entry.filename for entry in entries)
-        self._checks = np.array([(entry.file_size, entry.CRC) for entry in entries], dtype=np.int64)
+        kept, held_out = _select(path, path, [entry.filename for entry in entries], skip_held_out)
+        self.left_out = tuple(held_out)
+        self._names = NameTable(entries[index].filename for index in kept)
+        self._checks = np.array([(entries[index].file_size, entries[index].CRC) for index in kept], dtype=np.int64)
 
     def _opened(self):
         # A handle keeps a position in the file: each process needs one of its own.
@@ -271,18 +256,15 @@ class ZipArchive:
         return f'{self.path}:{self._names[index]}'
 
     def members(self) -> Iterator[str]:
-        """The names inside the archive, one by one."""
         return iter(self._names)
 
     def only(self, indices: Sequence[int]) -> 'ZipArchive':
-        """A source of some of the pictures, in the order of ``indices``."""
         chosen = copy.copy(self)
         chosen._names = NameTable(self._names[index] for index in indices)
         chosen._checks = self._checks[indices]
         return chosen
 
     def open(self, index: int) -> BinaryIO:
-        """The contents of a member as a binary file."""
         return io.BytesIO(self._opened().read(self._names[index]))
 
     def fingerprint(self) -> str:

@@ -52,7 +52,7 @@ class Listing(NamedTuple):
     Attributes:
         names: of files, sorted by the parts of their path.
         left_out: folders held out for evaluation.
-        passed: leftovers and what this project has written; a folder ends in ``/``.
+        passed: what is ignored, and what this project has written; a folder ends in ``/``.
     """
 
     names: list
@@ -62,7 +62,7 @@ class Listing(NamedTuple):
 
 def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: bool = False,
                refuse_links: bool = False) -> Listing:
-    """List files below ``root``, at any depth, but for leftovers and for folders that this project has written.
+    """List files below ``root``, at any depth, but for what is ignored and for folders that this project has written.
 
     Links to folders are followed, each folder once. No file is looked at beyond its directory entry.
 

@@ -22,7 +22,7 @@ COMPRESSED = ('.tar.gz', '.tgz', '.tar.bz2', '.tar.xz', '.tar.zst')
 _LISTS = ('.txt', '.lst')
 
 
-class PictureFiles:
+class PictureFiles(Source):
     """Pictures that are files.
 
     Args:
@@ -39,23 +39,18 @@ class PictureFiles:
         return len(self._names)
 
     def name(self, index: int) -> str:
-        """The path of a picture."""
         return os.path.join(self.root, self._names[index])
 
     def members(self) -> Iterator[str]:
-        """The names, one by one, relative to the root."""
         return iter(self._names)
 
     def only(self, indices: Sequence[int]) -> 'PictureFiles':
-        """A source of some of the pictures, in the order of ``indices``."""
         return PictureFiles(self.root, (self._names[index] for index in indices), self.left_out)
 
     def open(self, index: int) -> str:
-        """The path of a picture, likewise."""
         return self.name(index)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the names and contents, hex; see :func:`spark_bench.data.images.identity.contents_digest`."""
         return contents_digest(self.root, self._names)
 
 
