@@ -49,8 +49,7 @@ def check(root: Path | str, layout: str | None = None, workers: int | None = Non
         InputError: where ``root`` has neither layout.
     """
     root = Path(root)
-    layout = layout or _find_layout(root)
-    _demand(root, layout)
+    layout = _find_layout(root, layout)
     report = Report(root, layout, decode, limit_shown)
     workers = workers or len(os.sched_getaffinity(0))
     digests = _LAYOUTS[layout].check_folder(report, decode, workers, Progress())
@@ -59,20 +58,15 @@ def check(root: Path | str, layout: str | None = None, workers: int | None = Non
     return report
 
 
-def _find_layout(root):
-    for name, layout in _LAYOUTS.items():
-        if layout.fits(root):
-            return name
+def _find_layout(root, asked):
     if not root.is_dir():
         raise InputError(f'{root} is not a folder: give one with {_EXPECTED}')
-    raise InputError(f'{root} has neither layout: expected {_EXPECTED}')
-
-
-def _demand(root, layout):
-    if not root.is_dir():
-        raise InputError(f'{root} is not a folder: give one with {_EXPECTED}')
-    if not _LAYOUTS[layout].fits(root):
-        raise InputError(f'{root} is not in {layout} layout: expected {_LAYOUTS[layout].EXPECTED}')
+    found = [name for name, layout in _LAYOUTS.items() if layout.fits(root)]
+    if asked and asked not in found:
+        raise InputError(f'{root} is not in {asked} layout: expected {_LAYOUTS[asked].EXPECTED}')
+    if not found:
+        raise InputError(f'{root} has neither layout: expected {_EXPECTED}')
+    return asked or found[0]
 
 
 def _json_place(name):
