@@ -13,9 +13,11 @@ import socket
 import stat
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from spark_bench.errors import InputError, printable
+from spark_bench.locks import hold
 
 # A temporary folder of another machine (on a shared disk) is abandoned after this many seconds: whether its process
 # lives cannot be seen from here.
@@ -27,7 +29,7 @@ MARKER = '.spark_bench'
 _MARK = b'spark-bench writes here. What lies in this folder is passed over where pictures are looked for.\n'
 
 
-def make_folder(path):
+def make_folder(path: Path | str) -> None:
     """Make a folder for output, with those above it, and mark it; one that others have filled stays as it is.
 
     Raises OSError.
@@ -40,32 +42,64 @@ def make_folder(path):
         (path / MARKER).write_bytes(_MARK)
 
 
-def write_atomically(path, contents):
-    """Write ``contents`` (bytes) to ``path`` in one step, with the folders above it. Raises OSError."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = write_beside(path, contents)
-    try:
+def write_atomically(path: Path | str, contents: bytes) -> None:
+    """Write ``path`` in one step, with the folders above it, whatever was there. Raises OSError."""
+    with _written_beside(Path(path), contents) as temporary:
         os.replace(temporary, path)
+
+
+def create_file(path: Path, contents: bytes) -> None:
+    """Write ``path`` in one step, with the folders above it, where nothing is yet.
+
+    Raises:
+        FileExistsError: where something is.
+        OSError: where it cannot be written.
+    """
+    with _written_beside(path, contents) as temporary:
+        try:
+            os.link(temporary, path)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+                raise
+            _rename_where_nothing_is(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(folder)
 
 
-def write_beside(path, contents):
-    """Write ``contents`` (bytes) to a new, synced file beside ``path``; return its path, which ends in ``.tmp``."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp')
+def _rename_where_nothing_is(temporary, path):
+    # Some network and FAT file systems know no hard links: there, look and rename under a lock.
+    lock = path.with_name(f'.{path.name}.lock')
+    with hold(lock) as held:
+        held.callback(lock.unlink)
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def _written_beside(path, contents):
+    """A synced file beside ``path``, which is gone when the block ends, unless it was renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = beside(path)
     try:
         with open(temporary, 'xb') as file:
             file.write(contents)
             file.flush()
             os.fsync(file.fileno())
-    except BaseException:
+        yield temporary
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
-    return temporary
 
 
-def claim_output(path, own, option='--output'):
+def beside(path: Path) -> Path:
+    """An unused hidden sibling of ``path`` for what becomes that file; it ends in ``.tmp``."""
+    return path.with_name(f'.{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp')
+
+
+def claim_output(path: Path | str, own: bytes, option: str = '--output') -> Path:
     """See, before the work, that a file can be written and that nothing but an earlier one of the same kind goes.
 
     Args:
@@ -112,7 +146,7 @@ def _refuse_foreign(path, own, told):
 
 
 @contextlib.contextmanager
-def new_file(path):
+def new_file(path: Path | str) -> Iterator[Path]:
     """A file to fill by its name, which becomes ``path`` when the block ends and is gone where it raises.
 
     It is as readable as any other new file. A library that fails to write it may say so in its own way.
@@ -121,7 +155,7 @@ def new_file(path):
         InputError: where ``path`` cannot be written.
     """
     path = Path(path)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp')
+    partial = beside(path)
     try:
         open(partial, 'xb').close()
         yield partial
@@ -158,7 +192,7 @@ def _reason_of_failure(error, path):
 
 
 @contextlib.contextmanager
-def new_folder(path):
+def new_folder(path: Path | str) -> Iterator[Path]:
     """A folder to fill, which becomes ``path`` when the block ends and is gone where it raises.
 
     What killed processes left of the same folder is removed.
@@ -181,12 +215,12 @@ def new_folder(path):
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def aside(path, purpose):
+def aside(path: Path, purpose: str) -> Path:
     """An unused hidden sibling of ``path`` whose name tells whose it is."""
     return path.with_name(f'.{path.name}.{purpose}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}')
 
 
-def remove_abandoned(path):
+def remove_abandoned(path: Path) -> None:
     """Remove what :func:`aside` named for processes that are no more."""
     siblings = path.parent.iterdir() if path.parent.is_dir() else ()
     for sibling in list(siblings):

@@ -11,12 +11,12 @@ RESULTS = 'results'
 NAME_PATTERN = r'^(?!.*\.\.)[A-Za-z0-9_-][A-Za-z0-9._-]*$(?!\n)'
 
 
-def shipped(relative):
+def shipped(relative: str) -> Path:
     """Path of a config that is installed beside the packages, such as ``pretrain/configs/demo_pretrain.py``."""
     return Path(__file__).resolve().parent.parent / relative
 
 
-def cache_folder(chosen=None):
+def cache_folder(chosen: Path | str | None = None) -> Path:
     """Where generated and fetched files are kept: ``chosen``, as of ``--cache-dir``, or what the environment says.
 
     Without ``chosen``, ``$SPARK_BENCH_CACHE``; else ``spark_bench`` below ``$XDG_CACHE_HOME``, or ``~/.cache``. A
@@ -26,12 +26,12 @@ def cache_folder(chosen=None):
     return Path(os.path.expanduser(chosen or Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache', 'spark_bench')))
 
 
-def default_work_dir(root, suite, task, arch, method, seed):
+def default_work_dir(root: Path | str, suite: str, task: str, arch: str, method: str, seed: int) -> Path:
     """The folder of one run."""
     return Path(root) / suite / task / arch / method / str(seed)
 
 
-def default_evaluation_dir(config, weights, data_root, **changes):
+def default_evaluation_dir(config: Path | str, weights: Path | str, data_root: Path | str, **changes: object) -> Path:
     """The folder of one evaluation: ``work_dirs/evaluate/<config>/<weights>-<8 hexadecimal digits>``.
 
     Args:
@@ -44,6 +44,6 @@ def default_evaluation_dir(config, weights, data_root, **changes):
     return Path('work_dirs/evaluate') / Path(config).stem / f'{Path(weights).stem}-{digest}'
 
 
-def report_path(results, suite):
+def report_path(results: Path | str, suite: str) -> Path:
     """The report of a suite."""
     return Path(results) / ('report.html' if suite == 'demo' else f'report-{suite}.html')

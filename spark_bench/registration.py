@@ -5,7 +5,8 @@ from spark_bench.compatibility import hide_evaluation_notice, hide_torchscript_n
 hide_torchscript_notice()
 hide_evaluation_notice()
 
-from spark_bench.data import augmentation, coco_dataset, pictures, resizing  # noqa: E402, F401
+from spark_bench.data import classification, pretraining  # noqa: E402, F401
+from spark_bench.data.coco import dataset, transforms  # noqa: E402, F401
 from spark_bench.evaluation import accuracy  # noqa: E402, F401
 from spark_bench.models import (  # noqa: E402, F401
     backbones,

@@ -19,6 +19,14 @@ def pytest_configure(config):
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
 
 
+@pytest.fixture(scope='session', autouse=True)
+def cache_of_the_session(tmp_path_factory):
+    """What is generated or fetched goes where all processes of the session share it, and never to the user's cache."""
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder.parent if 'PYTEST_XDIST_WORKER' in os.environ else folder
+    os.environ['SPARK_BENCH_CACHE'] = str(shared / 'cache')
+
+
 @pytest.fixture(autouse=True)
 def loggers_of_their_own():
     """Every test begins without mmengine's loggers: theirs write to the streams of the test that made them."""

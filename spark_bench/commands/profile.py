@@ -17,7 +17,7 @@ def add_options(parser: Parser) -> None:
     parser.add_argument('--rounds', type=positive, default=5, metavar='N',
                         help='times each engine runs, in turn; the median is printed (default: 5)')
     parser.add_argument('--threads', type=positive, metavar='N', help='CPU threads')
-    parser.add_argument('--device', default='cpu', metavar='DEVICE', help='cpu (default) or cuda')
+    parser.add_argument('--device', metavar='NAME', help='default: cuda where there is a GPU, else cpu')
     parser.add_argument('--amp', action='store_true', help='bf16 autocast')
     parser.add_argument('--channels-last', action='store_true', help='pictures and weights in channels-last layout')
     parser.add_argument('--keep-memory', action='store_true',
@@ -32,11 +32,11 @@ def main(args: Namespace) -> int:
     os.environ.setdefault('KINETO_LOG_LEVEL', '6')
     import torch
 
+    from spark_bench.devices import choose_device
     from spark_bench.files import claim_output, write_atomically
     from spark_bench.models import profiling
     from spark_bench.training.memory import keep_freed_memory
-    if args.device.startswith('cuda') and not torch.cuda.is_available():
-        raise InputError(f'--device {args.device}: torch finds no CUDA device here; use --device cpu')
+    args.device = str(choose_device(args.device))
     if args.json:
         output = claim_output(args.json, rb'\{\s*"settings":\s*\{\s*"input_size":', '--json')
     if args.threads is not None:

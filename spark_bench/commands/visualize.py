@@ -15,7 +15,7 @@ def add_options(parser: Parser) -> None:
     reconstruct.add_argument('--arch', metavar='NAME', help='timm convnet of files that do not name theirs')
     reconstruct.add_argument('--statistics', choices=('original', 'visible'), default='original',
                              help='where mean and contrast of masked patches come from (default: original)')
-    reconstruct.add_argument('--device', default='cpu', metavar='NAME', help='cpu (default) or cuda')
+    reconstruct.add_argument('--device', metavar='NAME', help='default: cuda where there is a GPU, else cpu')
     reconstruct.add_argument('--tiles', action='store_true', help='also write each picture of the figure alone')
     pattern = kinds.add_parser('mask-pattern', help='the mask after 1, 2, 4, … convolutions, dense and sparse')
     pattern.add_argument('--arch', required=True, metavar='NAME', help='timm convnet')

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from spark_bench.data.leftovers import leftover_in
+from spark_bench.data.images.ignored import ignored_in
 from spark_bench.errors import InputError
 from spark_bench.files import new_folder
 
@@ -22,7 +22,7 @@ _REMEDY = 'give cifar-10-binary.tar.gz, or the folder that it unpacks to'
 _BROKEN = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error)
 
 
-def convert(source, output):
+def convert(source: Path | str, output: Path | str) -> dict[str, int]:
     """Write ``train/<class>/<number>.png`` and ``test/<class>/<number>.png``, pixel for pixel.
 
     Args:
@@ -88,7 +88,7 @@ def _read(source):
 
 
 def _is_wanted(path):
-    return path.name in (_CLASSES, *_FILES['train'], *_FILES['test']) and not leftover_in(path.as_posix())
+    return path.name in (_CLASSES, *_FILES['train'], *_FILES['test']) and not ignored_in(path.as_posix())
 
 
 def _refuse_copies(source, paths):

@@ -12,14 +12,15 @@ import re
 import zipfile
 import zlib
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
-from spark_bench.data.decoding import explain, read_picture
-from spark_bench.data.leftovers import leftover_in
+from spark_bench.data.images.decoding import explain, read_picture
+from spark_bench.data.images.ignored import ignored_in
 from spark_bench.errors import InputError, printable
 from spark_bench.files import new_folder
 
@@ -31,7 +32,8 @@ _BROKEN = (OSError, EOFError, RuntimeError, SyntaxError, ValueError, zipfile.Bad
 _VAL = 5  # one picture of so many is for validation
 
 
-def convert(source, output, tell=lambda note: None):
+def convert(source: Path | str, output: Path | str, tell: Callable[[str], None] = lambda note: None
+            ) -> dict[str, tuple[int, int, int]]:
     """Write ``train/``, ``val/`` and ``annotations/instances_{train,val}.json``.
 
     A picture is for validation where SHA-256 of its id, as a number, is divisible by five: the same ones for everyone.
@@ -97,7 +99,7 @@ def _group(source, names, tell):
     pictures, others = defaultdict(lambda: defaultdict(list)), []
     for name in names:
         found = _PICTURE.search(name)
-        if leftover_in(name):
+        if ignored_in(name):
             continue
         if found:
             pictures[found['id']][found['kind'].lower()].append(name)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from spark_bench.data.annotations import read_sound
+from spark_bench.data.coco.annotations import read_sound
+from spark_bench.data.coco.rle import first_damaged_mask
 from spark_bench.errors import InputError
 
 _ENCODE = 'write masks with pycocotools.mask.encode'
@@ -26,7 +27,7 @@ class Truth:
 
     Attributes:
         path: of the file.
-        contents: what it holds, tidied: ``images``, ``annotations``, ``categories``.
+        contents: what it holds, cleaned: ``images``, ``annotations``, ``categories``.
         sizes: from image id to (height, width), in ascending order of the id.
         categories: from category id to name, in ascending order of the id.
     """
@@ -140,52 +141,3 @@ def _is_among(value, known):
         return value in known
     except TypeError:  # a list, say
         return False
-
-
-def first_damaged_mask(counts, sizes):
-    """Find a mask that pycocotools' ``rleFrString`` must not be given.
-
-    Args:
-        counts: of each mask, its compressed run lengths: str or bytes, ASCII. The format is that of maskApi.c:
-            five bits to a character, lowest first, 32 for "more to come", two's complement; the runs from the
-            fourth on as differences to the last but one.
-        sizes: of each mask, (height, width).
-
-    Returns:
-        index of the first mask whose runs are not all positive (the first may be 0) or do not fill its size; None if
-        there is none.
-    """
-    texts = [text.decode() if isinstance(text, bytes) else text for text in counts]
-    lengths = np.array([len(text) for text in texts])
-    if not lengths.all():
-        return int(np.argmin(lengths))
-    code = np.frombuffer(''.join(texts).encode(), np.uint8).astype(np.int64) - 48
-    mask_of_code = np.repeat(np.arange(len(texts)), lengths)
-    is_end = code & 32 == 0
-    ends = np.flatnonzero(is_end)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    bad = (code < 0) | (code > 63)
-    bad[np.cumsum(lengths) - 1] |= ~is_end[np.cumsum(lengths) - 1]
-    if not bad.any():
-        bad[starts] = ends - starts >= 7  # 35 bits, more than a run length or a difference of two can take
-    if bad.any():
-        return int(mask_of_code[np.argmax(bad)])
-
-    digit = np.arange(len(code)) - np.repeat(starts, ends - starts + 1)
-    runs = np.add.reduceat((code & 31) << 5 * digit, starts)
-    runs -= np.where(code[ends] & 16, 1 << 5 * (ends - starts + 1), 0)
-    mask_of_run = mask_of_code[starts]
-    first_runs = np.searchsorted(mask_of_run, np.arange(len(texts)))
-    place = np.arange(len(runs)) - first_runs[mask_of_run]
-    for later in (np.flatnonzero(place % 2 == 1), np.flatnonzero((place % 2 == 0) & (place > 0))):
-        runs[later] = _sums_within(runs[later], mask_of_run[later])
-    filled = np.add.reduceat(runs, first_runs) == np.prod(np.array(sizes, np.int64), axis=1)
-    damaged = (runs < 0) | ((runs == 0) & (place > 0)) | ~filled[mask_of_run]
-    return int(mask_of_run[np.argmax(damaged)]) if damaged.any() else None
-
-
-def _sums_within(values, group):
-    """Cumulative sums that start anew with each group; `group` is ascending."""
-    sums = np.cumsum(values)
-    first = np.searchsorted(group, group)
-    return sums - (sums - values)[first]

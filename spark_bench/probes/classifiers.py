@@ -15,7 +15,7 @@ import torch
 from mmengine.logging import print_log
 from torch.nn import functional
 
-from spark_bench.data.labelled import draw_subset
+from spark_bench.data.images.labelled import draw_subset
 from spark_bench.errors import InputError
 
 __all__ = ['HELD_OUT', 'PENALTIES', 'LinearClassifier', 'fit_linear', 'knn', 'linear', 'rank_classes']

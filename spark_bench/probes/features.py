@@ -18,7 +18,7 @@ from safetensors.numpy import load, save
 from torch.utils.data import DataLoader
 
 from pretrain.encoder import create_network
-from spark_bench.data.drawing import drawing_from
+from spark_bench.data.images.seeding import drawing_from
 from spark_bench.errors import InputError, RunError, bare_message
 from spark_bench.files import write_atomically
 from spark_bench.models.backbones import load_weights

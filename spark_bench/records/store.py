@@ -1,8 +1,6 @@
 """Records on disk: written once and whole, checked on every read."""
 
 import contextlib
-import errno
-import fcntl
 import gc
 import json
 import os
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from spark_bench.errors import InputError
-from spark_bench.files import write_atomically, write_beside
+from spark_bench.files import create_file, write_atomically
 from spark_bench.places import NAME_PATTERN
 from spark_bench.records.json_files import parse_json
 from spark_bench.records.json_schema import ORIGINS, SCHEMA_VERSION
@@ -42,8 +40,7 @@ def write(record: Record, results: str | Path) -> Path:
     path = record_path(results, *record.identity)
     text = json.dumps(values, indent=1, allow_nan=False, ensure_ascii=False) + '\n'
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _create(path, text)
+        create_file(path, _encoded(text))
     except FileExistsError:
         if not path.is_file():
             raise InputError(f'{path}: a file stands where a folder is needed, or the reverse; move it away, or '
@@ -61,39 +58,6 @@ def write(record: Record, results: str | Path) -> Path:
 def is_repetition(record: Record, other: Record) -> bool:
     """Whether two records of one identity are of the same run repeated, or the same published figure."""
     return record == other if record.origin == 'published' else record.inputs == other.inputs
-
-
-def _create(path: Path, text: str) -> None:
-    """Create ``path`` with ``text`` in one step; FileExistsError if it exists."""
-    temporary = write_beside(path, _encoded(text))
-    try:
-        os.link(temporary, path)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
-            raise
-        _create_without_links(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    with _open_folder(path.parent) as folder:
-        os.fsync(folder)
-
-
-def _create_without_links(temporary: Path, path: Path) -> None:
-    # Some network and FAT file systems know no hard links: there, look and rename under a lock on the folder.
-    with _open_folder(path.parent) as folder:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        if path.exists():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-        os.replace(temporary, path)
-
-
-@contextlib.contextmanager
-def _open_folder(folder: Path) -> Iterator[int]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def read(path: str | Path) -> Record:

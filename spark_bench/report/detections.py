@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from spark_bench.data.annotations import read_annotations
-from spark_bench.data.decoding import read_picture
+from spark_bench.data.coco.annotations import read_annotations
+from spark_bench.data.images.decoding import read_picture
 from spark_bench.errors import InputError
 from spark_bench.records.schema import Record
 from spark_bench.report.galleries import Gallery, Unusable, artifact, existing, make_galleries, one_line

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from spark_bench import checkpoints
 from spark_bench.checkpoints.classes import classes_of, demand_distinct, shown
 from spark_bench.checkpoints.detectors import load_detector
-from spark_bench.data.coco import Split, check_pictures, identify, open_coco, open_split
+from spark_bench.data.detection import Split, check_pictures, identify, open_coco, open_split
 from spark_bench.errors import InputError
 from spark_bench.evaluation.coco_metric import run_evaluation, write_categories
 from spark_bench.evaluation.rehearsal import rehearse

@@ -14,8 +14,8 @@ from torch import nn
 from pretrain.encoder import create_network
 from spark_bench import checkpoints
 from spark_bench.checkpoints.classes import classes_of, demand_distinct, shown
-from spark_bench.data.labelled import draw_subset, fingerprint, open_labelled
-from spark_bench.data.listing import IMAGENET_CLASSES, WNID
+from spark_bench.data.images.labelled import draw_subset, fingerprint, open_labelled
+from spark_bench.data.images.listing import IMAGENET_CLASSES, WNID
 from spark_bench.errors import InputError
 from spark_bench.evaluation.accuracy import AccuracyHook, evaluations, models_of, predict, save_classifier, weights_name
 from spark_bench.models.shapes import check_size

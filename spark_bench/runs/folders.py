@@ -1,12 +1,12 @@
 """The folder of a run or an evaluation: made, held by one process, and known by what is computed in it."""
 
-import fcntl
+import contextlib
 import json
-import time
 from pathlib import Path
 
 from spark_bench.errors import InputError
 from spark_bench.files import make_folder, write_atomically
+from spark_bench.locks import hold
 from spark_bench.places import default_evaluation_dir
 from spark_bench.records.differences import keys_that_differ
 from spark_bench.runs.options import RunOptions
@@ -101,22 +101,14 @@ def make_work_dir(work_dir):
                          'permissions') from error
 
 
-def lock_folder(work_dir, patience_s=10.0):
-    """Hold ``work_dir`` for this process until it ends; return the open lock file.
+def lock_folder(work_dir: Path | str, patience_s: float = 10.0) -> contextlib.ExitStack:
+    """Hold ``work_dir`` for this process until it ends, or until what is returned is closed.
 
     Raises:
         InputError: where another process still holds it after ``patience_s`` seconds. (A killed suite's runs end
             within moments, so a little patience is enough to start it again at once.)
     """
-    lock = (Path(work_dir) / '.lock').open('w')
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return lock
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                lock.close()
-                raise InputError(f'another process is running in {work_dir}: wait for it, or give another '
-                                 '--work-dir') from None
-            time.sleep(0.2)
+    try:
+        return hold(Path(work_dir) / '.lock', patience_s)
+    except TimeoutError:
+        raise InputError(f'another process is running in {work_dir}: wait for it, or give another --work-dir') from None

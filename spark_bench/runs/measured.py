@@ -15,7 +15,7 @@ from mmengine.config import Config
 
 from spark_bench.checkpoints import read_metadata
 from spark_bench.checkpoints.contents import open_checkpoint
-from spark_bench.data.leftovers import demand_apart
+from spark_bench.data.images.ignored import demand_apart
 from spark_bench.errors import InputError, RunError
 from spark_bench.files import make_folder
 from spark_bench.records import environment, schema, store

@@ -8,7 +8,7 @@ from mmengine.runner import Runner
 
 from pretrain.ablations import get_ablation
 from spark_bench import checkpoints
-from spark_bench.data.sources import open_pictures, spread
+from spark_bench.data.images.sources import open_pictures, spread
 from spark_bench.errors import InputError
 from spark_bench.files import write_atomically
 from spark_bench.models.backbones import pyramid_channels

@@ -9,8 +9,9 @@ import torch
 from mmengine.config import Config
 
 from spark_bench.checkpoints.contents import open_checkpoint
-from spark_bench.data.augmentation import ClassPictures
-from spark_bench.data.labelled import draw_subset, fingerprint
+from spark_bench.data.classification import ClassPictures
+from spark_bench.data.images.labelled import draw_subset, fingerprint
+from spark_bench.devices import choose_device
 from spark_bench.errors import InputError
 from spark_bench.evaluation.accuracy import Predictions
 from spark_bench.models.shapes import check_size
@@ -164,14 +165,3 @@ def arch_of(weights: str | None, arch: str | None = None, key_prefix: str | None
         raise InputError(f'{weights} is of no architecture that timm knows: name it with --arch' if weights else
                          'without --weights, name the network with --arch')
     return arch
-
-
-def choose_device(name: str | None) -> str:
-    """The device to compute on; None takes a GPU where there is one."""
-    name = name or ('cuda' if torch.cuda.is_available() else 'cpu')
-    try:
-        torch.empty(0, device=name, dtype=torch.float64)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise InputError(f'--device {name}: torch cannot compute in float64 there; take cpu, or cuda where there is a '
-                         'GPU') from error
-    return name

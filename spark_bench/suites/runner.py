@@ -17,8 +17,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from spark_bench.errors import InputError, RunError
 from spark_bench.files import make_folder
+from spark_bench.locks import is_held
 from spark_bench.runs import run_task
-from spark_bench.suites.status import failure_of, is_locked, note_failure
+from spark_bench.suites.status import failure_of, note_failure
 
 _POLL_S = 0.2
 
@@ -263,7 +264,7 @@ def run_cells(cells, jobs, start):
 def _note(cell):
     """Leave word of a failure, unless another process is at work in the folder and will tell of its own."""
     folder = Path(cell.options['work_dir'])
-    if _failed(cell) and not is_locked(folder):
+    if _failed(cell) and not is_held(folder / '.lock'):
         note_failure(folder, cell.outcome)
 
 

@@ -1,13 +1,13 @@
 """Where the cells of a suite stand, as far as the files in their folders tell."""
 
 import contextlib
-import fcntl
 import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from spark_bench.files import make_folder
+from spark_bench.locks import is_held
 
 _FAILURE, _JOB = 'failure.txt', 'job.txt'
 RECORDED, RUNNING, BROKEN_OFF, FAILED, WAITING, READY = (
@@ -41,7 +41,7 @@ def state_of(spec, suite, places):
     share, loss = _progress(folder)
     job = job_of(folder)
     submitted = '' if job is None else f'job {job}'
-    if is_locked(folder):
+    if is_held(folder / '.lock'):
         return State(RUNNING, share, loss, submitted)
     if failure is not None:
         return State(FAILED, share, loss, failure)
@@ -59,18 +59,6 @@ def _progress(folder):
         return min(1.0, told['done'] / told['total']), told['loss']
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
         return 0.0, None
-
-
-def is_locked(folder):
-    """Whether a process is at work on the cell in ``folder``."""
-    try:
-        with (folder / '.lock').open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def failure_of(folder):

@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from PIL import Image
 
-from spark_bench.data.sources import spread
+from spark_bench.data.images.sources import spread
 from spark_bench.files import write_atomically
 from spark_bench.training.processes import is_main_process
 from spark_bench.training.reconstruction import SHOWN_PICTURES, load_pictures, reconstruct

@@ -15,7 +15,7 @@ def load_pictures(model, dataset, indices):
 
     Args:
         model: :class:`~spark_bench.models.pretrainer.SparKPretrainer`, perhaps wrapped for several processes.
-        dataset: :class:`~spark_bench.data.pictures.Pictures`.
+        dataset: :class:`~spark_bench.data.pretraining.Pictures`.
         indices: numbers of pictures.
     """
     spark = getattr(model, 'module', model).spark

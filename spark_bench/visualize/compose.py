@@ -4,8 +4,6 @@ No tile is ever resampled: a figure holds exactly the pixels that it was given.
 """
 
 import io
-import os
-import secrets
 import textwrap
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from spark_bench.errors import InputError
-from spark_bench.files import claim_output, make_folder
+from spark_bench.files import claim_output, make_folder, write_atomically
 
 FONT_SIZE = 13
 GAP = 8  # pixels between tiles and around the figure
@@ -97,11 +95,7 @@ def write_png(path, picture):
     mark = PngImagePlugin.PngInfo()
     mark.add_text('Software', 'spark-bench')
     picture.save(buffer, format='PNG', optimize=True, pnginfo=mark)
-    partial = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.tmp')
     try:
-        partial.write_bytes(buffer.getvalue())
-        os.replace(partial, path)
+        write_atomically(path, buffer.getvalue())
     except OSError as error:
         raise InputError(f'cannot write {path}: {error.strerror}; choose another --output') from error
-    finally:
-        partial.unlink(missing_ok=True)

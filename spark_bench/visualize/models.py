@@ -78,14 +78,3 @@ def load_model(file, device='cpu'):
         raise InputError(f'{file.path} holds an encoder alone: a reconstruction needs the whole pretraining model, '
                          'which pretraining writes as spark.safetensors') from error
     return model.to(device).eval()
-
-
-def check_device(name):
-    """Return the torch device called ``name``; raise :class:`InputError` where it is not available."""
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f'device {name!r} is not available here: choose cpu, or cuda on a machine that has it'
-                         ) from error
-    return device

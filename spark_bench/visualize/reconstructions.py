@@ -11,12 +11,14 @@ from PIL import Image, ImageOps
 
 from pretrain.masking import random_mask
 from pretrain.visualize import reconstruct
-from spark_bench.data.leftovers import demand_apart
-from spark_bench.data.pictures import find_pictures, read_picture
+from spark_bench.data.images.decoding import read_picture
+from spark_bench.data.images.ignored import demand_apart
+from spark_bench.data.images.listing import find_pictures
+from spark_bench.devices import choose_device
 from spark_bench.errors import InputError
 from spark_bench.files import claim_output, make_folder
 from spark_bench.visualize.compose import OWN, compose, figure_path, write_png
-from spark_bench.visualize.models import check_device, describe, load_model
+from spark_bench.visualize.models import describe, load_model
 
 BATCH = 8
 CAPTIONS = {
@@ -29,7 +31,7 @@ CAPTIONS = {
 
 def draw(weights: Sequence[str], data_root: str, output: str, *, labels: Sequence[str] | None = None,
          arch: str | None = None, input_size: int | None = None, mask_ratio: float | None = None, count: int = 6,
-         seed: int = 0, statistics: str = 'original', device: str = 'cpu', write_tiles: bool = False) -> Path:
+         seed: int = 0, statistics: str = 'original', device: str | None = None, write_tiles: bool = False) -> Path:
     """Write the figure, with ``write_tiles`` each of its pictures too, and return the figure's path.
 
     All else is what the options of that name of ``spark-bench visualize reconstruct`` say.
@@ -37,7 +39,7 @@ def draw(weights: Sequence[str], data_root: str, output: str, *, labels: Sequenc
     Raises:
         InputError: naming the option or the file that is wrong.
     """
-    device = check_device(device)
+    device = choose_device(device)
     files = _describe_all(weights, labels, arch, input_size, mask_ratio)
     pixels_B3HW = load_pictures(data_root, count, files[0].input_size)
     path = figure_path(output, 'reconstructions.png')

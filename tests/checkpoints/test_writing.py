@@ -1,9 +1,11 @@
 """Writing weights: whole or not at all, as readable as other files, and one line where there is no room."""
 
 import contextlib
+import http.server
 import os
 import resource
 import shutil
+import threading
 
 import pytest
 import timm
@@ -114,6 +116,25 @@ def test_a_download_that_fails_leaves_nothing_and_says_whose_fault_it_is(source,
     (tmp_path / 'cache').write_bytes(b'')
     with pytest.raises(InputError, match='cannot be made'):
         published.find_published('spark', 'test_resnet', tmp_path / 'cache', download=True)
+
+
+class HalfAFile(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header('Content-Length', '1000')
+        self.end_headers()
+        self.wfile.write(b'half')
+
+
+def test_a_download_that_breaks_off_is_no_file(tmp_path, monkeypatch):
+    with http.server.HTTPServer(('127.0.0.1', 0), HalfAFile) as server:
+        threading.Thread(target=server.handle_request).start()
+        entry = dict(name='spark', arch='test_resnet', file='b.safetensors', sha256=None, source='a test',
+                     url=f'http://127.0.0.1:{server.server_port}/b')
+        monkeypatch.setattr(published, 'read_index', lambda: [entry])
+        with pytest.raises(RunError, match='broke off after 4 of 1000 bytes'):
+            published.find_published('spark', 'test_resnet', tmp_path, download=True)
+    assert list((tmp_path / 'weights').iterdir()) == []
 
 
 def test_what_is_not_the_disks_fault_keeps_its_name(tmp_path):

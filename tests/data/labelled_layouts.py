@@ -7,8 +7,8 @@ import zipfile
 import pytest
 from PIL import Image
 
-from spark_bench.data.decoding import read_from
-from spark_bench.data.labelled import open_labelled
+from spark_bench.data.images.decoding import read_from
+from spark_bench.data.images.labelled import open_labelled
 from spark_bench.errors import InputError
 
 CLASSES = ('b-lack', 'b', 'B', '10', '9', 'é ü')

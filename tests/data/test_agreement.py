@@ -8,13 +8,13 @@ from mmengine.registry import init_default_scope
 from random_data import mutate_classes, mutate_coco, write_classes, write_coco
 
 from spark_bench import registration  # noqa: F401
-from spark_bench.data.augmentation import build_transform
 from spark_bench.data.check import check
-from spark_bench.data.coco import check_pictures, open_coco, open_split
-from spark_bench.data.coco_dataset import SeededCocoDataset
-from spark_bench.data.decoding import read_from
-from spark_bench.data.labelled import open_labelled
-from spark_bench.data.pictures import Pictures
+from spark_bench.data.classification import build_transform
+from spark_bench.data.coco.dataset import SeededCocoDataset
+from spark_bench.data.detection import check_pictures, open_coco, open_split
+from spark_bench.data.images.decoding import read_from
+from spark_bench.data.images.labelled import open_labelled
+from spark_bench.data.pretraining import Pictures
 from spark_bench.errors import InputError
 from spark_bench.places import shipped
 

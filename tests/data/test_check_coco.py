@@ -10,7 +10,7 @@ from coco_defects import COCO, change, contents, run
 
 from spark_bench.data.check import check
 from spark_bench.data.check.report import KINDS
-from spark_bench.data.coco import check_pictures, open_coco, open_split
+from spark_bench.data.detection import check_pictures, open_coco, open_split
 from spark_bench.errors import InputError
 
 

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image, ImageOps, TiffImagePlugin
 
 from spark_bench import commands
-from spark_bench.data import coco
+from spark_bench.data import detection
 from spark_bench.data.check.looking import judge, look_at
 from spark_bench.data.check.report import Report
-from spark_bench.data.decoding import decode, read_picture
-from spark_bench.data.pictures import LoadPicture
+from spark_bench.data.coco.transforms import LoadPicture
+from spark_bench.data.images.decoding import decode, read_picture
 from spark_bench.errors import InputError
 
 SIZE = 40, 24
@@ -120,15 +120,15 @@ def test_the_size_as_stored_is_refused_alike_by_check_and_training(tmp_path, cap
 def test_of_many_pictures_the_sizes_are_compared_all_the_same(tmp_path, monkeypatch):
     for stated, word in (((24, 40), None), (SIZE, 'drop the EXIF orientation'), ((24, 41), 'or state its size')):
         root = coco_of(tmp_path / f'{stated}', stated)
-        split = coco.open_split(root, 'val')
-        monkeypatch.setattr(coco, 'DECODE_LIMIT', 0)
+        split = detection.open_split(root, 'val')
+        monkeypatch.setattr(detection, 'DECODE_LIMIT', 0)
         if word is None:
-            coco.check_pictures(split)
+            detection.check_pictures(split)
             continue
         with pytest.raises(InputError, match=word):
-            coco.check_pictures(split)
-        monkeypatch.setattr(coco, 'SIZE_LIMIT', 0)
-        coco.check_pictures(split)
+            detection.check_pictures(split)
+        monkeypatch.setattr(detection, 'SIZE_LIMIT', 0)
+        detection.check_pictures(split)
         monkeypatch.undo()
 
 
@@ -289,7 +289,7 @@ def test_of_several_pages_the_first_is_taken(tmp_path):
 
 
 def test_ppm_and_pgm_are_pictures(tmp_path):
-    from spark_bench.data.listing import is_picture
+    from spark_bench.data.images.listing import is_picture
     for name in ('p.ppm', 'p.PGM'):
         assert is_picture(name)
     scene().save(tmp_path / 'p.ppm')

@@ -9,9 +9,9 @@ import pytest
 from labelled_layouts import CLASSES, COUNTS, contents_of, fill, members, pack_tar, pack_zip, save, sound_shards
 from torchvision.datasets import ImageFolder
 
-from spark_bench.data import archives, labelled
-from spark_bench.data.decoding import read_from
-from spark_bench.data.labelled import fingerprint, open_labelled
+from spark_bench.data.images import archives, labelled
+from spark_bench.data.images.decoding import read_from
+from spark_bench.data.images.labelled import fingerprint, open_labelled
 
 REAL_DATA = Path(os.environ.get('SPARK_BENCH_TEST_DATA', Path(__file__).parents[3] / 'shared' / 'data'))
 pytestmark = pytest.mark.usefixtures('cache')

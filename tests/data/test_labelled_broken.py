@@ -20,8 +20,8 @@ from labelled_layouts import (
 )
 
 from spark_bench.data.check import check
-from spark_bench.data.decoding import read_from
-from spark_bench.data.labelled import open_labelled
+from spark_bench.data.images.decoding import read_from
+from spark_bench.data.images.labelled import open_labelled
 from spark_bench.errors import InputError
 
 pytestmark = pytest.mark.usefixtures('cache')

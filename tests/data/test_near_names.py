@@ -7,7 +7,7 @@ import pytest
 from coco_defects import SQUARE, change, edit
 
 from spark_bench.data.check import check
-from spark_bench.data.coco import check_pictures, open_coco, open_split
+from spark_bench.data.detection import check_pictures, open_coco, open_split
 from spark_bench.errors import InputError
 
 

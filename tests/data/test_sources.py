@@ -12,10 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from spark_bench.data import archives
-from spark_bench.data.listing import NameTable
-from spark_bench.data.pictures import Pictures, find_pictures, fingerprint, read_picture
-from spark_bench.data.sources import open_pictures
+from spark_bench.data.images import archives
+from spark_bench.data.images.decoding import read_picture
+from spark_bench.data.images.identity import contents_digest
+from spark_bench.data.images.listing import NameTable, find_pictures
+from spark_bench.data.images.sources import open_pictures
+from spark_bench.data.pretraining import Pictures
 from spark_bench.errors import InputError
 
 NAMES = ['a-b/0.png', 'a/1.jpg', 'a/c/2.JPEG', 'b.webp', 'd/é ü.bmp', 'd/line\nbreak.png']
@@ -92,7 +94,7 @@ def test_folders_lists_and_archives_give_the_same_pictures(tmp_path):
 def test_the_fingerprint_changes_with_names_and_contents(tmp_path):
     root = fill(tmp_path / 'root')
     before = open_pictures(root).fingerprint()
-    assert before == fingerprint(root, find_pictures(root))
+    assert before == contents_digest(root, [str(path.relative_to(root)) for path in find_pictures(root)])
     (root / 'b.webp').rename(root / 'bb.webp')
     renamed = open_pictures(root).fingerprint()
     picture(9, (50, 50)).save(root / 'a/1.jpg')

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_bench.data.labelled import draw_subset
+from spark_bench.data.images.labelled import draw_subset
 from spark_bench.errors import InputError
 
 

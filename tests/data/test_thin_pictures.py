@@ -14,8 +14,8 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.transforms_factory import transforms_imagenet_eval
 
 from spark_bench import registration  # noqa: F401
-from spark_bench.data.augmentation import evaluation_transform, training_transform
-from spark_bench.data.pictures import Pictures
+from spark_bench.data.classification import evaluation_transform, training_transform
+from spark_bench.data.pretraining import Pictures
 from spark_bench.places import shipped
 
 SIZES = [(1, 400), (400, 1), (1, 1), (3000, 1), (1, 3000), (2, 3000), (3000, 7)]

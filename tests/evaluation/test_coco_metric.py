@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from spark_bench.errors import InputError
 from spark_bench.evaluation.coco_bootstrap import average_precision
-from spark_bench.evaluation.coco_input import first_damaged_mask, read_truth
+from spark_bench.evaluation.coco_input import read_truth
 from spark_bench.evaluation.coco_metric import _by_category, _fast, _results, evaluate, run_evaluation, write_categories
 from spark_bench.records.json_schema import PERCENT_PATTERN
 
@@ -355,19 +355,6 @@ def test_ids_partly_text_and_partly_numbers_are_refused(tmp_path):
     contents['annotations'][2]['image_id'] = 'p2'
     with pytest.raises(InputError, match=r"images\[1\] has id 'p2'"):
         read_truth(saved(tmp_path, contents))
-
-
-def test_a_mask_is_damaged_exactly_if_its_runs_do_not_fill_it():
-    rng = np.random.default_rng(0)
-    sizes = [tuple(int(v) for v in rng.integers(1, 90, 2)) for _ in range(300)]
-    masks = [(rng.random(size) < rng.random() ** 3).astype(np.uint8) for size in sizes]
-    counts = [pycocotools.mask.encode(np.asfortranarray(mask))['counts'] for mask in masks]
-    assert first_damaged_mask(counts, sizes) is None
-    for index in range(0, 300, 50):
-        height, width = sizes[index]
-        damaged = sizes[:index] + [(height, width + 1)] + sizes[index + 1:]
-        assert first_damaged_mask(counts, damaged) == index
-        assert first_damaged_mask(counts[:index] + [counts[index][:-1]] + counts[index + 1:], sizes) == index
 
 
 def test_the_record_format_holds_every_figure_to_a_percentage(tmp_path):

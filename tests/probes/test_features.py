@@ -23,7 +23,7 @@ from small_finetuning import write_pictures
 
 from spark_bench import commands
 from spark_bench.checkpoints import published, save
-from spark_bench.data.augmentation import ClassPictures
+from spark_bench.data.classification import ClassPictures
 from spark_bench.errors import InputError, RunError
 from spark_bench.probes import features
 from spark_bench.probes.features import Extractor, build_backbone, cached_features

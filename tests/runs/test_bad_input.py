@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from small_recipes import ROOT, record_of, tiny, torchrun, words
 
 from spark_bench import commands
-from spark_bench.data import coco as coco_folder
+from spark_bench.data import detection
 from spark_bench.training.runner import BenchRunner
 
 
@@ -63,7 +63,7 @@ def test_a_training_set_without_objects_is_refused(key, boxes, tmp_path, capsys)
 @pytest.mark.parametrize('split', ['train', 'val'])
 def test_a_picture_that_breaks_on_the_way_is_named_in_one_line(split, boxes, tmp_path, capsys, monkeypatch):
     """As in a set too large to be decoded beforehand, read by a process of the loader."""
-    monkeypatch.setattr(coco_folder, 'DECODE_LIMIT', 0)
+    monkeypatch.setattr(detection, 'DECODE_LIMIT', 0)
     for path in (boxes / split).iterdir():
         path.write_bytes(path.read_bytes()[:300])
     status, error = run(capsys, demo(boxes, tmp_path, '--workers', '1'))

@@ -18,7 +18,7 @@ from pretrain.encoder import create_network
 from spark_bench import commands
 from spark_bench.checkpoints import save
 from spark_bench.checkpoints.classes import classes_of
-from spark_bench.data.coco_dataset import SeededCocoDataset
+from spark_bench.data.coco.dataset import SeededCocoDataset
 from spark_bench.errors import InputError
 from spark_bench.runs import finetune
 from spark_bench.runs.options import FinetuneOptions

@@ -12,7 +12,7 @@ from small_recipes import ROOT, record_of
 
 from spark_bench import commands
 from spark_bench.checkpoints import save
-from spark_bench.data.augmentation import build_transform
+from spark_bench.data.classification import build_transform
 from spark_bench.training.batches import RepeatedPictureSampler
 
 RECIPES = sorted(path.stem for path in (ROOT / 'pretrain/configs').glob('finetune_*.py'))

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from spark_bench.errors import InputError
-from spark_bench.files import write_beside
+from spark_bench.files import beside
 from spark_bench.training.resume import checkpoints_of, clear_leftovers, newest_checkpoint, read_checkpoint
 
 UPDATES = 8
@@ -153,6 +153,6 @@ def test_what_a_killed_attempt_was_writing_is_cleared_and_nothing_else(tmp_path)
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b'x')
     for path in (kept[0], kept[2], tmp_path / 'progress.json'):
-        assert write_beside(path, b'half').read_bytes() == b'half'
+        beside(path).write_bytes(b'half')
     clear_leftovers(tmp_path)
     assert sorted(path for path in tmp_path.rglob('*') if path.is_file()) == sorted(kept)

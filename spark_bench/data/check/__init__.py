@@ -5,21 +5,22 @@
 """
 
 import os
-from importlib import import_module
 from pathlib import Path
 
+from spark_bench.data.check import classes, coco
 from spark_bench.data.check.duplicates import report_duplicates
-from spark_bench.data.check.looking import Progress
 from spark_bench.data.check.report import Report
+from spark_bench.data.images.progress import Progress
 from spark_bench.errors import InputError
 
 __all__ = ['check']
 
-_LAYOUTS = {'coco': 'coco', 'imagenet': 'classes'}
+_LAYOUTS = {'coco': coco, 'imagenet': classes}
 _EXPECTED = 'annotations/instances_{train,val}*.json beside the folders of pictures, or train/<class>/ and val/<class>/'
 
 
-def check(root, layout=None, workers=None, decode=True, limit_shown=5):
+def check(root: Path | str, layout: str | None = None, workers: int | None = None, decode: bool = True,
+          limit_shown: int = 5) -> Report:
     """Check a data set.
 
     Args:
@@ -36,32 +37,21 @@ def check(root, layout=None, workers=None, decode=True, limit_shown=5):
         InputError: where ``root`` has neither layout.
     """
     root = Path(root)
-    layout = layout or _find_layout(root)
-    _demand(root, layout)
+    layout = _find_layout(root, layout)
     report = Report(root, layout, decode, limit_shown)
     workers = workers or len(os.sched_getaffinity(0))
-    digests = _layout(layout).check_folder(report, decode, workers, Progress())
+    digests = _LAYOUTS[layout].check_folder(report, decode, workers, Progress())
     if decode:
         report_duplicates(report, digests)
     return report
 
 
-def _layout(name):
-    # These import the judge of annotations, which reports by this package's kinds.
-    return import_module(f'spark_bench.data.check.{_LAYOUTS[name]}')
-
-
-def _find_layout(root):
-    for layout in _LAYOUTS:
-        if _layout(layout).fits(root):
-            return layout
+def _find_layout(root, asked):
     if not root.is_dir():
         raise InputError(f'{root} is not a folder: give one with {_EXPECTED}')
-    raise InputError(f'{root} has neither layout: expected {_EXPECTED}')
-
-
-def _demand(root, layout):
-    if not root.is_dir():
-        raise InputError(f'{root} is not a folder: give one with {_EXPECTED}')
-    if not _layout(layout).fits(root):
-        raise InputError(f'{root} is not in {layout} layout: expected {_layout(layout).EXPECTED}')
+    found = [name for name, layout in _LAYOUTS.items() if layout.fits(root)]
+    if asked and asked not in found:
+        raise InputError(f'{root} is not in {asked} layout: expected {_LAYOUTS[asked].EXPECTED}')
+    if not found:
+        raise InputError(f'{root} has neither layout: expected {_EXPECTED}')
+    return asked or found[0]

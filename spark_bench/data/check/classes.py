@@ -1,22 +1,26 @@
 """Checking a folder with train/<class>/ and val/<class>/, as ImageNet has it.
 
-Which folders these are is decided as :func:`spark_bench.data.labelled.open_labelled` decides it: where there is no
-``val``, ``validation`` or ``test`` is what is evaluated on.
+Which folders these are is decided as :func:`spark_bench.data.images.labelled.open_labelled` decides it: where there is
+no ``val``, ``validation`` or ``test`` is what is evaluated on.
 """
 
 import os
+from pathlib import Path
 
 from spark_bench.data.check.duplicates import Digests
 from spark_bench.data.check.looking import judge, look_at_all
-from spark_bench.data.leftovers import is_leftover, is_own
-from spark_bench.data.listing import IMAGENET_CLASSES, WNID, NameTable, find_splits, is_picture, list_files
+from spark_bench.data.check.report import Report
+from spark_bench.data.images.ignored import is_ignored, is_own
+from spark_bench.data.images.listing import IMAGENET_CLASSES, WNID, NameTable, is_picture, list_files
+from spark_bench.data.images.progress import Progress
+from spark_bench.data.images.splits import find_splits
 from spark_bench.errors import InputError
 
 EXPECTED = 'train/<class>/ and val/<class>/'
 _IMAGENET = {'train': 1_281_167, 'val': 50_000}
 
 
-def fits(root):
+def fits(root: Path) -> bool:
     """Whether ``root`` has folders of classes."""
     return any(_has_folders(root / folder) for folder in _split_folders(root).values())
 
@@ -25,7 +29,7 @@ def _split_folders(root):
     """From ``train`` and ``val`` to the names of their folders, there or not."""
     try:
         with os.scandir(root) as listing:
-            found = find_splits([entry.name for entry in listing if _is_folder(entry) and not is_leftover(entry.name)])
+            found = find_splits([entry.name for entry in listing if _is_folder(entry) and not is_ignored(entry.name)])
     except OSError:
         found = (None, None)
     return {split: folder or split for split, folder in zip(_IMAGENET, found, strict=True)}
@@ -33,12 +37,12 @@ def _split_folders(root):
 
 def _has_folders(folder):
     try:
-        return any(entry.is_dir() and not is_leftover(entry.name) for entry in os.scandir(folder))
+        return any(entry.is_dir() and not is_ignored(entry.name) for entry in os.scandir(folder))
     except OSError:
         return False
 
 
-def check_folder(report, decode, workers, progress):
+def check_folder(report: Report, decode: bool, workers: int, progress: Progress) -> Digests:
     """Check everything but duplicate contents. Returns :class:`~spark_bench.data.check.duplicates.Digests`."""
     classes, parts, folders = {}, [], _split_folders(report.root)
     for split, folder in folders.items():
@@ -67,7 +71,7 @@ def _list_split(report, split):
         report.add('folder', split, error.strerror)
         return classes, NameTable([])
     for entry in entries:
-        if is_leftover(entry.name) or _is_folder(entry) and is_own(entry.path):
+        if is_ignored(entry.name) or _is_folder(entry) and is_own(entry.path):
             report.add('leftover', f'{split}/{entry.name}')
         elif _is_folder(entry):
             classes.add(entry.name)

@@ -1,8 +1,11 @@
 """Pictures with the same contents, within a split and between train and val."""
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 
 from spark_bench.data.check.looking import DIGEST_SIZE
+from spark_bench.data.check.report import Report
 
 # Below this fraction of val, what it shares with train does not show in what is measured. ImageNet as distributed
 # would not pass otherwise.
@@ -16,19 +19,19 @@ class Digests:
         parts: list of (split, names): ``train`` or ``val``, and the paths of its pictures relative to the root.
     """
 
-    def __init__(self, parts):
+    def __init__(self, parts: list[tuple[str, Sequence[str]]]):
         self._parts = parts
         self._starts = np.cumsum([0, *(len(names) for _, names in parts)])
         self._table = np.zeros((self._starts[-1], DIGEST_SIZE), np.uint8)
         self._known = np.zeros(self._starts[-1], bool)
 
-    def put(self, part, index, digest):
+    def put(self, part: int, index: int, digest: bytes) -> None:
         """Keep the digest of picture ``index`` of a part; an empty one says that there is none."""
         if digest:
             self._table[self._starts[part] + index] = np.frombuffer(digest, np.uint8)
             self._known[self._starts[part] + index] = True
 
-    def groups(self):
+    def groups(self) -> Iterator[list[tuple[str, str]]]:
         """Yields lists of (split, name): pictures with the same contents."""
         known = np.flatnonzero(self._known)
         keys = np.ascontiguousarray(self._table[known]).view(np.uint64)
@@ -47,12 +50,12 @@ class Digests:
         split, names = self._parts[part]
         return split, names[int(row - self._starts[part])]
 
-    def count(self, split):
+    def count(self, split: str) -> int:
         """Number of pictures of a split."""
         return sum(len(names) for name, names in self._parts if name == split)
 
 
-def report_duplicates(report, digests):
+def report_duplicates(report: Report, digests: Digests) -> None:
     """Add to ``report`` which pictures repeat another one."""
     leaks = []
     for group in digests.groups():

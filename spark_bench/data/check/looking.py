@@ -5,18 +5,19 @@ import os
 import signal
 import stat
 from collections import deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from pathlib import Path
 from typing import NamedTuple
 
-from spark_bench.data.decoding import decode, explain, is_stated_as_stored
-from spark_bench.data.near_names import probably
-from spark_bench.data.progress import Progress
-from spark_bench.data.values import UnplainError
+from spark_bench.data.check.report import Report
+from spark_bench.data.coco.near_names import NearNames, probably
+from spark_bench.data.images.bit_depth import UnplainError
+from spark_bench.data.images.decoding import decode, explain, is_stated_as_stored
+from spark_bench.data.images.progress import Progress
 from spark_bench.errors import RunError
-
-__all__ = ['DIGEST_SIZE', 'Look', 'Progress', 'judge', 'look_at', 'look_at_all']
 
 # Of SHA-256, in bytes: enough to tell any number of pictures apart.
 DIGEST_SIZE = 16
@@ -47,7 +48,7 @@ class Look(NamedTuple):
     digest: bytes = b''
 
 
-def look_at(path, pixels):
+def look_at(path: Path | str, pixels: bool) -> Look:
     """Open a picture as training does; with ``pixels``, decode all of it and hash its file.
 
     Returns :class:`Look`; raises nothing.
@@ -66,7 +67,8 @@ def look_at(path, pixels):
         return Look(explain(error)[0], 'values' if isinstance(error, UnplainError) else 'picture')
 
 
-def judge(report, name, look, stated=None, near=None):
+def judge(report: Report, name: str, look: Look, stated: tuple[int, int] | None = None,
+          near: NearNames | None = None) -> None:
     """Tell the report what a picture is.
 
     Args:
@@ -74,14 +76,14 @@ def judge(report, name, look, stated=None, near=None):
         name: of the picture, relative to the root.
         look: :class:`Look`.
         stated: (width, height) that annotations state, where there are any.
-        near: :class:`~spark_bench.data.near_names.NearNames` of the folder that the annotations name files in.
+        near: :class:`~spark_bench.data.coco.near_names.NearNames` of the folder that the annotations name files in.
     """
     if look.wrong:
         meant = probably(near, name.partition('/')[2]) if near and look.kind == 'absent' else ''
         report.add(look.kind, name, f'is not there{meant}' if look.kind == 'absent' else look.wrong)
         return
     if stated is not None and look.size != stated:
-        (width, height), as_stored = look.size, is_stated_as_stored(look, stated)
+        (width, height), as_stored = look.size, is_stated_as_stored(look.size, look.stored_size, stated)
         report.add('size as stored' if as_stored else 'size', name,
                    f'is {width}x{height}{" upright" if as_stored else ""}, stated as {stated[0]}x{stated[1]}')
     if look.turned:
@@ -100,7 +102,8 @@ def _digest(file):
     return digest.digest()[:DIGEST_SIZE]
 
 
-def look_at_all(root, names, pixels, workers, progress):
+def look_at_all(root: Path | str, names: Sequence[str], pixels: bool, workers: int, progress: Progress
+                ) -> Iterator[tuple[int, Look]]:
     """Look at many pictures.
 
     Args:
@@ -108,7 +111,7 @@ def look_at_all(root, names, pixels, workers, progress):
         names: sequence of paths relative to it.
         pixels: see :func:`look_at`.
         workers: processes.
-        progress: :class:`Progress`.
+        progress: :class:`~spark_bench.data.images.progress.Progress`.
 
     Yields:
         ``(index, Look)`` in the order of ``names``.

@@ -2,9 +2,10 @@
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from spark_bench.data.annotations import REMEDIES
-from spark_bench.data.decoding import REMEDY_TURNED, REMEDY_VALUES
+from spark_bench.data.coco.annotations import REMEDIES
+from spark_bench.data.images.decoding import REMEDY_TURNED, REMEDY_VALUES
 from spark_bench.errors import printable
 
 PROBLEM, NOTE = 'problem', 'note'
@@ -115,12 +116,12 @@ class Report:
         bad_files: names of the files that have them.
     """
 
-    def __init__(self, root, layout, decoded, limit_shown=5):
+    def __init__(self, root: Path, layout: str, decoded: bool, limit_shown: int = 5):
         self.root, self.layout, self.decoded = root, layout, decoded
         self.splits, self.findings, self.bad_files, self.problems = {}, {}, set(), 0
         self._kept = max(limit_shown, _KEPT)
 
-    def add(self, kind, file, detail='', remedy=''):
+    def add(self, kind: str, file: Path | str, detail: str = '', remedy: str = '') -> None:
         """Count one finding of a kind in ``KINDS`` at ``file``, relative to the root; the first's remedy counts."""
         found = self.findings.setdefault(kind, Finding(remedy=remedy or KINDS[kind][2]))
         found.count += 1
@@ -130,13 +131,13 @@ class Report:
             self.problems += 1
             self.bad_files.add(str(file))
 
-    def verdict(self):
+    def verdict(self) -> str:
         """The last line."""
         if not self.problems:
             return f'{self.root}: fine'
         return f'{self.root}: {_number(self.problems, "problem")} in {_number(len(self.bad_files), "file")}'
 
-    def print(self, limit_shown):
+    def print(self, limit_shown: int) -> None:
         """Print the report, with up to ``limit_shown`` examples a kind."""
         print(f'{printable(self.root)}, {"COCO layout" if self.layout == "coco" else "one folder a class"}'
               + ('' if self.decoded else ', headers of pictures only: contents neither decoded nor compared'))
@@ -160,7 +161,7 @@ class Report:
             cells = [text.rjust(width) for text, width in zip(counts, widths[1:], strict=True)]
             print('  '.join([name.ljust(widths[0]), *cells]).rstrip())
 
-    def to_json(self):
+    def to_json(self) -> bytes:
         """The report as JSON, in bytes."""
         findings = [{'kind': kind, 'severity': severity, 'title': title, 'remedy': self.findings[kind].remedy,
                      'count': self.findings[kind].count,

@@ -1,7 +1,8 @@
 """Whether the box and the mask of one annotation make sense, given that they are well-formed."""
 
-from spark_bench.data.masks import mask_extent
-from spark_bench.data.usable import why_left_out
+from spark_bench.data.coco.filtering import why_left_out
+from spark_bench.data.coco.masks import mask_extent
+from spark_bench.data.coco.rle import Runs
 
 # A box may reach so far outside of its picture, in pixels; below the second figure it is rounding.
 TOLERANCE, ROUNDING = 1.0, 0.01
@@ -9,11 +10,12 @@ TOLERANCE, ROUNDING = 1.0, 0.01
 _OFF, _LOW_IOU = 2.0, 0.5
 
 
-def judge_shapes(annotation, size):
+def judge_shapes(annotation: dict, mask: list | Runs, size: tuple[int, int]) -> list[tuple[str, str]]:
     """Look at one annotation.
 
     Args:
-        annotation: entry that :func:`spark_bench.data.annotations.examine` passed.
+        annotation: entry that :func:`spark_bench.data.coco.annotations.examine` passed.
+        mask: of it, see :func:`spark_bench.data.coco.rle.read_masks`.
         size: (width, height) of its picture.
 
     Returns:
@@ -28,15 +30,15 @@ def judge_shapes(annotation, size):
         found.append(('left out', f'has bbox {annotation["bbox"]} and area {annotation["area"]}: {reason}'))
     box = left, top, left + width, top + height
     _add_outside(found, 'box', box, size)
-    mask = mask_extent(annotation['segmentation'])
-    if mask is None:
+    extent = mask_extent(mask)
+    if extent is None:
         if not found:
             found.append(('empty mask', 'has a mask without a pixel'))
         return found
-    _add_outside(found, 'mask', mask, size)
-    off = max(abs(a - b) for a, b in zip(box, mask, strict=True))
-    if off > _OFF and _iou(box, mask) < _LOW_IOU:
-        found.append(('box and mask', f'has bbox {annotation["bbox"]}, its mask {_as_bbox(mask)}'))
+    _add_outside(found, 'mask', extent, size)
+    off = max(abs(a - b) for a, b in zip(box, extent, strict=True))
+    if off > _OFF and _iou(box, extent) < _LOW_IOU:
+        found.append(('box and mask', f'has bbox {annotation["bbox"]}, its mask {_as_bbox(extent)}'))
     return found
 
 

@@ -49,7 +49,8 @@ class EmbeddedDataset:
     categories: tuple[str, ...]
 
 
-def prepare(size='full', *, seed=0, cache_dir=None, jobs=None):
+def prepare(size: str = 'full', *, seed: int = 0, cache_dir: Path | str | None = None, jobs: int | None = None
+            ) -> EmbeddedDataset:
     """Return the embedded data set, generating it into the cache unless a sound one is there.
 
     Several processes may call this at once. A call that is killed leaves a hidden folder, which the
@@ -91,7 +92,7 @@ def prepare(size='full', *, seed=0, cache_dir=None, jobs=None):
         ) from error
 
 
-def verify(root):
+def verify(root: Path | str) -> EmbeddedDataset:
     """Check every file of a set against its manifest; return the ``EmbeddedDataset``.
 
     Raises:

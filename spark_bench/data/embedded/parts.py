@@ -17,7 +17,7 @@ from pycocotools import mask as coco_mask
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from spark_bench.data.embedded.scenes import PARTS, SIDE, VERSION, render_scene
+from spark_bench.data.embedded.scenes import PARTS, SIDE, VERSION, Scene, render_scene
 from spark_bench.data.embedded.sources import CATEGORIES
 
 __all__ = ['SIZES', 'Sizes', 'annotate', 'hash_files', 'picture_path', 'write_parts']
@@ -38,12 +38,12 @@ class Sizes:
     detection_train: int
     detection_val: int
 
-    def of(self, part):
+    def of(self, part: str) -> int:
         """Return the number of pictures of a part named as in ``PARTS``."""
         return getattr(self, part.replace('/', '_'))
 
     @property
-    def pictures(self):
+    def pictures(self) -> int:
         """Number of pictures in all parts together."""
         return sum(self.of(part) for part in PARTS)
 
@@ -55,7 +55,7 @@ SIZES = {
 """Sizes of the set by name."""
 
 
-def picture_path(part, index):
+def picture_path(part: str, index: int) -> str:
     """Return the path of a picture relative to the root of the set, with forward slashes."""
     if part.startswith('detection'):
         return f'detection/{part.split("/")[1]}2017/{index + 1:012d}.jpg'
@@ -64,7 +64,7 @@ def picture_path(part, index):
     return f'{part}/{index:06d}.jpg'
 
 
-def annotate(scene):
+def annotate(scene: Scene) -> list[dict]:
     """Return the COCO fields of a scene's objects, a list of dicts without ``id`` and ``image_id``.
 
     ``segmentation`` is a compressed run-length code, ``area`` the number of visible pixels, ``bbox``
@@ -86,7 +86,7 @@ def annotate(scene):
     return annotations
 
 
-def write_parts(root, sizes, seed, jobs):
+def write_parts(root: Path, sizes: Sizes, seed: int, jobs: int) -> None:
     """Write all pictures and annotations of the set below an existing, empty folder.
 
     Args:
@@ -118,7 +118,7 @@ def write_parts(root, sizes, seed, jobs):
         (folder / f'instances_{split}2017.json').write_text(text, encoding='utf-8')
 
 
-def hash_files(root, skip=()):
+def hash_files(root: Path, skip: tuple[str, ...] = ()) -> tuple[str, int]:
     """Return (sha256 hex digest, number of files) of all files below a folder, names included.
 
     Args:

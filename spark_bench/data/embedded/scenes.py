@@ -71,12 +71,12 @@ class Scene:
     layers: tuple[Layer, ...]
 
     @property
-    def categories(self):
+    def categories(self) -> tuple[int, ...]:
         """Names of the objects' categories, in the order of ``layers``."""
         return tuple(CATEGORIES[layer.category_id - 1] for layer in self.layers)
 
 
-def render_scene(seed, part, index):
+def render_scene(seed: int, part: str, index: int) -> Scene:
     """Draw one scene.
 
     Args:

@@ -67,7 +67,7 @@ _SHORTER_SIDE = 512
 
 
 @lru_cache(maxsize=1)
-def photographs():
+def photographs() -> tuple[np.ndarray, ...]:
     """Return the photographs, a tuple of read-only uint8 arrays (height, width, 3) in RGB order.
 
     Raises:
@@ -77,7 +77,7 @@ def photographs():
 
 
 @lru_cache(maxsize=len(CATEGORIES))
-def pictograph(category_id):
+def pictograph(category_id: int) -> tuple[np.ndarray, ...]:
     """Return the coverage of one pictograph at each of ``GLYPH_SIDES``.
 
     Args:

@@ -1,6 +1,7 @@
 """What lies among pictures and is none: what systems and tools leave behind, and what this project writes itself."""
 
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from spark_bench.errors import InputError, printable
@@ -14,7 +15,7 @@ _SHOWN = 3
 _told = set()  # roots, by this process
 
 
-def is_leftover(name):
+def is_ignored(name: str) -> bool:
     """Whether a file or folder of this name is hidden, or one that a system or a tool leaves behind.
 
     Args:
@@ -23,7 +24,7 @@ def is_leftover(name):
     return name.lower() in _NAMES or name[:1] == '.' and name not in ('.', '..')
 
 
-def leftover_in(path):
+def ignored_in(path: str) -> str | None:
     """The part of a path, from its start, that ends in a leftover; None where nothing in it is one.
 
     Args:
@@ -31,12 +32,12 @@ def leftover_in(path):
     """
     parts = path.split('/')
     for count, part in enumerate(parts, start=1):
-        if is_leftover(part):
+        if is_ignored(part):
             return '/'.join(parts[:count])
     return None
 
 
-def is_own(folder):
+def is_own(folder: Path | str) -> bool:
     """Whether this project wrote a folder: its marker lies there, or nothing does but folders of which that is true."""
     if os.path.exists(os.path.join(folder, MARKER)):
         return True
@@ -52,7 +53,7 @@ def is_own(folder):
         return False
 
 
-def say_passed_over(root, passed, tell=None):
+def say_passed_over(root: Path | str, passed: Iterable[str], tell: Callable[[str], None] | None = None) -> None:
     """Tell what of a data root is passed over, once a process: a run opens its data several times.
 
     Args:
@@ -73,12 +74,12 @@ def _log(line):
     print_log(line, logger='current')
 
 
-def shorten(names):
+def shorten(names: list[str]) -> str:
     """The first few of many names, and their number."""
     return f'{", ".join(map(printable, names[:_SHOWN]))}{", …" if len(names) > _SHOWN else ""} ({len(names)})'
 
 
-def demand_apart(folder, root, option):
+def demand_apart(folder: Path | str, root: Path | str, option: str) -> None:
     """Refuse a folder for output among the pictures of a data root, where the next command would take it for data.
 
     Args:

@@ -6,7 +6,7 @@ import unicodedata
 from pathlib import Path
 from urllib.parse import unquote
 
-from spark_bench.data.listing import list_files
+from spark_bench.data.images.listing import list_files
 from spark_bench.errors import InputError
 
 # Label Studio puts eight hexadecimal digits before the name of an uploaded file.

@@ -18,7 +18,7 @@ class UnplainError(ValueError):
     """A picture is whole, but nothing says what its values mean; the message goes on the sentence "picture X …"."""
 
 
-def to_rgb(picture):
+def to_rgb(picture: Image.Image) -> tuple[Image.Image, str]:
     """A picture as Pillow opens it, in RGB of 8 bits.
 
     Integers are of 16 bits (of fewer, where a TIFF states that), floats of 0 … 1. What has other values is refused;

@@ -5,21 +5,24 @@ finds its place at once.
 """
 
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from spark_bench.data.archives import TarShards, ZipArchive
-from spark_bench.data.identity import contents_digest
-from spark_bench.data.leftovers import leftover_in, say_passed_over, shorten
-from spark_bench.data.listing import NameTable, is_picture, leave_held_out, list_files, no_pictures
+from spark_bench.data.images.archives import TarShards, ZipArchive
+from spark_bench.data.images.decoding import Source
+from spark_bench.data.images.identity import contents_digest
+from spark_bench.data.images.ignored import ignored_in, say_passed_over, shorten
+from spark_bench.data.images.listing import NameTable, is_picture, list_files, no_pictures
+from spark_bench.data.images.splits import leave_held_out
 from spark_bench.errors import InputError
 
 COMPRESSED = ('.tar.gz', '.tgz', '.tar.bz2', '.tar.xz', '.tar.zst')
 _LISTS = ('.txt', '.lst')
 
 
-class PictureFiles:
+class PictureFiles(Source):
     """Pictures that are files.
 
     Args:
@@ -28,35 +31,30 @@ class PictureFiles:
         left_out: folders that were not searched because they are held out for evaluation.
     """
 
-    def __init__(self, root, names, left_out=()):
+    def __init__(self, root: Path | str, names: Iterable[str], left_out: Iterable[str] = ()):
         self.root, self.left_out = str(root), tuple(left_out)
         self._names = NameTable(names)
 
     def __len__(self):
         return len(self._names)
 
-    def name(self, index):
-        """The path of a picture."""
+    def name(self, index: int) -> str:
         return os.path.join(self.root, self._names[index])
 
-    def members(self):
-        """The names, one by one, relative to the root."""
+    def members(self) -> Iterator[str]:
         return iter(self._names)
 
-    def only(self, indices):
-        """A source of some of the pictures, in the order of ``indices``."""
+    def only(self, indices: Sequence[int]) -> 'PictureFiles':
         return PictureFiles(self.root, (self._names[index] for index in indices), self.left_out)
 
-    def open(self, index):
-        """What :func:`~spark_bench.data.pictures.read_picture` takes: here the path."""
+    def open(self, index: int) -> str:
         return self.name(index)
 
-    def fingerprint(self):
-        """SHA-256 over the names and contents, hex; see :func:`spark_bench.data.identity.contents_digest`."""
+    def fingerprint(self) -> str:
         return contents_digest(self.root, self._names)
 
 
-def open_pictures(root):
+def open_pictures(root: Path | str) -> Source:
     """Open a set of pictures.
 
     Args:
@@ -71,7 +69,7 @@ def open_pictures(root):
             * a ``.zip`` of pictures. Inside archives, folders are held out as outside.
 
     Returns:
-        a source with ``len()``, ``name(index)``, ``open(index)``, ``fingerprint()`` and ``left_out``.
+        a source, whose ``left_out`` are the folders and shards that are held out for evaluation.
 
     Raises:
         InputError: one line naming what is wrong.
@@ -113,7 +111,7 @@ def _open_folder(root):
     raise compressed(root / archives[0]) if archives else no_pictures(root, pictures.passed)
 
 
-def compressed(path):
+def compressed(path: Path) -> InputError:
     """The error that an archive is compressed."""
     return InputError(f'{path} is compressed, so no picture can be read from its middle: unpack it to a plain .tar')
 
@@ -127,7 +125,7 @@ def _open_list(path):
     for number, line in enumerate(lines, start=1):
         if line.strip():
             name = _entry(path, number, os.fsdecode(line.strip()))
-            (passed if leftover_in(_below(path.parent, name)) else names).append(name)
+            (passed if ignored_in(_below(path.parent, name)) else names).append(name)
     if not names:
         beside = f' beside what is hidden or of the system: {shorten(passed)}' if passed else ''
         raise InputError(f'{path} lists no picture{beside}: give one path a line')
@@ -153,6 +151,6 @@ def _entry(path, number, line):
     raise InputError(f'{path}, line {number}: {line[:200]!r} is not a file: paths are absolute or relative to the list')
 
 
-def spread(source, count):
+def spread(source: Source, count: int) -> list[int]:
     """``count`` evenly spaced numbers of pictures (fewer where there are fewer)."""
     return np.linspace(0, len(source) - 1, min(count, len(source))).astype(int).tolist()

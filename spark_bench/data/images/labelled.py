@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 from mmengine.logging import print_log
 
-from spark_bench.data.archives import LABEL_SIZE, TarShards, ZipArchive
-from spark_bench.data.leftovers import is_leftover, is_own, say_passed_over
-from spark_bench.data.listing import find_splits, is_picture, list_files, no_pictures, shard_split
-from spark_bench.data.sources import COMPRESSED, PictureFiles, compressed
+from spark_bench.data.images.archives import LABEL_SIZE, TarShards, ZipArchive
+from spark_bench.data.images.decoding import Source
+from spark_bench.data.images.ignored import is_ignored, is_own, say_passed_over
+from spark_bench.data.images.listing import is_picture, list_files, no_pictures
+from spark_bench.data.images.sources import COMPRESSED, PictureFiles, compressed
+from spark_bench.data.images.splits import find_splits, shard_split
 from spark_bench.errors import InputError, printable
 
 # Of a data set without splits, this part of each class is held out, drawn with this seed.
@@ -27,13 +29,12 @@ class LabelledPictures:
     """One split, numbered, with random access.
 
     Attributes:
-        source: has ``len()``, ``name(index)``, ``open(index)`` and ``fingerprint()``; see
-            :mod:`spark_bench.data.sources`.
+        source: of its pictures.
         labels: (N,) int64, places in ``classes``.
         classes: names, sorted; class numbers of shards by their value.
     """
 
-    source: object
+    source: Source
     labels: np.ndarray
     classes: tuple[str, ...]
 
@@ -46,12 +47,12 @@ class _Part:
     """A split whose classes are numbered as they were met; ``place`` is what an error calls it."""
 
     place: str
-    source: object
+    source: Source
     labels: np.ndarray
     classes: tuple[str, ...]
 
 
-def open_labelled(root):
+def open_labelled(root: Path | str) -> tuple[LabelledPictures, LabelledPictures]:
     """Open a data set for classification.
 
     Args:
@@ -84,7 +85,7 @@ def open_labelled(root):
     return train, val
 
 
-def fingerprint(train, val):
+def fingerprint(train: LabelledPictures, val: LabelledPictures) -> str:
     """SHA-256 over classes, pictures and labels of both splits, hex; it depends on no place outside the data root."""
     digest = hashlib.sha256(b'\0'.join(os.fsencode(name) for name in train.classes))
     for split in (train, val):
@@ -93,7 +94,7 @@ def fingerprint(train, val):
     return digest.hexdigest()
 
 
-def draw_subset(labels, fraction, seed):
+def draw_subset(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Draw a share of each class.
 
     Args:
@@ -179,7 +180,7 @@ def _list(folder):
 def _folders(folder):
     try:
         with os.scandir(folder) as listing:
-            return [entry.name for entry in listing if not is_leftover(entry.name) and entry.is_dir()]
+            return [entry.name for entry in listing if not is_ignored(entry.name) and entry.is_dir()]
     except OSError as error:
         raise InputError(f'folder {folder} cannot be read: {error.strerror}') from error
 

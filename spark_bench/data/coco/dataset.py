@@ -6,8 +6,8 @@ from functools import partial
 
 from mmengine.registry import DATASETS, METRICS
 
-from spark_bench.data.annotations import read_annotations
-from spark_bench.data.drawing import SeededItems
+from spark_bench.data.coco.annotations import read_annotations
+from spark_bench.data.images.seeding import SeededItems
 
 # While it loads, mmdet prints and warns which optional packages it misses.
 with contextlib.redirect_stdout(None), warnings.catch_warnings():
@@ -18,7 +18,7 @@ with contextlib.redirect_stdout(None), warnings.catch_warnings():
 
 
 class AnnotationIndex(COCO):
-    """pycocotools' index of an annotation file, as :func:`~spark_bench.data.annotations.read_annotations` reads it.
+    """pycocotools' index of what :func:`~spark_bench.data.coco.annotations.read_annotations` reads.
 
     Args:
         path: of the file.

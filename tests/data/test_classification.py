@@ -15,7 +15,7 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from spark_bench import registration  # noqa: F401
-from spark_bench.data.augmentation import ClassPictures, build_transform, evaluation_transform, training_transform
+from spark_bench.data.classification import ClassPictures, build_transform, evaluation_transform, training_transform
 from spark_bench.errors import InputError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from spark_bench import commands
-from spark_bench.data.pictures import Pictures, read_picture
+from spark_bench.data.images.decoding import read_picture
+from spark_bench.data.pretraining import Pictures
 from spark_bench.errors import InputError
 
 

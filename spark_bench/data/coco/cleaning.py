@@ -4,17 +4,21 @@ Exporters leave out what COCO's files repeat (LVIS and VIA have no ``iscrowd``, 
 as ``1.0`` (pandas), and add an empty polygon. None of it leaves any doubt, so every reader gets the same entries.
 """
 
-from spark_bench.data.masks import SHORTEST_POLYGON, mask_area, mask_extent
-from spark_bench.data.runs import MaskError
+from collections.abc import Callable
 
+from spark_bench.data.coco.masks import SHORTEST_POLYGON, mask_area, mask_extent
+from spark_bench.data.coco.rle import read_masks
+
+# Takes the kind of a finding, the entry that it is of, and what was found.
+Note = Callable[[str, str, str], None]
 # Evaluation keeps the ids of annotations as float64, and takes a match with id 0 for none.
 _LARGEST_ID = 2 ** 53
 _WHOLE = {'images': ('id', 'width', 'height'), 'categories': ('id',),
           'annotations': ('id', 'image_id', 'category_id', 'iscrowd')}
 
 
-def tidy(contents, note=lambda kind, where, what: None):
-    """Tidy the contents of an annotation file, in place; what is not as it should be stays, for others to judge.
+def clean(contents: object, note: Note = lambda kind, where, what: None) -> None:
+    """Clean the contents of an annotation file, in place; what is not as it should be stays, for others to judge.
 
     Whole numbers become int, ids that annotations write as text where others are numbers too; a polygon alone becomes
     a list of one; a missing ``iscrowd`` 0, a missing ``area`` or ``bbox`` the mask's; polygons of fewer
@@ -37,9 +41,11 @@ def tidy(contents, note=lambda kind, where, what: None):
                     note('whole number', f'{key}[{position}]', f'has {name} {value}')
     annotations = _entries(contents, 'annotations')
     _refer_alike(contents, annotations, note)
-    for position, entry in enumerate(annotations):
+    masks = read_masks(entry.get('segmentation') if isinstance(entry, dict) and _lacks(entry) else None
+                       for entry in annotations)
+    for position, (entry, mask) in enumerate(zip(annotations, masks, strict=True)):
         if isinstance(entry, dict):
-            _complete(entry, f'annotations[{position}] (id {entry.get("id")!r:.40})', note)
+            _complete(entry, mask, f'annotations[{position}] (id {entry.get("id")!r:.40})', note)
     _number(annotations, note)
 
 
@@ -62,7 +68,11 @@ def _entries(contents, key):
     return contents[key] if isinstance(contents.get(key), list) else []
 
 
-def _complete(entry, where, note):
+def _lacks(entry):
+    return entry.get('area') is None or entry.get('bbox') is None
+
+
+def _complete(entry, mask, where, note):
     if entry.get('iscrowd', None) is None:
         note('no crowd flag', where, 'has no iscrowd')
         entry['iscrowd'] = 0
@@ -70,16 +80,16 @@ def _complete(entry, where, note):
     for name, kind, find in (('area', 'no area', mask_area), ('bbox', 'no box', _mask_box)):
         if entry.get(name, None) is None and 'segmentation' in entry:
             try:
-                value = find(entry['segmentation'])
-            except (MaskError, TypeError, ValueError, AttributeError, LookupError, OverflowError):
+                value = find(entry['segmentation'] if type(mask) is list else mask)
+            except (TypeError, ValueError, AttributeError, LookupError, OverflowError):
                 continue  # a malformed mask, which is told as such
             if value is not None:
                 note(kind, where, f'has no {name}')
                 entry[name] = value
 
 
-def _mask_box(segmentation):
-    extent = mask_extent(segmentation)
+def _mask_box(mask):
+    extent = mask_extent(mask)
     return extent and [extent[0], extent[1], extent[2] - extent[0], extent[3] - extent[1]]
 
 

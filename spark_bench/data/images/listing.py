@@ -3,22 +3,20 @@
 import os
 import re
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from spark_bench.data.leftovers import is_leftover, say_passed_over, shorten
+from spark_bench.data.images.ignored import is_ignored, say_passed_over, shorten
+from spark_bench.data.images.splits import leave_held_out
 from spark_bench.errors import InputError
 from spark_bench.files import MARKER
 
 # Of ImageNet-1k, and the names of its folders.
 IMAGENET_CLASSES, WNID = 1000, re.compile(r'n\d{8}')
 EXTENSIONS = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm'}
-_TRAIN = re.compile(r'(^|[-_.])(train|training)([-_.\d]|$)', re.IGNORECASE)
-_HELD_OUT = re.compile(r'(^|[-_.])(val|valid|validation|test|testing)([-_.\d]|$)', re.IGNORECASE)
-_TEST = re.compile(r'(^|[-_.])(test|testing)([-_.\d]|$)', re.IGNORECASE)
-_TRAIN_FOLDERS, _EVALUATION_FOLDERS = ('train', 'training'), ('val', 'valid', 'validation', 'test', 'testing')
 
 
 class NameTable:
@@ -28,7 +26,7 @@ class NameTable:
     object writes its reference count.
     """
 
-    def __init__(self, names):
+    def __init__(self, names: Iterable[str]):
         encoded = [os.fsencode(name) for name in names]
         self._bytes = np.frombuffer(b''.join(encoded), dtype=np.uint8)
         self._ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
@@ -43,66 +41,9 @@ class NameTable:
         return os.fsdecode(self._bytes[start:self._ends[index]].tobytes())
 
 
-def is_picture(name):
+def is_picture(name: str) -> bool:
     """Whether the file name ends as a picture's does."""
     return os.path.splitext(name)[1].lower() in EXTENSIONS
-
-
-def leave_held_out(names):
-    """Drop what is held out for evaluation, by name, where there is something to train on beside it.
-
-    Args:
-        names: names of sibling folders, or of shards.
-
-    Returns:
-        ``(kept, left_out)``, two lists.
-    """
-    if not any(_TRAIN.search(name) for name in names):
-        return list(names), []
-    return ([name for name in names if not _HELD_OUT.search(name)], [name for name in names if _HELD_OUT.search(name)])
-
-
-def find_splits(names):
-    """The folders to train and to evaluate on.
-
-    Args:
-        names: names of sibling folders; the first of val, valid, validation, test, testing that is among them counts.
-
-    Returns:
-        ``(train, evaluation)``, None for what is not among them.
-    """
-    names = {name.lower(): name for name in sorted(names, reverse=True)}
-    return tuple(next((names[name] for name in known if name in names), None)
-                 for known in (_TRAIN_FOLDERS, _EVALUATION_FOLDERS))
-
-
-def shard_split(name):
-    """``train``, ``val`` or ``test``: what the name of a shard says, or else its folders; None where nothing does."""
-    for part in reversed(name.split('/')):
-        if _HELD_OUT.search(part):
-            return 'test' if _TEST.search(part) else 'val'
-        if _TRAIN.search(part):
-            return 'train'
-    return None
-
-
-def held_out_folders(names):
-    """The folders inside an archive that :func:`leave_held_out` drops.
-
-    Args:
-        names: paths of its members, parts parted by ``/``.
-
-    Returns:
-        set of paths of folders.
-    """
-    siblings = {}
-    for folder in {name.rpartition('/')[0] for name in names}:
-        while folder:
-            parent, _, own = folder.rpartition('/')
-            siblings.setdefault(parent, set()).add(own)
-            folder = parent
-    return {f'{parent}/{own}'.lstrip('/') for parent, children in siblings.items()
-            for own in leave_held_out(children)[1]}
 
 
 class Listing(NamedTuple):
@@ -111,7 +52,7 @@ class Listing(NamedTuple):
     Attributes:
         names: of files, sorted by the parts of their path.
         left_out: folders held out for evaluation.
-        passed: leftovers and what this project has written; a folder ends in ``/``.
+        passed: what is ignored, and what this project has written; a folder ends in ``/``.
     """
 
     names: list
@@ -119,8 +60,9 @@ class Listing(NamedTuple):
     passed: list
 
 
-def list_files(root, wanted, skip_held_out=False, refuse_links=False):
-    """List files below ``root``, at any depth, but for leftovers and for folders that this project has written.
+def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: bool = False,
+               refuse_links: bool = False) -> Listing:
+    """List files below ``root``, at any depth, but for what is ignored and for folders that this project has written.
 
     Links to folders are followed, each folder once. No file is looked at beyond its directory entry.
 
@@ -149,11 +91,11 @@ def list_files(root, wanted, skip_held_out=False, refuse_links=False):
             if prefix and any(entry.name == MARKER for entry in entries):
                 passed.append(prefix)
                 return
-            left = [entry for entry in entries if is_leftover(entry.name)]
+            left = [entry for entry in entries if is_ignored(entry.name)]
             passed.extend(f'{prefix}{entry.name}{"/" if entry.is_dir() else ""}' for entry in left
                           if entry.is_dir() or wanted(entry.name))
             if left:
-                entries = [entry for entry in entries if not is_leftover(entry.name)]
+                entries = [entry for entry in entries if not is_ignored(entry.name)]
             folders = [entry.name for entry in entries if entry.is_dir()]
         except OSError as error:
             raise InputError(f'folder {folder} cannot be read: {error.strerror}') from error
@@ -172,7 +114,7 @@ def list_files(root, wanted, skip_held_out=False, refuse_links=False):
     return Listing(names, left_out, passed)
 
 
-def find_pictures(root):
+def find_pictures(root: Path | str) -> list[Path]:
     """List all pictures below ``root``, at any depth, sorted by path.
 
     Raises:
@@ -189,7 +131,7 @@ def find_pictures(root):
     return [root / name for name in found.names]
 
 
-def no_pictures(root, passed=()):
+def no_pictures(root: Path | str, passed: Iterable[str] = ()) -> InputError:
     """The error that ``root`` holds nothing to train on, beside what was passed over."""
     beside = f' beside what is hidden, of the system or written by a run: {shorten(list(passed))}' if passed else ''
     return InputError(f'data root {root} holds no picture ({", ".join(sorted(EXTENSIONS))}){beside}: give another '

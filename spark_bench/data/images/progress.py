@@ -11,12 +11,12 @@ class Progress:
         what: is counted.
     """
 
-    def __init__(self, what='pictures'):
+    def __init__(self, what: str = 'pictures'):
         self._what = what
         self._live = sys.stderr.isatty()
         self._last = self._start = time.monotonic()
 
-    def show(self, done, total):
+    def show(self, done: int, total: int) -> None:
         """``done`` of ``total``."""
         now = time.monotonic()
         if now - self._last < (0.5 if self._live else 30):
@@ -25,7 +25,7 @@ class Progress:
         text = f'{done:,} of {total:,} {self._what}, {done / (now - self._start):,.0f} a second'
         print(f'\r{text}\033[K' if self._live else text, end='' if self._live else '\n', file=sys.stderr, flush=True)
 
-    def close(self):
+    def close(self) -> None:
         """Wipe the line."""
         if self._live:
             print('\r\033[K', end='', file=sys.stderr, flush=True)

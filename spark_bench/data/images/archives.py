@@ -10,17 +10,24 @@ import contextlib
 import copy
 import hashlib
 import io
+import itertools
 import os
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-from spark_bench.data.identity import file_digests
-from spark_bench.data.leftovers import leftover_in, say_passed_over
-from spark_bench.data.listing import NameTable, held_out_folders, is_picture, no_pictures
+from spark_bench.data.images.decoding import Source
+from spark_bench.data.images.identity import file_digests
+from spark_bench.data.images.ignored import ignored_in, say_passed_over
+from spark_bench.data.images.listing import NameTable, is_picture, no_pictures
+from spark_bench.data.images.splits import held_out_folders
 from spark_bench.errors import InputError
+from spark_bench.files import new_file
 from spark_bench.places import cache_folder
 
 _BLOCK = tarfile.BLOCKSIZE
@@ -28,8 +35,8 @@ _BLOCK = tarfile.BLOCKSIZE
 LABEL_SIZE = 255
 
 
-class TarShards:
-    """Pictures in uncompressed tar files, but for leftovers, and for folders that are held out for evaluation.
+class TarShards(Source):
+    """Pictures in uncompressed tar files, but for what is ignored, and for folders that are held out for evaluation.
 
     The index of a shard is kept in the cache folder, under the shard's path, size and time of change.
 
@@ -42,50 +49,39 @@ class TarShards:
         InputError: naming the shard that is cut short, compressed or without any picture.
     """
 
-    def __init__(self, shards, left_out=(), skip_held_out=True):
+    def __init__(self, shards: Iterable[Path | str], left_out: Iterable[str] = (), skip_held_out: bool = True):
         self._shards = [str(shard) for shard in shards]
-        indices = [load_index(shard) for shard in self._shards]
-        passed = {name: leftover for names, _, _ in indices for name in names if (leftover := leftover_in(name))}
-        if passed:
-            indices = [_only(lambda name: name not in passed, index) for index in indices]
-            if not any(names for names, _, _ in indices):
-                raise no_pictures(self._shards[0], set(passed.values()))
-            say_passed_over(os.path.dirname(self._shards[0]), passed.values())
-        held_out = held_out_folders(name for names, _, _ in indices for name in names) if skip_held_out else set()
-        self.left_out = (*left_out, *sorted(held_out))
-        if held_out:
-            indices = [_only(lambda name: not _inside(name, held_out), index) for index in indices]
-        self._names = NameTable(name for names, _, _ in indices for name in names)
-        self._shard = np.repeat(np.arange(len(indices), dtype=np.int32), [len(names) for names, _, _ in indices])
-        self._start = np.concatenate([starts for _, starts, _ in indices])
-        self._size = np.concatenate([sizes for _, _, sizes in indices])
+        names, starts, sizes = zip(*map(load_index, self._shards), strict=True)
+        shard = np.repeat(np.arange(len(names), dtype=np.int32), list(map(len, names)))
+        names = list(itertools.chain(*names))
+        kept, held_out = _select(self._shards[0], os.path.dirname(self._shards[0]), names, skip_held_out)
+        self.left_out = (*left_out, *held_out)
+        self._names = NameTable(names[index] for index in kept)
+        self._shard, self._start, self._size = shard[kept], np.concatenate(starts)[kept], np.concatenate(sizes)[kept]
 
     def __len__(self):
         return len(self._names)
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         """``shard.tar:member``."""
         return f'{self._shards[self._shard[index]]}:{self._names[index]}'
 
-    def members(self):
-        """The names inside the shards, one by one."""
+    def members(self) -> Iterator[str]:
         return iter(self._names)
 
-    def labels(self):
+    def labels(self) -> list[bytes | None]:
         """What stands in the ``.cls`` beside each picture, as webdataset writes it: a list of bytes, None for none."""
         labels = [load_labels(shard) for shard in self._shards]
         return [labels[shard].get(_sample_key(name)) for shard, name in zip(self._shard, self._names, strict=True)]
 
-    def only(self, indices):
-        """A source of some of the pictures, in the order of ``indices``."""
+    def only(self, indices: Sequence[int]) -> 'TarShards':
         chosen = copy.copy(self)
         chosen._names = NameTable(self._names[index] for index in indices)
         chosen._shard, chosen._start, chosen._size = (
             values[indices] for values in (self._shard, self._start, self._size))
         return chosen
 
-    def open(self, index):
-        """The contents of a member as a binary file."""
+    def open(self, index: int) -> BinaryIO:
         # Opened anew each time: worker processes share no position, and thousands of shards need no open files.
         start, size = int(self._start[index]), int(self._size[index])
         with open(self._shards[self._shard[index]], 'rb', buffering=0) as file:
@@ -94,7 +90,7 @@ class TarShards:
             raise EOFError('truncated shard')
         return io.BytesIO(contents)
 
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """SHA-256 over the members' names, their places and the shards' contents, hex."""
         digest = hashlib.sha256()
         used, places = np.unique(self._shard, return_inverse=True)
@@ -106,15 +102,16 @@ class TarShards:
         return digest.hexdigest()
 
 
-def _inside(name, folders):
-    """Whether the member lies in one of the folders, at any depth."""
-    return any(name.startswith(f'{folder}/') for folder in folders)
-
-
-def _only(wanted, index):
-    names, starts, sizes = index
-    kept = [place for place, name in enumerate(names) if wanted(name)]
-    return [names[place] for place in kept], starts[kept], sizes[kept]
+def _select(path, root, names, skip_held_out):
+    """``(indices, folders)``: which members are data, and in which folders others are held out for evaluation."""
+    passed = [ignored_in(name) for name in names]
+    if all(passed):
+        raise no_pictures(path, dict.fromkeys(passed))
+    say_passed_over(root, filter(None, passed))
+    kept = [index for index, leftover in enumerate(passed) if not leftover]
+    held_out = sorted(held_out_folders(names[index] for index in kept)) if skip_held_out else []
+    inside = tuple(f'{folder}/' for folder in held_out)
+    return [index for index in kept if not names[index].startswith(inside)], held_out
 
 
 def _sample_key(name):
@@ -123,12 +120,12 @@ def _sample_key(name):
     return folder + slash + own.partition('.')[0]
 
 
-def load_index(shard):
+def load_index(shard: str) -> tuple[list[str], np.ndarray, np.ndarray]:
     """``(names, starts, sizes)`` of the pictures in a tar file, from the cache where it is still right."""
     return _load(shard, _stored_pictures)
 
 
-def load_labels(shard):
+def load_labels(shard: str) -> dict[str, bytes]:
     """The contents of a tar file's ``.cls`` members by :func:`_sample_key`, from the cache where it is still right."""
     return _load(shard, _stored_labels)
 
@@ -145,8 +142,10 @@ def _load(shard, read):
             np.load(cached, allow_pickle=False) as stored:
         return read(stored)
     index = build_index(shard)
-    with contextlib.suppress(OSError):
-        _store(cached, index)
+    with contextlib.suppress(OSError, InputError):
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(cached) as partial, open(partial, 'wb') as file:
+            np.savez(file, **index)
     return read(index)
 
 
@@ -165,14 +164,7 @@ def _stored_labels(stored):
     return {os.fsdecode(key): joined[start:end] for key, start, end in zip(keys, [0, *ends], ends, strict=False)}
 
 
-def _store(path, index):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.stem}.{os.getpid()}.npz')
-    np.savez(partial, **index)
-    os.replace(partial, path)
-
-
-def build_index(shard):
+def build_index(shard: str) -> dict[str, np.ndarray]:
     """Read the headers of a tar file, and its labels.
 
     Returns:
@@ -221,8 +213,8 @@ def _joined(parts, separator):
     return np.frombuffer(separator.join(parts), dtype=np.uint8)
 
 
-class ZipArchive:
-    """Pictures in a zip file, but for leftovers, and for folders that are held out for evaluation.
+class ZipArchive(Source):
+    """Pictures in a zip file, but for what is ignored, and for folders that are held out for evaluation.
 
     Args:
         path: of the file.
@@ -232,7 +224,7 @@ class ZipArchive:
         InputError: where the file is not a whole zip archive or holds no picture.
     """
 
-    def __init__(self, path, skip_held_out=True):
+    def __init__(self, path: Path | str, skip_held_out: bool = True):
         self.path = str(path)
         self._archive, self._owner = None, None
         try:
@@ -242,17 +234,10 @@ class ZipArchive:
             raise InputError(f'{path} is not a whole zip archive ({error}): copy it again') from error
         except OSError as error:
             raise InputError(f'{path} cannot be read: {error.strerror}') from error
-        passed = list(dict.fromkeys(filter(None, (leftover_in(entry.filename) for entry in entries))))
-        if passed:
-            entries = [entry for entry in entries if not leftover_in(entry.filename)]
-        if not entries:
-            raise no_pictures(path, passed)
-        say_passed_over(path, passed)
-        held_out = held_out_folders(entry.filename for entry in entries) if skip_held_out else set()
-        self.left_out = tuple(sorted(held_out))
-        entries = [entry for entry in entries if not _inside(entry.filename, held_out)]
-        self._names = NameTable(entry.filename for entry in entries)
-        self._checks = np.array([(entry.file_size, entry.CRC) for entry in entries], dtype=np.int64)
+        kept, held_out = _select(path, path, [entry.filename for entry in entries], skip_held_out)
+        self.left_out = tuple(held_out)
+        self._names = NameTable(entries[index].filename for index in kept)
+        self._checks = np.array([(entries[index].file_size, entries[index].CRC) for index in kept], dtype=np.int64)
 
     def _opened(self):
         # A handle keeps a position in the file: each process needs one of its own.
@@ -266,26 +251,23 @@ class ZipArchive:
     def __len__(self):
         return len(self._names)
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         """``archive.zip:member``."""
         return f'{self.path}:{self._names[index]}'
 
-    def members(self):
-        """The names inside the archive, one by one."""
+    def members(self) -> Iterator[str]:
         return iter(self._names)
 
-    def only(self, indices):
-        """A source of some of the pictures, in the order of ``indices``."""
+    def only(self, indices: Sequence[int]) -> 'ZipArchive':
         chosen = copy.copy(self)
         chosen._names = NameTable(self._names[index] for index in indices)
         chosen._checks = self._checks[indices]
         return chosen
 
-    def open(self, index):
-        """The contents of a member as a binary file."""
+    def open(self, index: int) -> BinaryIO:
         return io.BytesIO(self._opened().read(self._names[index]))
 
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """SHA-256 over the members' names, sizes and checksums, hex."""
         digest = hashlib.sha256()
         for name, (size, crc) in zip(self._names, self._checks, strict=True):

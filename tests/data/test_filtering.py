@@ -10,11 +10,11 @@ from mmdet.datasets import CocoDataset
 from mmdet.datasets.transforms import LoadAnnotations
 from pycocotools import mask as coco_mask
 
-from spark_bench.data.annotations import read_annotations
 from spark_bench.data.check import check
-from spark_bench.data.coco import open_coco, open_split
-from spark_bench.data.tidying import tidy
-from spark_bench.data.usable import FEW, MANY, judge_counts, why_left_out
+from spark_bench.data.coco.annotations import read_annotations
+from spark_bench.data.coco.cleaning import clean
+from spark_bench.data.coco.filtering import FEW, MANY, judge_counts, why_left_out
+from spark_bench.data.detection import open_coco, open_split
 from spark_bench.errors import InputError
 from spark_bench.evaluation.coco_metric import evaluate
 
@@ -111,14 +111,14 @@ def test_a_part_of_a_large_file_is_judged_by_its_share():
 
 def test_what_is_as_cocos_files_are_is_left_as_it_is():
     made = contents(1)
-    tidy(made, lambda kind, where, what: pytest.fail(kind))
+    clean(made, lambda kind, where, what: pytest.fail(kind))
     assert made == contents(1)
 
 
 @pytest.mark.parametrize('garbage', [None, 3, [], {}, {'images': 3}, {'annotations': [None, 3, {}, {'id': []}]}])
 def test_garbage_is_left_as_it_is(garbage):
     before = json.dumps(garbage)
-    tidy(garbage)
+    clean(garbage)
     assert json.loads(before) == garbage or json.dumps(garbage).count('iscrowd') == 2
 
 

@@ -5,19 +5,22 @@ its disk, its size and its times of change: a file that is written, replaced or 
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import struct
 import time
 import zipfile
 import zlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
-from spark_bench.data.progress import Progress
+from spark_bench.data.images.progress import Progress
 from spark_bench.errors import InputError, printable
+from spark_bench.files import new_file
+from spark_bench.locks import hold
 from spark_bench.places import cache_folder
 
 __all__ = ['contents_digest', 'file_digests']
@@ -32,7 +35,7 @@ _KEPT = 4_000_000
 _STORED_EVERY_S = 60
 
 
-def contents_digest(root, names):
+def contents_digest(root: Path | str, names: Sequence[str]) -> str:
     """SHA-256 over the names and contents of files, in their order; hex.
 
     Where nothing has changed since the last call, on whatever names of the same root, no file is opened. A long call
@@ -40,7 +43,8 @@ def contents_digest(root, names):
 
     Args:
         root: folder.
-        names: sequence of paths relative to it, or absolute; a :class:`~spark_bench.data.listing.NameTable` for many.
+        names: sequence of paths relative to it, or absolute; for many a
+            :class:`~spark_bench.data.images.listing.NameTable`.
 
     Raises:
         InputError: naming a file that is not there. One that may not be read is a part of the identity as such: what
@@ -52,15 +56,16 @@ def contents_digest(root, names):
     return digest.hexdigest()
 
 
-def file_digests(root, names):
+def file_digests(root: Path | str, names: Sequence[str]) -> np.ndarray:
     """Digests of files' contents; see :func:`contents_digest`.
 
     Returns:
         uint8 ``(len(names), 16)``: BLAKE2b.
     """
     root = str(root)
-    place = cache_folder() / 'contents' / f'{_hash(os.fsencode(os.path.realpath(root))).hex()}.npz'
-    with _alone(place):
+    name = _hash(os.fsencode(os.path.realpath(root))).hex()
+    place = cache_folder() / 'contents' / f'{name}.npz'
+    with _alone(place.with_name(f'{name[:2]}.lock')):
         store = _Store(place)
         found = np.zeros((len(names), _SIZE), np.uint8)
         progress, pool = Progress('files read for the identity of the data'), ThreadPoolExecutor(_THREADS)
@@ -95,13 +100,15 @@ _UNREADABLE = _hash(b'may not be read')
 
 
 @contextlib.contextmanager
-def _alone(place):
-    """Within, other processes wait that want digests of the same root, which they then find."""
+def _alone(lock):
+    """Within, other processes wait that want digests of the same root, which they then find.
+
+    Roots share 256 locks, lest the folder fill with those of roots that are no more; two seldom wait for each other.
+    """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # a folder that cannot be written, a disk without locks
-            place.parent.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context(open(place.with_suffix('.lock'), 'w'))
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(hold(lock))
         yield
 
 
@@ -174,11 +181,6 @@ class _Store:
         kept = slice(len(self.keys) if len(self.keys) + len(used[0]) <= _KEPT else 0)
         keys, rows = np.unique(np.concatenate([used[0], self.keys[kept]]), axis=0, return_index=True)
         digests = np.concatenate([used[1], self.digests[kept]])[rows]
-        partial = self.place.with_name(f'.{self.place.stem}.{os.getpid()}.npz')
-        with contextlib.suppress(OSError):
-            try:
-                np.savez(partial, keys=keys, digests=digests)
-                os.replace(partial, self.place)
-            finally:
-                partial.unlink(missing_ok=True)
+        with contextlib.suppress(InputError), new_file(self.place) as partial, open(partial, 'wb') as file:
+            np.savez(file, keys=keys, digests=digests)
         self._fresh = False

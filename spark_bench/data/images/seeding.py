@@ -2,13 +2,14 @@
 
 import contextlib
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 
 
 @contextlib.contextmanager
-def drawing_from(seed):
+def drawing_from(seed: int) -> Iterator[None]:
     """Within, the generators that augmentations draw from start anew; afterwards they go on as if nothing was drawn.
 
     These are torch's default generator on the CPU, ``random``'s, and numpy's legacy one.

@@ -1,10 +1,14 @@
-"""mmdet's resizing and flipping, of pictures as thin as they come."""
+"""Steps of mmdet's pipelines: loading that refuses what is damaged, resizing and flipping of the thinnest pictures."""
 
 import contextlib
 import copy
 
 import mmcv
+import numpy as np
+from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
+
+from spark_bench.data.images.decoding import read_picture, read_stated
 
 # While it loads, mmdet prints which optional packages it misses.
 with contextlib.redirect_stdout(None):
@@ -21,7 +25,7 @@ class Resize(MMDetResize):
     ``RandomResize`` and ``RandomChoiceResize``, which resize by it, take such pictures too.
     """
 
-    def transform(self, results):
+    def transform(self, results: dict) -> dict:
         """See :class:`mmdet.datasets.transforms.Resize`."""
         height, width = results['img'].shape[:2]
         size = self.scale or (width * self.scale_factor[0], height * self.scale_factor[1])
@@ -49,3 +53,20 @@ class RandomFlip(MMDetRandomFlip):
             results['img'] = results['img'].copy()
             if isinstance(results.get('gt_masks'), BitmapMasks):
                 results['gt_masks'].masks = results['gt_masks'].masks.copy()
+
+
+@TRANSFORMS.register_module()
+class LoadPicture(BaseTransform):
+    """Loads ``img_path`` as BGR uint8, as OpenMMLab's pipelines expect it.
+
+    A damaged file is an error: OpenCV, the usual loader, hands on what it could decode of a picture that is cut short.
+    So is one of another size than its annotations state (``width``, ``height``).
+    """
+
+    def transform(self, results: dict) -> dict:
+        path, stated = results['img_path'], (results.get('width'), results.get('height'))
+        picture = read_picture(path) if None in stated else read_stated(path, stated, 'its annotations say')
+        image = np.ascontiguousarray(np.asarray(picture)[:, :, ::-1])
+        results['img'] = image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results

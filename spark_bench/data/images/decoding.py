@@ -3,11 +3,13 @@
 import os
 import struct
 import warnings
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Protocol
 
 from PIL import Image, UnidentifiedImageError
 
-from spark_bench.data.values import UnplainError, to_rgb
+from spark_bench.data.images.bit_depth import UnplainError, to_rgb
 from spark_bench.errors import InputError, printable
 
 _COPY = 'copy it again, or take it out of the data set'
@@ -26,6 +28,27 @@ _UPRIGHT = {
 # Tags of TIFF, and how such a file starts.
 _WIDTH, _HEIGHT = 256, 257
 _TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
+
+
+class Source(Protocol):
+    """Pictures that are numbered from 0, with random access."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """What messages call a picture."""
+
+    def members(self) -> Iterator[str]:
+        """Their names below the root or inside the archives, in order."""
+
+    def open(self, index: int) -> str | BinaryIO:
+        """What :func:`read_picture` takes."""
+
+    def only(self, indices: Sequence[int]) -> 'Source':
+        """Some of them, in the order of ``indices``."""
+
+    def fingerprint(self) -> str:
+        """SHA-256 over names and contents, hex."""
 
 
 class Decoded(NamedTuple):
@@ -48,12 +71,12 @@ class Decoded(NamedTuple):
     scaled: str
 
 
-def read_picture(file, name=None):
+def read_picture(file: Path | str | BinaryIO, name: str | None = None) -> Image.Image:
     """Decode a picture completely and upright; of an animation, the first frame.
 
     What EXIF says of its orientation is applied, as annotation tools and browsers do. Values that are not of 8 bits
     are scaled by what their type says, the same for all pictures of a data set, and refused where it says nothing:
-    see :func:`~spark_bench.data.values.to_rgb`.
+    see :func:`~spark_bench.data.images.bit_depth.to_rgb`.
 
     Args:
         file: path or binary file.
@@ -68,7 +91,7 @@ def read_picture(file, name=None):
     return _read(file, file if name is None else name).picture
 
 
-def read_stated(path, stated, where, pixels=True):
+def read_stated(path: Path | str, stated: tuple[int, int], where: str, pixels: bool = True) -> Image.Image | None:
     """:func:`read_picture` of a file whose size annotations state.
 
     Args:
@@ -82,7 +105,7 @@ def read_stated(path, stated, where, pixels=True):
     """
     decoded = _read(path, path, pixels)
     if decoded.size != tuple(stated):
-        (width, height), turned = decoded.size, is_stated_as_stored(decoded, stated)
+        (width, height), turned = decoded.size, is_stated_as_stored(decoded.size, decoded.stored_size, stated)
         raise InputError(
             f'picture {printable(path)} is {width}x{height}{" upright" if turned else ""}, but {where} '
             f'{stated[0]}x{stated[1]}' + (f', its size as stored: {REMEDY_TURNED}' if turned else
@@ -91,21 +114,16 @@ def read_stated(path, stated, where, pixels=True):
     return decoded.picture
 
 
-def is_stated_as_stored(found, stated):
-    """Whether ``stated`` is the size of a picture before EXIF turns it, and not behind.
-
-    Args:
-        found: has ``size`` and ``stored_size``.
-        stated: (width, height).
-    """
-    return found.size != tuple(stated) == found.stored_size
+def is_stated_as_stored(size: tuple[int, int], stored_size: tuple[int, int], stated: tuple[int, int]) -> bool:
+    """Whether ``stated`` is the size of a picture before EXIF turns it, and not behind: each is (width, height)."""
+    return size != tuple(stated) == stored_size
 
 
-def read_from(source, index):
+def read_from(source: Source, index: int) -> Image.Image:
     """Decode a picture of a source; see :func:`read_picture`.
 
     Args:
-        source: see :func:`spark_bench.data.sources.open_pictures`.
+        source: of pictures.
         index: of the picture.
 
     Raises:
@@ -128,7 +146,7 @@ def _read(file, name, pixels=True):
         raise InputError(f'picture {printable(name)} {what}: {remedy}') from error
 
 
-def explain(error):
+def explain(error: Exception) -> tuple[str, str]:
     """What an exception of :func:`decode` means: ``(what is wrong with the picture, remedy)``."""
     if isinstance(error, FileNotFoundError):
         return 'does not exist', 'restore it, or take it out of the data set'
@@ -144,7 +162,7 @@ def explain(error):
     return ('is cut short' if 'truncated' in str(error) else 'is not a readable picture'), _COPY
 
 
-def decode(file, pixels=True):
+def decode(file: Path | str | BinaryIO, pixels: bool = True) -> Decoded:
     """Decode a picture, upright, in RGB.
 
     Args:
@@ -155,7 +173,7 @@ def decode(file, pixels=True):
         :class:`Decoded`.
 
     Raises:
-        UnplainError: see :func:`~spark_bench.data.values.to_rgb`.
+        UnplainError: see :func:`~spark_bench.data.images.bit_depth.to_rgb`.
         Exception: of any kind, where it cannot be read.
     """
     with warnings.catch_warnings():

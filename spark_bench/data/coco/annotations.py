@@ -5,9 +5,9 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spark_bench.data.masks import SHORTEST_POLYGON
-from spark_bench.data.runs import MaskError, read_runs
-from spark_bench.data.tidying import tidy
+from spark_bench.data.coco.cleaning import Note, clean
+from spark_bench.data.coco.masks import SHORTEST_POLYGON
+from spark_bench.data.coco.rle import MaskError, Runs, read_masks
 from spark_bench.errors import InputError
 
 # No picture has as many pixels a side; pycocotools draws a polygon's outline in memory, however far it reaches.
@@ -45,12 +45,13 @@ _OTHER_FILES = (
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """What an annotation file holds, tidied.
+    """What an annotation file holds, cleaned.
 
     Attributes:
         path: of the file.
         sha256: of its bytes, hex.
-        contents: of the JSON, after :func:`~spark_bench.data.tidying.tidy`; anything, where it is not in COCO format.
+        contents: of the JSON, after :func:`~spark_bench.data.coco.cleaning.clean`; anything, where it is not in COCO
+            format.
     """
 
     path: Path
@@ -73,14 +74,14 @@ class Entries:
     annotations: list = field(default_factory=list)
 
 
-def read_annotations(path: Path | str, note=lambda kind, where, what: None) -> AnnotationFile:
+def read_annotations(path: Path | str, note: Note = lambda kind, where, what: None) -> AnnotationFile:
     """Read an annotation file: the one reader of checks, training and evaluation.
 
     UTF-8, UTF-16 and UTF-32 are told apart by their first bytes, a byte order mark is passed over.
 
     Args:
         path: of the file.
-        note: see :func:`~spark_bench.data.tidying.tidy`.
+        note: see :func:`~spark_bench.data.coco.cleaning.clean`.
 
     Raises:
         InputError: where it cannot be read or is not JSON.
@@ -94,7 +95,7 @@ def read_annotations(path: Path | str, note=lambda kind, where, what: None) -> A
         contents = json.loads(raw)
     except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
         raise InputError(f'{path} {_not_json(raw, error)}') from error
-    tidy(contents, note)
+    clean(contents, note)
     return AnnotationFile(path, hashlib.sha256(raw).hexdigest(), contents)
 
 
@@ -124,7 +125,7 @@ def read_sound(path: Path | str) -> tuple[AnnotationFile, Entries]:
     return file, examine(file.contents, refuse)
 
 
-def examine(contents, fault):
+def examine(contents: object, fault: Note) -> Entries:
     """Look at every entry of an annotation file.
 
     Args:
@@ -159,8 +160,9 @@ def examine(contents, fault):
             fault('category entry', name_entry('categories', position, entry), f'has a name that {what}')
         else:
             sound.categories.append(entry)
-    for position, entry in tables['annotations']:
-        found = _annotation_fault(entry, sizes, known['categories'])
+    masks = read_masks(entry['segmentation'] for _, entry in tables['annotations'])
+    for (position, entry), mask in zip(tables['annotations'], masks, strict=True):
+        found = _annotation_fault(entry, mask, sizes, known['categories'])
         if found:
             fault(found[0], name_entry('annotations', position, entry), found[1])
         else:
@@ -168,12 +170,12 @@ def examine(contents, fault):
     return sound
 
 
-def name_entry(key, position, entry):
+def name_entry(key: str, position: int, entry: dict) -> str:
     """``annotations[3] (id 17)``."""
     return f'{key}[{position}] (id {shorten(entry["id"])})'
 
 
-def shorten(value, length=60):
+def shorten(value: object, length: int = 60) -> str:
     """A value from a JSON file, whatever it is, as one short printable line."""
     try:
         text = repr(value)
@@ -237,7 +239,7 @@ def _image_fault(entry):
     return None
 
 
-def _annotation_fault(entry, sizes, categories):
+def _annotation_fault(entry, mask, sizes, categories):
     """(kind, what) of the first fault of an annotation, or None."""
     image, category = entry['image_id'], entry['category_id']
     for name, value, known, table in (('image_id', image, sizes, 'images'),
@@ -251,7 +253,7 @@ def _annotation_fault(entry, sizes, categories):
         return 'area or crowd', f'has area {shorten(area)}, not a number'
     if type(crowd) not in (int, bool) or crowd not in (0, 1):
         return 'area or crowd', f'has iscrowd {shorten(crowd)}, not 0 or 1'
-    what = _segmentation_fault(entry['segmentation'], sizes.get(image))
+    what = _mask_fault(mask, sizes.get(image))
     return what and ('segmentation', f'has a segmentation {what}')
 
 
@@ -259,18 +261,16 @@ def _is_pixels(value):
     return type(value) in (int, float) and -PIXEL_LIMIT < value < PIXEL_LIMIT
 
 
-def _segmentation_fault(segmentation, size):
-    """What is wrong with a mask, or None. ``size``: (width, height) of its picture, or None where that is unknown."""
-    if type(segmentation) is list:
-        return _polygons_fault(segmentation)
-    if type(segmentation) is not dict:
-        return f'that is {shorten(segmentation)}'
-    try:
-        (height, width), _ = read_runs(segmentation)
-    except MaskError as error:
-        return str(error)
-    if size is not None and (width, height) != tuple(size):
-        return f'of {width}x{height} pixels for a picture of {size[0]}x{size[1]}'
+def _mask_fault(mask, size):
+    """What is wrong with a decoded mask, or None. ``size``: (width, height) of its picture, or None if unknown."""
+    if type(mask) is list:
+        return _polygons_fault(mask)
+    if isinstance(mask, MaskError):
+        return str(mask)
+    if not isinstance(mask, Runs):
+        return f'that is {shorten(mask)}'
+    if size is not None and mask.size[::-1] != tuple(size):
+        return f'of {mask.size[1]}x{mask.size[0]} pixels for a picture of {size[0]}x{size[1]}'
     return None
 
 

@@ -24,7 +24,7 @@ def why_left_out(annotation: dict, size: tuple) -> str | None:
     """Why training does not learn from an annotation: a key of ``REASONS``, or None where it does.
 
     Args:
-        annotation: entry that :func:`spark_bench.data.annotations.examine` passed.
+        annotation: entry that :func:`spark_bench.data.coco.annotations.examine` passed.
         size: (width, height) of its picture in pixels.
     """
     left, top, width, height = annotation['bbox']

@@ -3,28 +3,34 @@
 Source: downstream_imagenet/data.py of SparK's released code, which takes them from timm and torchvision.
 """
 
+from collections.abc import Callable
+from pathlib import Path
+
 import torch
 from mmengine.registry import DATASETS
+from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
 from timm.data.auto_augment import AutoAugment
 from timm.data.transforms_factory import transforms_imagenet_eval
 from torchvision.transforms import InterpolationMode, TrivialAugmentWide
 
-from spark_bench.data.decoding import read_from
-from spark_bench.data.drawing import SeededItems
-from spark_bench.data.labelled import draw_subset, open_labelled
+from spark_bench.data.images.decoding import read_from
+from spark_bench.data.images.labelled import draw_subset, open_labelled
+from spark_bench.data.images.seeding import SeededItems
 from spark_bench.errors import InputError
 
 __all__ = ['AUGMENTATIONS', 'ClassPictures', 'build_transform', 'evaluation_transform', 'training_transform']
 
 AUGMENTATIONS = ('trivial', 'autoaugment_v0', 'none')
 SPLITS = ('train', 'val')
+Transform = Callable[[Image.Image], torch.Tensor]
 # A picture so many times as long as wide is a strip.
 _STRIP = 64
 _NORMALISE = dict(mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD)
 
 
-def training_transform(input_size, augment='trivial', scale=(0.08, 1.0), erasing=0.25):
+def training_transform(input_size: int, augment: str = 'trivial', scale: tuple[float, float] = (0.08, 1.0),
+                       erasing: float = 0.25) -> Transform:
     """timm's training transform: random resized crop (bicubic), flip, augmentation, ImageNet's mean and std, erasing.
 
     Args:
@@ -54,7 +60,7 @@ def training_transform(input_size, augment='trivial', scale=(0.08, 1.0), erasing
     return transform
 
 
-def evaluation_transform(input_size, crop_ratio=0.95, squash=False):
+def evaluation_transform(input_size: int, crop_ratio: float = 0.95, squash: bool = False) -> Transform:
     """timm's evaluation transform: bicubic resize, centre crop, ImageNet's mean and std.
 
     Args:
@@ -104,7 +110,7 @@ def _demand(fine, message):
 _TRANSFORMS = {'train': training_transform, 'evaluation': evaluation_transform}
 
 
-def build_transform(config):
+def build_transform(config: dict) -> Transform:
     """The transform that ``dict(type='train'|'evaluation', input_size=…, …)`` describes.
 
     Raises:
@@ -125,10 +131,10 @@ class ClassPictures(SeededItems, torch.utils.data.Dataset):
     """One split of labelled pictures, transformed.
 
     Args:
-        root: see :func:`spark_bench.data.labelled.open_labelled`.
+        root: see :func:`spark_bench.data.images.labelled.open_labelled`.
         split: ``train`` or ``val``.
         transform: see :func:`build_transform`.
-        fraction: of the labels, see :func:`spark_bench.data.labelled.draw_subset`; None takes all.
+        fraction: of the labels, see :func:`spark_bench.data.images.labelled.draw_subset`; None takes all.
         fraction_seed: of that draw.
 
     Attributes:
@@ -136,13 +142,14 @@ class ClassPictures(SeededItems, torch.utils.data.Dataset):
         classes: names.
 
     Items are ``{'inputs': float32 (3, P, P), normalised, 'label': int, 'index': int}``. They are asked for as
-    :class:`~spark_bench.data.drawing.SeededItems` says.
+    :class:`~spark_bench.data.images.seeding.SeededItems` says.
 
     Raises:
         InputError: naming the option, or the picture.
     """
 
-    def __init__(self, root, split, transform, fraction=None, fraction_seed=0):
+    def __init__(self, root: Path | str, split: str, transform: dict, fraction: float | None = None,
+                 fraction_seed: int = 0):
         if split not in SPLITS:
             raise InputError(f'split is {split!r}: choose one of {", ".join(SPLITS)}')
         self.transform = build_transform(transform)
@@ -155,7 +162,7 @@ class ClassPictures(SeededItems, torch.utils.data.Dataset):
     def __len__(self):
         return len(self.labels)
 
-    def load_item(self, index):
+    def load_item(self, index: int) -> dict[str, torch.Tensor | int]:
         """The item of a picture, drawn from the process's generators."""
         picture = read_from(self.source, index)
         return {'inputs': self.transform(picture), 'label': int(self.labels[index]), 'index': int(index)}

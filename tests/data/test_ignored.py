@@ -9,12 +9,12 @@ from labelled_layouts import PICTURE, fill, members, pack_tar, save
 from PIL import Image
 
 from spark_bench import commands
-from spark_bench.data import leftovers
 from spark_bench.data.check import check
-from spark_bench.data.labelled import open_labelled
-from spark_bench.data.leftovers import demand_apart, is_leftover, is_own, leftover_in
-from spark_bench.data.pictures import find_pictures
-from spark_bench.data.sources import open_pictures
+from spark_bench.data.images import ignored
+from spark_bench.data.images.ignored import demand_apart, ignored_in, is_ignored, is_own
+from spark_bench.data.images.labelled import open_labelled
+from spark_bench.data.images.listing import find_pictures
+from spark_bench.data.images.sources import open_pictures
 from spark_bench.errors import InputError
 from spark_bench.files import MARKER, make_folder
 
@@ -30,7 +30,7 @@ LEFT = ['train/.ipynb_checkpoints/0-checkpoint.png', 'val/.ipynb_checkpoints/0-c
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
     monkeypatch.setenv('SPARK_BENCH_CACHE', str(tmp_path / 'cache'))
-    monkeypatch.setattr(leftovers, '_told', set())
+    monkeypatch.setattr(ignored, '_told', set())
 
 
 def littered(root):
@@ -52,10 +52,10 @@ def names_of(source, prefix=''):
 def test_names_of_leftovers_and_of_data():
     for name in ('.a', '._0001.jpg', '.ipynb_checkpoints', '@eaDir', '__MACOSX', 'lost+found', 'THUMBS.DB',
                  'Desktop.ini'):
-        assert is_leftover(name), name
+        assert is_ignored(name), name
     for name in ('ant', '.', '..', '', '_ant', '@home', '#1', 'n01440764', 'thumbs.png', 'a.ipynb_checkpoints'):
-        assert not is_leftover(name), name
-    assert leftover_in('./train/.x/y/0.png') == './train/.x' and leftover_in('a/../b/0.png') is None
+        assert not is_ignored(name), name
+    assert ignored_in('./train/.x/y/0.png') == './train/.x' and ignored_in('a/../b/0.png') is None
 
 
 def test_every_reader_of_class_folders_passes_over_the_same(tmp_path, capsys):

@@ -1,0 +1,104 @@
+"""What detectors are trained and evaluated on: a folder in COCO layout, refused where it is broken before any training.
+
+``spark-bench data check`` judges by the same functions: what one of them calls a problem, all do.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+from spark_bench.data.check.coco import Split, compare_splits, judge_split_files
+from spark_bench.data.check.report import KINDS, Report
+from spark_bench.data.coco.near_names import NearNames, probably
+from spark_bench.data.images.decoding import read_stated
+from spark_bench.data.images.identity import contents_digest
+from spark_bench.data.images.listing import NameTable
+from spark_bench.errors import InputError, printable
+
+# Up to this many pictures a split is decoded as a whole beforehand. A larger one would take minutes; there a
+# damaged picture stops the run, by name, when it is first read.
+DECODE_LIMIT = 2000
+# Up to this many, their sizes are read: the val split of COCO has 5,000, and is used behind the training alone.
+SIZE_LIMIT = 20000
+
+
+def open_coco(root: Path | str) -> tuple[Split, Split]:
+    """Find the train and val split of a folder in COCO layout and judge both annotation files.
+
+    The layout is ``annotations/instances_<split>.json`` beside ``<split>/``, where ``<split>`` is
+    ``train`` or ``val``, or either with a year (``train2017``).
+
+    Returns:
+        ``(train, val)``, of the same categories, though perhaps in another order.
+
+    Raises:
+        InputError: one line naming the file, what is wrong with it and the remedy.
+    """
+    report = Report(Path(root), 'coco', decoded=False)
+    splits = [_only(judge_split_files(report, kind)) for kind in ('train', 'val') if _is_folder(root)]
+    compare_splits(report, splits)
+    _refuse(report)
+    return tuple(splits)
+
+
+def open_split(root: Path | str, kind: str) -> Split:
+    """Find one split, ``train`` or ``val``, alone; see :func:`open_coco`."""
+    report = Report(Path(root), 'coco', decoded=False)
+    split = _only(judge_split_files(report, kind)) if _is_folder(root) else None
+    _refuse(report)
+    return split
+
+
+def _is_folder(root):
+    if not Path(root).is_dir():
+        raise InputError(f'data root {root} is not a folder: give a folder in COCO layout with --data-root')
+    return True
+
+
+def _only(splits):
+    return splits[0] if splits else None
+
+
+def _refuse(report):
+    """Raise the first problem of a report as an error."""
+    found = [(kind, finding) for kind, finding in report.findings.items() if KINDS[kind][0] == 'problem']
+    if not found:
+        return
+    _, finding = found[0]
+    file, detail = finding.examples[0]
+    apart = detail.startswith(('images[', 'categories[', 'annotations[', 'of '))
+    more = f' (and {report.problems - 1} more: spark-bench data check {report.root})' if report.problems > 1 else ''
+    raise InputError(printable(f'{report.root / file}{":" if apart else ""} {detail}: '
+                               f'{finding.remedy}{more}'))
+
+
+def identify(split: Split) -> str:
+    """SHA-256 over the annotation file of a split and the contents of its pictures, hex.
+
+    Raises:
+        InputError: naming a picture that is not there.
+    """
+    _demand_pictures(split)
+    contents = contents_digest(split.pictures, NameTable(split.sizes))
+    return hashlib.sha256(f'{split.sha256} {contents}'.encode()).hexdigest()
+
+
+def check_pictures(split: Split) -> None:
+    """Check that every picture of a :class:`Split` is there, whole and of the stated size.
+
+    Raises:
+        InputError: naming the file.
+    """
+    _demand_pictures(split)
+    if split.count <= SIZE_LIMIT:
+        for name, stated in split.sizes.items():
+            read_stated(split.pictures / name, stated, f'{split.annotations.name} says', split.count <= DECODE_LIMIT)
+
+
+def _demand_pictures(split):
+    absent = [name for name in split.sizes if not os.path.isfile(split.pictures / name)]
+    if absent:
+        more = f' and {len(absent) - 1} more' if len(absent) > 1 else ''
+        meant = probably(NearNames(split.pictures), absent[0])
+        raise InputError(f'{split.annotations} names pictures that are not in {split.pictures}: '
+                         f'{printable(absent[0] + meant)[:300]}{more}; restore them, or take them out of the file')

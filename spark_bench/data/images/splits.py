@@ -1,0 +1,66 @@
+"""What is to train on and what is held out, by the names of folders and shards."""
+
+import re
+from collections.abc import Collection, Iterable
+
+_TRAIN = re.compile(r'(^|[-_.])(train|training)([-_.\d]|$)', re.IGNORECASE)
+_HELD_OUT = re.compile(r'(^|[-_.])(val|valid|validation|test|testing)([-_.\d]|$)', re.IGNORECASE)
+_TEST = re.compile(r'(^|[-_.])(test|testing)([-_.\d]|$)', re.IGNORECASE)
+_TRAIN_FOLDERS, _EVALUATION_FOLDERS = ('train', 'training'), ('val', 'valid', 'validation', 'test', 'testing')
+
+
+def leave_held_out(names: Collection[str]) -> tuple[list[str], list[str]]:
+    """Drop what is held out for evaluation, by name, where there is something to train on beside it.
+
+    Args:
+        names: names of sibling folders, or of shards.
+
+    Returns:
+        ``(kept, left_out)``, two lists.
+    """
+    if not any(_TRAIN.search(name) for name in names):
+        return list(names), []
+    return ([name for name in names if not _HELD_OUT.search(name)], [name for name in names if _HELD_OUT.search(name)])
+
+
+def find_splits(names: Iterable[str]) -> tuple[str | None, ...]:
+    """The folders to train and to evaluate on.
+
+    Args:
+        names: names of sibling folders; the first of val, valid, validation, test, testing that is among them counts.
+
+    Returns:
+        ``(train, evaluation)``, None for what is not among them.
+    """
+    names = {name.lower(): name for name in sorted(names, reverse=True)}
+    return tuple(next((names[name] for name in known if name in names), None)
+                 for known in (_TRAIN_FOLDERS, _EVALUATION_FOLDERS))
+
+
+def shard_split(name: str) -> str | None:
+    """``train``, ``val`` or ``test``: what the name of a shard says, or else its folders; None where nothing does."""
+    for part in reversed(name.split('/')):
+        if _HELD_OUT.search(part):
+            return 'test' if _TEST.search(part) else 'val'
+        if _TRAIN.search(part):
+            return 'train'
+    return None
+
+
+def held_out_folders(names: Iterable[str]) -> set[str]:
+    """The folders inside an archive that :func:`leave_held_out` drops.
+
+    Args:
+        names: paths of its members, parts parted by ``/``.
+
+    Returns:
+        set of paths of folders.
+    """
+    siblings = {}
+    for folder in {name.rpartition('/')[0] for name in names}:
+        while folder:
+            parent, _, own = folder.rpartition('/')
+            siblings.setdefault(parent, set()).add(own)
+            folder = parent
+    return {f'{parent}/{own}'.lstrip('/') for parent, children in siblings.items()
+            for own in leave_held_out(children)[1]}
