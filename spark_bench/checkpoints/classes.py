@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from spark_bench.checkpoints.reading import read_file
+from spark_bench.checkpoints.files.reading import read_file
 from spark_bench.errors import InputError, printable
 
 _SHOWN = 4

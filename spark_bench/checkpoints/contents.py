@@ -8,8 +8,8 @@ import timm
 import torch
 
 from spark_bench.checkpoints import architectures
+from spark_bench.checkpoints.files.reading import CheckpointFile, read_file
 from spark_bench.checkpoints.naming import Naming, explain_names, identify, set_aside
-from spark_bench.checkpoints.reading import CheckpointFile, read_file
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def open_checkpoint(path, key_prefix=None):
 
     Args:
         path: the file.
-        key_prefix: see :func:`~spark_bench.checkpoints.reading.read_file`.
+        key_prefix: see :func:`~spark_bench.checkpoints.files.reading.read_file`.
 
     Raises:
         InputError: where the file cannot be read, or holds several networks and none was chosen.

@@ -1,7 +1,7 @@
 """Whole detectors: the weights of backbone, neck and heads, as mmdet names them."""
 
 from spark_bench.checkpoints.contents import not_finite
-from spark_bench.checkpoints.reading import read_tensors
+from spark_bench.checkpoints.files.reading import read_tensors
 from spark_bench.errors import InputError
 
 

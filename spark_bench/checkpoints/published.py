@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from spark_bench.checkpoints.reading import read_metadata
+from spark_bench.checkpoints.files.reading import read_metadata
 from spark_bench.errors import InputError, RunError
 from spark_bench.files import new_file
 from spark_bench.places import cache_folder, shipped

@@ -109,7 +109,6 @@ def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: b
                 names.append(prefix + entry.name)
             elif refuse_links and entry.is_symlink() and not os.path.exists(entry.path):
                 raise InputError(f'{entry.path} is a link that leads nowhere: restore what it leads to, or remove it')
-
     visit(root, '')
     return Listing(names, left_out, passed)
 

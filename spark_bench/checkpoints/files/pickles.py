@@ -12,7 +12,7 @@ from collections import OrderedDict
 import numpy as np
 import torch
 
-from spark_bench.checkpoints.foreign import explain_archive
+from spark_bench.checkpoints.files.foreign import explain_archive
 from spark_bench.errors import InputError
 
 # A torch file of the old format begins with a pickle of this number.

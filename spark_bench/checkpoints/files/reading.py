@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from spark_bench.checkpoints.foreign import explain
-from spark_bench.checkpoints.pickles import LEGACY, as_tensor, read_arrays, read_torch
+from spark_bench.checkpoints.files.foreign import explain
+from spark_bench.checkpoints.files.pickles import LEGACY, as_tensor, read_arrays, read_torch
 from spark_bench.errors import InputError
 
 # Keys under which training codes keep a state_dict, in the order of preference. The rest of the file is left out.
