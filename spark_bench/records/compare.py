@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spark_bench.errors import InputError
+from spark_bench.records.differences import keys_that_differ
 from spark_bench.records.json_schema import ORIGINS
 from spark_bench.records.schema import Record
 from spark_bench.records.store import paths_below, read_many
@@ -39,6 +40,13 @@ class Pair:
         if common:
             return 'same' if all(runs[0][seed] == runs[1][seed] for seed in common) else 'other'
         return 'same' if hashes[0] == hashes[1] else 'other seeds'
+
+    @property
+    def changes(self) -> list[str]:
+        """In which values the recipes of other configurations differ, as far as the records keep them."""
+        recipes = [next((record.recipe for record in records if record.recipe is not None), None)
+                   for records in (self.a, self.b)]
+        return keys_that_differ(*recipes) if self.configs == 'other' and None not in recipes else []
 
 
 def load_set(path: str | Path, curves: bool = True) -> list[Record]:

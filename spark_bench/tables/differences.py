@@ -73,17 +73,23 @@ class Differences:
 
     names: list[str]  # what the parts of each name are
     rows: list[Difference]
+    changes: dict[tuple[str, ...], list[str]]  # from the name of a pair to what differs in its recipes
 
     @property
     def headings(self) -> list[str]:
         """Of the columns in print."""
         return [*self.names, 'metric', *FIGURES, 'difference', 'config']
 
+    @property
+    def notes(self) -> list[str]:
+        """Below the table: how to read it, and in which values recipes differ, A's first."""
+        return [NOTE, *(f'{" ".join(name)}: {", ".join(changes)}' for name, changes in self.changes.items() if changes)]
+
     def to_markdown(self) -> str:
         """As a Markdown table."""
         rule = ['---:' if heading in FIGURES else '---' for heading in self.headings]
         lines = markdown_lines([self.headings, rule, *(map(escape_markdown, row.texts) for row in self.rows)])
-        return '\n'.join([*lines, '', NOTE, ''])
+        return '\n\n'.join(['\n'.join(lines), NOTE, *map(escape_markdown, self.notes[1:])]) + '\n'
 
     def to_csv(self) -> str:
         """With every digit."""
@@ -101,7 +107,7 @@ class Differences:
     def to_grid(self) -> Grid:
         """In words; what is beyond the noise is bold."""
         rows = [[((text, 'bold' if row.verdict == VERDICTS[True] else ''),) for text in row.texts] for row in self.rows]
-        return Grid('', self.headings, [heading in FIGURES for heading in self.headings], rows, [NOTE])
+        return Grid('', self.headings, [heading in FIGURES for heading in self.headings], rows, self.notes)
 
 
 FORMATS: dict[str, Callable[[Differences], str]] = {
@@ -154,7 +160,7 @@ def compare(a: Sequence[Record], b: Sequence[Record], metrics: Sequence[str] | N
             cells = [_cell(records, column) for records in (pair.a, pair.b)]
             if names[0] != 'origin' or pair.name[0] != 'published' or cells[0] != cells[1]:
                 rows.append(Difference(pair.name, column, *cells, pair.configs))
-    return Differences(names, rows)
+    return Differences(names, rows, {pair.name: pair.changes for pair in pairs})
 
 
 def _columns(pair: Pair, metrics: Sequence[str] | None) -> list[Column]:

@@ -57,6 +57,16 @@ def test_other_configurations_are_said(runs):
     assert {d.configs for d in compare(runs('spark', 40.0), other).rows} == {'other'}
 
 
+def test_in_which_values_two_recipes_differ_is_said_below_the_table(runs):
+    ours, theirs = ({'model': {'smoothing': value}, 'global_batch': 8} for value in (0.1, 0.2))
+    a, b = runs('spark', 40.0, recipe=ours), runs('spark', 42.0, config_hash='99' * 32, recipe=theirs)
+    note = 'detection convnext_atto spark: model.smoothing 0.1, now 0.2'
+    told = compare(a, b)
+    assert told.notes[1:] == [note] and note in told.to_markdown()
+    for other in (a, runs('spark', 42.0, config_hash='99' * 32)):  # the same, and one that keeps no recipe
+        assert len(compare(a, other).notes) == 1
+
+
 def seeded(make_record, *seeds, setup=None, recipe='ab'):
     """Records whose hash holds the seed, as that of a real run does."""
     return [make_record(seed=seed, config_hash=f'{recipe}{seed:04d}', **({'setup_hash': setup} if setup else {}))
