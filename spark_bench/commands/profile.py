@@ -2,10 +2,12 @@
 
 import json
 import os
-from dataclasses import asdict, fields
+from dataclasses import asdict
 
 from spark_bench.commands.parsing import Namespace, Parser, positive
 from spark_bench.errors import InputError
+
+_SETTINGS = ('input_size', 'batch_size', 'mask_ratio', 'rounds', 'device', 'amp', 'channels_last')
 
 
 def add_options(parser: Parser) -> None:
@@ -43,11 +45,11 @@ def main(args: Namespace) -> int:
         torch.set_num_threads(args.threads)
     if args.keep_memory:
         keep_freed_memory()
-    settings = profiling.Settings(**{field.name: getattr(args, field.name) for field in fields(profiling.Settings)})
-    figures = [figure for arch in args.arch for figure in profiling.measure(arch, settings)]
+    settings = {name: getattr(args, name) for name in _SETTINGS}
+    figures = [figure for arch in args.arch for figure in profiling.measure(arch, **settings)]
     _show(figures, args)
     if args.json:
-        settings = {**asdict(settings), 'keep_memory': args.keep_memory, 'threads': torch.get_num_threads(),
+        settings = {**settings, 'keep_memory': args.keep_memory, 'threads': torch.get_num_threads(),
                     'torch': torch.__version__}
         contents = {'settings': settings, 'figures': [asdict(figure) for figure in figures]}
         try:

@@ -15,19 +15,6 @@ PARTS = ('encoder', 'step')
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How to measure: on noise of ``(batch_size, 3, input_size, input_size)``, with each engine ``rounds`` times."""
-
-    input_size: int
-    batch_size: int
-    mask_ratio: float
-    rounds: int
-    device: str
-    amp: bool
-    channels_last: bool
-
-
-@dataclass(frozen=True)
 class Figure:
     """What one part of one network costs with one engine.
 
@@ -50,12 +37,15 @@ class Figure:
     value: float
 
 
-def measure(arch: str, settings: Settings) -> list[Figure]:
-    """Time both engines on the same pictures, masks and weights, in turn.
+def measure(arch: str, input_size: int, batch_size: int, mask_ratio: float, rounds: int, device: str, amp: bool,
+            channels_last: bool) -> list[Figure]:
+    """Time both engines on the same pictures (noise), masks and weights, in turn.
 
     Args:
         arch: timm name.
-        settings: what to measure.
+        input_size: side of the pictures in pixels.
+        rounds: how often each engine runs.
+        amp: compute in bf16 autocast.
 
     Returns:
         one of each engine, packed first, for the encoder and then for the step.
@@ -63,26 +53,26 @@ def measure(arch: str, settings: Settings) -> list[Figure]:
     Raises:
         InputError: for a network or a size that does not fit.
     """
-    layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+    layout = torch.channels_last if channels_last else torch.contiguous_format
     models = {}
     for engine in ENGINES:
         torch.manual_seed(0)
-        model = build_spark(arch, settings.input_size, settings.mask_ratio, engine=engine)
-        models[engine] = model.to(settings.device, memory_format=layout).train()
+        model = build_spark(arch, input_size, mask_ratio, engine=engine)
+        models[engine] = model.to(device, memory_format=layout).train()
     generator = torch.Generator().manual_seed(0)
-    image = torch.randn(settings.batch_size, 3, settings.input_size, settings.input_size, generator=generator)
-    image = image.to(settings.device, memory_format=layout)
-    active = random_mask(settings.batch_size, models['packed'].grid, settings.mask_ratio, generator)
+    image = torch.randn(batch_size, 3, input_size, input_size, generator=generator)
+    image = image.to(device, memory_format=layout)
+    active = random_mask(batch_size, models['packed'].grid, mask_ratio, generator)
     figures = []
     for part in PARTS:
         timed = {engine: [] for engine in ENGINES}
         for engine in ENGINES:  # the first run allocates, and builds the kernels
-            _run_once(models[engine], part, image, active, settings)
-        peaks = {engine: _peak_bytes(models[engine], part, image, active, settings) for engine in ENGINES}
-        for _ in range(settings.rounds):
+            _run_once(models[engine], part, image, active, amp)
+        peaks = {engine: _peak_bytes(models[engine], part, image, active, amp) for engine in ENGINES}
+        for _ in range(rounds):
             for engine in ENGINES:
                 models[engine].zero_grad()
-                timed[engine].append(_run_once(models[engine], part, image, active, settings))
+                timed[engine].append(_run_once(models[engine], part, image, active, amp))
         for engine in ENGINES:
             forward, backward, values = zip(*timed[engine], strict=True)
             total = [a + b for a, b in zip(forward, backward, strict=True)]
@@ -91,18 +81,18 @@ def measure(arch: str, settings: Settings) -> list[Figure]:
     return figures
 
 
-def _run_once(model, part, image_B3HW, active_B1ff, settings):
+def _run_once(model, part, image_B3HW, active_B1ff, amp):
     """``(forward seconds, backward seconds, value)`` of one run."""
     torch.manual_seed(0)  # stochastic depth draws the same for both engines
-    _wait(settings.device)
+    _wait(image_B3HW.device)
     start = time.perf_counter()
-    with torch.autocast(torch.device(settings.device).type, torch.bfloat16) if settings.amp else nullcontext():
+    with torch.autocast(image_B3HW.device.type, torch.bfloat16) if amp else nullcontext():
         outputs = [model(image_B3HW, active_B1ff)] if part == 'step' else _encode(model, image_B3HW, active_B1ff)
-    _wait(settings.device)
+    _wait(image_B3HW.device)
     middle = time.perf_counter()
     # The gradient of a sum, which takes no memory of its own.
     torch.autograd.backward(outputs, [output.new_ones(()).expand_as(output) for output in outputs])
-    _wait(settings.device)
+    _wait(image_B3HW.device)
     end = time.perf_counter()
     return middle - start, end - middle, sum(output.detach().double().sum().item() for output in outputs)
 
@@ -115,22 +105,22 @@ def _encode(model, image_B3HW, active_B1ff):
 
 
 def _wait(device):
-    if device.startswith('cuda'):
+    if device.type == 'cuda':
         torch.cuda.synchronize(device)
 
 
-def _peak_bytes(model, part, image, active, settings):
+def _peak_bytes(model, part, image, active, amp):
     """Peak of one run after a first one: the gradients of the weights are there, and are added to in place."""
-    if settings.device.startswith('cuda'):
-        _wait(settings.device)
-        before = torch.cuda.memory_allocated(settings.device)
-        torch.cuda.reset_peak_memory_stats(settings.device)
-        _run_once(model, part, image, active, settings)
-        return torch.cuda.max_memory_allocated(settings.device) - before
+    if image.device.type == 'cuda':
+        _wait(image.device)
+        before = torch.cuda.memory_allocated(image.device)
+        torch.cuda.reset_peak_memory_stats(image.device)
+        _run_once(model, part, image, active, amp)
+        return torch.cuda.max_memory_allocated(image.device) - before
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'Warning: Profiler clears events')  # there is one cycle here
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
-            _run_once(model, part, image, active, settings)
+            _run_once(model, part, image, active, amp)
     changes = sorted((event.start_ns(), event.nbytes()) for event in profiler.profiler.kineto_results.events()
                      if event.name() == '[memory]')
     in_use = peak = 0

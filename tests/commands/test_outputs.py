@@ -121,7 +121,7 @@ def test_a_report_of_a_check_is_no_place_for_annotations(tmp_path, capsys):
 
 
 def test_a_profile_replaces_a_profile_alone(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(profiling, 'measure', lambda arch, args: [])
+    monkeypatch.setattr(profiling, 'measure', lambda arch, **settings: [])
     words = ['profile', 'test_resnet', '--json', str(tmp_path / 'p.json')]
     for _ in range(2):
         assert commands.main(words) == 0

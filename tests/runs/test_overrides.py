@@ -3,6 +3,7 @@
 import pytest
 from mmengine.config import Config
 
+from spark_bench import registration  # noqa: F401
 from spark_bench.commands import parsing
 from spark_bench.errors import InputError
 from spark_bench.places import shipped
