@@ -1,12 +1,18 @@
-"""What a record file may hold, as a JSON Schema (draft 2020-12)."""
+"""What a record file may hold, as a JSON Schema (draft 2020-12), and what is said of one that holds anything else."""
 
-from collections.abc import Collection
-from typing import Any
+import functools
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
 
+from spark_bench.errors import InputError
 from spark_bench.places import NAME_PATTERN
+from spark_bench.records.quick_check import Check, compile_check
 
-__all__ = ['LARGEST', 'LINE_PATTERN', 'OPTIONAL', 'ORIGINS', 'PERCENT_PATTERN', 'RECORD_SCHEMA', 'SCHEMA_VERSION',
-           'TASKS', 'TASK_PATTERN']
+if TYPE_CHECKING:
+    import jsonschema
+
+__all__ = ['LARGEST', 'OPTIONAL', 'ORIGINS', 'PERCENT_PATTERN', 'RECORD_SCHEMA', 'SCHEMA_VERSION', 'TASKS',
+           'TASK_PATTERN', 'check', 'follow_schema', 'raise_first']
 
 SCHEMA_VERSION = 1
 ORIGINS = ('measured', 'published')
@@ -93,3 +99,66 @@ RECORD_SCHEMA: Schema = {
     'then': {'properties': {**{key: {'not': {'type': 'null'}} for key in _TRACED}, 'source': False, 'verified': False}},
     'else': {'required': ['source', 'verified']},
 }
+
+
+def check(values: object, keys: tuple[str, ...] = ()) -> None:
+    """See that ``values``, parsed JSON, are a record; or, with ``keys``, that these of theirs are as a record's.
+
+    Raises:
+        InputError: one line that names the first offending key.
+    """
+    if not _quick_check(keys)([values]):
+        raise_first(_validator(keys), values)
+
+
+def follow_schema(values: Sequence[object]) -> bool:
+    """Whether all of ``values`` are surely records: quick for thousands. If False, ``check`` tells of each."""
+    return _quick_check(())(values)
+
+
+@functools.cache
+def _validator(keys: tuple[str, ...]) -> 'jsonschema.Validator':
+    """A validator of the named keys alone, or of whole records for no keys."""
+    import jsonschema  # 0.1 s that `--help` should not pay
+
+    return jsonschema.Draft202012Validator(_schema_of(keys))
+
+
+@functools.cache
+def _quick_check(keys: tuple[str, ...]) -> Check:
+    return compile_check(_schema_of(keys))
+
+
+def _schema_of(keys: tuple[str, ...]) -> dict[str, Any]:
+    if not keys:
+        return RECORD_SCHEMA
+    return {'type': 'object', 'properties': {key: RECORD_SCHEMA['properties'][key] for key in keys}}
+
+
+def raise_first(validator: 'jsonschema.Validator', values: object) -> None:
+    """Raise InputError with one line on the deepest complaint of a validator, if it has any."""
+    # The deepest is the most useful one; path and message only make the choice repeatable.
+    errors = sorted(validator.iter_errors(values), key=lambda e: (-len(e.absolute_path), e.json_path, e.message))
+    if not errors:
+        return
+    key = '.'.join(str(part) for part in errors[0].absolute_path)
+    message = ' '.join(_explain(errors[0]).split())
+    if len(message) > 200:
+        message = f'{message[:120]} ... {message[-70:]}'
+    if not key.isprintable():  # a key may be any string, also one with line breaks
+        key = ascii(key)[1:-1]
+    raise InputError(f'key "{key}": {message}' if key else message)
+
+
+def _explain(error: 'jsonschema.ValidationError') -> str:
+    if error.validator == 'pattern' and error.validator_value == NAME_PATTERN:
+        return f'{error.instance!r} is no name; use letters, digits, ".", "_", "-", without ".." or leading "."'
+    if error.validator == 'pattern' and error.validator_value == TASK_PATTERN:
+        return f'{error.instance!r} is no task; use {", ".join(TASKS)}, or one with a variant such as detection_2x'
+    if error.validator == 'pattern' and error.validator_value == LINE_PATTERN:
+        return f'{error.instance!a} is no line of printable text'
+    if error.validator == 'not':
+        return 'may only be null for a published figure'
+    if error.validator is None:  # a schema that is `false` has no keyword to name
+        return 'is for published figures only'
+    return error.message

@@ -1,32 +1,16 @@
-"""What a record is: the result of one run, as a dataclass and as the JSON that its file holds."""
+"""What a record is: the result of one run, and its place among the others."""
 
 import dataclasses
-import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from spark_bench.errors import InputError
-from spark_bench.places import NAME_PATTERN
-from spark_bench.records.json_schema import (
-    LARGEST,
-    LINE_PATTERN,
-    OPTIONAL,
-    PERCENT_PATTERN,
-    RECORD_SCHEMA,
-    SCHEMA_VERSION,
-    TASK_PATTERN,
-    TASKS,
-)
-from spark_bench.records.quick_check import Check, compile_check
+from spark_bench.records.json_schema import LARGEST, OPTIONAL, PERCENT_PATTERN, SCHEMA_VERSION, check
 
-if TYPE_CHECKING:
-    import jsonschema
-
-__all__ = ['Record', 'check', 'follow_schema', 'raise_first', 'record_path']
+__all__ = ['Record', 'record_path']
 
 
 @dataclass(frozen=True)
@@ -100,71 +84,8 @@ def record_path(results: str | Path, origin: str, suite: str, task: str, arch: s
         InputError: if a part is not fit to be one part of a path.
     """
     identity = {'origin': origin, 'suite': suite, 'task': task, 'arch': arch, 'method': method, 'seed': seed}
-    _raise_first(tuple(identity), identity)
+    check(identity, tuple(identity))
     return Path(results, origin, suite, task, arch, method, f'{seed}.json')
-
-
-def check(values: object) -> None:
-    """Raise InputError with one line that names the first offending key if ``values`` are not a record."""
-    _raise_first((), values)
-
-
-def follow_schema(values: Sequence[object]) -> bool:
-    """Whether all of ``values`` are surely records: quick for thousands. If False, ``check`` tells of each."""
-    return _quick_check(())(values)
-
-
-def _raise_first(keys: tuple[str, ...], values: object) -> None:
-    if not _quick_check(keys)([values]):
-        raise_first(_validator(keys), values)
-
-
-@functools.cache
-def _validator(keys: tuple[str, ...]) -> 'jsonschema.Validator':
-    """A validator of the named keys alone, or of whole records for no keys."""
-    import jsonschema  # 0.1 s that `--help` should not pay
-
-    return jsonschema.Draft202012Validator(_schema_of(keys))
-
-
-@functools.cache
-def _quick_check(keys: tuple[str, ...]) -> Check:
-    return compile_check(_schema_of(keys))
-
-
-def _schema_of(keys: tuple[str, ...]) -> dict[str, Any]:
-    if not keys:
-        return RECORD_SCHEMA
-    return {'type': 'object', 'properties': {key: RECORD_SCHEMA['properties'][key] for key in keys}}
-
-
-def raise_first(validator: 'jsonschema.Validator', values: object) -> None:
-    """Raise InputError with one line on the deepest complaint of a validator, if it has any."""
-    # The deepest is the most useful one; path and message only make the choice repeatable.
-    errors = sorted(validator.iter_errors(values), key=lambda e: (-len(e.absolute_path), e.json_path, e.message))
-    if not errors:
-        return
-    key = '.'.join(str(part) for part in errors[0].absolute_path)
-    message = ' '.join(_explain(errors[0]).split())
-    if len(message) > 200:
-        message = f'{message[:120]} ... {message[-70:]}'
-    if not key.isprintable():  # a key may be any string, also one with line breaks
-        key = ascii(key)[1:-1]
-    raise InputError(f'key "{key}": {message}' if key else message)
-
-
-def _explain(error: 'jsonschema.ValidationError') -> str:
-    if error.validator == 'pattern' and error.validator_value == NAME_PATTERN:
-        return f'{error.instance!r} is no name; use letters, digits, ".", "_", "-", without ".." or leading "."'
-    if error.validator == 'pattern' and error.validator_value == TASK_PATTERN:
-        return f'{error.instance!r} is no task; use {", ".join(TASKS)}, or one with a variant such as detection_2x'
-    if error.validator == 'pattern' and error.validator_value == LINE_PATTERN:
-        return f'{error.instance!a} is no line of printable text'
-    if error.validator == 'not':
-        return 'may only be null for a published figure'
-    if error.validator is None:  # a schema that is `false` has no keyword to name
-        return 'is for published figures only'
-    return error.message
 
 
 def _metric(name: str, value: Any) -> Any:

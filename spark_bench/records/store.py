@@ -14,8 +14,8 @@ from spark_bench.errors import InputError
 from spark_bench.files import create_file, write_atomically
 from spark_bench.places import NAME_PATTERN
 from spark_bench.records.json_files import parse_json
-from spark_bench.records.json_schema import ORIGINS, SCHEMA_VERSION
-from spark_bench.records.schema import Record, check, follow_schema, record_path
+from spark_bench.records.json_schema import ORIGINS, SCHEMA_VERSION, check, follow_schema
+from spark_bench.records.schema import Record, record_path
 
 __all__ = ['check_writable', 'find', 'is_repetition', 'load_all', 'paths_below', 'read', 'read_many', 'recorded_suites',
            'suite_folder', 'write', 'write_output', 'write_text_output']

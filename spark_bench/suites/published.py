@@ -8,8 +8,8 @@ import jsonschema
 
 from spark_bench.errors import InputError
 from spark_bench.records.json_files import parse_json
-from spark_bench.records.json_schema import RECORD_SCHEMA
-from spark_bench.records.schema import Record, raise_first, record_path
+from spark_bench.records.json_schema import RECORD_SCHEMA, raise_first
+from spark_bench.records.schema import Record, record_path
 from spark_bench.records.store import check_writable, find, is_repetition, write
 from spark_bench.suites.definition import specs_of
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from spark_bench.errors import InputError
 from spark_bench.records import load_all, read, write
-from spark_bench.records.json_schema import RECORD_SCHEMA
+from spark_bench.records.json_schema import RECORD_SCHEMA, follow_schema
 from spark_bench.records.quick_check import compile_check
-from spark_bench.records.schema import follow_schema, record_path
+from spark_bench.records.schema import record_path
 
 VALIDATOR = jsonschema.Draft202012Validator(RECORD_SCHEMA)
 LEAF = st.one_of(
