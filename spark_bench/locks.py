@@ -17,12 +17,12 @@ def hold(path: Path, patience_s: float = -1) -> contextlib.ExitStack:
 
     Raises:
         TimeoutError: where it is still held by then.
-        OSError: where the file cannot be written.
+        OSError: where the file cannot be written, or its disk knows no locks.
     """
     # Imported here: it brings asyncio, and most commands hold no lock.
     from filelock import FileLock
     held = contextlib.ExitStack()
-    held.enter_context(FileLock(path, timeout=patience_s, thread_local=False))
+    held.enter_context(FileLock(path, timeout=patience_s, thread_local=False, fallback_to_soft=False))
     return held
 
 
