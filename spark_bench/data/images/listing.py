@@ -72,9 +72,6 @@ def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: b
         skip_held_out: leave out ``val`` and ``test`` folders that lie beside a ``train`` folder.
         refuse_links: refuse a link that leads nowhere, which is passed over otherwise.
 
-    Returns:
-        :class:`Listing`.
-
     Raises:
         InputError: for a folder that cannot be read, or such a link.
     """
