@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spark_bench import cli
+from spark_bench import commands
 from spark_bench.devices import choose_device
 from spark_bench.errors import InputError
 
@@ -21,5 +21,5 @@ def test_without_a_name_it_is_the_gpu_where_there_is_one(monkeypatch):
 def test_a_device_that_is_not_there_is_refused_in_one_line(name, capsys):
     with pytest.raises(InputError, match=f'--device {name!r} is not available here'):
         choose_device(name)
-    assert cli.main(['profile', 'resnet18', '--device', name]) == 2
+    assert commands.main(['profile', 'resnet18', '--device', name]) == 2
     assert capsys.readouterr().err.count('\n') == 1

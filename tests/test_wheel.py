@@ -11,8 +11,9 @@ import pytest
 
 CHECKOUT = Path(__file__).parents[1]
 # Installed from the checkout, or read in it.
-LEFT_OUT = ('docs/', 'tests/', 'tools/', '.ci/', '.gitignore', 'LICENSE', 'Makefile', 'README.md', 'constraints.txt',
-            'overrides.txt', 'pyproject.toml', 'results/README.md', 'setup.cfg')
+LEFT_OUT = ('docs/', 'tests/', 'tools/', '.ci/', '.gitignore', 'ARCHITECTURE.md', 'CHANGELOG.md', 'CITATION.cff',
+            'CONTRIBUTING.md', 'LICENSE', 'Makefile', 'README.md', 'constraints.txt', 'overrides.txt', 'pyproject.toml',
+            'results/README.md', 'setup.cfg')
 
 
 def tracked():

@@ -17,9 +17,9 @@ def kind_of(task: str) -> 'type[Run]':
     return getattr(import_module(f'spark_bench.runs.{module}'), name)
 
 
-def run_task(task: str, **options: Any) -> 'Record':
-    """Do a run; see :func:`spark_bench.runs.run.run`, and :mod:`spark_bench.runs.options` for the options."""
+def run_task(kind: str, /, **options: Any) -> 'Record':
+    """Do a run of that kind of task; its options are those of :mod:`spark_bench.runs.options`."""
     from spark_bench.runs.run import run
 
-    kind = kind_of(task)
-    return run(kind, kind.Options(**options))
+    chosen = kind_of(kind)
+    return run(chosen, chosen.Options(**options))

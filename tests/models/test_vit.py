@@ -193,6 +193,7 @@ def test_learning_rate_and_weight_decay_are_vitdets():
     model, cfg = detector('vit_base')
     cfg.optim_wrapper.type, cfg.optim_wrapper.autocast = 'OptimWrapper', None
     cfg.optim_wrapper.pop('autocast')
+    cfg.optim_wrapper.optimizer.lr = cfg.base_lr
     groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
     group_of = {id(parameter): group for group in groups for parameter in group['params']}
     norms = {id(p) for m in model.modules() if isinstance(m, torch.nn.LayerNorm) for p in m.parameters()}

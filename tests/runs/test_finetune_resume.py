@@ -60,12 +60,12 @@ def test_killed_at_random_steps_it_ends_with_the_same_bits(undisturbed, pictures
 
 def test_interrupted_behind_the_last_step_it_evaluates_and_records_as_ever(undisturbed, pictures, tmp_path,
                                                                          monkeypatch):
-    from spark_bench.runs import finetune
+    from spark_bench.runs.finetune import Finetuning
 
     def broken(*_):
         raise KeyboardInterrupt
     with monkeypatch.context() as patch:
-        patch.setattr(finetune, '_finish', broken)
+        patch.setattr(Finetuning, 'finish', broken)
         assert commands.main(run_words(pictures, tmp_path)) == 130
     assert not (tmp_path / 'results').exists()
     assert commands.main(run_words(pictures, tmp_path)) == 0

@@ -66,7 +66,8 @@ def test_sparks_resnet_recipe_is_the_published_one():
 
 def test_sparks_convnext_recipe_is_the_published_one():
     cfg = Config.fromfile(ROOT / 'mmdet_configs/spark/mask-rcnn_convnext-base_fpn_3x_coco.py')
-    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=2e-4, betas=(0.9, 0.999), weight_decay=0.05)
+    assert cfg.base_lr == 2e-4
+    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=None, betas=(0.9, 0.999), weight_decay=0.05)
     assert cfg.optim_wrapper.paramwise_cfg == dict(decay_rate=0.65, no_decay=['1d']) and not cfg.optim_wrapper.autocast
     assert cfg.train_cfg.max_epochs == 36 and cfg.param_scheduler[1].milestones == [27, 33]
     assert cfg.param_scheduler[1].gamma == 0.2 and cfg.model.backbone.drop_path_rate == 0.5

@@ -92,7 +92,7 @@ def test_another_training_is_still_refused_the_folder(boxes, tmp_path, monkeypat
 
 @pytest.mark.parametrize('metrics', [{'box_ap': None, 'mask_ap': 3.0}, {'mask_ap': 3.0}])
 def test_a_record_without_its_main_metric_is_never_written(metrics, boxes, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(detect, '_evaluate', lambda *args: (metrics, {}))
+    monkeypatch.setattr(detect, 'evaluate_predictions', lambda *args: (metrics, {}))
     assert commands.main(demo(boxes, tmp_path)) == 1
     assert 'box_ap could not be measured' in capsys.readouterr().err
     assert not list((tmp_path / 'results').rglob('*.json'))

@@ -114,7 +114,10 @@ def test_schedules_end_with_the_training_whatever_its_length(epochs):
     cfg = load_config(str(shipped('pretrain/configs/demo_pretrain.py')), {})
     set_epochs(cfg, epochs)
     assert cfg.train_cfg.max_epochs == max(s.end for s in cfg.param_scheduler) == epochs
-    assert all(s.begin < s.end and s.get('T_max', s.end - s.begin) == s.end - s.begin for s in cfg.param_scheduler)
+    cfg = load_config(str(shipped('mmdet_configs/demo/mask-rcnn_demo.py')), {})
+    set_epochs(cfg, epochs)
+    [cosine] = [s for s in cfg.param_scheduler if s.type == 'CosineAnnealingLR']
+    assert cfg.train_cfg.max_epochs == cosine.end == cosine.T_max == epochs and cosine.begin == 0
 
 
 def test_real_coco_pictures_train_evaluate_and_leave_a_record(tmp_path):

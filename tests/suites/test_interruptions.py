@@ -18,8 +18,8 @@ ONE = ('--jobs', '1', '--only', 'pretrain/*/spark/0')
 def long_suite(tmp_path):
     """The small suite with a pretraining that does not end before it is interrupted."""
     path = tmp_path / 'small.py'
-    path.write_text(SUITE.replace("{'train_cfg.max_epochs': 2, 'train_dataloader", "{'train_cfg.max_epochs': 5000, "
-                                                                                   "'train_dataloader"))
+    path.write_text(SUITE.replace("{'train_cfg.max_epochs': 2, 'global_batch",
+                                  "{'train_cfg.max_epochs': 5000, 'global_batch"))
     assert path.read_text() != SUITE
     return path
 

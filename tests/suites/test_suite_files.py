@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from spark_bench import commands
-from spark_bench.runs.run import RunOptions
+from spark_bench.runs.options import OPTIONS_OF
 from spark_bench.suites.checks import OPTIONS
 from spark_bench.suites.definition import load_suite
 
@@ -53,7 +53,9 @@ WRONG = [
     ('dict(threads=1)', '[1]', 'options = [1]'), ('dict(threads=1)', 'dict(thread=1)', "'thread'"),
     ('dict(threads=1)', "dict(threads='a')", "threads = 'a'"), ('dict(threads=1)', 'dict(threads=0)', 'threads = 0'),
     ('dict(threads=1)', "dict(weights='x')", "'weights'"), ('dict(threads=1)', 'dict(seed=1)', "'seed'"),
-    ('dict(threads=1)', 'dict(amp=1)', 'amp = 1'), ('dict(threads=1)', 'dict(label_fraction=2)', 'label_fraction = 2'),
+    ('dict(threads=1)', 'dict(amp=1)', 'amp = 1'), ('dict(threads=1)', 'dict(label_fraction=0.5)', "'label_fraction'"),
+    ("dict(threads=1), recipe='pretrain/configs/demo_f", "dict(label_fraction=2), recipe='pretrain/configs/demo_f",
+     'label_fraction = 2'),
     ('seeds=[0, 1]', 'overrides=[1]', 'overrides = [1]'), ('seeds=[0, 1]', 'overrides={3: 1}', 'overrides = {3: 1}'),
     ('seeds=[0, 1]', "pictures='many'", "pictures = 'many'"), ('seeds=[0, 1]', 'gmacs=0', 'gmacs = 0'),
     ('seeds=[0, 1]', 'weight=-1', 'weight = -1'), ('seeds=[0, 1]', "weight=float('inf')", 'weight = inf'),
@@ -107,7 +109,7 @@ def test_a_title_is_shown_as_it_stands(tmp_path, capsys, what):
 
 
 def test_options_of_a_suite_are_arguments_of_a_run():
-    assert set(OPTIONS) < {field.name for field in dataclasses.fields(RunOptions)}
+    assert set(OPTIONS) < {field.name for kind in OPTIONS_OF.values() for field in dataclasses.fields(kind)}
 
 
 @pytest.mark.parametrize('name, named', [

@@ -118,7 +118,7 @@ def test_workers_pictures_and_checkpoints_change_no_bit_and_no_hash(undisturbed,
         words[words.index(option) + 1] = value
     finish(start(words, tmp_path / 'log.txt'), tmp_path)
     compare(reference, tmp_path)
-    hashes = [(folder / 'work' / 'config_hash').read_text() for folder in (reference, tmp_path)]
+    hashes = [(folder / 'work' / 'recipe.json').read_text() for folder in (reference, tmp_path)]
     assert hashes[0] == hashes[1]
 
 
