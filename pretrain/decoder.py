@@ -1,4 +1,4 @@
-"""The decoder: a plain dense UNet path from the deepest map back to the picture."""
+"""The decoder: a plain dense UNet path from the deepest map back to the image."""
 
 from torch import nn
 
@@ -20,7 +20,7 @@ class UNetBlock(nn.Module):
 
 
 class UNetDecoder(nn.Module):
-    """From densified maps, deepest first, to a picture.
+    """From densified maps, deepest first, to an image.
 
     Args:
         stride: r, a power of two; there are log2(r) blocks.

@@ -55,7 +55,7 @@ def create_network(arch, drop_path_rate=0.0, num_classes=0):
 class FeaturePyramid(nn.Module):
     """A timm convnet that returns its last ``scales`` feature maps, finest first.
 
-    The weights keep timm's own names under ``network``. Called on a picture it is the ordinary dense
+    The weights keep timm's own names under ``network``. Called on an image it is the ordinary dense
     network.
 
     Attributes:
@@ -83,14 +83,14 @@ class FeaturePyramid(nn.Module):
 
 
 class SparseEncoder(nn.Module):
-    """A convnet that encodes the visible patches of a picture at several scales.
+    """A convnet that encodes the visible patches of an image at several scales.
 
     Args:
         pyramid: module from ``(B, 3, H, W)`` to a list of maps, finest first, with ``channels`` and
             ``strides`` (see :class:`FeaturePyramid`).
         engine: ``packed`` computes visible patches only; ``reference`` computes everything and
             multiplies by the mask (the plain definition); ``dense`` is the ordinary network on the
-            picture with masked pixels set to zero.
+            image with masked pixels set to zero.
 
     Raises:
         InputError: for an operation without sparse counterpart, naming its module path and type.
@@ -119,7 +119,7 @@ class SparseEncoder(nn.Module):
         """Encode the visible patches.
 
         Args:
-            image_B3HW: normalised pictures.
+            image_B3HW: normalised images.
             layout: :class:`~pretrain.masking.VisibleLayout`; without one this is the ordinary dense
                 network.
 

@@ -2,14 +2,14 @@
 
 Suffixes of tensor names here and in the rest of ``pretrain``:
 
-    B  pictures in the batch          C  channels
-    f  mask grid, f = H / r           L  patches of a picture, L = f·f
+    B  images in the batch          C  channels
+    f  mask grid, f = H / r           L  patches of an image, L = f·f
     r  total stride of the encoder    N  visible patches of the whole batch
     b  side of a patch on a feature map of stride s: b = r / s
-    H W  picture height and width     h w  feature-map height and width
+    H W  image height and width     h w  feature-map height and width
 
 ``active_B1ff`` is bool and True where a patch is visible. ``x_NCbb`` is a *packed* feature map: the
-visible patches alone, picture by picture, each picture's in row-major order.
+visible patches alone, image by image, each image's in row-major order.
 """
 
 import torch
@@ -18,7 +18,7 @@ from pretrain.errors import InputError
 
 
 def visible_count(grid, mask_ratio):
-    """Number of patches a picture keeps: ``round(L·(1 - mask_ratio))``, 20 of 49 in the paper.
+    """Number of patches an image keeps: ``round(L·(1 - mask_ratio))``, 20 of 49 in the paper.
 
     Raises:
         InputError: when the ratio leaves no patch visible or none masked.
@@ -32,10 +32,10 @@ def visible_count(grid, mask_ratio):
 
 
 def random_mask(batch, grid, mask_ratio, generator=None, device='cpu'):
-    """Draw one random mask per picture.
+    """Draw one random mask per image.
 
     Args:
-        batch: B, number of pictures.
+        batch: B, number of images.
         grid: f, patches along a side.
         mask_ratio: fraction of patches to hide, in (0, 1).
         generator: CPU random generator; the global one when None. The draw is made on the CPU so that
@@ -43,7 +43,7 @@ def random_mask(batch, grid, mask_ratio, generator=None, device='cpu'):
         device: where the mask is returned.
 
     Returns:
-        ``active_B1ff``, bool, True = visible; every picture keeps exactly ``visible_count`` patches.
+        ``active_B1ff``, bool, True = visible; every image keeps exactly ``visible_count`` patches.
 
     Raises:
         InputError: see :func:`visible_count`.
@@ -66,12 +66,12 @@ class VisibleLayout:
     The layout is passed along with every packed map and dies with the forward pass; no layer keeps it.
 
     Args:
-        active_B1ff: bool mask, True = visible. Pictures may keep different numbers of patches. The positions are
+        active_B1ff: bool mask, True = visible. Images may keep different numbers of patches. The positions are
             read off on the device where it lies: a mask on the CPU makes no GPU wait.
         device: where the feature maps are; the mask's own device when None.
 
     Attributes:
-        counts: number of visible patches of each picture, a list of int.
+        counts: number of visible patches of each image, a list of int.
 
     Raises:
         InputError: for a mask of another shape or type, or with no visible patch at all.
@@ -129,7 +129,7 @@ class VisibleLayout:
             x_NCbb: packed map.
             before: positions to add above and left.
             after: positions to add below and right.
-            outside: value of positions outside the picture. Masked neighbours always give 0, which is
+            outside: value of positions outside the image. Masked neighbours always give 0, which is
                 what the masked dense map holds there.
 
         Returns:
@@ -171,7 +171,7 @@ class VisibleLayout:
 
         Returns:
             int64 ``(N·o·o, k·k)``, o the side of a patch on the output: rows of the map as a matrix ``(N·b·b, C)``;
-            ``N·b·b`` or more stands for a position that is masked or outside the picture.
+            ``N·b·b`` or more stands for a position that is masked or outside the image.
         """
         key = ('window', block, before, after, kernel, stride, dilation)
         if key not in self._tables:
@@ -213,7 +213,7 @@ class VisibleLayout:
         device = self.patch_N.device
         masked, outside = self.visible * block * block, self.visible * block * block + 1
         reach = max(-(-before // block), -(-after // block))
-        # slot: index of a patch among the visible ones, -1 where it is masked, -2 outside the picture.
+        # slot: index of a patch among the visible ones, -1 where it is masked, -2 outside the image.
         slot = torch.full((self.batch * self.grid_h * self.grid_w,), -1, device=device)
         slot[self.patch_N] = torch.arange(self.visible, device=device)
         slot = slot.view(self.batch, self.grid_h, self.grid_w)

@@ -20,7 +20,7 @@ class SparK(nn.Module):
 
     Args:
         encoder: :class:`~pretrain.encoder.SparseEncoder`.
-        input_size: H = W of the training pictures, a multiple of the encoder's stride.
+        input_size: H = W of the training images, a multiple of the encoder's stride.
         mask_ratio: fraction of patches hidden.
         ablation: name in ``pretrain.ABLATIONS``.
         decoder_width: channels of the deepest decoder block.
@@ -66,17 +66,17 @@ class SparK(nn.Module):
         """Compute the pretraining loss of a batch.
 
         Args:
-            image_B3HW: normalised pictures.
-            active_B1ff: bool mask, True = visible; a random one for each picture when None. On the CPU, even for
-                pictures on a GPU, it spares the GPU a wait.
-            return_reconstruction: also return the picture.
+            image_B3HW: normalised images.
+            active_B1ff: bool mask, True = visible; a random one for each image when None. On the CPU, even for
+                images on a GPU, it spares the GPU a wait.
+            return_reconstruction: also return the image.
 
         Returns:
-            scalar loss, or ``(loss, picture_B3HW)``: the reconstruction with the patch normalisation
+            scalar loss, or ``(loss, image_B3HW)``: the reconstruction with the patch normalisation
             undone and the visible patches pasted back, in the units of ``image_B3HW``.
 
         Raises:
-            InputError: where the picture does not match the mask grid.
+            InputError: where the image does not match the mask grid.
         """
         layout = self.mask(image_B3HW, active_B1ff)
         features = self.encode(image_B3HW, layout)
@@ -89,7 +89,7 @@ class SparK(nn.Module):
         """Choose the visible patches, at random where no mask is given: a :class:`~pretrain.masking.VisibleLayout`."""
         grid, side = self.grid, self.grid * self.patch_size
         if image_B3HW.dim() != 4 or tuple(image_B3HW.shape[1:]) != (3, side, side):
-            raise InputError(f'pictures must have shape (B, 3, {side}, {side}) as input_size says, '
+            raise InputError(f'images must have shape (B, 3, {side}, {side}) as input_size says, '
                              f'not {tuple(image_B3HW.shape)}')
         if active_B1ff is None:
             active_B1ff = random_mask(len(image_B3HW), grid, self.mask_ratio)
@@ -113,7 +113,7 @@ class SparK(nn.Module):
 
     def decode(self, maps, image_B3HW):
         """The decoder's prediction of every normalised patch, ``(B, L, p)``, from maps of all scales, deepest first."""
-        # Packed features are channels-last inside; the decoder works in the layout its user chose for the pictures.
+        # Packed features are channels-last inside; the decoder works in the layout its user chose for the images.
         chosen = torch.contiguous_format if image_B3HW.is_contiguous() else torch.channels_last
         maps = [map_Bdhw.contiguous(memory_format=chosen) for map_Bdhw in maps]
         return self.patchify(self.decoder(maps)).to(_at_least_float32(image_B3HW))
@@ -128,10 +128,10 @@ class SparK(nn.Module):
         return (error_BL * masked_BL).sum() / masked_BL.sum().clamp(min=1)
 
     def paint(self, image_B3HW, prediction_BLp, active_B1ff):
-        """The reconstruction as a picture: patch normalisation undone, visible patches pasted back."""
+        """The reconstruction as an image: patch normalisation undone, visible patches pasted back."""
         _, mean_BL1, scale_BL1 = normalise_patches(self.patchify(image_B3HW))
-        picture_B3HW = self.unpatchify(prediction_BLp * scale_BL1 + mean_BL1)
-        return torch.where(expand_mask(active_B1ff, *image_B3HW.shape[-2:]), image_B3HW, picture_B3HW)
+        painted_B3HW = self.unpatchify(prediction_BLp * scale_BL1 + mean_BL1)
+        return torch.where(expand_mask(active_B1ff, *image_B3HW.shape[-2:]), image_B3HW, painted_B3HW)
 
     def patchify(self, image_B3HW):
         """``(B, 3, H, W)`` → ``(B, L, p)``, p = r·r·3 in the order row, column, channel.
@@ -176,7 +176,7 @@ def build_spark(arch, input_size=224, mask_ratio=0.6, ablation='spark', engine='
 
     Args:
         arch: timm name (or a module, see :func:`pretrain.encoder.build_encoder`).
-        input_size: side of the training pictures in pixels.
+        input_size: side of the training images in pixels.
         mask_ratio: fraction of patches hidden.
         ablation: name in ``pretrain.ABLATIONS``.
         engine: ``packed`` or ``reference``; the two agree to rounding. Ablations with a dense encoder

@@ -1,4 +1,4 @@
-"""Pictures of what SparK does: reconstructions, and how far a mask survives in an encoder.
+"""Images of what SparK does: reconstructions, and how far a mask survives in an encoder.
 
 Everything here is arithmetic on tensors. The model keeps its weights, statistics and mode, and no random number is
 drawn. The suffixes of tensor names are explained in ``pretrain.masking``.
@@ -27,7 +27,7 @@ STATISTICS = ('original', 'visible')
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Four pictures of each picture, uint8 ``(B, H, W, 3)``, RGB, on the CPU.
+    """Four images of each image, uint8 ``(B, H, W, 3)``, RGB, on the CPU.
 
     Attributes:
         original: what came in.
@@ -44,11 +44,11 @@ class Reconstruction:
 
 @torch.no_grad()
 def reconstruct(spark, pixels_B3HW, active_B1ff, *, mean=IMAGENET_MEAN, std=IMAGENET_STD, statistics='original'):
-    """Reconstruct pictures from their visible patches, in evaluation mode.
+    """Reconstruct images from their visible patches, in evaluation mode.
 
     The loss compares patches that were normalised by their own mean and contrast, so the network answers with
-    structure alone. A picture needs the two back: ``original`` takes them from the masked patch itself, as is the
-    custom, and so shows colours that the network never guessed. ``visible`` interpolates them from the picture's
+    structure alone. An image needs the two back: ``original`` takes them from the masked patch itself, as is the
+    custom, and so shows colours that the network never guessed. ``visible`` interpolates them from the image's
     visible patches (see :func:`interpolate_visible`): no masked pixel has any influence then.
 
     Args:
@@ -84,19 +84,19 @@ def reconstruct(spark, pixels_B3HW, active_B1ff, *, mean=IMAGENET_MEAN, std=IMAG
     visible_B1HW = expand_mask(active_B1ff, *pixels_B3HW.shape[-2:])
     masked_B3HW = torch.where(visible_B1HW, pixels_B3HW, _to_pixels(mean_311))
     pasted_B3HW = torch.where(visible_B1HW, pixels_B3HW, answer_B3HW)
-    return Reconstruction(*(picture.permute(0, 2, 3, 1).contiguous().cpu()
-                            for picture in (pixels_B3HW, masked_B3HW, answer_B3HW, pasted_B3HW)))
+    return Reconstruction(*(image.permute(0, 2, 3, 1).contiguous().cpu()
+                            for image in (pixels_B3HW, masked_B3HW, answer_B3HW, pasted_B3HW)))
 
 
 def interpolate_visible(value_BL1, active_B1ff):
     """Replace the values of masked patches by the mean of the visible ones, weighted by 1 / distance².
 
-    Distances are between the centres of patches of the same picture. Visible patches keep their value. (Inverse
+    Distances are between the centres of patches of the same image. Visible patches keep their value. (Inverse
     distance weighting, Shepard 1968, power 2.)
 
     Args:
         value_BL1: one value a patch.
-        active_B1ff: bool mask, True = visible; at least one patch of each picture must be.
+        active_B1ff: bool mask, True = visible; at least one patch of each image must be.
     """
     rows, columns = active_B1ff.shape[-2:]
     place_L2 = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).to(value_BL1)
@@ -127,7 +127,7 @@ class MaskPattern:
     """Where a feature map responds to the visible patches.
 
     Attributes:
-        layer: number of convolutions up to here; 0 is the picture itself.
+        layer: number of convolutions up to here; 0 is the image itself.
         name: the module's path in the network, or ``input``.
         stride: of the map.
         support_Bhw: bool on the CPU, True where any channel responds.
@@ -148,7 +148,7 @@ class MaskPattern:
 def mask_patterns(encoder, image_B3HW, active_B1ff, layers=None):
     """Follow the mask through an encoder, as its own engine runs it.
 
-    A position responds where the map differs, in any channel, from the one that the all-zero picture gives: what
+    A position responds where the map differs, in any channel, from the one that the all-zero image gives: what
     biases alone produce is no trace of the visible patches. Sparse engines leave the mask as it is; in the dense one
     every convolution carries it one kernel further, until it is gone (the paper's vanishing mask pattern).
 
@@ -158,9 +158,9 @@ def mask_patterns(encoder, image_B3HW, active_B1ff, layers=None):
 
     Args:
         encoder: :class:`~pretrain.encoder.SparseEncoder`.
-        image_B3HW: normalised pictures; nowhere zero in all channels, or they have holes of their own.
+        image_B3HW: normalised images; nowhere zero in all channels, or they have holes of their own.
         active_B1ff: bool mask, True = visible.
-        layers: after how many convolutions to look, 0 for the picture; 0, 1, 2, 4, 8, … and the last when
+        layers: after how many convolutions to look, 0 for the image; 0, 1, 2, 4, 8, … and the last when
             None. Only convolutions with a kernel larger than one position count: no other can spread the mask.
 
     Returns:
@@ -173,10 +173,10 @@ def mask_patterns(encoder, image_B3HW, active_B1ff, layers=None):
     _open_closed_branches(pyramid)
     graph, names = _observe(pyramid, layers)
     image_B3HW, layout = image_B3HW.double(), VisibleLayout(active_B1ff)
-    with_picture = _run(encoder.engine, pyramid, graph, image_B3HW, layout)
+    with_image = _run(encoder.engine, pyramid, graph, image_B3HW, layout)
     with_nothing = _run(encoder.engine, pyramid, graph, torch.zeros_like(image_B3HW), layout)
     patterns = []
-    for (layer, name), x_BChw, zero_BChw in zip(names.items(), with_picture, with_nothing, strict=True):
+    for (layer, name), x_BChw, zero_BChw in zip(names.items(), with_image, with_nothing, strict=True):
         support_Bhw = (x_BChw != zero_BChw).any(1).cpu()
         patterns.append(MaskPattern(layer, name, image_B3HW.shape[-1] // support_Bhw.shape[-1], support_Bhw))
     return patterns
@@ -203,7 +203,7 @@ def _observe(pyramid, layers):
     beyond = [layer for layer in layers if not 0 <= layer < len(nodes)]
     if beyond:
         raise InputError(f'layer {beyond[0]} does not exist: the network has {len(nodes) - 1} convolutions larger than '
-                         '1×1; choose layers from 0, the picture, to that number')
+                         '1×1; choose layers from 0, the image, to that number')
     layers, copies = sorted(set(layers)), []
     for layer in layers:
         with graph.inserting_after(nodes[layer]):

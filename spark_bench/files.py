@@ -26,7 +26,7 @@ _HEAD = 2 ** 16  # bytes of a file that tell what it is
 
 # Marks a folder that this project has made for what it writes: nothing in it is ever taken for data.
 MARKER = '.spark_bench'
-_MARK = b'spark-bench writes here. What lies in this folder is passed over where pictures are looked for.\n'
+_MARK = b'spark-bench writes here. What lies in this folder is passed over where images are looked for.\n'
 
 
 def make_folder(path: Path | str) -> None:

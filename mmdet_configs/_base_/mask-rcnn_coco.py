@@ -1,7 +1,7 @@
 """Mask R-CNN with FPN on COCO: what every recipe has in common. A diff over mmdet's own Mask R-CNN.
 
-Batches: an update of the weights sees `global_batch` pictures, however many devices there are; batch size and
-accumulation follow from it when a run starts, with at most `batch_limit` pictures on a device at a time. Where
+Batches: an update of the weights sees `global_batch` images, however many devices there are; batch size and
+accumulation follow from it when a run starts, with at most `batch_limit` images on a device at a time. Where
 `global_batch` is changed, the learning rate is scaled with it, from `base_lr` at `base_batch`.
 
 Folder and categories are filled in from --data-root.
@@ -18,21 +18,21 @@ data_root = 'data/coco/'
 
 # Short side 800, long side at most 1333, flip: mmdet's `coco_instance`.
 train_pipeline = [
-    dict(type='LoadPicture'),
+    dict(type='LoadImage'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='Resize', scale=(1333, 800), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadPicture'),
+    dict(type='LoadImage'),
     dict(type='Resize', scale=(1333, 800), keep_ratio=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 train_dataloader = dict(
     num_workers=4, persistent_workers=True, drop_last=True,
-    # Pictures of a batch are all wide or all tall, as in mmdet's AspectRatioBatchSampler.
-    sampler=dict(type='GroupedPictureSampler'),
+    # Images of a batch are all wide or all tall, as in mmdet's AspectRatioBatchSampler.
+    sampler=dict(type='GroupedImageSampler'),
     dataset=dict(
         type='SeededCocoDataset', ann_file='annotations/instances_train2017.json', data_root=data_root,
         data_prefix=dict(img='train2017/'), filter_cfg=dict(filter_empty_gt=True, min_size=32),

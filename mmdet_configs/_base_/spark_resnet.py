@@ -13,7 +13,7 @@ model = dict(
         bbox_head=dict(type='Shared4Conv1FCBBoxHead', norm_cfg=norm),
         mask_head=dict(norm_cfg=norm)))
 train_pipeline = [
-    dict(type='LoadPicture'),
+    dict(type='LoadImage'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     # Short side drawn from 480, 512, … 896, long side at most 1333.
     dict(type='RandomChoiceResize', scales=[(1333, side) for side in range(480, 897, 32)], keep_ratio=True),

@@ -5,7 +5,7 @@ _base_ = '../_base_/supervised_resnet.py'
 model = dict(backbone=dict(arch='resnet101'))
 # Short side from 640 to 800; steps at 27 and 33. Source: mmdet `configs/common/ms-poly_3x_coco-instance.py`.
 train_pipeline = [
-    dict(type='LoadPicture'),
+    dict(type='LoadImage'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='RandomResize', scale=[(1333, 640), (1333, 800)], keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),

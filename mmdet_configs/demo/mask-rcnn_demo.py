@@ -19,7 +19,7 @@ model = dict(
     neck=dict(in_channels=[32, 48, 192, 96], out_channels=width, norm_cfg=dict(type='BN')),
     rpn_head=dict(
         in_channels=width, feat_channels=width,
-        # Anchors of 16 to 256 pixels: the objects are small because the pictures are.
+        # Anchors of 16 to 256 pixels: the objects are small because the images are.
         anchor_generator=dict(scales=[4])),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=width, roi_layer=dict(sampling_ratio=1)),
@@ -37,20 +37,20 @@ model = dict(
         rcnn=dict(max_per_img=15)))
 
 train_pipeline = [
-    dict(type='LoadPicture'),
+    dict(type='LoadImage'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='Resize', scale=(side, side), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadPicture'),
+    dict(type='LoadImage'),
     dict(type='Resize', scale=(side, side), keep_ratio=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 train_dataloader = dict(
     num_workers=0, drop_last=True,
-    sampler=dict(type='PictureSampler'),
+    sampler=dict(type='ImageSampler'),
     dataset=dict(
         type='CocoDataset', filter_cfg=dict(filter_empty_gt=True, min_size=1), pipeline=train_pipeline))
 test_dataloader = dict(

@@ -18,14 +18,14 @@ model = dict(
         rcnn=dict(sampler=dict(num=128), mask_size=28)),
     test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=200), rcnn=dict(max_per_img=100)))
 train_pipeline = [
-    dict(type='LoadPicture'),
+    dict(type='LoadImage'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='Resize', scale=(side, side), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadPicture'),
+    dict(type='LoadImage'),
     dict(type='Resize', scale=(side, side), keep_ratio=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]

@@ -1,4 +1,4 @@
-"""Fine-tuning a small network on small pictures such as CIFAR-10's: minutes on a CPU core. Every value is ours.
+"""Fine-tuning a small network on small images such as CIFAR-10's: minutes on a CPU core. Every value is ours.
 
 One learning rate for all layers, so that a network without pretraining can be trained by the same recipe.
 """

@@ -1,6 +1,6 @@
-"""SparK pretraining of a small network on small pictures such as CIFAR-10's: half an hour on a CPU core.
+"""SparK pretraining of a small network on small images such as CIFAR-10's: half an hour on a CPU core.
 
-The demo's recipe with larger batches; pictures of 96 pixels have 3 × 3 patches, of which 4 are seen. Every value is
+The demo's recipe with larger batches; images of 96 pixels have 3 × 3 patches, of which 4 are seen. Every value is
 ours.
 """
 

@@ -12,13 +12,13 @@ epochs = 4
 model = dict(type='SparKClassifier', arch='test_resnet', num_classes=10, label_smoothing=0.1)
 train_dataloader = dict(
     num_workers=0, drop_last=True, collate_fn=dict(type='default_collate'),
-    sampler=dict(type='PictureSampler'),
-    dataset=dict(type='ClassPictures', split='train',
+    sampler=dict(type='ImageSampler'),
+    dataset=dict(type='ClassImages', split='train',
                  transform=dict(type='train', input_size=side, augment='none', scale=(0.5, 1.0), erasing=0.0)))
 evaluation_dataloader = dict(
     batch_size=64, num_workers=0, drop_last=False, collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='ClassPictures', split='val',
+    dataset=dict(type='ClassImages', split='val',
                  transform=dict(type='evaluation', input_size=side, crop_ratio=1.0)))
 train_cfg = dict(type='UpdateLoop', max_epochs=epochs)
 optim_wrapper = dict(

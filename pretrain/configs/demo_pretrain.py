@@ -18,8 +18,8 @@ model = dict(
     data_preprocessor=dict(type='ImgDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]))
 train_dataloader = dict(
     num_workers=0, drop_last=True,
-    sampler=dict(type='PictureSampler'),
-    dataset=dict(type='Pictures', input_size=side))
+    sampler=dict(type='ImageSampler'),
+    dataset=dict(type='Images', input_size=side))
 train_cfg = dict(type='PretrainLoop', max_epochs=epochs)
 optim_wrapper = dict(
     type='UpdateOptimWrapper', constructor='DecayGroups',
@@ -36,7 +36,7 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=10),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='ResumePointHook'))
-custom_hooks = [dict(type='EstimateHook'), dict(type='TensorBoardHook', picture_interval=0), dict(type='ProgressHook')]
+custom_hooks = [dict(type='EstimateHook'), dict(type='TensorBoardHook', image_interval=0), dict(type='ProgressHook')]
 env_cfg = dict(cudnn_benchmark=False, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
                dist_cfg=dict(backend='nccl'))
 log_processor = dict(by_epoch=True, window_size=10)

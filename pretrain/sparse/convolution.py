@@ -1,6 +1,6 @@
 """Convolutions on visible patches: four routes to the same numbers, chosen by what they cost.
 
-Milliseconds on 2 cores of an AMD EPYC (AVX2), float32, 8 pictures of 224 px with 20 of 49 patches visible, forward
+Milliseconds on 2 cores of an AMD EPYC (AVX2), float32, 8 images of 224 px with 20 of 49 patches visible, forward
 and backward of one layer:
 
     ==========================================  =====  ======  ======
@@ -156,7 +156,7 @@ def _as_matrix(weight_OCkk):
 
 
 def _windows(rows, table):
-    """``(n, C)`` gathered to ``(m, k²·C)``, zeros for masked positions and those outside the picture."""
+    """``(n, C)`` gathered to ``(m, k²·C)``, zeros for masked positions and those outside the image."""
     rows = torch.cat([rows, rows.new_zeros(2, rows.shape[1])])
     return rows.index_select(0, table.flatten()).view(len(table), -1)
 
@@ -188,7 +188,7 @@ class _DenseDepthwise(torch.autograd.Function):
     """Depthwise convolution through the dense map; keeps the packed map, and lays it out again in the backward pass.
 
     The dense map is laid out channel by channel, ``(1, C·B, h, w)``: so it is one gather from the packed map, and each
-    channel of each picture is a group of its own.
+    channel of each image is a group of its own.
     """
 
     @staticmethod
@@ -250,7 +250,7 @@ def _depthwise_input_gradient(x, grad, kernels, stride, padding, dilation):
 def _depthwise_weight_gradient(x, grad, kernels, stride, padding, dilation):
     """Gradient of each group's kernel, ``(C·B, 1, k, k)``.
 
-    It is itself a convolution: of each channel of each picture, by that channel's gradient. On a CPU the forward
+    It is itself a convolution: of each channel of each image, by that channel's gradient. On a CPU the forward
     kernel does it three to five times faster than oneDNN's own weight gradient.
     """
     if not _fast_on_cpu(x):

@@ -71,7 +71,7 @@ def then_mask_channels_last(module, x_BhwC, layout):
 
 
 def _reference_batch_norm(module, x_BChw, layout):
-    """Batch norm over the visible positions, which it sees as so many pictures of one pixel."""
+    """Batch norm over the visible positions, which it sees as so many images of one pixel."""
     visible_Bhw = expand_mask(layout.active_B1ff, *x_BChw.shape[-2:]).squeeze(1)
     rows_nC = x_BChw.permute(0, 2, 3, 1)[visible_Bhw]
     normed_nC = module(rows_nC[:, :, None, None])[:, :, 0, 0]
@@ -87,36 +87,36 @@ def _packed_drop_path(module, x, layout):
     return x * keep_B111.index_select(0, layout.image_N)
 
 
-def packed_per_picture(module, x, layout):
-    """Packed counterpart of a module that pools over a whole picture and knows no neighbourhood.
+def packed_per_image(module, x, layout):
+    """Packed counterpart of a module that pools over a whole image and knows no neighbourhood.
 
-    Squeeze-excite, GRN and group norm see the visible patches of a picture laid end to end, as a picture of its own:
+    Squeeze-excite, GRN and group norm see the visible patches of an image laid end to end, as an image of its own:
     they average over the visible positions that way.
     """
-    return _per_picture(module, x, layout.counts, x.shape[1:-1] if _channels_last(module) else x.shape[2:])
+    return _per_image(module, x, layout.counts, x.shape[1:-1] if _channels_last(module) else x.shape[2:])
 
 
-def reference_per_picture(module, x, layout):
-    """The plain definition of the same: pick the visible positions of each picture, run, put them back."""
+def reference_per_image(module, x, layout):
+    """The plain definition of the same: pick the visible positions of each image, run, put them back."""
     last = _channels_last(module)
     x_BhwC = x if last else x.permute(0, 2, 3, 1)
     visible_Bhw = expand_mask(layout.active_B1ff, *x_BhwC.shape[1:3]).squeeze(1)
     rows_nC = x_BhwC[visible_Bhw][:, None, None]
     positions = [int(mask.sum()) for mask in visible_Bhw]
-    out_n = _per_picture(module, rows_nC if last else rows_nC.permute(0, 3, 1, 2), positions, (1, 1))
+    out_n = _per_image(module, rows_nC if last else rows_nC.permute(0, 3, 1, 2), positions, (1, 1))
     out_BhwC = torch.zeros_like(x_BhwC, dtype=out_n.dtype)
     out_BhwC[visible_Bhw] = out_n.flatten(1)
     return out_BhwC if last else out_BhwC.permute(0, 3, 1, 2)
 
 
-def _per_picture(module, x_NCbb, counts, block):
-    """Run ``module`` on the patches of each picture in turn, or of all at once where they are equally many."""
+def _per_image(module, x_NCbb, counts, block):
+    """Run ``module`` on the patches of each image in turn, or of all at once where they are equally many."""
     last = _channels_last(module)
     x_NbbC = x_NCbb if last else x_NCbb.permute(0, 2, 3, 1)
     channels, (high, wide) = x_NbbC.shape[-1], block
 
-    def run(patches_NbbC, pictures):
-        strip = patches_NbbC.reshape(pictures, -1, wide, channels)
+    def run(patches_NbbC, images):
+        strip = patches_NbbC.reshape(images, -1, wide, channels)
         out = module(strip) if last else module(strip.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return out.reshape(-1, high, wide, channels)
 
@@ -124,7 +124,7 @@ def _per_picture(module, x_NCbb, counts, block):
         out = run(x_NbbC, len(counts))
     else:
         if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()) and module.training:
-            raise InputError(f'{type(module).__name__} holds a batch norm: its pictures must keep equally many patches')
+            raise InputError(f'{type(module).__name__} holds a batch norm: its images must keep equally many patches')
         seen = [count for count in counts if count]
         out = torch.cat([run(patches, 1) for patches in x_NbbC.split(seen)])
     return out if last else out.permute(0, 3, 1, 2)
@@ -143,7 +143,7 @@ register((nn.BatchNorm2d, nn.SyncBatchNorm, layers.BatchNormAct2d, SyncBatchNorm
          on_each_position, _reference_batch_norm)
 register((layers.SEModule, SqueezeExcite, layers.EcaModule, layers.EffectiveSEModule, GlobalResponseNorm, nn.GroupNorm,
           layers.GroupNorm, layers.GroupNorm1, layers.GroupNormAct, layers.GroupNorm1Act),
-         packed_per_picture, reference_per_picture)
+         packed_per_image, reference_per_image)
 register((layers.DropPath,), _packed_drop_path, on_each_position)
 register((layers.LayerNorm2d, layers.LayerNormAct2d, layers.RmsNorm2d, layers.SimpleNorm2d), on_each_position,
          then_mask)

@@ -33,7 +33,7 @@ def trace(network):
     """Trace ``network`` and check that every operation on features has a sparse counterpart.
 
     Args:
-        network: module from a picture ``(B, 3, H, W)`` to a list of feature maps.
+        network: module from an image ``(B, 3, H, W)`` to a list of feature maps.
 
     Returns:
         ``torch.fx.Graph``.

@@ -28,8 +28,8 @@ _RESNETS = {
 }
 _SWINS = {((2, 2, 6, 2), 96): 'tiny', ((2, 2, 18, 2), 96): 'small', ((2, 2, 18, 2), 128): 'base',
           ((2, 2, 18, 2), 192): 'large'}
-# timm names its Swins by window and picture size, and has these only.
-_SWIN_PICTURES = {7: 224, 12: 384}
+# timm names its Swins by window and image size, and has these only.
+_SWIN_IMAGES = {7: 224, 12: 384}
 _VITS = {(12, 192): 'tiny', (12, 384): 'small', (12, 768): 'base', (24, 1024): 'large', (32, 1280): 'huge'}
 
 
@@ -116,8 +116,8 @@ def _candidates(family, shapes):
         size = _SWINS.get(_stages(family, shapes))
         table = shapes.get('layers.0.blocks.0.attn.relative_position_bias_table') or (1,)
         window = (math.isqrt(table[0]) + 1) // 2
-        yield from [f'swin_{size}_patch4_window{window}_{_SWIN_PICTURES[window]}'] \
-            if size and window in _SWIN_PICTURES else []
+        yield from [f'swin_{size}_patch4_window{window}_{_SWIN_IMAGES[window]}'] \
+            if size and window in _SWIN_IMAGES else []
     elif family == 'vit':
         yield from _vit(shapes)
 

@@ -37,7 +37,7 @@ _NORMS = re.compile(r'norms\.[0-9]+\.(weight|bias)$')
 # Names that tell why no network is found among them, and the way out.
 _STRANGE = (
     (re.compile(r'res\d_\d_branch\d'), "they are Caffe2's, of detectron2's MSRA weights, which have no statistics of "
-     "batch norm and take BGR pictures of 0 … 255: take weights from torchvision, such as detectron2's R-50.pkl of it"),
+     "batch norm and take BGR images of 0 … 255: take weights from torchvision, such as detectron2's R-50.pkl of it"),
     (re.compile(r'(^|\.)_flat_param'), 'they are the flat parameters of FSDP: save the model with '
      'StateDictType.FULL_STATE_DICT'),
     (re.compile(r'\.(kernel|dwconv\.kernel)$'), 'its kernels are those of MinkowskiEngine or JAX: convert it where it '

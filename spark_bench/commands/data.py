@@ -16,17 +16,17 @@ def add_options(parser: Parser) -> None:
     add_cache(embedded)
     for kind, text, source in (
             ('nuclei', 'BBBC038 in COCO layout', 'stage1_train.zip of BBBC038, or the folder that it unpacks to'),
-            ('cifar10', 'CIFAR-10 as pictures, a folder a class',
+            ('cifar10', 'CIFAR-10 as images, a folder a class',
              'cifar-10-binary.tar.gz, or the folder that it unpacks to')):
         prepare = kinds.add_parser(kind, help=f'{text}, from its published archive')
         prepare.add_argument('source', metavar='SOURCE', help=source)
         prepare.add_argument('--output', required=True, metavar='DIR', help='folder to make')
     check = kinds.add_parser('check', help='verify a COCO or ImageNet folder: files, sizes, boxes, masks, duplicates')
     check.add_argument('root', metavar='DIR', help='annotations/instances_{train,val}*.json beside the folders of '
-                                                   'pictures, or train/<class>/ and val/<class>/')
+                                                   'images, or train/<class>/ and val/<class>/')
     check.add_argument('--layout', choices=('coco', 'imagenet'), help='default: what is found')
     check.add_argument('--workers', type=positive, metavar='N', help='processes (default: one a CPU core)')
-    check.add_argument('--no-decode', action='store_true', help='look at the headers of pictures only')
+    check.add_argument('--no-decode', action='store_true', help='look at the headers of images only')
     check.add_argument('--limit-shown', type=count, default=5, metavar='N', help='examples a problem (default: 5)')
     check.add_argument('--json', metavar='FILE', help='also write the report here')
 
@@ -40,7 +40,7 @@ def _embedded(args):
     from spark_bench.data import embedded
     dataset, sizes = embedded.prepare(args.size, seed=args.seed, cache_dir=args.cache_dir), embedded.SIZES[args.size]
     print(dataset.root)
-    print(f'unlabelled      {sizes.unlabelled} pictures')
+    print(f'unlabelled      {sizes.unlabelled} images')
     print(f'classification  {sizes.classification_train} train, {sizes.classification_val} val')
     print(f'detection       {sizes.detection_train} train, {sizes.detection_val} val')
     print(f'categories      {", ".join(dataset.categories)}')
@@ -51,16 +51,16 @@ def _embedded(args):
 def _nuclei(args):
     from spark_bench.data import nuclei
     counts = nuclei.convert(args.source, args.output, lambda note: print(f'spark-bench: note: {note}', file=sys.stderr))
-    for split, (pictures, objects, empty) in counts.items():
+    for split, (images, objects, empty) in counts.items():
         left_out = f', {empty} empty masks left out' if empty else ''
-        print(f'{args.output}/{split}: {pictures} pictures, {objects} nuclei{left_out}')
+        print(f'{args.output}/{split}: {images} images, {objects} nuclei{left_out}')
     return 0
 
 
 def _cifar10(args):
     from spark_bench.data import cifar10
-    for split, pictures in cifar10.convert(args.source, args.output).items():
-        print(f'{args.output}/{split}: {pictures} pictures')
+    for split, images in cifar10.convert(args.source, args.output).items():
+        print(f'{args.output}/{split}: {images} images')
     return 0
 
 

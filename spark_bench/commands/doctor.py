@@ -234,8 +234,8 @@ def _photographs() -> str:
                (Path(sklearn.datasets.__file__).parent / 'images', ('china.jpg', 'flower.jpg'))]
     paths = [folder / name for folder, names in folders for name in names]
     for path in paths:
-        with Image.open(path) as picture:
-            picture.load()
+        with Image.open(path) as image:
+            image.load()
     return f'{len(paths)} of {len(paths)} can be read'
 
 

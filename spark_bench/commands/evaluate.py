@@ -22,7 +22,7 @@ def add_options(parser: Parser) -> None:
                              'classifier; linear: of a linear classifier on frozen features; knn: of nearest '
                              'neighbours')
     add_run(parser, 'mmdet_configs/demo/mask-rcnn_demo.py',
-            'folder in COCO layout; for the other protocols, pictures in classes as for finetune',
+            'folder in COCO layout; for the other protocols, images in classes as for finetune',
             'work_dirs/evaluate/<config>/<weights>-<digest>; for linear and knn '
             'work_dirs/<suite>/probes/<arch>/<method>/<seed>')
     parser.add_argument('--weights', metavar='FILE',
@@ -30,15 +30,15 @@ def add_options(parser: Parser) -> None:
                              'classifier.safetensors for finetune; for linear and knn, of a network in any format, '
                              'or spark, supervised … for the published file of --arch (default: scratch, a random one)')
     add_launcher(parser)
-    parser.add_argument('--workers', type=count, metavar='N', help='processes that load pictures, a process')
+    parser.add_argument('--workers', type=count, metavar='N', help='processes that load images, a process')
     add_metric(parser)
     # Of linear and knn; None where they are not given.
-    parser.add_argument('--input-size', type=positive, metavar='P', help='side of the pictures (default: 224)')
+    parser.add_argument('--input-size', type=positive, metavar='P', help='side of the images (default: 224)')
     parser.add_argument('--label-fraction', type=share, metavar='F',
                         help='learn from this share of each class, such as 0.1 (default: all)')
     parser.add_argument('--label-seed', type=seed, metavar='N', help='of the draw of that share (default: 0)')
     parser.add_argument('--neighbours', type=positive, metavar='K', help='knn only (default: 20)')
-    parser.add_argument('--batch-size', type=positive, metavar='N', help='pictures at a time (default: 64)')
+    parser.add_argument('--batch-size', type=positive, metavar='N', help='images at a time (default: 64)')
     parser.add_argument('--amp', action='store_true', default=None, help='compute features in bfloat16 autocast')
     parser.add_argument('--device', metavar='NAME', help='default: cuda where there is a GPU, else cpu')
     add_key_prefix(parser)

@@ -34,12 +34,12 @@ def add_run(parser: Parser, config: str, data: str,
 def add_speed(parser: Parser) -> None:
     """What decides how fast a training goes, and in how many processes."""
     parser.add_argument('--batch-size', type=positive, metavar='N',
-                        help='pictures a device computes at a time (default: what fits the global batch of the config)')
+                        help='images a device computes at a time (default: what fits the global batch of the config)')
     parser.add_argument('--accumulate', type=positive, metavar='N',
                         help='batches whose gradients are summed for an update (default: the fewest that fit)')
     parser.add_argument('--amp', action=Flag, help='bfloat16 autocast')
     parser.add_argument('--channels-last', action=Flag, help='memory layout')
-    parser.add_argument('--workers', type=count, metavar='N', help='processes that load pictures, a training process')
+    parser.add_argument('--workers', type=count, metavar='N', help='processes that load images, a training process')
     parser.add_argument('--checkpoint-interval', type=positive, metavar='N',
                         help='updates between checkpoints in mid-epoch (default: what the config says)')
     add_launcher(parser)
@@ -55,7 +55,7 @@ def add_metric(parser: Parser) -> None:
     parser.add_argument('--backend', choices=('fast', 'pycocotools'), default='fast',
                         help='of the metrics; figures are the same (default: fast)')
     parser.add_argument('--bootstrap', type=count, default=0, metavar='N',
-                        help='resamples of the pictures, for a 95 %% interval of AP (default: 0, none)')
+                        help='resamples of the images, for a 95 %% interval of AP (default: 0, none)')
 
 
 def add_weights(parser: Parser) -> None:
@@ -91,7 +91,7 @@ def find_suite(args: Namespace) -> tuple[str, Sequence | None]:
 
 
 def add_places(parser: Parser, work_dir: str) -> None:
-    parser.add_argument('--work-dir', metavar='DIR', help=f'checkpoints, logs, pictures (default: {work_dir})')
+    parser.add_argument('--work-dir', metavar='DIR', help=f'checkpoints, logs, images (default: {work_dir})')
     parser.add_argument('--results', default=RESULTS, metavar='DIR', help='records and tables (default: results)')
 
 

@@ -16,7 +16,7 @@ _WORDS_FOR = {
     'amp': ('optim_wrapper.autocast',), 'channels_last': ('channels_last',),
     'checkpoint_interval': ('default_hooks.checkpoint.interval',),
     'workers': tuple(f'{loader}_dataloader.num_workers' for loader in ('train', 'test', 'evaluation')),
-    'bad_pictures': ('train_dataloader.dataset.bad_pictures',),
+    'bad_images': ('train_dataloader.dataset.bad_images',),
     'label_fraction': ('train_dataloader.dataset.fraction',)}
 
 

@@ -1,4 +1,4 @@
-"""pretrain a convnet on a folder of pictures"""
+"""pretrain a convnet on a folder of images"""
 
 from pretrain.ablations import ABLATIONS, get_ablation
 from spark_bench.commands.options import add_run, add_speed
@@ -8,14 +8,14 @@ from spark_bench.commands.training import train
 
 def add_options(parser: Parser) -> None:
     add_run(parser, 'pretrain/configs/demo_pretrain.py',
-            'folder (any depth, ImageNet, COCO, tar shards), list file .txt, .tar or .zip of pictures')
+            'folder (any depth, ImageNet, COCO, tar shards), list file .txt, .tar or .zip of images')
     parser.add_argument('--ablation', default='spark', metavar='NAME',
                         help=f'{", ".join(name for name, value in ABLATIONS.items() if value.pretrains)}')
     parser.add_argument('--epochs', type=positive, metavar='N', help='schedules are stretched to them')
     add_speed(parser)
-    parser.add_argument('--bad-pictures', choices=('fail', 'skip'), help='that cannot be read (default: fail)')
-    parser.add_argument('--picture-interval', type=count, metavar='N',
-                        help='epochs between pictures of reconstructions; 0: none')
+    parser.add_argument('--bad-images', choices=('fail', 'skip'), help='that cannot be read (default: fail)')
+    parser.add_argument('--image-interval', type=count, metavar='N',
+                        help='epochs between images of reconstructions; 0: none')
 
 
 def main(args: Namespace) -> int:

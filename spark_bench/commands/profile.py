@@ -21,7 +21,7 @@ def add_options(parser: Parser) -> None:
     parser.add_argument('--threads', type=positive, metavar='N', help='CPU threads')
     parser.add_argument('--device', metavar='NAME', help='default: cuda where there is a GPU, else cpu')
     parser.add_argument('--amp', action='store_true', help='bf16 autocast')
-    parser.add_argument('--channels-last', action='store_true', help='pictures and weights in channels-last layout')
+    parser.add_argument('--channels-last', action='store_true', help='images and weights in channels-last layout')
     parser.add_argument('--keep-memory', action='store_true',
                         help='tell the allocator to keep freed memory, as training on a CPU does')
     parser.add_argument('--json', metavar='FILE', help='also write the figures here')

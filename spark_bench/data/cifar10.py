@@ -1,7 +1,7 @@
-"""CIFAR-10 as its author publishes it, as pictures in a folder a class.
+"""CIFAR-10 as its author publishes it, as images in a folder a class.
 
 Source: Krizhevsky, "Learning multiple layers of features from tiny images", 2009;
-https://www.cs.toronto.edu/~kriz/cifar.html, "CIFAR-10 binary version": 50,000 + 10,000 pictures of 32 × 32.
+https://www.cs.toronto.edu/~kriz/cifar.html, "CIFAR-10 binary version": 50,000 + 10,000 images of 32 × 32.
 """
 
 import re
@@ -30,7 +30,7 @@ def convert(source: Path | str, output: Path | str) -> dict[str, int]:
         output: folder to make.
 
     Returns:
-        split → number of pictures.
+        split → number of images.
 
     Raises:
         InputError: naming the file that is missing or not as published.
@@ -54,7 +54,7 @@ def _write_split(folder, classes, batches):
     for name, content in batches:
         records = np.frombuffer(content, np.uint8)
         if not len(records) or len(records) % (1 + 3 * _SIDE ** 2):
-            raise InputError(f'{name} is {len(records)} bytes long, no whole number of pictures: {_REMEDY}')
+            raise InputError(f'{name} is {len(records)} bytes long, no whole number of images: {_REMEDY}')
         records = records.reshape(-1, 1 + 3 * _SIDE ** 2)
         if records[:, 0].max() >= len(classes):
             raise InputError(f'{name} has a label {records[:, 0].max()}, above 9: {_REMEDY}')

@@ -19,12 +19,12 @@ from spark_bench.data.images.labelled import draw_subset, open_labelled
 from spark_bench.data.images.seeding import SeededItems
 from spark_bench.errors import InputError
 
-__all__ = ['AUGMENTATIONS', 'ClassPictures', 'build_transform', 'evaluation_transform', 'training_transform']
+__all__ = ['AUGMENTATIONS', 'ClassImages', 'build_transform', 'evaluation_transform', 'training_transform']
 
 AUGMENTATIONS = ('trivial', 'autoaugment_v0', 'none')
 SPLITS = ('train', 'val')
 Transform = Callable[[Image.Image], torch.Tensor]
-# A picture so many times as long as wide is a strip.
+# An image so many times as long as wide is a strip.
 _STRIP = 64
 _NORMALISE = dict(mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD)
 
@@ -37,11 +37,11 @@ def training_transform(input_size: int, augment: str = 'trivial', scale: tuple[f
         input_size: P, side of the result in pixels.
         augment: ``trivial`` for torchvision's TrivialAugmentWide (bicubic), ``autoaugment_v0`` for timm's AutoAugment,
             or ``none``.
-        scale: smallest and largest area of the crop, as parts of the picture's.
+        scale: smallest and largest area of the crop, as parts of the image's.
         erasing: probability that a rectangle is replaced by noise.
 
     Returns:
-        a function from an RGB picture to a float32 tensor (3, P, P).
+        a function from an RGB image to a float32 tensor (3, P, P).
 
     Raises:
         InputError: naming the argument that is wrong.
@@ -69,7 +69,7 @@ def evaluation_transform(input_size: int, crop_ratio: float = 0.95, squash: bool
         squash: resize straight to P × P instead; nothing is cropped.
 
     Returns:
-        a function from an RGB picture to a float32 tensor (3, P, P).
+        a function from an RGB image to a float32 tensor (3, P, P).
 
     Raises:
         InputError: naming the argument that is wrong.
@@ -83,19 +83,19 @@ def evaluation_transform(input_size: int, crop_ratio: float = 0.95, squash: bool
     return transform
 
 
-def _shorten_strip(picture):
-    """Cut the ends off a picture that is very long and thin.
+def _shorten_strip(image):
+    """Cut the ends off an image that is very long and thin.
 
     The centre crop drops them, but behind the resize: of 1 × 30,000 pixels it would make gigabytes. What is left is
     longer than the crop many times over.
     """
-    width, height = picture.size
+    width, height = image.size
     long, short = max(width, height), min(width, height)
     if long <= _STRIP * short:
-        return picture
+        return image
     # By the same number at both ends, so that the centre stays where it is.
     cut = (long - _STRIP * short) // 2
-    return picture.crop((cut, 0, width - cut, height) if width == long else (0, cut, width, height - cut))
+    return image.crop((cut, 0, width - cut, height) if width == long else (0, cut, width, height - cut))
 
 
 def _demand_size(input_size):
@@ -127,8 +127,8 @@ def build_transform(config: dict) -> Transform:
 
 
 @DATASETS.register_module()
-class ClassPictures(SeededItems, torch.utils.data.Dataset):
-    """One split of labelled pictures, transformed.
+class ClassImages(SeededItems, torch.utils.data.Dataset):
+    """One split of labelled images, transformed.
 
     Args:
         root: see :func:`spark_bench.data.images.labelled.open_labelled`.
@@ -138,14 +138,14 @@ class ClassPictures(SeededItems, torch.utils.data.Dataset):
         fraction_seed: of that draw.
 
     Attributes:
-        source, labels: of the pictures in use, by the index of items.
+        source, labels: of the images in use, by the index of items.
         classes: names.
 
     Items are ``{'inputs': float32 (3, P, P), normalised, 'label': int, 'index': int}``. They are asked for as
     :class:`~spark_bench.data.images.seeding.SeededItems` says.
 
     Raises:
-        InputError: naming the option, or the picture.
+        InputError: naming the option, or the image.
     """
 
     def __init__(self, root: Path | str, split: str, transform: dict, fraction: float | None = None,
@@ -153,8 +153,8 @@ class ClassPictures(SeededItems, torch.utils.data.Dataset):
         if split not in SPLITS:
             raise InputError(f'split is {split!r}: choose one of {", ".join(SPLITS)}')
         self.transform = build_transform(transform)
-        pictures = open_labelled(root)[SPLITS.index(split)]
-        self.source, self.labels, self.classes = pictures.source, pictures.labels, pictures.classes
+        images = open_labelled(root)[SPLITS.index(split)]
+        self.source, self.labels, self.classes = images.source, images.labels, images.classes
         if fraction is not None:
             drawn = draw_subset(self.labels, fraction, fraction_seed)
             self.source, self.labels = self.source.only(drawn), self.labels[drawn]
@@ -163,6 +163,6 @@ class ClassPictures(SeededItems, torch.utils.data.Dataset):
         return len(self.labels)
 
     def load_item(self, index: int) -> dict[str, torch.Tensor | int]:
-        """The item of a picture, drawn from the process's generators."""
-        picture = read_from(self.source, index)
-        return {'inputs': self.transform(picture), 'label': int(self.labels[index]), 'index': int(index)}
+        """The item of an image, drawn from the process's generators."""
+        image = read_from(self.source, index)
+        return {'inputs': self.transform(image), 'label': int(self.labels[index]), 'index': int(index)}

@@ -15,8 +15,8 @@ from spark_bench.data.images.identity import contents_digest
 from spark_bench.data.images.listing import NameTable
 from spark_bench.errors import InputError, printable
 
-# Up to this many pictures a split is decoded as a whole beforehand. A larger one would take minutes; there a
-# damaged picture stops the run, by name, when it is first read.
+# Up to this many images a split is decoded as a whole beforehand. A larger one would take minutes; there a
+# damaged image stops the run, by name, when it is first read.
 DECODE_LIMIT = 2000
 # Up to this many, their sizes are read: the val split of COCO has 5,000, and is used behind the training alone.
 SIZE_LIMIT = 20000
@@ -73,32 +73,32 @@ def _refuse(report):
 
 
 def identify(split: Split) -> str:
-    """SHA-256 over the annotation file of a split and the contents of its pictures, hex.
+    """SHA-256 over the annotation file of a split and the contents of its images, hex.
 
     Raises:
-        InputError: naming a picture that is not there.
+        InputError: naming an image that is not there.
     """
-    _demand_pictures(split)
-    contents = contents_digest(split.pictures, NameTable(split.sizes))
+    _demand_images(split)
+    contents = contents_digest(split.images, NameTable(split.sizes))
     return hashlib.sha256(f'{split.sha256} {contents}'.encode()).hexdigest()
 
 
-def check_pictures(split: Split) -> None:
-    """Check that every picture of a :class:`Split` is there, whole and of the stated size.
+def check_images(split: Split) -> None:
+    """Check that every image of a :class:`Split` is there, whole and of the stated size.
 
     Raises:
         InputError: naming the file.
     """
-    _demand_pictures(split)
+    _demand_images(split)
     if split.count <= SIZE_LIMIT:
         for name, stated in split.sizes.items():
-            read_stated(split.pictures / name, stated, f'{split.annotations.name} says', split.count <= DECODE_LIMIT)
+            read_stated(split.images / name, stated, f'{split.annotations.name} says', split.count <= DECODE_LIMIT)
 
 
-def _demand_pictures(split):
-    absent = [name for name in split.sizes if not os.path.isfile(split.pictures / name)]
+def _demand_images(split):
+    absent = [name for name in split.sizes if not os.path.isfile(split.images / name)]
     if absent:
         more = f' and {len(absent) - 1} more' if len(absent) > 1 else ''
-        meant = probably(NearNames(split.pictures), absent[0])
-        raise InputError(f'{split.annotations} names pictures that are not in {split.pictures}: '
+        meant = probably(NearNames(split.images), absent[0])
+        raise InputError(f'{split.annotations} names images that are not in {split.images}: '
                          f'{printable(absent[0] + meant)[:300]}{more}; restore them, or take them out of the file')

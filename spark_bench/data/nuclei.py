@@ -1,7 +1,7 @@
 """BBBC038 (the 2018 Data Science Bowl) as its authors publish it, in COCO layout.
 
 Source: Caicedo et al., "Nucleus segmentation across imaging experiments: the 2018 Data Science Bowl", Nature Methods
-2019; https://bbbc.broadinstitute.org/BBBC038, stage1_train.zip: 670 pictures, a PNG for each nucleus of each.
+2019; https://bbbc.broadinstitute.org/BBBC038, stage1_train.zip: 670 images, a PNG for each nucleus of each.
 """
 
 import contextlib
@@ -19,24 +19,24 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
-from spark_bench.data.images.decoding import explain, read_picture
+from spark_bench.data.images.decoding import explain, read_image
 from spark_bench.data.images.ignored import ignored_in
 from spark_bench.errors import InputError, printable
 from spark_bench.files import new_folder
 
 _EXPECTED = '<id>/images/<id>.png and <id>/masks/*.png, as in stage1_train.zip of BBBC038'
-_PICTURE = re.compile(r'(?:^|/)(?P<id>[^/]+)/(?P<kind>images|masks)/[^/]+\.png$', re.IGNORECASE)
+_IMAGE = re.compile(r'(?:^|/)(?P<id>[^/]+)/(?P<kind>images|masks)/[^/]+\.png$', re.IGNORECASE)
 # What zipfile and Pillow raise on damaged or hostile files.
 _BROKEN = (OSError, EOFError, RuntimeError, SyntaxError, ValueError, zipfile.BadZipFile, zlib.error,
            Image.DecompressionBombError)
-_VAL = 5  # one picture of so many is for validation
+_VAL = 5  # one image of so many is for validation
 
 
 def convert(source: Path | str, output: Path | str, tell: Callable[[str], None] = lambda note: None
             ) -> dict[str, tuple[int, int, int]]:
     """Write ``train/``, ``val/`` and ``annotations/instances_{train,val}.json``.
 
-    A picture is for validation where SHA-256 of its id, as a number, is divisible by five: the same ones for everyone.
+    An image is for validation where SHA-256 of its id, as a number, is divisible by five: the same ones for everyone.
 
     Args:
         source: the .zip, or the folder that it unpacks to.
@@ -44,33 +44,33 @@ def convert(source: Path | str, output: Path | str, tell: Callable[[str], None] 
         tell: takes a line on what is left out.
 
     Returns:
-        split → (pictures, nuclei, empty masks).
+        split → (images, nuclei, empty masks).
 
     Raises:
         InputError: naming the file that is not as published.
     """
     with _opened(source) as (names, read), new_folder(output) as folder:
-        pictures = _group(source, names, tell)
+        images = _group(source, names, tell)
         counts = {}
         for split in ('train', 'val'):
             (folder / split).mkdir()
-            chosen = [name for name in sorted(pictures) if (split == 'val') == _is_val(name)]
-            counts[split] = _write_split(folder, split, {name: pictures[name] for name in chosen}, read)
+            chosen = [name for name in sorted(images) if (split == 'val') == _is_val(name)]
+            counts[split] = _write_split(folder, split, {name: images[name] for name in chosen}, read)
     return counts
 
 
-def _write_split(folder, split, pictures, read):
-    images, annotations, empty = [], [], 0
-    for number, (name, files) in enumerate(pictures.items(), start=1):
+def _write_split(folder, split, images, read):
+    entries, annotations, empty = [], [], 0
+    for number, (name, files) in enumerate(images.items(), start=1):
         file = files['images'][0]
-        picture = read_picture(io.BytesIO(_contents(file, read)), file)
-        picture.save(folder / split / f'{name}.png')
-        images.append({'id': number, 'file_name': f'{name}.png', 'width': picture.width, 'height': picture.height})
+        image = read_image(io.BytesIO(_contents(file, read)), file)
+        image.save(folder / split / f'{name}.png')
+        entries.append({'id': number, 'file_name': f'{name}.png', 'width': image.width, 'height': image.height})
         for file in sorted(files['masks']):
             mask_HW = _decode_mask(file, read)
-            if mask_HW.shape != (picture.height, picture.width):
-                raise InputError(f'{file} is {mask_HW.shape[1]}x{mask_HW.shape[0]}, its picture {picture.width}x'
-                                 f'{picture.height}: fetch the data set again')
+            if mask_HW.shape != (image.height, image.width):
+                raise InputError(f'{file} is {mask_HW.shape[1]}x{mask_HW.shape[0]}, its image {image.width}x'
+                                 f'{image.height}: fetch the data set again')
             if not mask_HW.any():
                 empty += 1
                 continue
@@ -78,9 +78,9 @@ def _write_split(folder, split, pictures, read):
                                 **_outlined(mask_HW)})
     place = folder / 'annotations' / f'instances_{split}.json'
     place.parent.mkdir(exist_ok=True)
-    place.write_text(json.dumps({'images': images, 'annotations': annotations, 'categories': [
+    place.write_text(json.dumps({'images': entries, 'annotations': annotations, 'categories': [
         {'id': 1, 'name': 'nucleus', 'supercategory': 'cell'}]}))
-    return len(images), len(annotations), empty
+    return len(entries), len(annotations), empty
 
 
 def _outlined(mask_HW):
@@ -95,39 +95,39 @@ def _is_val(name):
 
 
 def _group(source, names, tell):
-    """Id of a picture → its files by kind."""
-    pictures, others = defaultdict(lambda: defaultdict(list)), []
+    """Id of an image → its files by kind."""
+    images, others = defaultdict(lambda: defaultdict(list)), []
     for name in names:
-        found = _PICTURE.search(name)
+        found = _IMAGE.search(name)
         if ignored_in(name):
             continue
         if found:
-            pictures[found['id']][found['kind'].lower()].append(name)
+            images[found['id']][found['kind'].lower()].append(name)
         elif not name.endswith('/'):
             others.append(name)
-    if not pictures:
+    if not images:
         raise InputError(f'{source} holds no {_EXPECTED}')
-    for name, files in pictures.items():
+    for name, files in images.items():
         if len(files['images']) != 1 or not files['masks']:
-            raise InputError(f'{source}: {printable(name)} has {len(files["images"])} pictures and '
+            raise InputError(f'{source}: {printable(name)} has {len(files["images"])} images and '
                              f'{len(files["masks"])} masks; expected are {_EXPECTED}')
-    if len({_is_val(name) for name in pictures}) < 2:
-        raise InputError(f'{source} holds {len(pictures)} pictures, too few to split them: fetch all of the data set')
+    if len({_is_val(name) for name in images}) < 2:
+        raise InputError(f'{source} holds {len(images)} images, too few to split them: fetch all of the data set')
     if others:
         tell(f'left out, being no {_EXPECTED}: {len(others)} files, such as {printable(min(others))}')
-    return pictures
+    return images
 
 
 def _decode_mask(name, read):
     """Where a mask is not black, bool (H, W)."""
     try:
-        picture = Image.open(io.BytesIO(_contents(name, read)))
-        picture.load()
+        image = Image.open(io.BytesIO(_contents(name, read)))
+        image.load()
     except _BROKEN as error:
         raise InputError(f'{printable(name)} {explain(error)[0]}: fetch the data set again') from error
-    if picture.mode in ('1', 'L', 'I') or picture.mode.startswith('I;16'):
-        return np.asarray(picture) != 0
-    return np.asarray(picture.convert('RGB')).any(axis=2)
+    if image.mode in ('1', 'L', 'I') or image.mode.startswith('I;16'):
+        return np.asarray(image) != 0
+    return np.asarray(image.convert('RGB')).any(axis=2)
 
 
 def _contents(name, read):

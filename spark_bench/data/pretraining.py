@@ -1,4 +1,4 @@
-"""What is pretrained on: pictures without labels, cropped and flipped at random."""
+"""What is pretrained on: images without labels, cropped and flipped at random."""
 
 from pathlib import Path
 
@@ -9,37 +9,37 @@ from torchvision.transforms import v2
 
 from spark_bench.data.images.decoding import read_from
 from spark_bench.data.images.seeding import SeededItems
-from spark_bench.data.images.sources import open_pictures
+from spark_bench.data.images.sources import open_images
 from spark_bench.errors import InputError
 
-BAD_PICTURES = ('fail', 'skip')
-# So many bad pictures one after the other mean that the data set is broken, not a picture.
+BAD_IMAGES = ('fail', 'skip')
+# So many bad images one after the other mean that the data set is broken, not an image.
 _BAD_IN_A_ROW = 50
 
 
 @DATASETS.register_module()
-class Pictures(SeededItems, torch.utils.data.Dataset):
-    """Pictures with SparK's pretraining augmentation.
+class Images(SeededItems, torch.utils.data.Dataset):
+    """Images with SparK's pretraining augmentation.
 
     Random resized crop of scale (0.67, 1.0), bicubic, and a horizontal flip: the authors' recipe.
 
     Args:
-        root: see :func:`spark_bench.data.images.sources.open_pictures`.
-        input_size: side of the pictures in pixels.
-        bad_pictures: ``fail`` stops at a picture that cannot be read; ``skip`` takes the next one in its place.
+        root: see :func:`spark_bench.data.images.sources.open_images`.
+        input_size: side of the images in pixels.
+        bad_images: ``fail`` stops at an image that cannot be read; ``skip`` takes the next one in its place.
 
-    Items are ``{'inputs': uint8 (3, input_size, input_size)}`` and, with ``skip``, ``bad``: the names of the pictures
+    Items are ``{'inputs': uint8 (3, input_size, input_size)}`` and, with ``skip``, ``bad``: the names of the images
     passed over, joined by zero bytes. They are asked for as :class:`~spark_bench.data.images.seeding.SeededItems` says.
 
     Raises:
-        InputError: naming the option, or the picture.
+        InputError: naming the option, or the image.
     """
 
-    def __init__(self, root: Path | str, input_size: int, bad_pictures: str = 'fail'):
-        if bad_pictures not in BAD_PICTURES:
-            raise InputError(f'bad_pictures is {bad_pictures!r}: choose one of {", ".join(BAD_PICTURES)}')
-        self.source = open_pictures(root)
-        self.skips = bad_pictures == 'skip'
+    def __init__(self, root: Path | str, input_size: int, bad_images: str = 'fail'):
+        if bad_images not in BAD_IMAGES:
+            raise InputError(f'bad_images is {bad_images!r}: choose one of {", ".join(BAD_IMAGES)}')
+        self.source = open_images(root)
+        self.skips = bad_images == 'skip'
         self.transform = v2.Compose([
             v2.RandomResizedCrop(input_size, scale=(0.67, 1.0), interpolation=v2.InterpolationMode.BICUBIC),
             v2.RandomHorizontalFlip(),
@@ -50,15 +50,15 @@ class Pictures(SeededItems, torch.utils.data.Dataset):
         return len(self.source)
 
     def load_item(self, index: int) -> dict[str, torch.Tensor | str]:
-        """The item of a picture, drawn from the process's generators."""
-        picture, bad = self.read(index)
-        item = {'inputs': self.transform(picture)}
+        """The item of an image, drawn from the process's generators."""
+        image, bad = self.read(index)
+        item = {'inputs': self.transform(image)}
         if self.skips:
             item['bad'] = '\0'.join(bad)
         return item
 
     def read(self, index: int) -> tuple[Image.Image, list[str]]:
-        """``(picture, names of bad ones)``: picture ``index``, or with ``skip`` the next good one behind it."""
+        """``(image, names of bad ones)``: image ``index``, or with ``skip`` the next good one behind it."""
         bad = []
         while True:
             name = self.source.name(index)
@@ -69,6 +69,6 @@ class Pictures(SeededItems, torch.utils.data.Dataset):
                 if not self.skips:
                     raise
                 if len(bad) == min(_BAD_IN_A_ROW, len(self)):
-                    raise InputError(f'{len(bad)} pictures in a row cannot be read, up to {name}: copy the data set '
+                    raise InputError(f'{len(bad)} images in a row cannot be read, up to {name}: copy the data set '
                                      'again') from None
             index = (index + 1) % len(self)

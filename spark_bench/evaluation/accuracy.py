@@ -21,7 +21,7 @@ _KEPT = 5
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a classifier says of N pictures, in the order of the split.
+    """What a classifier says of N images, in the order of the split.
 
     Attributes:
         labels: (N,) int64, the true classes.
@@ -34,7 +34,7 @@ class Predictions:
     scores: np.ndarray
 
     def accuracy(self, k):
-        """Share of pictures whose class is among the k likeliest, in percent; None where fewer than k are known."""
+        """Share of images whose class is among the k likeliest, in percent; None where fewer than k are known."""
         if self.classes.shape[1] < k:
             return None
         return 100.0 * float((self.classes[:, :k] == self.labels[:, None]).any(axis=1).mean())
@@ -48,7 +48,7 @@ class Predictions:
 
 @torch.no_grad()
 def predict(models, loader):
-    """Classify every picture of a loader by several models at once; each picture is decoded once.
+    """Classify every image of a loader by several models at once; each image is decoded once.
 
     Modes and random generators are left as they are. In several processes all of them take part, and all get the
     whole result. Computed in float32, also where training is not.
@@ -80,7 +80,7 @@ def predict(models, loader):
 
 
 def _in_order(truth, found):
-    """Join the parts of all processes; a picture that was dealt to two of them counts once."""
+    """Join the parts of all processes; an image that was dealt to two of them counts once."""
     indices, labels = (np.concatenate(parts) for parts in zip(*_joined(truth), strict=True))
     _, first = np.unique(indices, return_index=True)
     joined = {name: [np.concatenate(parts)[first] for parts in zip(*_joined(mine), strict=True)]
@@ -112,11 +112,11 @@ class AccuracyHook(Hook):
         self.predictions, self._loader = {}, None
 
     def before_train(self, runner):
-        """Build the loader and try two pictures, so that what is wrong with the evaluation is known now."""
+        """Build the loader and try two images, so that what is wrong with the evaluation is known now."""
         # With a seed: a sampler without one draws it, and a resumed run builds the loader at another step.
         self._loader = runner.build_dataloader(runner.cfg.evaluation_dataloader, seed=runner.seed)
         dataset = self._loader.dataset
-        with blame_evaluation('the first and the last picture', 'evaluation_dataloader'):
+        with blame_evaluation('the first and the last image', 'evaluation_dataloader'):
             two = self._loader.collate_fn([dataset[index] for index in sorted({0, len(dataset) - 1})])
             predict({'raw': models_of(runner)['raw']}, [two])
 

@@ -1,7 +1,7 @@
-"""How far AP would scatter with other pictures: a bootstrap over the pictures of the evaluation set.
+"""How far AP would scatter with other images: a bootstrap over the images of the evaluation set.
 
-Detections are matched with the truth picture by picture, so a resample needs no new matching: it only lets each
-picture count as often as it was drawn. What is left is COCOeval.accumulate, of which AP needs the places of the true
+Detections are matched with the truth image by image, so a resample needs no new matching: it only lets each
+image count as often as it was drawn. What is left is COCOeval.accumulate, of which AP needs the places of the true
 positives alone.
 """
 
@@ -15,27 +15,27 @@ class CategoryMatches:
     """The detections of one category, ordered by score as COCOeval.accumulate orders them.
 
     Args:
-        per_picture: one tuple a picture that has truth or detections, in ascending order of the picture's index:
+        per_image: one tuple an image that has truth or detections, in ascending order of the image's index:
             (index, scores [D] in descending order, matched [T, D] bool, ignored [T, D] bool, number of objects
             that count), over T overlap thresholds.
-        pictures: number of pictures in the set.
+        images: number of images in the set.
         thresholds: T.
     """
 
-    def __init__(self, per_picture, pictures, thresholds):
-        self.objects = np.zeros(pictures, np.int64)
-        self.objects[[entry[0] for entry in per_picture]] = [entry[4] for entry in per_picture]
-        scores = np.concatenate([entry[1] for entry in per_picture] or [np.zeros(0)])
-        picture = np.repeat([entry[0] for entry in per_picture], [len(entry[1]) for entry in per_picture])
+    def __init__(self, per_image, images, thresholds):
+        self.objects = np.zeros(images, np.int64)
+        self.objects[[entry[0] for entry in per_image]] = [entry[4] for entry in per_image]
+        scores = np.concatenate([entry[1] for entry in per_image] or [np.zeros(0)])
+        image = np.repeat([entry[0] for entry in per_image], [len(entry[1]) for entry in per_image])
         empty = [np.zeros((thresholds, 0), bool)]
-        matched, ignored = (np.concatenate([entry[i] for entry in per_picture] or empty, axis=1) for i in (2, 3))
+        matched, ignored = (np.concatenate([entry[i] for entry in per_image] or empty, axis=1) for i in (2, 3))
         order = np.argsort(-scores, kind='stable')
-        scores, self.picture = scores[order], picture.astype(np.int64)[order]
+        scores, self.image = scores[order], image.astype(np.int64)[order]
         matched, ignored = matched[:, order], ignored[:, order]
         self._hits = _Places(matched & ~ignored)
         self._ignored = _Places(ignored)
-        # Two copies of a picture follow each other, so its detections of equal score come as a, b, a, b.
-        same = (scores[1:] == scores[:-1]) & (self.picture[1:] == self.picture[:-1])
+        # Two copies of an image follow each other, so its detections of equal score come as a, b, a, b.
+        same = (scores[1:] == scores[:-1]) & (self.image[1:] == self.image[:-1])
         starts = np.flatnonzero(np.concatenate([[True], ~same]))[:len(scores)]
         sizes = np.diff(np.append(starts, len(scores)))
         self._tie_start, self._tie_size = np.repeat(starts, sizes), np.repeat(sizes, sizes)
@@ -43,13 +43,13 @@ class CategoryMatches:
     def precision(self, draws):
         """Precision at 101 recalls for each threshold, shape [T, 101]; -1 if no object was drawn.
 
-        Equals what COCOeval.accumulate gives for a data set in which picture i occurs ``draws[i]`` times.
+        Equals what COCOeval.accumulate gives for a data set in which image i occurs ``draws[i]`` times.
         """
         objects = int(self.objects @ draws)
         thresholds = len(self._hits.bounds) - 1
         if not objects:
             return np.full((thresholds, len(_RECALLS)), -1.0)
-        copies = draws[self.picture]
+        copies = draws[self.image]
         starts = np.cumsum(copies) - copies
         hits, ignored = (self._drawn(places, copies, starts) for places in (self._hits, self._ignored))
         needed = np.searchsorted(np.arange(1, objects + 1) / objects, _RECALLS)
@@ -87,7 +87,7 @@ def average_precision(categories, draws):
 
     Args:
         categories: list of :class:`CategoryMatches`.
-        draws: how often each picture was drawn, int [pictures].
+        draws: how often each image was drawn, int [images].
     """
     # The axes and thus the order of summation are those of COCOeval.summarize.
     precision = np.stack([category.precision(draws) for category in categories], axis=2)
@@ -95,15 +95,15 @@ def average_precision(categories, draws):
     return 100.0 * float(np.mean(valid)) if len(valid) else None
 
 
-def interval(categories, pictures, resamples, seed):
-    """95 % percentile interval of AP over resampled pictures (Efron & Tibshirani 1993, ch. 13).
+def interval(categories, images, resamples, seed):
+    """95 % percentile interval of AP over resampled images (Efron & Tibshirani 1993, ch. 13).
 
-    Each resample draws as many pictures as there are, with replacement. Resamples without any object do not count.
-    The same seed draws the same pictures whatever was detected, so intervals of two models are comparable.
+    Each resample draws as many images as there are, with replacement. Resamples without any object do not count.
+    The same seed draws the same images whatever was detected, so intervals of two models are comparable.
 
     Args:
         categories: list of :class:`CategoryMatches`.
-        pictures: number of pictures in the set.
+        images: number of images in the set.
         resamples: how many to draw, at least 1.
         seed: of the draws.
 
@@ -113,7 +113,7 @@ def interval(categories, pictures, resamples, seed):
     generator = np.random.default_rng(seed)
     values = []
     for _ in range(resamples):
-        draws = np.bincount(generator.integers(0, pictures, pictures), minlength=pictures)
+        draws = np.bincount(generator.integers(0, images, images), minlength=images)
         values.append(average_precision(categories, draws))
     values = [value for value in values if value is not None]
     return tuple(float(value) for value in np.percentile(values, [2.5, 97.5])) if values else (None, None)

@@ -117,7 +117,7 @@ def _mask_problem(mask, size):
         return f"['segmentation'] is not a compressed RLE mask: {_ENCODE}"
     if not _is_size(mask.get('size'), size):
         return f"['segmentation']['size'] is {reprlib.repr(mask.get('size'))}, not [{size[0]}, {size[1]}]: predict " \
-               'masks of the height and width of the picture'
+               'masks of the height and width of the image'
     return None
 
 

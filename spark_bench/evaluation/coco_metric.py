@@ -1,9 +1,9 @@
 """Box and mask AP and AR: by hotcoco, or by pycocotools as the cross-check.
 
 hotcoco is a rewrite of pycocotools in Rust. Its precision and recall equal pycocotools' to the last bit in all that
-tests/evaluation/test_coco_metric.py tries: crowds, ties, pictures without truth or detections, real masks. Boxes and
-masks of the 133 pictures of nuclei/val with 5,402 detections take it 0.6 s, pycocotools 10 s (two CPU cores, checks
-included). On 1,000 pictures of COCO's size with 7,179 objects and 100,000 detections, hotcoco 1.3.0 took 0.2 s for
+tests/evaluation/test_coco_metric.py tries: crowds, ties, images without truth or detections, real masks. Boxes and
+masks of the 133 images of nuclei/val with 5,402 detections take it 0.6 s, pycocotools 10 s (two CPU cores, checks
+included). On 1,000 images of COCO's size with 7,179 objects and 100,000 detections, hotcoco 1.3.0 took 0.2 s for
 boxes and 0.4 s for masks, faster-coco-eval 1.8.0 1.6 s and 4.5 s, pycocotools 2.0.11 10 s each.
 """
 
@@ -25,7 +25,7 @@ _SIZES = ('small', 'medium', 'large')
 # COCOeval.Params: overlaps 0.5, 0.55 ... 0.95, and the whole range of areas first.
 _AT_50, _AT_75, _THRESHOLDS = 0, 5, 10
 _ALL_AREAS = [0, 1e5 ** 2]
-# Pictures whose matches hotcoco hands over at a time: as Python lists they take some 1 MB a picture of 100 detections.
+# Images whose matches hotcoco hands over at a time: as Python lists they take some 1 MB an image of 100 detections.
 _CHUNK = 250
 
 
@@ -36,7 +36,7 @@ class Evaluation:
     Attributes:
         metrics: ``box_ap``, ``box_ap50``, ``box_ap75``, ``box_ap_small``, ``_medium``, ``_large``: AP averaged over
             categories and, but for 50 and 75, over overlaps of 0.5 to 0.95. ``box_ar1``, ``box_ar10``,
-            ``box_ar100``: average recall with that many detections a picture; ``box_ar_small``, ``_medium``,
+            ``box_ar100``: average recall with that many detections an image; ``box_ar_small``, ``_medium``,
             ``_large``: with 100. The same for ``mask_``. After a bootstrap also ``box_ap_low``, ``box_ap_high``,
             ``mask_ap_low``, ``mask_ap_high``, the ends of the 95 % interval.
         categories: one dict a category, in the order of their ids: ``id``, ``name``, ``objects`` (how many the
@@ -52,7 +52,7 @@ class _Curves:
     """What a backend finds for boxes or for masks.
 
     Attributes:
-        precision: [T, R, K, A, M] over overlaps, recalls, categories by id, areas, detections a picture; -1 where
+        precision: [T, R, K, A, M] over overlaps, recalls, categories by id, areas, detections an image; -1 where
             there is no object.
         recall: [T, K, A, M]
         matches: function without arguments to pairs of a category's index and a tuple for
@@ -78,7 +78,7 @@ def run_evaluation(annotations, predictions, backend='fast', bootstrap=0, seed=0
             ``category_id``, ``score``, ``bbox`` ([x, y, width, height] in pixels) and ``segmentation`` (compressed
             RLE). The size class of a detected box is by the box's area, that of a detected mask by its own.
         backend: 'fast' (hotcoco) or 'pycocotools', for the same figures.
-        bootstrap: number of resamples for confidence intervals; 0 for none. With 5,000 pictures of 100 detections
+        bootstrap: number of resamples for confidence intervals; 0 for none. With 5,000 images of 100 detections
             each in 80 categories, boxes or masks take half a minute and 45 ms a resample on one CPU core; 1,000
             resamples of both thus some 3 minutes.
         seed: of the resamples.
@@ -158,31 +158,31 @@ def _by_category(matches, truth):
             for entries in collected]
 
 
-def _matches(evaluated, pictures, categories):
-    """Pairs for _Curves.matches from COCOeval's evalImgs; `pictures` and `categories` map ids to indices."""
+def _matches(evaluated, images, categories):
+    """Pairs for _Curves.matches from COCOeval's evalImgs; `images` and `categories` map ids to indices."""
     for entry in evaluated:
         matched = np.array(entry['dtMatches'], np.float64).reshape(_THRESHOLDS, -1) != 0
         ignored = np.array(entry['dtIgnore'], bool).reshape(_THRESHOLDS, -1)
         objects = len(entry['gtIgnore']) - np.count_nonzero(entry['gtIgnore'])
-        yield categories[entry['category_id']], (pictures[entry['image_id']], np.array(entry['dtScores'], np.float64),
+        yield categories[entry['category_id']], (images[entry['image_id']], np.array(entry['dtScores'], np.float64),
                                                  matched, ignored, objects)
 
 
 def _fast(truth: Truth, results, iou_type):
     import hotcoco
     # hotcoco takes none but natural numbers for ids. The new ones keep the order, and with it that of ties.
-    pictures = {key: index for index, key in enumerate(truth.sizes, 1)}
+    images = {key: index for index, key in enumerate(truth.sizes, 1)}
     categories = {key: index for index, key in enumerate(truth.categories, 1)}
 
     def renumbered(entries):
-        return [entry | {'image_id': pictures[entry['image_id']], 'category_id': categories[entry['category_id']]}
+        return [entry | {'image_id': images[entry['image_id']], 'category_id': categories[entry['category_id']]}
                 for entry in entries]
 
     annotations = [{key: entry[key] for key in ('image_id', 'category_id', 'bbox', 'area', 'segmentation')} | {
         'id': index, 'iscrowd': int(entry['iscrowd'])}
         for index, entry in enumerate(truth.contents['annotations'], 1)]
     known = hotcoco.COCO({
-        'images': [{'id': pictures[key], 'height': size[0], 'width': size[1]} for key, size in truth.sizes.items()],
+        'images': [{'id': images[key], 'height': size[0], 'width': size[1]} for key, size in truth.sizes.items()],
         'categories': [{'id': index, 'name': str(truth.categories[key])} for key, index in categories.items()],
         'annotations': renumbered(annotations)})
     evaluation = hotcoco.COCOeval(known, known.loadRes(renumbered(results)), iou_type)
@@ -190,12 +190,12 @@ def _fast(truth: Truth, results, iou_type):
     evaluation.accumulate()
 
     def matches():
-        # Each picture is matched once more, because the first time every range of areas would be handed over.
+        # Each image is matched once more, because the first time every range of areas would be handed over.
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [_ALL_AREAS], ['all']
-        for start in range(1, len(pictures) + 1, _CHUNK):
-            evaluation.params.imgIds = list(range(start, min(start + _CHUNK, len(pictures) + 1)))
+        for start in range(1, len(images) + 1, _CHUNK):
+            evaluation.params.imgIds = list(range(start, min(start + _CHUNK, len(images) + 1)))
             evaluation.evaluate()
-            yield from _matches(filter(None, evaluation.evalImgs), range(-1, len(pictures)),
+            yield from _matches(filter(None, evaluation.evalImgs), range(-1, len(images)),
                                 range(-1, len(categories)))
 
     return _Curves(evaluation.eval['precision'], evaluation.eval['recall'], matches)

@@ -1,4 +1,4 @@
-"""The evaluation tried on two pictures before the first update: what would fail after days of training fails now."""
+"""The evaluation tried on two images before the first update: what would fail after days of training fails now."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,15 +12,15 @@ from spark_bench.training.resume import random_states, set_random_states
 
 @torch.no_grad()
 def rehearse(runner: Runner, sizes: dict) -> None:
-    """Detect on two pictures of the test split, and throw the results away; no state changes.
+    """Detect on two images of the test split, and throw the results away; no state changes.
 
     Args:
         runner: built and not yet trained.
-        sizes: from ``file_name`` to (width, height), in the order of the data set; the pictures tried are the first
+        sizes: from ``file_name`` to (width, height), in the order of the data set; the images tried are the first
             and the longest for its height, or the tallest for its width.
 
     Raises:
-        InputError: naming the picture, and what its evaluation ends with.
+        InputError: naming the image, and what its evaluation ends with.
     """
     loop, model = runner.test_loop, runner.model
     dataset, names = loop.dataloader.dataset, list(sizes)
@@ -40,11 +40,11 @@ def rehearse(runner: Runner, sizes: dict) -> None:
 
 
 @contextlib.contextmanager
-def blame_evaluation(pictures: str, keys: str) -> Iterator[None]:
+def blame_evaluation(images: str, keys: str) -> Iterator[None]:
     """Say of whatever is raised within that the evaluation is at fault.
 
     Args:
-        pictures: what was tried.
+        images: what was tried.
         keys: of the config, where the fault may be.
 
     Raises:
@@ -56,6 +56,6 @@ def blame_evaluation(pictures: str, keys: str) -> Iterator[None]:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, it would end the run behind its training
         reason = ' '.join(str(error).split())[:300]
-        raise InputError(f'the evaluation fails, tried on {pictures} before the training ({type(error).__name__}: '
+        raise InputError(f'the evaluation fails, tried on {images} before the training ({type(error).__name__}: '
                          f'{reason}): look at {keys}, in the config and in --cfg-options, and at what was tried '
                          '(--debug shows where)') from error

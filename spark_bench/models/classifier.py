@@ -13,7 +13,7 @@ from spark_bench.errors import InputError
 from spark_bench.models.backbones import coarse_groups, is_convnext, stage_depths
 from spark_bench.models.layer_depth import convnext_layer, resnet_classifier_layer
 
-# Targets are smoothed where pictures are mixed, so the losses themselves smooth nothing.
+# Targets are smoothed where images are mixed, so the losses themselves smooth nothing.
 LOSSES = {'soft_target': SoftTargetCrossEntropy, 'binary': lambda: BinaryCrossEntropy(smoothing=0.0)}
 _BACKBONE = 'backbone.'
 
@@ -33,7 +33,7 @@ class SparKClassifier(BaseModel):
         mixup_alpha, cutmix_alpha: of the Beta distributions that a batch's mixing is drawn from; 0 for none. With
             both, either is taken with probability 0.5. Source: timm's ``Mixup``, in mode ``batch``.
         label_smoothing: the share of a target that is spread over all classes.
-        channels_last: keep weights and pictures in that memory layout.
+        channels_last: keep weights and images in that memory layout.
 
     Raises:
         InputError: for an unknown name or loss, or a rate that is none; from ``init_weights``, for a checkpoint that
@@ -72,9 +72,9 @@ class SparKClassifier(BaseModel):
         """Logits, or the loss.
 
         Args:
-            inputs: normalised pictures ``(B, 3, H, W)``; mixed in place in mode ``loss``.
+            inputs: normalised images ``(B, 3, H, W)``; mixed in place in mode ``loss``.
             label: ``(B,)``, class numbers; mode ``loss`` only.
-            index: ``(B,)``, numbers of the pictures; not used.
+            index: ``(B,)``, numbers of the images; not used.
             mode: ``tensor`` for logits ``(B, num_classes)``, float32; ``loss`` for ``{'loss': scalar}``.
         """
         if mode == 'loss':
@@ -83,8 +83,8 @@ class SparKClassifier(BaseModel):
         return {'loss': self.criterion(logits, target)} if mode == 'loss' else logits
 
     def mix(self, inputs, label):
-        """Mixed pictures, and their soft targets ``(B, num_classes)``; drawn from numpy's generator."""
-        # timm pairs the first picture with the last, and so on: an odd batch gets a partner for its middle one.
+        """Mixed images, and their soft targets ``(B, num_classes)``; drawn from numpy's generator."""
+        # timm pairs the first image with the last, and so on: an odd batch gets a partner for its middle one.
         odd = len(inputs) % 2
         if odd:
             inputs, label = torch.cat([inputs[:1], inputs]), torch.cat([label[:1], label])

@@ -10,20 +10,20 @@ from spark_bench.errors import InputError
 
 CLASSES = 1000
 # Operations an element, as fvcore and mmengine count them. A batch norm that evaluates scales and shifts; the others
-# take their statistics from the picture.
+# take their statistics from the image.
 _NORMS = {torch.ops.aten.native_batch_norm: 2, torch.ops.aten.native_layer_norm: 5, torch.ops.aten.native_group_norm: 5}
 _COPIES = (torch.ops.aten.clone, torch.ops.aten.copy_, torch.ops.aten._to_copy)
 
 
 def inspect_network(arch, input_size=224):
-    """Count parameters and multiply-adds of a whole classification network of 1000 classes, for one picture.
+    """Count parameters and multiply-adds of a whole classification network of 1000 classes, for one image.
 
     Two counts, because published figures follow two conventions: those of ConvNeXts are multiply-adds, those of
     ResNets come out with all operations.
 
     Args:
         arch: timm name.
-        input_size: side of the picture in pixels.
+        input_size: side of the image in pixels.
 
     Returns:
         dict of what ``--json`` prints: arch, input_size, classes, parameters,
@@ -45,7 +45,7 @@ def inspect_network(arch, input_size=224):
             network(image_13HW)
     except Exception as error:  # noqa: BLE001 - networks object to a size in any way
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f'timm model {arch!r} cannot be counted on pictures of {input_size} pixels ({reason[:200]}): '
+        raise InputError(f'timm model {arch!r} cannot be counted on images of {input_size} pixels ({reason[:200]}): '
                          'give its own size with --input-size') from error
     multiply_adds = products.get_total_flops() // 2
     return {'arch': arch, 'input_size': input_size, 'classes': CLASSES,
@@ -57,7 +57,7 @@ def as_text(report):
     """The report for a person."""
     size = report['input_size']
     lines = [
-        ('network', f'{report["arch"]}, {report["classes"]} classes, one picture of {size} × {size}'),
+        ('network', f'{report["arch"]}, {report["classes"]} classes, one image of {size} × {size}'),
         ('parameters', _scaled(report['parameters'], 1e6, 'M', 0)),
         ('multiply-adds', f'{_scaled(report["multiply_adds"], 1e9, "G", 1)}: convolutions and matrix products'),
         ('operations', f'{_scaled(report["operations"], 1e9, "G", 1)}: norms, activations and sums counted as well')]

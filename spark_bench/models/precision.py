@@ -15,7 +15,7 @@ def prepare_detector(model, channels_last=False):
 
     Args:
         model: anything; what has no backbone and no RoI head is left alone.
-        channels_last: keep weights and pictures in that memory layout.
+        channels_last: keep weights and images in that memory layout.
     """
     if not hasattr(model, 'backbone') or not hasattr(model, 'roi_head'):
         return

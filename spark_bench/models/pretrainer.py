@@ -12,7 +12,7 @@ class SparKPretrainer(BaseModel):
     """Wraps :class:`pretrain.SparK`; the other arguments are those of :func:`pretrain.build_spark`.
 
     Args:
-        channels_last: keep weights and pictures in that memory layout.
+        channels_last: keep weights and images in that memory layout.
     """
 
     def __init__(self, data_preprocessor=None, init_cfg=None, channels_last=False, **spark):
@@ -21,5 +21,5 @@ class SparKPretrainer(BaseModel):
         self.spark = build_spark(**spark).to(memory_format=self.layout)
 
     def forward(self, inputs, data_samples=None, mode='loss'):
-        """``inputs`` is a batch of pictures ``(B, 3, H, W)``; returns ``{'loss': scalar}``."""
+        """``inputs`` is a batch of images ``(B, 3, H, W)``; returns ``{'loss': scalar}``."""
         return {'loss': self.spark(inputs.contiguous(memory_format=self.layout))}

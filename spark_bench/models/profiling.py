@@ -23,7 +23,7 @@ class Figure:
         part: ``encoder``, or the whole training ``step`` without the optimizer; forward and backward each.
         engine: ``packed`` or ``reference``.
         forward_s, backward_s, total_s: median seconds.
-        peak_bytes: most memory in use at a time, beyond weights, their gradients and the pictures.
+        peak_bytes: most memory in use at a time, beyond weights, their gradients and the images.
         value: the loss of the step; of the encoder, the sum over its maps. Equal for both engines up to rounding.
     """
 
@@ -39,11 +39,11 @@ class Figure:
 
 def measure(arch: str, input_size: int, batch_size: int, mask_ratio: float, rounds: int, device: str, amp: bool,
             channels_last: bool) -> list[Figure]:
-    """Time both engines on the same pictures (noise), masks and weights, in turn.
+    """Time both engines on the same images (noise), masks and weights, in turn.
 
     Args:
         arch: timm name.
-        input_size: side of the pictures in pixels.
+        input_size: side of the images in pixels.
         rounds: how often each engine runs.
         amp: compute in bf16 autocast.
 

@@ -4,7 +4,7 @@ import torch
 
 from spark_bench.errors import InputError
 
-# Side of the picture that is sent through, a multiple of every backbone's stride.
+# Side of the image that is sent through, a multiple of every backbone's stride.
 _SIDE = 64
 _NECK = ('rpn_head.in_channels', 'roi_head.bbox_roi_extractor.out_channels', 'roi_head.mask_roi_extractor.out_channels',
          'roi_head.bbox_head.in_channels', 'roi_head.mask_head.in_channels')
@@ -12,7 +12,7 @@ _NECK = ('rpn_head.in_channels', 'roi_head.bbox_roi_extractor.out_channels', 'ro
 
 @torch.no_grad()
 def check_shapes(model, cfg):
-    """Send a blank picture through backbone and neck, and compare what each part gives with what the next one takes.
+    """Send a blank image through backbone and neck, and compare what each part gives with what the next one takes.
 
     Neither weights, statistics nor random states change.
 
@@ -92,14 +92,14 @@ def _value(cfg, key):
 
 @torch.no_grad()
 def check_size(network, arch, side, option):
-    """Send a blank picture through a classification network: transformers may take one size alone.
+    """Send a blank image through a classification network: transformers may take one size alone.
 
     Neither weights, statistics nor random states change.
 
     Args:
         network: of timm.
         arch: its name.
-        side: of the pictures in pixels.
+        side: of the images in pixels.
         option: that says so, for the message.
 
     Raises:
@@ -113,6 +113,6 @@ def check_size(network, arch, side, option):
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         own = (getattr(network, 'pretrained_cfg', None) or {}).get('input_size')
         remedy = f'it is made for {own[-1]}' if own and own[-1] != side else 'give its own'
-        raise InputError(f'{option} {side}: {arch} takes no pictures of that size ({reason}): {remedy}') from error
+        raise InputError(f'{option} {side}: {arch} takes no images of that size ({reason}): {remedy}') from error
     finally:
         network.train(training)

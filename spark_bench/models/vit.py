@@ -34,11 +34,11 @@ class SparKViT(VisionTransformerSAM):
         arch: ``vit_tiny``, ``vit_small``, ``vit_base`` or ``vit_large``.
         weights: checkpoint in any known format; fresh initialisation when None. Relative positions are not in it.
         key_prefix: beginning of the names of the network to take, of a file that holds several.
-        input_size: side of the pictures in pixels. A smaller one is padded to this square at the right and at the
+        input_size: side of the images in pixels. A smaller one is padded to this square at the right and at the
             bottom with 0, the mean colour behind the preprocessor; a larger one to whole patches.
         window_size: side of a window in patches; the map is padded to whole windows. 0: every block attends globally.
         global_blocks: numbers of the blocks that attend globally; by default the last of each quarter.
-        pretrained_size: side of the pictures of pretraining in pixels.
+        pretrained_size: side of the images of pretraining in pixels.
         drop_path_rate: stochastic depth, growing linearly from 0 at the first block.
         frozen_stages: the embedding and this many blocks keep their weights; 0 is the embedding alone, -1 nothing.
         with_cp: activation checkpointing, block by block.
@@ -77,7 +77,7 @@ class SparKViT(VisionTransformerSAM):
         load_weights(self, self.weights, self.arch, self.key_prefix)
 
     def forward(self, image_B3HW):
-        """Return a tuple of one map ``(B, C, H/16, W/16)``, of the padded picture."""
+        """Return a tuple of one map ``(B, C, H/16, W/16)``, of the padded image."""
         x_BhwC = self.patch_embed(self._pad(image_B3HW))
         x_BhwC = x_BhwC + self._positions(*x_BhwC.shape[1:3])
         run = partial(checkpoint, use_reentrant=False) if self.with_cp and self.training else _call

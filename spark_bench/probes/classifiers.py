@@ -1,9 +1,9 @@
-"""What frozen features tell of a picture's class: nearest neighbours, and a linear classifier.
+"""What frozen features tell of an image's class: nearest neighbours, and a linear classifier.
 
 Pure functions on arrays; torch computes, in float64, in pieces of bounded size. Features may lie in float32 on the CPU
 or on the device.
 
-Shape suffixes: N training pictures, M others, C features of each, K classes, B pictures of a piece.
+Shape suffixes: N training images, M others, C features of each, K classes, B images of a piece.
 """
 
 import functools
@@ -25,7 +25,7 @@ PENALTIES, HELD_OUT = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6), 0.2
 TOLERANCE, MOST_ITERATIONS = 1e-6, 1000
 # Bytes of a piece's largest array; and of features that are standardised once and kept.
 _PIECE, _KEPT = 1 << 28, 1 << 31
-# Training pictures that are compared with others at a time.
+# Training images that are compared with others at a time.
 _ROWS = 32768
 # Of float32: what varies less around its mean is rounding.
 _ROUNDING = 1e-6
@@ -33,9 +33,9 @@ _ROUNDING = 1e-6
 
 @torch.no_grad()
 def knn(train_NC, labels_N, others_MC, classes, k=20, temperature=0.07, device='cpu'):
-    """Classify pictures by their nearest neighbours in cosine similarity.
+    """Classify images by their nearest neighbours in cosine similarity.
 
-    Each of the k nearest training pictures votes for its class with weight exp(similarity / temperature).
+    Each of the k nearest training images votes for its class with weight exp(similarity / temperature).
 
     Sources: Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, CVPR 2018,
     section 3.4 (weights, and temperature 0.07); Caron et al., Emerging Properties in Self-Supervised Vision
@@ -111,7 +111,7 @@ class LinearClassifier:
 
     Attributes:
         mean_C, scale_C: features are standardised as ``(x - mean) / scale``.
-        weight_PC, bias_P: of the P classes that have training pictures.
+        weight_PC, bias_P: of the P classes that have training images.
         present_P: their numbers.
         classes: K.
         penalty: see :func:`fit_linear`.
@@ -133,7 +133,7 @@ class LinearClassifier:
 
     @torch.no_grad()
     def scores(self, x_MC):
-        """Logits ``(M, K)``, float64, on the CPU; minus infinity for classes without training pictures."""
+        """Logits ``(M, K)``, float64, on the CPU; minus infinity for classes without training images."""
         scores_MK = torch.full((len(x_MC), self.classes), -torch.inf, dtype=torch.float64)
         for start, x_BC in _standardised(torch.as_tensor(x_MC), self.mean_C, self.scale_C):
             scores_MK[start:start + len(x_BC), self.present_P.cpu()] = (x_BC @ self.weight_PC.T + self.bias_P).cpu()
@@ -141,7 +141,7 @@ class LinearClassifier:
 
 
 def _standardised(x_NC, mean_C, scale_C):
-    """Generator of pairs of the first picture's place and ``x_BC``, float64 on the device of ``mean_C``."""
+    """Generator of pairs of the first image's place and ``x_BC``, float64 on the device of ``mean_C``."""
     rows = max(1, _PIECE // 8 // x_NC.shape[1])
     for start in range(0, len(x_NC), rows):
         x_BC = x_NC[start:start + rows].to(mean_C.device, torch.float64)
@@ -156,10 +156,10 @@ def fit_linear(train_NC, labels_N, classes, penalty, start=None, tolerance=TOLER
     It minimises mean cross entropy + penalty / 2 × sum of squared weights; biases are free. That is the objective of
     scikit-learn's ``LogisticRegression`` with C = 1 / (penalty × N). (For two classes, scikit-learn keeps one vector,
     the difference of two: there C = 2 / (penalty × N).) The solver is L-BFGS with strong Wolfe line search on all
-    pictures at once.
+    images at once.
 
     Args:
-        train_NC: features. Each is standardised by its mean and standard deviation over these pictures; one that is
+        train_NC: features. Each is standardised by its mean and standard deviation over these images; one that is
             constant but for rounding is only centred.
         labels_N: class numbers.
         classes: K.
@@ -170,13 +170,13 @@ def fit_linear(train_NC, labels_N, classes, penalty, start=None, tolerance=TOLER
         device: to compute on.
 
     Raises:
-        InputError: for pictures of a single class.
+        InputError: for images of a single class.
     """
     train_NC = _place(train_NC, device)
     mean_C, scale_C = _statistics(train_NC, device)
     present_P, labels_N = torch.as_tensor(labels_N, device=device).unique(return_inverse=True)
     if len(present_P) < 2:
-        raise InputError('a linear classifier needs training pictures of two classes or more: raise --label-fraction')
+        raise InputError('a linear classifier needs training images of two classes or more: raise --label-fraction')
     parameters = [torch.zeros(len(present_P), n, dtype=torch.float64, device=device)
                   for n in (train_NC.shape[1], 1)]
     if start is not None and torch.equal(start.present_P, present_P):
@@ -230,26 +230,26 @@ def _statistics(train_NC, device):
 
 def linear(train_NC, labels_N, classes, penalties=PENALTIES, seed=0, tolerance=TOLERANCE,
            most_iterations=MOST_ITERATIONS, device='cpu'):
-    """Fit :class:`LinearClassifier` with the penalty that serves held-out training pictures best.
+    """Fit :class:`LinearClassifier` with the penalty that serves held-out training images best.
 
-    A fifth of each class's training pictures, drawn with ``seed``, is held out; a class with one picture keeps it. The
-    penalty with the highest top-1 accuracy on them is taken, the strongest of equals; then all pictures are fitted.
+    A fifth of each class's training images, drawn with ``seed``, is held out; a class with one image keeps it. The
+    penalty with the highest top-1 accuracy on them is taken, the strongest of equals; then all images are fitted.
 
     Args:
         penalties: see :func:`fit_linear`.
         Others: see :func:`fit_linear`.
 
     Returns:
-        ``(classifier, trials)``: trials are pairs of a penalty and its top-1 accuracy on held-out pictures, in percent.
+        ``(classifier, trials)``: trials are pairs of a penalty and its top-1 accuracy on held-out images, in percent.
 
     Raises:
-        InputError: for pictures of a single class, or where no class has two pictures.
+        InputError: for images of a single class, or where no class has two images.
     """
     labels_N = np.asarray(labels_N)
     held_out = draw_subset(labels_N, HELD_OUT, seed)
     held_out = held_out[np.bincount(labels_N)[labels_N[held_out]] > 1]
     if not len(held_out):
-        raise InputError('no class has two training pictures, so none can be held out to choose the penalty: raise '
+        raise InputError('no class has two training images, so none can be held out to choose the penalty: raise '
                          '--label-fraction, or take --protocol knn')
     kept = np.setdiff1d(np.arange(len(labels_N)), held_out)
     settings = dict(tolerance=tolerance, most_iterations=most_iterations, device=device)
@@ -261,7 +261,7 @@ def linear(train_NC, labels_N, classes, penalties=PENALTIES, seed=0, tolerance=T
         tried.append(fit_linear(part_NC, labels_N[kept], classes, penalty, tried[-1] if tried else None, **settings))
         guess = rank_classes(tried[-1].scores(rest_MC), 1)[0][:, 0]
         trials.append((penalty, 100 * float((guess == labels_N[held_out]).mean())))
-        print_log(f'penalty {penalty:g}: top-1 {trials[-1][1]:.2f} on {len(held_out)} held-out training pictures, '
+        print_log(f'penalty {penalty:g}: top-1 {trials[-1][1]:.2f} on {len(held_out)} held-out training images, '
                   f'{tried[-1].iterations} iterations', 'current')
     best = max(range(len(trials)), key=lambda number: trials[number][1])  # the first of equals
     if best in (0, len(trials) - 1) and len(trials) > 1:
@@ -271,7 +271,7 @@ def linear(train_NC, labels_N, classes, penalties=PENALTIES, seed=0, tolerance=T
 
 
 def rank_classes(scores_MK, count):
-    """The likeliest classes of each picture, likeliest first.
+    """The likeliest classes of each image, likeliest first.
 
     Args:
         scores_MK: larger is likelier; of equals, the lower class number comes first. Minus infinity is no guess.

@@ -1,6 +1,6 @@
-"""Features of a frozen convnet: a vector a picture, the same however many processes compute them, kept on disk.
+"""Features of a frozen convnet: a vector an image, the same however many processes compute them, kept on disk.
 
-Shape suffixes: N pictures, C features of each, B pictures of a batch.
+Shape suffixes: N images, C features of each, B images of a batch.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from spark_bench.training.processes import from_main, gather, get_rank, get_worl
 
 __all__ = ['Extractor', 'build_backbone', 'cached_features', 'identify']
 
-# Pictures of one file of the cache: what a killed command loses at most.
+# Images of one file of the cache: what a killed command loses at most.
 PART = 32768
 
 
@@ -55,15 +55,15 @@ def build_backbone(arch, weights=None, seed=0, key_prefix=None):
 class Extractor:
     """How features are computed.
 
-    The feature of a picture is the average over all places of the network's last map, as its classifier would see it:
+    The feature of an image is the average over all places of the network's last map, as its classifier would see it:
     timm's ``forward_head(x, pre_logits=True)``. For ResNets that is the plain average. For ConvNeXts the average is
     layer-normalised (see :func:`build_backbone`); some other networks (MobileNetV3) have a layer of weights there too.
 
     Attributes:
         network: see :func:`build_backbone`.
         device: to compute on, see :class:`torch.device`.
-        batch_size: pictures at a time; each process takes every W-th batch of W processes.
-        workers: processes that decode pictures, for each process that computes.
+        batch_size: images at a time; each process takes every W-th batch of W processes.
+        workers: processes that decode images, for each process that computes.
         amp: bfloat16 autocast; otherwise float32 proper, without TF32.
     """
 
@@ -75,20 +75,20 @@ class Extractor:
 
     @torch.no_grad()
     def extract(self, dataset, indices):
-        """Features of some pictures.
+        """Features of some images.
 
-        In several processes all of them take part. Batches hold the same pictures however many processes there are,
+        In several processes all of them take part. Batches hold the same images however many processes there are,
         so that the features are the same to the bit.
 
         Args:
             dataset: items are dicts with ``inputs``, float32 ``(3, H, W)``.
-            indices: of the pictures.
+            indices: of the images.
 
         Returns:
             float32 ``(len(indices), C)`` in the order of ``indices``; None in all processes but the first.
 
         Raises:
-            InputError: naming a picture that cannot be read, in every process.
+            InputError: naming an image that cannot be read, in every process.
         """
         batches = [indices[start:start + self.batch_size] for start in range(0, len(indices), self.batch_size)]
         rounds = -(-len(batches) // get_world_size())
@@ -123,7 +123,7 @@ class Extractor:
         return torch.zeros(0, width, device=self.device)
 
     def _join(self, x_BC):
-        """Batches of all processes, by rank, on the CPU; of all but the last of a split, ``batch_size`` pictures."""
+        """Batches of all processes, by rank, on the CPU; of all but the last of a split, ``batch_size`` images."""
         if get_world_size() == 1:
             return [x_BC.cpu()]
         count = torch.tensor([len(x_BC)], device=self.device)
@@ -139,9 +139,9 @@ def identify(**what):
 
 
 def cached_features(extractor, dataset, labels, indices, folder):
-    """Features of some pictures, from the files in ``folder``, or else computed and written there.
+    """Features of some images, from the files in ``folder``, or else computed and written there.
 
-    Each file holds up to ``PART`` pictures: ``features`` and ``labels``, in safetensors. A killed command finds those
+    Each file holds up to ``PART`` images: ``features`` and ``labels``, in safetensors. A killed command finds those
     that were finished; a file that cannot be read is computed anew. In several processes all of them take part; the
     first one alone reads and writes.
 
@@ -149,14 +149,14 @@ def cached_features(extractor, dataset, labels, indices, folder):
         extractor: see :class:`Extractor`.
         dataset: see :meth:`Extractor.extract`.
         labels: (N,) of the whole data set.
-        indices: of the pictures.
+        indices: of the images.
         folder: whose name tells these features from all others, see :func:`identify`.
 
     Returns:
         ``(features_NC, labels_N)``, float32 and int64; None in all processes but the first.
 
     Raises:
-        InputError: naming a picture that cannot be read.
+        InputError: naming an image that cannot be read.
         RunError: for features that are not finite, or where ``folder`` cannot be written.
     """
     folder = Path(folder)
@@ -186,13 +186,13 @@ def _read(path, labels):
 def _write(path, features, labels):
     if not np.isfinite(features).all():
         raise RunError(f'{path.parent.name}: {int((~np.isfinite(features)).any(axis=1).sum())} of {len(features)} '
-                       'pictures have features that are not finite: try it without --amp')
+                       'images have features that are not finite: try it without --amp')
     try:
         write_atomically(path, save({'features': features, 'labels': labels}))
     except OSError as error:
         raise RunError(f'{path} cannot be written: {error.strerror}; mend that, and the same command goes '
                        'on') from error
-    print_log(f'{path.parent.name}: features of {len(labels)} pictures in {path}', 'current')
+    print_log(f'{path.parent.name}: features of {len(labels)} images in {path}', 'current')
 
 
 def _join(paths, wanted):

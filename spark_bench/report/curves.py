@@ -70,7 +70,7 @@ def accuracy_curves(records: Sequence[Record], task: str) -> Drawing | None:
         axes.set_ylabel('top-1, %')
 
     ends = [f'{r.arch} {r.method} {n} ends at {r.curves[n][-1][1]}' for r in chosen for n in names if r.curves.get(n)]
-    caption = 'Top-1 accuracy on the validation pictures over the epochs; each seed has its own line.'
+    caption = 'Top-1 accuracy on the validation images over the epochs; each seed has its own line.'
     caption += ' Solid: moving average of the weights; dashed: the weights as trained.' if dashed else ''
     return _panels(f'accuracy-{task}', f'{_named(task)} accuracy', caption, spoken(f'Accuracy curves, {task}', ends),
                    'epoch', chosen, draw_panel)

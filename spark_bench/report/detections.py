@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from spark_bench.data.coco.annotations import read_annotations
-from spark_bench.data.images.decoding import read_picture
+from spark_bench.data.images.decoding import read_image
 from spark_bench.errors import InputError
 from spark_bench.records.schema import Record
 from spark_bench.report.galleries import Gallery, Unusable, artifact, existing, make_galleries, one_line
@@ -58,10 +58,10 @@ def _of_backbone(work_root: Path, records: Sequence[Record], rows: int, title: s
 def _row(truth: '_Truth', image: Mapping[str, Any], columns: Mapping[str, Found]) -> tuple[Image, ...]:
     pixels, number = truth.pixels(image), image['id']
     try:
-        return tuple(draw_objects(pixels, found.get(number, []), truth.categories, f'{heading}, picture {number}')
+        return tuple(draw_objects(pixels, found.get(number, []), truth.categories, f'{heading}, image {number}')
                      for heading, found in columns.items())
     except (ValueError, TypeError, KeyError, IndexError) as error:
-        raise Unusable(f'the boxes or masks of picture {number} are damaged ({one_line(error)}).') from error
+        raise Unusable(f'the boxes or masks of image {number} are damaged ({one_line(error)}).') from error
 
 
 def _load_predictions(record: Record, reference: Record, work_root: Path, images: Sequence[Mapping[str, Any]]) -> Found:
@@ -91,7 +91,7 @@ class _Truth:
         dataset = record.dataset or {}
         root = existing(dataset.get('root', ''), work_root)
         if root is None:
-            raise Unusable(f'the folder of the pictures is no longer there ({dataset.get("root")}).')
+            raise Unusable(f'the folder of the images is no longer there ({dataset.get("root")}).')
         name = dataset.get('annotations')
         if not name:
             raise Unusable('the run does not say where its annotations are.')
@@ -114,7 +114,7 @@ class _Truth:
         """``count`` annotated images, evenly spread over their identifiers."""
         annotated = sorted(self.images.keys() & self.annotations.keys())
         if not annotated:
-            raise Unusable('no validation picture has annotations.')
+            raise Unusable('no validation image has annotations.')
         places = np.linspace(0, len(annotated) - 1, min(count, len(annotated))).round().astype(int)
         return [self.images[annotated[i]] for i in places]
 
@@ -124,8 +124,8 @@ class _Truth:
         name = image.get('file_name', '')
         path = next((folder / name for folder in self.folders if (folder / name).is_file()), None)
         if path is None:
-            raise Unusable(f'the picture {name} is no longer in {self.folders[0]}.')
+            raise Unusable(f'the image {name} is no longer in {self.folders[0]}.')
         try:
-            return np.asarray(read_picture(path))
+            return np.asarray(read_image(path))
         except InputError as error:
             raise Unusable(f'the {one_line(error)}.') from error

@@ -45,7 +45,7 @@ def _of_backbone(work_root: Path, records: Sequence[Record], rows: int, title: s
                 break
         else:
             if groups:
-                rest.remarks.append(f'{record.method} was shown other pictures or masks than '
+                rest.remarks.append(f'{record.method} was shown other images or masks than '
                                     f'{next(iter(groups[0][1]))}, so its reconstructions stand apart and cannot be '
                                     'compared with those.')
             groups.append((arrays, {record.method: arrays['pasted']}))
@@ -59,7 +59,7 @@ def _gallery(title: str, seen: Mapping[str, np.ndarray], pasted: Mapping[str, np
     for i in range(min(rows, len(seen['original']))):
         shown = [(seen['original'][i], 'original'), (seen['masked'][i], 'what the encoder saw')]
         shown += [(images[i], f'masked patches filled in by {method}') for method, images in pasted.items()]
-        gallery.rows.append(tuple(encode(pixels, f'picture {i + 1}, {words}', SIDE) for pixels, words in shown))
+        gallery.rows.append(tuple(encode(pixels, f'image {i + 1}, {words}', SIDE) for pixels, words in shown))
     return gallery
 
 

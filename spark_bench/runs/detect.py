@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from spark_bench import checkpoints
 from spark_bench.checkpoints.classes import classes_of, demand_distinct, shown
 from spark_bench.checkpoints.detectors import load_detector
-from spark_bench.data.detection import Split, check_pictures, identify, open_coco, open_split
+from spark_bench.data.detection import Split, check_images, identify, open_coco, open_split
 from spark_bench.errors import InputError
 from spark_bench.evaluation.coco_metric import run_evaluation, write_categories
 from spark_bench.evaluation.rehearsal import rehearse
@@ -53,7 +53,7 @@ class Detection(Run):
         fit_model(cfg, options, classes)
         super().fit_recipe(cfg, options, classes)
 
-    def pictures_to_learn_from(self) -> int:
+    def images_to_learn_from(self) -> int:
         return len(self._learnt_from())
 
     def _learnt_from(self) -> list[str]:
@@ -64,7 +64,7 @@ class Detection(Run):
         """Refuse a split without an object to learn from, too."""
         if not sum(self.train_split.objects.get(name, 0) for name in self._learnt_from()):
             side = self.cfg.train_dataloader.dataset.get('filter_cfg', {}).get('min_size', 0)
-            raise InputError(f'{self.train_split.annotations} has no object to learn from in pictures of at least '
+            raise InputError(f'{self.train_split.annotations} has no object to learn from in images of at least '
                              f'{side} pixels a side: lower train_dataloader.dataset.filter_cfg.min_size with '
                              '--cfg-options')
         super().demand_batch()
@@ -85,11 +85,11 @@ class Detection(Run):
         set_workers(self.cfg.train_dataloader, options.workers)
 
     def existing(self) -> Record | None:
-        """The record, or None, when every picture of a small data set has been looked at."""
+        """The record, or None, when every image of a small data set has been looked at."""
         record = super().existing()
         if record is None:
-            check_pictures(self.train_split)
-            check_pictures(self.val)
+            check_images(self.train_split)
+            check_images(self.val)
         return record
 
     def check_built(self, runner: Runner) -> None:
@@ -121,7 +121,7 @@ class DetectorEvaluation(Evaluation):
 
     def open_data(self) -> None:
         self.val = open_split(self.options.data_root, 'val')
-        from_main(lambda: check_pictures(self.val))
+        from_main(lambda: check_images(self.val))
 
     def match_classes(self) -> tuple[str, ...]:
         weights, val = self.options.weights, self.val
@@ -193,7 +193,7 @@ def place_evaluation(cfg: Config, options: DetectOptions, val: Split, classes: t
 
 def point_at(dataset: dict[str, Any], split: Split, classes: tuple[str, ...]) -> None:
     """Have a data set read a split."""
-    dataset.update(data_root='', ann_file=str(split.annotations), data_prefix=dict(img=f'{split.pictures}/'),
+    dataset.update(data_root='', ann_file=str(split.annotations), data_prefix=dict(img=f'{split.images}/'),
                    metainfo=dict(classes=tuple(classes)))
 
 

@@ -1,4 +1,4 @@
-"""Classification fine-tuning on pictures in classes: train, evaluate raw and EMA weights, record."""
+"""Classification fine-tuning on images in classes: train, evaluate raw and EMA weights, record."""
 
 import json
 import logging
@@ -60,7 +60,7 @@ class Finetuning(Run):
         if options.label_fraction is not None:
             cfg.train_dataloader.dataset.update(fraction=options.label_fraction, fraction_seed=options.label_seed)
 
-    def pictures_to_learn_from(self) -> int:
+    def images_to_learn_from(self) -> int:
         labels, dataset = self.train_split.labels, self.cfg.train_dataloader.dataset
         fraction = dataset.get('fraction')
         return len(labels if fraction is None else draw_subset(labels, fraction, dataset.get('fraction_seed', 0)))
@@ -104,7 +104,7 @@ class Finetuning(Run):
         metrics = {'top1': shown_first.accuracy(1), 'top5': shown_first.accuracy(5), **metrics}
         return self.write_training_record(
             runner, {name: value for name, value in metrics.items() if value is not None},
-            {'train_images': self.pictures_to_learn_from(), 'val_images': len(self.val_split.labels)}, artifacts,
+            {'train_images': self.images_to_learn_from(), 'val_images': len(self.val_split.labels)}, artifacts,
             **{f'top1_{name}': [[entry['epoch'], entry[name]] for entry in history] for name in self.predictions})
 
 
@@ -138,7 +138,7 @@ class ClassifierEvaluation(Evaluation):
         demand_distinct(classes, weights)
         if odd:
             raise InputError(f'{weights} was trained on {len(classes)} classes ({shown(classes)}), {root} has '
-                             f'{len(odd)} that it does not know ({shown(odd)}): evaluate on pictures of its classes, '
+                             f'{len(odd)} that it does not know ({shown(odd)}): evaluate on images of its classes, '
                              'in folders of their names')
         return classes
 
@@ -179,14 +179,14 @@ def fit_model(cfg: Config, options: FinetuneOptions, classes: int) -> None:
 
 
 def place_loaders(cfg: Config, options: FinetuneOptions) -> None:
-    """Where the pictures are, and how many processes load them."""
+    """Where the images are, and how many processes load them."""
     for loader in (cfg.evaluation_dataloader, cfg.train_dataloader):
         loader.dataset.root = str(options.data_root)
         set_workers(loader, options.workers)
 
 
 def check_sizes(model: nn.Module, cfg: Config) -> None:
-    """Raise InputError where the network does not take the pictures of training or of evaluation."""
+    """Raise InputError where the network does not take the images of training or of evaluation."""
     for loader in ('evaluation_dataloader', 'train_dataloader'):
         side = cfg.get(loader, {}).get('dataset', {}).get('transform', {}).get('input_size')
         if side:

@@ -15,7 +15,7 @@ class RunOptions:
         suite, seed: with task, architecture and method, the identity of the record.
         method: of the record; None for what the weights say.
         data_root: folder of the data set; None for the config's own, or the embedded one.
-        work_dir: checkpoints, logs, pictures; None for a folder of ``work_dirs`` that follows from the identity.
+        work_dir: checkpoints, logs, images; None for a folder of ``work_dirs`` that follows from the identity.
         results: root of the records.
         arch: timm name; None keeps the config's.
         weights: to start from: a file, a name of the published ones, ``scratch``; None for what the config says.
@@ -26,7 +26,7 @@ class RunOptions:
         task: of the record, where it is a variant such as ``detection_2x``; None for that of the kind of run.
         launcher: ``none``, ``pytorch`` or ``slurm``: what started the processes that run together.
         threads: CPU threads; None leaves torch's choice.
-        workers: processes that load pictures, for each process that computes; None keeps the config's.
+        workers: processes that load images, for each process that computes; None keeps the config's.
     """
 
     config: str = ''
@@ -53,7 +53,7 @@ class TrainingOptions(RunOptions):
     """Of a training; None keeps the config's value.
 
     Attributes:
-        batch_size: pictures a device computes at a time.
+        batch_size: images a device computes at a time.
         accumulate: batches whose gradients are summed for an update.
         amp, channels_last: bfloat16 autocast; memory layout.
         checkpoint_interval: updates between checkpoints in mid-epoch.
@@ -72,13 +72,13 @@ class PretrainOptions(TrainingOptions):
 
     Attributes:
         ablation: see :mod:`pretrain.ablations`.
-        bad_pictures: ``fail`` or ``skip``.
-        picture_interval: epochs between reconstructions, 0 for none.
+        bad_images: ``fail`` or ``skip``.
+        image_interval: epochs between reconstructions, 0 for none.
     """
 
     ablation: str | None = None
-    bad_pictures: str | None = None
-    picture_interval: int | None = None
+    bad_images: str | None = None
+    image_interval: int | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class FinetuneOptions(TrainingOptions):
     """Of a fine-tuning.
 
     Attributes:
-        label_fraction: share of the training pictures of each class to learn from; None for the config's.
+        label_fraction: share of the training images of each class to learn from; None for the config's.
         label_seed: of the draw.
     """
 
@@ -113,10 +113,10 @@ class ProbeOptions(RunOptions):
 
     Attributes:
         task: ``linear`` or ``knn``.
-        input_size: P, side of the pictures in pixels.
+        input_size: P, side of the images in pixels.
         neighbours: of ``knn``.
         label_fraction, label_seed: as :class:`FinetuneOptions` has them.
-        batch_size: pictures at a time.
+        batch_size: images at a time.
         amp: compute features in bfloat16 autocast.
         device: to compute on; None takes a GPU where there is one.
     """

@@ -1,4 +1,4 @@
-"""Pretraining: pictures in, an encoder's weights and a record out."""
+"""Pretraining: images in, an encoder's weights and a record out."""
 
 import os
 
@@ -8,7 +8,7 @@ from mmengine.runner import Runner
 
 from pretrain.ablations import get_ablation
 from spark_bench import checkpoints
-from spark_bench.data.images.sources import open_pictures, spread
+from spark_bench.data.images.sources import open_images, spread
 from spark_bench.errors import InputError
 from spark_bench.files import write_atomically
 from spark_bench.models.backbones import pyramid_channels
@@ -16,16 +16,16 @@ from spark_bench.records.schema import Record
 from spark_bench.runs.options import PretrainOptions
 from spark_bench.runs.overrides import set_epochs, set_workers
 from spark_bench.runs.run import Run
-from spark_bench.training.reconstruction import SHOWN_PICTURES, load_pictures, reconstruct
-from spark_bench.training.resume import bad_pictures
+from spark_bench.training.reconstruction import SHOWN_IMAGES, load_images, reconstruct
+from spark_bench.training.resume import bad_images
 
 
 class Pretraining(Run):
     """One pretraining.
 
     The work directory then holds ``encoder.safetensors`` (the encoder in timm's names), ``spark.safetensors`` (the
-    whole model), the config, the logs, ``reconstructions.npz`` and, where pictures were skipped,
-    ``bad_pictures.txt``.
+    whole model), the config, the logs, ``reconstructions.npz`` and, where images were skipped,
+    ``bad_images.txt``.
     """
 
     task, embedded, needed = 'pretrain', 'unlabelled', ('loss',)
@@ -39,7 +39,7 @@ class Pretraining(Run):
         return {'method': options.method or ablation}
 
     def open_data(self) -> str:
-        self.source = open_pictures(self.options.data_root)
+        self.source = open_images(self.options.data_root)
         return self.source.fingerprint()
 
     @classmethod
@@ -53,14 +53,14 @@ class Pretraining(Run):
                              'both with --cfg-options')
         set_epochs(cfg, max(1, round(cfg.train_cfg.max_epochs * get_ablation(cfg.model.ablation).schedule_scale)))
         super().fit_recipe(cfg, options, classes)
-        if options.bad_pictures is not None:
-            cfg.train_dataloader.dataset.bad_pictures = options.bad_pictures
-        if options.picture_interval is not None:
+        if options.bad_images is not None:
+            cfg.train_dataloader.dataset.bad_images = options.bad_images
+        if options.image_interval is not None:
             for hook in cfg.custom_hooks:
                 if hook.type == 'TensorBoardHook':
-                    hook.picture_interval = options.picture_interval
+                    hook.image_interval = options.image_interval
 
-    def pictures_to_learn_from(self) -> int:
+    def images_to_learn_from(self) -> int:
         return len(self.source)
 
     def place(self) -> None:
@@ -75,23 +75,23 @@ class Pretraining(Run):
         return record if (self.work_dir / 'encoder.safetensors').is_file() else None
 
     def predict(self, runner: Runner) -> None:
-        """Agree on the pictures that were passed over."""
-        self.bad = bad_pictures(runner)
+        """Agree on the images that were passed over."""
+        self.bad = bad_images(runner)
 
     def finish(self, runner: Runner) -> Record:
         model, dataset = getattr(runner.model, 'module', runner.model), runner.train_dataloader.dataset
         artifacts = self._save_weights(model)
         artifacts['reconstructions'] = self.work_dir / 'reconstructions.npz'
-        pixels = load_pictures(model, dataset, spread(self.source, SHOWN_PICTURES))
+        pixels = load_images(model, dataset, spread(self.source, SHOWN_IMAGES))
         np.savez_compressed(artifacts['reconstructions'], **reconstruct(model, pixels))
         curve = runner.message_hub.get_scalar('train/loss').data[0]
         metrics = {'loss': float(curve[-max(1, len(curve) // 10):].mean())}
         if dataset.skips:
-            artifacts['bad_pictures'] = self.work_dir / 'bad_pictures.txt'
-            write_atomically(artifacts['bad_pictures'], b''.join(os.fsencode(name) + b'\n' for name in self.bad))
-            metrics['skipped_pictures'] = len(self.bad)
-            runner.logger.info(f'{len(self.bad)} of {len(self.source)} pictures could not be read and were passed over'
-                               + (f'; their names are in {artifacts["bad_pictures"]}' if self.bad else ''))
+            artifacts['bad_images'] = self.work_dir / 'bad_images.txt'
+            write_atomically(artifacts['bad_images'], b''.join(os.fsencode(name) + b'\n' for name in self.bad))
+            metrics['skipped_images'] = len(self.bad)
+            runner.logger.info(f'{len(self.bad)} of {len(self.source)} images could not be read and were passed over'
+                               + (f'; their names are in {artifacts["bad_images"]}' if self.bad else ''))
         return self.write_training_record(
             runner, metrics, {'train_images': len(self.source), 'val_images': 0}, artifacts)
 

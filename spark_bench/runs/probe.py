@@ -1,4 +1,4 @@
-"""Linear probe and nearest neighbours of a network's features, from weights and pictures to a record."""
+"""Linear probe and nearest neighbours of a network's features, from weights and images to a record."""
 
 import hashlib
 from dataclasses import replace
@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 
 from spark_bench.checkpoints.contents import open_checkpoint
-from spark_bench.data.classification import ClassPictures
+from spark_bench.data.classification import ClassImages
 from spark_bench.data.images.labelled import draw_subset, fingerprint
 from spark_bench.devices import choose_device
 from spark_bench.errors import InputError
@@ -61,7 +61,7 @@ class Probe(Measured):
     """One probe. Its folder lies in the work directory, beside features that other probes share.
 
     Attributes:
-        splits: the two :class:`ClassPictures`, by name.
+        splits: the two :class:`ClassImages`, by name.
         network: whose features are measured.
 
     Raises:
@@ -84,7 +84,7 @@ class Probe(Measured):
         self.network = build_backbone(self.arch, options.weights, options.seed, options.key_prefix).to(device)
         check_size(self.network, self.arch, options.input_size, '--input-size')
         transform = dict(type='evaluation', input_size=options.input_size, crop_ratio=0.95)
-        self.splits = {split: ClassPictures(options.data_root, split, transform) for split in ('train', 'val')}
+        self.splits = {split: ClassImages(options.data_root, split, transform) for split in ('train', 'val')}
         fraction = options.label_fraction
         self.cfg = Config(dict(
             arch=self.arch, transform=transform, amp=bool(options.amp),
@@ -111,18 +111,18 @@ class Probe(Measured):
         self._lock = lock_folder(self.options.work_dir)
 
     def features(self, split: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """``(features, labels)`` of the pictures of a split that are in use; None in all processes but the first."""
-        options, pictures = self.options, self.splits[split]
-        indices = np.arange(len(pictures))
+        """``(features, labels)`` of the images of a split that are in use; None in all processes but the first."""
+        options, images = self.options, self.splits[split]
+        indices = np.arange(len(images))
         if split == 'train' and options.label_fraction is not None:
-            indices = draw_subset(pictures.labels, options.label_fraction, options.label_seed)
+            indices = draw_subset(images.labels, options.label_fraction, options.label_seed)
         chosen = hashlib.sha256(indices.astype('<i8').tobytes()).hexdigest()
         key = identify(arch=self.arch, weights=self._start() or f'seed {options.seed}', data=self.identity.data,
-                       pictures=chosen, transform=self.cfg.transform.to_dict(), amp=self.cfg.amp)
+                       images=chosen, transform=self.cfg.transform.to_dict(), amp=self.cfg.amp)
         given = {name: getattr(options, name) for name in ('batch_size', 'workers')}
         extractor = Extractor(self.network, self._device, amp=self.cfg.amp,
                               **{name: value for name, value in given.items() if value is not None})
-        return cached_features(extractor, pictures, pictures.labels, indices,
+        return cached_features(extractor, images, images.labels, indices,
                                Path(options.work_dir) / 'features' / f'{split}-{key}')
 
     def measure(self, train: tuple[np.ndarray, np.ndarray], val: tuple[np.ndarray, np.ndarray]) -> Record:

@@ -97,14 +97,14 @@ class Run(Measured):
         cls.fit_recipe(load_config(options.config, options.overrides), options)
 
     @abstractmethod
-    def pictures_to_learn_from(self) -> int:
-        """How many pictures training takes."""
+    def images_to_learn_from(self) -> int:
+        """How many images training takes."""
 
     def demand_batch(self) -> None:
-        """Refuse a batch that takes more pictures than there are."""
-        count = self.pictures_to_learn_from()
+        """Refuse a batch that takes more images than there are."""
+        count = self.images_to_learn_from()
         if count < self.cfg.global_batch:
-            raise InputError(f'{self.options.data_root} has {count} pictures to learn from, fewer than one batch of '
+            raise InputError(f'{self.options.data_root} has {count} images to learn from, fewer than one batch of '
                              f'{self.cfg.global_batch}: lower it with --cfg-options global_batch=…')
 
     def place(self) -> None:
@@ -130,7 +130,7 @@ class Run(Measured):
         """Train to the end, from the newest complete checkpoint where there is one.
 
         Raises:
-            InputError: where the work directory, a value of the config, the weights or a picture is at fault.
+            InputError: where the work directory, a value of the config, the weights or an image is at fault.
         """
         try:
             return self._train_from(from_main(self._claim_work_dir))

@@ -16,7 +16,7 @@ _RATES = tuple(f'{kind}_{which}' for kind in ('top1_last', 'top1_best', 'epoch_b
 _COCO = ('ap', 'ap50', 'ap75', 'ap_small', 'ap_medium', 'ap_large', 'ar1', 'ar10', 'ar100', 'ar_small', 'ar_medium',
          'ar_large', 'ap_low', 'ap_high')
 METRICS = {
-    'pretrain': ('loss', 'skipped_pictures'), 'classification': ('top1', 'top5', *_RATES),
+    'pretrain': ('loss', 'skipped_images'), 'classification': ('top1', 'top5', *_RATES),
     'linear': ('top1', 'top5', 'penalty', 'top1_held_out', 'iterations', 'converged'),
     'knn': ('top1', 'top5', 'neighbours'),
     'detection': tuple(f'{kind}_{figure}' for kind in ('box', 'mask') for figure in _COCO)}
@@ -78,13 +78,13 @@ _GROUP = {
     'options': (lambda value: isinstance(value, dict), 'a dict'),
     'overrides': (lambda value: isinstance(value, dict) and all(map(_is_text, value)),
                   'a dict from dotted keys of the recipe to values'),
-    'pictures': _NUMBER, 'gmacs': _NUMBER, 'weight': _NUMBER}
+    'images': _NUMBER, 'gmacs': _NUMBER, 'weight': _NUMBER}
 _NEEDED = ('task', 'arch', 'methods', 'recipe', 'data')
 # The options of runs that are left to a suite, where their kind has them; the others follow from the cell.
 OPTIONS = {
     'threads': _POSITIVE, 'workers': _COUNT, 'batch_size': _POSITIVE, 'accumulate': _POSITIVE, 'amp': _FLAG,
-    'channels_last': _FLAG, 'picture_interval': _COUNT, 'checkpoint_interval': _POSITIVE, 'label_seed': _COUNT,
-    'bootstrap': _COUNT, 'bad_pictures': (lambda value: value in ('fail', 'skip'), 'fail or skip'),
+    'channels_last': _FLAG, 'image_interval': _COUNT, 'checkpoint_interval': _POSITIVE, 'label_seed': _COUNT,
+    'bootstrap': _COUNT, 'bad_images': (lambda value: value in ('fail', 'skip'), 'fail or skip'),
     'backend': (lambda value: value in ('fast', 'pycocotools'), 'fast or pycocotools'),
     'label_fraction': (lambda value: _is_number(value) and value <= 1, 'a number above 0, up to 1')}
 _TABLE = {

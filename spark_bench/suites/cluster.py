@@ -63,7 +63,7 @@ class ClusterJob:
 
 
 def _leave_signal_to_task():
-    """In a process that loads pictures: submitit's signal comes to it too, but is for the task to answer."""
+    """In a process that loads images: submitit's signal comes to it too, but is for the task to answer."""
     import submitit
     signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, f'SIG{submitit.JobEnvironment.USR_SIG}')})
 

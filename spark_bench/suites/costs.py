@@ -40,7 +40,7 @@ class Cost:
 
 
 def estimate(spec):
-    """What a cell will cost, from the multiply-adds of its network and the pictures that it sees.
+    """What a cell will cost, from the multiply-adds of its network and the images that it sees.
 
     Raises:
         InputError: for an architecture that its kind of run cannot have.
@@ -49,9 +49,9 @@ def estimate(spec):
     network = None if spec.kind == 'detection' and not _is_timm(spec.arch) else _inspect(spec.arch)
     gmacs = spec.gmacs or (network and _gmacs(spec, network['multiply_adds'] / 1e9))
     hours = None
-    if gmacs and spec.pictures:
+    if gmacs and spec.images:
         scale = ABLATIONS[spec.method].schedule_scale if spec.kind == 'pretrain' else 1.0
-        hours = _FLOP_PER_MAC * gmacs * 1e9 * spec.pictures * scale / FLOPS / 3600
+        hours = _FLOP_PER_MAC * gmacs * 1e9 * spec.images * scale / FLOPS / 3600
     kept, trained = _parameters(spec, network['parameters'] if network else 100e6)
     peak = kept + _CHECKPOINTS * _HELD[spec.kind] * trained
     return Cost(hours, None if spec.weight is None else spec.weight / 3600, peak * 4 / 1e9, kept * 4 / 1e9)

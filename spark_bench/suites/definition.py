@@ -28,8 +28,8 @@ class CellSpec:
             recipe says); or the task of the pretraining whose encoder it takes.
         options: further arguments of its kind of :class:`~spark_bench.runs.options.RunOptions`.
         overrides: dotted keys of the recipe to values.
-        pictures: that the run computes in training, for estimates; None where unknown.
-        gmacs: 10^9 multiply-adds a picture in a forward pass, for estimates; None to count them.
+        images: that the run computes in training, for estimates; None where unknown.
+        gmacs: 10^9 multiply-adds an image in a forward pass, for estimates; None to count them.
         weight: expected seconds on a CPU core, for estimates and the bar of progress; None where unknown.
         needs: the cell of the pretraining that it starts from.
     """
@@ -43,7 +43,7 @@ class CellSpec:
     start: str = 'none'
     options: dict = field(default_factory=dict)
     overrides: dict = field(default_factory=dict)
-    pictures: float | None = None
+    images: float | None = None
     gmacs: float | None = None
     weight: float | None = None
     needs: 'CellSpec | None' = None
@@ -154,7 +154,7 @@ def _expand(path, number, group, data, arch):
     where = f'suite {path}, cells[{number}]'
     check_group(where, group, data)
     archs = [group['arch']] if isinstance(group['arch'], str) else group['arch']
-    told = ('pictures', 'options', 'overrides')
+    told = ('images', 'options', 'overrides')
     if arch in (None, *archs):
         told += ('gmacs', 'weight')  # of these architectures
     shared = {key: group[key] for key in told if key in group}

@@ -16,9 +16,9 @@ def divide_batch(global_batch, processes, batch_size=None, accumulate=None, limi
     """Split a global batch so that processes × accumulation × batch size is exactly that batch.
 
     Args:
-        global_batch: pictures an update of the weights sees.
+        global_batch: images an update of the weights sees.
         processes: how many train together.
-        batch_size: pictures a process computes at a time; None follows from the others.
+        batch_size: images a process computes at a time; None follows from the others.
         accumulate: how often gradients are summed before an update; None takes the fewest that fit.
         limit: the largest batch size to choose where neither is given; None for no limit.
 
@@ -35,7 +35,7 @@ def divide_batch(global_batch, processes, batch_size=None, accumulate=None, limi
     if accumulate is None and batch_size is None:
         batch_size = max(size for size in _divisors(share) if limit is None or size <= limit)
     if accumulate is not None and share % accumulate:
-        raise InputError(f'--accumulate {accumulate} does not divide the {share} pictures of each process in a global '
+        raise InputError(f'--accumulate {accumulate} does not divide the {share} images of each process in a global '
                          f'batch of {global_batch}: choose {_choices(_divisors(share))}')
     if batch_size is None:
         batch_size = share // accumulate
@@ -50,8 +50,8 @@ def divide_batch(global_batch, processes, batch_size=None, accumulate=None, limi
 def fit_batch(cfg: Config, batch_size: int | None = None, accumulate: int | None = None) -> None:
     """Settle the learning rate of a recipe for its global batch, and how that batch is divided.
 
-    A recipe states ``global_batch``, the pictures that an update sees, and ``base_lr``, the learning rate for
-    ``base_batch`` pictures (256 unless stated), which grows with the batch; or else the rate of its optimizer.
+    A recipe states ``global_batch``, the images that an update sees, and ``base_lr``, the learning rate for
+    ``base_batch`` images (256 unless stated), which grows with the batch; or else the rate of its optimizer.
 
     Args:
         cfg: the config, changed in place.
@@ -83,25 +83,25 @@ def _choices(numbers):
 
 
 @DATA_SAMPLERS.register_module()
-class PictureSampler(Sampler):
+class ImageSampler(Sampler):
     """Shuffles anew each epoch, deals each global batch out to the processes, and can start in mid-epoch.
 
-    Whatever the number of processes, update k of an epoch sees the same pictures; each is asked for by ``(seed,
-    index)``, so that its augmentation depends on no process. The pictures behind the last whole global batch are left
+    Whatever the number of processes, update k of an epoch sees the same images; each is asked for by ``(seed,
+    index)``, so that its augmentation depends on no process. The images behind the last whole global batch are left
     out of that epoch.
 
     Args:
         dataset: anything with a length.
-        seed: of the order and of the pictures' augmentation.
-        global_batch: pictures an update.
+        seed: of the order and of the images' augmentation.
+        global_batch: images an update.
     """
 
     def __init__(self, dataset, seed, global_batch):
-        self.pictures, self.seed, self.global_batch = len(dataset), seed or 0, global_batch
+        self.images, self.seed, self.global_batch = len(dataset), seed or 0, global_batch
         self.epoch = self.start = 0
 
     def __len__(self):
-        return self.pictures // self.global_batch * self.global_batch // get_world_size()
+        return self.images // self.global_batch * self.global_batch // get_world_size()
 
     def set_epoch(self, epoch):
         """Choose the shuffle."""
@@ -110,24 +110,24 @@ class PictureSampler(Sampler):
     def __iter__(self):
         generator = torch.Generator()
         generator.manual_seed(self.seed + self.epoch)
-        order = self._arrange(torch.randperm(self.pictures, generator=generator))
-        order = order[:self.pictures // self.global_batch * self.global_batch]
+        order = self._arrange(torch.randperm(self.images, generator=generator))
+        order = order[:self.images // self.global_batch * self.global_batch]
         mine = slice(get_rank() + self.start * get_world_size(), None, get_world_size())
         for place, index in zip(range(len(order))[mine], order[mine].tolist(), strict=True):
-            yield self._picture_seed(place, index), index
+            yield self._image_seed(place, index), index
 
-    def _picture_seed(self, place, index):
-        return picture_seed(self.seed, self.epoch, index)
+    def _image_seed(self, place, index):
+        return image_seed(self.seed, self.epoch, index)
 
     def _arrange(self, order):
         return order
 
 
 @DATA_SAMPLERS.register_module()
-class GroupedPictureSampler(PictureSampler):
-    """The pictures of an update are all wide or all tall, so that little of a batch is padding.
+class GroupedImageSampler(ImageSampler):
+    """The images of an update are all wide or all tall, so that little of a batch is padding.
 
-    A group's pictures behind its last whole global batch make one mixed batch, or several, with the other's.
+    A group's images behind its last whole global batch make one mixed batch, or several, with the other's.
 
     Args:
         dataset: as mmengine's; the ``width`` and ``height`` of each entry decide.
@@ -139,7 +139,7 @@ class GroupedPictureSampler(PictureSampler):
         self._wide = torch.tensor([entry['width'] > entry['height'] for entry in sizes])
 
     def _arrange(self, order):
-        """Each group in its shuffled order; a batch stands where the picture that completes it stood."""
+        """Each group in its shuffled order; a batch stands where the image that completes it stood."""
         size, batches, rest = self.global_batch, [], []
         for group in (order[self._wide[order]], order[~self._wide[order]]):
             whole = len(group) // size * size
@@ -152,15 +152,15 @@ class GroupedPictureSampler(PictureSampler):
 
 
 @DATA_SAMPLERS.register_module()
-class RepeatedPictureSampler(PictureSampler):
-    """Repeated augmentation: each picture ``repeats`` times in a row, each time augmented anew.
+class RepeatedImageSampler(ImageSampler):
+    """Repeated augmentation: each image ``repeats`` times in a row, each time augmented anew.
 
-    Dealt out to several processes, a picture's repeats fall to different ones. An epoch is as long as without, so it
-    sees a part of the pictures. Source: Hoffer et al., Augment your batch, CVPR 2020; the order is that of timm's
+    Dealt out to several processes, an image's repeats fall to different ones. An epoch is as long as without, so it
+    sees a part of the images. Source: Hoffer et al., Augment your batch, CVPR 2020; the order is that of timm's
     ``RepeatAugSampler``.
 
     Args:
-        repeats: how often a picture comes.
+        repeats: how often an image comes.
     """
 
     def __init__(self, dataset, seed, global_batch, repeats=3):
@@ -170,16 +170,16 @@ class RepeatedPictureSampler(PictureSampler):
     def _arrange(self, order):
         return order.repeat_interleave(self.repeats)[:len(order)]
 
-    def _picture_seed(self, place, index):
+    def _image_seed(self, place, index):
         repeat = place % self.repeats
-        return picture_seed(self.seed, self.epoch, index, *([repeat] if repeat else []))
+        return image_seed(self.seed, self.epoch, index, *([repeat] if repeat else []))
 
 
-def picture_seed(*numbers):
-    """The seed, below 2^63, of one picture's augmentation.
+def image_seed(*numbers):
+    """The seed, below 2^63, of one image's augmentation.
 
     Args:
-        numbers: seed, epoch and picture; then which repeat, from the second on.
+        numbers: seed, epoch and image; then which repeat, from the second on.
     """
     digest = hashlib.sha256(struct.pack(f'<{len(numbers)}Q', *numbers)).digest()
     return int.from_bytes(digest[:8], 'little') >> 1
@@ -189,7 +189,7 @@ class UpdateBatches:
     """A data loader in steps of one update: each item is the list of batches whose gradients are summed.
 
     Args:
-        loader: :class:`torch.utils.data.DataLoader` with a :class:`PictureSampler`.
+        loader: :class:`torch.utils.data.DataLoader` with a :class:`ImageSampler`.
         accumulate: batches an update.
     """
 

@@ -21,7 +21,7 @@ class Cause:
 
     Attributes:
         text: for people.
-        found: whether this process found it; another one's pictures may be to blame.
+        found: whether this process found it; another one's images may be to blame.
     """
 
     text: str

@@ -15,7 +15,7 @@ from spark_bench.training.guard import NotFinite, explain
 from spark_bench.training.processes import gather, get_world_size, once
 from spark_bench.training.resume import random_states
 
-# Data sets with a larger share of pictures that cannot be read are broken.
+# Data sets with a larger share of images that cannot be read are broken.
 MAX_BAD_SHARE = 0.03
 
 
@@ -32,7 +32,7 @@ class UpdateLoop(EpochBasedTrainLoop):
     def __init__(self, runner, dataloader, max_epochs=None, max_updates=None, accumulate=1, **kwargs):
         loader = UpdateBatches(runner.build_dataloader(dataloader, seed=runner.seed), accumulate)
         if not len(loader):
-            raise InputError(f'the training set has {len(loader.dataset)} pictures to learn from, fewer than one '
+            raise InputError(f'the training set has {len(loader.dataset)} images to learn from, fewer than one '
                              'update takes: lower global_batch with --cfg-options')
         if max_epochs is None:
             max_epochs = math.ceil(max_updates / len(loader))
@@ -74,13 +74,13 @@ class UpdateLoop(EpochBasedTrainLoop):
                      for batch in batches]
         except NotFinite as error:
             raise once(RunError(f'step {self._iter + 1} of {self._max_iters}: {error}. The weights saved before are '
-                                'sound: lower the learning rate, or look at the pictures of that step')) from error
+                                'sound: lower the learning rate, or look at the images of that step')) from error
         return {name: sum(float(part[name].detach()) for part in parts) / len(parts) for name in parts[0]}
 
 
 @LOOPS.register_module()
 class PretrainLoop(UpdateLoop):
-    """The loop of pretraining: knows pictures that cannot be read, and finds out where a loss broke."""
+    """The loop of pretraining: knows images that cannot be read, and finds out where a loss broke."""
 
     def run_iter(self, idx, data_batch):
         """One update; ``data_batch`` is a list of batches."""
@@ -105,18 +105,18 @@ class PretrainLoop(UpdateLoop):
         rank, cause = next(((rank, told) for rank, told in enumerate(causes) if told.found), (0, causes[0]))
         where = f', process {rank}' if get_world_size() > 1 else ''
         raise once(RunError(f'step {self._iter + 1} of {self._max_iters}{where}: {error}; {cause}. The weights saved '
-                            'before are sound: lower the learning rate, or look at the pictures of that step'))
+                            'before are sound: lower the learning rate, or look at the images of that step'))
 
     def _note_bad(self, names):
         hub = self.runner.message_hub
-        known = hub.get_info('bad_pictures', [])
+        known = hub.get_info('bad_images', [])
         fresh = sorted(set(names).difference(known))
         for name in fresh:
-            self.runner.logger.warning(f'picture {name} cannot be read and is passed over')
-        hub.update_info('bad_pictures', known + fresh)
-        pictures = len(self.dataloader.dataset)
-        if len(known) + len(fresh) > max(1, MAX_BAD_SHARE * pictures):
-            raise RunError(f'{len(known) + len(fresh)} of {pictures} pictures cannot be read, more than '
+            self.runner.logger.warning(f'image {name} cannot be read and is passed over')
+        hub.update_info('bad_images', known + fresh)
+        images = len(self.dataloader.dataset)
+        if len(known) + len(fresh) > max(1, MAX_BAD_SHARE * images):
+            raise RunError(f'{len(known) + len(fresh)} of {images} images cannot be read, more than '
                            f'{MAX_BAD_SHARE:.0%}; the last was {names[-1]}: copy the data set again')
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from spark_bench.data.images.sources import spread
 from spark_bench.files import write_atomically
 from spark_bench.training.processes import is_main_process
-from spark_bench.training.reconstruction import SHOWN_PICTURES, load_pictures, reconstruct
+from spark_bench.training.reconstruction import SHOWN_IMAGES, load_images, reconstruct
 
 
 @HOOKS.register_module()
@@ -51,29 +51,29 @@ class TensorBoardHook(Hook):
 
     Args:
         interval: updates between points.
-        picture_interval: epochs between reconstructions, which also go to
+        image_interval: epochs between reconstructions, which also go to
             ``<work_dir>/reconstructions/epoch_<n>.png``; 0 for none.
     """
 
     priority = 'LOW'
 
-    def __init__(self, interval=10, picture_interval=20):
-        self.interval, self.picture_interval = interval, picture_interval
-        self._writer = self._pictures = None
+    def __init__(self, interval=10, image_interval=20):
+        self.interval, self.image_interval = interval, image_interval
+        self._writer = self._images = None
 
     def before_train(self, runner):
-        """Open the log behind what was written before, and read the pictures to show."""
+        """Open the log behind what was written before, and read the images to show."""
         if not is_main_process():
             return
         from torch.utils.tensorboard import SummaryWriter
         # What a killed attempt logged behind its last checkpoint is computed, and logged, again.
         self._writer = SummaryWriter(str(Path(runner.work_dir) / 'tensorboard'), purge_step=runner.iter + 1)
-        if self.picture_interval:
+        if self.image_interval:
             dataset = runner.train_dataloader.dataset
-            self._pictures = load_pictures(runner.model, dataset, spread(dataset.source, SHOWN_PICTURES))
+            self._images = load_images(runner.model, dataset, spread(dataset.source, SHOWN_IMAGES))
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        """Write a point, or the pictures, where it is time."""
+        """Write a point, or the images, where it is time."""
         if self._writer is None:
             return
         step, length = runner.iter + 1, len(runner.train_dataloader)
@@ -83,8 +83,8 @@ class TensorBoardHook(Hook):
             if entry['step'] == step:
                 for name in entry.keys() - {'epoch', 'step'}:
                     self._writer.add_scalar(f'val/top1_{name}', entry[name], step)
-        if self._pictures is not None and step % (length * self.picture_interval) == 0:
-            self._write_pictures(runner, step // length)
+        if self._images is not None and step % (length * self.image_interval) == 0:
+            self._write_images(runner, step // length)
 
     def _write_point(self, runner, step, outputs):
         hub = runner.message_hub
@@ -93,11 +93,11 @@ class TensorBoardHook(Hook):
                 'loss': outputs['loss'], 'learning_rate': hub.get_scalar('train/lr').current(),
                 'weight_decay': hub.get_scalar('train/weight_decay').current(),
                 'gradient_norm': hub.get_scalar('train/grad_norm').current(),
-                'pictures_per_second': runner.train_dataloader.sampler.global_batch / max(seconds, 1e-9)}.items():
+                'images_per_second': runner.train_dataloader.sampler.global_batch / max(seconds, 1e-9)}.items():
             self._writer.add_scalar(f'train/{name}', value, step)
 
-    def _write_pictures(self, runner, epoch):
-        grid = picture_grid(reconstruct(runner.model, self._pictures))
+    def _write_images(self, runner, epoch):
+        grid = image_grid(reconstruct(runner.model, self._images))
         self._writer.add_image('reconstructions', grid, epoch * len(runner.train_dataloader), dataformats='HWC')
         png = io.BytesIO()
         Image.fromarray(grid).save(png, 'PNG')
@@ -114,8 +114,8 @@ class TensorBoardHook(Hook):
             self._writer.close()
 
 
-def picture_grid(reconstructions, gap=4):
-    """One picture a row: input, masked, reconstruction, and that with the visible patches pasted back.
+def image_grid(reconstructions, gap=4):
+    """One image a row: input, masked, reconstruction, and that with the visible patches pasted back.
 
     Args:
         reconstructions: what :func:`~spark_bench.training.reconstruction.reconstruct` returns.

@@ -18,7 +18,7 @@ class PreciseBatchNormHook(Hook):
     ``TEST.PRECISE_BN``.
 
     Args:
-        updates: batches of a whole update's pictures that are averaged over, at most an epoch's.
+        updates: batches of a whole update's images that are averaged over, at most an epoch's.
     """
 
     priority = 'VERY_LOW'

@@ -1,4 +1,4 @@
-"""Reconstructions of a few fixed pictures with fixed masks: the same for every method and every epoch."""
+"""Reconstructions of a few fixed images with fixed masks: the same for every method and every epoch."""
 
 import numpy as np
 import torch
@@ -6,17 +6,17 @@ import torch
 from pretrain import visualize
 from pretrain.masking import random_mask
 
-SHOWN_PICTURES = 6
+SHOWN_IMAGES = 6
 SHOWN_SEED = 2023
 
 
-def load_pictures(model, dataset, indices):
-    """The chosen pictures at the model's input size, uint8 (n, H, W, 3).
+def load_images(model, dataset, indices):
+    """The chosen images at the model's input size, uint8 (n, H, W, 3).
 
     Args:
         model: :class:`~spark_bench.models.pretrainer.SparKPretrainer`, perhaps wrapped for several processes.
-        dataset: :class:`~spark_bench.data.pretraining.Pictures`.
-        indices: numbers of pictures.
+        dataset: :class:`~spark_bench.data.pretraining.Images`.
+        indices: numbers of images.
     """
     spark = getattr(model, 'module', model).spark
     side = spark.grid * spark.patch_size
@@ -24,10 +24,10 @@ def load_pictures(model, dataset, indices):
 
 
 def reconstruct(model, pixels):
-    """Reconstruct pictures, leaving the model's mode, its statistics and all random generators as they are.
+    """Reconstruct images, leaving the model's mode, its statistics and all random generators as they are.
 
     Args:
-        model: see :func:`load_pictures`.
+        model: see :func:`load_images`.
         pixels: uint8 (n, H, W, 3).
 
     Returns:
@@ -36,7 +36,7 @@ def reconstruct(model, pixels):
     model = getattr(model, 'module', model)
     generator = torch.Generator().manual_seed(SHOWN_SEED)
     active = random_mask(len(pixels), model.spark.grid, model.spark.mask_ratio, generator)
-    pictures = visualize.reconstruct(
+    images = visualize.reconstruct(
         model.spark, torch.from_numpy(pixels).permute(0, 3, 1, 2), active,
         mean=model.data_preprocessor.mean, std=model.data_preprocessor.std)
-    return {name: tensor.numpy() for name, tensor in vars(pictures).items()}
+    return {name: tensor.numpy() for name, tensor in vars(images).items()}

@@ -90,7 +90,7 @@ class ResumePointHook(Hook):
         epochs, rest = divmod(done, len(runner.train_dataloader))
         if rest and done < runner.max_iters and not (self.interval and done % self.interval == 0):
             return
-        self._unite_bad_pictures(runner)
+        self._unite_bad_images(runner)
         self._states = gather(random_states())
         name = f'epoch_{epochs}_iter_{rest}.pth' if rest else f'epoch_{epochs}.pth'
         runner.save_checkpoint(runner.work_dir, name, by_epoch=False, backend_args=dict(backend='atomic'))
@@ -99,10 +99,10 @@ class ResumePointHook(Hook):
                 path.unlink()
 
     @staticmethod
-    def _unite_bad_pictures(runner):
-        names = bad_pictures(runner)
+    def _unite_bad_images(runner):
+        names = bad_images(runner)
         # Known to the first process alone from here on: only its copy is saved.
-        runner.message_hub.update_info('bad_pictures', names if is_main_process() else [])
+        runner.message_hub.update_info('bad_images', names if is_main_process() else [])
 
 
 def _as_lists(info):
@@ -117,9 +117,9 @@ def _is_plain(value):
     return type(value) in _PLAIN
 
 
-def bad_pictures(runner):
-    """Sorted names of the pictures that were passed over, in all processes."""
-    return sorted({name for names in gather(runner.message_hub.get_info('bad_pictures', [])) for name in names})
+def bad_images(runner):
+    """Sorted names of the images that were passed over, in all processes."""
+    return sorted({name for names in gather(runner.message_hub.get_info('bad_images', [])) for name in names})
 
 
 def checkpoints_of(work_dir):

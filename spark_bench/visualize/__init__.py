@@ -1,1 +1,1 @@
-"""The command ``spark-bench visualize``: reconstructions and mask patterns as picture files."""
+"""The command ``spark-bench visualize``: reconstructions and mask patterns as image files."""

@@ -1,4 +1,4 @@
-"""Composing tiles to one figure, pixel by pixel, and writing picture files.
+"""Composing tiles to one figure, pixel by pixel, and writing image files.
 
 No tile is ever resampled: a figure holds exactly the pixels that it was given.
 """
@@ -17,7 +17,7 @@ from spark_bench.files import claim_output, make_folder, write_atomically
 FONT_SIZE = 13
 GAP = 8  # pixels between tiles and around the figure
 LINE = 18  # height of a line of text in pixels
-# How a figure of ours begins, which tells it from somebody's picture.
+# How a figure of ours begins, which tells it from somebody's image.
 OWN = rb'(?s)\x89PNG.{0,64}tEXtSoftware\x00spark-bench'
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 # Suffixes that name another format than the one that is written.
@@ -69,7 +69,7 @@ def figure_path(output, name):
     The folder is made, and found writable, before anything is computed.
 
     Raises:
-        InputError: for another format, a place that cannot be written, or one that another picture has.
+        InputError: for another format, a place that cannot be written, or one that another image has.
     """
     output = Path(output)
     suffix = output.suffix.lower()
@@ -84,17 +84,17 @@ def figure_path(output, name):
     return path
 
 
-def write_png(path, picture):
-    """Write a picture (PIL, or a uint8 array) as PNG, replacing what was there in one step.
+def write_png(path, image):
+    """Write an image (PIL, or a uint8 array) as PNG, replacing what was there in one step.
 
     Raises:
         InputError: where the folder cannot be written.
     """
-    picture = picture if isinstance(picture, Image.Image) else Image.fromarray(np.ascontiguousarray(picture))
+    image = image if isinstance(image, Image.Image) else Image.fromarray(np.ascontiguousarray(image))
     buffer = io.BytesIO()
     mark = PngImagePlugin.PngInfo()
     mark.add_text('Software', 'spark-bench')
-    picture.save(buffer, format='PNG', optimize=True, pnginfo=mark)
+    image.save(buffer, format='PNG', optimize=True, pnginfo=mark)
     try:
         write_atomically(path, buffer.getvalue())
     except OSError as error:

@@ -37,7 +37,7 @@ def describe(path, arch=None, input_size=None, mask_ratio=None):
     Args:
         path: a checkpoint in any known format and container; the decoder's width is that of its tensors.
         arch: timm name for a file that does not give its own.
-        input_size: side of the pictures in pixels, in place of the file's.
+        input_size: side of the images in pixels, in place of the file's.
         mask_ratio: in place of the file's.
 
     Raises:

@@ -24,7 +24,7 @@ CAPTION = ('Positions that respond to the visible patches (blue) in {arch}, afte
 
 def draw(arch: str, output: str, input_size: int, mask_ratio: float, seed: int,
          layers: Sequence[int] | None = None) -> tuple[Path, Path]:
-    """Write the picture of what :func:`measure` finds, and its figures as CSV beside it; return both paths.
+    """Write the image of what :func:`measure` finds, and its figures as CSV beside it; return both paths.
 
     Raises:
         InputError: as ``measure`` does, or where ``output`` (FILE.png, or a folder) cannot be written.
@@ -45,9 +45,9 @@ def measure(arch, input_size, mask_ratio, seed, layers=None):
 
     Args:
         arch: timm name.
-        input_size: side of the picture in pixels, a multiple of the network's stride.
+        input_size: side of the image in pixels, a multiple of the network's stride.
         mask_ratio: fraction of patches hidden.
-        seed: of weights, picture (noise) and mask; the global random state is not disturbed.
+        seed: of weights, image (noise) and mask; the global random state is not disturbed.
         layers: see :func:`pretrain.visualize.mask_patterns`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What pretrained models make of masked pictures."""
+"""What pretrained models make of masked images."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from PIL import Image, ImageOps
 
 from pretrain.masking import random_mask
 from pretrain.visualize import reconstruct
-from spark_bench.data.images.decoding import read_picture
+from spark_bench.data.images.decoding import read_image
 from spark_bench.data.images.ignored import demand_apart
-from spark_bench.data.images.listing import find_pictures
+from spark_bench.data.images.listing import find_images
 from spark_bench.devices import choose_device
 from spark_bench.errors import InputError
 from spark_bench.files import claim_output, make_folder
@@ -32,7 +32,7 @@ CAPTIONS = {
 def draw(weights: Sequence[str], data_root: str, output: str, *, labels: Sequence[str] | None = None,
          arch: str | None = None, input_size: int | None = None, mask_ratio: float | None = None, count: int = 6,
          seed: int = 0, statistics: str = 'original', device: str | None = None, write_tiles: bool = False) -> Path:
-    """Write the figure, with ``write_tiles`` each of its pictures too, and return the figure's path.
+    """Write the figure, with ``write_tiles`` each of its images too, and return the figure's path.
 
     All else is what the options of that name of ``spark-bench visualize reconstruct`` say.
 
@@ -41,7 +41,7 @@ def draw(weights: Sequence[str], data_root: str, output: str, *, labels: Sequenc
     """
     device = choose_device(device)
     files = _describe_all(weights, labels, arch, input_size, mask_ratio)
-    pixels_B3HW = load_pictures(data_root, count, files[0].input_size)
+    pixels_B3HW = load_images(data_root, count, files[0].input_size)
     path = figure_path(output, 'reconstructions.png')
     demand_apart(path.parent, data_root, '--output')
     tiles = path.with_name(f'{path.stem}-tiles')
@@ -59,22 +59,22 @@ def draw(weights: Sequence[str], data_root: str, output: str, *, labels: Sequenc
     return path
 
 
-def load_pictures(data_root, count, side):
-    """Read a picture, or ``count`` evenly spaced ones of a folder, as uint8 ``(B, 3, side, side)``.
+def load_images(data_root, count, side):
+    """Read an image, or ``count`` evenly spaced ones of a folder, as uint8 ``(B, 3, side, side)``.
 
-    The centre square is resized by bicubic interpolation; a picture of the right size keeps every pixel.
+    The centre square is resized by bicubic interpolation; an image of the right size keeps every pixel.
 
     Raises:
-        InputError: for a file that is no picture, or a folder without any.
+        InputError: for a file that is no image, or a folder without any.
     """
-    files = [data_root] if Path(data_root).is_file() else find_pictures(data_root)
+    files = [data_root] if Path(data_root).is_file() else find_images(data_root)
     chosen = [files[i] for i in np.linspace(0, len(files) - 1, min(count, len(files))).astype(int)]
-    squares = [ImageOps.fit(read_picture(path), (side, side), Image.Resampling.BICUBIC) for path in chosen]
+    squares = [ImageOps.fit(read_image(path), (side, side), Image.Resampling.BICUBIC) for path in chosen]
     return torch.from_numpy(np.stack([np.asarray(square) for square in squares])).permute(0, 3, 1, 2)
 
 
 def _describe_all(weights, asked, arch, input_size, mask_ratio):
-    """A :class:`ModelFile` for each of ``weights``, with labels that differ, and one picture size and mask ratio."""
+    """A :class:`ModelFile` for each of ``weights``, with labels that differ, and one image size and mask ratio."""
     files = [describe(path, arch, input_size, mask_ratio) for path in weights]
     if asked and len(asked) != len(files):
         raise InputError(f'--labels names {len(asked)} methods for {len(files)} files: give one a file')
@@ -93,7 +93,7 @@ def _describe_all(weights, asked, arch, input_size, mask_ratio):
 
 
 def _answers(file, device, pixels_B3HW, seed, statistics):
-    """The four pictures of each picture by one model, as dict of uint8 arrays ``(B, H, W, 3)``."""
+    """The four images of each image by one model, as dict of uint8 arrays ``(B, H, W, 3)``."""
     model = load_model(file, device)
     # From the seed alone, so the same for every method and device.
     generator = torch.Generator().manual_seed(seed)
@@ -106,17 +106,17 @@ def _answers(file, device, pixels_B3HW, seed, statistics):
 def _check_same_masks(files, results):
     for file in files[1:]:
         if not np.array_equal(results[file.label]['masked'], results[files[0].label]['masked']):
-            raise InputError(f'{file.arch} has mask patches of another size than {files[0].arch}: draw their pictures '
+            raise InputError(f'{file.arch} has mask patches of another size than {files[0].arch}: draw their images '
                              'in figures of their own')
 
 
 def _columns(results):
-    """Heading and pictures of each column: all four of a single model, or the pasted ones of several side by side."""
+    """Heading and images of each column: all four of a single model, or the pasted ones of several side by side."""
     first = next(iter(results.values()))
     if len(results) == 1:
         return {'input' if name == 'original' else name: tiles for name, tiles in first.items()}
     return {'input': first['original'], 'masked': first['masked'],
-            **{label: pictures['pasted'] for label, pictures in results.items()}}
+            **{label: images['pasted'] for label, images in results.items()}}
 
 
 def _write_tiles(folder, columns):

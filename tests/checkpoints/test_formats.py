@@ -174,14 +174,14 @@ def test_swin_of_microsoft_timm_and_openmmlab(to, randomise, image, tmp_path):
     assert not checkpoints.load(back, tmp_path / 'swin.pth').fresh
     assert all(torch.equal(value, network.state_dict()[name]) for name, value in back.state_dict().items())
     if to == 'mmpretrain':
-        picture = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(2))
+        blank = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(2))
         with torch.no_grad():
-            expected = back.eval().forward_intermediates(picture, intermediates_only=True)[:3]
+            expected = back.eval().forward_intermediates(blank, intermediates_only=True)[:3]
             found = evaluating(SwinTransformer('tiny', out_indices=(0, 1, 2)))
             checkpoints.load(found, tmp_path / 'swin.pth')
             for i in range(3):
                 setattr(found, f'norm{i}', torch.nn.Identity())
-            assert_same(found(picture), [map_BChw.contiguous() for map_BChw in expected])
+            assert_same(found(blank), [map_BChw.contiguous() for map_BChw in expected])
 
 
 def test_simmim_prefix_and_mask_token(randomise, tmp_path):
@@ -209,9 +209,9 @@ def test_mae_file_initialises_timm_and_mmpretrain(randomise, tmp_path):
     torch.save({'model': {**source.state_dict(), 'mask_token': torch.zeros(1, 1, 512)}}, tmp_path / 'mae.pth')
     coverage = checkpoints.load(target, tmp_path / 'mae.pth')
     assert coverage.format == 'MAE' and coverage.arch == 'vit_base_patch16_224' and not coverage.fresh
-    picture = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(2))
+    image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        assert_same(target(picture), [source(picture)])
+        assert_same(target(image), [source(image)])
 
 
 @pytest.mark.parametrize('wrap', ['module.', '_orig_mod.', 'backbone.', 'encoder.', 'model.', 'module.backbone.',

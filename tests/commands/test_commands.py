@@ -22,13 +22,13 @@ def run(capsys, *arguments):
     return status, capsys.readouterr().err
 
 
-def make_coco(root, pictures=8):
+def make_coco(root, count=8):
     """A small sound folder in COCO layout."""
     for split in ('train', 'val'):
         (root / split).mkdir(parents=True)
         (root / 'annotations').mkdir(exist_ok=True)
         images, annotations = [], []
-        for i in range(pictures):
+        for i in range(count):
             Image.effect_noise((64, 48), 80).convert('RGB').save(root / split / f'{i}.jpg')
             images.append({'id': i, 'file_name': f'{i}.jpg', 'width': 64, 'height': 48})
             annotations.append({'id': i + 1, 'image_id': i, 'category_id': 7, 'bbox': [4, 4, 30, 30], 'area': 900,
@@ -59,18 +59,18 @@ DAMAGES = {
                                            lambda c: c['annotations'][1].update(image_id=99)), 'image_id 99'),
     'unknown category': (lambda root: edit(root / 'annotations/instances_train.json',
                                            lambda c: c['annotations'][1].update(category_id=1)), 'category_id 1'),
-    'picture listed twice': (lambda root: edit(root / 'annotations/instances_train.json',
+    'image listed twice': (lambda root: edit(root / 'annotations/instances_train.json',
                                                lambda c: c['images'][3].update(file_name='./1.jpg')),
-                             r"instances_train.json: images\[3\] .*'./1.jpg' of another: list each picture once"),
-    'two pictures of one id': (lambda root: edit(root / 'annotations/instances_val.json',
+                             r"instances_train.json: images\[3\] .*'./1.jpg' of another: list each image once"),
+    'two images of one id': (lambda root: edit(root / 'annotations/instances_val.json',
                                                  lambda c: c['images'][3].update(id=1)), r'images\[3\] .*same id'),
     'two objects of one id': (lambda root: edit(root / 'annotations/instances_val.json',
                                                 lambda c: c['annotations'][3].update(id=1)),
                               r'annotations\[3\] .*same id'),
-    'absent picture': (lambda root: (root / 'val/3.jpg').unlink(), '3.jpg'),
-    'truncated picture': (lambda root: (root / 'train/2.jpg').write_bytes((root / 'train/2.jpg').read_bytes()[:1500]),
+    'absent image': (lambda root: (root / 'val/3.jpg').unlink(), '3.jpg'),
+    'truncated image': (lambda root: (root / 'train/2.jpg').write_bytes((root / 'train/2.jpg').read_bytes()[:1500]),
                           '2.jpg is cut short'),
-    'not a picture': (lambda root: (root / 'train/2.jpg').write_text('hello'), '2.jpg is not a readable picture'),
+    'not an image': (lambda root: (root / 'train/2.jpg').write_text('hello'), '2.jpg is not a readable image'),
     'wrong size': (lambda root: edit(root / 'annotations/instances_train.json',
                                      lambda c: c['images'][0].update(width=63)), '0.jpg is 64x48.*63x48'),
 }
@@ -104,9 +104,9 @@ def test_a_broken_coco_folder_is_one_line_and_leaves_nothing(capsys, tmp_path, d
     (['jump'], 'jump'), ([], 'COMMAND')])
 def test_bad_usage_is_one_line_and_status_2(capsys, tmp_path, arguments, named):
     places = ['--work-dir', str(tmp_path / 'work'), '--results', str(tmp_path / 'results')]
-    data = {'pretrain': tmp_path / 'pictures', 'finetune': tmp_path / 'classes', 'detect': tmp_path / 'coco'}
+    data = {'pretrain': tmp_path / 'images', 'finetune': tmp_path / 'classes', 'detect': tmp_path / 'coco'}
     make_coco(tmp_path / 'coco')
-    for folder in ('pictures', 'classes/train/a', 'classes/train/b', 'classes/val/a', 'classes/val/b'):
+    for folder in ('images', 'classes/train/a', 'classes/train/b', 'classes/val/a', 'classes/val/b'):
         (tmp_path / folder).mkdir(parents=True)
         for i in range(32):
             Image.new('RGB', (40, 40)).save(tmp_path / folder / f'{i}.png')
@@ -119,16 +119,16 @@ def test_bad_usage_is_one_line_and_status_2(capsys, tmp_path, arguments, named):
     assert not (tmp_path / 'results').exists()
 
 
-def test_a_truncated_picture_stops_pretraining_by_name(capsys, tmp_path):
-    (tmp_path / 'pictures').mkdir()
+def test_a_truncated_image_stops_pretraining_by_name(capsys, tmp_path):
+    (tmp_path / 'images').mkdir()
     for i in range(16):
-        Image.effect_noise((64, 64), 80).convert('RGB').save(tmp_path / 'pictures' / f'{i}.jpg')
-    bad = tmp_path / 'pictures' / '3.jpg'
+        Image.effect_noise((64, 64), 80).convert('RGB').save(tmp_path / 'images' / f'{i}.jpg')
+    bad = tmp_path / 'images' / '3.jpg'
     bad.write_bytes(bad.read_bytes()[:900])
-    status, error = run(capsys, 'pretrain', '--data-root', tmp_path / 'pictures', '--work-dir', tmp_path / 'work',
+    status, error = run(capsys, 'pretrain', '--data-root', tmp_path / 'images', '--work-dir', tmp_path / 'work',
                         '--results', tmp_path / 'results')
     assert status == 2
-    assert error.strip().splitlines()[-1].startswith(f'spark-bench: error: picture {bad} is cut short')
+    assert error.strip().splitlines()[-1].startswith(f'spark-bench: error: image {bad} is cut short')
     assert not (tmp_path / 'results').exists()
 
 

@@ -102,7 +102,7 @@ def test_another_fault_is_told_as_it_is(capsys):
     ('detect', '--arch', 'resnet50', 'model.backbone.arch=resnet18'),
     ('pretrain', '--arch', 'resnet50', 'model.arch=resnet18'),
     ('detect', '--workers', '1', 'test_dataloader.num_workers=2'),
-    ('pretrain', '--bad-pictures', 'skip', 'train_dataloader.dataset.bad_pictures=fail'),
+    ('pretrain', '--bad-images', 'skip', 'train_dataloader.dataset.bad_images=fail'),
     ('finetune', '--label-fraction', '0.1', 'train_dataloader.dataset.fraction=0.2')])
 def test_an_option_and_its_key_of_the_config_may_not_differ(capsys, command, option, value, setting):
     words = [command, option, *([value] if value else []), '--cfg-options', setting]

@@ -43,8 +43,8 @@ def save_model(path, ablation='spark', **header):
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    folder = tmp_path / 'pictures'
+def images(tmp_path):
+    folder = tmp_path / 'images'
     folder.mkdir()
     random = np.random.default_rng(0)
     for i in range(3):
@@ -64,9 +64,9 @@ def place_of(tile, figure):
             if np.array_equal(figure[y:y + height, x:x + width], tile)]
 
 
-def test_one_model_shows_four_pictures_of_each_picture(tmp_path, pictures, capsys):
+def test_one_model_shows_four_images_of_each_image(tmp_path, images, capsys):
     weights, output = save_model(tmp_path / 'spark.safetensors'), tmp_path / 'shown'
-    status, out, err = run(capsys, 'reconstruct', '--weights', weights, '--data-root', pictures, '--count', 2,
+    status, out, err = run(capsys, 'reconstruct', '--weights', weights, '--data-root', images, '--count', 2,
                            '--output', output, '--tiles')
     assert (status, out, err) == (0, f'{output}/reconstructions.png\n', '')
     figure, tiles = read(output / 'reconstructions.png'), output / 'reconstructions-tiles'
@@ -77,29 +77,29 @@ def test_one_model_shows_four_pictures_of_each_picture(tmp_path, pictures, capsy
     rows, columns = zip(*(found[0] for row in places for found in row), strict=True)
     assert len(set(rows)) == 2 and len(set(columns)) == 4
     # Evenly spaced over the folder, at their own pixels.
-    assert np.array_equal(read(tiles / '001-0-input.png'), read(pictures / '2.png'))
+    assert np.array_equal(read(tiles / '001-0-input.png'), read(images / '2.png'))
     assert sorted(path.name for path in output.glob('[!.]*')) == ['reconstructions-tiles', 'reconstructions.png']
 
 
-def test_figures_below_the_pictures_are_never_among_them(tmp_path, pictures, capsys, monkeypatch):
+def test_figures_below_the_images_are_never_among_them(tmp_path, images, capsys, monkeypatch):
     weights = save_model(tmp_path / 'spark.safetensors')
-    monkeypatch.chdir(pictures)
+    monkeypatch.chdir(images)
     given = ('reconstruct', '--weights', weights, '--data-root', '.', '--count', '9', '--tiles')
-    drawn = [run(capsys, *given, '--output', 'figures')[0] or (pictures / 'figures/reconstructions.png').read_bytes()
+    drawn = [run(capsys, *given, '--output', 'figures')[0] or (images / 'figures/reconstructions.png').read_bytes()
              for _ in range(2)]
-    assert drawn[0] == drawn[1] and len(list((pictures / 'figures').rglob('*-0-input.png'))) == 3
-    (pictures / 'mine').mkdir()
-    (pictures / 'mine/notes.txt').write_text('here before')
+    assert drawn[0] == drawn[1] and len(list((images / 'figures').rglob('*-0-input.png'))) == 3
+    (images / 'mine').mkdir()
+    (images / 'mine/notes.txt').write_text('here before')
     for output in ('.', 'figure.png', 'mine', 'mine/figure.png'):
         status, out, err = run(capsys, *given, '--output', output)
-        assert (status, out) == (2, '') and '--output' in err and 'lies among the pictures' in err
-    assert not [*pictures.glob('*figure*.png'), *pictures.glob('mine/*.png')]
+        assert (status, out) == (2, '') and '--output' in err and 'lies among the images' in err
+    assert not [*images.glob('*figure*.png'), *images.glob('mine/*.png')]
 
 
-def test_a_grid_gives_every_method_the_same_masks(tmp_path, pictures, capsys):
+def test_a_grid_gives_every_method_the_same_masks(tmp_path, images, capsys):
     files = [save_model(tmp_path / f'{name}.safetensors', name) for name in ('spark', 'black_mosaic', 'ape')]
     status, _, err = run(capsys, 'reconstruct', '--weights', *files, '--labels', 'A', 'B/b', 'C', '--data-root',
-                         pictures, '--output', tmp_path / 'grid.PNG', '--tiles')
+                         images, '--output', tmp_path / 'grid.PNG', '--tiles')
     assert (status, err) == (0, '')
     tiles = tmp_path / 'grid-tiles'
     for row in range(3):
@@ -107,13 +107,13 @@ def test_a_grid_gives_every_method_the_same_masks(tmp_path, pictures, capsys):
         hidden = (masked == [124, 116, 104]).all(-1)
         assert hidden.mean() == pytest.approx(0.5, abs=0.001)
         assert len(pasted) == 3 and not np.array_equal(pasted[0], pasted[1])
-        for picture in pasted:
-            assert np.array_equal(picture[~hidden], original[~hidden])
-            assert (picture[hidden] != original[hidden]).any()
+        for image in pasted:
+            assert np.array_equal(image[~hidden], original[~hidden])
+            assert (image[hidden] != original[hidden]).any()
 
 
 @pytest.mark.parametrize('stated', [True, False])
-def test_a_torch_file_is_shown_as_the_header_of_ours_would_have_it(stated, tmp_path, pictures, capsys):
+def test_a_torch_file_is_shown_as_the_header_of_ours_would_have_it(stated, tmp_path, images, capsys):
     save_model(tmp_path / 'spark.safetensors')
     if stated:
         assert commands.main(['convert', str(tmp_path / 'spark.safetensors'), '--to', 'spark', '--output',
@@ -125,29 +125,29 @@ def test_a_torch_file_is_shown_as_the_header_of_ours_would_have_it(stated, tmp_p
     shown = {}
     for name, words in (('spark.safetensors', ()), ('authors.pth', () if stated else (
             '--arch', 'test_resnet', '--input-size', SIDE, '--mask-ratio', 0.5))):
-        status, _, err = run(capsys, 'reconstruct', '--weights', tmp_path / name, '--data-root', pictures, '--labels',
+        status, _, err = run(capsys, 'reconstruct', '--weights', tmp_path / name, '--data-root', images, '--labels',
                              'a', '--output', tmp_path / f'{name}.png', *words)
         assert (status, err) == (0, '')
         shown[name] = (tmp_path / f'{name}.png').read_bytes()
     assert shown['spark.safetensors'] == shown['authors.pth']
 
 
-def test_the_seed_decides_the_masks_and_repeats_the_file(tmp_path, pictures, capsys):
+def test_the_seed_decides_the_masks_and_repeats_the_file(tmp_path, images, capsys):
     weights = save_model(tmp_path / 'spark.safetensors')
     state = torch.get_rng_state()
     contents = []
     for seed in (5, 5, 6):
         output = tmp_path / 'out.png'
-        assert run(capsys, 'reconstruct', '--weights', weights, '--data-root', pictures / '0.png', '--seed', seed,
+        assert run(capsys, 'reconstruct', '--weights', weights, '--data-root', images / '0.png', '--seed', seed,
                    '--output', output)[0] == 0
         contents.append(output.read_bytes())
     assert contents[0] == contents[1] != contents[2]
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_visible_statistics_size_and_ratio_can_be_chosen(tmp_path, pictures, capsys):
+def test_visible_statistics_size_and_ratio_can_be_chosen(tmp_path, images, capsys):
     weights = save_model(tmp_path / 'spark.safetensors')
-    status, _, err = run(capsys, 'reconstruct', '--weights', weights, '--data-root', pictures / '0.png', '--output',
+    status, _, err = run(capsys, 'reconstruct', '--weights', weights, '--data-root', images / '0.png', '--output',
                          tmp_path / 'a.png', '--tiles', '--input-size', 128, '--mask-ratio', 0.75, '--statistics',
                          'visible')
     assert (status, err) == (0, '')
@@ -172,7 +172,7 @@ def test_mask_pattern_writes_a_figure_and_its_figures(tmp_path, capsys):
 
 
 FIGURE = ('reconstruct', '--weights', '{tmp}/spark.safetensors')
-MODEL = ('reconstruct', '--output', '{tmp}/out.png', '--data-root', '{pictures}', '--weights')
+MODEL = ('reconstruct', '--output', '{tmp}/out.png', '--data-root', '{images}', '--weights')
 PATTERN = ('mask-pattern', '--output', '{tmp}/out.png', '--arch')
 WRONG = {
     'no weights': ((*MODEL, '{tmp}/none.safetensors'), 'no weights at .*none.safetensors'),
@@ -190,13 +190,13 @@ WRONG = {
     'sizes differ': ((*MODEL, '{tmp}/spark.safetensors', '{tmp}/large.safetensors'), 'input_size 64, .* --input-size'),
     'labels': ((*MODEL, '{tmp}/spark.safetensors', '--labels', 'a', 'b'), '--labels names 2 methods for 1 files'),
     'same label': ((*MODEL, '{tmp}/spark.safetensors', '{tmp}/spark.safetensors'), 'the same method twice'),
-    'no pictures': ((*FIGURE, '--data-root', '{tmp}/empty', '--output', '{tmp}/out.png'), 'holds no picture'),
+    'no images': ((*FIGURE, '--data-root', '{tmp}/empty', '--output', '{tmp}/out.png'), 'holds no image'),
     'no such folder': ((*FIGURE, '--data-root', '{tmp}/none', '--output', '{tmp}/out.png'), 'is not a folder'),
-    'no picture': ((*FIGURE, '--data-root', '{tmp}/spark.safetensors', '--output', '{tmp}/out.png'), 'not a readable'),
+    'no image': ((*FIGURE, '--data-root', '{tmp}/spark.safetensors', '--output', '{tmp}/out.png'), 'not a readable'),
     'device': ((*MODEL, '{tmp}/spark.safetensors', '--device', 'gpu'), "device 'gpu' is not available"),
-    'lossy': ((*FIGURE, '--data-root', '{pictures}', '--output', '{tmp}/out.jpg'), 'only PNG'),
-    'below a file': ((*FIGURE, '--data-root', '{pictures}', '--output', '{tmp}/spark.safetensors/x.png'), '--output'),
-    'a folder': ((*FIGURE, '--data-root', '{pictures}', '--output', '{tmp}/folder.png'), 'folder.png.* not a file'),
+    'lossy': ((*FIGURE, '--data-root', '{images}', '--output', '{tmp}/out.jpg'), 'only PNG'),
+    'below a file': ((*FIGURE, '--data-root', '{images}', '--output', '{tmp}/spark.safetensors/x.png'), '--output'),
+    'a folder': ((*FIGURE, '--data-root', '{images}', '--output', '{tmp}/folder.png'), 'folder.png.* not a file'),
     'pattern: architecture': ((*PATTERN, 'resnet5'), "unknown timm model 'resnet5'"),
     'pattern: no convnet': ((*PATTERN, 'vit_tiny_patch16_224'), 'vit_tiny|VisionTransformer'),
     'pattern: layer': ((*PATTERN, 'test_resnet', '--layers', '11'), 'layer 11 does not exist'),
@@ -206,7 +206,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize('arguments, named', WRONG.values(), ids=WRONG)
-def test_wrong_input_is_one_line_and_leaves_the_old_figure(arguments, named, tmp_path, pictures, capsys):
+def test_wrong_input_is_one_line_and_leaves_the_old_figure(arguments, named, tmp_path, images, capsys):
     spark = save_model(tmp_path / 'spark.safetensors')
     save_model(tmp_path / 'header.safetensors', input_size='large')
     save_model(tmp_path / 'nan.safetensors', mask_ratio='nan')
@@ -220,7 +220,7 @@ def test_wrong_input_is_one_line_and_leaves_the_old_figure(arguments, named, tmp
     write_png(tmp_path / 'out.png', np.zeros((4, 4, 3), np.uint8))
     yesterday = (tmp_path / 'out.png').read_bytes()
     before = sorted(tmp_path.iterdir())
-    status, out, err = run(capsys, *(text.format(tmp=tmp_path, pictures=pictures) for text in arguments))
+    status, out, err = run(capsys, *(text.format(tmp=tmp_path, images=images) for text in arguments))
     assert (status, out) == (2, ''), err
     assert re.fullmatch(f'spark-bench.*: error: .*({named}).*\n', err), err
     assert (tmp_path / 'out.png').read_bytes() == yesterday
@@ -228,15 +228,15 @@ def test_wrong_input_is_one_line_and_leaves_the_old_figure(arguments, named, tmp
 
 
 @pytest.mark.parametrize('foreign', ['a.png', 'a.csv', 'a-tiles/000-0-input.png'])
-def test_a_file_of_somebody_else_is_kept_and_an_earlier_figure_replaced(foreign, tmp_path, pictures, capsys):
+def test_a_file_of_somebody_else_is_kept_and_an_earlier_figure_replaced(foreign, tmp_path, images, capsys):
     weights, output = save_model(tmp_path / 'spark.safetensors'), tmp_path / 'out/a.png'
-    reconstruct = 'reconstruct', '--weights', weights, '--data-root', pictures, '--tiles', '--output', output
+    reconstruct = 'reconstruct', '--weights', weights, '--data-root', images, '--tiles', '--output', output
     pattern = 'mask-pattern', '--arch', 'test_resnet', '--input-size', 64, '--layers', 0, 1, '--output', output
     words = pattern if foreign.endswith('.csv') else reconstruct
     for _ in range(2):
         assert run(capsys, *words)[0] == 0
     other = output.parent / foreign
-    other.write_bytes((pictures / '0.png').read_bytes() if foreign.endswith('.png') else b'mine\n')
+    other.write_bytes((images / '0.png').read_bytes() if foreign.endswith('.png') else b'mine\n')
     before = {path: path.read_bytes() for path in output.parent.rglob('*') if path.is_file()}
     status, out, err = run(capsys, *words)
     assert (status, out) == (2, '') and err.count('\n') == 1 and str(other) in err

@@ -1,4 +1,4 @@
-"""Labelled pictures in every layout, for tests."""
+"""Labelled images in every layout, for tests."""
 
 import io
 import tarfile
@@ -13,19 +13,19 @@ from spark_bench.errors import InputError
 
 CLASSES = ('b-lack', 'b', 'B', '10', '9', 'é ü')
 COUNTS = {'train': 3, 'val': 2}
-PICTURE = io.BytesIO()
-Image.new('RGB', (4, 4)).save(PICTURE, 'PNG')
-PICTURE = PICTURE.getvalue()
+IMAGE = io.BytesIO()
+Image.new('RGB', (4, 4)).save(IMAGE, 'PNG')
+IMAGE = IMAGE.getvalue()
 
 
 def save(path, seed):
-    """A picture of one grey, so that it is known by its first pixel."""
+    """An image of one grey, so that it is known by its first pixel."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new('RGB', (8, 8), (seed, seed, seed)).save(path)
 
 
 def fill(root, classes=CLASSES, counts=COUNTS):
-    """``split/class/…`` with a picture at the top of each class and the others below."""
+    """``split/class/…`` with an image at the top of each class and the others below."""
     seed = 0
     for split, count in counts.items():
         for name in classes:
@@ -62,7 +62,7 @@ def sound_shards(root, **changes):
     for split in ('train', 'val'):
         files = {}
         for key in range(4):
-            files |= {f'{key}.png': PICTURE, f'{key}.cls': str(key % 2).encode()}
+            files |= {f'{key}.png': IMAGE, f'{key}.cls': str(key % 2).encode()}
         pack_tar(root / f'{split}-0.tar', files | (changes if split == 'train' else {}))
     return root
 

@@ -17,7 +17,7 @@ def png(array):
 
 
 def make_cells():
-    """Id → (picture, masks): 20 pictures, RGBA as published, with one to three nuclei each."""
+    """Id → (image, masks): 20 images, RGBA as published, with one to three nuclei each."""
     rng = np.random.default_rng(0)
     made = {}
     for number in range(20):
@@ -32,8 +32,8 @@ def make_cells():
 
 def write_cells(path, cells, **changed):
     with zipfile.ZipFile(path, 'w') as archive:
-        for name, (picture, masks) in cells.items():
-            files = {f'stage1_train/{name}/images/{name}.png': png(picture)}
+        for name, (image, masks) in cells.items():
+            files = {f'stage1_train/{name}/images/{name}.png': png(image)}
             files |= {f'stage1_train/{name}/masks/{number}.png': png(mask.astype(np.uint8) * 255)
                       for number, mask in enumerate(masks)}
             for file, content in files.items():
@@ -44,16 +44,16 @@ def write_cells(path, cells, **changed):
 
 
 def make_cifar():
-    """The files of the binary version, of eight pictures a batch; and what they hold, by split."""
+    """The files of the binary version, of eight images a batch; and what they hold, by split."""
     rng = np.random.default_rng(0)
     batches, held = {'batches.meta.txt': ('\n'.join(CLASSES) + '\n\n').encode()}, {'train': [], 'test': []}
     for name in [*(f'data_batch_{number}.bin' for number in range(1, 6)), 'test_batch.bin']:
-        pictures = rng.integers(0, 256, (8, 32, 32, 3), np.uint8)
+        images = rng.integers(0, 256, (8, 32, 32, 3), np.uint8)
         labels = rng.integers(0, 10, 8)
         # A label, then 1024 bytes each of red, green and blue, row by row: as its page says.
-        batches[name] = b''.join(bytes([label]) + b''.join(picture[..., c].tobytes() for c in range(3))
-                                 for label, picture in zip(labels, pictures, strict=True))
-        held['test' if name.startswith('test') else 'train'] += list(zip(labels, pictures, strict=True))
+        batches[name] = b''.join(bytes([label]) + b''.join(image[..., c].tobytes() for c in range(3))
+                                 for label, image in zip(labels, images, strict=True))
+        held['test' if name.startswith('test') else 'train'] += list(zip(labels, images, strict=True))
     return batches, held
 
 

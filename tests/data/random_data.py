@@ -30,12 +30,12 @@ def exif(orientation):
     return made
 
 
-# --- pictures, whatever the layout: functions of (path of a PNG, rng)
+# --- images, whatever the layout: functions of (path of a PNG, rng)
 
-PICTURES = {
+IMAGES = {
     'cut': lambda path, rng: path.write_bytes(path.read_bytes()[:-200]),
     'empty': lambda path, rng: path.write_bytes(b''),
-    'text': lambda path, rng: path.write_bytes(b'no picture'),
+    'text': lambda path, rng: path.write_bytes(b'no image'),
     'half turn': lambda path, rng: save(path, rng, kind='JPEG', exif=exif(3)),
     'quarter turn': lambda path, rng: save(path, rng, size=(36, 40), kind='JPEG', exif=exif(6)),
     'quarter turn, size as stored': lambda path, rng: save(path, rng, kind='JPEG', exif=exif(6)),
@@ -52,10 +52,10 @@ PICTURES = {
 
 def _change(path, name, rng):
     with contextlib.suppress(OSError):  # an earlier change may have left nothing to read
-        PICTURES[name](path, rng)
+        IMAGES[name](path, rng)
 
 
-# --- what lies about: functions of (folder of pictures, rng)
+# --- what lies about: functions of (folder of images, rng)
 ABOUT = {
     'resource fork': lambda folder, rng: (folder / '._a.png').write_bytes(b'\x00\x05\x16\x07'),
     'thumbnails': lambda folder, rng: (folder / 'Thumbs.db').write_bytes(b'x'),
@@ -68,7 +68,7 @@ ABOUT = {
 
 
 def write_coco(root, rng):
-    """A sound folder in COCO layout: four pictures to train on, three of val."""
+    """A sound folder in COCO layout: four images to train on, three of val."""
     for split, count in (('train', 4), ('val', 3)):
         images, annotations = [], []
         for number in range(1, count + 1):
@@ -160,7 +160,7 @@ CONTENTS = {
     'other name': lambda made, rng: _one(made, rng, 'categories', name='cube'),
     'no annotation': lambda made, rng: made['annotations'].clear(),
     'few annotations': lambda made, rng: made['annotations'].__delitem__(slice(1, None)),
-    'no pictures': lambda made, rng: made['images'].clear(), 'no categories': lambda made, rng: made.pop('categories'),
+    'no images': lambda made, rng: made['images'].clear(), 'no categories': lambda made, rng: made.pop('categories'),
 }
 # From a name to a function of the text of an annotation file, to bytes.
 FILES = {
@@ -178,7 +178,7 @@ def mutate_coco(root, rng):
     for _ in range(rng.choice([0, 1, 1, 1, 2, 3])):
         split, what = rng.choice(['train', 'val']), rng.random()
         file = root / f'annotations/instances_{split}.json'
-        pictures = sorted(path for path in (root / split).glob('*.png') if path.is_file())
+        images = sorted(path for path in (root / split).glob('*.png') if path.is_file())
         if what < 0.55 and file.is_file():
             name = rng.choice(sorted(CONTENTS))
             try:
@@ -190,9 +190,9 @@ def mutate_coco(root, rng):
         elif what < 0.65:
             name = rng.choice(sorted(FILES))
             file.write_bytes(FILES[name](file.read_text('latin-1')))
-        elif what < 0.85 and pictures:
-            name = rng.choice(sorted(PICTURES))
-            _change(rng.choice(pictures), name, rng)
+        elif what < 0.85 and images:
+            name = rng.choice(sorted(IMAGES))
+            _change(rng.choice(images), name, rng)
         elif what < 0.9:
             name, size = 'thin', rng.choice([(1, 400), (400, 1), (300, 2), (1, 1)])
             save(root / split / 'thin.png', rng, size=size)
@@ -221,7 +221,7 @@ def _list_more(file, name, size):
 
 
 def write_classes(root, rng):
-    """A sound folder of classes: two classes, three pictures of each to train on, two of val."""
+    """A sound folder of classes: two classes, three images of each to train on, two of val."""
     for split, count in (('train', 3), ('val', 2)):
         for name in ('ant', 'bee'):
             for number in range(count):
@@ -233,11 +233,11 @@ def mutate_classes(root, rng):
     done = []
     for _ in range(rng.choice([0, 1, 1, 1, 2, 3])):
         split, own = rng.choice(['train', 'val']), rng.choice(['ant', 'bee'])
-        pictures = sorted(path for path in (root / split / own).glob('*.png') if path.is_file())
+        images = sorted(path for path in (root / split / own).glob('*.png') if path.is_file())
         what = rng.random()
-        if what < 0.5 and pictures:
-            name = rng.choice(sorted(PICTURES))
-            _change(rng.choice(pictures), name, rng)
+        if what < 0.5 and images:
+            name = rng.choice(sorted(IMAGES))
+            _change(rng.choice(images), name, rng)
         elif what < 0.75:
             name = rng.choice(sorted(ABOUT))
             folder = rng.choice([root, root / split, root / split / own])
@@ -254,7 +254,7 @@ CLASSES = {
     'thin': lambda folder, rng: save(folder / 'ant/thin.png', rng, size=rng.choice([(1, 400), (400, 1), (1, 1)])),
     'empty class': lambda folder, rng: (folder / 'cat').mkdir(exist_ok=True),
     'class of one side': lambda folder, rng: save(folder / 'cat/1.png', rng),
-    'picture outside': lambda folder, rng: save(folder / 'outside.png', rng),
+    'image outside': lambda folder, rng: save(folder / 'outside.png', rng),
     'deeper': lambda folder, rng: save(folder / 'ant/deep/er/1.png', rng),
     'PGM': lambda folder, rng: Image.new('L', (40, 36), 7).save(folder / 'bee/grey.pgm', 'PPM'),
     'a link in a circle': lambda folder, rng: (folder / 'ant/up').is_symlink() or (folder / 'ant/up').symlink_to('up'),

@@ -11,10 +11,10 @@ from spark_bench import registration  # noqa: F401
 from spark_bench.data.check import check
 from spark_bench.data.classification import build_transform
 from spark_bench.data.coco.dataset import SeededCocoDataset
-from spark_bench.data.detection import check_pictures, open_coco, open_split
+from spark_bench.data.detection import check_images, open_coco, open_split
 from spark_bench.data.images.decoding import read_from
 from spark_bench.data.images.labelled import open_labelled
-from spark_bench.data.pretraining import Pictures
+from spark_bench.data.pretraining import Images
 from spark_bench.errors import InputError
 from spark_bench.places import shipped
 
@@ -30,7 +30,7 @@ def recipe():
 def read_split(split, classes, pipeline, test_mode):
     """Every item that a run would load of a split."""
     dataset = SeededCocoDataset(
-        ann_file=str(split.annotations), data_root='', data_prefix=dict(img=f'{split.pictures}/'),
+        ann_file=str(split.annotations), data_root='', data_prefix=dict(img=f'{split.images}/'),
         metainfo=dict(classes=classes), pipeline=pipeline, test_mode=test_mode,
         filter_cfg=dict(filter_empty_gt=True, min_size=1))
     return [dataset[index] for index in range(len(dataset))]
@@ -39,24 +39,24 @@ def read_split(split, classes, pipeline, test_mode):
 def detect(root, recipe):
     train, val = open_coco(root)
     for split in (train, val):
-        check_pictures(split)
+        check_images(split)
     items = read_split(train, train.categories, recipe.train_pipeline, test_mode=False)
     assert sum(len(item['data_samples'].gt_instances) for item in items) == sum(train.objects.values()) > 0
     assert {item['data_samples'].img_path for item in items} == {
-        f'{train.pictures}/{name}' for name in train.trained(1)}
+        f'{train.images}/{name}' for name in train.trained(1)}
     read_split(val, train.categories, recipe.test_pipeline, test_mode=True)
 
 
 def evaluate(root, recipe):
     val = open_split(root, 'val')
-    check_pictures(val)
+    check_images(val)
     read_split(val, val.categories, recipe.test_pipeline, test_mode=True)
 
 
 def pretrain(root, recipe):
-    pictures = Pictures(str(root), 32)
-    for index in range(len(pictures)):
-        pictures.load_item(index)
+    images = Images(str(root), 32)
+    for index in range(len(images)):
+        images.load_item(index)
 
 
 def finetune(root, recipe):

@@ -35,11 +35,11 @@ CLASSES = {
     'one side': (lambda root: save_noise(root / 'train/n00000003/1.jpg', 90), 'classes differ', 'train/n00000003'),
     'empty class': (lambda root: (root / 'val/n00000003').mkdir(), 'empty class', 'val/n00000003'),
     'no val': (lambda root: shutil.rmtree(root / 'val'), 'folder', 'val'),
-    'garbage': (lambda root: (root / 'val/n00000001/0.JPEG').write_text('no'), 'picture', 'val/n00000001/0.JPEG'),
+    'garbage': (lambda root: (root / 'val/n00000001/0.JPEG').write_text('no'), 'image', 'val/n00000001/0.JPEG'),
     'leak': (lambda root: shutil.copy(root / 'val/n00000001/0.JPEG', root / 'train/n00000002/x.jpg'), 'leak', 'x.jpg'),
     'link': (link_nowhere, 'link', '9.jpg'),
     'circle': (lambda root: (root / 'val/n00000001/up').symlink_to('up'), 'folder', 'val/n00000001'),
-    'text': (lambda root: (root / 'val/n00000001/a.txt').write_text('a'), 'not a picture', 'a.txt'),
+    'text': (lambda root: (root / 'val/n00000001/a.txt').write_text('a'), 'not an image', 'a.txt'),
     'outside': (lambda root: save_noise(root / 'train/a.png', 90), 'outside of classes', 'train/a.png'),
 }
 
@@ -54,18 +54,18 @@ def test_every_defect_of_class_folders_is_found_and_named(capsys, classes, name)
     assert status == (1 if any(KINDS[one][0] == 'problem' for one in found) else 0) and not err
 
 
-@pytest.mark.parametrize('pictures, kind', [(1_281_000, 'ImageNet count'), (12_811, 'ImageNet subset'),
+@pytest.mark.parametrize('images, kind', [(1_281_000, 'ImageNet count'), (12_811, 'ImageNet subset'),
                                             (1_281_167, None)])
-def test_counts_are_compared_with_imagenet(pictures, kind):
+def test_counts_are_compared_with_imagenet(images, kind):
     from spark_bench.data.check.classes import _compare_with_imagenet
     report = Report(Path('x'), 'imagenet', False)
-    report.splits.update(train={'pictures': pictures}, val={'pictures': 50_000})
+    report.splits.update(train={'images': images}, val={'images': 50_000})
     names = {f'n{i:08}' for i in range(1000)}
     _compare_with_imagenet(report, {'train': names, 'val': names})
     assert set(report.findings) == ({kind} if kind else set())
 
 
-def test_a_few_shared_pictures_of_a_large_val_are_a_note():
+def test_a_few_shared_images_of_a_large_val_are_a_note():
     digests = Digests([('train', ['t']), ('val', [f'v{i}' for i in range(2000)])])
     digests.put(0, 0, b'1' * 16)
     for i in (3, 4):
@@ -73,7 +73,7 @@ def test_a_few_shared_pictures_of_a_large_val_are_a_note():
     report = Report(Path('x'), 'imagenet', True)
     report_duplicates(report, digests)
     assert not report.problems and report.findings['few leaks'].count == 2
-    assert report.findings['same picture'].examples == [('v4', 'the same as v3')]
+    assert report.findings['same image'].examples == [('v4', 'the same as v3')]
 
 
 def test_several_processes_tell_the_same_in_the_same_order(coco, monkeypatch):
@@ -93,7 +93,7 @@ def test_the_report_for_machines_and_headers_only(capsys, coco, tmp_path):
     written = json.loads((tmp_path / 'r.json').read_text())
     assert status == 1 and '… and 1 more' in out
     assert (written['problems'], written['files']) == (2, 2)
-    assert {one['kind'] for one in written['findings']} == {'bbox', 'picture'}
+    assert {one['kind'] for one in written['findings']} == {'bbox', 'image'}
 
 
 @pytest.mark.parametrize('arguments, named', [
@@ -112,7 +112,7 @@ def test_real_data_is_fine(name):
         pytest.skip(f'{folder} is absent: set SPARK_BENCH_TEST_DATA to a folder with {name}/')
     report = check(folder, workers=1)
     assert not report.problems, report.findings
-    assert sum(split['pictures'] for split in report.splits.values()) == {'coco_tiny': 160, 'nuclei': 664}[name]
+    assert sum(split['images'] for split in report.splits.values()) == {'coco_tiny': 160, 'nuclei': 664}[name]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may read everything: run the tests as another user')

@@ -10,7 +10,7 @@ from coco_defects import COCO, change, contents, run
 
 from spark_bench.data.check import check
 from spark_bench.data.check.report import KINDS
-from spark_bench.data.detection import check_pictures, open_coco, open_split
+from spark_bench.data.detection import check_images, open_coco, open_split
 from spark_bench.errors import InputError
 
 
@@ -62,7 +62,7 @@ def test_detect_refuses_what_a_check_calls_a_problem_and_takes_the_rest(coco, na
     problems = check(coco, workers=1).problems
     try:
         for split in open_coco(coco):
-            check_pictures(split)
+            check_images(split)
     except InputError as error:
         assert problems and '\n' not in str(error)
     else:

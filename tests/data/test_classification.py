@@ -15,7 +15,7 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from spark_bench import registration  # noqa: F401
-from spark_bench.data.classification import ClassPictures, build_transform, evaluation_transform, training_transform
+from spark_bench.data.classification import ClassImages, build_transform, evaluation_transform, training_transform
 from spark_bench.errors import InputError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -28,11 +28,11 @@ def noise(seed, size=(40, 30)):
     return Image.fromarray(rng.integers(0, 255, (*size[::-1], 3), dtype=np.uint8))
 
 
-def seeded(transform, picture, seed):
+def seeded(transform, image, seed):
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed)
-    return transform(picture)
+    return transform(image)
 
 
 def by_hand(size, middle, scale=(0.08, 1.0), erasing=0.25):
@@ -49,23 +49,23 @@ def by_hand(size, middle, scale=(0.08, 1.0), erasing=0.25):
     (dict(input_size=48, augment='autoaugment_v0'),
      create_transform(48, is_training=True, auto_augment='v0', interpolation='bicubic', re_prob=0.25, re_mode='pixel',
                       re_count=1, mean=MEAN, std=STD))])
-def test_training_pictures_are_timms_and_torchvisions_to_the_bit(ours, theirs):
+def test_training_images_are_timms_and_torchvisions_to_the_bit(ours, theirs):
     transform = build_transform(dict(type='train', **ours))
     results = []
     for seed in range(60):
-        picture = noise(seed, (60 + seed, 50))
-        results.append(seeded(transform, picture, seed))
-        assert torch.equal(results[-1], seeded(theirs, picture, seed)), seed
+        image = noise(seed, (60 + seed, 50))
+        results.append(seeded(transform, image, seed))
+        assert torch.equal(results[-1], seeded(theirs, image, seed)), seed
         assert results[-1].dtype == torch.float32
     assert len({result.sum().item() for result in results}) == 60
 
 
 def area_of_crop(transform, seed):
-    """What part of the picture a transform kept, from a picture that says in its colours where each pixel was."""
+    """What part of the image a transform kept, from an image that says in its colours where each pixel was."""
     side = 240
     along = np.tile(np.arange(side, dtype=np.uint8), (side, 1))
-    picture = Image.fromarray(np.stack([along, along.T, np.zeros_like(along)], 2))
-    result_3HW = seeded(transform, picture, seed) * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
+    image = Image.fromarray(np.stack([along, along.T, np.zeros_like(along)], 2))
+    result_3HW = seeded(transform, image, seed) * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
     spans = [255 * (plane.max() - plane.min()).item() + 1 for plane in result_3HW[:2]]
     return spans[0] * spans[1] / side ** 2
 
@@ -94,32 +94,32 @@ def test_erasing_puts_noise_into_a_rectangle():
     assert abs(torch.cat(filled).mean()) < 0.05 and abs(torch.cat(filled).std() - 1) < 0.05
 
 
-def by_pillow(picture, size, ratio):
+def by_pillow(image, size, ratio):
     """Evaluation by the definition: the short side to floor(size / ratio), bicubic, then the middle."""
-    width, height = picture.size
+    width, height = image.size
     short = int(size / ratio)
     scaled = (short, int(short * height / width)) if width < height else (int(short * width / height), short)
-    picture = picture.resize(scaled, Image.Resampling.BICUBIC)
-    left, top = (round((side - size) / 2) for side in picture.size)
-    picture = picture.crop((left, top, left + size, top + size))
-    values_HW3 = np.asarray(picture).astype(np.float32) / 255
+    image = image.resize(scaled, Image.Resampling.BICUBIC)
+    left, top = (round((side - size) / 2) for side in image.size)
+    image = image.crop((left, top, left + size, top + size))
+    values_HW3 = np.asarray(image).astype(np.float32) / 255
     return ((values_HW3 - np.float32(MEAN)) / np.float32(STD)).transpose(2, 0, 1)
 
 
 @pytest.mark.parametrize('size', [(500, 375), (375, 500), (224, 224), (33, 900), (240, 231), (235, 235)])
 @pytest.mark.parametrize('side, ratio', [(224, 0.95), (64, 0.875), (32, 1.0)])
 def test_evaluation_is_a_plain_computation(size, side, ratio):
-    picture = noise(0, size)
-    result_3HW = evaluation_transform(side, ratio)(picture)
-    assert np.abs(result_3HW.numpy() - by_pillow(picture, side, ratio)).max() < 1e-6
+    image = noise(0, size)
+    result_3HW = evaluation_transform(side, ratio)(image)
+    assert np.abs(result_3HW.numpy() - by_pillow(image, side, ratio)).max() < 1e-6
     assert result_3HW.dtype == torch.float32 and result_3HW.shape == (3, side, side)
 
 
-def test_squashing_keeps_the_whole_picture():
-    picture = noise(0, (50, 90))
-    scaled = np.asarray(picture.resize((38, 38), Image.Resampling.BICUBIC)).astype(np.float32) / 255
+def test_squashing_keeps_the_whole_image():
+    image = noise(0, (50, 90))
+    scaled = np.asarray(image.resize((38, 38), Image.Resampling.BICUBIC)).astype(np.float32) / 255
     expected_3HW = ((scaled - np.float32(MEAN)) / np.float32(STD)).transpose(2, 0, 1)
-    result_3HW = build_transform(dict(type='evaluation', input_size=38, squash=True))(picture)
+    result_3HW = build_transform(dict(type='evaluation', input_size=38, squash=True))(image)
     assert np.abs(result_3HW.numpy() - expected_3HW).max() < 1e-6
 
 
@@ -149,7 +149,7 @@ def root(tmp_path):
 
 
 def test_items_are_what_a_loader_collates(root):
-    dataset = DATASETS.build(dict(type='ClassPictures', root=str(root), split='val', transform=EVALUATION))
+    dataset = DATASETS.build(dict(type='ClassImages', root=str(root), split='val', transform=EVALUATION))
     batch = next(iter(torch.utils.data.DataLoader(dataset, batch_size=4)))
     assert batch['inputs'].shape == (4, 3, 16, 16) and batch['inputs'].dtype == torch.float32
     assert batch['label'].tolist() == [0, 0, 1, 1] and batch['index'].tolist() == [0, 1, 2, 3]
@@ -159,9 +159,9 @@ def test_items_are_what_a_loader_collates(root):
 
 
 def test_a_seed_starts_all_three_generators_and_disturbs_none(root):
-    dataset = ClassPictures(root, 'train', TRAIN)
+    dataset = ClassImages(root, 'train', TRAIN)
 
-    def draw(picture):
+    def draw(image):
         return torch.tensor([torch.rand(()).item(), random.random(), np.random.rand()], dtype=torch.float64)
     dataset.transform = draw
     for generator in (random, np.random):
@@ -179,11 +179,11 @@ def test_a_seed_starts_all_three_generators_and_disturbs_none(root):
     assert random.getstate() != states[1], 'without a seed an item draws from the process'
 
 
-def test_a_failed_picture_leaves_the_generators_alone_and_is_named(root):
-    (root / 'train/a/0.png').write_bytes(b'no picture')
-    dataset = ClassPictures(root, 'train', TRAIN)
+def test_a_failed_image_leaves_the_generators_alone_and_is_named(root):
+    (root / 'train/a/0.png').write_bytes(b'no image')
+    dataset = ClassImages(root, 'train', TRAIN)
     before = random.getstate()
-    with pytest.raises(InputError, match='train/a/0.png is not a readable picture'):
+    with pytest.raises(InputError, match='train/a/0.png is not a readable image'):
         dataset[1, 0]
     assert random.getstate() == before
 
@@ -197,7 +197,7 @@ def test_every_process_makes_the_same_bits(root, tmp_path, packed):
     keys = [(seed, index) for seed in (3, 2 ** 62) for index in range(12)]
     source = tmp_path / 'a.zip' if packed else root
     for augment in ('trivial', 'autoaugment_v0'):
-        dataset = ClassPictures(source, 'train', dict(TRAIN, augment=augment))
+        dataset = ClassImages(source, 'train', dict(TRAIN, augment=augment))
         alone = [dataset[key] for key in reversed(keys)][::-1]
         loader = torch.utils.data.DataLoader(dataset, batch_size=5, sampler=keys, num_workers=2)
         batches = list(loader)
@@ -207,17 +207,17 @@ def test_every_process_makes_the_same_bits(root, tmp_path, packed):
 
 
 def test_a_fraction_of_the_labels(root):
-    whole = ClassPictures(root, 'train', EVALUATION)
-    half = ClassPictures(root, 'train', EVALUATION, fraction=0.5, fraction_seed=3)
+    whole = ClassImages(root, 'train', EVALUATION)
+    half = ClassImages(root, 'train', EVALUATION, fraction=0.5, fraction_seed=3)
     assert len(half) == 6 and half.labels.tolist() == [0, 0, 0, 1, 1, 1] and half.classes == whole.classes
     names = {whole.source.name(i): i for i in range(len(whole))}
     for i in range(6):
         original = whole[names[half.source.name(i)]]
         assert torch.equal(half[i]['inputs'], original['inputs']) and half[i]['label'] == original['label']
         assert half[i]['index'] == i
-    other = ClassPictures(root, 'train', EVALUATION, fraction=0.5, fraction_seed=4)
+    other = ClassImages(root, 'train', EVALUATION, fraction=0.5, fraction_seed=4)
     assert {half.source.name(i) for i in range(6)} != {other.source.name(i) for i in range(6)}
     with pytest.raises(InputError, match='fraction'):
-        ClassPictures(root, 'train', EVALUATION, fraction=0)
+        ClassImages(root, 'train', EVALUATION, fraction=0)
     with pytest.raises(InputError, match="split is 'test'"):
-        ClassPictures(root, 'test', EVALUATION)
+        ClassImages(root, 'test', EVALUATION)

@@ -1,4 +1,4 @@
-"""Pictures as a person sees them: turned upright by EXIF, and values of every type scaled or refused."""
+"""Images as a person sees them: turned upright by EXIF, and values of every type scaled or refused."""
 
 import io
 import json
@@ -14,8 +14,8 @@ from spark_bench import commands
 from spark_bench.data import detection
 from spark_bench.data.check.looking import judge, look_at
 from spark_bench.data.check.report import Report
-from spark_bench.data.coco.transforms import LoadPicture
-from spark_bench.data.images.decoding import decode, read_picture
+from spark_bench.data.coco.transforms import LoadImage
+from spark_bench.data.images.decoding import decode, read_image
 from spark_bench.errors import InputError
 
 SIZE = 40, 24
@@ -45,10 +45,10 @@ def test_every_orientation_is_read_upright_as_pillow_turns_it(tmp_path, kind, or
     with Image.open(path) as opened:
         expected = ImageOps.exif_transpose(opened).convert('RGB')
     found = decode(path)
-    assert np.array_equal(np.asarray(found.picture), np.asarray(expected))
-    assert np.array_equal(np.asarray(read_picture(io.BytesIO(path.read_bytes()), 'p')), np.asarray(expected))
+    assert np.array_equal(np.asarray(found.image), np.asarray(expected))
+    assert np.array_equal(np.asarray(read_image(io.BytesIO(path.read_bytes()), 'p')), np.asarray(expected))
     assert (found.turned, found.stored_size, found.size) == (2 <= orientation <= 8, SIZE, expected.size)
-    assert decode(path, pixels=False) == found._replace(picture=None)
+    assert decode(path, pixels=False) == found._replace(image=None)
 
 
 def chunk(kind, data):
@@ -62,23 +62,23 @@ def test_exif_behind_the_pixels_of_a_png_counts(tmp_path):
     (tmp_path / 'p.png').write_bytes(contents[:-12] + chunk(b'eXIf', exif) + contents[-12:])
     found = decode(tmp_path / 'p.png')
     assert found.size == SIZE[::-1] and found.stored_size == SIZE
-    assert np.array_equal(np.asarray(found.picture), np.asarray(scene().transpose(Image.Transpose.ROTATE_270)))
-    assert decode(tmp_path / 'p.png', pixels=False) == found._replace(picture=None)
+    assert np.array_equal(np.asarray(found.image), np.asarray(scene().transpose(Image.Transpose.ROTATE_270)))
+    assert decode(tmp_path / 'p.png', pixels=False) == found._replace(image=None)
 
 
 @pytest.mark.parametrize('exif', [b'Exif\0\0', b'Exif\0\0garbage', b'Exif\0\0II*\0\x08\0\0\0\xff\xff',
                                   oriented(6).tobytes()[:-6]])
-def test_broken_exif_is_no_fault_of_the_picture(tmp_path, exif):
+def test_broken_exif_is_no_fault_of_the_image(tmp_path, exif):
     for name in ('p.jpg', 'p.png', 'p.webp'):
         scene().save(tmp_path / name, exif=exif)
         with warnings.catch_warnings():
             warnings.simplefilter('error')
-            assert read_picture(tmp_path / name).size in (SIZE, SIZE[::-1])
+            assert read_image(tmp_path / name).size in (SIZE, SIZE[::-1])
             assert not look_at(tmp_path / name, pixels=True).wrong
 
 
 def coco_of(root, stated, orientation=6, box=(2, 2, 10, 10)):
-    """A data set in COCO layout with one turned picture a split, stored as 40 × 24."""
+    """A data set in COCO layout with one turned image a split, stored as 40 × 24."""
     (root / 'annotations').mkdir(parents=True)
     for seed, split in enumerate(('train', 'val')):
         (root / split).mkdir()
@@ -91,23 +91,23 @@ def coco_of(root, stated, orientation=6, box=(2, 2, 10, 10)):
     return root
 
 
-def test_the_size_as_shown_is_right_and_turned_pictures_are_noted(tmp_path, capsys):
+def test_the_size_as_shown_is_right_and_turned_images_are_noted(tmp_path, capsys):
     root = coco_of(tmp_path / 'd', (24, 40))
     for extra in ([], ['--no-decode']):
         assert commands.main(['data', 'check', str(root), *extra]) == 0
-        assert 'note: 2 pictures that EXIF turns' in capsys.readouterr().out
+        assert 'note: 2 images that EXIF turns' in capsys.readouterr().out
 
 
 def test_half_turns_are_noted(tmp_path, capsys):
     assert commands.main(['data', 'check', str(coco_of(tmp_path / 'd', SIZE, orientation=3))]) == 0
-    assert 'note: 2 pictures that EXIF turns' in capsys.readouterr().out
+    assert 'note: 2 images that EXIF turns' in capsys.readouterr().out
 
 
 def test_the_size_as_stored_is_refused_alike_by_check_and_training(tmp_path, capsys):
     root = coco_of(tmp_path / 'd', SIZE)
     assert commands.main(['data', 'check', str(root)]) == 1
     told = capsys.readouterr().out
-    assert 'problem: 2 pictures stated in the size that they have before EXIF turns them' in told
+    assert 'problem: 2 images stated in the size that they have before EXIF turns them' in told
     assert 'train/0.jpg: is 24x40 upright, stated as 40x24' in told and 'drop the EXIF orientation' in told
     assert commands.main(['detect', '--data-root', str(root), '--method', 'm', '--suite', 's', '--work-dir',
                           str(tmp_path / 'w'), '--results', str(tmp_path / 'r'), '--cfg-options',
@@ -117,30 +117,30 @@ def test_the_size_as_stored_is_refused_alike_by_check_and_training(tmp_path, cap
     assert not (tmp_path / 'w').exists()
 
 
-def test_of_many_pictures_the_sizes_are_compared_all_the_same(tmp_path, monkeypatch):
+def test_of_many_images_the_sizes_are_compared_all_the_same(tmp_path, monkeypatch):
     for stated, word in (((24, 40), None), (SIZE, 'drop the EXIF orientation'), ((24, 41), 'or state its size')):
         root = coco_of(tmp_path / f'{stated}', stated)
         split = detection.open_split(root, 'val')
         monkeypatch.setattr(detection, 'DECODE_LIMIT', 0)
         if word is None:
-            detection.check_pictures(split)
+            detection.check_images(split)
             continue
         with pytest.raises(InputError, match=word):
-            detection.check_pictures(split)
+            detection.check_images(split)
         monkeypatch.setattr(detection, 'SIZE_LIMIT', 0)
-        detection.check_pictures(split)
+        detection.check_images(split)
         monkeypatch.undo()
 
 
-def test_a_picture_of_another_size_than_stated_stops_a_training_too_large_to_be_checked_before(tmp_path):
+def test_a_image_of_another_size_than_stated_stops_a_training_too_large_to_be_checked_before(tmp_path):
     root = coco_of(tmp_path / 'd', SIZE)
-    load, path = LoadPicture(), str(root / 'train/0.jpg')
+    load, path = LoadImage(), str(root / 'train/0.jpg')
     with pytest.raises(InputError, match='24x40 upright, but its annotations say 40x24'):
         load({'img_path': path, 'width': 40, 'height': 24})
     with pytest.raises(InputError, match='24x40, but its annotations say 24x41'):
         load({'img_path': path, 'width': 24, 'height': 41})
     assert load({'img_path': path, 'width': 24, 'height': 40})['ori_shape'] == (40, 24)
-    assert np.array_equal(load({'img_path': path})['img'][:, :, ::-1], np.asarray(read_picture(path)))
+    assert np.array_equal(load({'img_path': path})['img'][:, :, ::-1], np.asarray(read_image(path)))
 
 
 RAMP = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
@@ -216,7 +216,7 @@ SEEN = {
     '16 bits, PGM': (pgm(RAMP, 65535), SIXTEEN),
     '12 bits, PGM': (pgm(RAMP // 16, 4095), TWELVE),
     '12 bits, TIFF that says so': (tiff(RAMP // 16, t281=4095), TWELVE),
-    '16 bits, TIFF that says what this picture reaches': (tiff(np.minimum(RAMP, 40000), t281=40000),
+    '16 bits, TIFF that says what this image reaches': (tiff(np.minimum(RAMP, 40000), t281=40000),
                                                           np.minimum(RAMP, 40000) / 257),
     'black, 16 bits': (as_png(np.zeros_like(RAMP)), 0 * SIXTEEN),
     '32-bit integers': (tiff(RAMP.astype(np.int32)), SIXTEEN),
@@ -252,7 +252,7 @@ REFUSED = {
 def test_values_are_scaled_to_what_a_person_sees_and_the_check_tells_how(tmp_path, kind):
     contents, expected = SEEN[kind]
     (tmp_path / 'p.png').write_bytes(contents)
-    found = np.asarray(read_picture(tmp_path / 'p.png')).astype(float)
+    found = np.asarray(read_image(tmp_path / 'p.png')).astype(float)
     assert found.shape == (32, 32, 3)
     assert np.abs(found - expected[..., None]).max() <= 1
     report = Report(tmp_path, 'imagenet', True)
@@ -265,7 +265,7 @@ def test_values_without_a_plain_scale_are_refused_alike_by_training_and_check(tm
     contents, word = REFUSED[kind]
     (tmp_path / 'p.tif').write_bytes(contents)
     with pytest.raises(InputError, match=word) as caught:
-        read_picture(tmp_path / 'p.tif')
+        read_image(tmp_path / 'p.tif')
     assert 'p.tif' in str(caught.value) and 'with one scale' in str(caught.value) and '\n' not in str(caught.value)
     report = Report(tmp_path, 'imagenet', True)
     judge(report, 'p.tif', look_at(tmp_path / 'p.tif', pixels=True))
@@ -278,19 +278,19 @@ def test_a_tiff_of_twelve_bits_a_value_is_scaled_by_what_it_says(tmp_path):
     values = (RAMP // 16).reshape(-1, 2)
     packed = np.stack([values[:, 0] >> 4, (values[:, 0] & 15) << 4 | values[:, 1] >> 8, values[:, 1] & 255], 1)
     (tmp_path / 'p.tif').write_bytes(raw_tiff(packed.astype(np.uint8).reshape(-1), 12))
-    found = np.asarray(read_picture(tmp_path / 'p.tif'))[..., 0].astype(float)
+    found = np.asarray(read_image(tmp_path / 'p.tif'))[..., 0].astype(float)
     assert np.abs(found - TWELVE).max() <= 1
 
 
 def test_of_several_pages_the_first_is_taken(tmp_path):
     pages = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
     pages[0].save(tmp_path / 'p.tif', save_all=True, append_images=pages[1:])
-    assert np.array_equal(np.asarray(read_picture(tmp_path / 'p.tif'))[..., 0], GREY)
+    assert np.array_equal(np.asarray(read_image(tmp_path / 'p.tif'))[..., 0], GREY)
 
 
-def test_ppm_and_pgm_are_pictures(tmp_path):
-    from spark_bench.data.images.listing import is_picture
+def test_ppm_and_pgm_are_images(tmp_path):
+    from spark_bench.data.images.listing import is_image
     for name in ('p.ppm', 'p.PGM'):
-        assert is_picture(name)
+        assert is_image(name)
     scene().save(tmp_path / 'p.ppm')
-    assert np.array_equal(np.asarray(read_picture(tmp_path / 'p.ppm')), np.asarray(scene()))
+    assert np.array_equal(np.asarray(read_image(tmp_path / 'p.ppm')), np.asarray(scene()))

@@ -57,16 +57,16 @@ def hidden_folders(folder):
 
 def test_every_pixel_shows_the_topmost_object_there_or_the_background(val_scenes):
     for scene in val_scenes[:60]:
-        picture = scene.background_HW3.copy()
+        image = scene.background_HW3.copy()
         owner = np.zeros((256, 256), int)
         for position, layer in enumerate(scene.layers, start=1):
-            picture = np.where(layer.mask_HW[..., None], layer.colour_HW3, picture)
+            image = np.where(layer.mask_HW[..., None], layer.colour_HW3, image)
             owner = np.where(layer.mask_HW, position, owner)
-        assert np.array_equal(scene.image_HW3, picture)
+        assert np.array_equal(scene.image_HW3, image)
         assert np.array_equal(scene.owner_HW, owner)
 
 
-def test_every_object_changes_the_picture_it_covers(val_scenes):
+def test_every_object_changes_the_image_it_covers(val_scenes):
     for scene in val_scenes[:60]:
         below = scene.background_HW3.astype(float)
         for layer in scene.layers:
@@ -107,10 +107,10 @@ def test_masks_boxes_and_areas_are_those_of_the_drawn_pixels(quick, split):
     assert checked == len(content['annotations']) > len(content['images'])
 
 
-def test_pictures_on_disk_are_the_drawn_ones(quick):
+def test_images_on_disk_are_the_drawn_ones(quick):
     for part in embedded.PARTS:
         for index in range(4):
-            stored = np.asarray(Image.open(quick.root / parts.picture_path(part, index)), float)
+            stored = np.asarray(Image.open(quick.root / parts.image_path(part, index)), float)
             drawn = embedded.render_scene(0, part, index).image_HW3
             difference = np.abs(stored - drawn).mean()
             other = np.abs(stored - embedded.render_scene(0, part, index + 1).image_HW3).mean()
@@ -119,7 +119,7 @@ def test_pictures_on_disk_are_the_drawn_ones(quick):
 
 
 @pytest.mark.parametrize('split', ['train', 'val'])
-def test_detection_loads_as_coco_with_every_picture_in_place(quick, split, capsys):
+def test_detection_loads_as_coco_with_every_image_in_place(quick, split, capsys):
     coco = COCO(str(quick.detection / 'annotations' / f'instances_{split}2017.json'))
     capsys.readouterr()
     content = coco.dataset
@@ -131,8 +131,8 @@ def test_detection_loads_as_coco_with_every_picture_in_place(quick, split, capsy
     assert {image['file_name'] for image in content['images']} == on_disk
     assert len(on_disk) == embedded.SIZES['quick'].of(f'detection/{split}')
     for image in content['images']:
-        picture = Image.open(quick.detection / f'{split}2017' / image['file_name']).convert('RGB')
-        assert picture.size == (image['width'], image['height']) == (256, 256)
+        opened = Image.open(quick.detection / f'{split}2017' / image['file_name']).convert('RGB')
+        assert opened.size == (image['width'], image['height']) == (256, 256)
 
 
 def test_classification_folders_are_balanced_and_hold_their_category(quick):
@@ -147,9 +147,9 @@ def test_classification_folders_are_balanced_and_hold_their_category(quick):
                 assert scene.categories == (name,)
 
 
-def test_parts_share_no_picture(quick):
-    pictures = [path.read_bytes() for path in quick.root.rglob('*.jpg')]
-    assert len(set(pictures)) == len(pictures) == embedded.SIZES['quick'].pictures
+def test_parts_share_no_image(quick):
+    images = [path.read_bytes() for path in quick.root.rglob('*.jpg')]
+    assert len(set(images)) == len(images) == embedded.SIZES['quick'].images
 
 
 def test_full_val_holds_what_the_metrics_tell_apart(val_scenes):
@@ -199,11 +199,11 @@ def test_a_sound_set_is_not_generated_again(tiny, tmp_path, monkeypatch):
     assert embedded.verify(first.root) == first
 
 
-@pytest.mark.parametrize('damage', ['no picture', 'no manifest', 'broken manifest', 'other sizes', 'a file'])
+@pytest.mark.parametrize('damage', ['no image', 'no manifest', 'broken manifest', 'other sizes', 'a file'])
 def test_a_damaged_set_is_replaced(tiny, tmp_path, damage):
     first = embedded.prepare(tiny, cache_dir=tmp_path, jobs=1)
     manifest = first.root / 'manifest.json'
-    if damage == 'no picture':
+    if damage == 'no image':
         next(first.unlabelled.iterdir()).unlink()
     elif damage == 'no manifest':
         manifest.unlink()
@@ -224,7 +224,7 @@ def test_a_damaged_set_is_replaced(tiny, tmp_path, damage):
 
 def test_verify_sees_an_altered_byte(tiny, tmp_path):
     root = embedded.prepare(tiny, cache_dir=tmp_path, jobs=1).root
-    path = root / parts.picture_path('unlabelled', 3)
+    path = root / parts.image_path('unlabelled', 3)
     path.write_bytes(path.read_bytes()[:-1] + b'\0')
     with pytest.raises(RunError, match='differ'):
         embedded.verify(root)
@@ -315,13 +315,13 @@ def test_a_disk_that_refuses_leaves_nothing_and_names_the_remedy(tiny, tmp_path,
 
 
 def test_a_full_disk_is_reported_from_worker_processes_too(tiny, tmp_path):
-    # The set's own folder is replaced by the device that is always full: no picture can be written.
+    # The set's own folder is replaced by the device that is always full: no image can be written.
     full = Path('/dev/full')
     if not full.exists():
         pytest.skip('needs /dev/full')
     (tmp_path / 'unlabelled').mkdir()
     for index in range(TINY.unlabelled):
-        (tmp_path / parts.picture_path('unlabelled', index)).symlink_to(full)
+        (tmp_path / parts.image_path('unlabelled', index)).symlink_to(full)
     with pytest.raises(OSError) as caught:
         parts.write_parts(tmp_path, TINY, 0, 2)
     assert caught.value.errno == errno.ENOSPC
@@ -345,7 +345,7 @@ def test_a_package_without_its_files_is_named(monkeypatch, call, name):
 
 def test_a_broken_photograph_is_named(monkeypatch, tmp_path):
     path = tmp_path / 'broken.png'
-    path.write_bytes(b'no picture')
+    path.write_bytes(b'no image')
     monkeypatch.setattr(sources, '_locate', lambda *entry: path)
     with pytest.raises(InputError, match=r'broken\.png .*pip install'):
         sources.photographs.__wrapped__()
@@ -399,5 +399,5 @@ def test_the_command_prints_folder_counts_and_hash(quick, capsys):
     assert status == 0
     assert output.splitlines()[0] == str(quick.root)
     assert quick.sha256 in output
-    for count in ('96 pictures', '80 train, 40 val', '48 train, 24 val'):
+    for count in ('96 images', '80 train, 40 val', '48 train, 24 val'):
         assert count in output

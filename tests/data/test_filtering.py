@@ -122,10 +122,10 @@ def test_garbage_is_left_as_it_is(garbage):
     assert json.loads(before) == garbage or json.dumps(garbage).count('iscrowd') == 2
 
 
-def test_pictures_smaller_than_recipes_take_are_told(coco):
+def test_images_smaller_than_recipes_take_are_told(coco):
     small = {'bbox': [1, 1, 20, 20], 'area': 400, 'segmentation': [[1, 1, 21, 1, 21, 21, 1, 21]]}
     edit(coco, lambda made: (made['images'][0].update(height=31), made['annotations'][0].update(small)))
-    assert check(coco, workers=1, decode=False).findings['small picture'].examples == [('train/1.jpg', 'is 64x31')]
+    assert check(coco, workers=1, decode=False).findings['small image'].examples == [('train/1.jpg', 'is 64x31')]
     train, _ = open_coco(coco)
     assert len(train.trained(32)) == 5 and len(train.trained(1)) == 6
 

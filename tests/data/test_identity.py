@@ -7,13 +7,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from labelled_layouts import PICTURE, fill, pack_tar, pack_zip
+from labelled_layouts import IMAGE, fill, pack_tar, pack_zip
 
 from spark_bench.data.images import identity
 from spark_bench.data.images.identity import contents_digest, file_digests
 from spark_bench.data.images.labelled import fingerprint, open_labelled
 from spark_bench.data.images.listing import NameTable
-from spark_bench.data.images.sources import open_pictures
+from spark_bench.data.images.sources import open_images
 from spark_bench.errors import InputError
 
 NAMES = ['a/0.png', 'a/1.png', 'é.png', os.fsdecode(b'\xff.png')]
@@ -168,9 +168,9 @@ def test_roots_that_are_no_more_leave_no_locks_behind(tmp_path, cache):
     assert len(list((cache / 'contents').iterdir())) <= 256
 
 
-def test_sources_of_every_kind_tell_pictures_of_equal_size_apart(tmp_path):
+def test_sources_of_every_kind_tell_images_of_equal_size_apart(tmp_path):
     root = fill(tmp_path / 'data', ('a', 'b'))
-    other = bytes(PICTURE[:-1]) + bytes([PICTURE[-1] ^ 1])
+    other = bytes(IMAGE[:-1]) + bytes([IMAGE[-1] ^ 1])
 
     def pack():
         return [tmp_path / 'data', pack_zip(tmp_path / 'data.zip', root),
@@ -178,23 +178,23 @@ def test_sources_of_every_kind_tell_pictures_of_equal_size_apart(tmp_path):
                                                  for path in sorted(root.rglob('*.png'))})]
 
     def marks():
-        return [(open_pictures(place).fingerprint(), fingerprint(*open_labelled(place))) for place in pack()]
+        return [(open_images(place).fingerprint(), fingerprint(*open_labelled(place))) for place in pack()]
 
-    (root / 'train/a/0.png').write_bytes(PICTURE)
+    (root / 'train/a/0.png').write_bytes(IMAGE)
     before = marks()
     assert marks() == before
     (root / 'train/a/0.png').write_bytes(other)
-    for (pictures, labelled), (changed, relabelled) in zip(before, marks(), strict=True):
-        assert pictures != changed and labelled != relabelled
+    for (images, labelled), (changed, relabelled) in zip(before, marks(), strict=True):
+        assert images != changed and labelled != relabelled
 
 
 def test_shards_by_relative_paths_and_part_of_them(tmp_path, monkeypatch):
     for number in range(2):
-        pack_tar(tmp_path / f'shards/{number}.tar', {f'{number}-{i}.png': PICTURE for i in range(3)})
-    whole = open_pictures(tmp_path / 'shards')
+        pack_tar(tmp_path / f'shards/{number}.tar', {f'{number}-{i}.png': IMAGE for i in range(3)})
+    whole = open_images(tmp_path / 'shards')
     monkeypatch.chdir(tmp_path)
-    assert open_pictures(Path('shards')).fingerprint() == whole.fingerprint()
+    assert open_images(Path('shards')).fingerprint() == whole.fingerprint()
     before, part = whole.fingerprint(), whole.only([0, 1]).fingerprint()
-    pack_tar(tmp_path / 'shards/1.tar', {f'1-{i}.png': PICTURE[:-1] + b'x' for i in range(3)})
-    changed = open_pictures(tmp_path / 'shards')
+    pack_tar(tmp_path / 'shards/1.tar', {f'1-{i}.png': IMAGE[:-1] + b'x' for i in range(3)})
+    changed = open_images(tmp_path / 'shards')
     assert changed.fingerprint() != before and changed.only([0, 1]).fingerprint() == part

@@ -1,11 +1,11 @@
-"""What systems, tools and runs leave among pictures is data for no reader, and one line tells so."""
+"""What systems, tools and runs leave among images is data for no reader, and one line tells so."""
 
 import json
 import tarfile
 import zipfile
 
 import pytest
-from labelled_layouts import PICTURE, fill, members, pack_tar, save
+from labelled_layouts import IMAGE, fill, members, pack_tar, save
 from PIL import Image
 
 from spark_bench import commands
@@ -13,13 +13,13 @@ from spark_bench.data.check import check
 from spark_bench.data.images import ignored
 from spark_bench.data.images.ignored import demand_apart, ignored_in, is_ignored, is_own
 from spark_bench.data.images.labelled import open_labelled
-from spark_bench.data.images.listing import find_pictures
-from spark_bench.data.images.sources import open_pictures
+from spark_bench.data.images.listing import find_images
+from spark_bench.data.images.sources import open_images
 from spark_bench.errors import InputError
 from spark_bench.files import MARKER, make_folder
 
 CLASSES = ('ant', 'bee')
-# Below a data root with splits: a picture that is none, in names of its own.
+# Below a data root with splits: an image that is none, in names of its own.
 LEFT = ['train/.ipynb_checkpoints/0-checkpoint.png', 'val/.ipynb_checkpoints/0-checkpoint.png', 'train/@eaDir/0.png',
         'val/@eaDir/0.png', 'train/ant/.ipynb_checkpoints/0.png', 'train/ant/@eaDir/0.png/SYNOPHOTO_THUMB_M.png',
         'train/ant/._0.png', 'val/bee/deeper/._1.png', 'train/.Trash-1000/files/0.png', 'train/#recycle/0.png',
@@ -39,7 +39,7 @@ def littered(root):
     for name in LEFT:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b'no picture')
+        path.write_bytes(b'no image')
     for name in ('train/Thumbs.db', 'train/ant/.DS_Store', 'val/bee/desktop.ini'):
         (root / name).write_bytes(b'x')
     return sound
@@ -74,16 +74,16 @@ def test_every_reader_of_class_folders_passes_over_the_same(tmp_path, capsys):
         train, val = open_labelled(packed)
         assert train.classes == val.classes == CLASSES, pack
         assert [len(train), len(val)] == [6, 4], pack
-        pictures = names_of(open_pictures(packed), 'top/')
-        assert pictures == [name for name in sound if name.startswith('train/')], pack
+        images = names_of(open_images(packed), 'top/')
+        assert images == [name for name in sound if name.startswith('train/')], pack
         assert 'passed over' in ''.join(capsys.readouterr()), pack
-    assert [path.relative_to(root).as_posix() for path in sorted(find_pictures(root))] == sound
+    assert [path.relative_to(root).as_posix() for path in sorted(find_images(root))] == sound
 
 
 def test_it_is_said_once(tmp_path, capsys):
     littered(tmp_path / 'data')
     for _ in range(3):
-        open_pictures(tmp_path / 'data')
+        open_images(tmp_path / 'data')
     told = ''.join(capsys.readouterr())
     assert told.count('passed over') == 1 and '.git/' in told and ', …' in told
 
@@ -100,13 +100,13 @@ def test_labels_of_leftovers_in_shards_are_passed_over(tmp_path):
     for split in ('train', 'val'):
         files = {}
         for key in range(4):
-            files |= {f'{key}.png': PICTURE, f'{key}.cls': str(key % 2).encode(), f'._{key}.png': b'no',
+            files |= {f'{key}.png': IMAGE, f'{key}.cls': str(key % 2).encode(), f'._{key}.png': b'no',
                       f'._{key}.cls': b'\0\0\0', f'__MACOSX/{key}.png': b'no', f'__MACOSX/{key}.cls': b'9'}
         pack_tar(tmp_path / 'shards' / f'{split}-0.tar', files)
     (tmp_path / 'shards/._train-0.tar').write_bytes(b'no tar')
     train, val = open_labelled(tmp_path / 'shards')
     assert train.classes == ('0', '1') and train.labels.tolist() == [0, 1, 0, 1] and len(val) == 4
-    assert names_of(open_pictures(tmp_path / 'shards')) == [f'{key}.png' for key in range(4)]
+    assert names_of(open_images(tmp_path / 'shards')) == [f'{key}.png' for key in range(4)]
 
 
 def test_a_root_of_leftovers_alone_is_refused_with_what_was_passed_over(tmp_path):
@@ -118,10 +118,10 @@ def test_a_root_of_leftovers_alone_is_refused_with_what_was_passed_over(tmp_path
     (tmp_path / 'data/list.txt').write_text('.hidden/0.png\n')
     for root, name in (('data', '.hidden/'), ('data.zip', '__MACOSX'), ('data.tar', '._0.png'),
                        ('data/list.txt', '.hidden/0.png')):
-        with pytest.raises(InputError, match='(holds|lists) no picture.* beside what is hidden') as caught:
-            open_pictures(tmp_path / root)
+        with pytest.raises(InputError, match='(holds|lists) no image.* beside what is hidden') as caught:
+            open_images(tmp_path / root)
         assert name in str(caught.value)
-    assert len(open_pictures(tmp_path / 'data/.hidden')) == 1, 'unless it is named'
+    assert len(open_images(tmp_path / 'data/.hidden')) == 1, 'unless it is named'
 
 
 def test_lists_leave_out_leftovers_but_not_what_lies_in_a_hidden_folder_elsewhere(tmp_path):
@@ -129,7 +129,7 @@ def test_lists_leave_out_leftovers_but_not_what_lies_in_a_hidden_folder_elsewher
         save(tmp_path / name, 0)
     (tmp_path / 'lists/all.txt').write_text(f'{tmp_path}/.cache/data/0.png\n../.cache/data/0.png\n1.png\n._1.png 7\n'
                                             '.ipynb_checkpoints/1.png\n')
-    source = open_pictures(tmp_path / 'lists/all.txt')
+    source = open_images(tmp_path / 'lists/all.txt')
     assert list(source.members()) == [f'{tmp_path}/.cache/data/0.png', '../.cache/data/0.png', '1.png']
 
 
@@ -137,7 +137,7 @@ def test_the_check_notes_leftovers_and_compares_none(tmp_path):
     littered(tmp_path / 'data')
     report = check(tmp_path / 'data', workers=1)
     assert set(report.findings) >= {'leftover'} and not report.problems
-    assert {'same picture', 'not a picture', 'picture'}.isdisjoint(report.findings)
+    assert {'same image', 'not an image', 'image'}.isdisjoint(report.findings)
     assert [report.splits[split]['classes'] for split in ('train', 'val')] == [2, 2]
     named = {file.rstrip('/') for file, _ in report.findings['leftover'].examples}
     assert {'train/@eaDir', 'train/ant/._0.png', 'train/ant/.DS_Store', 'val/.ipynb_checkpoints'} <= named
@@ -154,7 +154,7 @@ def test_leftovers_in_a_folder_of_coco(tmp_path):
              'annotations': [{'id': 1, 'image_id': 1, 'category_id': 1, 'bbox': [1, 1, 5, 5], 'area': 25, 'iscrowd': 0,
                               'segmentation': [[1, 1, 6, 1, 6, 6, 1, 6]]}],
              'categories': [{'id': 1, 'name': 'thing'}]}))
-    assert names_of(open_pictures(tmp_path)) == ['0.png']
+    assert names_of(open_images(tmp_path)) == ['0.png']
     report = check(tmp_path, workers=1)
     assert not report.problems and report.findings['leftover'].count == 4 and 'not listed' not in report.findings
 
@@ -170,22 +170,22 @@ def test_folders_that_runs_have_made_are_no_data(tmp_path):
     make_folder(root / 'ant/figures')
     save(root / 'ant/figures/0.png', 7)
     assert (work / MARKER).is_file() and is_own(root / 'work_dirs') and not is_own(root / 'ant')
-    assert len(open_pictures(root)) == len(find_pictures(root)) == 6
+    assert len(open_images(root)) == len(find_images(root)) == 6
     train, val = open_labelled(root)
     assert train.classes == CLASSES and len(train) + len(val) == 6
     (root / 'work_dirs/notes.txt').write_text('mine')
-    with pytest.raises(InputError, match='class folder .*work_dirs holds no picture'):
+    with pytest.raises(InputError, match='class folder .*work_dirs holds no image'):
         open_labelled(root)
-    assert len(open_pictures(work)) == 1, 'unless it is named'
+    assert len(open_images(work)) == 1, 'unless it is named'
 
 
 def test_a_folder_with_other_things_in_it_is_never_marked(tmp_path):
     save(tmp_path / 'mine/0.png', 0)
     make_folder(tmp_path / 'mine')
-    assert len(open_pictures(tmp_path)) == 1
+    assert len(open_images(tmp_path)) == 1
 
 
-def test_output_among_pictures_is_refused(tmp_path):
+def test_output_among_images_is_refused(tmp_path):
     root = tmp_path / 'data'
     save(root / 'ant/0.png', 0)
     (root / 'empty').mkdir()
@@ -193,13 +193,13 @@ def test_output_among_pictures_is_refused(tmp_path):
     for fine in ('../elsewhere', 'new', 'new/0', 'w', 'w/0', 'empty'):
         demand_apart(root / fine, root, '--work-dir')
     for wrong in ('.', 'ant', 'new/../ant'):
-        with pytest.raises(InputError, match='--work-dir .* lies among the pictures'):
+        with pytest.raises(InputError, match='--work-dir .* lies among the images'):
             demand_apart(root / wrong, root, '--work-dir')
 
 
 def pretrain(*extra):
     return commands.main(['pretrain', '--data-root', '.', '--method', 'm', '--suite', 'hand', '--threads', '1',
-                          '--epochs', '2', '--workers', '0', '--picture-interval', '1', *extra, '--cfg-options',
+                          '--epochs', '2', '--workers', '0', '--image-interval', '1', *extra, '--cfg-options',
                           'global_batch=4', 'model.input_size=64', 'model.decoder_width=32',
                           'train_dataloader.dataset.input_size=64'])
 
@@ -210,7 +210,7 @@ def test_pretraining_within_its_data_finds_the_same_data_again(tmp_path, monkeyp
         Image.effect_noise((32, 32), 10 + i).save(tmp_path / f'data/{i}.png')
     monkeypatch.chdir(tmp_path / 'data')
     assert pretrain() == 0
-    assert [*tmp_path.rglob('epoch_0001.png')], 'it has written pictures below its data'
+    assert [*tmp_path.rglob('epoch_0001.png')], 'it has written images below its data'
     [record] = (tmp_path / 'data/results').rglob('*.json')
     first = json.loads(record.read_text())
     record.unlink()
@@ -219,4 +219,4 @@ def test_pretraining_within_its_data_finds_the_same_data_again(tmp_path, monkeyp
     assert again['config_hash'] == first['config_hash'] and again['dataset'] == first['dataset']
     assert again['dataset']['train_images'] == 8
     assert pretrain('--work-dir', '.', '--seed', '1') == 2
-    assert '--work-dir . lies among the pictures' in capsys.readouterr().err
+    assert '--work-dir . lies among the images' in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Every layout of labelled pictures gives the same pictures and classes."""
+"""Every layout of labelled images gives the same images and classes."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures('cache')
 
 
 def shards(root, target, name_of, files_of):
-    """Two shards a split; ``name_of(split, number)`` names them, ``files_of(name)`` gives the files of a picture."""
+    """Two shards a split; ``name_of(split, number)`` names them, ``files_of(name)`` gives the files of an image."""
     for split in COUNTS:
         names = [name for name in members(root) if name.startswith(f'{split}/')]
         for number, part in enumerate((names[::2], names[1::2])):
@@ -32,19 +32,19 @@ def shards(root, target, name_of, files_of):
 def expected(root):
     """The same from torchvision, train and val."""
     sets = [ImageFolder(root / split) for split in COUNTS]
-    return [{(one.classes[label], picture.getpixel((0, 0))[0]) for picture, label in one} for one in sets]
+    return [{(one.classes[label], image.getpixel((0, 0))[0]) for image, label in one} for one in sets]
 
 
 def test_a_folder_gives_what_torchvisions_image_folder_gives(tmp_path):
     root = fill(tmp_path / 'root')
-    for split, pictures in zip(COUNTS, open_labelled(root), strict=True):
+    for split, images in zip(COUNTS, open_labelled(root), strict=True):
         theirs = ImageFolder(root / split)
-        assert pictures.classes == tuple(theirs.classes) and pictures.labels.dtype == np.int64
-        names = [str(Path(pictures.source.name(i))) for i in range(len(pictures))]
-        assert sorted(zip(names, pictures.labels.tolist(), strict=True)) == sorted(theirs.samples)
+        assert images.classes == tuple(theirs.classes) and images.labels.dtype == np.int64
+        names = [str(Path(images.source.name(i))) for i in range(len(images))]
+        assert sorted(zip(names, images.labels.tolist(), strict=True)) == sorted(theirs.samples)
 
 
-def test_every_layout_gives_the_same_pictures_and_classes(tmp_path):
+def test_every_layout_gives_the_same_images_and_classes(tmp_path):
     root = fill(tmp_path / 'root')
 
     def inside(name):
@@ -64,7 +64,7 @@ def test_every_layout_gives_the_same_pictures_and_classes(tmp_path):
         assert opened[0].classes == opened[1].classes == tuple(sorted(CLASSES))
 
 
-def test_names_beside_pictures_are_classes(tmp_path):
+def test_names_beside_images_are_classes(tmp_path):
     root = fill(tmp_path / 'root', [name for name in CLASSES if not name.isdigit()])
 
     def beside(name):
@@ -75,7 +75,7 @@ def test_names_beside_pictures_are_classes(tmp_path):
     assert [contents_of(split) for split in opened] == expected(root)
 
 
-def test_numbers_beside_pictures_are_classes_by_value(tmp_path):
+def test_numbers_beside_images_are_classes_by_value(tmp_path):
     grey = {number: len(str(number)) + number for number in range(12)}
 
     def shard(path, numbers):
@@ -131,7 +131,7 @@ def test_without_splits_a_fifth_of_each_class_is_held_out_for_good(tmp_path, mon
                       for split in (train, val)])
         assert not drawn[-1][0] & drawn[-1][1]
     assert drawn[0] == drawn[3]
-    assert len(said) == 4 and '7 of 30 pictures' in said[0] and 'no splits' in said[0]
+    assert len(said) == 4 and '7 of 30 images' in said[0] and 'no splits' in said[0]
 
 
 def test_the_index_of_an_older_version_has_its_labels_added(tmp_path, cache, monkeypatch):
@@ -151,7 +151,7 @@ def test_the_index_of_an_older_version_has_its_labels_added(tmp_path, cache, mon
     assert fingerprint(*open_labelled(root)) == fingerprint(*before), 'now from the cache alone'
 
 
-def test_the_fingerprint_covers_pictures_labels_and_splits_but_not_the_place(tmp_path):
+def test_the_fingerprint_covers_images_labels_and_splits_but_not_the_place(tmp_path):
     root = fill(tmp_path / 'root', 'ab')
     before = fingerprint(*open_labelled(root))
     assert before == fingerprint(*open_labelled(shutil.copytree(root, tmp_path / 'other'))) and len(before) == 64

@@ -1,4 +1,4 @@
-"""Labelled pictures in a layout that is broken, or an archive that is damaged: refused in one line, by name."""
+"""Labelled images in a layout that is broken, or an archive that is damaged: refused in one line, by name."""
 
 import shutil
 import tarfile
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from labelled_layouts import (
     COUNTS,
-    PICTURE,
+    IMAGE,
     contents_of,
     fill,
     members,
@@ -32,10 +32,10 @@ pytestmark = pytest.mark.usefixtures('cache')
     (lambda root: shutil.rmtree(root / 'val/b'), ['class b is in', 'train', 'not in', 'val']),
     (lambda root: shutil.rmtree(root / 'train/b'), ['class b is in', 'val']),
     (lambda root: [shutil.rmtree(root / split / 'b') for split in COUNTS], ['1 class (a)', 'two are needed']),
-    (lambda root: [path.unlink() for path in (root / 'val/b').rglob('*.png')], ['val/b holds no picture']),
-    (lambda root: (root / 'val/c').mkdir(), ['val/c holds no picture']),
+    (lambda root: [path.unlink() for path in (root / 'val/b').rglob('*.png')], ['val/b holds no image']),
+    (lambda root: (root / 'val/c').mkdir(), ['val/c holds no image']),
     (lambda root: save(root / 'val/x.png', 0), ['val', 'outside of class folders', 'x.png']),
-    (lambda root: [shutil.rmtree(root / split) for split in COUNTS], ['holds no picture']),
+    (lambda root: [shutil.rmtree(root / split) for split in COUNTS], ['holds no image']),
     (lambda root: shutil.rmtree(root / 'val'), ['train but no val', 'root/train alone']),
     (lambda root: shutil.rmtree(root / 'train'), ['val but no train']),
     (lambda root: (root / 'val/b/y.png').symlink_to('nowhere'), ['val/b/y.png', 'leads nowhere']),
@@ -74,14 +74,14 @@ def test_what_is_refused_is_a_problem_of_the_check_and_what_is_not_is_none(tmp_p
 
 
 @pytest.mark.parametrize('more, words', [
-    ({'9.png': PICTURE}, ['train-0.tar:9.png', 'has no label', '.cls']),
-    ({'9.png': PICTURE, '9.cls': b''}, ['9.png is no class']),
-    ({'9.png': PICTURE, '9.cls': b'-1'}, ['9.png is no class', '-1']),
-    ({'9.png': PICTURE, '9.cls': b'\xff\xfe'}, ['9.png is no class']),
-    ({'9.png': PICTURE, '9.cls': b'a\nb'}, ['9.png is no class']),
-    ({'9.png': PICTURE, '9.cls': b'1' * 300}, ['9.png is no class']),
-    ({'9.png': PICTURE, '9.cls': b'cat'}, ["'cat'", 'is a name', 'numbers']),
-    ({'9.png': PICTURE, '9.cls': b'7'}, ['class 7 is in', 'train shards', 'val shards'])])
+    ({'9.png': IMAGE}, ['train-0.tar:9.png', 'has no label', '.cls']),
+    ({'9.png': IMAGE, '9.cls': b''}, ['9.png is no class']),
+    ({'9.png': IMAGE, '9.cls': b'-1'}, ['9.png is no class', '-1']),
+    ({'9.png': IMAGE, '9.cls': b'\xff\xfe'}, ['9.png is no class']),
+    ({'9.png': IMAGE, '9.cls': b'a\nb'}, ['9.png is no class']),
+    ({'9.png': IMAGE, '9.cls': b'1' * 300}, ['9.png is no class']),
+    ({'9.png': IMAGE, '9.cls': b'cat'}, ["'cat'", 'is a name', 'numbers']),
+    ({'9.png': IMAGE, '9.cls': b'7'}, ['class 7 is in', 'train shards', 'val shards'])])
 def test_labels_that_are_no_classes_are_refused(tmp_path, more, words):
     assert len(open_labelled(sound_shards(tmp_path / 'sound'))[0]) == 4
     refused(sound_shards(tmp_path / 'shards', **more), *words)
@@ -116,7 +116,7 @@ def test_wrong_archives_are_refused(tmp_path):
     refused(pack_zip(tmp_path / 'c.zip', root / 'train/a'), 'outside of class folders')
     with zipfile.ZipFile(tmp_path / 'd.zip', 'w') as archive:
         archive.writestr('__MACOSX/train/a/._0.png', b'')
-    refused(tmp_path / 'd.zip', 'd.zip holds no picture')
+    refused(tmp_path / 'd.zip', 'd.zip holds no image')
     pack_zip(tmp_path / 'e.zip', root)
     with zipfile.ZipFile(tmp_path / 'e.zip', 'a') as archive:
         archive.writestr('__MACOSX/train/a/._0.png', b'')
@@ -127,12 +127,12 @@ def test_names_with_line_breaks_and_zero_bytes_stay_on_one_line(tmp_path):
     with zipfile.ZipFile(tmp_path / 'a.zip', 'w') as archive:
         for split in COUNTS:
             for name in 'ab':
-                archive.writestr(f'{split}/{name}/x\ny.png', b'no picture')
+                archive.writestr(f'{split}/{name}/x\ny.png', b'no image')
         archive.writestr('train/c\nd/0.png', b'')
     assert 'class c\\nd is in' in refused(tmp_path / 'a.zip')
-    train, _ = open_labelled(pack_tar(tmp_path / 'a.tar', {f'{split}/{name}/x\ny.png': b'no picture'
+    train, _ = open_labelled(pack_tar(tmp_path / 'a.tar', {f'{split}/{name}/x\ny.png': b'no image'
                                                            for split in COUNTS for name in 'ab'}))
-    with pytest.raises(InputError, match=r'x\\ny.png is not a readable picture') as caught:
+    with pytest.raises(InputError, match=r'x\\ny.png is not a readable image') as caught:
         read_from(train.source, 0)
     assert '\n' not in str(caught.value)
     member = tarfile.TarInfo('a/0.png')
@@ -142,10 +142,10 @@ def test_names_with_line_breaks_and_zero_bytes_stay_on_one_line(tmp_path):
     refused(tmp_path / 'b.tar', 'b.tar is not an uncompressed tar', 'zero byte')
 
 
-def test_a_class_of_one_picture_cannot_be_divided(tmp_path):
+def test_a_class_of_one_image_cannot_be_divided(tmp_path):
     for name in ('a/0', 'a/1', 'b/0'):
         save(tmp_path / 'root' / f'{name}.png', 0)
-    refused(tmp_path / 'root', 'class b has 1 picture')
+    refused(tmp_path / 'root', 'class b has 1 image')
 
 
 def survives(path, good):
@@ -170,7 +170,7 @@ def test_archives_cut_at_any_place(tmp_path):
     root = fill(tmp_path / 'root', ('a', 'b'))
     zipped = pack_zip(tmp_path / 'a.zip', root)
     tarred = pack_tar(tmp_path / 'a.tar', {name: (root / name).read_bytes() for name in members(root)})
-    labels = {f'{split}/{i}.{kind}': PICTURE if kind == 'png' else str(i).encode()
+    labels = {f'{split}/{i}.{kind}': IMAGE if kind == 'png' else str(i).encode()
               for split in COUNTS for i in range(2) for kind in ('cls', 'png')}
     beside = pack_tar(tmp_path / 'b.tar', labels)
     rng = np.random.default_rng(0)

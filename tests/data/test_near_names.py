@@ -7,7 +7,7 @@ import pytest
 from coco_defects import SQUARE, change, edit
 
 from spark_bench.data.check import check
-from spark_bench.data.detection import check_pictures, open_coco, open_split
+from spark_bench.data.detection import check_images, open_coco, open_split
 from spark_bench.errors import InputError
 
 
@@ -28,7 +28,7 @@ def test_a_file_of_nearly_the_name_is_named(coco, stated, stored):
     [(_, detail)] = findings['absent'].examples
     assert detail == f'is not there, probably {stored!r} is meant'
     with pytest.raises(InputError, match='is meant'):
-        check_pictures(open_coco(coco)[0])
+        check_images(open_coco(coco)[0])
 
 
 def test_of_several_files_of_nearly_the_name_none_is_named(coco):
@@ -94,5 +94,5 @@ def test_subfolders_are_taken_as_given(coco):
     (coco / 'train/1.jpg').rename(coco / 'train/sub/1.jpg')
     edit(coco, lambda made: made['images'][0].update(file_name='sub/1.jpg'))
     assert not check(coco, workers=1).problems
-    check_pictures(open_coco(coco)[0])
+    check_images(open_coco(coco)[0])
     assert json.loads((coco / 'annotations/instances_train.json').read_text())['images'][0]['file_name'] == 'sub/1.jpg'

@@ -33,8 +33,8 @@ def test_nuclei_keep_their_pixels_and_masks(cells, tmp_path, unpacked, capsys):
         coco = COCO(str(tmp_path / f'nuclei/annotations/instances_{split}.json'))
         for image in coco.dataset['images']:
             name = image['file_name'].removesuffix('.png')
-            picture = np.asarray(Image.open(tmp_path / 'nuclei' / split / image['file_name']))
-            assert (picture == cells[name][0][..., :3]).all()
+            opened = np.asarray(Image.open(tmp_path / 'nuclei' / split / image['file_name']))
+            assert (opened == cells[name][0][..., :3]).all()
             annotations = coco.loadAnns(coco.getAnnIds(image['id']))
             for annotation, mask in zip(annotations, cells[name][1], strict=True):
                 assert (coco.annToMask(annotation) == mask).all() and annotation['area'] == mask.sum()
@@ -43,7 +43,7 @@ def test_nuclei_keep_their_pixels_and_masks(cells, tmp_path, unpacked, capsys):
             seen[name] = split
     assert seen.keys() == cells.keys() and set(seen.values()) == {'train', 'val'}
     assert not check(tmp_path / 'nuclei', workers=1).problems
-    assert f'{list(seen.values()).count("val")} pictures' in capsys.readouterr().out
+    assert f'{list(seen.values()).count("val")} images' in capsys.readouterr().out
 
 
 def test_nuclei_of_sixteen_bits_are_scaled_and_leftovers_passed_over(cells, tmp_path):
@@ -75,8 +75,8 @@ def refused(capsys, folder, *words):
 
 
 @pytest.mark.parametrize('changed, named', [
-    ({'stage1_train__ff__images__ff.png': b'no picture', 'stage1_train__ff__masks__1.png': b''}, 'ff.png'),
-    ({'stage1_train__ff__images__ff.png': b'no picture'}, 'ff has 1 pictures and 0 masks'),
+    ({'stage1_train__ff__images__ff.png': b'no image', 'stage1_train__ff__masks__1.png': b''}, 'ff.png'),
+    ({'stage1_train__ff__images__ff.png': b'no image'}, 'ff has 1 images and 0 masks'),
     ({'stage1_train__ff__images__ff.png': png(np.zeros((4, 4, 3), np.uint8)),
       'stage1_train__ff__masks__1.png': png(np.full((4, 5), 255, np.uint8))}, '5x4')])
 def test_what_is_wrong_with_nuclei_is_one_line_and_leaves_nothing(cells, tmp_path, capsys, changed, named):
@@ -93,7 +93,7 @@ def test_what_is_wrong_with_nuclei_is_one_line_and_leaves_nothing(cells, tmp_pat
 
 
 def written(folder):
-    """Name of a prepared picture → its array and the number of its nuclei."""
+    """Name of a prepared image → its array and the number of its nuclei."""
     found = {}
     for split in ('train', 'val'):
         coco = COCO(str(folder / f'annotations/instances_{split}.json'))
@@ -103,15 +103,15 @@ def written(folder):
     return found
 
 
-def test_no_folder_of_nuclei_is_left_out_for_its_name_and_what_no_picture_is_is_told(cells, tmp_path, capsys):
-    picture, masks = next(iter(cells.values()))
+def test_no_folder_of_nuclei_is_left_out_for_its_name_and_what_no_image_is_is_told(cells, tmp_path, capsys):
+    image, masks = next(iter(cells.values()))
     odd = ['with space', 'ünïcode', 'dot.ted', 'plus+', 'UPPER']
     folder = tmp_path / 'source'
-    zipfile.ZipFile(write_cells(tmp_path / 'cells.zip', {**cells, **{name: (picture, masks) for name in odd}})
+    zipfile.ZipFile(write_cells(tmp_path / 'cells.zip', {**cells, **{name: (image, masks) for name in odd}})
                     ).extractall(folder)
     for leftover in ('ff/._0.png', '.Trash/ff/images/ff.png', '__MACOSX/ff/images/ff.png', 'ff/images/._ff.png'):
         (folder / leftover).parent.mkdir(parents=True, exist_ok=True)
-        (folder / leftover).write_bytes(b'no picture')
+        (folder / leftover).write_bytes(b'no image')
     assert commands.main(['data', 'nuclei', str(folder), '--output', str(tmp_path / 'out')]) == 0
     out, error = capsys.readouterr()
     assert written(tmp_path / 'out').keys() == {f'{name}.png' for name in (*cells, *odd)} and error == ''
@@ -137,9 +137,9 @@ def test_nuclei_of_16_bits_are_scaled_and_no_mask_is_lost_for_its_colours(cells,
         files[f'stage1_train__deep__masks__{number}.png'] = (tmp_path / 'mask.png').read_bytes()
     source = write_cells(tmp_path / 'cells.zip', cells, **files)
     assert commands.main(['data', 'nuclei', str(source), '--output', str(tmp_path / 'out')]) == 0
-    picture, nuclei = written(tmp_path / 'out')['deep.png']
+    image, nuclei = written(tmp_path / 'out')['deep.png']
     assert nuclei == len(kinds) and 'empty' not in capsys.readouterr().out
-    assert np.abs(picture[..., 0] - deep / 257).max() <= 0.5
+    assert np.abs(image[..., 0] - deep / 257).max() <= 0.5
 
 
 def test_what_a_killed_process_left_goes_with_the_next_call_and_what_lives_stays(cifar, tmp_path):
@@ -181,11 +181,11 @@ def test_cifar_keeps_its_pixels_and_labels(cifar, tmp_path, unpacked):
             archive.extractall(tmp_path / 'unpacked', filter='data')
         source = tmp_path / 'unpacked'
     assert commands.main(['data', 'cifar10', str(source), '--output', str(tmp_path / 'cifar10')]) == 0
-    for split, pictures in held.items():
-        for number, (label, picture) in enumerate(pictures):
+    for split, images in held.items():
+        for number, (label, image) in enumerate(images):
             path = tmp_path / f'cifar10/{split}/{CLASSES[label]}/{number:05d}.png'
-            assert (np.asarray(Image.open(path)) == picture).all()
-        assert len(list((tmp_path / f'cifar10/{split}').rglob('*.png'))) == len(pictures)
+            assert (np.asarray(Image.open(path)) == image).all()
+        assert len(list((tmp_path / f'cifar10/{split}').rglob('*.png'))) == len(images)
 
 
 @pytest.mark.parametrize('name, change, named', [
@@ -206,7 +206,7 @@ def test_broken_archives_and_places_that_are_taken_are_refused(cifar, tmp_path, 
     for length in rng.integers(0, len(content) - 1, 20):
         (tmp_path / 'cut.tar.gz').write_bytes(content[:length])
         assert 'cut.tar.gz' in refused(capsys, tmp_path, 'data', 'cifar10', tmp_path / 'cut.tar.gz')
-    # One byte of a picture: only the checksum at the end tells.
+    # One byte of an image: only the checksum at the end tells.
     content = write_cifar(tmp_path / 'stored.tar.gz', cifar[0], level=0).read_bytes()
     place = content.index(cifar[0]['data_batch_2.bin'][40:60])
     (tmp_path / 'cut.tar.gz').write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1:])

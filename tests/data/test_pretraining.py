@@ -1,4 +1,4 @@
-"""Reading pictures of every kind, and the data set of pretraining, on good and on broken files."""
+"""Reading images of every kind, and the data set of pretraining, on good and on broken files."""
 
 import json
 import struct
@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from spark_bench import commands
-from spark_bench.data.images.decoding import read_picture
-from spark_bench.data.pretraining import Pictures
+from spark_bench.data.images.decoding import read_image
+from spark_bench.data.pretraining import Images
 from spark_bench.errors import InputError
 
 
@@ -31,7 +31,7 @@ def png_claiming(width, height):
 def broken(folder):
     noise().save(folder / 'whole.jpg')
     whole = (folder / 'whole.jpg').read_bytes()
-    files = {'cut.jpg': whole[:len(whole) // 2], 'zero.jpg': b'', 'text.jpg': b'this is not a picture',
+    files = {'cut.jpg': whole[:len(whole) // 2], 'zero.jpg': b'', 'text.jpg': b'this is not an image',
              'bomb.png': png_claiming(60000, 60000), 'zeros.png': bytes(1000), 'head.jpg': whole[:20]}
     for name, contents in files.items():
         (folder / name).write_bytes(contents)
@@ -39,13 +39,13 @@ def broken(folder):
     return list(files)
 
 
-def test_broken_pictures_are_refused_in_one_line(tmp_path):
+def test_broken_images_are_refused_in_one_line(tmp_path):
     for name in broken(tmp_path):
         with pytest.raises(InputError) as caught:
-            read_picture(tmp_path / name)
+            read_image(tmp_path / name)
         assert '\n' not in str(caught.value) and str(tmp_path / name) in str(caught.value)
     with pytest.raises(InputError, match='does not exist'):
-        read_picture(tmp_path / 'absent.jpg')
+        read_image(tmp_path / 'absent.jpg')
 
 
 @pytest.mark.parametrize('mode, name', [('RGB', 'p.png'), ('L', 'p.png'), ('1', 'p.png'), ('RGBA', 'p.png'),
@@ -53,7 +53,7 @@ def test_broken_pictures_are_refused_in_one_line(tmp_path):
                                         ('RGB', 'p.webp'), ('RGB', 'p.bmp')])
 def test_every_mode_becomes_rgb(tmp_path, mode, name):
     noise(mode).save(tmp_path / name)
-    read = read_picture(tmp_path / name)
+    read = read_image(tmp_path / name)
     assert read.mode == 'RGB' and read.size == (40, 30)
     assert np.asarray(read).std() > 5
 
@@ -62,7 +62,7 @@ def test_a_palette_with_transparency_keeps_its_colours_without_a_warning(tmp_pat
     noise('P').save(tmp_path / 'p.png', transparency=bytes(range(0, 250, 5)))
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        read = read_picture(tmp_path / 'p.png')
+        read = read_image(tmp_path / 'p.png')
     assert np.array_equal(np.asarray(read), np.asarray(noise('P').convert('RGB')))
 
 
@@ -70,20 +70,20 @@ def test_a_palette_with_transparency_keeps_its_colours_without_a_warning(tmp_pat
 def test_an_animation_gives_its_first_frame(tmp_path, kind):
     frames = [Image.new('RGB', (20, 20), colour) for colour in ('red', 'blue', 'green')]
     frames[0].save(tmp_path / 'p.jpg', kind, save_all=True, append_images=frames[1:], lossless=True)
-    assert read_picture(tmp_path / 'p.jpg').getpixel((5, 5)) == (255, 0, 0) or kind == 'WEBP'
-    assert read_picture(tmp_path / 'p.jpg').getpixel((5, 5))[0] > 240
+    assert read_image(tmp_path / 'p.jpg').getpixel((5, 5)) == (255, 0, 0) or kind == 'WEBP'
+    assert read_image(tmp_path / 'p.jpg').getpixel((5, 5))[0] > 240
 
 
-def test_the_smallest_picture_is_augmented(tmp_path):
+def test_the_smallest_image_is_augmented(tmp_path):
     Image.new('RGB', (1, 1), (10, 20, 30)).save(tmp_path / 'p.png')
-    item = Pictures(tmp_path, 32)[5, 0]['inputs']
+    item = Images(tmp_path, 32)[5, 0]['inputs']
     assert item.shape == (3, 32, 32) and item.dtype == torch.uint8
     assert item.flatten(1).unique(dim=1).flatten().tolist() == [10, 20, 30]
 
 
 def test_a_seed_decides_the_augmentation_and_disturbs_no_generator(tmp_path):
     noise().save(tmp_path / 'p.png')
-    dataset = Pictures(tmp_path, 32)
+    dataset = Images(tmp_path, 32)
     torch.manual_seed(0)
     before = torch.get_rng_state()
     first, other, again = (dataset[seed, 0]['inputs'] for seed in (1, 2, 1))
@@ -93,12 +93,12 @@ def test_a_seed_decides_the_augmentation_and_disturbs_no_generator(tmp_path):
     assert not torch.equal(torch.get_rng_state(), before), 'without a seed it draws'
 
 
-def test_skipping_takes_the_next_good_picture_and_names_the_bad(tmp_path):
+def test_skipping_takes_the_next_good_image_and_names_the_bad(tmp_path):
     for i in range(4):
         noise(size=(30 + i, 30)).save(tmp_path / f'{i}.png')
     for i in (1, 2):
         (tmp_path / f'{i}.png').write_bytes(b'no')
-    dataset = Pictures(tmp_path, 16, 'skip')
+    dataset = Images(tmp_path, 16, 'skip')
     item = dataset[3, 1]
     assert item['bad'].split('\0') == [str(tmp_path / '1.png'), str(tmp_path / '2.png')]
     assert torch.equal(item['inputs'], dataset[3, 3]['inputs']) and dataset[3, 3]['bad'] == ''
@@ -107,8 +107,8 @@ def test_skipping_takes_the_next_good_picture_and_names_the_bad(tmp_path):
     (tmp_path / '0.png').write_bytes(b'no')
     with pytest.raises(InputError, match='in a row'):
         dataset[0]
-    with pytest.raises(InputError, match='bad_pictures'):
-        Pictures(tmp_path, 16, 'ignore')
+    with pytest.raises(InputError, match='bad_images'):
+        Images(tmp_path, 16, 'ignore')
 
 
 def pretrain(folder, data, *extra):
@@ -119,7 +119,7 @@ def pretrain(folder, data, *extra):
 
 @pytest.fixture
 def mostly_good(tmp_path):
-    """48 pictures, one of them cut short."""
+    """48 images, one of them cut short."""
     data = tmp_path / 'data'
     data.mkdir()
     for i in range(48):
@@ -129,24 +129,24 @@ def mostly_good(tmp_path):
 
 
 @pytest.mark.parametrize('workers', ['0', '2'])
-def test_pretraining_stops_at_a_bad_picture_by_default(mostly_good, tmp_path, capsys, workers):
+def test_pretraining_stops_at_a_bad_image_by_default(mostly_good, tmp_path, capsys, workers):
     assert pretrain(tmp_path, mostly_good, '--workers', workers) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith('spark-bench: error')]
-    assert errors == [f'spark-bench: error: picture {mostly_good}/20.jpg is cut short: copy it again, or take it out '
+    assert errors == [f'spark-bench: error: image {mostly_good}/20.jpg is cut short: copy it again, or take it out '
                       'of the data set']
 
 
-def test_pretraining_skips_bad_pictures_when_told_and_lists_them(mostly_good, tmp_path):
-    assert pretrain(tmp_path, mostly_good, '--bad-pictures', 'skip', '--workers', '2') == 0
-    assert (tmp_path / 'work/bad_pictures.txt').read_text() == f'{mostly_good}/20.jpg\n'
+def test_pretraining_skips_bad_images_when_told_and_lists_them(mostly_good, tmp_path):
+    assert pretrain(tmp_path, mostly_good, '--bad-images', 'skip', '--workers', '2') == 0
+    assert (tmp_path / 'work/bad_images.txt').read_text() == f'{mostly_good}/20.jpg\n'
     [record] = (tmp_path / 'results').rglob('*.json')
     values = json.loads(record.read_text())
-    assert values['metrics']['skipped_pictures'] == 1 and values['artifacts']['bad_pictures'].endswith('pictures.txt')
+    assert values['metrics']['skipped_images'] == 1 and values['artifacts']['bad_images'].endswith('images.txt')
 
 
-def test_pretraining_stops_when_too_many_pictures_are_bad(mostly_good, tmp_path, capsys):
+def test_pretraining_stops_when_too_many_images_are_bad(mostly_good, tmp_path, capsys):
     for i in range(0, 48, 3):
         (mostly_good / f'{i:02}.jpg').write_bytes(b'')
-    assert pretrain(tmp_path, mostly_good, '--bad-pictures', 'skip') == 1
+    assert pretrain(tmp_path, mostly_good, '--bad-images', 'skip') == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert 'of 48 pictures cannot be read, more than 3%' in error
+    assert 'of 48 images cannot be read, more than 3%' in error

@@ -1,4 +1,4 @@
-"""Every way to hand over pictures gives the same pictures; what is broken is refused by name."""
+"""Every way to hand over images gives the same images; what is broken is refused by name."""
 
 import io
 import os
@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from spark_bench.data.images import archives
-from spark_bench.data.images.decoding import read_picture
+from spark_bench.data.images.decoding import read_image
 from spark_bench.data.images.identity import contents_digest
-from spark_bench.data.images.listing import NameTable, find_pictures
-from spark_bench.data.images.sources import open_pictures
-from spark_bench.data.pretraining import Pictures
+from spark_bench.data.images.listing import NameTable, find_images
+from spark_bench.data.images.sources import open_images
+from spark_bench.data.pretraining import Images
 from spark_bench.errors import InputError
 
 NAMES = ['a-b/0.png', 'a/1.jpg', 'a/c/2.JPEG', 'b.webp', 'd/é ü.bmp', 'd/line\nbreak.png']
@@ -29,7 +29,7 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / 'cache'
 
 
-def picture(seed, size=(24, 18)):
+def image(seed, size=(24, 18)):
     rng = np.random.default_rng(seed)
     return Image.fromarray(rng.integers(0, 255, (*size[::-1], 3), dtype=np.uint8))
 
@@ -38,7 +38,7 @@ def fill(root, names=NAMES):
     for seed, name in enumerate(names):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture(seed).save(path)
+        image(seed).save(path)
     return root
 
 
@@ -53,7 +53,7 @@ def pack_tar(path, root, names):
 
 
 def pixels_of(source):
-    return [np.asarray(read_picture(source.open(index), source.name(index))) for index in range(len(source))]
+    return [np.asarray(read_image(source.open(index), source.name(index))) for index in range(len(source))]
 
 
 def same(ones, others):
@@ -62,18 +62,18 @@ def same(ones, others):
 
 def refused(root, *words):
     with pytest.raises(InputError) as caught:
-        open_pictures(root)
+        open_images(root)
     assert '\n' not in str(caught.value)
     for word in words:
         assert word in str(caught.value), caught.value
 
 
-def test_folders_lists_and_archives_give_the_same_pictures(tmp_path):
+def test_folders_lists_and_archives_give_the_same_images(tmp_path):
     root = fill(tmp_path / 'root')
-    names = [str(path.relative_to(root)) for path in find_pictures(root)]
+    names = [str(path.relative_to(root)) for path in find_images(root)]
     assert [Path(name) for name in names] == sorted(Path(name) for name in NAMES)
     expected = [np.asarray(Image.open(root / name).convert('RGB')) for name in names]
-    folder = open_pictures(root)
+    folder = open_images(root)
     assert same(pixels_of(folder), expected)
     (tmp_path / 'shards').mkdir()
     for number in range(3):
@@ -85,36 +85,36 @@ def test_folders_lists_and_archives_give_the_same_pictures(tmp_path):
     lines = [listed[0], *(f'{name} 17' for name in listed[1:3]), '', *(str(root / name) for name in listed[3:])]
     (root / 'train.txt').write_text('\n'.join(lines) + '\n')
     for other in (tmp_path / 'shards', tmp_path / 'set.zip'):
-        source = open_pictures(other)
+        source = open_images(other)
         assert same(pixels_of(source), expected), other
-        assert source.fingerprint() == open_pictures(other).fingerprint()
-    assert same(pixels_of(open_pictures(root / 'train.txt')), [expected[names.index(name)] for name in listed])
+        assert source.fingerprint() == open_images(other).fingerprint()
+    assert same(pixels_of(open_images(root / 'train.txt')), [expected[names.index(name)] for name in listed])
 
 
 def test_the_fingerprint_changes_with_names_and_contents(tmp_path):
     root = fill(tmp_path / 'root')
-    before = open_pictures(root).fingerprint()
-    assert before == contents_digest(root, [str(path.relative_to(root)) for path in find_pictures(root)])
+    before = open_images(root).fingerprint()
+    assert before == contents_digest(root, [str(path.relative_to(root)) for path in find_images(root)])
     (root / 'b.webp').rename(root / 'bb.webp')
-    renamed = open_pictures(root).fingerprint()
-    picture(9, (50, 50)).save(root / 'a/1.jpg')
-    assert len({before, renamed, open_pictures(root).fingerprint()}) == 3
+    renamed = open_images(root).fingerprint()
+    image(9, (50, 50)).save(root / 'a/1.jpg')
+    assert len({before, renamed, open_images(root).fingerprint()}) == 3
 
 
 @pytest.mark.parametrize('layout', ['', 'ILSVRC/Data/CLS-LOC/'])
-def test_imagenets_validation_pictures_are_never_trained_on(tmp_path, layout):
+def test_imagenets_validation_images_are_never_trained_on(tmp_path, layout):
     fill(tmp_path, [f'{layout}{split}/n0{i}/{i}.png' for split in ('train', 'val', 'test') for i in range(3)])
-    source = open_pictures(tmp_path)
+    source = open_images(tmp_path)
     assert len(source) == 3 and all('/train/' in source.name(i) for i in range(3))
     assert {Path(name).name for name in source.left_out} == {'val', 'test'}
-    assert len(open_pictures(tmp_path / f'{layout}val')) == 3, 'unless they are named'
-    names = [str(path.relative_to(tmp_path)) for path in find_pictures(tmp_path)]
+    assert len(open_images(tmp_path / f'{layout}val')) == 3, 'unless they are named'
+    names = [str(path.relative_to(tmp_path)) for path in find_images(tmp_path)]
     pack_tar(tmp_path / 'all.tar', tmp_path, names)
     with zipfile.ZipFile(tmp_path / 'all.zip', 'w') as archive:
         for name in names:
             archive.write(tmp_path / name, name)
     for packed in ('all.tar', 'all.zip'):
-        inside = open_pictures(tmp_path / packed)
+        inside = open_images(tmp_path / packed)
         assert same(pixels_of(inside), pixels_of(source))
         assert inside.left_out == (f'{layout}test', f'{layout}val')
 
@@ -123,7 +123,7 @@ def test_coco_gives_the_training_split(tmp_path):
     fill(tmp_path, [f'{split}2017/{i}.jpg' for split in ('train', 'val', 'unlabeled') for i in range(2)])
     (tmp_path / 'annotations').mkdir()
     (tmp_path / 'annotations/instances_train2017.json').write_text('{}')
-    source = open_pictures(tmp_path)
+    source = open_images(tmp_path)
     assert [Path(source.name(i)).parent.name for i in range(len(source))] == ['train2017'] * 2
 
 
@@ -132,7 +132,7 @@ def test_held_out_shards_are_left_out(tmp_path):
     (tmp_path / 'shards').mkdir()
     for name in ('imagenet1k-train-0000', 'imagenet1k-train-0001', 'imagenet1k-validation-00'):
         pack_tar(tmp_path / 'shards' / f'{name}.tar', root, NAMES[:2])
-    source = open_pictures(tmp_path / 'shards')
+    source = open_images(tmp_path / 'shards')
     assert len(source) == 4 and source.left_out == ('imagenet1k-validation-00.tar',)
 
 
@@ -143,15 +143,15 @@ def test_links_are_followed_once_and_loops_end(tmp_path):
     (root / 'linked').symlink_to(elsewhere)
     (root / 'dangling.png').symlink_to(tmp_path / 'nowhere')
     os.mkfifo(root / 'pipe.png')
-    source = open_pictures(root)
+    source = open_images(root)
     assert [Path(source.name(i)).name for i in range(len(source))] == ['0.png', '1.png', '2.png']
 
 
 def test_names_that_are_not_utf8_are_read(tmp_path):
     strange = os.fsdecode(b'\xff\xfe\xe9.png')
-    picture(0).save(tmp_path / 'plain.png')
+    image(0).save(tmp_path / 'plain.png')
     os.rename(tmp_path / 'plain.png', tmp_path / strange)
-    source = open_pictures(tmp_path)
+    source = open_images(tmp_path)
     assert source.name(0) == str(tmp_path / strange) and len(source.fingerprint()) == 64
     assert pixels_of(source)[0].shape == (18, 24, 3)
 
@@ -165,7 +165,7 @@ def test_a_table_of_names_gives_back_any_name():
 
 def test_wrong_roots_are_refused(tmp_path):
     refused(tmp_path / 'nowhere', 'nowhere does not exist', '--data-root')
-    refused(tmp_path, 'holds no picture')
+    refused(tmp_path, 'holds no image')
     (tmp_path / 'notes.md').write_text('no')
     refused(tmp_path / 'notes.md', 'neither a folder nor')
     with tarfile.open(tmp_path / 'set.tar.gz', 'w:gz'):
@@ -181,10 +181,10 @@ def test_a_missing_line_of_a_list_is_named(tmp_path):
     (tmp_path / 'list.txt').write_bytes(b'0.png\n\x00\n')
     refused(tmp_path / 'list.txt', 'line 2')
     (tmp_path / 'list.txt').write_text('\n')
-    refused(tmp_path / 'list.txt', 'lists no picture')
+    refused(tmp_path / 'list.txt', 'lists no image')
 
 
-@pytest.mark.parametrize('damage', ['cut in data', 'cut in header', 'no end', 'empty', 'text', 'no picture'])
+@pytest.mark.parametrize('damage', ['cut in data', 'cut in header', 'no end', 'empty', 'text', 'no image'])
 def test_broken_shards_are_named(tmp_path, damage):
     root = fill(tmp_path / 'root')
     shard = pack_tar(tmp_path / 'train-0007.tar', root, NAMES[:3])
@@ -204,19 +204,19 @@ def test_broken_shards_are_named(tmp_path, damage):
 
 def test_the_index_of_a_shard_is_kept_checked_and_made_anew(tmp_path, cache, monkeypatch):
     shard = pack_tar(tmp_path / 'train.tar', fill(tmp_path / 'root'), NAMES[:3])
-    expected = pixels_of(open_pictures(shard))
+    expected = pixels_of(open_images(shard))
     [index] = (cache / 'tar-index').iterdir()
     with monkeypatch.context() as patch:
         patch.setattr(archives, 'build_index', None)
-        assert same(pixels_of(open_pictures(shard)), expected), 'read from the cache'
+        assert same(pixels_of(open_images(shard)), expected), 'read from the cache'
     whole = index.read_bytes()
     for damaged in (b'', whole[:50], whole[:len(whole) // 2], b'\0' * len(whole),
                     whole.replace(struct.pack('<q', 512), struct.pack('<q', 513))):
         index.write_bytes(damaged)
-        assert same(pixels_of(open_pictures(shard)), expected)
+        assert same(pixels_of(open_images(shard)), expected)
     os.utime(shard, ns=(1, 1))
     pack_tar(shard, tmp_path / 'root', NAMES[3:5])
-    assert len(open_pictures(shard)) == 2, 'a shard that changed is indexed again'
+    assert len(open_images(shard)) == 2, 'a shard that changed is indexed again'
 
 
 @pytest.mark.parametrize('contents', [b'', b'PK\x03\x04', b'text' * 100])
@@ -225,7 +225,7 @@ def test_broken_zips_are_named(tmp_path, contents):
     refused(tmp_path / 'set.zip', 'set.zip is not a whole zip archive')
 
 
-def test_a_damaged_member_of_an_archive_is_a_bad_picture(tmp_path):
+def test_a_damaged_member_of_an_archive_is_a_bad_image(tmp_path):
     root = fill(tmp_path / 'root', ['0.png', '1.png'])
     with zipfile.ZipFile(tmp_path / 'set.zip', 'w') as archive:
         for name in ('0.png', '1.png'):
@@ -234,8 +234,8 @@ def test_a_damaged_member_of_an_archive_is_a_bad_picture(tmp_path):
     contents[200] ^= 255
     (tmp_path / 'set.zip').write_bytes(contents)
     with pytest.raises(InputError, match='set.zip:0.png'):
-        Pictures(tmp_path / 'set.zip', 16)[0]
-    assert Pictures(tmp_path / 'set.zip', 16, 'skip')[0]['bad'].endswith('set.zip:0.png')
+        Images(tmp_path / 'set.zip', 16)[0]
+    assert Images(tmp_path / 'set.zip', 16, 'skip')[0]['bad'].endswith('set.zip:0.png')
 
 
 def test_worker_processes_read_zips_and_shards_side_by_side(tmp_path):
@@ -246,7 +246,7 @@ def test_worker_processes_read_zips_and_shards_side_by_side(tmp_path):
     pack_tar(tmp_path / 'set.tar', root, [f'{i}.png' for i in range(12)])
     keys = [(i + 100, i) for i in range(12)]
     for name in ('set.zip', 'set.tar'):
-        dataset = Pictures(tmp_path / name, 16)
+        dataset = Images(tmp_path / name, 16)
         alone = torch.stack([dataset[key]['inputs'] for key in keys])
         loader = torch.utils.data.DataLoader(dataset, batch_size=3, sampler=keys, num_workers=3)
         assert torch.equal(torch.cat([batch['inputs'] for batch in loader]), alone)

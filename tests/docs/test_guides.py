@@ -115,7 +115,7 @@ def fine_tuning(methods, **more):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder in which commands of a guide run: the tools, spark-bench, a stand-in for Slurm, pictures in classes."""
+    """A folder in which commands of a guide run: the tools, spark-bench, a stand-in for Slurm, images in classes."""
     (tmp_path / 'bin').mkdir()
     for name, text in (('spark-bench', SPARK_BENCH.format(python=shlex.quote(sys.executable))),
                        ('srun', SRUN.format(port=29511)), ('sbatch', SBATCH), ('squeue', SQUEUE)):

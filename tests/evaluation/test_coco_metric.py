@@ -114,11 +114,11 @@ def reference(annotations, predictions):
     return {name: None if value < 0 else 100 * value for name, value in figures.items()}
 
 
-def scene(seed, pictures=12, side=128):
-    """Contents of an annotation file and results: crowds, pictures without objects, tied scores, a category without
-    truth, more than 100 detections in a picture."""
+def scene(seed, images=12, side=128):
+    """Contents of an annotation file and results: crowds, images without objects, tied scores, a category without
+    truth, more than 100 detections in an image."""
     rng = np.random.default_rng(seed)
-    identities = [int(v) for v in rng.permutation(np.arange(1, pictures + 1) * 3)]
+    identities = [int(v) for v in rng.permutation(np.arange(1, images + 1) * 3)]
     annotations, predictions = [], []
 
     def box(smallest):
@@ -237,7 +237,7 @@ def test_categories_are_those_of_a_truth_cut_down_to_one(tmp_path):
 
 
 def resampled(contents, predictions, draws):
-    """The data set in which the picture of rank i occurs draws[i] times, under new ids."""
+    """The data set in which the image of rank i occurs draws[i] times, under new ids."""
     copies = contents | {'images': [], 'annotations': []}
     copied = []
     for image, times in zip(sorted(contents['images'], key=lambda entry: entry['id']), draws, strict=True):
@@ -253,7 +253,7 @@ def resampled(contents, predictions, draws):
 
 
 @pytest.mark.parametrize('seed', range(3))
-def test_resamples_score_as_copied_pictures_in_pycocotools(tmp_path, seed):
+def test_resamples_score_as_copied_images_in_pycocotools(tmp_path, seed):
     contents, predictions = scene(seed)
     truth = read_truth(saved(tmp_path, contents))
     rng = np.random.default_rng(seed)
@@ -269,10 +269,10 @@ def test_resamples_score_as_copied_pictures_in_pycocotools(tmp_path, seed):
         assert average_precision(matches, every) == 100 * valid.mean()
 
 
-def test_intervals_hold_the_estimate_repeat_by_seed_and_narrow_with_pictures(tmp_path):
+def test_intervals_hold_the_estimate_repeat_by_seed_and_narrow_with_images(tmp_path):
     widths = []
-    for pictures in (8, 40):
-        contents, predictions = scene(4, pictures)
+    for images in (8, 40):
+        contents, predictions = scene(4, images)
         path = saved(tmp_path, contents)
         metrics = evaluate(path, predictions, bootstrap=100, seed=3)
         for kind in ('box', 'mask'):
@@ -287,8 +287,8 @@ def test_intervals_hold_the_estimate_repeat_by_seed_and_narrow_with_pictures(tmp
 DAMAGES = {
     'no list': lambda p: {'a': 1},
     'no object': lambda p: p[:1] + ['text'],
-    'unknown picture': lambda p: p[:1] + [p[1] | {'image_id': 77}],
-    'unhashable picture': lambda p: p[:1] + [p[1] | {'image_id': [1]}],
+    'unknown image': lambda p: p[:1] + [p[1] | {'image_id': 77}],
+    'unhashable image': lambda p: p[:1] + [p[1] | {'image_id': [1]}],
     'unknown category': lambda p: p[:1] + [p[1] | {'category_id': 3}],
     'no score': lambda p: p[:1] + [{key: value for key, value in p[1].items() if key != 'score'}],
     'score NaN': lambda p: p[:1] + [p[1] | {'score': float('nan')}],

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_finetuning import write_pictures
+from small_finetuning import write_images
 from small_recipes import write_boxes
 
 FIGURES, PATH = {}, Path('work_dirs/gpu.json')
@@ -45,11 +45,11 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture(scope='session')
 def classes(tmp_path_factory):
-    """Six classes that differ in colour, 40 pictures each for training and 3 for evaluation."""
-    return write_pictures(tmp_path_factory.mktemp('classes'), train=40)
+    """Six classes that differ in colour, 40 images each for training and 3 for evaluation."""
+    return write_images(tmp_path_factory.mktemp('classes'), train=40)
 
 
 @pytest.fixture(scope='session')
 def squares(tmp_path_factory):
-    """Forty pictures of one square each, in COCO layout; thirty of those for training show theirs."""
+    """Forty images of one square each, in COCO layout; thirty of those for training show theirs."""
     return write_boxes(tmp_path_factory.mktemp('squares'), rounds=5)

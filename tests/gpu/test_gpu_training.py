@@ -24,7 +24,7 @@ def pretraining(data, folder, *extra):
     """Ten updates of SparK's recipe for a ResNet-50, in two epochs: each ends with a checkpoint, the slowest part."""
     return ['pretrain', 'pretrain/configs/spark_resnet50_1600e.py', '--data-root', str(data / 'train'), '--work-dir',
             str(folder / 'work'), '--results', str(folder / 'results'), '--workers', '2', '--epochs', '2',
-            '--picture-interval', '0', *extra, '--cfg-options', 'global_batch=48', 'base_lr=0.1',
+            '--image-interval', '0', *extra, '--cfg-options', 'global_batch=48', 'base_lr=0.1',
             'param_scheduler.0.warmup=1', 'env_cfg.cudnn_benchmark=False']
 
 

@@ -213,14 +213,14 @@ def test_activation_checkpointing_changes_no_gradient(backbone, image):
         torch.testing.assert_close(a, b)
 
 
-def test_drop_path_drops_residual_branches_of_whole_pictures(image):
+def test_drop_path_drops_residual_branches_of_whole_images(image):
     model = fill(build(type=R50, arch='resnet18', drop_path_rate=0.9)).train()
     plain = fill(build(type=R50, arch='resnet18')).train()
     batch = image.repeat(4, 1, 1, 1)
     torch.manual_seed(0)
     dropped = model(batch)[3]
     assert not torch.allclose(dropped, plain(batch)[3])
-    assert len({round(float(part.sum()), 3) for part in dropped}) > 1  # pictures differ in what was dropped
+    assert len({round(float(part.sum()), 3) for part in dropped}) > 1  # images differ in what was dropped
     assert all(torch.equal(a, b) for a, b in zip(maps(fill(model), image), maps(fill(plain), image), strict=True))
 
 

@@ -82,22 +82,22 @@ def test_groups_have_the_recipes_learning_rate_and_weight_decay(recipe):
 
 def mixed(model, seed=0, batch=6):
     np.random.seed(seed)
-    picture = torch.rand(batch, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    image = torch.rand(batch, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
     label = torch.arange(batch) % model.num_classes
-    inputs, target = model.mix(picture.clone(), label)
-    return picture, label, inputs, target
+    inputs, target = model.mix(image.clone(), label)
+    return image, label, inputs, target
 
 
 @pytest.mark.parametrize('batch', [5, 6])
 def test_mixup_blends_a_batch_with_its_mirror_and_smooths_the_targets(batch):
     model = SparKClassifier('test_resnet', 4, mixup_alpha=0.8, label_smoothing=0.1)
-    picture, label, inputs, target = mixed(model, batch=batch)
-    if batch % 2:  # the first picture stands twice while pictures are paired
-        picture, label = torch.cat([picture[:1], picture]), torch.cat([label[:1], label])
+    image, label, inputs, target = mixed(model, batch=batch)
+    if batch % 2:  # the first image stands twice while images are paired
+        image, label = torch.cat([image[:1], image]), torch.cat([label[:1], label])
     smooth = functional.one_hot(label, 4) * 0.9 + 0.1 / 4
-    share = float(((inputs - picture.flip(0)[-batch:]) / (picture - picture.flip(0))[-batch:]).nanmedian())
+    share = float(((inputs - image.flip(0)[-batch:]) / (image - image.flip(0))[-batch:]).nanmedian())
     assert 0 < share < 1
-    whole = share * picture + (1 - share) * picture.flip(0)
+    whole = share * image + (1 - share) * image.flip(0)
     assert torch.allclose(inputs, whole[-batch:], atol=1e-5)
     assert torch.allclose(target, (share * smooth + (1 - share) * smooth.flip(0))[-batch:], atol=1e-5)
     assert target.shape == (batch, 4) and torch.allclose(target.sum(1), torch.ones(batch))
@@ -105,9 +105,9 @@ def test_mixup_blends_a_batch_with_its_mirror_and_smooths_the_targets(batch):
 
 def test_cutmix_pastes_one_rectangle_and_shares_the_target_by_its_area():
     model = SparKClassifier('test_resnet', 6, cutmix_alpha=1.0)
-    picture, label, inputs, target = mixed(model, seed=3)
-    pasted = (inputs != picture).all(dim=1)
-    assert (inputs.permute(0, 2, 3, 1)[pasted] == picture.flip(0).permute(0, 2, 3, 1)[pasted]).all()
+    image, label, inputs, target = mixed(model, seed=3)
+    pasted = (inputs != image).all(dim=1)
+    assert (inputs.permute(0, 2, 3, 1)[pasted] == image.flip(0).permute(0, 2, 3, 1)[pasted]).all()
     rows, columns = pasted[0].any(1).sum(), pasted[0].any(0).sum()
     assert pasted[0].sum() == rows * columns and 0 < pasted[0].sum() < 64 and (pasted == pasted[0]).all()
     kept = 1 - float(pasted[0].float().mean())

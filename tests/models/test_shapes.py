@@ -87,14 +87,14 @@ def test_the_pyramid_of_a_plain_backbone_takes_its_one_map():
         check_shapes(*build(recipe, **small))
 
 
-def test_a_classifier_of_another_number_of_classes_is_refused(pictures, tmp_path, capsys):
-    start = ['finetune', '--data-root', pictures, '--work-dir', tmp_path / 'work', '--weights', 'scratch']
+def test_a_classifier_of_another_number_of_classes_is_refused(images, tmp_path, capsys):
+    start = ['finetune', '--data-root', images, '--work-dir', tmp_path / 'work', '--weights', 'scratch']
     refused(capsys, [*start, '--cfg-options', 'model.num_classes=3'], 'model.num_classes', 'classes of --data-root')
     assert not (tmp_path / 'work').exists()
 
 
-def test_a_wrong_evaluation_of_a_classifier_is_refused_before_training(pictures, tmp_path, capsys):
-    start = ['finetune', '--data-root', pictures, '--work-dir', tmp_path / 'work', '--results', tmp_path / 'results',
+def test_a_wrong_evaluation_of_a_classifier_is_refused_before_training(images, tmp_path, capsys):
+    start = ['finetune', '--data-root', images, '--work-dir', tmp_path / 'work', '--results', tmp_path / 'results',
              '--weights', 'scratch', '--threads', '1', '--workers', '0']
     right = ['--cfg-options', 'train_cfg.max_epochs=1', 'global_batch=24']
     refused(capsys, [*start, *right, 'evaluation_dataloader.batch_size=0'], 'batch_size=0')
@@ -105,8 +105,8 @@ def test_a_wrong_evaluation_of_a_classifier_is_refused_before_training(pictures,
     (['model.input_size=64'], ['model.input_size is 64', 'train_dataloader.dataset.input_size is 128']),
     (['train_dataloader.dataset.input_size=64'], ['model.input_size is 128', 'dataset.input_size is 64']),
     (['model.decoder_width=16'], ['decoder_width is 16', 'from 32 up'])])
-def test_a_pretraining_that_does_not_fit_is_refused(settings, named, pictures, tmp_path, capsys):
-    start = ['pretrain', '--data-root', pictures, '--work-dir', tmp_path / 'work', '--results', tmp_path / 'results',
+def test_a_pretraining_that_does_not_fit_is_refused(settings, named, images, tmp_path, capsys):
+    start = ['pretrain', '--data-root', images, '--work-dir', tmp_path / 'work', '--results', tmp_path / 'results',
              '--threads', '1', '--cfg-options', 'global_batch=8']
     refused(capsys, [*start, *settings], *named)
     assert not (tmp_path / 'work/config_hash').exists()
@@ -140,8 +140,8 @@ def test_a_network_of_one_size_is_told_of_another(arch, side, fits):
     ['evaluate', '--protocol', 'knn', '--input-size', '64', '--suite', 'test'],
     ['evaluate', '--protocol', 'linear', '--input-size', '64', '--suite', 'test'],
     ['finetune', '--weights', 'scratch', '--epochs', '1', '--cfg-options', 'global_batch=8']])
-def test_pictures_of_a_size_that_a_network_does_not_take_are_refused(capsys, pictures, tmp_path, command):
-    places = ['--data-root', pictures, '--work-dir', tmp_path / 'w', '--results', tmp_path / 'r', '--threads', '1']
+def test_images_of_a_size_that_a_network_does_not_take_are_refused(capsys, images, tmp_path, command):
+    places = ['--data-root', images, '--work-dir', tmp_path / 'w', '--results', tmp_path / 'r', '--threads', '1']
     refused(capsys, [*command[:1], *places, '--workers', '0', '--arch', 'vit_tiny_patch16_224', *command[1:]],
             '64: vit_tiny_patch16_224', 'made for 224')
     assert not (tmp_path / 'r').exists()

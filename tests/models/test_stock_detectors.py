@@ -24,7 +24,7 @@ CHANNELS = [64, 128, 256, 512]
 
 @pytest.fixture(scope='module')
 def coco(tmp_path_factory):
-    """Pictures of squares, filed under COCO's 80 categories and names."""
+    """Images of squares, filed under COCO's 80 categories and names."""
     root = write_boxes(tmp_path_factory.mktemp('coco'))
     names = CocoDataset.METAINFO['classes']
     for path in (root / 'annotations').iterdir():
@@ -37,7 +37,7 @@ def coco(tmp_path_factory):
 
 
 def with_our_backbone(name, coco, folder):
-    """A stock config for pictures eight times smaller, two updates, then one evaluation; return its path."""
+    """A stock config for images eight times smaller, two updates, then one evaluation; return its path."""
     cfg = Config.fromfile(TOOLS.parent / 'configs' / DETECTORS[name])
     cfg.custom_imports = dict(imports=['spark_bench'], allow_failed_imports=False)
     stages = cfg.model.backbone.out_indices
@@ -52,7 +52,7 @@ def with_our_backbone(name, coco, folder):
                               ann_file=str(coco / f'annotations/instances_{split}.json'))
     cfg.val_evaluator.ann_file = cfg.test_evaluator.ann_file = str(coco / 'annotations/instances_val.json')
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=2, val_interval=2)
-    if name == 'dino':  # whose first queries are places of the maps, and those of so small a picture are few
+    if name == 'dino':  # whose first queries are places of the maps, and those of so small an image are few
         cfg.model.num_queries = cfg.model.test_cfg.max_per_img = 20
     # mmdet gives no metrics at all where nothing is detected.
     for tested in (cfg.model.test_cfg, cfg.model.test_cfg.get('rcnn', {})):

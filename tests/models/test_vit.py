@@ -29,7 +29,7 @@ def fill(model, seed=0):
     return model.eval()
 
 
-def picture(height, width, seed=1):
+def make_image(height, width, seed=1):
     return torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
@@ -57,13 +57,13 @@ def assert_close(ours, theirs, tolerance=1e-5):
 
 @pytest.mark.parametrize('arch', ['vit_tiny', 'vit_base'])
 def test_a_file_of_mae_gives_the_features_of_timm(arch, tmp_path):
-    """A picture of 224 pixels is one window, and fresh relative positions are zero: a plain ViT."""
+    """An image of 224 pixels is one window, and fresh relative positions are zero: a plain ViT."""
     path, plain = mae_file(tmp_path / 'mae.pth', f'{arch}_patch16_224')
     backbone = build(arch=arch, input_size=224, weights=path)
     backbone.init_weights()
     tables = {name for name, _ in backbone.named_parameters() if 'rel_pos' in name}
     assert len(tables) == 24 and not any(dict(backbone.named_parameters())[name].any() for name in tables)
-    image = picture(224, 224)
+    image = make_image(224, 224)
     with torch.no_grad():
         [found] = backbone.eval()(image)
     assert_close(found, last_block(plain, image))
@@ -157,17 +157,17 @@ def test_the_whole_network_equals_mmpretrains():
     state['pos_embed'] = F.interpolate(grid, (15, 15), mode='bicubic', align_corners=False).permute(0, 2, 3, 1)
     theirs.load_state_dict(state, strict=True)
     theirs.eval()
-    image = picture(240, 240)
+    image = make_image(240, 240)
     with torch.no_grad():
         assert_close(ours(image)[0], theirs(image)[0])
 
 
-def test_a_smaller_picture_is_padded_with_the_mean_colour():
+def test_a_smaller_image_is_padded_with_the_mean_colour():
     backbone = fill(build(input_size=128, window_size=3))
-    image = picture(100, 70)
+    image = make_image(100, 70)
     with torch.no_grad():
         assert torch.equal(backbone(image)[0], backbone(F.pad(image, (0, 58, 0, 28)))[0])
-        assert backbone(picture(150, 64))[0].shape == (2, 192, 10, 8)  # and a larger one to whole patches
+        assert backbone(make_image(150, 64))[0].shape == (2, 192, 10, 8)  # and a larger one to whole patches
 
 
 @pytest.mark.parametrize('arch, depth', [('vit_base', 12), ('vit_large', 24)])
@@ -264,7 +264,7 @@ def test_activation_checkpointing_changes_no_gradient():
     gradients = []
     for with_cp in (False, True):
         model = fill(build(input_size=64, window_size=3, with_cp=with_cp)).train()
-        model(picture(64, 64))[0].square().mean().backward()
+        model(make_image(64, 64))[0].square().mean().backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
     for a, b in zip(*gradients, strict=True):
         assert a.abs().max() > 0
@@ -273,7 +273,7 @@ def test_activation_checkpointing_changes_no_gradient():
 
 def test_frozen_blocks_are_not_trained():
     model = fill(build(input_size=64, frozen_stages=2)).train()
-    model(picture(64, 64))[0].sum().backward()
+    model(make_image(64, 64))[0].sum().backward()
     for name, parameter in model.named_parameters():
         frozen = name.split('.')[0] != 'blocks' or int(name.split('.')[1]) < 2
         assert (parameter.grad is None) == frozen, name

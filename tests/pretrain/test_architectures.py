@@ -96,7 +96,7 @@ def relative(ours, theirs, at_least=1e-30):
     return ((ours - theirs).norm() / theirs.norm().clamp(min=at_least)).item()
 
 
-def picture(batch, side, dtype):
+def make_image(batch, side, dtype):
     return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(2)).to(dtype)
 
 
@@ -106,7 +106,7 @@ def test_packed_equals_reference_in_float32_where_nothing_has_a_kink(arch, train
     packed, reference = twins(arch, 96, 0.6, training, torch.float32, smooth)
     active = random_mask(4, 3, 0.6, torch.Generator().manual_seed(1))
     deepest = training and arch in DEEPEST
-    assert_equal(packed, reference, picture(4, 96, torch.float32), active, 5e-3 if deepest else 1e-4)
+    assert_equal(packed, reference, make_image(4, 96, torch.float32), active, 5e-3 if deepest else 1e-4)
 
 
 @pytest.mark.slow
@@ -114,7 +114,7 @@ def test_packed_equals_reference_in_float32_where_nothing_has_a_kink(arch, train
 def test_packed_rounds_no_more_than_the_reference_in_the_deepest_networks(arch):
     packed, reference = twins(arch, 96, 0.6, True, torch.float32, smooth)
     exact = copy.deepcopy(reference).double()
-    active, image = random_mask(4, 3, 0.6, torch.Generator().manual_seed(1)), picture(4, 96, torch.float32)
+    active, image = random_mask(4, 3, 0.6, torch.Generator().manual_seed(1)), make_image(4, 96, torch.float32)
     for model in (packed, reference, exact):
         model(image.to(next(model.parameters()).dtype), active).backward()
     ours, theirs, truth = (torch.cat([parameter.grad.flatten().double() for parameter in model.parameters()])
@@ -126,7 +126,7 @@ def test_packed_rounds_no_more_than_the_reference_in_the_deepest_networks(arch):
 def test_packed_equals_reference_in_float64_as_the_network_is(arch):
     packed, reference = twins(arch, 64, 0.5, True, torch.float64)
     active = random_mask(3, 2, 0.5, torch.Generator().manual_seed(1))
-    assert_equal(packed, reference, picture(3, 64, torch.float64), active, 1e-7)
+    assert_equal(packed, reference, make_image(3, 64, torch.float64), active, 1e-7)
 
 
 @pytest.mark.parametrize('side, ratio, patch_size, batch', [
@@ -135,16 +135,16 @@ def test_packed_equals_reference_in_float64_as_the_network_is(arch):
 def test_any_ratio_grid_and_patch_size(arch, side, ratio, patch_size, batch):
     packed, reference = twins(arch, side, ratio, True, torch.float64, patch_size=patch_size)
     active = random_mask(batch, side // patch_size, ratio, torch.Generator().manual_seed(3))
-    assert_equal(packed, reference, picture(batch, side, torch.float64), active, 1e-7)
+    assert_equal(packed, reference, make_image(batch, side, torch.float64), active, 1e-7)
 
 
 @pytest.mark.parametrize('arch', ['seresnet50', 'convnextv2_atto', 'resnet50_gn', 'regnety_002'])
-def test_pictures_with_unequal_counts_are_pooled_apart(arch):
+def test_images_with_unequal_counts_are_pooled_apart(arch):
     packed, reference = twins(arch, 96, 0.5, False, torch.float64)
     active = torch.rand(3, 1, 3, 3, generator=torch.Generator().manual_seed(0)) < torch.tensor([0.9, 0.5, 0.3]).view(
         3, 1, 1, 1)
     assert len(set(active.flatten(1).sum(1).tolist())) > 1
-    assert_equal(packed, reference, picture(3, 96, torch.float64), active, 1e-7)
+    assert_equal(packed, reference, make_image(3, 96, torch.float64), active, 1e-7)
 
 
 def visible_means(x_BChw, active):
@@ -175,7 +175,7 @@ def response_normed(module, x_BChw, active):
 @pytest.mark.parametrize('module, formula', [
     (layers.SEModule(16), gated), (nn.GroupNorm(4, 16), group_normed),
     (GlobalResponseNorm(16, channels_last=False), response_normed)], ids=['squeeze-excite', 'group norm', 'GRN'])
-def test_pooling_over_a_picture_sees_its_visible_positions_alone(module, formula):
+def test_pooling_over_a_image_sees_its_visible_positions_alone(module, formula):
     module = module.double()
     for parameter in module.parameters():
         nn.init.normal_(parameter)
@@ -197,7 +197,7 @@ def test_masked_pixels_change_no_bit_of_any_map(arch, training, engine):
     model = build_spark(arch, 96, 0.6, engine=engine, decoder_width=64, drop_path_rate=0.0)
     encoder = lively(model).encoder.train(training)
     active = random_mask(2, 3, 0.6, torch.Generator().manual_seed(4))
-    image = picture(2, 96, torch.float32)
+    image = make_image(2, 96, torch.float32)
     other = torch.where(expand_mask(active, 96, 96), image, 100 * torch.randn_like(image))
     with torch.no_grad():
         first, second = (encoder(pixels, VisibleLayout(active)) for pixels in (image, other))
@@ -208,7 +208,7 @@ def test_masked_pixels_change_no_bit_of_any_map(arch, training, engine):
 @pytest.mark.parametrize('arch', ['resnet50', 'convnext_tiny', 'efficientnet_b0'])
 def test_bfloat16_autocast_stays_near_float32(arch):
     packed, reference = twins(arch, 96, 0.6, True, torch.float32, smooth)
-    active, image = random_mask(4, 3, 0.6, torch.Generator().manual_seed(1)), picture(4, 96, torch.float32)
+    active, image = random_mask(4, 3, 0.6, torch.Generator().manual_seed(1)), make_image(4, 96, torch.float32)
     with torch.autocast('cpu', torch.bfloat16):
         loss = packed(image, active)
     loss.backward()
@@ -228,7 +228,7 @@ def test_no_position_is_kept_of_what_a_norm_can_give_again():
                     # Moments of the input, and yet a type that no recipe is made for.
                     packed.encoder.pyramid.set_submodule(path, as_sync(module))
         layout = VisibleLayout(random_mask(2, 4, 0.5, torch.Generator().manual_seed(0)))
-        held[recipes] = bytes_held(packed.encoder, picture(2, 128, torch.float32), layout)
+        held[recipes] = bytes_held(packed.encoder, make_image(2, 128, torch.float32), layout)
     assert held[True] < 0.85 * held[False]
 
 
@@ -255,7 +255,7 @@ def test_a_converted_network_compiles_and_exports_as_the_dense_one(arch):
     encoder = build_spark(arch, 64, 0.5, decoder_width=64).encoder.eval()
     plain = create_network(arch).eval()
     plain.load_state_dict(encoder.pyramid.network.state_dict(), strict=False)
-    image = picture(1, 64, torch.float32)
+    image = make_image(1, 64, torch.float32)
     with torch.no_grad():
         exported = torch.export.export(encoder.pyramid, (image,)).module()(image)
         expected = plain.forward_intermediates(image, intermediates_only=True, norm=False)[-4:]

@@ -126,7 +126,7 @@ def test_without_a_mask_the_encoder_is_timms_own_network(arch):
         assert torch.equal(ours, theirs)
 
 
-def test_stochastic_depth_drops_whole_pictures_with_the_draws_of_the_reference():
+def test_stochastic_depth_drops_whole_images_with_the_draws_of_the_reference():
     active = random_mask(8, 2, 0.5, torch.Generator().manual_seed(0))
     image = torch.randn(8, 3, 64, 64, dtype=torch.float64)
     encoder = lively(build_encoder('convnext_atto', drop_path_rate=0.9))

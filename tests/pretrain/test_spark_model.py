@@ -17,12 +17,12 @@ def build(ablation='spark', **options):
     return build_spark('test_resnet', 64, 0.5, ablation, decoder_width=64, **options)
 
 
-def picture(batch=2, seed=0):
+def make_image(batch=2, seed=0):
     return torch.randn(batch, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize('input_size, expected', [(224, 20), (160, 10), (128, 6)])
-def test_every_picture_keeps_the_same_number_of_patches(input_size, expected):
+def test_every_image_keeps_the_same_number_of_patches(input_size, expected):
     grid = input_size // 32
     active = random_mask(64, grid, 0.6)
     assert active.dtype == torch.bool and active.shape == (64, 1, grid, grid)
@@ -53,7 +53,7 @@ def plain_loss(image, prediction, active, everywhere):
 
 @pytest.mark.parametrize('ablation', ['spark', 'loss_on_all'])
 def test_loss_is_the_mean_squared_error_to_normalised_patches(ablation):
-    model, image = build(ablation).eval(), picture()
+    model, image = build(ablation).eval(), make_image()
     active = random_mask(2, 2, 0.5, torch.Generator().manual_seed(0))
     with torch.no_grad():
         layout = model.mask(image, active)
@@ -72,9 +72,9 @@ def test_patches_are_ordered_by_row_column_channel():
     assert torch.equal(model.unpatchify(patches), image)
 
 
-def test_a_perfect_prediction_paints_the_picture_back():
+def test_a_perfect_prediction_paints_the_image_back():
     from pretrain.spark import normalise_patches
-    model, image = build(), picture()
+    model, image = build(), make_image()
     perfect, _, _ = normalise_patches(model.patchify(image))
     active = random_mask(2, 2, 0.5)
     assert torch.allclose(model.paint(image, perfect, active), image, atol=1e-5)
@@ -82,7 +82,7 @@ def test_a_perfect_prediction_paints_the_picture_back():
 
 
 def test_visible_patches_are_pasted_unchanged():
-    model, image = build(), picture()
+    model, image = build(), make_image()
     active = random_mask(2, 2, 0.5)
     _, painted = model(image, active, return_reconstruction=True)
     visible = active.repeat_interleave(32, 2).repeat_interleave(32, 3).expand_as(image)
@@ -96,7 +96,7 @@ def test_every_ablation_trains_every_one_of_its_parameters(ablation):
     for module in model.modules():  # zero-initialised residual branches pass no gradient on
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.ones_(module.weight)
-    model(picture(4), random_mask(4, 2, 0.5)).backward()
+    model(make_image(4), random_mask(4, 2, 0.5)).backward()
     without = [name for name, parameter in model.named_parameters()
                if parameter.grad is None or not parameter.grad.any()]
     # A scale whose map reaches the decoder no more still feeds the deeper ones, so nothing may be left out.
@@ -111,17 +111,17 @@ def test_black_mosaic_has_no_mask_token_and_sees_the_mask_vanish():
     model = build('black_mosaic')
     assert not any('mask_token' in name for name, _ in model.named_parameters())
     active = random_mask(2, 2, 0.5, torch.Generator().manual_seed(0))
-    dense = model.encode(picture(), VisibleLayout(active))[0]
+    dense = model.encode(make_image(), VisibleLayout(active))[0]
     assert (dense[~active.expand_as(dense)] != 0).any(), 'the dense encoder must fill masked positions'
-    sparse = build().encode(picture(), VisibleLayout(active))[0]
+    sparse = build().encode(make_image(), VisibleLayout(active))[0]
     assert len(sparse) == active.sum(), 'the sparse one holds visible patches only'
 
 
 def test_no_sparse_sees_masked_pixels_as_zero_only():
     model = build('no_sparse').eval()
     active = random_mask(2, 2, 0.5, torch.Generator().manual_seed(0))
-    image = picture()
-    other = torch.where(active.repeat_interleave(32, 2).repeat_interleave(32, 3), image, picture(seed=9))
+    image = make_image()
+    other = torch.where(active.repeat_interleave(32, 2).repeat_interleave(32, 3), image, make_image(seed=9))
     layout = VisibleLayout(active)
     for a, b in zip(model.encode(image, layout), model.encode(other, layout), strict=True):
         assert torch.equal(a, b)
@@ -131,7 +131,7 @@ def test_mask_tokens_fill_masked_positions():
     model = build().eval()
     active = random_mask(2, 2, 0.5, torch.Generator().manual_seed(0))
     layout = VisibleLayout(active)
-    features = model.encode(picture(), layout)[1]
+    features = model.encode(make_image(), layout)[1]
     filled = layout.unpack(features, fill_C=model.densify[1].mask_token.view(-1))
     masked = (~active).repeat_interleave(2, 2).repeat_interleave(2, 3).squeeze(1)
     rows = filled.permute(0, 2, 3, 1)[masked]
@@ -168,6 +168,6 @@ def test_wrong_arguments_are_refused_by_name(options, named):
         build_spark(**{'arch': 'test_resnet', 'input_size': 64, **options})
 
 
-def test_pictures_of_another_size_are_refused():
+def test_images_of_another_size_are_refused():
     with pytest.raises(InputError, match='input_size'):
         build()(torch.randn(1, 3, 96, 96))

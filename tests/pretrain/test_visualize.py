@@ -46,9 +46,9 @@ def enlarge(active_B1ff, side):
 
 @pytest.mark.parametrize('ablation', MODELS)
 def test_visible_pixels_are_the_originals_and_masked_ones_the_mean_colour(ablation):
-    picture, active = pixels(), mask()
-    result = reconstruct(build_lively(ablation), picture, active)
-    original, visible = picture.permute(0, 2, 3, 1).numpy(), enlarge(active, 128)
+    image, active = pixels(), mask()
+    result = reconstruct(build_lively(ablation), image, active)
+    original, visible = image.permute(0, 2, 3, 1).numpy(), enlarge(active, 128)
     for name, array in vars(result).items():
         assert array.dtype == torch.uint8 and array.shape == (2, 128, 128, 3), name
     assert np.array_equal(result.original, original)
@@ -58,13 +58,13 @@ def test_visible_pixels_are_the_originals_and_masked_ones_the_mean_colour(ablati
     assert np.array_equal(result.pasted.numpy()[~visible], result.reconstruction.numpy()[~visible])
 
 
-def test_statistics_of_the_original_give_the_picture_of_the_model_itself():
-    model, picture, active = build_lively(), pixels(), mask()
+def test_statistics_of_the_original_give_the_image_of_the_model_itself():
+    model, image, active = build_lively(), pixels(), mask()
     mean, std = torch.tensor([100., 110, 120]).view(3, 1, 1), torch.tensor([50., 60, 70]).view(3, 1, 1)
     with torch.no_grad():
-        _, painted = model((picture - mean) / std, active, return_reconstruction=True)
+        _, painted = model((image - mean) / std, active, return_reconstruction=True)
     expected = (painted * std + mean).clamp(0, 255).permute(0, 2, 3, 1)
-    result = reconstruct(model, picture, active, mean=(100, 110, 120), std=(50, 60, 70))
+    result = reconstruct(model, image, active, mean=(100, 110, 120), std=(50, 60, 70))
     assert (result.pasted - expected).abs().max() <= 0.501, 'half a grey level of rounding'
 
 
@@ -73,10 +73,10 @@ def test_visible_statistics_let_nothing_leak_from_masked_pixels(ablation):
     model, active = build_lively(ablation), mask()
     visible = torch.from_numpy(enlarge(active, 128))[:, None]
     one, other = pixels(0), torch.where(visible, pixels(0), pixels(9) // 3)
-    a, b = (reconstruct(model, picture, active, statistics='visible') for picture in (one, other))
+    a, b = (reconstruct(model, image, active, statistics='visible') for image in (one, other))
     assert torch.equal(a.pasted, b.pasted) and torch.equal(a.reconstruction, b.reconstruction)
-    assert a.reconstruction.float().std() > 20, 'a picture that a leak would change'
-    a, b = (reconstruct(model, picture, active) for picture in (one, other))
+    assert a.reconstruction.float().std() > 20, 'an image that a leak would change'
+    a, b = (reconstruct(model, image, active) for image in (one, other))
     assert not torch.equal(a.pasted, b.pasted), "the original's statistics do show through"
 
 

@@ -1,4 +1,4 @@
-"""Features of frozen networks, and the probes through the command line: on made pictures, and on CIFAR-10's."""
+"""Features of frozen networks, and the probes through the command line: on made images, and on CIFAR-10's."""
 
 import hashlib
 import json
@@ -19,11 +19,11 @@ from safetensors.numpy import load_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
-from small_finetuning import write_pictures
+from small_finetuning import write_images
 
 from spark_bench import commands
 from spark_bench.checkpoints import published, save
-from spark_bench.data.classification import ClassPictures
+from spark_bench.data.classification import ClassImages
 from spark_bench.errors import InputError, RunError
 from spark_bench.probes import features
 from spark_bench.probes.features import Extractor, build_backbone, cached_features
@@ -37,14 +37,14 @@ TRANSFORM = dict(type='evaluation', input_size=64, crop_ratio=0.95)
 
 
 @pytest.fixture(scope='module')
-def pictures(tmp_path_factory):
-    """Six classes that differ in colour, of noisy pictures."""
-    return write_pictures(tmp_path_factory.mktemp('classes'), TRAIN, VAL, noise=90)
+def images(tmp_path_factory):
+    """Six classes that differ in colour, of noisy images."""
+    return write_images(tmp_path_factory.mktemp('classes'), TRAIN, VAL, noise=90)
 
 
 @pytest.fixture(scope='module')
 def cifar10(tmp_path_factory):
-    """A few hundred pictures of CIFAR-10: 30 of each class to learn from, 15 to evaluate on."""
+    """A few hundred images of CIFAR-10: 30 of each class to learn from, 15 to evaluate on."""
     if not CIFAR10.is_file():
         pytest.skip(f'{CIFAR10} is absent: set SPARK_BENCH_TEST_DATA to a folder with it')
     root = tmp_path_factory.mktemp('cifar10')
@@ -101,9 +101,9 @@ def refused(capsys, arguments, *named):
 
 
 @pytest.mark.parametrize('arch', ['test_resnet', 'test_convnext', 'regnetx_002'])
-def test_features_are_the_average_of_the_last_map(arch, pictures):
+def test_features_are_the_average_of_the_last_map(arch, images):
     network = build_backbone(arch)
-    dataset = ClassPictures(str(pictures), 'val', TRANSFORM)
+    dataset = ClassImages(str(images), 'val', TRANSFORM)
     found = Extractor(network, batch_size=5, workers=0).extract(dataset, np.array([7, 0, 3, 11, 2, 17]))
     image = torch.stack([dataset[index]['inputs'] for index in (7, 0, 3, 11, 2, 17)])
     last = network.forward_intermediates(image, norm=False, intermediates_only=True)[-1].mean((2, 3))
@@ -129,22 +129,22 @@ def test_a_random_network_is_its_seeds_and_disturbs_no_drawing():
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-def test_bfloat16_is_near_and_not_the_same(pictures):
-    dataset, network = ClassPictures(str(pictures), 'val', TRANSFORM), build_backbone('test_resnet')
+def test_bfloat16_is_near_and_not_the_same(images):
+    dataset, network = ClassImages(str(images), 'val', TRANSFORM), build_backbone('test_resnet')
     exact, rough = (Extractor(network, workers=0, amp=amp).extract(dataset, np.arange(18)) for amp in (False, True))
     assert rough.dtype == np.float32
     assert 0 < np.abs(rough - exact).max() < 0.1 * np.abs(exact).max()
 
 
-def test_workers_change_nothing(pictures):
-    dataset, network = ClassPictures(str(pictures), 'val', TRANSFORM), build_backbone('test_resnet')
+def test_workers_change_nothing(images):
+    dataset, network = ClassImages(str(images), 'val', TRANSFORM), build_backbone('test_resnet')
     alone, two = (Extractor(network, batch_size=4, workers=n).extract(dataset, np.arange(18)) for n in (0, 2))
     assert np.array_equal(alone, two)
 
 
-def test_a_killed_extraction_goes_on_with_the_next_part(pictures, tmp_path, monkeypatch):
+def test_a_killed_extraction_goes_on_with_the_next_part(images, tmp_path, monkeypatch):
     monkeypatch.setattr(features, 'PART', 8)
-    dataset, network = ClassPictures(str(pictures), 'val', TRANSFORM), build_backbone('test_resnet')
+    dataset, network = ClassImages(str(images), 'val', TRANSFORM), build_backbone('test_resnet')
     asked = []
 
     class Watched(Extractor):
@@ -168,26 +168,26 @@ def test_a_killed_extraction_goes_on_with_the_next_part(pictures, tmp_path, monk
     assert np.array_equal(again, found) and len(asked) == 5 and asked[-1][0] == 9
 
 
-def test_features_that_are_not_finite_are_refused(pictures, tmp_path):
+def test_features_that_are_not_finite_are_refused(images, tmp_path):
     network = build_backbone('test_resnet')
     network.conv1[0].weight.fill_(torch.inf)
-    dataset = ClassPictures(str(pictures), 'val', TRANSFORM)
-    with pytest.raises(RunError, match='18 of 18 pictures have features that are not finite'):
+    dataset = ClassImages(str(images), 'val', TRANSFORM)
+    with pytest.raises(RunError, match='18 of 18 images have features that are not finite'):
         cached_features(Extractor(network, workers=0), dataset, dataset.labels, np.arange(18), tmp_path / 'cache')
     assert not list(tmp_path.rglob('*.safetensors'))
 
 
 @pytest.mark.parametrize('workers', [0, 2])
-def test_a_damaged_picture_is_named(workers, pictures, tmp_path):
-    shutil.copytree(pictures, tmp_path / 'data')
+def test_a_damaged_image_is_named(workers, images, tmp_path):
+    shutil.copytree(images, tmp_path / 'data')
     bad = tmp_path / 'data' / 'val' / 'class2' / '1.png'
     bad.write_bytes(bad.read_bytes()[:60])
-    dataset = ClassPictures(str(tmp_path / 'data'), 'val', TRANSFORM)
-    with pytest.raises(InputError, match=f'^picture {bad} [^\n]*$'):
+    dataset = ClassImages(str(tmp_path / 'data'), 'val', TRANSFORM)
+    with pytest.raises(InputError, match=f'^image {bad} [^\n]*$'):
         Extractor(build_backbone('test_resnet'), workers=workers).extract(dataset, np.arange(18))
 
 
-def test_probes_of_real_pictures_are_scikit_learns(cifar10, encoder, tmp_path):
+def test_probes_of_real_images_are_scikit_learns(cifar10, encoder, tmp_path):
     near = measured('knn', cifar10, tmp_path, '--weights', encoder)
     linear = measured('linear', cifar10, tmp_path, '--weights', encoder)
     (train, labels), (val, truth) = arrays_of(tmp_path, 'train'), arrays_of(tmp_path, 'val')
@@ -209,31 +209,31 @@ def test_probes_of_real_pictures_are_scikit_learns(cifar10, encoder, tmp_path):
     assert [near.method, linear.arch, linear.curves['top1_held_out'][0][0]] == ['no_sparse', 'test_resnet', 0.1]
 
 
-def test_both_probes_share_features_and_a_record_is_measured_once(pictures, encoder, tmp_path, monkeypatch, capsys):
-    near = measured('knn', pictures, tmp_path, '--weights', encoder)
+def test_both_probes_share_features_and_a_record_is_measured_once(images, encoder, tmp_path, monkeypatch, capsys):
+    near = measured('knn', images, tmp_path, '--weights', encoder)
 
     def no_more(*args):
         raise AssertionError('computed again')
 
     monkeypatch.setattr(Extractor, 'extract', no_more)
-    linear = measured('linear', pictures, tmp_path, '--weights', encoder)
+    linear = measured('linear', images, tmp_path, '--weights', encoder)
     before = {path: path.read_bytes() for path in (tmp_path / 'results').rglob('*.json')}
     monkeypatch.setattr('spark_bench.probes.classifiers.knn', no_more)
-    assert measured('knn', pictures, tmp_path, '--weights', encoder, '--batch-size', '7', '--label-seed', '3') == near
+    assert measured('knn', images, tmp_path, '--weights', encoder, '--batch-size', '7', '--label-seed', '3') == near
     assert {path: path.read_bytes() for path in (tmp_path / 'results').rglob('*.json')} == before
     assert near.dataset['train_images'] == CLASSES * TRAIN and near.dataset['val_images'] == CLASSES * VAL
     assert near.weights['sha256'] == linear.weights['sha256'] and Path(near.config).is_file()
-    smaller = words('knn', pictures, tmp_path, '--weights', encoder)
+    smaller = words('knn', images, tmp_path, '--weights', encoder)
     smaller[smaller.index('--input-size') + 1] = '32'
     for other in (['--neighbours', '3'], ['--label-fraction', '0.5'], ['--amp']):
         capsys.readouterr()
-        refused(capsys, words('knn', pictures, tmp_path, '--weights', encoder, *other), 'another configuration')
+        refused(capsys, words('knn', images, tmp_path, '--weights', encoder, *other), 'another configuration')
     refused(capsys, smaller, 'another configuration (transform.input_size 64, now 32)')
     labels = [column.label for column in table_of_suite(load_all(tmp_path / 'results', 'test')).columns]
     assert labels == ['linear top-1', 'k-NN top-1']
 
 
-def test_other_pictures_of_the_same_names_and_sizes_are_other_data(tmp_path, capsys):
+def test_other_images_of_the_same_names_and_sizes_are_other_data(tmp_path, capsys):
     data = tmp_path / 'data'
     for split, seed in (('train', 0), ('val', 100)):
         for place, name in enumerate(('dark', 'light')):
@@ -255,52 +255,52 @@ def test_other_pictures_of_the_same_names_and_sizes_are_other_data(tmp_path, cap
     assert found == {'scratch': 100, 'swapped': 0}
 
 
-def test_another_file_of_the_same_training_is_another_configuration(pictures, tmp_path, capsys):
+def test_another_file_of_the_same_training_is_another_configuration(images, tmp_path, capsys):
     for name, seed in (('last', 1), ('best', 2)):
         save(build_backbone('test_resnet', seed=seed), tmp_path / f'{name}.safetensors',
              {'arch': 'test_resnet', 'method': 'spark', 'config_hash': 'ab12ab12'})
-    measured('knn', pictures, tmp_path, '--weights', tmp_path / 'last.safetensors')
+    measured('knn', images, tmp_path, '--weights', tmp_path / 'last.safetensors')
     capsys.readouterr()
-    refused(capsys, words('knn', pictures, tmp_path, '--weights', tmp_path / 'best.safetensors'),
+    refused(capsys, words('knn', images, tmp_path, '--weights', tmp_path / 'best.safetensors'),
             'another configuration')
 
 
-def test_a_part_of_the_labels_and_a_random_network(pictures, tmp_path):
-    part = measured('knn', pictures, tmp_path, '--arch', 'test_resnet', '--label-fraction', '0.3')
+def test_a_part_of_the_labels_and_a_random_network(images, tmp_path):
+    part = measured('knn', images, tmp_path, '--arch', 'test_resnet', '--label-fraction', '0.3')
     assert part.method == 'scratch' and part.weights is None
     assert part.dataset['train_images'] == 3 * CLASSES and part.metrics['neighbours'] == 3 * CLASSES
     assert (np.bincount(arrays_of(tmp_path, 'train')[1]) == 3).all()
-    assert measured('knn', pictures, tmp_path, '--arch', 'test_resnet', '--weights', 'scratch', '--label-fraction',
+    assert measured('knn', images, tmp_path, '--arch', 'test_resnet', '--weights', 'scratch', '--label-fraction',
                     '0.3') == part
 
 
-def test_a_published_file_is_measured_by_its_name_and_fetched_only_when_asked(pictures, encoder, tmp_path, monkeypatch,
+def test_a_published_file_is_measured_by_its_name_and_fetched_only_when_asked(images, encoder, tmp_path, monkeypatch,
                                                                               capsys):
     entry = dict(name='spark', arch='test_resnet', file='a.safetensors', url=encoder.as_uri(), source='a test',
                  sha256=hashlib.sha256(encoder.read_bytes()).hexdigest())
     monkeypatch.setattr(published, 'read_index', lambda: [entry])
     named = ['--weights', 'spark', '--arch', 'test_resnet', '--cache-dir', tmp_path / 'cache']
-    refused(capsys, words('knn', pictures, tmp_path, *named), encoder.as_uri(), 'add --download')
-    refused(capsys, words('knn', pictures, tmp_path, *named[:2]), '--weights spark', '--arch', 'test_resnet')
-    refused(capsys, words('knn', pictures, tmp_path, *named[:3], 'test_convnext'), 'test_convnext', 'test_resnet')
+    refused(capsys, words('knn', images, tmp_path, *named), encoder.as_uri(), 'add --download')
+    refused(capsys, words('knn', images, tmp_path, *named[:2]), '--weights spark', '--arch', 'test_resnet')
+    refused(capsys, words('knn', images, tmp_path, *named[:3], 'test_convnext'), 'test_convnext', 'test_resnet')
     assert not list(tmp_path.iterdir())
-    record = measured('knn', pictures, tmp_path, *named, '--download')
+    record = measured('knn', images, tmp_path, *named, '--download')
     copied = tmp_path / 'cache' / 'weights' / 'a.safetensors'
     assert record.method == 'spark' and record.weights['path'] == str(copied)
     assert record.weights['sha256'] == entry['sha256'] and copied.read_bytes() == encoder.read_bytes()
     # It is the file that is measured, and now that it is there, it need not be asked for.
-    assert measured('linear', pictures, tmp_path, *named).weights == record.weights
-    given = measured('knn', pictures, tmp_path / 'given', '--weights', encoder)
+    assert measured('linear', images, tmp_path, *named).weights == record.weights
+    given = measured('knn', images, tmp_path / 'given', '--weights', encoder)
     assert given.metrics == record.metrics and given.config_hash == record.config_hash and given.method == 'no_sparse'
 
 
-def test_two_files_of_one_method_share_a_folder_and_keep_their_own(pictures, tmp_path, monkeypatch):
+def test_two_files_of_one_method_share_a_folder_and_keep_their_own(images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for seed in (1, 2):
         file = tmp_path / str(seed) / 'encoder.safetensors'
         file.parent.mkdir()
         save(build_backbone('test_resnet', seed=seed), file, {'arch': 'test_resnet', 'method': 'spark'})
-        arguments = words('knn', pictures, tmp_path, '--weights', file)
+        arguments = words('knn', images, tmp_path, '--weights', file)
         place = arguments.index('--work-dir')
         del arguments[place:place + 2]
         arguments[arguments.index('--results') + 1] = str(tmp_path / f'results{seed}')
@@ -324,19 +324,19 @@ def test_two_files_of_one_method_share_a_folder_and_keep_their_own(pictures, tmp
     ('knn', ['--arch', 'test_resnet', '--device', 'abacus'], 'abacus'),
     ('knn', ['--arch', 'test_resnet', '--label-fraction', '1.5'], '1.5'),
     ('sparse', [], 'sparse')])
-def test_what_does_not_fit_is_refused_in_one_line(protocol, arguments, named, pictures, tmp_path, capsys):
-    refused(capsys, words(protocol, pictures, tmp_path, *arguments), named)
+def test_what_does_not_fit_is_refused_in_one_line(protocol, arguments, named, images, tmp_path, capsys):
+    refused(capsys, words(protocol, images, tmp_path, *arguments), named)
     assert not (tmp_path / 'results').exists() and not (tmp_path / 'work').exists()
 
 
-def test_a_detector_is_still_what_evaluate_asks_for(pictures, tmp_path, capsys):
-    refused(capsys, ['evaluate', '--data-root', pictures, '--results', tmp_path / 'results'], 'trained detector')
+def test_a_detector_is_still_what_evaluate_asks_for(images, tmp_path, capsys):
+    refused(capsys, ['evaluate', '--data-root', images, '--results', tmp_path / 'results'], 'trained detector')
 
 
-def test_one_label_a_class_has_none_to_hold_out(pictures, tmp_path, capsys):
-    refused_words = words('linear', pictures, tmp_path, '--arch', 'test_resnet', '--label-fraction', '0.01')
+def test_one_label_a_class_has_none_to_hold_out(images, tmp_path, capsys):
+    refused_words = words('linear', images, tmp_path, '--arch', 'test_resnet', '--label-fraction', '0.01')
     assert commands.main(refused_words) == 2
-    assert 'no class has two training pictures' in capsys.readouterr().err.splitlines()[-1]
+    assert 'no class has two training images' in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / 'results').exists()
 
 
@@ -354,14 +354,14 @@ def torchrun(arguments):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
 
 
-def test_two_processes_give_the_features_and_the_record_of_one(pictures, encoder, tmp_path):
+def test_two_processes_give_the_features_and_the_record_of_one(images, encoder, tmp_path):
     both, one = tmp_path / 'both', tmp_path / 'one'
-    # 60 pictures in batches of 8: the processes get 4 batches each, the last of 4 pictures.
-    done = torchrun(words('linear', pictures, both, '--weights', encoder, '--batch-size', '8'))
+    # 60 images in batches of 8: the processes get 4 batches each, the last of 4 images.
+    done = torchrun(words('linear', images, both, '--weights', encoder, '--batch-size', '8'))
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count('record: ') == 1
     [path] = (both / 'results').rglob('*.json')
-    record = measured('linear', pictures, one, '--weights', encoder, '--batch-size', '8')
+    record = measured('linear', images, one, '--weights', encoder, '--batch-size', '8')
     for split in ('train', 'val'):
         for ours, theirs in zip(arrays_of(both, split), arrays_of(one, split), strict=True):
             assert np.array_equal(ours, theirs)
@@ -369,8 +369,8 @@ def test_two_processes_give_the_features_and_the_record_of_one(pictures, encoder
     assert json.loads(path.read_text())['config_hash'] == record.config_hash
 
 
-def test_a_damaged_picture_is_told_once_by_two_processes(pictures, encoder, tmp_path):
-    shutil.copytree(pictures, tmp_path / 'data')
+def test_a_damaged_image_is_told_once_by_two_processes(images, encoder, tmp_path):
+    shutil.copytree(images, tmp_path / 'data')
     bad = tmp_path / 'data' / 'train' / 'class3' / '1.png'
     bad.write_bytes(bad.read_bytes()[:60])
     done = torchrun(words('knn', tmp_path / 'data', tmp_path, '--weights', encoder, '--batch-size', '8'))

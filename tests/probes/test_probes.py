@@ -54,7 +54,7 @@ def test_votes_of_neighbours_are_those_of_scikit_learn(k, temperature):
     assert 0.2 < (expected.argmax(axis=1) == truth).mean() < 1
 
 
-def test_neighbours_of_training_pictures_in_many_pieces_are_the_same(monkeypatch):
+def test_neighbours_of_training_images_in_many_pieces_are_the_same(monkeypatch):
     train, labels, others, _ = blobs(2000, 50)
     whole = knn(train, labels, others, 7)
     real = probes._normalise
@@ -74,23 +74,23 @@ def test_votes_depend_on_no_order_and_no_scale_of_features():
     assert torch.allclose(knn(train * lengths, labels, 8 * others, 7), votes, atol=1e-12)
 
 
-def test_every_picture_twice_and_twice_the_neighbours_are_the_same_votes():
+def test_every_image_twice_and_twice_the_neighbours_are_the_same_votes():
     train, labels, others, _ = blobs()
     twice = knn(np.repeat(train, 2, axis=0), np.repeat(labels, 2), others, 7, k=40)
     assert torch.allclose(twice, knn(train, labels, others, 7, k=20), atol=1e-12)
 
 
-def test_of_equally_near_pictures_the_first_ones_count(monkeypatch):
+def test_of_equally_near_images_the_first_ones_count(monkeypatch):
     train = np.tile(np.array([[1, 0], [0, 1]], np.float32), (40, 1))  # 40 equal ones of each kind, in turn
     labels = np.arange(80) // 2 % 3
     for rows in (32768, 7):
         monkeypatch.setattr(probes, '_ROWS', rows)
-        # Of the first kind, pictures 0, 2, 4 and 6 come first: classes 0, 1, 2, 0.
+        # Of the first kind, images 0, 2, 4 and 6 come first: classes 0, 1, 2, 0.
         votes = knn(train, labels, train[:1], 3, k=4)
         assert votes.tolist() == [[0.5, 0.25, 0.25]]
 
 
-def test_more_neighbours_than_pictures_are_all_pictures():
+def test_more_neighbours_than_images_are_all_images():
     train, labels, others, _ = blobs(14, 10)
     assert torch.equal(knn(train, labels, others, 7, k=500), knn(train, labels, others, 7, k=14))
 
@@ -142,12 +142,12 @@ def test_two_classes_are_scikit_learns_with_twice_the_c():
 def test_features_in_pieces_give_the_same_classifier(monkeypatch):
     train, labels, others, _ = blobs()
     whole = fit_linear(train, labels, 7, 1e-2, tolerance=1e-9).scores(others)
-    monkeypatch.setattr(probes, '_PIECE', 8 * 24 * 32)  # 32 pictures
+    monkeypatch.setattr(probes, '_PIECE', 8 * 24 * 32)  # 32 images
     monkeypatch.setattr(probes, '_KEPT', 0)
     assert torch.allclose(fit_linear(train, labels, 7, 1e-2, tolerance=1e-9).scores(others), whole, atol=1e-6)
 
 
-def test_scale_order_and_doubling_of_pictures_change_no_linear_classifier():
+def test_scale_order_and_doubling_of_images_change_no_linear_classifier():
     train, labels, others, _ = blobs()
 
     def probability(train, labels, others):
@@ -172,7 +172,7 @@ def test_a_constant_feature_counts_for_nothing():
     assert torch.allclose(with_it.softmax(1), without.softmax(1), atol=1e-5)
 
 
-def test_a_class_without_training_pictures_is_never_guessed():
+def test_a_class_without_training_images_is_never_guessed():
     train, labels, others, _ = blobs()
     seen = labels != 4
     classifier = fit_linear(train[seen], labels[seen], 7, 1e-2)
@@ -185,7 +185,7 @@ def test_a_class_without_training_pictures_is_never_guessed():
     assert linear(train[seen], labels[seen], 7)[0].present_P.tolist() == [0, 1, 2, 3, 5, 6]
 
 
-def test_the_penalty_is_the_one_that_serves_held_out_training_pictures_best():
+def test_the_penalty_is_the_one_that_serves_held_out_training_images_best():
     train, labels, _, _ = blobs(width=12, count=210)
     classifier, trials = linear(train, labels, 7, seed=3)
     assert [penalty for penalty, _ in trials] == sorted(probes.PENALTIES, reverse=True)
@@ -202,7 +202,7 @@ def test_the_penalty_is_the_one_that_serves_held_out_training_pictures_best():
     assert len({top1 for _, top1 in trials}) > 1
 
 
-def test_the_classifier_learns_from_all_pictures_in_the_end():
+def test_the_classifier_learns_from_all_images_in_the_end():
     train, labels, others, _ = blobs()
     classifier, _ = linear(train, labels, 7)
     alone = fit_linear(train, labels, 7, classifier.penalty)
@@ -210,11 +210,11 @@ def test_the_classifier_learns_from_all_pictures_in_the_end():
     assert torch.equal(classifier.mean_C, alone.mean_C)
 
 
-def test_a_class_with_one_picture_is_kept_and_one_a_class_is_refused():
-    train, labels, _, _ = blobs(15, 2)  # two pictures each, three of class 0
+def test_a_class_with_one_image_is_kept_and_one_a_class_is_refused():
+    train, labels, _, _ = blobs(15, 2)  # two images each, three of class 0
     seen = np.r_[np.arange(7), 7]
     assert linear(train[seen], labels[seen], 7)[0].present_P.tolist() == list(range(7))
-    with pytest.raises(InputError, match='no class has two training pictures'):
+    with pytest.raises(InputError, match='no class has two training images'):
         linear(train[:7], labels[:7], 7)
     with pytest.raises(InputError, match='two classes'):
         fit_linear(train[:1], labels[:1], 7, 1e-2)

@@ -131,8 +131,8 @@ def benchmark_runs(make_benchmark, make_published):
 def demo_runs(tmp_path, make_record):
     """Records of a whole small demo, with every file that its runs would leave below ``tmp_path``.
 
-    Grey 64x48 pictures: number i is all 60 + 20 * i. The truth is a box at (8, 10, 20, 30) in each, category
-    'star', detected by every method with score 0.9; a 'heart' over the whole picture has score 0.29.
+    Grey 64x48 images: number i is all 60 + 20 * i. The truth is a box at (8, 10, 20, 30) in each, category
+    'star', detected by every method with score 0.9; a 'heart' over the whole image has score 0.29.
     """
     rectangle = np.zeros((48, 64), np.uint8, order='F')
     rectangle[10:40, 8:28] = 1
@@ -154,8 +154,8 @@ def demo_runs(tmp_path, make_record):
     truth = {'images': images, 'annotations': annotations, 'categories': categories}
     (data / 'instances_val2017.json').write_text(json.dumps(truth))
     (tmp_path / 'predictions.json').write_text(json.dumps(detections))
-    pictures = np.arange(2 * 64 * 64 * 3, dtype=np.uint32).reshape(2, 64, 64, 3) // 97 % 256
-    original = pictures.astype(np.uint8)
+    pixels = np.arange(2 * 64 * 64 * 3, dtype=np.uint32).reshape(2, 64, 64, 3) // 97 % 256
+    original = pixels.astype(np.uint8)
     upper = np.zeros((2, 64, 64, 1), bool)
     upper[:, :32] = True
     masked = np.where(upper, original, np.uint8(0))

@@ -1,4 +1,4 @@
-"""Figures and pictures against the figures and pixels that they are made from."""
+"""Figures and images against the figures and pixels that they are made from."""
 
 import base64
 import dataclasses
@@ -20,12 +20,12 @@ from spark_bench.tables import table_of_suite
 from spark_bench.tables.build import METHODS
 
 
-def pixels(picture) -> np.ndarray:
-    header, _, data = picture.uri.partition(',')
+def pixels(image) -> np.ndarray:
+    header, _, data = image.uri.partition(',')
     assert header == 'data:image/jpeg;base64'
-    image = np.asarray(PIL.Image.open(io.BytesIO(base64.b64decode(data)))).astype(float)
-    assert image.shape == (picture.height, picture.width, 3)
-    return image
+    found = np.asarray(PIL.Image.open(io.BytesIO(base64.b64decode(data)))).astype(float)
+    assert found.shape == (image.height, image.width, 3)
+    return found
 
 
 def replaced(records, task, method, **fields):
@@ -92,7 +92,7 @@ def test_a_curve_with_gaps_is_drawn_and_smoothed_over_what_is_known(demo_runs):
     assert moving_average(np.array([1.0, 5.0]), 4) == pytest.approx([3.0, 3.0])
 
 
-def test_each_reconstruction_stands_beside_its_picture_and_mask(demo_runs, tmp_path):
+def test_each_reconstruction_stands_beside_its_image_and_mask(demo_runs, tmp_path):
     (gallery,) = reconstruction_galleries(demo_runs, tmp_path)
     assert gallery.headings == ('original', 'masked', 'spark', 'no_sparse', 'no_hierarchy', 'black_mosaic')
     assert gallery.notes == [] and [len(row) for row in gallery.rows] == [6, 6]
@@ -102,7 +102,7 @@ def test_each_reconstruction_stands_beside_its_picture_and_mask(demo_runs, tmp_p
         assert masked[int(0.55 * side) :].mean() < 3  # the lower half is masked
         assert spark[int(0.55 * side) :].mean() == pytest.approx(40, abs=3)  # and filled in with 40 * i
         assert mosaic[int(0.55 * side) :].mean() == pytest.approx(160, abs=3)
-        assert np.abs(spark - mosaic)[: int(0.45 * side)].max() < 12  # the upper half is the picture itself
+        assert np.abs(spark - mosaic)[: int(0.45 * side)].max() < 12  # the upper half is the image itself
 
 
 def test_a_method_that_saw_other_masks_stands_apart_and_is_said_to(demo_runs, tmp_path):
@@ -113,7 +113,7 @@ def test_a_method_that_saw_other_masks_stands_apart_and_is_said_to(demo_runs, tm
     assert first.headings == ('original', 'masked', 'spark', 'no_hierarchy', 'black_mosaic')
     assert second.headings == ('original', 'masked', 'no_sparse')
     (note,) = first.notes
-    assert note.startswith('no_sparse was shown other pictures or masks than spark')
+    assert note.startswith('no_sparse was shown other images or masks than spark')
 
 
 @pytest.mark.parametrize('damage', ['absent', 'empty', 'text', 'truncated', 'wrong shape', 'objects'])
@@ -136,15 +136,15 @@ def test_damaged_reconstructions_become_a_sentence_and_the_others_stay(demo_runs
 def test_detections_are_drawn_where_they_are_and_only_above_the_threshold(demo_runs, tmp_path):
     (gallery,) = detection_galleries(demo_runs, tmp_path, count=3)
     assert gallery.headings == ('ground truth', *METHODS) and gallery.notes == []
-    assert [row[0].alt for row in gallery.rows] == [f'ground truth, picture {i}: star' for i in (1, 3, 6)]
+    assert [row[0].alt for row in gallery.rows] == [f'ground truth, image {i}: star' for i in (1, 3, 6)]
     for number, row in zip((1, 3, 6), gallery.rows, strict=True):
         grey = 60 + 20 * number
-        assert row[1].alt == f'scratch, picture {number}: star 0.90'  # the heart's score is too low
-        for picture in row:
-            image = pixels(picture)
-            scale = image.shape[1] / 64
-            inside = image[int(24 * scale) : int(36 * scale), int(12 * scale) : int(24 * scale)]
-            outside = image[:, int(34 * scale) :]
+        assert row[1].alt == f'scratch, image {number}: star 0.90'  # the heart's score is too low
+        for image in row:
+            drawn = pixels(image)
+            scale = drawn.shape[1] / 64
+            inside = drawn[int(24 * scale) : int(36 * scale), int(12 * scale) : int(24 * scale)]
+            outside = drawn[:, int(34 * scale) :]
             assert np.abs(outside - grey).max() <= 4
             assert inside.mean((0, 1)) == pytest.approx(0.55 * grey + 0.45 * np.array((31, 119, 180)), abs=4)
 
@@ -156,7 +156,7 @@ def test_polygons_are_drawn_like_masks(demo_runs, tmp_path):
         annotation['segmentation'] = [[8, 10, 28, 10, 28, 40, 8, 40]]
     path.write_text(json.dumps(truth))
     (gallery,) = detection_galleries(demo_runs, tmp_path, count=1)
-    drawn, detected = (pixels(picture)[190:270, 90:160] for picture in gallery.rows[0][:2])
+    drawn, detected = (pixels(image)[190:270, 90:160] for image in gallery.rows[0][:2])
     assert np.abs(drawn - detected).max() <= 3
 
 

@@ -65,7 +65,7 @@ def test_identifiers_are_unique_and_every_link_has_its_target(report):
     assert 'record-measured-demo-pretrain-convnext_atto-spark-0' in targets  # the weights' origin
 
 
-def test_tables_and_pictures_can_be_read_aloud(report, demo_runs):
+def test_tables_and_images_can_be_read_aloud(report, demo_runs):
     page = Page(report.read_text())
     tags = collections.Counter(tag for tag, _ in page.elements)
     assert tags['caption'] == tags['table'] == 3
@@ -90,7 +90,7 @@ def test_another_suite_carries_no_demo_note_and_one_record_is_enough(tmp_path, m
     text = write_report(tmp_path / 'results', 'ablation', tmp_path / 'report.html', tmp_path).read_text()
     assert 'paper’s result' not in text and '12.5' in text
     assert 'No pretraining in this suite yet.' in text and 'left no predictions' not in text
-    assert 'the folder of the pictures is no longer there (data).' in text
+    assert 'the folder of the images is no longer there (data).' in text
 
 
 def test_text_from_a_record_cannot_become_markup(tmp_path, make_record):

@@ -30,7 +30,7 @@ addEventListener('load', async () => {
   const style = getComputedStyle(document.body);
   parent.postMessage(JSON.stringify({
     answer, problems, loaded: loaded.filter(name => !name.startsWith('data:')),
-    pictures: [...document.images].map(image => image.naturalWidth),
+    images: [...document.images].map(image => image.naturalWidth),
     page: document.documentElement.scrollWidth, window: innerWidth,
     colours: [style.color, style.backgroundColor], title: document.title,
     rows: document.querySelectorAll('table.results tbody tr').length}), '*');
@@ -110,11 +110,11 @@ def ask_browser(report, width, *flags, action=''):
 
 
 @pytest.mark.parametrize('width', [390, 1200])
-def test_a_browser_shows_every_picture_without_error_request_or_sideways_scrolling(report, width):
+def test_a_browser_shows_every_image_without_error_request_or_sideways_scrolling(report, width):
     seen = ask_browser(report, width)
     assert seen['window'] == width and seen['title'] == 'SparK benchmark: demo'
     assert seen['problems'] == [] and seen['loaded'] == []
-    assert len(seen['pictures']) == 2 * 6 + 4 * 6 and min(seen['pictures']) > 0
+    assert len(seen['images']) == 2 * 6 + 4 * 6 and min(seen['images']) > 0
     assert seen['page'] <= width
     assert seen['rows'] == len(METHODS)
 
@@ -160,7 +160,7 @@ def test_the_page_follows_a_dark_setting(report):
     assert ground - text > 500 and dark_text - dark_ground > 500
 
 
-def test_a_broken_picture_or_script_would_be_noticed(report):
+def test_a_broken_image_or_script_would_be_noticed(report):
     # Guards the probe itself: were it blind, the tests above would pass on anything.
     text = report.read_text()
     broken = text.replace('data:image/jpeg;base64,/9j/', 'data:image/jpeg;base64,AAAA', 1)
@@ -169,7 +169,7 @@ def test_a_broken_picture_or_script_would_be_noticed(report):
     assert len({text, broken, outside, foreign}) == 4
     report.write_text(foreign)
     seen = ask_browser(report, 390, action='null.nothing')
-    assert seen['pictures'].count(0) == 2 and seen['page'] > 390
+    assert seen['images'].count(0) == 2 and seen['page'] > 390
     assert seen['title'] == 'SparK benchmark: demo'  # the policy stopped the foreign script
     assert {'script-src-elem', 'img-src'} <= set(seen['problems'])
     assert any('null' in problem for problem in seen['problems'])

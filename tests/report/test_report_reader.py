@@ -65,7 +65,7 @@ UNREADABLE = """
     check(name, 'a name for the table', table.id);
     check([...table.tBodies[0].rows].every(row => row.cells.length === table.tHead.rows[0].cells.length), 'ragged');
   }
-  for (const picture of all('img')) check(picture.alt.trim().length > 5, 'alt of a picture');
+  for (const image of all('img')) check(image.alt.trim().length > 5, 'alt of an image');
   for (const figure of all('svg[role=img]')) check(figure.ariaLabel.length > 10, 'words for a figure');
   check(all('svg').every(figure => figure.role === 'img'), 'a figure that is none');
   for (const field of all('input, select')) check(field.labels[0]?.textContent.trim(), 'label of a field');

@@ -5,13 +5,13 @@ import os
 from pathlib import Path
 
 import pytest
-from small_finetuning import write_pictures
+from small_finetuning import write_images
 from small_recipes import ROOT, write_boxes
 
 
 @pytest.fixture(scope='module')
 def coco(tmp_path_factory):
-    """The first six pictures of coco_tiny for training, four for evaluation."""
+    """The first six images of coco_tiny for training, four for evaluation."""
     source = Path(os.environ.get('SPARK_BENCH_TEST_DATA', ROOT.parent / 'shared' / 'data')) / 'coco_tiny'
     if not source.is_dir():
         pytest.skip('coco_tiny is not here: it is development data, not part of this repository')
@@ -28,12 +28,12 @@ def coco(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def pictures(tmp_path_factory):
-    """Six classes that differ in colour, 8 pictures each for training and 3 for evaluation."""
-    return write_pictures(tmp_path_factory.mktemp('classes'))
+def images(tmp_path_factory):
+    """Six classes that differ in colour, 8 images each for training and 3 for evaluation."""
+    return write_images(tmp_path_factory.mktemp('classes'))
 
 
 @pytest.fixture
 def boxes(tmp_path):
-    """Eight pictures of one square each, in eight modes; the last two of the training set have no object."""
+    """Eight images of one square each, in eight modes; the last two of the training set have no object."""
     return write_boxes(tmp_path / 'data')

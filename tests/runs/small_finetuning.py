@@ -1,4 +1,4 @@
-"""Fine-tuning at a size for tests: pictures, the words of a command, what a run leaves behind."""
+"""Fine-tuning at a size for tests: images, the words of a command, what a run leaves behind."""
 
 import numpy as np
 from PIL import Image
@@ -9,8 +9,8 @@ from spark_bench.evaluation.accuracy import Predictions
 CLASSES, TRAIN, VAL = 6, 8, 3
 
 
-def write_pictures(root, train=TRAIN, val=VAL, noise=30):
-    """Write six classes that differ in colour, ``train`` and ``val`` noisy pictures of each; return ``root``."""
+def write_images(root, train=TRAIN, val=VAL, noise=30):
+    """Write six classes that differ in colour, ``train`` and ``val`` noisy images of each; return ``root``."""
     rng = np.random.default_rng(0)
     for split, count in (('train', train), ('val', val)):
         for number in range(CLASSES):
@@ -23,15 +23,15 @@ def write_pictures(root, train=TRAIN, val=VAL, noise=30):
     return root
 
 
-def words(pictures, folder, *extra, recipe=None, settings=()):
+def words(images, folder, *extra, recipe=None, settings=()):
     chosen = [f'pretrain/configs/{recipe}.py'] if recipe else []
-    return ['finetune', *chosen, '--data-root', str(pictures), '--work-dir', str(folder / 'work'), '--results',
+    return ['finetune', *chosen, '--data-root', str(images), '--work-dir', str(folder / 'work'), '--results',
             str(folder / 'results'), '--threads', '1', '--workers', '0', *extra,
             *(['--cfg-options', *settings] if settings else [])]
 
 
 def small(side=32, *more):
-    """Settings that make an ImageNet recipe fit a handful of pictures: two updates an epoch."""
+    """Settings that make an ImageNet recipe fit a handful of images: two updates an epoch."""
     return [f'train_dataloader.dataset.transform.input_size={side}',
             f'evaluation_dataloader.dataset.transform.input_size={side}', 'global_batch=24',
             'param_scheduler.0.warmup=1', *more]

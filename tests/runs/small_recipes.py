@@ -12,7 +12,7 @@ from mmengine.config import Config, ConfigDict
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-# Of every kind that a folder of pictures may hold: mode, suffix, format.
+# Of every kind that a folder of images may hold: mode, suffix, format.
 KINDS = [('RGB', '.JPG', 'JPEG'), ('L', '.jpg', 'JPEG'), ('CMYK', '.Jpeg', 'JPEG'), ('I;16', '.PNG', 'PNG'),
          ('P', '.png', 'PNG'), ('RGBA', '.png', 'PNG'), ('1', '.png', 'PNG'), ('LA', '.PNG', 'PNG')]
 # Ids with gaps, out of order.
@@ -20,7 +20,7 @@ CATEGORIES = [{'id': 900, 'name': 'box'}, {'id': 3, 'name': 'never seen'}, {'id'
 
 
 def shrink(node, factor):
-    """The same recipe on pictures ``factor`` times smaller."""
+    """The same recipe on images ``factor`` times smaller."""
     if isinstance(node, dict):
         for key in ('scale', 'scales', 'crop_size', 'size'):
             if key in node:
@@ -39,7 +39,7 @@ def divide(value, factor):
 
 
 def small(recipe, folder, factor=8, **settings):
-    """Write a copy of a recipe for tiny pictures and two updates; return its path."""
+    """Write a copy of a recipe for tiny images and two updates; return its path."""
     cfg = Config.fromfile(ROOT / 'mmdet_configs' / recipe)
     for loader in (cfg.train_dataloader, cfg.test_dataloader):
         shrink(loader.dataset.pipeline, factor)
@@ -81,7 +81,7 @@ def tiny(folder, **settings):
 
 
 def write_boxes(root, rounds=1):
-    """Write eight pictures of one square each, in eight modes; the last two of the training set have no object.
+    """Write eight images of one square each, in eight modes; the last two of the training set have no object.
 
     Args:
         rounds: how often, with other noise each time.
@@ -94,9 +94,9 @@ def write_boxes(root, rounds=1):
         for i, (mode, suffix, kind) in enumerate(KINDS * rounds):
             pixels = rng.integers(0, 90, (48, 64), dtype=np.uint8)
             pixels[10:40, 10:40] = 250
-            picture = Image.fromarray(pixels.astype(np.uint16) * 257) if mode == 'I;16' else \
+            image = Image.fromarray(pixels.astype(np.uint16) * 257) if mode == 'I;16' else \
                 Image.fromarray(pixels).convert(mode)
-            picture.save(root / split / f'{i}{suffix}', kind)
+            image.save(root / split / f'{i}{suffix}', kind)
             images.append({'id': 1000 - i, 'file_name': f'{i}{suffix}', 'width': 64, 'height': 48})
             if split == 'val' or i % 8 < 6:
                 annotations.append({

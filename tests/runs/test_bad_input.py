@@ -31,7 +31,7 @@ def demo(data, folder, *extra):
 
 
 @pytest.mark.slow
-def test_every_kind_of_picture_and_gaps_in_ids_train_and_evaluate(boxes, tmp_path, capsys):
+def test_every_kind_of_image_and_gaps_in_ids_train_and_evaluate(boxes, tmp_path, capsys):
     assert run(capsys, words(tiny(tmp_path), boxes, tmp_path))[0] == 0
     record = record_of(tmp_path)
     assert record['dataset']['train_images'] == 8 and len(record['curves']['loss']) == 2
@@ -55,19 +55,19 @@ def test_a_training_set_without_objects_is_refused(recipe, boxes, tmp_path, caps
     contents = json.loads(path.read_text())
     path.write_text(json.dumps(contents | {'annotations': contents['annotations'][:1]}))
     status, error = run(capsys, words(tiny(tmp_path), boxes, tmp_path) if recipe == 'spark' else demo(boxes, tmp_path))
-    assert status == 2 and '1 pictures to learn from' in error and 'fewer than one batch of 2: lower it' in error
+    assert status == 2 and '1 images to learn from' in error and 'fewer than one batch of 2: lower it' in error
     assert 'global_batch=' in error
     assert not (tmp_path / 'work').exists()
 
 
 @pytest.mark.parametrize('split', ['train', 'val'])
-def test_a_picture_that_breaks_on_the_way_is_named_in_one_line(split, boxes, tmp_path, capsys, monkeypatch):
+def test_a_image_that_breaks_on_the_way_is_named_in_one_line(split, boxes, tmp_path, capsys, monkeypatch):
     """As in a set too large to be decoded beforehand, read by a process of the loader."""
     monkeypatch.setattr(detection, 'DECODE_LIMIT', 0)
     for path in (boxes / split).iterdir():
         path.write_bytes(path.read_bytes()[:300])
     status, error = run(capsys, demo(boxes, tmp_path, '--workers', '1'))
-    assert status == 2 and error.startswith(f'spark-bench: error: picture {boxes / split}/')
+    assert status == 2 and error.startswith(f'spark-bench: error: image {boxes / split}/')
     assert not (tmp_path / 'results').exists()
 
 
@@ -107,12 +107,12 @@ def test_a_place_that_cannot_be_written_is_named_before_training(command, option
     ['finetune', '--weights', 'scratch', '--cfg-options', 'global_batch=12'],
     ['pretrain', '--cfg-options', 'global_batch=8'],
     ['evaluate', '--protocol', 'knn', '--arch', 'test_resnet']])
-def test_so_is_one_of_the_runs_on_pictures(command, option, pictures, tmp_path, capsys):
+def test_so_is_one_of_the_runs_on_images(command, option, images, tmp_path, capsys):
     (tmp_path / 'file').write_text('')
     places = {name: tmp_path / 'file' / 'deeper' if name == option else tmp_path / 'other'
               for name in ('--work-dir', '--results')}
     given = [word for place in places.items() for word in place]
-    status, error = run(capsys, [*command, '--data-root', pictures, *given])
+    status, error = run(capsys, [*command, '--data-root', images, *given])
     assert status == 2 and option in error and str(tmp_path / 'file') in error
     assert not (tmp_path / 'other').exists()
 

@@ -11,7 +11,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from safetensors.torch import load_file
-from small_finetuning import write_pictures
+from small_finetuning import write_images
 from small_recipes import CATEGORIES, ROOT, record_of
 
 from pretrain.encoder import create_network
@@ -45,7 +45,7 @@ def relist(root, change, split='val'):
 
 
 def evaluate(root, weights, folder, *extra):
-    """(exit status, detections by picture and name of the category)."""
+    """(exit status, detections by image and name of the category)."""
     status = commands.main(['evaluate', '--data-root', str(root), '--weights', str(weights), '--work-dir', str(folder),
                             '--threads', '1', '--workers', '0', '--cfg-options', ALL_SCORES, *extra])
     if status:
@@ -125,8 +125,8 @@ def test_labels_count_the_classes_that_are_named(boxes):
 
 @pytest.fixture(scope='module')
 def three(tmp_path_factory):
-    """Pictures of class0 … class5, of which class1, class3 and class4 are kept."""
-    root = write_pictures(tmp_path_factory.mktemp('three'))
+    """Images of class0 … class5, of which class1, class3 and class4 are kept."""
+    root = write_images(tmp_path_factory.mktemp('three'))
     for split in ('train', 'val'):
         for name in ('class0', 'class2', 'class5'):
             (root / split / name).rename(root / split / f'.{name}')
@@ -144,12 +144,12 @@ def classify(root, weights, folder):
         return status, (stored['names'].tolist(), stored['labels'].tolist(), stored['classes'].tolist())
 
 
-def test_a_classifier_is_measured_on_its_classes_by_name(pictures, three, tmp_path, capsys):
+def test_a_classifier_is_measured_on_its_classes_by_name(images, three, tmp_path, capsys):
     names = [f'class{number}' for number in (5, 4, 3, 2, 1, 0)]  # of a file that was trained in another order
     torch.manual_seed(0)
     save(create_network('test_resnet', num_classes=6), tmp_path / 'c.safetensors',
          {'arch': 'test_resnet', 'classes': json.dumps(names)})
-    _, (said, labels, _) = classify(pictures, tmp_path / 'c.safetensors', tmp_path / 'a')
+    _, (said, labels, _) = classify(images, tmp_path / 'c.safetensors', tmp_path / 'a')
     assert said == names and labels == [number for number in (5, 4, 3, 2, 1, 0) for _ in range(3)]
     _, (_, labels, _) = classify(three, tmp_path / 'c.safetensors', tmp_path / 'b')
     assert labels == [4] * 3 + [2] * 3 + [1] * 3
@@ -159,10 +159,10 @@ def test_a_classifier_is_measured_on_its_classes_by_name(pictures, three, tmp_pa
     assert "'class3', 'class4'" in capsys.readouterr().err
 
 
-def test_names_that_stand_for_two_outputs_are_refused(pictures, boxes, detector, tmp_path, capsys):
+def test_names_that_stand_for_two_outputs_are_refused(images, boxes, detector, tmp_path, capsys):
     save(create_network('test_resnet', num_classes=7), tmp_path / 'c.safetensors',
          {'arch': 'test_resnet', 'classes': json.dumps([*(f'class{number}' for number in range(6)), 'class3'])})
-    assert classify(pictures, tmp_path / 'c.safetensors', tmp_path / 'a')[0] == 2
+    assert classify(images, tmp_path / 'c.safetensors', tmp_path / 'a')[0] == 2
     assert "names 1 classes twice ('class3')" in capsys.readouterr().err
     save(detector, tmp_path / 'd.safetensors', {'classes': json.dumps(['box', 'never seen', 'box'])})
     assert evaluate(boxes, tmp_path / 'd.safetensors', tmp_path / 'b')[0] == 2

@@ -22,7 +22,7 @@ from spark_bench.runs.run import Run
 sys.path.append(str(Path(__file__).parents[1] / 'data'))
 from random_data import mutate_classes, mutate_coco, write_classes, write_coco  # noqa: E402
 
-READ = 'all pictures were read'
+READ = 'all images were read'
 
 
 def read_all(*datasets):

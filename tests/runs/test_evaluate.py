@@ -64,11 +64,11 @@ def check_folders(capsys, save_weights, config, name, words):
     assert all(predictions_in(folder) == predictions for folder, predictions in found), 'something was overwritten'
 
 
-def test_classifiers_of_one_name_are_evaluated_in_folders_of_their_own(pictures, tmp_path, monkeypatch, capsys):
+def test_classifiers_of_one_name_are_evaluated_in_folders_of_their_own(images, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / 'pretrain/configs/demo_finetune.py', tmp_path / 'my.py')
     check_folders(capsys, save_classifier, tmp_path / 'my.py', 'classifier.safetensors',
-                  ['--protocol', 'finetune', '--data-root', pictures, '--workers', '0', '--threads', '1'])
+                  ['--protocol', 'finetune', '--data-root', images, '--workers', '0', '--threads', '1'])
 
 
 def test_detectors_of_one_name_are_evaluated_in_folders_of_their_own(coco, tmp_path, monkeypatch, capsys):
@@ -94,13 +94,13 @@ def contents_of(folder):
     return {path: path.read_bytes() for path in folder.rglob('*') if path.is_file() and path.name != '.lock'}
 
 
-def test_an_evaluation_keeps_out_of_every_folder_but_its_own(pictures, tmp_path, monkeypatch, capsys):
+def test_an_evaluation_keeps_out_of_every_folder_but_its_own(images, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(folders, 'lock_folder', partial(folders.lock_folder, patience_s=0))
     shutil.copy(ROOT / 'pretrain/configs/demo_finetune.py', tmp_path / 'my.py')
     for name in ('one', 'two'):
         save_classifier(tmp_path / f'{name}.safetensors', len(name))
-    words = ['evaluate', 'my.py', '--protocol', 'finetune', '--data-root', str(pictures), '--workers', '0']
+    words = ['evaluate', 'my.py', '--protocol', 'finetune', '--data-root', str(images), '--workers', '0']
 
     def refused(folder, weights, named):
         before = contents_of(folder)
@@ -130,10 +130,10 @@ def test_an_evaluation_keeps_out_of_every_folder_but_its_own(pictures, tmp_path,
         folders.check_stamp(tmp_path / 'mine', ANOTHER, 'my.py')
 
 
-def test_an_evaluation_of_before_there_were_stamps_is_repeated_where_it_was(pictures, tmp_path, monkeypatch, capsys):
+def test_an_evaluation_of_before_there_were_stamps_is_repeated_where_it_was(images, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     save_classifier(tmp_path / 'one.safetensors', 1)
-    words = ['--protocol', 'finetune', '--data-root', pictures, '--weights', 'one.safetensors', '--workers', '0']
+    words = ['--protocol', 'finetune', '--data-root', images, '--weights', 'one.safetensors', '--workers', '0']
     folder, found = evaluate(capsys, *words)
     (Path(folder) / folders.STAMP).unlink()
     assert evaluate(capsys, *words) == (folder, found)

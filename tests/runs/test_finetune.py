@@ -13,26 +13,26 @@ from small_recipes import ROOT, record_of
 from spark_bench import commands
 from spark_bench.checkpoints import save
 from spark_bench.data.classification import build_transform
-from spark_bench.training.batches import RepeatedPictureSampler
+from spark_bench.training.batches import RepeatedImageSampler
 
 RECIPES = sorted(path.stem for path in (ROOT / 'pretrain/configs').glob('finetune_*.py'))
 
 
 @pytest.mark.parametrize('recipe', ['finetune_resnet50_300e', 'finetune_convnext-small_400e'])
-def test_recipe_trains_two_updates_and_evaluates(recipe, pictures, tmp_path):
+def test_recipe_trains_two_updates_and_evaluates(recipe, images, tmp_path):
     # The recipe around a small network of its family: the large ones are the slow test's.
     arch = 'test_resnet' if 'resnet' in recipe else 'test_convnext'
-    check_recipe(recipe, pictures, tmp_path, '--arch', arch)
+    check_recipe(recipe, images, tmp_path, '--arch', arch)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('recipe', [name for name in RECIPES if 'demo' not in name])
-def test_every_recipe_trains_two_updates_with_its_own_network(recipe, pictures, tmp_path):
-    check_recipe(recipe, pictures, tmp_path)
+def test_every_recipe_trains_two_updates_with_its_own_network(recipe, images, tmp_path):
+    check_recipe(recipe, images, tmp_path)
 
 
-def check_recipe(recipe, pictures, tmp_path, *extra):
-    assert commands.main(words(pictures, tmp_path, '--weights', 'scratch', '--epochs', '1', '--batch-size', '4', *extra,
+def check_recipe(recipe, images, tmp_path, *extra):
+    assert commands.main(words(images, tmp_path, '--weights', 'scratch', '--epochs', '1', '--batch-size', '4', *extra,
                                recipe=recipe, settings=small(64))) == 0
     record = record_of(tmp_path)
     assert record['method'] == 'scratch' and len(record['curves']['loss']) == 2
@@ -75,15 +75,15 @@ def test_recipes_are_the_published_ones(recipe, batch, lr, epochs, warmup, decay
 
 
 @pytest.mark.parametrize('recipe', RECIPES)
-def test_transforms_of_every_recipe_make_pictures_of_its_size(recipe):
+def test_transforms_of_every_recipe_make_images_of_its_size(recipe):
     cfg = Config.fromfile(ROOT / f'pretrain/configs/{recipe}.py')
-    picture = Image.new('RGB', (500, 400))
+    image = Image.new('RGB', (500, 400))
     for loader in (cfg.train_dataloader, cfg.evaluation_dataloader):
         transform = loader.dataset.transform.to_dict()
-        assert build_transform(transform)(picture).shape == (3, cfg.side, cfg.side)
+        assert build_transform(transform)(image).shape == (3, cfg.side, cfg.side)
 
 
-def test_learning_rate_follows_the_formula_of_the_recipe_in_every_group(pictures, tmp_path, monkeypatch):
+def test_learning_rate_follows_the_formula_of_the_recipe_in_every_group(images, tmp_path, monkeypatch):
     from spark_bench.training.loop import UpdateOptimWrapper
     seen = []
     step = UpdateOptimWrapper.step
@@ -92,7 +92,7 @@ def test_learning_rate_follows_the_formula_of_the_recipe_in_every_group(pictures
         seen.append([(group['lr'], group['lr_scale']) for group in self.optimizer.param_groups])
         return step(self, **kwargs)
     monkeypatch.setattr(UpdateOptimWrapper, 'step', watch)
-    assert commands.main(words(pictures, tmp_path, '--weights', 'scratch', '--epochs', '3', '--arch', 'test_resnet',
+    assert commands.main(words(images, tmp_path, '--weights', 'scratch', '--epochs', '3', '--arch', 'test_resnet',
                                recipe='finetune_resnet50_300e', settings=small())) == 0
     peak, warmup, total = 2e-3 * 24 / 256, 2, 6
     assert len(seen) == total
@@ -107,12 +107,12 @@ def test_learning_rate_follows_the_formula_of_the_recipe_in_every_group(pictures
     assert {round(scale, 9) for _, scale in seen[0]} == {round(0.7 ** power, 9) for power in range(6)}
 
 
-def test_a_share_of_the_labels_is_drawn_once_and_recorded(pictures, tmp_path):
+def test_a_share_of_the_labels_is_drawn_once_and_recorded(images, tmp_path):
     settings = ['global_batch=6', 'train_cfg.max_epochs=1']
     hashes = set()
     for name, extra in (('half', ['0.5']), ('other', ['0.5', '--label-seed', '1']), ('all', ['1.0'])):
         folder = tmp_path / name
-        assert commands.main(words(pictures, folder, '--label-fraction', *extra, settings=settings)) == 0
+        assert commands.main(words(images, folder, '--label-fraction', *extra, settings=settings)) == 0
         record = record_of(folder)
         assert record['dataset']['train_images'] == CLASSES * (TRAIN if name == 'all' else TRAIN // 2)
         assert len(record['curves']['loss']) == record['dataset']['train_images'] // 6
@@ -120,14 +120,14 @@ def test_a_share_of_the_labels_is_drawn_once_and_recorded(pictures, tmp_path):
     assert len(hashes) == 3
 
 
-def test_several_repeats_of_a_picture_are_augmented_apart_and_dealt_out_as_timm_does(monkeypatch):
+def test_several_repeats_of_a_image_are_augmented_apart_and_dealt_out_as_timm_does(monkeypatch):
     from timm.data.distributed_sampler import RepeatAugSampler
     data, seed = list(range(40)), 5
     for ranks in (1, 2, 4):
         for rank in range(ranks):
             monkeypatch.setattr('spark_bench.training.batches.get_world_size', lambda ranks=ranks: ranks)
             monkeypatch.setattr('spark_bench.training.batches.get_rank', lambda rank=rank: rank)
-            ours = RepeatedPictureSampler(data, seed=seed, global_batch=8)
+            ours = RepeatedImageSampler(data, seed=seed, global_batch=8)
             theirs = RepeatAugSampler(data, num_replicas=ranks, rank=rank, num_repeats=3, selected_round=8)
             for epoch in (0, 3):
                 ours.set_epoch(epoch)
@@ -137,13 +137,13 @@ def test_several_repeats_of_a_picture_are_augmented_apart_and_dealt_out_as_timm_
                 assert len({key for key in keys}) == len(keys), 'each repeat has a seed of its own'
 
 
-def test_accumulated_batches_make_the_update_of_a_whole_one_and_bfloat16_nearly(pictures, tmp_path):
+def test_accumulated_batches_make_the_update_of_a_whole_one_and_bfloat16_nearly(images, tmp_path):
     """In a network without batch norm, whose batches are not mixed, only rounding tells them apart."""
     curves = {}
     for name, extra in (('whole', []), ('parts', ['--accumulate', '4']), ('amp', ['--amp']),
                         ('layout', ['--channels-last'])):
         folder = tmp_path / name
-        assert commands.main(words(pictures, folder, '--weights', 'scratch', '--epochs', '2', '--arch', 'test_convnext',
+        assert commands.main(words(images, folder, '--weights', 'scratch', '--epochs', '2', '--arch', 'test_convnext',
                                    *extra, settings=['global_batch=24', 'model.label_smoothing=0.0'])) == 0
         curves[name] = [value for _, value in record_of(folder)['curves']['loss']]
     assert len(curves['whole']) == 4
@@ -152,8 +152,8 @@ def test_accumulated_batches_make_the_update_of_a_whole_one_and_bfloat16_nearly(
     assert curves['amp'] == pytest.approx(curves['whole'], rel=2e-2) and curves['amp'] != curves['whole']
 
 
-def test_bad_options_are_refused_in_one_line(pictures, tmp_path, capsys):
-    start = words(pictures, tmp_path)
+def test_bad_options_are_refused_in_one_line(images, tmp_path, capsys):
+    start = words(images, tmp_path)
     refused(capsys, [*start, '--cfg-options', 'global_batch=1000'], 'fewer than one batch of 1000', 'global_batch=')
     refused(capsys, [*start, '--cfg-options', 'model.loss="hinge"'], 'model.loss', 'soft_target')
     refused(capsys, [*start, '--batch-size', '5'], '--batch-size 5')
@@ -161,15 +161,15 @@ def test_bad_options_are_refused_in_one_line(pictures, tmp_path, capsys):
     refused(capsys, ['finetune', ROOT / 'pretrain/configs/demo_pretrain.py', *start[1:]], 'demo_pretrain.py', 'recipe')
     encoder = tmp_path / 'encoder.safetensors'
     save(timm.create_model('test_resnet', num_classes=0), encoder, {'arch': 'test_resnet'})
-    refused(capsys, ['evaluate', '--protocol', 'finetune', '--data-root', pictures, '--weights', encoder, '--work-dir',
+    refused(capsys, ['evaluate', '--protocol', 'finetune', '--data-root', images, '--weights', encoder, '--work-dir',
                      tmp_path / 'evaluation'], 'no whole classifier', 'encoder.safetensors')
     assert not (tmp_path / 'results').exists()
 
 
 @pytest.mark.parametrize('split', ['train', 'val'])
-def test_a_damaged_picture_is_named_in_one_line(split, pictures, tmp_path, capsys):
+def test_a_damaged_image_is_named_in_one_line(split, images, tmp_path, capsys):
     data = tmp_path / 'data'
-    shutil.copytree(pictures, data)
+    shutil.copytree(images, data)
     bad = data / split / 'class2' / '1.png'
     bad.write_bytes(bad.read_bytes()[:60])
     arguments = words(data, tmp_path, '--weights', 'scratch', '--epochs', '1', settings=['global_batch=12'])
@@ -184,9 +184,9 @@ def test_a_damaged_picture_is_named_in_one_line(split, pictures, tmp_path, capsy
         assert not (tmp_path / 'evaluation' / 'metrics.json').exists()
 
 
-def test_what_a_file_says_of_its_pretraining_comes_before_the_recipe(pictures, tmp_path):
+def test_what_a_file_says_of_its_pretraining_comes_before_the_recipe(images, tmp_path):
     encoder = tmp_path / 'encoder.safetensors'
     save(timm.create_model('test_resnet', num_classes=0), encoder, {'arch': 'test_resnet', 'method': 'no_sparse'})
-    assert commands.main(words(pictures, tmp_path, '--weights', str(encoder), '--epochs', '1', '--arch', 'test_resnet',
+    assert commands.main(words(images, tmp_path, '--weights', str(encoder), '--epochs', '1', '--arch', 'test_resnet',
                                recipe='finetune_resnet50_300e', settings=small())) == 0
     assert record_of(tmp_path)['method'] == 'no_sparse'

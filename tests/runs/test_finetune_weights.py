@@ -37,7 +37,7 @@ def test_ema_is_the_weighted_sum_of_all_weights_it_has_seen():
         assert torch.allclose(hook.model.state_dict()[name].double(), expected[name], rtol=1e-5, atol=1e-6), name
 
 
-def test_ema_of_a_run_is_that_of_its_weights_after_each_update(pictures, tmp_path, monkeypatch):
+def test_ema_of_a_run_is_that_of_its_weights_after_each_update(images, tmp_path, monkeypatch):
     seen = []
     update = WeightEmaHook.after_train_iter
 
@@ -51,7 +51,7 @@ def test_ema_of_a_run_is_that_of_its_weights_after_each_update(pictures, tmp_pat
         return start(self, runner)
     monkeypatch.setattr(WeightEmaHook, 'before_train', begin)
     monkeypatch.setattr(WeightEmaHook, 'after_train_iter', watch)
-    assert commands.main(words(pictures, tmp_path, '--weights', 'scratch', '--epochs', '2', '--arch', 'test_resnet',
+    assert commands.main(words(images, tmp_path, '--weights', 'scratch', '--epochs', '2', '--arch', 'test_resnet',
                                recipe='finetune_resnet50_300e', settings=small(32, 'custom_hooks.0.decay=0.8'))) == 0
     stored, last = (load_file(tmp_path / f'work/classifier{suffix}.safetensors') for suffix in ('_ema', ''))
     assert len(seen) == 5
@@ -67,13 +67,13 @@ def test_ema_of_a_run_is_that_of_its_weights_after_each_update(pictures, tmp_pat
 
 
 @pytest.fixture(scope='module')
-def learnt(pictures, tmp_path_factory):
+def learnt(images, tmp_path_factory):
     """A run that learns: the demo's recipe with an EMA."""
     folder = tmp_path_factory.mktemp('learnt')
     hooks = '[dict(type="WeightEmaHook", decay=0.5), dict(type="AccuracyHook"), dict(type="ProgressHook")]'
     config = folder / 'learn.py'
     config.write_text(f"_base_ = '{ROOT}/pretrain/configs/demo_finetune.py'\ncustom_hooks = {hooks}\n")
-    arguments = words(pictures, folder, '--weights', 'scratch', '--epochs', '8', settings=['global_batch=12'])
+    arguments = words(images, folder, '--weights', 'scratch', '--epochs', '8', settings=['global_batch=12'])
     assert commands.main([arguments[0], str(config), *arguments[1:]]) == 0
     return folder, config
 
@@ -106,13 +106,13 @@ def test_the_best_weights_are_those_of_the_best_epoch(learnt, tmp_path):
         assert record['metrics'][f'top1_last_{name}'] == curve[-1][1]
 
 
-def test_a_fine_tuned_network_works_in_timm_as_it_is(learnt, pictures):
+def test_a_fine_tuned_network_works_in_timm_as_it_is(learnt, images):
     folder, _ = learnt
     network = timm.create_model('test_resnet', num_classes=CLASSES).eval()
     network.load_state_dict(load_file(folder / 'work/classifier.safetensors'))
     found = predictions_of(folder)
-    with Image.open(sorted(pictures.glob('val/*/*'))[0]) as picture:
-        pixels = torch.from_numpy(np.array(picture.resize((72, 64)).crop((4, 0, 68, 64)))).float() / 255
+    with Image.open(sorted(images.glob('val/*/*'))[0]) as image:
+        pixels = torch.from_numpy(np.array(image.resize((72, 64)).crop((4, 0, 68, 64)))).float() / 255
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     with torch.no_grad():
         logits = network(((pixels - mean) / std).permute(2, 0, 1)[None])[0]

@@ -90,41 +90,41 @@ def test_a_variable_a_source_or_a_docstring_changes_nothing(path):
     assert recipe_of(cfg) == before
 
 
-def test_a_recipe_is_the_same_before_and_after_its_places_are_filled_in(pictures, tmp_path):
-    run = made(Finetuning, pictures, tmp_path)
+def test_a_recipe_is_the_same_before_and_after_its_places_are_filled_in(images, tmp_path):
+    run = made(Finetuning, images, tmp_path)
     assert recipe_of(run.cfg.to_dict()) == run.identity.recipe
     run.cfg.train_dataloader.dataset.root = 'elsewhere'
     run.cfg.model.weights = 'w.pth'
     assert recipe_of(run.cfg.to_dict()) == run.identity.recipe
 
 
-def made(kind, pictures, tmp_path, **changes):
+def made(kind, images, tmp_path, **changes):
     name = {Finetuning: 'finetune', Pretraining: 'pretrain'}[kind]
     return kind(kind.Options(**{
         'config': str(ROOT / f'pretrain/configs/demo_{name}.py'), 'suite': 's', 'method': 'm', 'arch': 'test_resnet',
-        'data_root': str(pictures), 'work_dir': str(tmp_path / 'w'), 'results': str(tmp_path / 'r'),
+        'data_root': str(images), 'work_dir': str(tmp_path / 'w'), 'results': str(tmp_path / 'r'),
         'overrides': {'global_batch': 8}, **changes}))
 
 
-def hashes(pictures, tmp_path, **changes):
-    run = made(Finetuning, pictures, tmp_path, **changes)
+def hashes(images, tmp_path, **changes):
+    run = made(Finetuning, images, tmp_path, **changes)
     return run.identity.hash, run.setup_hash
 
 
-def test_seeds_make_other_runs_of_one_setup_and_whatever_else_is_computed_another(pictures, tmp_path):
-    run, setup = hashes(pictures, tmp_path)
-    other_run, same_setup = hashes(pictures, tmp_path, seed=1)
+def test_seeds_make_other_runs_of_one_setup_and_whatever_else_is_computed_another(images, tmp_path):
+    run, setup = hashes(images, tmp_path)
+    other_run, same_setup = hashes(images, tmp_path, seed=1)
     assert other_run != run and same_setup == setup != run
-    assert hashes(pictures, tmp_path) == (run, setup)
-    assert hashes(pictures, tmp_path, workers=0, threads=1, work_dir='elsewhere', accumulate=2) == (run, setup)
+    assert hashes(images, tmp_path) == (run, setup)
+    assert hashes(images, tmp_path, workers=0, threads=1, work_dir='elsewhere', accumulate=2) == (run, setup)
     for changes in ({'overrides': {'global_batch': 4}}, {'label_fraction': 0.5}, {'task': 'classification_2x'},
                     {'arch': 'test_convnext'}, {'amp': True}):
-        assert hashes(pictures, tmp_path, **changes)[1] != setup, changes
+        assert hashes(images, tmp_path, **changes)[1] != setup, changes
 
 
-def weights(pictures, tmp_path, seed, **header):
+def weights(images, tmp_path, seed, **header):
     torch.manual_seed(seed)
-    run = made(Pretraining, pictures, tmp_path, seed=seed)
+    run = made(Pretraining, images, tmp_path, seed=seed)
     path = tmp_path / str(seed) / 'encoder.safetensors'
     path.parent.mkdir()
     save(build_spark('test_resnet', 64, 0.6, decoder_width=32).encoder.pyramid.network, path, {
@@ -132,15 +132,15 @@ def weights(pictures, tmp_path, seed, **header):
     return str(path)
 
 
-def test_starts_from_pretrainings_of_other_seeds_are_of_one_setup(pictures, tmp_path):
-    first, second = (weights(pictures, tmp_path, seed) for seed in (0, 1))
-    runs = [hashes(pictures, tmp_path, weights=path, seed=seed) for seed, path in enumerate((first, second))]
+def test_starts_from_pretrainings_of_other_seeds_are_of_one_setup(images, tmp_path):
+    first, second = (weights(images, tmp_path, seed) for seed in (0, 1))
+    runs = [hashes(images, tmp_path, weights=path, seed=seed) for seed, path in enumerate((first, second))]
     assert runs[0][0] != runs[1][0] and runs[0][1] == runs[1][1]
-    assert runs[0][1] != hashes(pictures, tmp_path)[1]  # from scratch
+    assert runs[0][1] != hashes(images, tmp_path)[1]  # from scratch
 
     def probe(path, seed=0):
         run = Probe(Probe.Options(
-            task='knn', suite='s', method='m', data_root=str(pictures), work_dir=str(tmp_path / 'w'),
+            task='knn', suite='s', method='m', data_root=str(images), work_dir=str(tmp_path / 'w'),
             results=str(tmp_path / 'r'), arch='test_resnet', weights=path, input_size=64, seed=seed, device='cpu'))
         return run.identity.hash, run.setup_hash
     probes = [probe(first), probe(second, 1)]
@@ -150,29 +150,29 @@ def test_starts_from_pretrainings_of_other_seeds_are_of_one_setup(pictures, tmp_
     assert probe(str(best))[1] != probes[0][1]  # of the same training, but others
 
 
-def test_weights_carry_the_hash_on(pictures, tmp_path, monkeypatch):
-    run = made(Finetuning, pictures, tmp_path)
+def test_weights_carry_the_hash_on(images, tmp_path, monkeypatch):
+    run = made(Finetuning, images, tmp_path)
     assert run.cfg.weights_metadata['setup_hash'] == run.setup_hash
-    run = made(Pretraining, pictures, tmp_path)
+    run = made(Pretraining, images, tmp_path)
     saved = []
     monkeypatch.setattr(pretrain.checkpoints, 'save', lambda model, path, header: saved.append(header))
     run._save_weights(SimpleNamespace(spark=build_spark('test_resnet', 64, 0.6, decoder_width=32)))
     assert [header['setup_hash'] for header in saved] == [run.setup_hash] * 2
 
 
-def test_what_is_other_than_in_a_record_is_told_by_its_keys(pictures, tmp_path):
+def test_what_is_other_than_in_a_record_is_told_by_its_keys(images, tmp_path):
     def told(run, **facts):
         facts = {'recipe': first.identity.recipe, 'dataset': {'sha256': run.identity.data}, 'weights': None} | facts
         return list(run._what_differs(SimpleNamespace(**facts)))
-    first = made(Finetuning, pictures, tmp_path)
+    first = made(Finetuning, images, tmp_path)
     assert told(first) == []
-    lower = made(Finetuning, pictures, tmp_path, overrides={
+    lower = made(Finetuning, images, tmp_path, overrides={
         'global_batch': 8, 'optim_wrapper.optimizer.lr': 0.5, 'model.label_smoothing': 0.2})
     assert sorted(told(lower)) == ['model.label_smoothing 0.1, now 0.2', 'optim_wrapper.optimizer.lr 0.0005, now 0.5']
     assert told(first, dataset={'sha256': 'ab'}, weights={'sha256': 'cd', 'config_hash': None}) == [
         'the data', 'the weights that it starts from']
     # Where it lies, and how many load it, is none of it; a record of before they had recipes tells nothing of them.
-    elsewhere = made(Finetuning, pictures, tmp_path, workers=1, work_dir='elsewhere', threads=2)
+    elsewhere = made(Finetuning, images, tmp_path, workers=1, work_dir='elsewhere', threads=2)
     assert told(elsewhere) == [] and told(lower, recipe=None) == []
 
 
@@ -184,11 +184,11 @@ def test_keys_that_one_recipe_lacks_are_told_and_hooks_have_no_order():
     assert keys_that_differ({}, {key: 0 for key in 'abcde'})[-1] == '2 more keys'
 
 
-def test_a_folder_of_another_run_is_told_by_the_keys_that_differ(pictures, tmp_path):
+def test_a_folder_of_another_run_is_told_by_the_keys_that_differ(images, tmp_path):
     (tmp_path / 'w').mkdir()
-    first = made(Finetuning, pictures, tmp_path)
+    first = made(Finetuning, images, tmp_path)
     (tmp_path / 'w/recipe.json').write_text(first.identity.text)
-    other = made(Finetuning, pictures, tmp_path, overrides={'global_batch': 8, 'model.label_smoothing': 0.2})
+    other = made(Finetuning, images, tmp_path, overrides={'global_batch': 8, 'model.label_smoothing': 0.2})
     with pytest.raises(InputError, match=r'another configuration \(model.label_smoothing 0.1, now 0.2\): give'):
         other.train()
     (tmp_path / 'w/recipe.json').write_text('0123456789abcdef')  # of no identity

@@ -28,23 +28,23 @@ def refused(capsys, words, *named):
     assert error.count('\n') == 1 and all(part in error for part in named), error
 
 
-def test_one_of_several_networks_is_chosen_and_is_a_start_of_its_own(pictures, tmp_path, capsys):
+def test_one_of_several_networks_is_chosen_and_is_a_start_of_its_own(images, tmp_path, capsys):
     students, teachers = ({f'{name}.backbone.{key}': value for key, value in build_backbone(
         'test_resnet', seed=seed).state_dict().items()} for name, seed in (('student', 1), ('teacher', 2)))
     torch.save({'state_dict': {**students, **teachers}}, tmp_path / 'dino.pth')
-    start = probe(pictures, tmp_path, '--weights', tmp_path / 'dino.pth', '--method', 'dino')
+    start = probe(images, tmp_path, '--weights', tmp_path / 'dino.pth', '--method', 'dino')
     refused(capsys, start, "'student.backbone.' (90 of 90 tensors of test_resnet)", '--key-prefix')
     student = measured([*start, '--key-prefix', 'student'])
     assert student.weights['key_prefix'] == 'student'
     capsys.readouterr()
     refused(capsys, [*start, '--key-prefix', 'teacher'], 'another configuration')
     save(build_backbone('test_resnet', seed=1), tmp_path / 'alone.safetensors', {'arch': 'test_resnet'})
-    alone = measured(probe(pictures, tmp_path / 'alone', '--weights', tmp_path / 'alone.safetensors'))
+    alone = measured(probe(images, tmp_path / 'alone', '--weights', tmp_path / 'alone.safetensors'))
     assert alone.metrics == student.metrics and 'key_prefix' not in alone.weights
 
 
 @pytest.mark.parametrize('command', ['finetune', 'detect'])
-def test_the_choice_reaches_the_network_that_is_trained(command, pictures, tmp_path, monkeypatch, capsys):
+def test_the_choice_reaches_the_network_that_is_trained(command, images, tmp_path, monkeypatch, capsys):
     seen = []
 
     def stop(kind, options):
@@ -52,21 +52,21 @@ def test_the_choice_reaches_the_network_that_is_trained(command, pictures, tmp_p
         raise InputError('seen')
     monkeypatch.setattr('spark_bench.runs.run.run', stop)
     save(build_backbone('test_resnet', seed=1), tmp_path / 'a.safetensors', {'arch': 'test_resnet'})
-    start = [command, '--data-root', str(pictures)]
+    start = [command, '--data-root', str(images)]
     refused(capsys, [*start, '--weights', str(tmp_path / 'a.safetensors'), '--key-prefix', 'teacher.'], 'seen')
     assert (seen[0].weights, seen[0].key_prefix) == (str(tmp_path / 'a.safetensors'), 'teacher.')
     monkeypatch.undo()
     refused(capsys, [*start, '--weights', 'scratch', '--key-prefix', 'teacher.'], '--key-prefix', 'give that with')
 
 
-def test_a_classifier_and_a_detector_are_configured_with_the_chosen_network(pictures, boxes, tmp_path):
+def test_a_classifier_and_a_detector_are_configured_with_the_chosen_network(images, boxes, tmp_path):
     from spark_bench.runs.detect import Detection
     from spark_bench.runs.finetune import Finetuning
     state = {f'{name}.{key}': value for name in ('student', 'teacher')
              for key, value in build_backbone('test_resnet', seed=len(name)).state_dict().items()}
     state['teacher.bn1.bias'] = state['teacher.bn1.bias'] + 1
     torch.save(state, tmp_path / 'a.pth')
-    for kind, config, data in ((Finetuning, 'pretrain/configs/demo_finetune.py', pictures),
+    for kind, config, data in ((Finetuning, 'pretrain/configs/demo_finetune.py', images),
                                (Detection, 'mmdet_configs/demo/mask-rcnn_demo.py', boxes)):
         hashes = set()
         for prefix in ('student', 'teacher'):
@@ -96,10 +96,10 @@ def test_every_backbone_takes_the_network_that_is_chosen(tmp_path):
             assert torch.equal(found, own['layer2.0.conv1.weight'] * factor)
 
 
-def test_words_that_another_code_keeps_beside_its_weights_are_not_taken_for_ours(pictures, tmp_path):
+def test_words_that_another_code_keeps_beside_its_weights_are_not_taken_for_ours(images, tmp_path):
     state = build_backbone('test_resnet', seed=1).state_dict()
     for name, said, expected in (('a', {'method': 'BYOL / v2', 'config_hash': 'final'}, ('pretrained', None)),
                                  ('b', {'method': 'byol', 'config_hash': 'ab12ab12'}, ('byol', 'ab12ab12'))):
         torch.save({'model': state, 'arch': 'test_resnet', **said}, tmp_path / f'{name}.pth')
-        record = measured(probe(pictures, tmp_path / name, '--weights', tmp_path / f'{name}.pth'))
+        record = measured(probe(images, tmp_path / name, '--weights', tmp_path / f'{name}.pth'))
         assert (record.method, record.weights['config_hash']) == expected

@@ -1,4 +1,4 @@
-"""A detector learns: it can overfit a handful of real pictures, and segments real ones that it has not seen."""
+"""A detector learns: it can overfit a handful of real images, and segments real ones that it has not seen."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def train(config, data, folder):
     return json.loads(path.read_text())['metrics']
 
 
-def test_twenty_pictures_of_coco_are_learnt_by_heart(tmp_path):
+def test_twenty_images_of_coco_are_learnt_by_heart(tmp_path):
     source = data_set('coco_tiny')
     contents = json.loads((source / 'annotations/instances_train2017.json').read_text())
     contents['images'] = contents['images'][:20]
@@ -71,6 +71,6 @@ def test_twenty_pictures_of_coco_are_learnt_by_heart(tmp_path):
     assert metrics['mask_ap'] >= 50, metrics
 
 
-def test_nuclei_are_segmented_on_pictures_not_seen(tmp_path):
+def test_nuclei_are_segmented_on_images_not_seen(tmp_path):
     metrics = train(learner(tmp_path, 256, 4, 4, [2, 4]), data_set('nuclei'), tmp_path)
     assert metrics['mask_ap'] >= 15, metrics

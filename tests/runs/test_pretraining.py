@@ -12,13 +12,13 @@ from pretrain import build_spark
 from spark_bench import checkpoints, commands
 from spark_bench.models.pretrainer import SparKPretrainer
 from spark_bench.training.loop import UpdateOptimWrapper
-from spark_bench.training.monitoring import picture_grid
+from spark_bench.training.monitoring import image_grid
 from spark_bench.training.reconstruction import reconstruct
 
 
 @pytest.fixture(scope='module')
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('pictures')
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('images')
     rng = np.random.default_rng(0)
     for i in range(12):
         colours = rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)
@@ -26,8 +26,8 @@ def pictures(tmp_path_factory):
     return folder
 
 
-def pretrain(pictures, folder, *extra, settings=()):
-    return commands.main(['pretrain', '--data-root', str(pictures), '--work-dir', str(folder / 'work'), '--results',
+def pretrain(images, folder, *extra, settings=()):
+    return commands.main(['pretrain', '--data-root', str(images), '--work-dir', str(folder / 'work'), '--results',
                           str(folder / 'results'), '--threads', '1', *extra, '--cfg-options', 'model.input_size=64',
                           'train_dataloader.dataset.input_size=64', 'model.decoder_width=32',
                           'global_batch=4', *settings])
@@ -39,9 +39,9 @@ def record_of(folder):
 
 
 @pytest.fixture(scope='module')
-def finished(pictures, tmp_path_factory):
+def finished(images, tmp_path_factory):
     folder = tmp_path_factory.mktemp('finished')
-    assert pretrain(pictures, folder, '--epochs', '4', '--picture-interval', '2') == 0
+    assert pretrain(images, folder, '--epochs', '4', '--image-interval', '2') == 0
     return folder
 
 
@@ -58,9 +58,9 @@ def test_the_whole_model_can_be_built_again_from_its_file(finished):
     assert record_of(finished)['artifacts']['spark'] == str(path)
 
 
-def test_the_time_left_is_told_before_the_first_epoch_ends(pictures, tmp_path):
+def test_the_time_left_is_told_before_the_first_epoch_ends(images, tmp_path):
     # Three updates an epoch: the ten that it waits for at most would be in the fourth.
-    assert pretrain(pictures, tmp_path, '--epochs', '2', settings=['custom_hooks.0.steps=2']) == 0
+    assert pretrain(images, tmp_path, '--epochs', '2', settings=['custom_hooks.0.steps=2']) == 0
     [log] = (tmp_path / 'work').glob('*/*.log')
     lines = log.read_text().splitlines()
     told = next(i for i, line in enumerate(lines) if 'left: ' in line)
@@ -74,7 +74,7 @@ def test_reconstructions_are_drawn_every_so_often(finished):
     with Image.open(folder / 'epoch_0004.png') as grid:
         assert grid.size == (4 * 68 - 4, 6 * 68 - 4)
         last = np.load(finished / 'work' / 'reconstructions.npz')
-        assert np.array_equal(np.asarray(grid), picture_grid(last)), 'the last epoch is what the record shows'
+        assert np.array_equal(np.asarray(grid), image_grid(last)), 'the last epoch is what the record shows'
         assert np.array_equal(np.asarray(grid)[:64, :64], last['original'][0])
 
 
@@ -89,11 +89,11 @@ def test_drawing_disturbs_neither_the_mode_nor_statistics_nor_generators():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_bfloat16_and_channels_last_train_to_nearly_the_same_loss(finished, pictures, tmp_path):
+def test_bfloat16_and_channels_last_train_to_nearly_the_same_loss(finished, images, tmp_path):
     losses = {'plain': record_of(finished)['curves']['loss']}
     hashes = {'plain': record_of(finished)['config_hash']}
     for name, option in (('amp', '--amp'), ('layout', '--channels-last')):
-        assert pretrain(pictures, tmp_path / name, '--epochs', '4', option) == 0
+        assert pretrain(images, tmp_path / name, '--epochs', '4', option) == 0
         record = record_of(tmp_path / name)
         losses[name], hashes[name] = record['curves']['loss'], record['config_hash']
     plain, amp, layout = (np.array(losses[name])[:, 1] for name in ('plain', 'amp', 'layout'))
@@ -128,18 +128,18 @@ def test_accumulated_batches_give_the_gradient_of_the_whole_one():
 @pytest.mark.parametrize('extra, message', [
     (['--batch-size', '3'], 'choose 1, 2 or 4'), (['--accumulate', '3'], 'choose 1, 2 or 4'),
     (['--cfg-options', 'global_batch=13'], 'fewer than one batch of 13')])
-def test_a_batch_that_does_not_fit_is_refused_before_anything_is_written(pictures, tmp_path, capsys, extra, message):
-    words = ['pretrain', '--data-root', str(pictures), '--work-dir', str(tmp_path / 'work'), '--results',
+def test_a_batch_that_does_not_fit_is_refused_before_anything_is_written(images, tmp_path, capsys, extra, message):
+    words = ['pretrain', '--data-root', str(images), '--work-dir', str(tmp_path / 'work'), '--results',
              str(tmp_path / 'results'), '--cfg-options', 'global_batch=4']
     assert commands.main([*words, *extra]) == 2
     error = capsys.readouterr().err.strip()
     assert message in error and '\n' not in error and not (tmp_path / 'work').exists()
 
 
-def test_runs_begun_in_the_same_second_keep_their_curves_and_logs_apart(pictures, tmp_path, monkeypatch):
+def test_runs_begun_in_the_same_second_keep_their_curves_and_logs_apart(images, tmp_path, monkeypatch):
     monkeypatch.setattr('mmengine.runner.runner.time.time', lambda: 1_700_000_000.0)
     for name in ('first', 'second'):
-        assert pretrain(pictures, tmp_path / name, '--epochs', '1') == 0
+        assert pretrain(images, tmp_path / name, '--epochs', '1') == 0
         assert [step for step, _ in record_of(tmp_path / name)['curves']['loss']] == [1, 2, 3]
         [log] = (tmp_path / name / 'work').glob('*/*.log')
         assert 'Epoch(train) [1][3/3]' in log.read_text()

@@ -1,4 +1,4 @@
-"""The COCO recipes: each builds, trains and evaluates on real pictures; speed options change speed alone."""
+"""The COCO recipes: each builds, trains and evaluates on real images; speed options change speed alone."""
 
 import json
 
@@ -76,7 +76,7 @@ def test_sparks_convnext_recipe_is_the_published_one():
 
 @pytest.mark.slow
 def test_accumulation_and_process_count_are_no_part_of_a_run(coco, tmp_path):
-    """Two batches of one picture make the update that one batch of two makes; the record stands for both."""
+    """Two batches of one image make the update that one batch of two makes; the record stands for both."""
     config = tiny(tmp_path)
     losses = []
     for name, extra in (('whole', []), ('parts', ['--accumulate', '2'])):

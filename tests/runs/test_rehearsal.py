@@ -29,7 +29,7 @@ def refused(capsys, arguments, *named):
 
 @pytest.mark.parametrize('broken, named', [
     ('model = dict(test_cfg=dict(rcnn=dict(nms=dict(iou_thr=0.5))))', 'model.test_cfg'),
-    ("test_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadPicture'), dict(type='PackDetInputs', "
+    ("test_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImage'), dict(type='PackDetInputs', "
      "meta_keys=('img_id', 'absent'))]))", 'test_dataloader')])
 def test_an_evaluation_that_cannot_work_is_refused_before_the_training(broken, named, boxes, tmp_path, capsys):
     config = tmp_path / 'my.py'
@@ -50,7 +50,7 @@ def test_the_rehearsal_changes_nothing_of_the_training(boxes, tmp_path, monkeypa
     assert record_of(tmp_path / 'a')['metrics'] == record_of(tmp_path / 'b')['metrics']
 
 
-def drop_picture(root):
+def drop_image(root):
     path = root / 'annotations/instances_val.json'
     contents = json.loads(path.read_text())
     gone = contents['images'].pop()['id']
@@ -58,7 +58,7 @@ def drop_picture(root):
     path.write_text(json.dumps(contents))
 
 
-MENDED = {'a val picture': lambda root: (drop_picture(root), [])[1],
+MENDED = {'a val image': lambda root: (drop_image(root), [])[1],
           'a key of the test': lambda root: ['model.test_cfg.rcnn.score_thr=0.01']}
 
 
@@ -76,7 +76,7 @@ def test_a_finished_training_is_measured_again_and_not_trained_again(what, recip
         monkeypatch.setattr(owner, name, lambda *args, **kwargs: steps.append(args))
     assert commands.main([*command, *more]) == 0 and not steps
     record = record_of(tmp_path)
-    assert record['dataset']['val_images'] == (7 if 'picture' in what else 8) and record['curves']['loss']
+    assert record['dataset']['val_images'] == (7 if 'image' in what else 8) and record['curves']['loss']
 
 
 def test_another_training_is_still_refused_the_folder(boxes, tmp_path, monkeypatch, capsys):
@@ -106,7 +106,7 @@ def test_a_split_of_crowds_is_refused_before_the_training(split, boxes, tmp_path
     assert not (tmp_path / 'work').exists()
 
 
-def test_other_pictures_of_the_same_names_and_sizes_are_another_run(boxes, tmp_path, capsys):
+def test_other_images_of_the_same_names_and_sizes_are_another_run(boxes, tmp_path, capsys):
     assert commands.main(demo(boxes, tmp_path)) == 0
     path = boxes / 'val/0.JPG'
     stored = path.read_bytes()

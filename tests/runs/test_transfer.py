@@ -1,4 +1,4 @@
-"""Pretraining, then transfer, through the command line: on made pictures, and on real ones where there are any."""
+"""Pretraining, then transfer, through the command line: on made images, and on real ones where there are any."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def command(folder, *arguments):
 
 @pytest.fixture(scope='module')
 def coco(tmp_path_factory):
-    """A folder in COCO layout with one white box a picture."""
+    """A folder in COCO layout with one white box an image."""
     root = tmp_path_factory.mktemp('coco')
     rng = np.random.default_rng(0)
     (root / 'annotations').mkdir()
@@ -44,10 +44,10 @@ def coco(tmp_path_factory):
         (root / split).mkdir()
         images, annotations = [], []
         for i in range(16):
-            picture = Image.fromarray(rng.integers(0, 150, (96, 128, 3), dtype=np.uint8))
+            image = Image.fromarray(rng.integers(0, 150, (96, 128, 3), dtype=np.uint8))
             x, y, w, h = (int(v) for v in (*rng.integers(4, 40, 2), *rng.integers(20, 50, 2)))
-            ImageDraw.Draw(picture).rectangle([x, y, x + w - 1, y + h - 1], fill='white')
-            picture.save(root / split / f'{i}.png')
+            ImageDraw.Draw(image).rectangle([x, y, x + w - 1, y + h - 1], fill='white')
+            image.save(root / split / f'{i}.png')
             images.append({'id': i, 'file_name': f'{i}.png', 'width': 128, 'height': 96})
             annotations.append({'id': i + 1, 'image_id': i, 'category_id': 3, 'bbox': [x, y, w, h], 'area': w * h,
                                 'iscrowd': 0, 'segmentation': [[x, y, x + w, y, x + w, y + h, x, y + h]]})
@@ -120,7 +120,7 @@ def test_schedules_end_with_the_training_whatever_its_length(epochs):
     assert cfg.train_cfg.max_epochs == cosine.end == cosine.T_max == epochs and cosine.begin == 0
 
 
-def test_real_coco_pictures_train_evaluate_and_leave_a_record(tmp_path):
+def test_real_coco_images_train_evaluate_and_leave_a_record(tmp_path):
     records = command(tmp_path, 'detect', '--data-root', real_data('coco_tiny'), '--work-dir', tmp_path / 'work')
     [record] = records
     assert (record.task, record.dataset['train_images'], record.dataset['val_images']) == ('detection', 80, 80)
@@ -129,7 +129,7 @@ def test_real_coco_pictures_train_evaluate_and_leave_a_record(tmp_path):
     assert record.metrics['box_ap'] is not None and Path(record.artifacts['predictions']).is_file()
 
 
-def test_pretraining_loss_falls_on_real_microscopy_pictures(tmp_path):
+def test_pretraining_loss_falls_on_real_microscopy_images(tmp_path):
     [record] = command(tmp_path, 'pretrain', '--data-root', real_data('nuclei'), '--work-dir', tmp_path / 'work',
                        '--cfg-options', 'train_cfg.max_epochs=3', 'model.input_size=96',
                        'train_dataloader.dataset.input_size=96')

@@ -1,4 +1,4 @@
-"""The small suite and the pictures that it trains on."""
+"""The small suite and the images that it trains on."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from small_suite import SUITE, spark_bench, words
 
 
 @pytest.fixture(scope='session')
-def pictures(tmp_path_factory):
-    root = tmp_path_factory.mktemp('pictures')
+def images(tmp_path_factory):
+    root = tmp_path_factory.mktemp('images')
     rng = np.random.default_rng(0)
     for split, count in (('train', 8), ('val', 4)):
         for number in range(4):
@@ -28,10 +28,10 @@ def suite(tmp_path):
 
 
 @pytest.fixture(scope='session')
-def finished(pictures, tmp_path_factory):
+def finished(images, tmp_path_factory):
     """The small suite, run once in a process of its own (its runner forks)."""
     folder = tmp_path_factory.mktemp('finished')
     (folder / 'small.py').write_text(SUITE)
-    done = spark_bench(words(folder / 'small.py', pictures, folder, '--jobs', '2'))
+    done = spark_bench(words(folder / 'small.py', images, folder, '--jobs', '2'))
     assert done.returncode == 0, done.stderr[-3000:]
     return folder, done.stdout

@@ -10,15 +10,15 @@ from spark_bench.records import load_all
 ROOT = Path(__file__).resolve().parents[2]
 SUITE = """
 title = 'A small suite'
-data = dict(pictures='classes')
+data = dict(images='classes')
 tiny = {'train_cfg.max_epochs': 1}
 cells = [
-    dict(task='pretrain', arch='test_resnet', methods=['spark', 'no_sparse'], data='pictures', options=dict(threads=1),
+    dict(task='pretrain', arch='test_resnet', methods=['spark', 'no_sparse'], data='images', options=dict(threads=1),
          recipe='pretrain/configs/demo_pretrain.py',
          overrides={'train_cfg.max_epochs': 2, 'global_batch': 8, 'model.input_size': 64,
                     'model.decoder_width': 32, 'train_dataloader.dataset.input_size': 64}),
     dict(task='classification', arch='test_resnet', methods=['scratch', 'spark', 'no_sparse'], seeds=[0, 1],
-         data='pictures', options=dict(threads=1), recipe='pretrain/configs/demo_finetune.py',
+         data='images', options=dict(threads=1), recipe='pretrain/configs/demo_finetune.py',
          overrides={'train_cfg.max_epochs': 2, 'global_batch': 8}),
 ]
 tables = [dict(name='small', title=title, baseline='scratch', methods=['scratch', 'spark', 'no_sparse'],
@@ -27,8 +27,8 @@ del tiny
 """
 
 
-def words(suite, pictures, folder, *extra):
-    return ['run', str(suite), '--data-root', f'pictures={pictures}', '--work-dir', str(folder / 'work'), '--results',
+def words(suite, images, folder, *extra):
+    return ['run', str(suite), '--data-root', f'images={images}', '--work-dir', str(folder / 'work'), '--results',
             str(folder / 'results'), *extra]
 
 

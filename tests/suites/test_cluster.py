@@ -81,8 +81,8 @@ def test_pretrainings_are_an_array_and_each_transfer_waits_for_its_own_alone(slu
         subprocess.run(['bash', '-n'], input=script, text=True, check=True)
 
 
-def test_what_needs_no_pretraining_waits_for_none_and_seeds_share_an_array(slurm, suite, pictures, tmp_path):
-    done, scripts = slurm(words(suite, pictures, tmp_path, '--cluster', 'slurm', '--gpus', '2'))
+def test_what_needs_no_pretraining_waits_for_none_and_seeds_share_an_array(slurm, suite, images, tmp_path):
+    done, scripts = slurm(words(suite, images, tmp_path, '--cluster', 'slurm', '--gpus', '2'))
     assert done.returncode == 0, done.stderr[-3000:]
     asked = [directives(script) for script in scripts]
     assert [(options.get('array'), options.get('dependency')) for options in asked] == [
@@ -90,7 +90,7 @@ def test_what_needs_no_pretraining_waits_for_none_and_seeds_share_an_array(slurm
     assert submitted(done)['classification/test_resnet/scratch/1'] == '101_1'
 
 
-def test_recorded_cells_are_not_submitted_and_what_starts_from_them_begins_at_once(slurm, finished, suite, pictures,
+def test_recorded_cells_are_not_submitted_and_what_starts_from_them_begins_at_once(slurm, finished, suite, images,
                                                                                   tmp_path):
     folder, _ = finished
     record = 'results/measured/small/classification/test_resnet/spark/0.json'
@@ -101,7 +101,7 @@ def test_recorded_cells_are_not_submitted_and_what_starts_from_them_begins_at_on
     encoder = Path('work/pretrain/test_resnet/spark/0/encoder.safetensors')
     (tmp_path / encoder).parent.mkdir(parents=True)
     (tmp_path / encoder).write_bytes((folder / encoder).read_bytes())
-    done, scripts = slurm(words(suite, pictures, tmp_path, '--cluster', 'slurm', '--gpus', '1'))
+    done, scripts = slurm(words(suite, images, tmp_path, '--cluster', 'slurm', '--gpus', '1'))
     assert done.returncode == 0 and '2 of 8 cells are recorded and not submitted' in done.stdout
     jobs = submitted(done)
     # The encoder of no_sparse is gone: it is pretrained again.
@@ -111,13 +111,13 @@ def test_recorded_cells_are_not_submitted_and_what_starts_from_them_begins_at_on
     assert waiting == [f'afterok:{jobs["pretrain/test_resnet/no_sparse/0"]}']
 
 
-def test_what_is_queued_is_not_submitted_again(slurm, suite, pictures, tmp_path):
-    arguments = words(suite, pictures, tmp_path, '--cluster', 'slurm', '--gpus', '1')
+def test_what_is_queued_is_not_submitted_again(slurm, suite, images, tmp_path):
+    arguments = words(suite, images, tmp_path, '--cluster', 'slurm', '--gpus', '1')
     first, _ = slurm(arguments)
     jobs = submitted(first)
     again, scripts = slurm(arguments, QUEUED='\n'.join(jobs.values()))
     assert again.returncode == 0 and len(scripts) == 4 and again.stdout.count('(submitted before)') == 8
-    shown = spark_bench(words(suite, pictures, tmp_path, '--status')).stdout
+    shown = spark_bench(words(suite, images, tmp_path, '--status')).stdout
     name = 'classification/test_resnet/scratch/1'
     assert re.search(rf'{name} +to do .*job {jobs[name]} ', shown)
     # All but a pretraining have left the queue, without a record.
@@ -128,8 +128,8 @@ def test_what_is_queued_is_not_submitted_again(slurm, suite, pictures, tmp_path)
         None, None, f'afterok:{kept}', f'afterok:{submitted(third)["pretrain/test_resnet/no_sparse/0"]}']
 
 
-def test_what_slurm_refuses_is_one_line_with_its_reason(slurm, suite, pictures, tmp_path):
-    done, scripts = slurm(words(suite, pictures, tmp_path, '--cluster', 'slurm', '--partition', 'moon'),
+def test_what_slurm_refuses_is_one_line_with_its_reason(slurm, suite, images, tmp_path):
+    done, scripts = slurm(words(suite, images, tmp_path, '--cluster', 'slurm', '--partition', 'moon'),
                           REFUSES='moon')
     assert done.returncode == 2 and not scripts
     # What sbatch itself prints, then ours.
@@ -141,10 +141,10 @@ def test_what_slurm_refuses_is_one_line_with_its_reason(slurm, suite, pictures, 
     (('--cluster', 'slurm'), '--cluster slurm'), (('--partition', 'vision'), '--partition'),
     (('--slurm', 'qos=long'), '--slurm'), (('--cluster', 'local', '--gpus', '2'), '--gpus 2'),
     (('--cluster', 'slurm', '--gpus', '12'), '--gpus 12')])
-def test_a_cluster_that_is_not_there_and_options_without_use_are_refused(suite, pictures, tmp_path, capsys, monkeypatch,
+def test_a_cluster_that_is_not_there_and_options_without_use_are_refused(suite, images, tmp_path, capsys, monkeypatch,
                                                                          extra, named):
     monkeypatch.setenv('PATH', '/nowhere')
-    assert commands.main(words(suite, pictures, tmp_path, *extra)) == 2
+    assert commands.main(words(suite, images, tmp_path, *extra)) == 2
     error = capsys.readouterr().err
     assert error.count('\n') == 1 and named in error
 
@@ -154,7 +154,7 @@ def test_processes_divide_the_batch_that_a_cell_has_and_fill_nodes(tmp_path):
         path = tmp_path / f'batch{batch}.py'
         path.write_text(SUITE.replace("'global_batch': 8", f"'global_batch': {batch}"))
         suite = load_suite(str(path))
-        cells = build_cells(suite, suite.cells, Places({'pictures': '.'}, str(tmp_path), str(tmp_path)))
+        cells = build_cells(suite, suite.cells, Places({'images': '.'}, str(tmp_path), str(tmp_path)))
         return fitting_processes([cell for cell in cells if cell.task == 'classification'], most, per_node)
 
     assert [fit(48, 16), fit(48, 16, 8), fit(9, 2), fit(9, 8), fit(7, 7), fit(4096, 32, 8)] == [16, 16, 1, 3, 7, 32]
@@ -162,17 +162,17 @@ def test_processes_divide_the_batch_that_a_cell_has_and_fill_nodes(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_preempted_job_goes_on_from_its_checkpoint_to_the_same_record(pictures, tmp_path):
+def test_a_preempted_job_goes_on_from_its_checkpoint_to_the_same_record(images, tmp_path):
     """submitit's protocol: SIGUSR2 to the task, which leaves the job to do behind and is started again."""
     path = tmp_path / 'small.py'
-    # A recipe whose augmentation draws a picture at a time, in workers.
+    # A recipe whose augmentation draws an image at a time, in workers.
     path.write_text(SUITE.replace('demo_pretrain', 'spark_resnet50_1600e').replace('dict(threads=1)',
                                                                                    'dict(threads=1, workers=1)', 1)
                     .replace("'train_cfg.max_epochs': 2, 'global_batch'",
                              "'train_cfg.max_epochs': 40, 'global_batch'", 1))
     folders = [tmp_path / name for name in ('disturbed', 'undisturbed')]
     disturbed, undisturbed = (
-        start([*words(path, pictures, folder), '--cluster', 'local', '--only', 'pretrain/*/spark/0'],
+        start([*words(path, images, folder), '--cluster', 'local', '--only', 'pretrain/*/spark/0'],
               stdout=subprocess.PIPE, stderr=subprocess.PIPE) for folder in folders)
     task = preempt(disturbed, folders[0])
     for process in (disturbed, undisturbed):
@@ -210,17 +210,17 @@ def preempt(process, folder):
     return task
 
 
-def test_jobs_on_this_machine_give_the_records_of_the_runner_and_tell_what_failed(finished, suite, pictures, tmp_path):
+def test_jobs_on_this_machine_give_the_records_of_the_runner_and_tell_what_failed(finished, suite, images, tmp_path):
     folder, _ = finished
     # A folder stands where the encoder of one pretraining has to be written.
     (tmp_path / 'work/pretrain/test_resnet/no_sparse/0/encoder.safetensors').mkdir(parents=True)
-    done = spark_bench(words(suite, pictures, tmp_path, '--cluster', 'local', '--jobs', '2', '--only', '*/spark/0',
+    done = spark_bench(words(suite, images, tmp_path, '--cluster', 'local', '--jobs', '2', '--only', '*/spark/0',
                              '*/no_sparse/0'))
     errors = [line for line in done.stderr.splitlines() if line.startswith('spark-bench: error: ')]
     assert done.returncode == 1 and len(errors) == 2
     assert 'pretrain/test_resnet/no_sparse/0' in errors[0] and 'not started' in errors[1]
     small = load_suite(str(suite))
-    places = Places({'pictures': str(pictures)}, str(tmp_path / 'work'), str(tmp_path / 'results'))
+    places = Places({'images': str(images)}, str(tmp_path / 'work'), str(tmp_path / 'results'))
     failed = state_of(next(cell for cell in small.cells if cell.name == 'pretrain/test_resnet/no_sparse/0'), small,
                       places)
     assert failed.word == 'failed' and 'encoder.safetensors cannot be written: Is a directory' in failed.note
@@ -256,9 +256,9 @@ def run_tasks(options, folder):
     return [task.returncode for task in tasks], printed
 
 
-def test_the_tasks_of_a_job_train_together_and_meet_at_its_first_node(suite, pictures, tmp_path):
+def test_the_tasks_of_a_job_train_together_and_meet_at_its_first_node(suite, images, tmp_path):
     small = load_suite(str(suite))
-    places = Places({'pictures': str(pictures)}, str(tmp_path / 'work'), str(tmp_path / 'results'))
+    places = Places({'images': str(images)}, str(tmp_path / 'work'), str(tmp_path / 'results'))
     cell = next(cell for cell in build_cells(small, small.cells, places) if cell.name.endswith('scratch/0'))
     statuses, printed = run_tasks(cell.options, tmp_path)
     assert statuses == [0, 0], printed

@@ -115,7 +115,7 @@ def test_the_table_shows_the_records(folder, records):
             assert float(row['delta']) == pytest.approx(value - baseline)
 
 
-def test_report_is_self_contained_and_shows_pictures_of_every_method(folder):
+def test_report_is_self_contained_and_shows_images_of_every_method(folder):
     page = (folder / 'results/report-demo-quick.html').read_text()
     assert 'http://' not in page.replace('http://www.w3.org', '') and 'src="data:image/' in page
     for method in METHODS[1:]:

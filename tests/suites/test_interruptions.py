@@ -25,12 +25,12 @@ def long_suite(tmp_path):
 
 
 @pytest.fixture
-def begin(long_suite, pictures, tmp_path):
+def begin(long_suite, images, tmp_path):
     """Function that starts the long suite, with more words; what a failing test leaves running is killed."""
     started = []
 
     def run(*extra):
-        started.append(start([*words(long_suite, pictures, tmp_path), *ONE, *extra], stdout=subprocess.PIPE,
+        started.append(start([*words(long_suite, images, tmp_path), *ONE, *extra], stdout=subprocess.PIPE,
                              stderr=subprocess.STDOUT))
         return started[-1]
 
@@ -117,21 +117,21 @@ def test_a_cell_that_is_killed_fails_with_the_likely_reason_and_leaves_no_proces
 
 
 @SLOW
-def test_a_second_runner_neither_disturbs_the_first_nor_calls_its_cell_failed(begin, long_suite, pictures, tmp_path):
+def test_a_second_runner_neither_disturbs_the_first_nor_calls_its_cell_failed(begin, long_suite, images, tmp_path):
     first = begin()
     wait_for_checkpoint(first, tmp_path)
-    second = spark_bench([*words(long_suite, pictures, tmp_path), *ONE])
+    second = spark_bench([*words(long_suite, images, tmp_path), *ONE])
     assert second.returncode == 1 and 'another process is running' in second.stderr
     assert first.poll() is None
     first.send_signal(signal.SIGINT)
     first.communicate(timeout=60)
-    shown = spark_bench([*words(long_suite, pictures, tmp_path), *ONE[2:], '--status']).stdout
+    shown = spark_bench([*words(long_suite, images, tmp_path), *ONE[2:], '--status']).stdout
     assert 'broken off' in shown and 'failed' not in shown
 
 
-def test_every_failure_is_listed_also_where_nothing_succeeded(long_suite, pictures, tmp_path):
+def test_every_failure_is_listed_also_where_nothing_succeeded(long_suite, images, tmp_path):
     (tmp_path / 'work').write_text('a file where the folder should be')
-    done = spark_bench([*words(long_suite, pictures, tmp_path), '--only', '*/0'])
+    done = spark_bench([*words(long_suite, images, tmp_path), '--only', '*/0'])
     errors = [line for line in done.stderr.splitlines() if line.startswith('spark-bench: error: ')]
     assert done.returncode == 1 and len(errors) == 5 and 'Traceback' not in done.stderr
     assert sum('cannot be written (Not a directory): give another --work-dir' in line for line in errors) == 3
@@ -141,5 +141,5 @@ def test_every_failure_is_listed_also_where_nothing_succeeded(long_suite, pictur
 def test_a_data_set_that_is_not_there_is_refused_before_anything_runs(long_suite, tmp_path):
     done = spark_bench(words(long_suite, tmp_path / 'no where', tmp_path))
     assert done.returncode == 2 and done.stdout == '' and not (tmp_path / 'work').exists()
-    assert done.stderr == (f'spark-bench: error: --data-root pictures={tmp_path}/no where: there is no such file or '
+    assert done.stderr == (f'spark-bench: error: --data-root images={tmp_path}/no where: there is no such file or '
                            'folder\n')

@@ -98,17 +98,17 @@ def ask(environment, *command):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_jobs_that_slurm_stops_end_with_the_records_of_torchrun(slurm, pictures, tmp_path):
+def test_jobs_that_slurm_stops_end_with_the_records_of_torchrun(slurm, images, tmp_path):
     suite = tmp_path / 'small.py'
     text = SUITE.replace("'train_cfg.max_epochs': 2, 'train_data", "'train_cfg.max_epochs': 40, 'train_data")
     assert text != SUITE
     suite.write_text(text)
     here, there = tmp_path / 'here', tmp_path / 'there'
-    done = spark_bench(words(suite, pictures, here, '--gpus', '2', '--only', '*/spark/0', '*/scratch/0'))
+    done = spark_bench(words(suite, images, here, '--gpus', '2', '--only', '*/spark/0', '*/scratch/0'))
     assert done.returncode == 0, done.stderr[-3000:]
     options = ['--cluster', 'slurm', '--gpus', '2', '--gpus-per-node', '2', '--cpus-per-gpu', '1', '--hours', '1',
                '--only', '*/spark/0', '*/scratch/0']
-    submitted = spark_bench(words(suite, pictures, there, *options), **slurm)
+    submitted = spark_bench(words(suite, images, there, *options), **slurm)
     assert submitted.returncode == 0, submitted.stderr[-3000:]
     first = next(line.split()[0] for line in submitted.stdout.splitlines()
                  if line.endswith(' pretrain/test_resnet/spark/0'))

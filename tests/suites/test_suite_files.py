@@ -11,21 +11,21 @@ from spark_bench.suites.definition import load_suite
 
 SUITE = """
 title = 'A small suite'
-data = dict(pictures='classes')
+data = dict(images='classes')
 cells = [
-    dict(task='pretrain', arch='test_resnet', methods=['spark'], data='pictures', options=dict(threads=1),
+    dict(task='pretrain', arch='test_resnet', methods=['spark'], data='images', options=dict(threads=1),
          recipe='pretrain/configs/demo_pretrain.py'),
-    dict(task='classification', arch='test_resnet', methods=['scratch', 'spark'], seeds=[0, 1], data='pictures',
+    dict(task='classification', arch='test_resnet', methods=['scratch', 'spark'], seeds=[0, 1], data='images',
          recipe='pretrain/configs/demo_finetune.py'),
 ]
 tables = [dict(name='small', title=title, columns=[('classification', 'top1', 'top-1')])]
 """
 WRONG = [
     ('cells = [', 'cells = None\n_rest = [', 'cells = None'), ('cells = [', 'cells = []\n_rest = [', 'cells = []'),
-    ("data = dict(pictures='classes')", "data = ['pictures']", "data = ['pictures']"),
-    ("data = dict(pictures='classes')", 'data = None', 'data = None'),
-    ("data = dict(pictures='classes')", "data = {'pic tures': 'classes'}", 'pic tures'),
-    ("data = dict(pictures='classes')", "data = {'embedded': 'classes'}", 'embedded'),
+    ("data = dict(images='classes')", "data = ['images']", "data = ['images']"),
+    ("data = dict(images='classes')", 'data = None', 'data = None'),
+    ("data = dict(images='classes')", "data = {'pic tures': 'classes'}", 'pic tures'),
+    ("data = dict(images='classes')", "data = {'embedded': 'classes'}", 'embedded'),
     ("title = 'A small suite'", 'title = 3', 'title = 3'), ("title = 'A small suite'", "title = ' '", "title = ' '"),
     ("methods=['spark']", "methods='spark'", "methods = 'spark'"), ("methods=['spark']", 'methods=3', 'methods = 3'),
     ("methods=['spark']", 'methods=[]', 'methods = []'), ("methods=['spark']", "methods=[['spark']]", 'methods = [['),
@@ -47,9 +47,9 @@ WRONG = [
     ("'pretrain/configs/demo_pretrain.py'", "'pretrain/{size}.py'", 'pretrain/resnet.py'),
     ("task='classification'", 'task=3', 'task = 3'), ("task='classification'", "task='linear'", "task = 'linear'"),
     ("task='classification'", "task='classification_../x'", 'classification_../x'),
-    ("data='pictures', options", "data=['pictures'], options", 'data = ['),
-    ("data='pictures', options", "data='embedded:nothing', options", 'embedded:nothing'),
-    ("data='pictures', options", "data='embedded', options", "'embedded'"),
+    ("data='images', options", "data=['images'], options", 'data = ['),
+    ("data='images', options", "data='embedded:nothing', options", 'embedded:nothing'),
+    ("data='images', options", "data='embedded', options", "'embedded'"),
     ('dict(threads=1)', '[1]', 'options = [1]'), ('dict(threads=1)', 'dict(thread=1)', "'thread'"),
     ('dict(threads=1)', "dict(threads='a')", "threads = 'a'"), ('dict(threads=1)', 'dict(threads=0)', 'threads = 0'),
     ('dict(threads=1)', "dict(weights='x')", "'weights'"), ('dict(threads=1)', 'dict(seed=1)', "'seed'"),
@@ -57,7 +57,7 @@ WRONG = [
     ("dict(threads=1), recipe='pretrain/configs/demo_f", "dict(label_fraction=2), recipe='pretrain/configs/demo_f",
      'label_fraction = 2'),
     ('seeds=[0, 1]', 'overrides=[1]', 'overrides = [1]'), ('seeds=[0, 1]', 'overrides={3: 1}', 'overrides = {3: 1}'),
-    ('seeds=[0, 1]', "pictures='many'", "pictures = 'many'"), ('seeds=[0, 1]', 'gmacs=0', 'gmacs = 0'),
+    ('seeds=[0, 1]', "images='many'", "images = 'many'"), ('seeds=[0, 1]', 'gmacs=0', 'gmacs = 0'),
     ('seeds=[0, 1]', 'weight=-1', 'weight = -1'), ('seeds=[0, 1]', "weight=float('inf')", 'weight = inf'),
     ('tables = [dict', 'tables = 3\n_rest = [dict', 'tables = 3'),
     ('tables = [dict', 'tables = [3, dict', 'tables[0]'),
@@ -124,6 +124,6 @@ def test_a_mistyped_suite_is_told_what_is_like_it(tmp_path, capsys, monkeypatch,
 
 def test_a_data_set_may_not_have_two_places(tmp_path, capsys):
     (tmp_path / 'small.py').write_text(SUITE)
-    words = ['run', str(tmp_path / 'small.py'), '--data-root', 'pictures=a', '--data-root', 'pictures=b']
+    words = ['run', str(tmp_path / 'small.py'), '--data-root', 'images=a', '--data-root', 'images=b']
     assert commands.main(words) == 2
-    assert 'names pictures twice, a and b' in capsys.readouterr().err
+    assert 'names images twice, a and b' in capsys.readouterr().err

@@ -72,15 +72,15 @@ def test_published_weights_take_the_place_of_pretraining(tmp_path, monkeypatch):
 
 def test_data_sets_have_to_be_given_by_their_names(suite, tmp_path):
     small = load_suite(str(suite))
-    assert parse_data(small, ['x']) == parse_data(small, ['pictures=x']) == {'pictures': 'x'}
-    with pytest.raises(InputError, match='--data-root photos=x.*pictures'):
+    assert parse_data(small, ['x']) == parse_data(small, ['images=x']) == {'images': 'x'}
+    with pytest.raises(InputError, match='--data-root photos=x.*images'):
         parse_data(small, ['photos=x'])
-    with pytest.raises(InputError, match='--data-root pictures=DIR'):
+    with pytest.raises(InputError, match='--data-root images=DIR'):
         build_cells(small, small.cells, Places({}, str(tmp_path), str(tmp_path)))
 
 
 @pytest.mark.parametrize('change, named', [
-    (("task='pretrain'", "task='pretraining'"), 'task'), (("data='pictures', options", "data='none', options"), 'none'),
+    (("task='pretrain'", "task='pretraining'"), 'task'), (("data='images', options", "data='none', options"), 'none'),
     (('demo_finetune.py', 'demo_finetun.py'), 'demo_finetun.py'), (('seeds=[0, 1]', 'seeds=[0, 0]'), 'twice'),
     (("methods=['spark', 'no_sparse'],", "methods=['spark'],"), 'no_sparse'),
     (('data = dict', 'places = dict'), 'places'),
@@ -116,48 +116,48 @@ def test_every_cell_has_a_record_and_one_pretraining_serves_both_seeds(finished)
     assert '±' in output and 'n=2' in output
 
 
-def test_a_second_run_changes_nothing_and_the_plan_has_nothing_to_do(finished, pictures, capsys):
+def test_a_second_run_changes_nothing_and_the_plan_has_nothing_to_do(finished, images, capsys):
     folder, _ = finished
     before = state(folder)
-    assert spark_bench(words(folder / 'small.py', pictures, folder)).returncode == 0
+    assert spark_bench(words(folder / 'small.py', images, folder)).returncode == 0
     assert state(folder) == before and len(before) == 8
-    assert commands.main(words(folder / 'small.py', pictures, folder, '--dry-run')) == 0
+    assert commands.main(words(folder / 'small.py', images, folder, '--dry-run')) == 0
     plan = capsys.readouterr().out
     assert plan.count('recorded') == 8 and plan.splitlines()[-1] == 'to do: nothing'
-    assert commands.main(words(folder / 'small.py', pictures, folder, '--status')) == 0
+    assert commands.main(words(folder / 'small.py', images, folder, '--status')) == 0
     assert '8 recorded' in capsys.readouterr().out
 
 
-def test_a_record_of_another_configuration_stays_and_is_named_with_the_remedy(finished, pictures, tmp_path):
+def test_a_record_of_another_configuration_stays_and_is_named_with_the_remedy(finished, images, tmp_path):
     shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
     suite, before = tmp_path / 'small.py', state(tmp_path)
     suite.write_text(suite.read_text().replace("'global_batch': 8", "'global_batch': 4"))
-    done = spark_bench(words(suite, pictures, tmp_path, '--only', '*/scratch/0'))
+    done = spark_bench(words(suite, images, tmp_path, '--only', '*/scratch/0'))
     record = 'results/measured/small/classification/test_resnet/scratch/0.json'
     assert done.returncode == 1 and state(tmp_path) == before
     assert done.stderr.splitlines()[-1].startswith(
         f'spark-bench: error: classification/test_resnet/scratch/0: {tmp_path / record} was measured with another')
     assert 'move it away' in done.stderr
-    shown = spark_bench(words(suite, pictures, tmp_path, '--status', '--only', '*/scratch/*')).stdout
+    shown = spark_bench(words(suite, images, tmp_path, '--status', '--only', '*/scratch/*')).stdout
     assert shown.count('was measured with another configuration') == 1
     # Moved away as it says, with the folder that goes with it, the cell runs.
     (tmp_path / record).rename(tmp_path / 'old.json')
     shutil.rmtree(tmp_path / 'work/classification/test_resnet/scratch/0')
-    assert spark_bench(words(suite, pictures, tmp_path, '--only', '*/scratch/0')).returncode == 0
+    assert spark_bench(words(suite, images, tmp_path, '--only', '*/scratch/0')).returncode == 0
     assert (tmp_path / record).read_bytes() != (tmp_path / 'old.json').read_bytes()
 
 
-def test_a_cell_that_fails_stops_what_needs_it_and_nothing_else(suite, pictures, tmp_path):
+def test_a_cell_that_fails_stops_what_needs_it_and_nothing_else(suite, images, tmp_path):
     # A folder stands where the encoder has to be written.
     blocked = tmp_path / 'work/pretrain/test_resnet/spark/0/encoder.safetensors'
     blocked.mkdir(parents=True)
-    done = spark_bench(words(suite, pictures, tmp_path, '--jobs', '2', '--only', '*/0'))
+    done = spark_bench(words(suite, images, tmp_path, '--jobs', '2', '--only', '*/0'))
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if line.startswith('spark-bench: error: ')]
     assert len(errors) == 2 and 'pretrain/test_resnet/spark/0' in errors[0]
     assert 'not started' in errors[1] and 'classification/test_resnet/spark/0' in errors[1]
     small = load_suite(str(suite))
-    places = Places({'pictures': str(pictures)}, str(tmp_path / 'work'), str(tmp_path / 'results'))
+    places = Places({'images': str(images)}, str(tmp_path / 'work'), str(tmp_path / 'results'))
     states = {cell.name: state_of(cell, small, places) for cell in small.cells}
     assert states['pretrain/test_resnet/spark/0'].word == 'failed' and states['pretrain/test_resnet/spark/0'].note
     assert states['classification/test_resnet/no_sparse/0'].word == 'recorded'
@@ -165,7 +165,7 @@ def test_a_cell_that_fails_stops_what_needs_it_and_nothing_else(suite, pictures,
     assert states['classification/test_resnet/spark/1'].note == 'for pretrain/test_resnet/spark/0, which failed'
     # Mended, the same command runs what is missing and forgets the failure.
     blocked.rmdir()
-    assert spark_bench(words(suite, pictures, tmp_path, '--jobs', '2', '--only', '*/0')).returncode == 0
+    assert spark_bench(words(suite, images, tmp_path, '--jobs', '2', '--only', '*/0')).returncode == 0
     assert state_of(small.cells[0], small, places).word == 'recorded'
 
 
@@ -180,9 +180,9 @@ def jobs_of(runner):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_killed_fifty_times_a_suite_ends_with_the_records_of_an_undisturbed_run(finished, suite, pictures, tmp_path):
+def test_killed_fifty_times_a_suite_ends_with_the_records_of_an_undisturbed_run(finished, suite, images, tmp_path):
     rng = random.Random(0)
-    arguments = [sys.executable, '-m', 'spark_bench', *words(suite, pictures, tmp_path, '--jobs', '2')]
+    arguments = [sys.executable, '-m', 'spark_bench', *words(suite, images, tmp_path, '--jobs', '2')]
     kills = {'runner': 0, 'job': 0}
     while sum(kills.values()) < 50:
         process = psutil.Popen(arguments, env={**os.environ, 'PYTHONPATH': str(ROOT)}, stdout=subprocess.DEVNULL,
@@ -204,13 +204,13 @@ def test_killed_fifty_times_a_suite_ends_with_the_records_of_an_undisturbed_run(
         # Where a job was killed, the runner goes on with the others and ends by itself.
         process.wait(200)
     assert min(kills.values()) >= 5, kills
-    assert spark_bench(words(suite, pictures, tmp_path, '--jobs', '2')).returncode == 0
+    assert spark_bench(words(suite, images, tmp_path, '--jobs', '2')).returncode == 0
     assert outcome(tmp_path) == outcome(finished[0]) and len(outcome(tmp_path)) == 8
     assert not [path for path in tmp_path.rglob('.*') if path.is_file() and path.name not in ('.lock', MARKER)]
 
 
-def test_a_cell_may_train_in_several_processes(suite, pictures, tmp_path):
-    done = spark_bench(words(suite, pictures, tmp_path, '--gpus', '2', '--only', 'classification/*/scratch/0'))
+def test_a_cell_may_train_in_several_processes(suite, images, tmp_path):
+    done = spark_bench(words(suite, images, tmp_path, '--gpus', '2', '--only', 'classification/*/scratch/0'))
     assert done.returncode == 0, done.stderr[-3000:]
     assert [r.method for r in load_all(tmp_path / 'results', 'small')] == ['scratch']
     log = (tmp_path / 'work/classification/test_resnet/scratch/0/log.txt').read_text()

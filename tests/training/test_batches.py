@@ -7,7 +7,7 @@ import torch
 
 from spark_bench.errors import InputError
 from spark_bench.training import batches
-from spark_bench.training.batches import GroupedPictureSampler, PictureSampler, UpdateBatches, divide_batch
+from spark_bench.training.batches import GroupedImageSampler, ImageSampler, UpdateBatches, divide_batch
 
 
 @pytest.mark.parametrize('given, expected', [
@@ -30,7 +30,7 @@ def test_what_does_not_divide_is_refused_with_what_would(given, message):
 
 
 class Indices:
-    """103 pictures, each its own number, asked for by ``(seed, number)``."""
+    """103 images, each its own number, asked for by ``(seed, number)``."""
 
     def __len__(self):
         return 103
@@ -42,10 +42,10 @@ class Indices:
 def sampler_of(monkeypatch, rank, processes):
     monkeypatch.setattr(batches, 'get_rank', lambda: rank)
     monkeypatch.setattr(batches, 'get_world_size', lambda: processes)
-    return PictureSampler(range(103), seed=5, global_batch=8)
+    return ImageSampler(range(103), seed=5, global_batch=8)
 
 
-def test_every_update_sees_the_same_pictures_whatever_the_number_of_processes(monkeypatch):
+def test_every_update_sees_the_same_images_whatever_the_number_of_processes(monkeypatch):
     def read(processes):
         drawn = []
         for rank in range(processes):
@@ -72,7 +72,7 @@ def test_epochs_shuffle_anew_and_augment_anew(monkeypatch):
 
 
 @pytest.mark.parametrize('workers', [0, 2])
-def test_an_epoch_taken_up_in_the_middle_goes_on_with_the_same_pictures(monkeypatch, workers):
+def test_an_epoch_taken_up_in_the_middle_goes_on_with_the_same_images(monkeypatch, workers):
     def loader():
         sampler = sampler_of(monkeypatch, 0, 1)
         return UpdateBatches(torch.utils.data.DataLoader(Indices(), batch_size=4, sampler=sampler, drop_last=True,
@@ -90,7 +90,7 @@ def test_an_epoch_taken_up_in_the_middle_goes_on_with_the_same_pictures(monkeypa
 
 
 class Sizes:
-    """Pictures of which every third is tall."""
+    """Images of which every third is tall."""
 
     def __init__(self, count):
         self.count = count
@@ -103,8 +103,8 @@ class Sizes:
 
 
 @pytest.mark.parametrize('count, batch', [(48, 4), (50, 4), (7, 8), (31, 16), (12, 1)])
-def test_an_update_sees_pictures_of_one_orientation(count, batch):
-    sampler = GroupedPictureSampler(Sizes(count), seed=1, global_batch=batch)
+def test_an_update_sees_images_of_one_orientation(count, batch):
+    sampler = GroupedImageSampler(Sizes(count), seed=1, global_batch=batch)
     orders = []
     for epoch in range(3):
         sampler.set_epoch(epoch)
@@ -119,7 +119,7 @@ def test_an_update_sees_pictures_of_one_orientation(count, batch):
 
 
 def test_orientations_do_not_come_one_after_the_other():
-    sampler = GroupedPictureSampler(Sizes(300), seed=0, global_batch=4)
+    sampler = GroupedImageSampler(Sizes(300), seed=0, global_batch=4)
     order = [index for _, index in sampler]
     tall = [order[start] % 3 == 0 for start in range(0, len(order), 4)]
     assert any(tall[:20]) and any(tall[-20:]) and not all(tall[:20])

@@ -113,53 +113,53 @@ def test_alone_it_is_ordinary_batch_norm():
 
 
 @pytest.fixture(scope='module')
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('pictures')
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('images')
     rng = np.random.default_rng(0)
     for i in range(20):
         Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(folder / f'{i:02}.png')
     return folder
 
 
-def words(pictures, folder, *extra):
-    return ['pretrain', '--data-root', str(pictures), '--work-dir', str(folder / 'work'), '--results',
+def words(images, folder, *extra):
+    return ['pretrain', '--data-root', str(images), '--work-dir', str(folder / 'work'), '--results',
             str(folder / 'results'), '--threads', '1', '--epochs', '2', *extra, '--cfg-options', 'model.input_size=64',
             'train_dataloader.dataset.input_size=64', 'model.decoder_width=32', 'global_batch=8']
 
 
-def torchrun(pictures, folder, *extra):
+def torchrun(images, folder, *extra):
     """The command in two processes; the finished process."""
     command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port',
-               str(free_port()), '-m', 'spark_bench', *words(pictures, folder, '--launcher', 'pytorch', *extra)]
+               str(free_port()), '-m', 'spark_bench', *words(images, folder, '--launcher', 'pytorch', *extra)]
     environment = {**os.environ, 'PYTHONPATH': os.getcwd(), 'OMP_NUM_THREADS': '1'}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
 
 
-def test_torchrun_writes_one_record_which_stands_for_one_process_too(pictures, tmp_path):
-    done = torchrun(pictures, tmp_path, '--accumulate', '2', '--picture-interval', '1')
+def test_torchrun_writes_one_record_which_stands_for_one_process_too(images, tmp_path):
+    done = torchrun(images, tmp_path, '--accumulate', '2', '--image-interval', '1')
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count('record: ') == 1
     [path] = (tmp_path / 'results').rglob('*.json')
     record = json.loads(path.read_text())
-    assert len(record['curves']['loss']) == 4  # 20 pictures are two updates of 8 an epoch
+    assert len(record['curves']['loss']) == 4  # 20 images are two updates of 8 an epoch
     work = tmp_path / 'work'
     assert (work / 'encoder.safetensors').is_file() and (work / 'spark.safetensors').is_file()
     assert len(list((work / 'reconstructions').iterdir())) == 2
     before = path.read_bytes()
     # The launcher, the number of processes and of workers are no part of what a run is: the record stands.
-    assert commands.main(words(pictures, tmp_path, '--accumulate', '2', '--workers', '1')) == 0
+    assert commands.main(words(images, tmp_path, '--accumulate', '2', '--workers', '1')) == 0
     assert path.read_bytes() == before
 
 
-def test_an_error_that_all_processes_meet_is_told_once(pictures, tmp_path):
-    done = torchrun(pictures, tmp_path, '--batch-size', '3')
+def test_an_error_that_all_processes_meet_is_told_once(images, tmp_path):
+    done = torchrun(images, tmp_path, '--batch-size', '3')
     assert done.returncode != 0
     told = [line for line in done.stderr.splitlines() if 'spark-bench: error' in line]
     assert len(told) == 1 and '--batch-size 3 on 2 processes' in told[0] and 'choose 1, 2 or 4' in told[0]
 
 
 @pytest.mark.parametrize('launcher, named', [('pytorch', 'torchrun'), ('slurm', 'srun')])
-def test_a_launcher_that_did_not_start_the_process_is_named(pictures, tmp_path, capsys, launcher, named):
-    assert commands.main(words(pictures, tmp_path, '--launcher', launcher)) == 2
+def test_a_launcher_that_did_not_start_the_process_is_named(images, tmp_path, capsys, launcher, named):
+    assert commands.main(words(images, tmp_path, '--launcher', launcher)) == 2
     error = capsys.readouterr().err.strip()
     assert '\n' not in error and f'--launcher {launcher}' in error and named in error

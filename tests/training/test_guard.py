@@ -13,16 +13,16 @@ from spark_bench.training.resume import newest_checkpoint, read_checkpoint
 
 
 @pytest.fixture(scope='module')
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('pictures')
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('images')
     rng = np.random.default_rng(0)
     for i in range(16):
         Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(folder / f'{i:02}.png')
     return folder
 
 
-def pretrain(pictures, folder, *extra):
-    return commands.main(['pretrain', '--data-root', str(pictures), '--work-dir', str(folder / 'work'), '--results',
+def pretrain(images, folder, *extra):
+    return commands.main(['pretrain', '--data-root', str(images), '--work-dir', str(folder / 'work'), '--results',
                           str(folder / 'results'), '--threads', '1', '--epochs', '3', *extra, '--cfg-options',
                           'model.input_size=64', 'train_dataloader.dataset.input_size=64', 'model.decoder_width=32',
                           'global_batch=8'])
@@ -54,9 +54,9 @@ def overflow(module):
 @pytest.mark.parametrize('arch, path', [('test_resnet', 'encoder.pyramid.network.layer3.0.conv1'),
                                         ('test_convnext', 'encoder.pyramid.network.stages.2.blocks.0.mlp.fc1'),
                                         ('test_resnet', 'densify.1.proj'), ('test_resnet', 'decoder.dec.2.conv.0')])
-def test_the_step_and_the_first_module_are_named(monkeypatch, pictures, tmp_path, capsys, arch, path):
+def test_the_step_and_the_first_module_are_named(monkeypatch, images, tmp_path, capsys, arch, path):
     break_at(monkeypatch, 5, lambda spark: overflow(spark.get_submodule(path)))
-    assert pretrain(pictures, tmp_path, '--arch', arch) == 1
+    assert pretrain(images, tmp_path, '--arch', arch) == 1
     error = error_of(capsys)
     assert 'step 5 of 6' in error and re.search(rf'output of {re.escape(path)} \(', error), error
     saved = read_checkpoint(newest_checkpoint(tmp_path / 'work'))
@@ -66,17 +66,17 @@ def test_the_step_and_the_first_module_are_named(monkeypatch, pictures, tmp_path
     assert not (tmp_path / 'results').exists()
 
 
-def test_a_parameter_that_was_not_finite_is_named(monkeypatch, pictures, tmp_path, capsys):
+def test_a_parameter_that_was_not_finite_is_named(monkeypatch, images, tmp_path, capsys):
     def damage(spark):
         with torch.no_grad():
             spark.densify[0].mask_token[0, 3] = float('nan')
     break_at(monkeypatch, 3, damage)
-    assert pretrain(pictures, tmp_path) == 1
+    assert pretrain(images, tmp_path) == 1
     error = error_of(capsys)
     assert 'step 3 of 6: the loss is nan' in error and 'densify.0.mask_token held' in error
 
 
-def test_a_gradient_alone_is_caught_before_it_reaches_the_weights(monkeypatch, pictures, tmp_path, capsys):
+def test_a_gradient_alone_is_caught_before_it_reaches_the_weights(monkeypatch, images, tmp_path, capsys):
     after = {}
 
     def damage(spark):
@@ -84,7 +84,7 @@ def test_a_gradient_alone_is_caught_before_it_reaches_the_weights(monkeypatch, p
         weight.register_hook(lambda gradient: gradient * float('inf'))
         after.update(spark=spark, before={name: p.detach().clone() for name, p in spark.named_parameters()})
     break_at(monkeypatch, 4, damage)
-    assert pretrain(pictures, tmp_path) == 1
+    assert pretrain(images, tmp_path) == 1
     error = error_of(capsys)
     assert 'step 4 of 6: the gradient is' in error
     assert 'gradient of encoder.pyramid.network.layer2.0.conv1.weight is not' in error

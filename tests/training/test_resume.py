@@ -21,15 +21,15 @@ from spark_bench.training.resume import checkpoints_of, clear_leftovers, newest_
 UPDATES = 8
 SMALL = ['train_dataloader.dataset.input_size=64', 'model.input_size=64', 'model.decoder_width=32',
          'model.drop_path_rate=0.3', 'custom_hooks.1.interval=1']
-# One recipe draws its augmentation from the process's generator, the other a picture at a time, in workers.
+# One recipe draws its augmentation from the process's generator, the other an image at a time, in workers.
 CASES = {'process': (['--arch', 'test_resnet', '--workers', '0'], ['global_batch=4']),
          'workers': (['pretrain/configs/spark_convnext-tiny_1600e.py', '--arch', 'test_convnext', '--workers', '2',
                       '--batch-size', '2'], ['global_batch=4', 'base_lr=0.3', 'param_scheduler.0.warmup=1'])}
 
 
 @pytest.fixture(scope='module')
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('pictures')
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('images')
     rng = np.random.default_rng(0)
     for i in range(18):
         colours = rng.integers(0, 255, (5, 5, 3), dtype=np.uint8)
@@ -37,17 +37,17 @@ def pictures(tmp_path_factory):
     return folder
 
 
-def arguments(case, pictures, folder):
+def arguments(case, images, folder):
     chosen, settings = CASES[case]
-    return ['pretrain', *chosen, '--data-root', str(pictures), '--work-dir', str(folder / 'work'), '--results',
+    return ['pretrain', *chosen, '--data-root', str(images), '--work-dir', str(folder / 'work'), '--results',
             str(folder / 'results'), '--threads', '1', '--epochs', '2', '--checkpoint-interval', '2',
-            '--picture-interval', '1', '--seed', '7', '--cfg-options', *SMALL, *settings]
+            '--image-interval', '1', '--seed', '7', '--cfg-options', *SMALL, *settings]
 
 
-def attempt(case, pictures, folder):
+def attempt(case, images, folder):
     """Start the command in a process of its own group; return it."""
     folder.mkdir(exist_ok=True)
-    return start(arguments(case, pictures, folder), folder / 'log.txt')
+    return start(arguments(case, images, folder), folder / 'log.txt')
 
 
 def result(folder):
@@ -56,17 +56,17 @@ def result(folder):
 
 
 @pytest.fixture(scope='module', params=list(CASES))
-def undisturbed(request, pictures, tmp_path_factory):
+def undisturbed(request, images, tmp_path_factory):
     folder = tmp_path_factory.mktemp('undisturbed')
-    finish(attempt(request.param, pictures, folder), folder)
+    finish(attempt(request.param, images, folder), folder)
     return request.param, folder
 
 
-def kill_often(case, pictures, folder, rng, most):
+def kill_often(case, images, folder, rng, most):
     """Kill the run up to ``most`` times, each time a while after it has got on; let it end then. Returns the kills."""
     kills = 0
     while True:
-        process = attempt(case, pictures, folder)
+        process = attempt(case, images, folder)
         before = checkpoints_of(folder / 'work')
         while kills < most and process.is_alive() and checkpoints_of(folder / 'work')[:1] == before[:1]:
             time.sleep(0.01)
@@ -85,9 +85,9 @@ def compare(undisturbed, folder):
     assert all(torch.equal(weights[name], others[name]) for name in weights)
 
 
-def test_killed_at_random_steps_it_ends_with_the_same_bits(undisturbed, pictures, tmp_path):
+def test_killed_at_random_steps_it_ends_with_the_same_bits(undisturbed, images, tmp_path):
     case, reference = undisturbed
-    assert kill_often(case, pictures, tmp_path, random.Random(1), most=3) >= 1
+    assert kill_often(case, images, tmp_path, random.Random(1), most=3) >= 1
     compare(reference, tmp_path)
     assert not checkpoints_of(tmp_path / 'work') and not list((tmp_path / 'work').glob('.epoch*'))
     events = EventAccumulator(str(tmp_path / 'work' / 'tensorboard'), size_guidance={'scalars': 0}).Reload()
@@ -101,19 +101,19 @@ def test_killed_at_random_steps_it_ends_with_the_same_bits(undisturbed, pictures
 
 @pytest.mark.slow
 @pytest.mark.parametrize('seed', range(4))
-def test_killed_many_times_it_ends_with_the_same_bits(undisturbed, pictures, tmp_path, seed):
+def test_killed_many_times_it_ends_with_the_same_bits(undisturbed, images, tmp_path, seed):
     case, reference = undisturbed
-    kill_often(case, pictures, tmp_path, random.Random(seed), most=10)
+    kill_often(case, images, tmp_path, random.Random(seed), most=10)
     compare(reference, tmp_path)
 
 
-@pytest.mark.parametrize('changed', [['--workers', '0', '--picture-interval', '0'],
+@pytest.mark.parametrize('changed', [['--workers', '0', '--image-interval', '0'],
                                      ['--workers', '3', '--checkpoint-interval', '5']], ids=' '.join)
-def test_workers_pictures_and_checkpoints_change_no_bit_and_no_hash(undisturbed, pictures, tmp_path, changed):
+def test_workers_images_and_checkpoints_change_no_bit_and_no_hash(undisturbed, images, tmp_path, changed):
     case, reference = undisturbed
     if case == 'process':
         changed = ['--workers', '0', *changed[2:]]  # the demo's recipe draws from the process, as it says
-    words = arguments(case, pictures, tmp_path)
+    words = arguments(case, images, tmp_path)
     for option, value in zip(changed[::2], changed[1::2], strict=True):
         words[words.index(option) + 1] = value
     finish(start(words, tmp_path / 'log.txt'), tmp_path)
@@ -122,9 +122,9 @@ def test_workers_pictures_and_checkpoints_change_no_bit_and_no_hash(undisturbed,
     assert hashes[0] == hashes[1]
 
 
-def test_a_damaged_newest_checkpoint_is_passed_over(undisturbed, pictures, tmp_path):
+def test_a_damaged_newest_checkpoint_is_passed_over(undisturbed, images, tmp_path):
     case, reference = undisturbed
-    process = attempt(case, pictures, tmp_path)
+    process = attempt(case, images, tmp_path)
     while len(checkpoints_of(tmp_path / 'work')) < 2:
         assert process.is_alive(), (tmp_path / 'log.txt').read_text()[-3000:]
         time.sleep(0.01)
@@ -132,7 +132,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(undisturbed, pictures, tmp_p
     newest, before = checkpoints_of(tmp_path / 'work')
     newest.write_bytes(newest.read_bytes()[:-1000])
     assert newest_checkpoint(tmp_path / 'work') == before
-    finish(attempt(case, pictures, tmp_path), tmp_path)
+    finish(attempt(case, images, tmp_path), tmp_path)
     compare(reference, tmp_path)
 
 

@@ -18,8 +18,8 @@ from spark_bench.runs.overrides import set_epochs
 from spark_bench.training.batches import fit_batch
 
 RECIPES = sorted(Path(shipped('pretrain/configs')).glob('spark_*.py'))
-# Pictures of ImageNet-1k's training split: 312 whole batches of 4096, 625 of 2048.
-PICTURES = 1281167
+# Images of ImageNet-1k's training split: 312 whole batches of 4096, 625 of 2048.
+IMAGES = 1281167
 EPOCH = {4096: 312, 2048: 625}
 DROP_PATH = {'resnet50': 0.05, 'resnet101': 0.08, 'resnet152': 0.10, 'resnet200': 0.15, 'convnext_tiny': 0.1,
              'convnext_small': 0.2, 'convnext_base': 0.3, 'convnext_large': 0.4}

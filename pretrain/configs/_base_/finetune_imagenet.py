@@ -23,13 +23,13 @@ model = dict(
     cutmix_alpha=1.0, label_smoothing=0.1)
 train_dataloader = dict(
     num_workers=8, pin_memory=True, drop_last=True, collate_fn=dict(type='default_collate'),
-    sampler=dict(type='PictureSampler'),
-    dataset=dict(type='ClassPictures', split='train',
+    sampler=dict(type='ImageSampler'),
+    dataset=dict(type='ClassImages', split='train',
                  transform=dict(type='train', input_size=side, augment='trivial', scale=(0.08, 1.0), erasing=0.25)))
 evaluation_dataloader = dict(
     batch_size=128, num_workers=8, pin_memory=True, drop_last=False, collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='ClassPictures', split='val',
+    dataset=dict(type='ClassImages', split='val',
                  transform=dict(type='evaluation', input_size=side, crop_ratio=0.95)))
 train_cfg = dict(type='UpdateLoop', max_epochs=epochs)
 optim_wrapper = dict(
@@ -49,7 +49,7 @@ default_hooks = dict(
     checkpoint=dict(type='ResumePointHook'))
 custom_hooks = [
     dict(type='WeightEmaHook', decay=0.9999), dict(type='AccuracyHook'), dict(type='EstimateHook'),
-    dict(type='TensorBoardHook', picture_interval=0), dict(type='ProgressHook')]
+    dict(type='TensorBoardHook', image_interval=0), dict(type='ProgressHook')]
 env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
                dist_cfg=dict(backend='nccl'))
 log_processor = dict(by_epoch=True, window_size=50)

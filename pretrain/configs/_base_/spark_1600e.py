@@ -21,8 +21,8 @@ model = dict(
     data_preprocessor=dict(type='ImgDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]))
 train_dataloader = dict(
     num_workers=8, pin_memory=True, drop_last=True,
-    sampler=dict(type='PictureSampler'),
-    dataset=dict(type='Pictures', input_size=224, bad_pictures='fail'))
+    sampler=dict(type='ImageSampler'),
+    dataset=dict(type='Images', input_size=224, bad_images='fail'))
 train_cfg = dict(type='PretrainLoop', max_epochs=epochs)
 optim_wrapper = dict(
     type='UpdateOptimWrapper', autocast=False, constructor='DecayGroups',
@@ -40,7 +40,7 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='ResumePointHook'))
-custom_hooks = [dict(type='EstimateHook'), dict(type='TensorBoardHook', picture_interval=20), dict(type='ProgressHook')]
+custom_hooks = [dict(type='EstimateHook'), dict(type='TensorBoardHook', image_interval=20), dict(type='ProgressHook')]
 env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
                dist_cfg=dict(backend='nccl'))
 log_processor = dict(by_epoch=True, window_size=50)

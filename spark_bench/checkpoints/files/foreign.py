@@ -16,8 +16,8 @@ _BEGINNINGS = (
     (b'\x93NUMPY', 'is a single array of numpy (.npy)', _TORCH),
     (b'model_checkpoint_path:', 'is the list of checkpoints that TensorFlow keeps', _TORCH),
     (b'GGUF', 'is a GGUF file', _TORCH), (b'%PDF', 'is a PDF', 'give the file of weights'),
-    (b'\x89PNG', 'is a picture', 'give the file of weights'),
-    (b'\xff\xd8\xff', 'is a picture', 'give the file of weights'),
+    (b'\x89PNG', 'is an image', 'give the file of weights'),
+    (b'\xff\xd8\xff', 'is an image', 'give the file of weights'),
 )
 _PAGE = re.compile(rb'\s*(<!doctype html|<html|<\?xml|<head|<script|<!--)', re.I)
 _SHARD = re.compile(r'-(\d+)-of-0*(\d+)\.\w+$')

@@ -93,7 +93,7 @@ class Detectron2ResNet(Adapter):
     format, family = 'detectron2', 'resnet'
     anchors = ('stem.conv1.weight', 'res2.0.conv1.weight', 'res5.0.conv1.weight')
     own = r'(stem\.conv|res\d+)'
-    note = ("detectron2's networks expect what their config says: most of its zoo takes BGR pictures of 0 … 255 and "
+    note = ("detectron2's networks expect what their config says: most of its zoo takes BGR images of 0 … 255 and "
             'strides in the first 1×1 convolution, which timm does not')
     rules = (
         ('stem.conv1.norm.{p}', 'bn1.{p}'),

@@ -1,6 +1,6 @@
 """Is a folder in COCO or ImageNet layout whole and sound?
 
-``coco`` and ``classes`` know one layout each, ``shapes`` looks at one annotation, ``looking`` opens the pictures,
+``coco`` and ``classes`` know one layout each, ``shapes`` looks at one annotation, ``looking`` opens the images,
 ``duplicates`` compares them, ``report`` collects what was found and prints it.
 """
 
@@ -16,7 +16,7 @@ from spark_bench.errors import InputError
 __all__ = ['check']
 
 _LAYOUTS = {'coco': coco, 'imagenet': classes}
-_EXPECTED = 'annotations/instances_{train,val}*.json beside the folders of pictures, or train/<class>/ and val/<class>/'
+_EXPECTED = 'annotations/instances_{train,val}*.json beside the folders of images, or train/<class>/ and val/<class>/'
 
 
 def check(root: Path | str, layout: str | None = None, workers: int | None = None, decode: bool = True,
@@ -26,8 +26,8 @@ def check(root: Path | str, layout: str | None = None, workers: int | None = Non
     Args:
         root: folder.
         layout: ``coco`` or ``imagenet``; None to find out.
-        workers: processes that open pictures; None for one a CPU core.
-        decode: decode every picture and compare their contents; otherwise their headers alone are read.
+        workers: processes that open images; None for one a CPU core.
+        decode: decode every image and compare their contents; otherwise their headers alone are read.
         limit_shown: examples a kind of problem that will be shown.
 
     Returns:

@@ -11,7 +11,7 @@ from spark_bench.data.check.duplicates import Digests
 from spark_bench.data.check.looking import judge, look_at_all
 from spark_bench.data.check.report import Report
 from spark_bench.data.images.ignored import is_ignored, is_own
-from spark_bench.data.images.listing import IMAGENET_CLASSES, WNID, NameTable, is_picture, list_files
+from spark_bench.data.images.listing import IMAGENET_CLASSES, WNID, NameTable, is_image, list_files
 from spark_bench.data.images.progress import Progress
 from spark_bench.data.images.splits import find_splits
 from spark_bench.errors import InputError
@@ -48,7 +48,7 @@ def check_folder(report: Report, decode: bool, workers: int, progress: Progress)
     for split, folder in folders.items():
         classes[split], names = _list_split(report, folder)
         parts.append((split, names))
-        report.splits[split] = {'pictures': len(names), 'classes': len(classes[split])}
+        report.splits[split] = {'images': len(names), 'classes': len(classes[split])}
     for name in sorted(classes['train'] ^ classes['val']):
         split = 'train' if name in classes['train'] else 'val'
         report.add('classes differ', f'{folders[split]}/{name}', f'in {folders[split]} only')
@@ -62,8 +62,8 @@ def check_folder(report: Report, decode: bool, workers: int, progress: Progress)
 
 
 def _list_split(report, split):
-    """(set of classes, names of pictures relative to the root) of one split."""
-    folder, classes, pictures = report.root / split, set(), []
+    """(set of classes, names of images relative to the root) of one split."""
+    folder, classes, images = report.root / split, set(), []
     try:
         with os.scandir(folder) as listing:
             entries = sorted(listing, key=lambda entry: entry.name)
@@ -75,12 +75,12 @@ def _list_split(report, split):
             report.add('leftover', f'{split}/{entry.name}')
         elif _is_folder(entry):
             classes.add(entry.name)
-            pictures += _list_class(report, f'{split}/{entry.name}')
+            images += _list_class(report, f'{split}/{entry.name}')
         else:
-            report.add('outside of classes' if is_picture(entry.name) else 'not a picture', f'{split}/{entry.name}')
+            report.add('outside of classes' if is_image(entry.name) else 'not an image', f'{split}/{entry.name}')
     if len(classes) < 2:
         report.add('few classes', split, f'{len(classes)} class folders')
-    return classes, NameTable(pictures)
+    return classes, NameTable(images)
 
 
 def _is_folder(entry):
@@ -91,7 +91,7 @@ def _is_folder(entry):
 
 
 def _list_class(report, name):
-    """Names of pictures of one class, at any depth, relative to the root."""
+    """Names of images of one class, at any depth, relative to the root."""
     met = []
     try:
         found, _, passed = list_files(report.root / name, lambda own: met.append(own) or True)
@@ -103,13 +103,13 @@ def _list_class(report, name):
     passed = {own.rpartition('/')[2] for own in passed}
     for own in sorted(set(met).difference(passed, (file.rpartition('/')[2] for file in found))):
         report.add('link', f'{name}/{own}')
-    pictures = [f'{name}/{file}' for file in found if is_picture(file)]
+    images = [f'{name}/{file}' for file in found if is_image(file)]
     for file in found:
-        if not is_picture(file):
-            report.add('not a picture', f'{name}/{file}')
-    if not pictures:
+        if not is_image(file):
+            report.add('not an image', f'{name}/{file}')
+    if not images:
         report.add('empty class', name)
-    return pictures
+    return images
 
 
 def _compare_with_imagenet(report, classes):
@@ -120,8 +120,8 @@ def _compare_with_imagenet(report, classes):
         report.add('ImageNet subset', '.', f'{len(names):,} classes, ImageNet-1k has {IMAGENET_CLASSES:,}')
         return
     for split, expected in _IMAGENET.items():
-        count = report.splits[split]['pictures']
+        count = report.splits[split]['images']
         if count != expected:
             # A subset on purpose is a small part; a copy that broke off is most of it.
             kind = 'ImageNet count' if count > expected / 2 else 'ImageNet subset'
-            report.add(kind, split, f'{count:,} pictures, ImageNet-1k has {expected:,}')
+            report.add(kind, split, f'{count:,} images, ImageNet-1k has {expected:,}')

@@ -1,4 +1,4 @@
-"""Checking a folder in COCO layout: what its annotations say, then what the pictures are."""
+"""Checking a folder in COCO layout: what its annotations say, then what the images are."""
 
 import os
 from collections import Counter
@@ -15,12 +15,12 @@ from spark_bench.data.coco.annotations import Entries, examine, name_entry, read
 from spark_bench.data.coco.filtering import judge_counts, why_left_out
 from spark_bench.data.coco.near_names import NearNames
 from spark_bench.data.coco.rle import read_masks
-from spark_bench.data.images.listing import NameTable, is_picture, list_files
+from spark_bench.data.images.listing import NameTable, is_image, list_files
 from spark_bench.data.images.progress import Progress
 from spark_bench.errors import InputError
 
 EXPECTED = 'annotations/instances_train*.json and annotations/instances_val*.json'
-# The recipes for COCO leave smaller pictures out of training, as mmdet's do.
+# The recipes for COCO leave smaller images out of training, as mmdet's do.
 SMALLEST_SIDE = 32
 
 
@@ -31,18 +31,18 @@ class Split:
     Attributes:
         kind: ``train`` or ``val``.
         annotations: JSON file.
-        pictures: folder that its ``file_name`` entries are relative to.
+        images: folder that its ``file_name`` entries are relative to.
         categories: names in the order of the file.
         category_ids: their ids.
         sizes: from ``file_name`` to (width, height).
-        objects: from ``file_name`` to how many objects training can learn from, of pictures with an annotation.
-        image_ids: of its pictures.
+        objects: from ``file_name`` to how many objects training can learn from, of images with an annotation.
+        image_ids: of its images.
         sha256: of the annotation file, hex.
     """
 
     kind: str
     annotations: Path
-    pictures: Path
+    images: Path
     categories: tuple[str, ...] = ()
     category_ids: tuple = ()
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -52,15 +52,15 @@ class Split:
 
     @property
     def count(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
         return len(self.sizes)
 
     def trained(self, smallest_side: int = 0, with_objects: bool = True) -> list[str]:
-        """The pictures that training takes.
+        """The images that training takes.
 
         Args:
-            smallest_side: of a picture, in pixels.
-            with_objects: leave out pictures without an annotation.
+            smallest_side: of an image, in pixels.
+            with_objects: leave out images without an annotation.
         """
         return [name for name, size in self.sizes.items()
                 if min(size) >= smallest_side and (name in self.objects or not with_objects)]
@@ -76,13 +76,13 @@ def check_folder(report: Report, decode: bool, workers: int, progress: Progress)
     splits = [split for kind in ('train', 'val') for split in judge_split_files(report, kind)]
     compare_splits(report, splits)
     # Names and sizes in arrays: the processes that decode would copy objects.
-    tables = [(split, NameTable([f'{split.pictures.name}/{name}' for name in split.sizes]),
+    tables = [(split, NameTable([f'{split.images.name}/{name}' for name in split.sizes]),
                np.array(list(split.sizes.values()), np.int64).reshape(-1, 2)) for split in splits]
     digests = Digests([(split.kind, names) for split, names, _ in tables])
     for number, (split, names, sizes) in enumerate(tables):
-        if not split.pictures.is_dir():
+        if not split.images.is_dir():
             continue
-        near = NearNames(split.pictures)
+        near = NearNames(split.images)
         _check_unlisted(report, split, set(names), decode, workers, progress)
         for index, look in look_at_all(report.root, names, decode, workers, progress):
             digests.put(number, index, look.digest)
@@ -91,21 +91,21 @@ def check_folder(report: Report, decode: bool, workers: int, progress: Progress)
 
 
 def _check_unlisted(report, split, listed, decode, workers, progress):
-    """Compare the folder with the list; pretraining reads the pictures that are not listed too."""
+    """Compare the folder with the list; pretraining reads the images that are not listed too."""
     try:
-        found, _, passed = list_files(split.pictures, lambda name: True)
+        found, _, passed = list_files(split.images, lambda name: True)
     except InputError as error:
-        report.add('folder', split.pictures.name, str(error))
+        report.add('folder', split.images.name, str(error))
         return
-    passed, unlisted = ([name for name in (f'{split.pictures.name}/{own}' for own in names) if name not in listed]
+    passed, unlisted = ([name for name in (f'{split.images.name}/{own}' for own in names) if name not in listed]
                         for names in (passed, found))
     for kind, names in (('leftover', passed), ('not listed', unlisted)):
         for name in names:
             report.add(kind, name)
-    names = [name for name in unlisted if split.kind == 'train' and is_picture(name)]
+    names = [name for name in unlisted if split.kind == 'train' and is_image(name)]
     for index, look in look_at_all(report.root, names, decode, workers, progress):
         if look.wrong:
-            report.add('unlisted picture', names[index], look.wrong)
+            report.add('unlisted image', names[index], look.wrong)
 
 
 def annotation_files(root: Path, kind: str) -> list[Path]:
@@ -127,9 +127,9 @@ def judge_split_files(report: Report, kind: str) -> list[Split]:
 def judge_split(report: Report, kind: str, file: Path) -> Split:
     """Judge one annotation file; report what is wrong, and return the rest."""
     name, folder = f'annotations/{file.name}', file.stem.removeprefix('instances_')
-    counts = report.splits[folder] = {'pictures': 0, 'annotations': 0, 'usable': 0, 'categories': 0}
+    counts = report.splits[folder] = {'images': 0, 'annotations': 0, 'usable': 0, 'categories': 0}
     if not (report.root / folder).is_dir():
-        report.add('folder', folder, f'is not a folder: put the pictures of {file.name} there')
+        report.add('folder', folder, f'is not a folder: put the images of {file.name} there')
     try:
         read = read_annotations(file, lambda change, where, what: report.add(change, name, f'{where} {what}'))
     except InputError as error:
@@ -143,7 +143,7 @@ def judge_split(report: Report, kind: str, file: Path) -> Split:
             report.add('duplicate category', name, f'has {times} categories of the name {shorten(category)}')
     by_id = _take_names(report, name, folder, entries.images)
     objects = _judge_objects(report, name, entries, by_id, read.contents)
-    counts.update(pictures=len(entries.images), annotations=len(entries.annotations), usable=sum(objects.values()),
+    counts.update(images=len(entries.images), annotations=len(entries.annotations), usable=sum(objects.values()),
                   categories=len(names))
     return Split(kind, file, report.root / folder, names, tuple(entry['id'] for entry in entries.categories),
                  {by_id[entry['id']]: (entry['width'], entry['height']) for _, entry in entries.images
@@ -152,7 +152,7 @@ def judge_split(report: Report, kind: str, file: Path) -> Split:
 
 
 def _take_names(report, file, folder, images):
-    """From image id to file name, of pictures that may be opened, each once."""
+    """From image id to file name, of images that may be opened, each once."""
     taken, seen = {}, set()
     for position, image in images:
         name, where = image['file_name'], name_entry('images', position, image)
@@ -164,7 +164,7 @@ def _take_names(report, file, folder, images):
             seen.add(os.path.normpath(name))
             taken[image['id']] = name
             if min(image['width'], image['height']) < SMALLEST_SIDE:
-                report.add('small picture', f'{folder}/{name}', f'is {image["width"]}x{image["height"]}')
+                report.add('small image', f'{folder}/{name}', f'is {image["width"]}x{image["height"]}')
     return taken
 
 
@@ -177,7 +177,7 @@ def _is_inside(name):
 
 
 def _judge_objects(report, file, entries: Entries, names, contents):
-    """From file name to how many objects are of use, of pictures that have an annotation."""
+    """From file name to how many objects are of use, of images that have an annotation."""
     sizes = {entry['id']: (entry['width'], entry['height']) for _, entry in entries.images}
     used, seen, objects, reasons = set(), set(), {}, Counter()
     masks = read_masks(entry['segmentation'] for _, entry in entries.annotations)
@@ -229,4 +229,4 @@ def compare_splits(report: Report, splits: list) -> None:
                    f'names other categories than {train.annotations.name}: {shorten(name)} is in {where} only')
     for name in val.sizes:
         if name in train.sizes:
-            report.add('shared name', f'{val.pictures.name}/{name}')
+            report.add('shared name', f'{val.images.name}/{name}')

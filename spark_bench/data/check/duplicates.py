@@ -1,4 +1,4 @@
-"""Pictures with the same contents, within a split and between train and val."""
+"""Images with the same contents, within a split and between train and val."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,10 +13,10 @@ FEW = 0.001
 
 
 class Digests:
-    """The digests of the pictures of all splits, in arrays.
+    """The digests of the images of all splits, in arrays.
 
     Args:
-        parts: list of (split, names): ``train`` or ``val``, and the paths of its pictures relative to the root.
+        parts: list of (split, names): ``train`` or ``val``, and the paths of its images relative to the root.
     """
 
     def __init__(self, parts: list[tuple[str, Sequence[str]]]):
@@ -26,13 +26,13 @@ class Digests:
         self._known = np.zeros(self._starts[-1], bool)
 
     def put(self, part: int, index: int, digest: bytes) -> None:
-        """Keep the digest of picture ``index`` of a part; an empty one says that there is none."""
+        """Keep the digest of image ``index`` of a part; an empty one says that there is none."""
         if digest:
             self._table[self._starts[part] + index] = np.frombuffer(digest, np.uint8)
             self._known[self._starts[part] + index] = True
 
     def groups(self) -> Iterator[list[tuple[str, str]]]:
-        """Yields lists of (split, name): pictures with the same contents."""
+        """Yields lists of (split, name): images with the same contents."""
         known = np.flatnonzero(self._known)
         keys = np.ascontiguousarray(self._table[known]).view(np.uint64)
         order = np.lexsort((known, keys[:, 1], keys[:, 0]))
@@ -51,18 +51,18 @@ class Digests:
         return split, names[int(row - self._starts[part])]
 
     def count(self, split: str) -> int:
-        """Number of pictures of a split."""
+        """Number of images of a split."""
         return sum(len(names) for name, names in self._parts if name == split)
 
 
 def report_duplicates(report: Report, digests: Digests) -> None:
-    """Add to ``report`` which pictures repeat another one."""
+    """Add to ``report`` which images repeat another one."""
     leaks = []
     for group in digests.groups():
         first = {}
         for split, name in group:
             if split in first:
-                report.add('same picture', name, f'the same as {first[split]}')
+                report.add('same image', name, f'the same as {first[split]}')
             first.setdefault(split, name)
         if len(first) > 1:
             leaks += [(name, f'the same as {first["train"]}') for split, name in group if split == 'val']

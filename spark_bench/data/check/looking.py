@@ -1,4 +1,4 @@
-"""Opening many pictures in several processes, within bounded memory."""
+"""Opening many images in several processes, within bounded memory."""
 
 import hashlib
 import os
@@ -19,13 +19,13 @@ from spark_bench.data.images.decoding import decode, explain, is_stated_as_store
 from spark_bench.data.images.progress import Progress
 from spark_bench.errors import RunError
 
-# Of SHA-256, in bytes: enough to tell any number of pictures apart.
+# Of SHA-256, in bytes: enough to tell any number of images apart.
 DIGEST_SIZE = 16
 _CHUNK, _WAITING, _BLOCK = 32, 4, 1 << 20
 
 
 class Look(NamedTuple):
-    """What one picture is.
+    """What one image is.
 
     Attributes:
         wrong: what is wrong with it, or empty; then the rest says nothing.
@@ -39,7 +39,7 @@ class Look(NamedTuple):
     """
 
     wrong: str = ''
-    kind: str = 'picture'
+    kind: str = 'image'
     size: tuple = (0, 0)
     stored_size: tuple = (0, 0)
     turned: bool = False
@@ -49,7 +49,7 @@ class Look(NamedTuple):
 
 
 def look_at(path: Path | str, pixels: bool) -> Look:
-    """Open a picture as training does; with ``pixels``, decode all of it and hash its file.
+    """Open an image as training does; with ``pixels``, decode all of it and hash its file.
 
     Returns :class:`Look`; raises nothing.
     """
@@ -64,16 +64,16 @@ def look_at(path: Path | str, pixels: bool) -> Look:
     except FileNotFoundError as error:
         return Look(explain(error)[0], 'absent')
     except Exception as error:  # noqa: BLE001 - decoders raise anything at broken input
-        return Look(explain(error)[0], 'values' if isinstance(error, UnplainError) else 'picture')
+        return Look(explain(error)[0], 'values' if isinstance(error, UnplainError) else 'image')
 
 
 def judge(report: Report, name: str, look: Look, stated: tuple[int, int] | None = None,
           near: NearNames | None = None) -> None:
-    """Tell the report what a picture is.
+    """Tell the report what an image is.
 
     Args:
         report: :class:`~spark_bench.data.check.report.Report`.
-        name: of the picture, relative to the root.
+        name: of the image, relative to the root.
         look: :class:`Look`.
         stated: (width, height) that annotations state, where there are any.
         near: :class:`~spark_bench.data.coco.near_names.NearNames` of the folder that the annotations name files in.
@@ -104,7 +104,7 @@ def _digest(file):
 
 def look_at_all(root: Path | str, names: Sequence[str], pixels: bool, workers: int, progress: Progress
                 ) -> Iterator[tuple[int, Look]]:
-    """Look at many pictures.
+    """Look at many images.
 
     Args:
         root: folder.
@@ -141,7 +141,7 @@ def look_at_all(root: Path | str, names: Sequence[str], pixels: bool, workers: i
             yield from enumerate(future.result(), start)
             progress.show(min(start + _CHUNK, total), total)
     except BrokenProcessPool as error:
-        raise RunError(f'a process that decoded pictures was killed, near {os.path.join(root, names[start])}: is there '
+        raise RunError(f'a process that decoded images was killed, near {os.path.join(root, names[start])}: is there '
                        'enough memory? Try --workers 1') from error
     finally:
         pool.shutdown(cancel_futures=True)

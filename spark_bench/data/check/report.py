@@ -22,19 +22,19 @@ KINDS = {
     'no mask': (PROBLEM, 'annotations without a mask', REMEDIES['no mask']),
     'id': (PROBLEM, 'ids that are not whole numbers', REMEDIES['id']),
     'duplicate id': (PROBLEM, 'ids that occur twice', REMEDIES['duplicate id']),
-    'reference': (PROBLEM, 'annotations of pictures or categories that are not there', REMEDIES['reference']),
-    'image entry': (PROBLEM, 'pictures stated wrongly', REMEDIES['image entry']),
+    'reference': (PROBLEM, 'annotations of images or categories that are not there', REMEDIES['reference']),
+    'image entry': (PROBLEM, 'images stated wrongly', REMEDIES['image entry']),
     'category entry': (PROBLEM, 'categories stated wrongly', REMEDIES['category entry']),
     'bbox': (PROBLEM, 'boxes that are not four numbers', REMEDIES['bbox']),
     'area or crowd': (PROBLEM, 'areas and crowd flags of the wrong kind', REMEDIES['area or crowd']),
     'segmentation': (PROBLEM, 'malformed masks', REMEDIES['segmentation']),
-    'duplicate name': (PROBLEM, 'pictures listed twice', REMEDIES['duplicate name']),
+    'duplicate name': (PROBLEM, 'images listed twice', REMEDIES['duplicate name']),
     'file name': (PROBLEM, 'file names that lead out of the folder, or that no file can have',
-                  'name files relative to the folder of pictures'),
+                  'name files relative to the folder of images'),
     'negative box': (PROBLEM, 'boxes of negative width or height, or area', f'boxes are [left, top, width, height]; '
                                                                             f'{_DROP}'),
-    'box outside': (PROBLEM, 'boxes outside of their picture', f'was the picture scaled or turned? {_DROP}'),
-    'mask outside': (PROBLEM, 'masks outside of their picture', f'was the picture scaled or turned? {_DROP}'),
+    'box outside': (PROBLEM, 'boxes outside of their image', f'was the image scaled or turned? {_DROP}'),
+    'mask outside': (PROBLEM, 'masks outside of their image', f'was the image scaled or turned? {_DROP}'),
     'empty mask': (PROBLEM, 'masks without a pixel', _DROP),
     'nothing of use': (PROBLEM, 'splits without an object to learn from or to measure', ''),
     'many left out': (PROBLEM, 'splits of which training leaves out more than a few annotations', ''),
@@ -42,26 +42,26 @@ KINDS = {
     'categories differ': (PROBLEM, 'categories that are in only one of train and val',
                           'use the annotations of one data set'),
     'folder': (PROBLEM, 'folders that are absent or cannot be read', 'restore them, or change their permissions'),
-    'absent': (PROBLEM, 'pictures that are not there', 'restore them, name them as they are, or take them out of the '
+    'absent': (PROBLEM, 'images that are not there', 'restore them, name them as they are, or take them out of the '
                                                        'annotations'),
-    'picture': (PROBLEM, 'pictures that cannot be decoded', 'copy them again, or take them out of the data set'),
-    'unlisted picture': (PROBLEM, 'pictures that are not listed and cannot be decoded: pretraining would stop there',
+    'image': (PROBLEM, 'images that cannot be decoded', 'copy them again, or take them out of the data set'),
+    'unlisted image': (PROBLEM, 'images that are not listed and cannot be decoded: pretraining would stop there',
                          'copy them again, or take them out of the folder'),
-    'values': (PROBLEM, 'pictures whose values have no plain scale', REMEDY_VALUES),
-    'size': (PROBLEM, 'pictures of another size than stated', 'restore the pictures that the annotations were made '
+    'values': (PROBLEM, 'images whose values have no plain scale', REMEDY_VALUES),
+    'size': (PROBLEM, 'images of another size than stated', 'restore the images that the annotations were made '
                                                               'for, or state their size'),
-    'size as stored': (PROBLEM, 'pictures stated in the size that they have before EXIF turns them', REMEDY_TURNED),
-    'leak': (PROBLEM, 'pictures of val that are in train as well', 'take them out of one: they spoil what is measured'),
+    'size as stored': (PROBLEM, 'images stated in the size that they have before EXIF turns them', REMEDY_TURNED),
+    'leak': (PROBLEM, 'images of val that are in train as well', 'take them out of one: they spoil what is measured'),
     'classes differ': (PROBLEM, 'classes that are in only one of train and val', 'add the folder, or take it out'),
-    'empty class': (PROBLEM, 'classes without a picture', 'fill them, or take them out'),
-    'outside of classes': (PROBLEM, 'pictures outside of class folders', 'move each into the folder of its class'),
+    'empty class': (PROBLEM, 'classes without an image', 'fill them, or take them out'),
+    'outside of classes': (PROBLEM, 'images outside of class folders', 'move each into the folder of its class'),
     'few classes': (PROBLEM, 'splits with fewer than two classes', 'give train/<class>/ and val/<class>/'),
     'link': (PROBLEM, 'links that lead nowhere', 'restore what they lead to'),
     'ImageNet count': (PROBLEM, 'counts that differ from ImageNet-1k', 'copy it again, where it should be whole'),
     'ImageNet subset': (NOTE, 'counts that differ from ImageNet-1k', 'nothing, where a subset is meant'),
-    'few leaks': (NOTE, 'pictures of val, below one in a thousand, that are in train as well', _HARMLESS),
-    'box sticks out': (NOTE, 'boxes that reach up to 1 pixel outside of their picture', _HARMLESS),
-    'mask sticks out': (NOTE, 'masks that reach up to 1 pixel outside of their picture', _HARMLESS),
+    'few leaks': (NOTE, 'images of val, below one in a thousand, that are in train as well', _HARMLESS),
+    'box sticks out': (NOTE, 'boxes that reach up to 1 pixel outside of their image', _HARMLESS),
+    'mask sticks out': (NOTE, 'masks that reach up to 1 pixel outside of their image', _HARMLESS),
     'left out': (NOTE, 'annotations that training leaves out', 'look at some of them'),
     'short polygon': (NOTE, 'masks with a polygon of fewer than 6 coordinates, which is left out', _HARMLESS),
     'whole number': (NOTE, 'whole numbers written as 1.0, or as text', _HARMLESS),
@@ -69,24 +69,24 @@ KINDS = {
     'no crowd flag': (NOTE, 'annotations without iscrowd, taken for 0', _HARMLESS),
     'no area': (NOTE, "annotations without area, taken for the mask's", _HARMLESS),
     'no box': (NOTE, "annotations without bbox, taken for the mask's", _HARMLESS),
-    'small picture': (NOTE, 'pictures below 32 pixels a side, which recipes for COCO leave out of training',
+    'small image': (NOTE, 'images below 32 pixels a side, which recipes for COCO leave out of training',
                       'nothing, where other recipes are meant'),
     'box and mask': (NOTE, 'boxes that hardly overlap the box of their mask', 'look at some of them'),
     'annotation id': (NOTE, 'annotations with ids that evaluation cannot hold: all are numbered anew', _HARMLESS),
-    'same annotation': (NOTE, 'annotations that repeat another: same picture, category and box', 'take them out'),
+    'same annotation': (NOTE, 'annotations that repeat another: same image, category and box', 'take them out'),
     'unused category': (NOTE, 'categories without an annotation', _HARMLESS),
-    'no annotation': (NOTE, 'pictures without an annotation, which training leaves out', _HARMLESS),
+    'no annotation': (NOTE, 'images without an annotation, which training leaves out', _HARMLESS),
     'not listed': (NOTE, 'files that the annotations do not list', _HARMLESS),
     'shared name': (NOTE, 'file names in both train and val', _HARMLESS),
-    'same picture': (NOTE, 'pictures whose contents repeat another one of the split', 'take them out'),
-    'turned': (NOTE, 'pictures that EXIF turns, which are read upright, as annotation tools show them',
+    'same image': (NOTE, 'images whose contents repeat another one of the split', 'take them out'),
+    'turned': (NOTE, 'images that EXIF turns, which are read upright, as annotation tools show them',
                'see whether the boxes fit them upright'),
-    'scaled': (NOTE, 'pictures whose values are scaled to 8 bits',
+    'scaled': (NOTE, 'images whose values are scaled to 8 bits',
                'see whether they look right: `spark-bench visualize` and training read them so'),
-    'colours': (NOTE, 'pictures not in RGB, which is what they are converted to', _HARMLESS),
+    'colours': (NOTE, 'images not in RGB, which is what they are converted to', _HARMLESS),
     'leftover': (NOTE, 'files and folders that are hidden, of the system or written by a run, which are passed over',
                  _HARMLESS),
-    'not a picture': (NOTE, 'files that are no pictures by their name', _HARMLESS),
+    'not an image': (NOTE, 'files that are no images by their name', _HARMLESS),
 }
 # So many examples of a kind are kept for machines, at the least.
 _KEPT = 1000
@@ -107,7 +107,7 @@ class Report:
     Args:
         root: the folder under check.
         layout: ``coco`` or ``imagenet``.
-        decoded: whether pictures are decoded and compared.
+        decoded: whether images are decoded and compared.
         limit_shown: examples of a kind that will be shown.
 
     Attributes:
@@ -140,7 +140,7 @@ class Report:
     def print(self, limit_shown: int) -> None:
         """Print the report, with up to ``limit_shown`` examples a kind."""
         print(f'{printable(self.root)}, {"COCO layout" if self.layout == "coco" else "one folder a class"}'
-              + ('' if self.decoded else ', headers of pictures only: contents neither decoded nor compared'))
+              + ('' if self.decoded else ', headers of images only: contents neither decoded nor compared'))
         self._print_counts()
         for kind, (severity, title, _) in KINDS.items():
             if kind in self.findings:

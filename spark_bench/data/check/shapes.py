@@ -4,7 +4,7 @@ from spark_bench.data.coco.filtering import why_left_out
 from spark_bench.data.coco.masks import mask_extent
 from spark_bench.data.coco.rle import Runs
 
-# A box may reach so far outside of its picture, in pixels; below the second figure it is rounding.
+# A box may reach so far outside of its image, in pixels; below the second figure it is rounding.
 TOLERANCE, ROUNDING = 1.0, 0.01
 # Boxes are compared only where a side is off by more than this: of a small object any rounding changes the overlap.
 _OFF, _LOW_IOU = 2.0, 0.5
@@ -16,7 +16,7 @@ def judge_shapes(annotation: dict, mask: list | Runs, size: tuple[int, int]) -> 
     Args:
         annotation: entry that :func:`spark_bench.data.coco.annotations.examine` passed.
         mask: of it, see :func:`spark_bench.data.coco.rle.read_masks`.
-        size: (width, height) of its picture.
+        size: (width, height) of its image.
 
     Returns:
         list of (kind in ``report.KINDS``, detail).
@@ -46,7 +46,7 @@ def _add_outside(found, what, box, size):
     outside = max(-box[0], -box[1], box[2] - size[0], box[3] - size[1])
     if outside > ROUNDING:
         kind = f'{what} outside' if outside > TOLERANCE else f'{what} sticks out'
-        found.append((kind, f'has a {what} {_as_bbox(box)} in a picture of {size[0]}x{size[1]}'))
+        found.append((kind, f'has a {what} {_as_bbox(box)} in an image of {size[0]}x{size[1]}'))
 
 
 def _as_bbox(box):

@@ -10,7 +10,7 @@ from spark_bench.data.coco.masks import SHORTEST_POLYGON
 from spark_bench.data.coco.rle import MaskError, Runs, read_masks
 from spark_bench.errors import InputError
 
-# No picture has as many pixels a side; pycocotools draws a polygon's outline in memory, however far it reaches.
+# No image has as many pixels a side; pycocotools draws a polygon's outline in memory, however far it reaches.
 PIXEL_LIMIT = 10 ** 6
 _NEEDED = {'images': ('id', 'file_name', 'width', 'height'), 'categories': ('id', 'name'),
            'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'segmentation')}
@@ -19,12 +19,12 @@ _DROP = 'correct it, or take it out of the file'
 REMEDIES = {
     'not readable': 'replace it by the whole file',
     'format': 'give a file of instances in COCO format: an object with images, annotations and categories',
-    'empty': 'give the whole file, or annotate the pictures of this split',
+    'empty': 'give the whole file, or annotate the images of this split',
     'entry': 'add what is missing, or take the entry out of the file',
     'no mask': 'Mask R-CNN learns masks: add polygons [[x, y, x, y, x, y, …], …] or RLE with size and counts',
     'id': 'number the entries 1, 2, 3, …',
     'duplicate id': 'give every entry an id of its own',
-    'duplicate name': 'list each picture once, with all its annotations',
+    'duplicate name': 'list each image once, with all its annotations',
     'reference': 'restore the entry that it names, or take it out of the file',
     'image entry': _DROP,
     'category entry': _DROP,
@@ -262,7 +262,7 @@ def _is_pixels(value):
 
 
 def _mask_fault(mask, size):
-    """What is wrong with a decoded mask, or None. ``size``: (width, height) of its picture, or None if unknown."""
+    """What is wrong with a decoded mask, or None. ``size``: (width, height) of its image, or None if unknown."""
     if type(mask) is list:
         return _polygons_fault(mask)
     if isinstance(mask, MaskError):
@@ -270,7 +270,7 @@ def _mask_fault(mask, size):
     if not isinstance(mask, Runs):
         return f'that is {shorten(mask)}'
     if size is not None and mask.size[::-1] != tuple(size):
-        return f'of {mask.size[1]}x{mask.size[0]} pixels for a picture of {size[0]}x{size[1]}'
+        return f'of {mask.size[1]}x{mask.size[0]} pixels for an image of {size[0]}x{size[1]}'
     return None
 
 

@@ -50,7 +50,7 @@ def clean(contents: object, note: Note = lambda kind, where, what: None) -> None
 
 
 def _refer_alike(contents, annotations, note):
-    """Ids that annotations write as text, and pictures and categories as numbers, become numbers; or the other way."""
+    """Ids that annotations write as text, and images and categories as numbers, become numbers; or the other way."""
     for table, key in (('images', 'image_id'), ('categories', 'category_id')):
         known = {entry['id'] for entry in _entries(contents, table)
                  if isinstance(entry, dict) and type(entry.get('id')) in (int, str)}

@@ -38,15 +38,15 @@ class AnnotationIndex(COCO):
 
 @DATASETS.register_module()
 class SeededCocoDataset(SeededItems, CocoDataset):
-    """Takes ``(seed, index)`` from its sampler: the picture is augmented with that seed.
+    """Takes ``(seed, index)`` from its sampler: the image is augmented with that seed.
 
-    A resumed run, or one with other data workers, then sees the same pictures. A plain index draws as mmdet does.
+    A resumed run, or one with other data workers, then sees the same images. A plain index draws as mmdet does.
     """
 
     load_item = CocoDataset.__getitem__
 
     def load_data_list(self) -> list[dict]:
-        """mmdet's entries, one a picture; label k is the k-th of ``metainfo['classes']``, however the file orders."""
+        """mmdet's entries, one an image; label k is the k-th of ``metainfo['classes']``, however the file orders."""
         self.COCOAPI = partial(AnnotationIndex, classes=self.metainfo['classes'])
         return super().load_data_list()
 

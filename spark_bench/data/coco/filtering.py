@@ -14,7 +14,7 @@ REASONS = {
     'crowds': 'where they are single objects, set iscrowd 0',
     'marked to be ignored': "where they are objects to learn from, take out the key 'ignore'",
     'boxes in 0 … 1': 'multiply boxes and areas by width and height: COCO states pixels',
-    'boxes outside of their picture': 'a box is [left, top, width, height] in pixels of the picture as it is seen',
+    'boxes outside of their image': 'a box is [left, top, width, height] in pixels of the image as it is seen',
     'of area 0': 'state the area of the mask',
     'boxes below 1 pixel a side': 'a box is [left, top, width, height] in pixels',
 }
@@ -25,7 +25,7 @@ def why_left_out(annotation: dict, size: tuple) -> str | None:
 
     Args:
         annotation: entry that :func:`spark_bench.data.coco.annotations.examine` passed.
-        size: (width, height) of its picture in pixels.
+        size: (width, height) of its image in pixels.
     """
     left, top, width, height = annotation['bbox']
     if annotation.get('ignore'):
@@ -36,7 +36,7 @@ def why_left_out(annotation: dict, size: tuple) -> str | None:
     inside = [max(0, min(start + length, side) - max(start, 0))
               for start, length, side in ((left, width, size[0]), (top, height, size[1]))]
     if inside[0] * inside[1] == 0:
-        return 'boxes outside of their picture' if width > 0 and height > 0 else 'boxes below 1 pixel a side'
+        return 'boxes outside of their image' if width > 0 and height > 0 else 'boxes below 1 pixel a side'
     if annotation['area'] <= 0:
         return 'of area 0'
     if width < 1 or height < 1:

@@ -1,4 +1,4 @@
-"""Steps of mmdet's pipelines: loading that refuses what is damaged, resizing and flipping of the thinnest pictures."""
+"""Steps of mmdet's pipelines: loading that refuses what is damaged, resizing and flipping of the thinnest images."""
 
 import contextlib
 import copy
@@ -8,7 +8,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 
-from spark_bench.data.images.decoding import read_picture, read_stated
+from spark_bench.data.images.decoding import read_image, read_stated
 
 # While it loads, mmdet prints which optional packages it misses.
 with contextlib.redirect_stdout(None):
@@ -21,8 +21,8 @@ with contextlib.redirect_stdout(None):
 class Resize(MMDetResize):
     """mmdet's ``Resize``, in its place, but no side becomes shorter than one pixel.
 
-    Of a picture of 1 × 400 that shrinks to a fourth, mmdet's would ask OpenCV for one of 0 × 100, which raises. So
-    ``RandomResize`` and ``RandomChoiceResize``, which resize by it, take such pictures too.
+    Of an image of 1 × 400 that shrinks to a fourth, mmdet's would ask OpenCV for one of 0 × 100, which raises. So
+    ``RandomResize`` and ``RandomChoiceResize``, which resize by it, take such images too.
     """
 
     def transform(self, results: dict) -> dict:
@@ -56,17 +56,17 @@ class RandomFlip(MMDetRandomFlip):
 
 
 @TRANSFORMS.register_module()
-class LoadPicture(BaseTransform):
+class LoadImage(BaseTransform):
     """Loads ``img_path`` as BGR uint8, as OpenMMLab's pipelines expect it.
 
-    A damaged file is an error: OpenCV, the usual loader, hands on what it could decode of a picture that is cut short.
+    A damaged file is an error: OpenCV, the usual loader, hands on what it could decode of an image that is cut short.
     So is one of another size than its annotations state (``width``, ``height``).
     """
 
     def transform(self, results: dict) -> dict:
         path, stated = results['img_path'], (results.get('width'), results.get('height'))
-        picture = read_picture(path) if None in stated else read_stated(path, stated, 'its annotations say')
-        image = np.ascontiguousarray(np.asarray(picture)[:, :, ::-1])
-        results['img'] = image
-        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        image = read_image(path) if None in stated else read_stated(path, stated, 'its annotations say')
+        pixels_HW3 = np.ascontiguousarray(np.asarray(image)[:, :, ::-1])
+        results['img'] = pixels_HW3
+        results['img_shape'] = results['ori_shape'] = pixels_HW3.shape[:2]
         return results

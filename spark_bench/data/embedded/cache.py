@@ -32,7 +32,7 @@ class EmbeddedDataset:
 
     Attributes:
         root: folder of the set.
-        unlabelled: folder of pictures without labels.
+        unlabelled: folder of images without labels.
         classification: folder with ``train`` and ``val``, each with one folder a category.
         detection: folder in COCO layout: ``annotations``, ``train2017``, ``val2017``.
         version: version of the generator.

@@ -1,4 +1,4 @@
-"""The three parts of the set as files: pictures by several processes, then the COCO annotations."""
+"""The three parts of the set as files: images by several processes, then the COCO annotations."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from spark_bench.data.embedded.scenes import PARTS, SIDE, VERSION, Scene, render_scene
 from spark_bench.data.embedded.sources import CATEGORIES
 
-__all__ = ['SIZES', 'Sizes', 'annotate', 'hash_files', 'picture_path', 'write_parts']
+__all__ = ['SIZES', 'Sizes', 'annotate', 'hash_files', 'image_path', 'write_parts']
 
 _JPEG_QUALITY = 92
 
@@ -30,7 +30,7 @@ _CHUNK = 16
 
 @dataclass(frozen=True)
 class Sizes:
-    """Number of pictures in each part."""
+    """Number of images in each part."""
 
     unlabelled: int
     classification_train: int
@@ -39,12 +39,12 @@ class Sizes:
     detection_val: int
 
     def of(self, part: str) -> int:
-        """Return the number of pictures of a part named as in ``PARTS``."""
+        """Return the number of images of a part named as in ``PARTS``."""
         return getattr(self, part.replace('/', '_'))
 
     @property
-    def pictures(self) -> int:
-        """Number of pictures in all parts together."""
+    def images(self) -> int:
+        """Number of images in all parts together."""
         return sum(self.of(part) for part in PARTS)
 
 
@@ -55,8 +55,8 @@ SIZES = {
 """Sizes of the set by name."""
 
 
-def picture_path(part: str, index: int) -> str:
-    """Return the path of a picture relative to the root of the set, with forward slashes."""
+def image_path(part: str, index: int) -> str:
+    """Return the path of an image relative to the root of the set, with forward slashes."""
     if part.startswith('detection'):
         return f'detection/{part.split("/")[1]}2017/{index + 1:012d}.jpg'
     if part.startswith('classification'):
@@ -87,7 +87,7 @@ def annotate(scene: Scene) -> list[dict]:
 
 
 def write_parts(root: Path, sizes: Sizes, seed: int, jobs: int) -> None:
-    """Write all pictures and annotations of the set below an existing, empty folder.
+    """Write all images and annotations of the set below an existing, empty folder.
 
     Args:
         root: the folder.
@@ -102,13 +102,13 @@ def write_parts(root: Path, sizes: Sizes, seed: int, jobs: int) -> None:
     tasks = []
     for part in PARTS:
         count = sizes.of(part)
-        for folder in {(root / picture_path(part, index)).parent for index in range(count)}:
+        for folder in {(root / image_path(part, index)).parent for index in range(count)}:
             folder.mkdir(parents=True, exist_ok=True)
         starts = range(0, count, _CHUNK)
         tasks += [(root, seed, part, range(start, min(start + _CHUNK, count))) for start in starts]
     found = {part: {} for part in PARTS}
-    with _progress(sizes.pictures) as advance, _mapper(jobs) as run:
-        for (_, _, part, indices), annotations in zip(tasks, run(_write_pictures, tasks), strict=True):
+    with _progress(sizes.images) as advance, _mapper(jobs) as run:
+        for (_, _, part, indices), annotations in zip(tasks, run(_write_images, tasks), strict=True):
             found[part].update(zip(indices, annotations, strict=True))
             advance(len(indices))
     folder = root / 'detection' / 'annotations'
@@ -137,15 +137,15 @@ def hash_files(root: Path, skip: tuple[str, ...] = ()) -> tuple[str, int]:
     return total.hexdigest(), len(names)
 
 
-def _write_pictures(task):
-    """Write some pictures of a part; return, for each, its annotations (detection) or None."""
+def _write_images(task):
+    """Write some images of a part; return, for each, its annotations (detection) or None."""
     root, seed, part, indices = task
     annotations = []
     for index in indices:
         scene = render_scene(seed, part, index)
-        picture_HW3 = cv2.cvtColor(scene.image_HW3, cv2.COLOR_RGB2BGR)
-        _, encoded = cv2.imencode('.jpg', picture_HW3, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-        Path(root, picture_path(part, index)).write_bytes(encoded.tobytes())
+        image_HW3 = cv2.cvtColor(scene.image_HW3, cv2.COLOR_RGB2BGR)
+        _, encoded = cv2.imencode('.jpg', image_HW3, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+        Path(root, image_path(part, index)).write_bytes(encoded.tobytes())
         annotations.append(annotate(scene) if part.startswith('detection') else None)
     return annotations
 
@@ -154,7 +154,7 @@ def _coco(split, annotations_by_index, seed):
     """Return the annotation file of a split as a dict in COCO's instances format."""
     images, annotations = [], []
     for index, objects in sorted(annotations_by_index.items()):
-        name = picture_path(f'detection/{split}', index).rsplit('/', 1)[1]
+        name = image_path(f'detection/{split}', index).rsplit('/', 1)[1]
         images.append({'id': index + 1, 'file_name': name, 'width': SIDE, 'height': SIDE})
         for entry in objects:
             annotations.append({'id': len(annotations) + 1, 'image_id': index + 1, **entry})
@@ -173,7 +173,7 @@ def _coco(split, annotations_by_index, seed):
 
 @contextmanager
 def _progress(total):
-    """Show a progress bar on stderr; yields a function that takes the number of pictures newly done."""
+    """Show a progress bar on stderr; yields a function that takes the number of images newly done."""
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task('embedded data set', total=total)

@@ -17,7 +17,7 @@ from spark_bench.data.embedded.sources import CATEGORIES, GLYPH_SIDES, photograp
 __all__ = ['PARTS', 'SIDE', 'VERSION', 'Layer', 'Scene', 'render_scene']
 
 VERSION = 1
-"""Version of the generator; a change that alters a picture or a label needs a new one."""
+"""Version of the generator; a change that alters an image or a label needs a new one."""
 
 SIDE = 256
 """Height and width of every scene, in pixels."""
@@ -25,7 +25,7 @@ SIDE = 256
 PARTS = ('unlabelled', 'classification/train', 'classification/val', 'detection/train', 'detection/val')
 """Parts of the set. The position is part of the seed: append, never reorder."""
 
-# An object with less than this to see is not labelled, so it must not be in the picture either.
+# An object with less than this to see is not labelled, so it must not be in the image either.
 _MIN_VISIBLE_PIXELS = 60
 _MIN_VISIBLE_SHARE = 0.25
 
@@ -45,7 +45,7 @@ class Layer:
 
     Attributes:
         category_id: 1 to 10, the position in ``CATEGORIES`` plus one.
-        mask_HW: bool, the silhouette inside the picture, before anything is laid over it.
+        mask_HW: bool, the silhouette inside the image, before anything is laid over it.
         colour_HW3: uint8 RGB, what the object shows where it is visible; 0 outside ``mask_HW``.
     """
 
@@ -59,7 +59,7 @@ class Scene:
     """A composed scene and what it was composed from.
 
     Attributes:
-        image_HW3: uint8 RGB, the picture before JPEG.
+        image_HW3: uint8 RGB, the image before JPEG.
         owner_HW: int16, 0 where the background shows, k where ``layers[k - 1]`` shows.
         background_HW3: uint8 RGB, the photograph without objects.
         layers: the objects, later ones on top; each has at least 60 visible pixels.
@@ -82,7 +82,7 @@ def render_scene(seed: int, part: str, index: int) -> Scene:
     Args:
         seed: non-negative integer, the seed of the whole set.
         part: one of ``PARTS``.
-        index: position in the part, from 0. Classification pictures take the categories in turn.
+        index: position in the part, from 0. Classification images take the categories in turn.
 
     Returns:
         The ``Scene``; the same for the same arguments and library versions.
@@ -136,7 +136,7 @@ def _crop_photograph(rng, smallest, largest, width, height):
 
 
 def _draw_large_silhouette(rng, category_id):
-    """Return the one object of a classification picture as (category id, mask)."""
+    """Return the one object of a classification image as (category id, mask)."""
     centre_2 = SIDE / 2 + rng.uniform(-36, 36, 2)
     return category_id, _warp_pictograph(rng, category_id, rng.uniform(110, 205), centre_2)
 

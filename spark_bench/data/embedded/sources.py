@@ -36,7 +36,7 @@ bilinear step would skip pixels and tear thin strokes."""
 _FONT = ('matplotlib', 'matplotlib', 'mpl-data/fonts/ttf/DejaVuSans.ttf')
 
 # (distribution to install, package to look in, file): read by path, because the packages' own loaders
-# may download, or import far more than a picture needs.
+# may download, or import far more than an image needs.
 _PHOTOGRAPHS = (
     *(
         ('scikit-image', 'skimage', f'data/{name}')
@@ -122,7 +122,7 @@ def _read_photograph(distribution, package, relative):
     encoded = np.fromfile(path, np.uint8)
     image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
     if image is None:
-        raise InputError(f'{path} is not a readable picture; {_remedy(distribution)}')
+        raise InputError(f'{path} is not a readable image; {_remedy(distribution)}')
     image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     scale = _SHORTER_SIDE / min(image.shape[:2])
     if scale < 1:

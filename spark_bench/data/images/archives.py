@@ -1,7 +1,7 @@
-"""Pictures inside archives, with random access.
+"""Images inside archives, with random access.
 
 The ``webdataset`` package reads shards as streams: its shuffle reaches no further than a buffer, the number of
-pictures a process sees depends on how shards divide among processes, and a resumed run must read again what it had
+images a process sees depends on how shards divide among processes, and a resumed run must read again what it had
 passed. A plain tar file, though, can be indexed: where each member begins and how long it is. With that, shards are a
 numbered set like any other.
 """
@@ -24,29 +24,29 @@ import numpy as np
 from spark_bench.data.images.decoding import Source
 from spark_bench.data.images.identity import file_digests
 from spark_bench.data.images.ignored import ignored_in, say_passed_over
-from spark_bench.data.images.listing import NameTable, is_picture, no_pictures
+from spark_bench.data.images.listing import NameTable, is_image, no_images
 from spark_bench.data.images.splits import held_out_folders
 from spark_bench.errors import InputError
 from spark_bench.files import new_file
 from spark_bench.places import cache_folder
 
 _BLOCK = tarfile.BLOCKSIZE
-# The longest label of a picture in a shard, in bytes.
+# The longest label of an image in a shard, in bytes.
 LABEL_SIZE = 255
 
 
 class TarShards(Source):
-    """Pictures in uncompressed tar files, but for what is ignored, and for folders that are held out for evaluation.
+    """Images in uncompressed tar files, but for what is ignored, and for folders that are held out for evaluation.
 
     The index of a shard is kept in the cache folder, under the shard's path, size and time of change.
 
     Args:
         shards: paths, in order.
         left_out: shards that were passed over because they are held out for evaluation.
-        skip_held_out: leave out those folders; otherwise all pictures are taken.
+        skip_held_out: leave out those folders; otherwise all images are taken.
 
     Raises:
-        InputError: naming the shard that is cut short, compressed or without any picture.
+        InputError: naming the shard that is cut short, compressed or without any image.
     """
 
     def __init__(self, shards: Iterable[Path | str], left_out: Iterable[str] = (), skip_held_out: bool = True):
@@ -70,7 +70,7 @@ class TarShards(Source):
         return iter(self._names)
 
     def labels(self) -> list[bytes | None]:
-        """What stands in the ``.cls`` beside each picture, as webdataset writes it: a list of bytes, None for none."""
+        """What stands in the ``.cls`` beside each image, as webdataset writes it: a list of bytes, None for none."""
         labels = [load_labels(shard) for shard in self._shards]
         return [labels[shard].get(_sample_key(name)) for shard, name in zip(self._shard, self._names, strict=True)]
 
@@ -106,7 +106,7 @@ def _select(path, root, names, skip_held_out):
     """``(indices, folders)``: which members are data, and in which folders others are held out for evaluation."""
     passed = [ignored_in(name) for name in names]
     if all(passed):
-        raise no_pictures(path, dict.fromkeys(passed))
+        raise no_images(path, dict.fromkeys(passed))
     say_passed_over(root, filter(None, passed))
     kept = [index for index, leftover in enumerate(passed) if not leftover]
     held_out = sorted(held_out_folders(names[index] for index in kept)) if skip_held_out else []
@@ -121,8 +121,8 @@ def _sample_key(name):
 
 
 def load_index(shard: str) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """``(names, starts, sizes)`` of the pictures in a tar file, from the cache where it is still right."""
-    return _load(shard, _stored_pictures)
+    """``(names, starts, sizes)`` of the images in a tar file, from the cache where it is still right."""
+    return _load(shard, _stored_images)
 
 
 def load_labels(shard: str) -> dict[str, bytes]:
@@ -149,7 +149,7 @@ def _load(shard, read):
     return read(index)
 
 
-def _stored_pictures(stored):
+def _stored_images(stored):
     names = [os.fsdecode(name) for name in stored['names'].tobytes().split(b'\0')]
     if not len(names) == len(stored['starts']) == len(stored['sizes']):
         raise ValueError('names, starts and sizes differ in number')
@@ -168,11 +168,11 @@ def build_index(shard: str) -> dict[str, np.ndarray]:
     """Read the headers of a tar file, and its labels.
 
     Returns:
-        dict of arrays: ``names`` of the pictures, joined by zero bytes, their ``starts`` and ``sizes``; ``label_keys``
+        dict of arrays: ``names`` of the images, joined by zero bytes, their ``starts`` and ``sizes``; ``label_keys``
         likewise, and ``labels``, the contents of ``.cls`` members one behind the other, which end at ``label_ends``.
 
     Raises:
-        InputError: where the file is no plain tar, is cut short, or holds no picture.
+        InputError: where the file is no plain tar, is cut short, or holds no image.
     """
     names, starts, sizes, labels = [], [], [], {}
     try:
@@ -183,7 +183,7 @@ def build_index(shard: str) -> dict[str, np.ndarray]:
                     continue
                 if '\0' in member.name:
                     raise ValueError('a name holds a zero byte')
-                if is_picture(member.name):
+                if is_image(member.name):
                     names.append(member.name)
                     starts.append(member.offset_data)
                     sizes.append(member.size)
@@ -200,9 +200,9 @@ def build_index(shard: str) -> dict[str, np.ndarray]:
     except OSError as error:
         raise InputError(f'{shard} cannot be read: {error.strerror}') from error
     if not whole:
-        raise InputError(f'{shard} is cut short or damaged after {len(names)} pictures: copy it again')
+        raise InputError(f'{shard} is cut short or damaged after {len(names)} images: copy it again')
     if not names:
-        raise no_pictures(shard)
+        raise no_images(shard)
     return {'names': _joined(map(os.fsencode, names), b'\0'), 'starts': np.array(starts, dtype=np.int64),
             'sizes': np.array(sizes, dtype=np.int64), 'label_keys': _joined(map(os.fsencode, labels), b'\0'),
             'labels': _joined(labels.values(), b''),
@@ -214,14 +214,14 @@ def _joined(parts, separator):
 
 
 class ZipArchive(Source):
-    """Pictures in a zip file, but for what is ignored, and for folders that are held out for evaluation.
+    """Images in a zip file, but for what is ignored, and for folders that are held out for evaluation.
 
     Args:
         path: of the file.
-        skip_held_out: leave out those folders; otherwise all pictures are taken.
+        skip_held_out: leave out those folders; otherwise all images are taken.
 
     Raises:
-        InputError: where the file is not a whole zip archive or holds no picture.
+        InputError: where the file is not a whole zip archive or holds no image.
     """
 
     def __init__(self, path: Path | str, skip_held_out: bool = True):
@@ -229,7 +229,7 @@ class ZipArchive(Source):
         self._archive, self._owner = None, None
         try:
             entries = [entry for entry in self._opened().infolist()
-                       if is_picture(entry.filename) and not entry.is_dir()]
+                       if is_image(entry.filename) and not entry.is_dir()]
         except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
             raise InputError(f'{path} is not a whole zip archive ({error}): copy it again') from error
         except OSError as error:

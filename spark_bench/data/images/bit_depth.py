@@ -1,6 +1,6 @@
-"""From values of whatever type to 8 bits, as a person would see the picture.
+"""From values of whatever type to 8 bits, as a person would see the image.
 
-The scale of wider values follows from their type, never from the values of the one picture: all pictures of a data set
+The scale of wider values follows from their type, never from the values of the one image: all images of a data set
 are scaled alike. Pillow by itself clips them, to black or white.
 """
 
@@ -10,60 +10,60 @@ from PIL import Image
 # Tags of TIFF.
 _BITS, _PHOTOMETRIC, _MAX_SAMPLE = 258, 262, 281
 _CAMERAS = {2 ** bits - 1 for bits in range(9, 16)}
-# Up to here, values of 16 bits are those of a camera of 12 bits or fewer, or a picture that shows nothing.
+# Up to here, values of 16 bits are those of a camera of 12 bits or fewer, or an image that shows nothing.
 _DARK = 4095
 
 
 class UnplainError(ValueError):
-    """A picture is whole, but nothing says what its values mean; the message goes on the sentence "picture X …"."""
+    """An image is whole, but nothing says what its values mean; the message goes on the sentence "image X …"."""
 
 
-def to_rgb(picture: Image.Image) -> tuple[Image.Image, str]:
-    """A picture as Pillow opens it, in RGB of 8 bits.
+def to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
+    """An image as Pillow opens it, in RGB of 8 bits.
 
     Integers are of 16 bits (of fewer, where a TIFF states that), floats of 0 … 1. What has other values is refused;
-    so is a picture of 16 bits whose values all are those of 12, which would be nearly black.
+    so is an image of 16 bits whose values all are those of 12, which would be nearly black.
 
     Args:
-        picture: :class:`PIL.Image.Image`, loaded or not.
+        image: :class:`PIL.Image.Image`, loaded or not.
 
     Returns:
-        ``(picture, scaled)``: in RGB, and in words how its values were scaled, empty for 8 bits.
+        ``(image, scaled)``: in RGB, and in words how its values were scaled, empty for 8 bits.
 
     Raises:
         UnplainError: where nothing says what its values mean.
     """
-    wide = _is_wide(picture)
-    picture.load()
-    if picture.mode == 'F' or picture.mode.startswith('I'):
-        grey, scaled = (_scale_floats if picture.mode == 'F' else _scale_integers)(picture)
+    wide = _is_wide(image)
+    image.load()
+    if image.mode == 'F' or image.mode.startswith('I'):
+        grey, scaled = (_scale_floats if image.mode == 'F' else _scale_integers)(image)
         # Pillow applies this to 8 bits alone.
-        inverted = _tag(picture, _PHOTOMETRIC) == 0
+        inverted = _tag(image, _PHOTOMETRIC) == 0
         return Image.fromarray(255 - grey if inverted else grey).convert('RGB'), scaled
-    if picture.mode == 'P' and 'transparency' in picture.info:
-        picture = picture.convert('RGBA')
-    picture = picture.convert('RGB')
+    if image.mode == 'P' and 'transparency' in image.info:
+        image = image.convert('RGBA')
+    image = image.convert('RGB')
     if not wide:
-        return picture, ''
+        return image, ''
     # Pillow has divided by 256.
-    brightest = max(high for _, high in picture.getextrema())
+    brightest = max(high for _, high in image.getextrema())
     if 0 < brightest <= _DARK // 256:
         raise UnplainError(_too_dark(256 * brightest + 255))
-    return picture, 'colours of 16 bits are divided by 256'
+    return image, 'colours of 16 bits are divided by 256'
 
 
-def _is_wide(picture):
-    """Whether the values of a picture in colours, not loaded yet, are of 16 bits."""
-    if not picture.mode.startswith(('RGB', 'LA')):
+def _is_wide(image):
+    """Whether the values of an image in colours, not loaded yet, are of 16 bits."""
+    if not image.mode.startswith(('RGB', 'LA')):
         return False
-    for tile in getattr(picture, 'tile', ()):
+    for tile in getattr(image, 'tile', ()):
         raw = tile[3] if isinstance(tile[3], str) else tile[3][0] if tile[3] else ''
         return ';16' in str(raw)
     return False
 
 
-def _scale_floats(picture):
-    values = np.asarray(picture, dtype=np.float64)
+def _scale_floats(image):
+    values = np.asarray(image, dtype=np.float64)
     # Compared so that what is no number fails.
     low, high = values.min(), values.max()
     if not (255 * low >= -0.5 and 255 * high <= 255.5):
@@ -71,10 +71,10 @@ def _scale_floats(picture):
     return np.round(255 * values).astype(np.uint8), 'floats of 0 … 1 are multiplied by 255'
 
 
-def _scale_integers(picture):
-    values = np.asarray(picture).astype(np.int64)
+def _scale_integers(image):
+    values = np.asarray(image).astype(np.int64)
     low, high = int(values.min()), int(values.max())
-    full = _full_scale(picture)
+    full = _full_scale(image)
     if low < 0 or high > full:
         raise UnplainError(f'has integers from {low} to {high}, of which only those from 0 to {full} have a plain '
                            'scale')
@@ -83,17 +83,17 @@ def _scale_integers(picture):
     return np.round(values * (255 / full)).astype(np.uint8), f'integers of 0 … {full} are divided by {full / 255:g}'
 
 
-def _full_scale(picture):
+def _full_scale(image):
     """The value that is white: of 16 bits, or of the fewer that a TIFF says it has."""
-    bits, largest = _tag(picture, _BITS), _tag(picture, _MAX_SAMPLE)
+    bits, largest = _tag(image, _BITS), _tag(image, _MAX_SAMPLE)
     if bits in range(9, 16):
         return 2 ** bits - 1
-    # Files that say of themselves what their camera can reach; others say what this one picture reaches.
+    # Files that say of themselves what their camera can reach; others say what this one image reaches.
     return largest if largest in _CAMERAS else 65535
 
 
-def _tag(picture, number):
-    found = getattr(picture, 'tag_v2', {}).get(number)
+def _tag(image, number):
+    found = getattr(image, 'tag_v2', {}).get(number)
     return found[0] if isinstance(found, tuple) and found else found
 
 

@@ -1,4 +1,4 @@
-"""Decoding pictures strictly, without loading torch: upright, in RGB, 8 bits a value."""
+"""Decoding images strictly, without loading torch: upright, in RGB, 8 bits a value."""
 
 import os
 import struct
@@ -13,13 +13,13 @@ from spark_bench.data.images.bit_depth import UnplainError, to_rgb
 from spark_bench.errors import InputError, printable
 
 _COPY = 'copy it again, or take it out of the data set'
-REMEDY_VALUES = ('write all pictures of the set anew with one scale, in 8 bits, or in 16 that are used in full (those '
+REMEDY_VALUES = ('write all images of the set anew with one scale, in 8 bits, or in 16 that are used in full (those '
                  'of 12 bits times 16); or take it out')
-REMEDY_TURNED = ('see in which frame the boxes are: EXIF turns these pictures, and they are read upright, as '
-                 'annotation tools show them. Where the boxes fit the picture as stored, drop the EXIF orientation '
+REMEDY_TURNED = ('see in which frame the boxes are: EXIF turns these images, and they are read upright, as '
+                 'annotation tools show them. Where the boxes fit the image as stored, drop the EXIF orientation '
                  '(exiftool -Orientation= -overwrite_original); where they fit it upright, state the upright size')
 
-# EXIF's orientation, and what turns a picture of that orientation upright. From 5 on, width and height change places.
+# EXIF's orientation, and what turns an image of that orientation upright. From 5 on, width and height change places.
 _ORIENTATION, _SWAPPED = 274, 5
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -31,18 +31,18 @@ _TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 
 
 class Source(Protocol):
-    """Pictures that are numbered from 0, with random access."""
+    """Images that are numbered from 0, with random access."""
 
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """What messages call a picture."""
+        """What messages call an image."""
 
     def members(self) -> Iterator[str]:
         """Their names below the root or inside the archives, in order."""
 
     def open(self, index: int) -> str | BinaryIO:
-        """What :func:`read_picture` takes."""
+        """What :func:`read_image` takes."""
 
     def only(self, indices: Sequence[int]) -> 'Source':
         """Some of them, in the order of ``indices``."""
@@ -52,10 +52,10 @@ class Source(Protocol):
 
 
 class Decoded(NamedTuple):
-    """A picture, and what was done to it.
+    """An image, and what was done to it.
 
     Attributes:
-        picture: :class:`PIL.Image.Image`, upright, in RGB; None where only the header was read.
+        image: :class:`PIL.Image.Image`, upright, in RGB; None where only the header was read.
         size: (width, height), upright.
         stored_size: (width, height) as stored.
         turned: whether EXIF turns it, or mirrors it.
@@ -63,7 +63,7 @@ class Decoded(NamedTuple):
         scaled: how its values became 8 bits, where they are not; else empty.
     """
 
-    picture: Image.Image | None
+    image: Image.Image | None
     size: tuple[int, int]
     stored_size: tuple[int, int]
     turned: bool
@@ -71,11 +71,11 @@ class Decoded(NamedTuple):
     scaled: str
 
 
-def read_picture(file: Path | str | BinaryIO, name: str | None = None) -> Image.Image:
-    """Decode a picture completely and upright; of an animation, the first frame.
+def read_image(file: Path | str | BinaryIO, name: str | None = None) -> Image.Image:
+    """Decode an image completely and upright; of an animation, the first frame.
 
     What EXIF says of its orientation is applied, as annotation tools and browsers do. Values that are not of 8 bits
-    are scaled by what their type says, the same for all pictures of a data set, and refused where it says nothing:
+    are scaled by what their type says, the same for all images of a data set, and refused where it says nothing:
     see :func:`~spark_bench.data.images.bit_depth.to_rgb`.
 
     Args:
@@ -86,13 +86,13 @@ def read_picture(file: Path | str | BinaryIO, name: str | None = None) -> Image.
         :class:`PIL.Image.Image` in RGB.
 
     Raises:
-        InputError: naming the file, where it is absent, cut short, not a picture, or of values without a plain scale.
+        InputError: naming the file, where it is absent, cut short, not an image, or of values without a plain scale.
     """
-    return _read(file, file if name is None else name).picture
+    return _read(file, file if name is None else name).image
 
 
 def read_stated(path: Path | str, stated: tuple[int, int], where: str, pixels: bool = True) -> Image.Image | None:
-    """:func:`read_picture` of a file whose size annotations state.
+    """:func:`read_image` of a file whose size annotations state.
 
     Args:
         path: of the file.
@@ -107,35 +107,35 @@ def read_stated(path: Path | str, stated: tuple[int, int], where: str, pixels: b
     if decoded.size != tuple(stated):
         (width, height), turned = decoded.size, is_stated_as_stored(decoded.size, decoded.stored_size, stated)
         raise InputError(
-            f'picture {printable(path)} is {width}x{height}{" upright" if turned else ""}, but {where} '
+            f'image {printable(path)} is {width}x{height}{" upright" if turned else ""}, but {where} '
             f'{stated[0]}x{stated[1]}' + (f', its size as stored: {REMEDY_TURNED}' if turned else
-                                          ': restore the picture that the annotations were made for, or state its '
+                                          ': restore the image that the annotations were made for, or state its '
                                           'size'))
-    return decoded.picture
+    return decoded.image
 
 
 def is_stated_as_stored(size: tuple[int, int], stored_size: tuple[int, int], stated: tuple[int, int]) -> bool:
-    """Whether ``stated`` is the size of a picture before EXIF turns it, and not behind: each is (width, height)."""
+    """Whether ``stated`` is the size of an image before EXIF turns it, and not behind: each is (width, height)."""
     return size != tuple(stated) == stored_size
 
 
 def read_from(source: Source, index: int) -> Image.Image:
-    """Decode a picture of a source; see :func:`read_picture`.
+    """Decode an image of a source; see :func:`read_image`.
 
     Args:
-        source: of pictures.
-        index: of the picture.
+        source: of images.
+        index: of the image.
 
     Raises:
-        InputError: naming the picture.
+        InputError: naming the image.
     """
     name = source.name(index)
     try:
         file = source.open(index)
     except Exception as error:  # noqa: BLE001 - readers of archives raise anything at broken input
-        raise InputError(f'picture {printable(name)} cannot be read from its archive ({printable(error)[:200]}): copy '
-                         'the archive again, or take the picture out') from error
-    return read_picture(file, name)
+        raise InputError(f'image {printable(name)} cannot be read from its archive ({printable(error)[:200]}): copy '
+                         'the archive again, or take the image out') from error
+    return read_image(file, name)
 
 
 def _read(file, name, pixels=True):
@@ -143,11 +143,11 @@ def _read(file, name, pixels=True):
         return decode(file, pixels)
     except Exception as error:  # noqa: BLE001 - decoders raise anything at broken input
         what, remedy = explain(error)
-        raise InputError(f'picture {printable(name)} {what}: {remedy}') from error
+        raise InputError(f'image {printable(name)} {what}: {remedy}') from error
 
 
 def explain(error: Exception) -> tuple[str, str]:
-    """What an exception of :func:`decode` means: ``(what is wrong with the picture, remedy)``."""
+    """What an exception of :func:`decode` means: ``(what is wrong with the image, remedy)``."""
     if isinstance(error, FileNotFoundError):
         return 'does not exist', 'restore it, or take it out of the data set'
     if isinstance(error, PermissionError):
@@ -159,11 +159,11 @@ def explain(error: Exception) -> tuple[str, str]:
                 'make it smaller, or take it out of the data set')
     if isinstance(error, OSError) and error.errno:
         return f'cannot be read ({error.strerror})', _COPY
-    return ('is cut short' if 'truncated' in str(error) else 'is not a readable picture'), _COPY
+    return ('is cut short' if 'truncated' in str(error) else 'is not a readable image'), _COPY
 
 
 def decode(file: Path | str | BinaryIO, pixels: bool = True) -> Decoded:
-    """Decode a picture, upright, in RGB.
+    """Decode an image, upright, in RGB.
 
     Args:
         file: path or binary file.
@@ -187,48 +187,48 @@ def _decode(file, pixels):
         opened = Image.open(file)
     except UnidentifiedImageError as error:
         raise _unidentified(file) or error from error
-    with opened as picture:
-        mode, orientation, scaled, read = picture.mode, _orientation_of_tiff(picture), '', None
+    with opened as image:
+        mode, orientation, scaled, read = image.mode, _orientation_of_tiff(image), '', None
         if pixels:
-            read, scaled = to_rgb(picture)
+            read, scaled = to_rgb(image)
             # EXIF may stand behind the pixels. Pillow turns a TIFF itself, while it loads it.
-            left = _orientation(picture)
+            left = _orientation(image)
             read = read.transpose(_UPRIGHT[left]) if left else read
             orientation, size = orientation or left, read.size
         elif orientation:
-            size = picture.tag_v2[_WIDTH], picture.tag_v2[_HEIGHT]
+            size = image.tag_v2[_WIDTH], image.tag_v2[_HEIGHT]
             size = size[::-1] if orientation >= _SWAPPED else size
         else:
-            if picture.format == 'PNG':
-                _find_exif_in_png(picture)
-            orientation = _orientation(picture)
-            size = picture.size[::-1] if orientation >= _SWAPPED else picture.size
+            if image.format == 'PNG':
+                _find_exif_in_png(image)
+            orientation = _orientation(image)
+            size = image.size[::-1] if orientation >= _SWAPPED else image.size
         return Decoded(read, size, size[::-1] if orientation >= _SWAPPED else size, orientation > 0, mode, scaled)
 
 
-def _orientation_of_tiff(picture):
-    found = picture.tag_v2.get(_ORIENTATION) if picture.format == 'TIFF' else None
+def _orientation_of_tiff(image):
+    found = image.tag_v2.get(_ORIENTATION) if image.format == 'TIFF' else None
     return found if found in _UPRIGHT else 0
 
 
-def _orientation(picture):
-    """How EXIF turns a picture: a key of ``_UPRIGHT``, or 0. A broken EXIF block turns nothing."""
+def _orientation(image):
+    """How EXIF turns an image: a key of ``_UPRIGHT``, or 0. A broken EXIF block turns nothing."""
     try:
-        # Not the method of the picture's own class: that of PNG decodes the pixels first.
-        found = Image.Image.getexif(picture).get(_ORIENTATION)
+        # Not the method of the image's own class: that of PNG decodes the pixels first.
+        found = Image.Image.getexif(image).get(_ORIENTATION)
         return found if found in _UPRIGHT else 0
-    except Exception:  # noqa: BLE001 - a broken EXIF block is no fault of the picture
+    except Exception:  # noqa: BLE001 - a broken EXIF block is no fault of the image
         return 0
 
 
-def _find_exif_in_png(picture):
+def _find_exif_in_png(image):
     """Take in EXIF that stands behind the pixels, without decoding them; Pillow stops in front of these."""
-    file = picture.fp
+    file = image.fp
     file.seek(len(b'\x89PNG\r\n\x1a\n'))
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack('>I4s', head)
         if kind == b'eXIf':
-            picture.info['exif'] = b'Exif\0\0' + file.read(length)
+            image.info['exif'] = b'Exif\0\0' + file.read(length)
             return
         file.seek(length + 4, os.SEEK_CUR)
 

@@ -127,7 +127,7 @@ def _status(path):
     try:
         return os.stat(path)
     except OSError as error:
-        raise InputError(f'picture {printable(path)} cannot be read: {error.strerror}') from error
+        raise InputError(f'image {printable(path)} cannot be read: {error.strerror}') from error
 
 
 def _digest_of(path):

@@ -1,4 +1,4 @@
-"""What lies among pictures and is none: what systems and tools leave behind, and what this project writes itself."""
+"""What lies among images and is none: what systems and tools leave behind, and what this project writes itself."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -80,7 +80,7 @@ def shorten(names: list[str]) -> str:
 
 
 def demand_apart(folder: Path | str, root: Path | str, option: str) -> None:
-    """Refuse a folder for output among the pictures of a data root, where the next command would take it for data.
+    """Refuse a folder for output among the images of a data root, where the next command would take it for data.
 
     Args:
         folder: there or not. One that :func:`spark_bench.files.make_folder` has marked, or makes, is fine.
@@ -95,7 +95,7 @@ def demand_apart(folder: Path | str, root: Path | str, option: str) -> None:
         return
     between = [place, *place.parents][:len(place.parts) - len(top.parts)]
     if place == top or _is_filled(place) and not any((part / MARKER).exists() for part in between):
-        raise InputError(f'{option} {folder} lies among the pictures of --data-root {root}, where what is written '
+        raise InputError(f'{option} {folder} lies among the images of --data-root {root}, where what is written '
                          'would be taken for data: give a new folder, there or elsewhere')
 
 

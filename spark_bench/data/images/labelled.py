@@ -1,4 +1,4 @@
-"""Pictures with classes, in two splits: folders, tar shards and zip archives, one folder a class or labels beside."""
+"""Images with classes, in two splits: folders, tar shards and zip archives, one folder a class or labels beside."""
 
 import hashlib
 import itertools
@@ -13,8 +13,8 @@ from mmengine.logging import print_log
 from spark_bench.data.images.archives import LABEL_SIZE, TarShards, ZipArchive
 from spark_bench.data.images.decoding import Source
 from spark_bench.data.images.ignored import is_ignored, is_own, say_passed_over
-from spark_bench.data.images.listing import is_picture, list_files, no_pictures
-from spark_bench.data.images.sources import COMPRESSED, PictureFiles, compressed
+from spark_bench.data.images.listing import is_image, list_files, no_images
+from spark_bench.data.images.sources import COMPRESSED, ImageFiles, compressed
 from spark_bench.data.images.splits import find_splits, shard_split
 from spark_bench.errors import InputError, printable
 
@@ -25,11 +25,11 @@ _NUMBER = re.compile(r'[0-9]{1,9}')
 
 
 @dataclass(frozen=True)
-class LabelledPictures:
+class LabelledImages:
     """One split, numbered, with random access.
 
     Attributes:
-        source: of its pictures.
+        source: of its images.
         labels: (N,) int64, places in ``classes``.
         classes: names, sorted; class numbers of shards by their value.
     """
@@ -52,22 +52,22 @@ class _Part:
     classes: tuple[str, ...]
 
 
-def open_labelled(root: Path | str) -> tuple[LabelledPictures, LabelledPictures]:
+def open_labelled(root: Path | str) -> tuple[LabelledImages, LabelledImages]:
     """Open a data set for classification.
 
     Args:
         root: one of
 
-            * a folder with ``train/<class>/`` and ``val/<class>/``, pictures at any depth below; where there is no
+            * a folder with ``train/<class>/`` and ``val/<class>/``, images at any depth below; where there is no
               ``val``, ``validation`` or ``test`` is what is evaluated on;
             * a ``.zip`` of such a folder;
             * a folder of uncompressed tar shards, train and val told apart by file or folder name
               (``train-0000.tar``, ``val/0000.tar``), whose members are ``<class>/<name>.jpg``, or ``<key>.jpg`` beside
               ``<key>.cls`` with the number or name of the class, as webdataset writes them;
-            * any of these without splits: a fifth of each class's pictures is held out, the same at every call.
+            * any of these without splits: a fifth of each class's images is held out, the same at every call.
 
     Returns:
-        ``(train, val)``, two :class:`LabelledPictures` of the same classes.
+        ``(train, val)``, two :class:`LabelledImages` of the same classes.
 
     Raises:
         InputError: one line naming what is wrong.
@@ -85,8 +85,8 @@ def open_labelled(root: Path | str) -> tuple[LabelledPictures, LabelledPictures]
     return train, val
 
 
-def fingerprint(train: LabelledPictures, val: LabelledPictures) -> str:
-    """SHA-256 over classes, pictures and labels of both splits, hex; it depends on no place outside the data root."""
+def fingerprint(train: LabelledImages, val: LabelledImages) -> str:
+    """SHA-256 over classes, images and labels of both splits, hex; it depends on no place outside the data root."""
     digest = hashlib.sha256(b'\0'.join(os.fsencode(name) for name in train.classes))
     for split in (train, val):
         digest.update(split.source.fingerprint().encode())
@@ -99,9 +99,9 @@ def draw_subset(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
 
     Args:
         labels: (N,) whole numbers.
-        fraction: above 0, up to 1. Of a class with n pictures, n × fraction are drawn, halves rounded up, at least
+        fraction: above 0, up to 1. Of a class with n images, n × fraction are drawn, halves rounded up, at least
             one. For one seed, a smaller fraction draws a part of what a larger one draws.
-        seed: 0 … 2^32 - 1. What is drawn of a class depends on it, the class's number and its pictures alone.
+        seed: 0 … 2^32 - 1. What is drawn of a class depends on it, the class's number and its images alone.
 
     Returns:
         sorted indices, int64.
@@ -147,34 +147,34 @@ def _open_folder(root):
     splits = find_splits(_folders(root))
     if all(splits):
         return [_open_split(root, name) for name in splits]
-    pictures, shards = _list(root)
-    if shards and not pictures:
+    images, shards = _list(root)
+    if shards and not images:
         return _open_shards(root, shards)
-    _refuse_lone_split(root, pictures)
-    return [_open_classes(root, '', pictures)]
+    _refuse_lone_split(root, images)
+    return [_open_classes(root, '', images)]
 
 
 def _open_split(root, split):
-    pictures, shards = _list(root / split)
-    if shards and not pictures:
+    images, shards = _list(root / split)
+    if shards and not images:
         return _label_shards(f'{root / split}', [root / split / name for name in shards])
-    return _open_classes(root, f'{split}/', pictures)
+    return _open_classes(root, f'{split}/', images)
 
 
 def _list(folder):
-    """``(pictures, shards)`` below a folder, of which one has something in it; names relative to it."""
-    found = list_files(folder, lambda name: is_picture(name) or name.lower().endswith(('.tar', *COMPRESSED)),
+    """``(images, shards)`` below a folder, of which one has something in it; names relative to it."""
+    found = list_files(folder, lambda name: is_image(name) or name.lower().endswith(('.tar', *COMPRESSED)),
                        refuse_links=True)
     say_passed_over(folder, found.passed)
-    pictures, shards = [], []
+    images, shards = [], []
     for name in found.names:
-        (pictures if is_picture(name) else shards).append(name)
+        (images if is_image(name) else shards).append(name)
     packed = [name for name in shards if not name.lower().endswith('.tar')]
-    if not pictures and packed:
+    if not images and packed:
         raise compressed(folder / packed[0])
     if not found.names:
-        raise no_pictures(folder, found.passed)
-    return pictures, shards
+        raise no_images(folder, found.passed)
+    return images, shards
 
 
 def _folders(folder):
@@ -185,22 +185,22 @@ def _folders(folder):
         raise InputError(f'folder {folder} cannot be read: {error.strerror}') from error
 
 
-def _open_classes(root, prefix, pictures):
-    """The part of pictures in one folder a class; ``pictures`` are relative to ``prefix``, which ends in a slash."""
+def _open_classes(root, prefix, images):
+    """The part of images in one folder a class; ``images`` are relative to ``prefix``, which ends in a slash."""
     place = str(root / prefix)
-    source = PictureFiles(root, (prefix + name for name in pictures))
-    part = _number(place, source, (_class_of(place, name) for name in pictures))
+    source = ImageFiles(root, (prefix + name for name in images))
+    part = _number(place, source, (_class_of(place, name) for name in images))
     empty = sorted(name for name in set(_folders(root / prefix)).difference(part.classes)
                    if not is_own(root / prefix / name))
     if empty:
-        raise InputError(f'class folder {root / prefix / empty[0]} holds no picture: fill it, or take it out')
+        raise InputError(f'class folder {root / prefix / empty[0]} holds no image: fill it, or take it out')
     return part
 
 
 def _class_of(place, name):
     own, slash, _ = name.partition('/')
     if not slash:
-        raise InputError(f'{place} holds pictures outside of class folders, such as {own}: move each into the folder '
+        raise InputError(f'{place} holds images outside of class folders, such as {own}: move each into the folder '
                          'of its class')
     return own
 
@@ -229,7 +229,7 @@ def _label_shards(place, shards):
 
 
 def _label_members(place, source, names):
-    """The part of an archive's pictures; ``names`` say the classes where no ``.cls`` lies beside the pictures."""
+    """The part of an archive's images; ``names`` say the classes where no ``.cls`` lies beside the images."""
     labels = source.labels() if isinstance(source, TarShards) else [None]
     if all(label is None for label in labels):
         return _number(place, source, (_class_of(place, name) for name in names))
@@ -239,7 +239,7 @@ def _label_members(place, source, names):
 def _read_label(source, index, label):
     """A class number (int) or name (str)."""
     if label is None:
-        raise InputError(f'picture {source.name(index)} has no label: add the .cls of its class beside it')
+        raise InputError(f'image {source.name(index)} has no label: add the .cls of its class beside it')
     try:
         text = label.decode().strip()
     except UnicodeDecodeError:
@@ -286,7 +286,7 @@ def _refuse_lone_split(root, names):
 
 
 def _number(place, source, classes):
-    """A part, from the class of each picture."""
+    """A part, from the class of each image."""
     numbers = {}
     labels = np.fromiter((numbers.setdefault(name, len(numbers)) for name in classes), np.int64, len(source))
     return _Part(place, source, labels, tuple(numbers))
@@ -300,10 +300,10 @@ def _demand_classes(parts):
     for part, other in itertools.permutations(parts, 2):
         odd = sorted(set(part.classes).difference(other.classes))
         if odd:
-            raise InputError(f'class {odd[0]} is in {part.place} but not in {other.place}: add its pictures there, or '
+            raise InputError(f'class {odd[0]} is in {part.place} but not in {other.place}: add its images there, or '
                              'take it out here')
     if len(parts[0].classes) < 2:
-        raise InputError(f'{parts[0].place} holds pictures of 1 class ({parts[0].classes[0]}), two are needed: '
+        raise InputError(f'{parts[0].place} holds images of 1 class ({parts[0].classes[0]}), two are needed: '
                          f'{_LAYOUT}')
 
 
@@ -311,19 +311,19 @@ def _with_classes_sorted(part):
     classes = sorted(part.classes)
     places = {name: place for place, name in enumerate(classes)}
     order = np.array([places[name] for name in part.classes], dtype=np.int64)
-    return LabelledPictures(part.source, order[part.labels], tuple(map(str, classes)))
+    return LabelledImages(part.source, order[part.labels], tuple(map(str, classes)))
 
 
 def _hold_out(root, part):
     """A data set without splits in two parts."""
     counts = np.bincount(part.labels)
     if counts.min() < 2:
-        raise InputError(f'{root} has no splits, and class {part.classes[counts.argmin()]} has 1 picture: two are '
+        raise InputError(f'{root} has no splits, and class {part.classes[counts.argmin()]} has 1 image: two are '
                          'needed, one of them to hold out')
     # Numbered by name: in which order the files lie changes nothing.
     held_out = draw_subset(_with_classes_sorted(part).labels, HELD_OUT, _HELD_OUT_SEED)
     kept = np.setdiff1d(np.arange(len(part.labels)), held_out)
-    print_log(f'{root} has no splits: {len(held_out)} of {len(part.labels)} pictures, a fifth of each class, are held '
+    print_log(f'{root} has no splits: {len(held_out)} of {len(part.labels)} images, a fifth of each class, are held '
               'out for evaluation', logger='current')
     return [_Part(part.place, part.source.only(indices), part.labels[indices], part.classes)
             for indices in (kept, held_out)]

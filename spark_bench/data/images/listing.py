@@ -1,4 +1,4 @@
-"""Listing pictures below a folder, fast enough for ImageNet."""
+"""Listing images below a folder, fast enough for ImageNet."""
 
 import os
 import re
@@ -41,8 +41,8 @@ class NameTable:
         return os.fsdecode(self._bytes[start:self._ends[index]].tobytes())
 
 
-def is_picture(name: str) -> bool:
-    """Whether the file name ends as a picture's does."""
+def is_image(name: str) -> bool:
+    """Whether the file name ends as an image's does."""
     return os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
@@ -110,25 +110,25 @@ def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: b
     return Listing(names, left_out, passed)
 
 
-def find_pictures(root: Path | str) -> list[Path]:
-    """List all pictures below ``root``, at any depth, sorted by path.
+def find_images(root: Path | str) -> list[Path]:
+    """List all images below ``root``, at any depth, sorted by path.
 
     Raises:
-        InputError: where the folder is absent or holds no picture.
+        InputError: where the folder is absent or holds no image.
     """
     root = Path(root)
     if not root.is_dir():
-        raise InputError(f'data root {root} is not a folder: give a folder of pictures with --data-root')
-    found = list_files(root, is_picture)
+        raise InputError(f'data root {root} is not a folder: give a folder of images with --data-root')
+    found = list_files(root, is_image)
     if not found.names:
-        raise no_pictures(root, found.passed)
+        raise no_images(root, found.passed)
     # Standard output is for what a command makes of them.
     say_passed_over(root, found.passed, lambda line: print(line, file=sys.stderr))
     return [root / name for name in found.names]
 
 
-def no_pictures(root: Path | str, passed: Iterable[str] = ()) -> InputError:
+def no_images(root: Path | str, passed: Iterable[str] = ()) -> InputError:
     """The error that ``root`` holds nothing to train on, beside what was passed over."""
     beside = f' beside what is hidden, of the system or written by a run: {shorten(list(passed))}' if passed else ''
-    return InputError(f'data root {root} holds no picture ({", ".join(sorted(EXTENSIONS))}){beside}: give another '
+    return InputError(f'data root {root} holds no image ({", ".join(sorted(EXTENSIONS))}){beside}: give another '
                       'folder with --data-root')

@@ -1,4 +1,4 @@
-"""Telling how far a long look at many pictures is."""
+"""Telling how far a long look at many images is."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ class Progress:
         what: is counted.
     """
 
-    def __init__(self, what: str = 'pictures'):
+    def __init__(self, what: str = 'images'):
         self._what = what
         self._live = sys.stderr.isatty()
         self._last = self._start = time.monotonic()

@@ -1,4 +1,4 @@
-"""Random numbers of one picture: whichever process augments it, they are the same."""
+"""Random numbers of one image: whichever process augments it, they are the same."""
 
 import contextlib
 import random

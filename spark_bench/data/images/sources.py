@@ -1,6 +1,6 @@
-"""Where pictures come from: folders, list files, COCO, tar shards and zip archives.
+"""Where images come from: folders, list files, COCO, tar shards and zip archives.
 
-Every source is a numbered set of pictures with random access, so that one shuffle serves them all and a resumed run
+Every source is a numbered set of images with random access, so that one shuffle serves them all and a resumed run
 finds its place at once.
 """
 
@@ -14,7 +14,7 @@ from spark_bench.data.images.archives import TarShards, ZipArchive
 from spark_bench.data.images.decoding import Source
 from spark_bench.data.images.identity import contents_digest
 from spark_bench.data.images.ignored import ignored_in, say_passed_over, shorten
-from spark_bench.data.images.listing import NameTable, is_picture, list_files, no_pictures
+from spark_bench.data.images.listing import NameTable, is_image, list_files, no_images
 from spark_bench.data.images.splits import leave_held_out
 from spark_bench.errors import InputError
 
@@ -22,8 +22,8 @@ COMPRESSED = ('.tar.gz', '.tgz', '.tar.bz2', '.tar.xz', '.tar.zst')
 _LISTS = ('.txt', '.lst')
 
 
-class PictureFiles(Source):
-    """Pictures that are files.
+class ImageFiles(Source):
+    """Images that are files.
 
     Args:
         root: folder that the names are relative to.
@@ -44,8 +44,8 @@ class PictureFiles(Source):
     def members(self) -> Iterator[str]:
         return iter(self._names)
 
-    def only(self, indices: Sequence[int]) -> 'PictureFiles':
-        return PictureFiles(self.root, (self._names[index] for index in indices), self.left_out)
+    def only(self, indices: Sequence[int]) -> 'ImageFiles':
+        return ImageFiles(self.root, (self._names[index] for index in indices), self.left_out)
 
     def open(self, index: int) -> str:
         return self.name(index)
@@ -54,19 +54,19 @@ class PictureFiles(Source):
         return contents_digest(self.root, self._names)
 
 
-def open_pictures(root: Path | str) -> Source:
-    """Open a set of pictures.
+def open_images(root: Path | str) -> Source:
+    """Open a set of images.
 
     Args:
         root: one of
 
-            * a folder of pictures at any depth; where a folder ``train`` lies beside ``val`` or ``test`` (ImageNet's
+            * a folder of images at any depth; where a folder ``train`` lies beside ``val`` or ``test`` (ImageNet's
               layout), the held-out ones are left out;
-            * a folder in COCO layout: the pictures of the split that ``annotations/instances_train*.json`` names;
+            * a folder in COCO layout: the images of the split that ``annotations/instances_train*.json`` names;
             * a folder of uncompressed tar shards as webdataset writes them, or one such file;
             * a list file (``.txt``): one path a line, absolute or relative to the list; a class number behind the
               path, as in ImageNet's lists, is passed over;
-            * a ``.zip`` of pictures. Inside archives, folders are held out as outside.
+            * a ``.zip`` of images. Inside archives, folders are held out as outside.
 
     Returns:
         a source, whose ``left_out`` are the folders and shards that are held out for evaluation.
@@ -78,7 +78,7 @@ def open_pictures(root: Path | str) -> Source:
     if path.is_dir():
         return _open_folder(path)
     if not path.exists():
-        raise InputError(f'data root {path} does not exist: give a folder, a list file or an archive of pictures with '
+        raise InputError(f'data root {path} does not exist: give a folder, a list file or an archive of images with '
                          '--data-root')
     kind = path.suffix.lower()
     if kind in _LISTS:
@@ -97,10 +97,10 @@ def _open_folder(root):
     splits = sorted((root / 'annotations').glob('instances_train*.json'))
     if len(splits) == 1 and (root / splits[0].stem.removeprefix('instances_')).is_dir():
         return _open_folder(root / splits[0].stem.removeprefix('instances_'))
-    pictures = list_files(root, is_picture, skip_held_out=True)
-    if pictures.names:
-        say_passed_over(root, pictures.passed)
-        return PictureFiles(root, pictures.names, pictures.left_out)
+    images = list_files(root, is_image, skip_held_out=True)
+    if images.names:
+        say_passed_over(root, images.passed)
+        return ImageFiles(root, images.names, images.left_out)
     archives, left_out, passed = list_files(
         root, lambda name: name.lower().endswith(('.tar', *COMPRESSED)), skip_held_out=True)
     shards = [name for name in archives if name.lower().endswith('.tar')]
@@ -108,12 +108,12 @@ def _open_folder(root):
         say_passed_over(root, passed)
         shards, held_out = leave_held_out(shards)
         return TarShards([root / name for name in shards], [*left_out, *held_out])
-    raise compressed(root / archives[0]) if archives else no_pictures(root, pictures.passed)
+    raise compressed(root / archives[0]) if archives else no_images(root, images.passed)
 
 
 def compressed(path: Path) -> InputError:
     """The error that an archive is compressed."""
-    return InputError(f'{path} is compressed, so no picture can be read from its middle: unpack it to a plain .tar')
+    return InputError(f'{path} is compressed, so no image can be read from its middle: unpack it to a plain .tar')
 
 
 def _open_list(path):
@@ -128,9 +128,9 @@ def _open_list(path):
             (passed if ignored_in(_below(path.parent, name)) else names).append(name)
     if not names:
         beside = f' beside what is hidden or of the system: {shorten(passed)}' if passed else ''
-        raise InputError(f'{path} lists no picture{beside}: give one path a line')
+        raise InputError(f'{path} lists no image{beside}: give one path a line')
     say_passed_over(path, passed)
-    return PictureFiles(path.parent, names)
+    return ImageFiles(path.parent, names)
 
 
 def _below(folder, name):
@@ -152,5 +152,5 @@ def _entry(path, number, line):
 
 
 def spread(source: Source, count: int) -> list[int]:
-    """``count`` evenly spaced numbers of pictures (fewer where there are fewer)."""
+    """``count`` evenly spaced numbers of images (fewer where there are fewer)."""
     return np.linspace(0, len(source) - 1, min(count, len(source))).astype(int).tolist()

@@ -1,6 +1,6 @@
 """What SparK loses without its parts: the paper's ablation table, ConvNeXt-S fine-tuned on ImageNet.
 
-Multiply-adds a picture in pretraining: 8.7 of the encoder, 12.2 of decoder and densify layers (10^9). The row without
+Multiply-adds an image in pretraining: 8.7 of the encoder, 12.2 of decoder and densify layers (10^9). The row without
 pretraining is published only: its recipe, of 300 epochs, is ConvNeXt's own.
 """
 
@@ -10,9 +10,9 @@ data = dict(imagenet='ImageNet-1k, train/<class>/ and val/<class>/')
 methods = ['spark', 'no_sparse', 'black_mosaic', 'no_hierarchy', 'ape', 'loss_on_all', 'half_schedule']
 cells = [
     dict(task='pretrain', arch='convnext_small', methods=methods, data='imagenet',
-         recipe='pretrain/configs/spark_convnext-small_1600e.py', pictures=1600 * 1_281_167, gmacs=20.9),
+         recipe='pretrain/configs/spark_convnext-small_1600e.py', images=1600 * 1_281_167, gmacs=20.9),
     dict(task='classification', arch='convnext_small', methods=methods, data='imagenet',
-         recipe='pretrain/configs/finetune_convnext-small_400e.py', pictures=400 * 1_281_167),
+         recipe='pretrain/configs/finetune_convnext-small_400e.py', images=400 * 1_281_167),
 ]
 # The paper's rows in its order, and `no_sparse`, which it does not have, beside the row that it resembles.
 tables = [dict(

@@ -1,7 +1,7 @@
 """The ablation table at the scale of a laptop, on the embedded data set: minutes on two CPU cores."""
 
 title = 'The ablation table at the scale of a laptop'
-note = 'A small network, generated pictures, one seed: it shows the road, not the result of the paper.'
+note = 'A small network, generated images, one seed: it shows the road, not the result of the paper.'
 methods = ['scratch', 'spark', 'no_sparse', 'no_hierarchy', 'black_mosaic']
 arch = 'test_resnet'
 # Weights: seconds on one core of 2023, for estimates alone.

@@ -1,12 +1,12 @@
 """The ablation table on small public data, three seeds: CIFAR-10 with a tenth of its labels, and nuclei (BBBC038).
 
-One GPU, or a night on a CPU. Pretraining on CIFAR-10's pictures serves classification, on the nuclei's detection.
+One GPU, or a night on a CPU. Pretraining on CIFAR-10's images serves classification, on the nuclei's detection.
 """
 
 title = 'Small public data: CIFAR-10 with 10 % of the labels, nuclei'
-note = 'Small networks and pictures: it compares methods within this table only.'
+note = 'Small networks and images: it compares methods within this table only.'
 data = dict(
-    cifar10='CIFAR-10 as pictures, train/<class>/ and test/<class>/: spark-bench data cifar10',
+    cifar10='CIFAR-10 as images, train/<class>/ and test/<class>/: spark-bench data cifar10',
     nuclei='BBBC038 in COCO layout: spark-bench data nuclei')
 methods = ['scratch', 'spark', 'no_sparse', 'no_hierarchy', 'black_mosaic']
 arch, seeds, one = 'test_resnet', [0, 1, 2], dict(threads=1)

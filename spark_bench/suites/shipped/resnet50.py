@@ -8,10 +8,10 @@ note = 'Rows of contrastive methods are published ones.'
 data = dict(
     imagenet='ImageNet-1k, train/<class>/ and val/<class>/', coco='COCO 2017, annotations/, train2017/, val2017/')
 cells = [
-    dict(task='pretrain', arch='resnet50', methods=['spark'], data='imagenet', pictures=1600 * 1_281_167, gmacs=16.3,
+    dict(task='pretrain', arch='resnet50', methods=['spark'], data='imagenet', images=1600 * 1_281_167, gmacs=16.3,
          recipe='pretrain/configs/spark_resnet50_1600e.py')]
 for schedule, updates in (('1x', 90_000), ('2x', 180_000)):
-    shared = dict(task=f'detection_{schedule}', arch='resnet50', data='coco', pictures=16 * updates, gmacs=260.0)
+    shared = dict(task=f'detection_{schedule}', arch='resnet50', data='coco', images=16 * updates, gmacs=260.0)
     cells += [
         dict(methods=['spark'], recipe=f'mmdet_configs/spark/mask-rcnn_resnet50_fpn_{schedule}_coco.py', **shared),
         dict(methods=['supervised'], start='recipe', **shared,

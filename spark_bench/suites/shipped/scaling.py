@@ -1,6 +1,6 @@
 """Gains at every model size: SparK against supervised pretraining, ImageNet top-1, box and mask AP.
 
-Multiply-adds a picture (10^9): in pretraining, those of the network and 12.2 of decoder and densify layers; of Mask
+Multiply-adds an image (10^9): in pretraining, those of the network and 12.2 of decoder and densify layers; of Mask
 R-CNN on 1280 × 800 pixels, about 180 and 20.4 × the network's at 224. Supervised top-1 is published only.
 """
 
@@ -18,20 +18,20 @@ for arch, (gmacs, epochs) in networks.items():
     schedule = '1x' if is_resnet else '3x'
     seen = 16 * 90_000 if is_resnet else 36 * 117_266
     cells += [
-        dict(task='pretrain', arch=arch, methods=['spark'], data='imagenet', pictures=1600 * 1_281_167,
+        dict(task='pretrain', arch=arch, methods=['spark'], data='imagenet', images=1600 * 1_281_167,
              gmacs=gmacs + 12.2, recipe=f'pretrain/configs/spark_{name}_1600e.py'),
-        dict(task='classification', arch=arch, methods=['spark'], data='imagenet', pictures=epochs * 1_281_167,
+        dict(task='classification', arch=arch, methods=['spark'], data='imagenet', images=epochs * 1_281_167,
              recipe=f'pretrain/configs/finetune_{name}_{epochs}e.py'),
-        dict(task='detection', arch=arch, methods=['spark'], data='coco', pictures=seen, gmacs=180 + 20.4 * gmacs,
+        dict(task='detection', arch=arch, methods=['spark'], data='coco', images=seen, gmacs=180 + 20.4 * gmacs,
              recipe=f'mmdet_configs/spark/mask-rcnn_{name}_fpn_{schedule}_coco.py'),
-        dict(task='detection', arch=arch, methods=['supervised'], data='coco', start='recipe', pictures=seen,
+        dict(task='detection', arch=arch, methods=['supervised'], data='coco', start='recipe', images=seen,
              gmacs=180 + 20.4 * gmacs,
              recipe=f'mmdet_configs/baselines/mask-rcnn_{name}-supervised_fpn_{schedule}_coco.py')]
 cells += [
-    dict(task='pretrain_384', arch='convnext_large', methods=['spark'], data='imagenet', pictures=1600 * 1_281_167,
+    dict(task='pretrain_384', arch='convnext_large', methods=['spark'], data='imagenet', images=1600 * 1_281_167,
          gmacs=137.0, recipe='pretrain/configs/spark_convnext-large_384_1600e.py'),
     dict(task='classification_384', arch='convnext_large', methods=['spark'], data='imagenet', start='pretrain_384',
-         pictures=200 * 1_281_167, gmacs=101.0, recipe='pretrain/configs/finetune_convnext-large_384_200e.py')]
+         images=200 * 1_281_167, gmacs=101.0, recipe='pretrain/configs/finetune_convnext-large_384_200e.py')]
 tables = [
     dict(name='scaling', baseline='supervised', methods=['supervised', 'spark'], archs=list(networks),
          title='Gains over supervised training by size: ImageNet top-1; Mask R-CNN on COCO, ResNets 1x, ConvNeXts 3x',

@@ -10,19 +10,19 @@ data = dict(
     imagenet='ImageNet-1k, train/<class>/ and val/<class>/', coco='COCO 2017, annotations/, train2017/, val2017/')
 seen = 36 * 117_266
 cells = [
-    dict(task='pretrain', arch='convnext_base', methods=['spark'], data='imagenet', pictures=1600 * 1_281_167,
+    dict(task='pretrain', arch='convnext_base', methods=['spark'], data='imagenet', images=1600 * 1_281_167,
          gmacs=27.6, recipe='pretrain/configs/spark_convnext-base_1600e.py'),
-    dict(task='classification', arch='convnext_base', methods=['spark'], data='imagenet', pictures=400 * 1_281_167,
+    dict(task='classification', arch='convnext_base', methods=['spark'], data='imagenet', images=400 * 1_281_167,
          recipe='pretrain/configs/finetune_convnext-base_400e.py'),
-    dict(task='detection', arch='convnext_base', methods=['spark'], data='coco', pictures=seen, gmacs=494.0,
+    dict(task='detection', arch='convnext_base', methods=['spark'], data='coco', images=seen, gmacs=494.0,
          recipe='mmdet_configs/spark/mask-rcnn_convnext-base_fpn_3x_coco.py'),
-    dict(task='detection', arch='convnext_base', methods=['supervised'], start='recipe', data='coco', pictures=seen,
+    dict(task='detection', arch='convnext_base', methods=['supervised'], start='recipe', data='coco', images=seen,
          gmacs=494.0, recipe='mmdet_configs/baselines/mask-rcnn_convnext-base-supervised_fpn_3x_coco.py'),
-    dict(task='detection', arch='swin_base', methods=['supervised'], start='recipe', data='coco', pictures=seen,
+    dict(task='detection', arch='swin_base', methods=['supervised'], start='recipe', data='coco', images=seen,
          gmacs=494.0, recipe='mmdet_configs/baselines/mask-rcnn_swin-base_fpn_3x_coco.py'),
-    dict(task='detection', arch='swin_base', methods=['simmim'], start='recipe', data='coco', pictures=seen,
+    dict(task='detection', arch='swin_base', methods=['simmim'], start='recipe', data='coco', images=seen,
          gmacs=494.0, recipe='mmdet_configs/baselines/mask-rcnn_swin-base-simmim_fpn_3x_coco.py'),
-    dict(task='detection_vitdet', arch='vit_base', methods=['mae'], start='recipe', data='coco', pictures=100 * 118_000,
+    dict(task='detection_vitdet', arch='vit_base', methods=['mae'], start='recipe', data='coco', images=100 * 118_000,
          gmacs=540.0, recipe='mmdet_configs/baselines/mask-rcnn_vit-base-mae_fpn_100e_coco.py'),
 ]
 tables = [

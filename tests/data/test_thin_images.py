@@ -1,4 +1,4 @@
-"""Pictures one pixel wide, or thousands of times as long as wide, go through every pipeline."""
+"""Images one pixel wide, or thousands of times as long as wide, go through every pipeline."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from timm.data.transforms_factory import transforms_imagenet_eval
 
 from spark_bench import registration  # noqa: F401
 from spark_bench.data.classification import evaluation_transform, training_transform
-from spark_bench.data.pretraining import Pictures
+from spark_bench.data.pretraining import Images
 from spark_bench.places import shipped
 
 SIZES = [(1, 400), (400, 1), (1, 1), (3000, 1), (1, 3000), (2, 3000), (3000, 7)]
@@ -39,7 +39,7 @@ def noise(size, seed=0):
 
 
 def loaded(size, masks=PolygonMasks):
-    """What stands in a pipeline behind the loading: one object that fills the picture."""
+    """What stands in a pipeline behind the loading: one object that fills the image."""
     width, height = size
     whole = ([[np.array([0, 0, width, 0, width, height, 0, height], float)]] if masks is PolygonMasks else
              np.ones((1, height, width), np.uint8))
@@ -51,7 +51,7 @@ def loaded(size, masks=PolygonMasks):
 
 @pytest.mark.parametrize('recipe', RECIPES)
 @pytest.mark.parametrize('split', ['train', 'test'])
-def test_every_recipe_of_detection_takes_thin_pictures(recipe, split):
+def test_every_recipe_of_detection_takes_thin_images(recipe, split):
     cfg = Config.fromfile(shipped('mmdet_configs') / recipe)
     steps = [TRANSFORMS.build(step) for step in cfg[f'{split}_pipeline'] if not step.type.startswith('Load')]
     for size in SIZES:
@@ -66,7 +66,7 @@ def test_every_recipe_of_detection_takes_thin_pictures(recipe, split):
 
 
 @pytest.mark.parametrize('masks', [PolygonMasks, BitmapMasks])
-def test_picture_boxes_and_masks_of_a_thin_picture_stay_together(masks):
+def test_image_boxes_and_masks_of_a_thin_image_stay_together(masks):
     results = TRANSFORMS.build(dict(type='Resize', scale=(96, 96), keep_ratio=True))(loaded((1, 400), masks))
     assert results['img'].shape == (96, 1, 3) and results['gt_masks'].to_ndarray().shape == (1, 96, 1)
     assert results['gt_bboxes'].tensor.tolist() == [[0, 0, 1, 96]] and results['scale_factor'] == (1, 0.24)
@@ -76,7 +76,7 @@ def test_picture_boxes_and_masks_of_a_thin_picture_stay_together(masks):
 
 @pytest.mark.parametrize('masks', [PolygonMasks, BitmapMasks])
 @pytest.mark.parametrize('size', [(1, 40), (40, 1), (1, 1), (7, 5)])
-def test_a_flipped_picture_is_taken_by_torch(masks, size):
+def test_a_flipped_image_is_taken_by_torch(masks, size):
     for direction in ('horizontal', 'vertical'):
         given = loaded(size, masks)
         flipped = TRANSFORMS.build(dict(type='RandomFlip', prob=1.0, direction=direction))(loaded(size, masks))
@@ -91,7 +91,7 @@ def test_a_flipped_picture_is_taken_by_torch(masks, size):
 
 @pytest.mark.parametrize('options', [dict(scale=(96, 96), keep_ratio=True), dict(scale=(50, 70)),
                                      dict(scale_factor=0.3, keep_ratio=True), dict(scale=(1333, 800), keep_ratio=True)])
-def test_other_pictures_are_resized_as_by_mmdet(options):
+def test_other_images_are_resized_as_by_mmdet(options):
     for size in ((64, 48), (37, 91), (5, 60)):
         ours = TRANSFORMS.build(dict(type='Resize', **options))(loaded(size))
         theirs = MMDetResize(**options)(loaded(size))
@@ -102,14 +102,14 @@ def test_other_pictures_are_resized_as_by_mmdet(options):
 
 
 @pytest.mark.parametrize('size', SIZES)
-def test_pretraining_and_classification_take_thin_pictures(tmp_path, size):
+def test_pretraining_and_classification_take_thin_images(tmp_path, size):
     Image.fromarray(noise(size)).save(tmp_path / 'p.png')
-    assert Pictures(tmp_path, 32)[1, 0]['inputs'].shape == (3, 32, 32)
-    picture = Image.fromarray(noise(size))
+    assert Images(tmp_path, 32)[1, 0]['inputs'].shape == (3, 32, 32)
+    image = Image.fromarray(noise(size))
     for augment in ('trivial', 'autoaugment_v0', 'none'):
-        assert training_transform(32, augment)(picture).shape == (3, 32, 32)
+        assert training_transform(32, augment)(image).shape == (3, 32, 32)
     for squash in (False, True):
-        assert evaluation_transform(32, squash=squash)(picture).shape == (3, 32, 32)
+        assert evaluation_transform(32, squash=squash)(image).shape == (3, 32, 32)
 
 
 def test_a_strip_is_evaluated_without_being_blown_up_and_as_timm_would():
@@ -117,9 +117,9 @@ def test_a_strip_is_evaluated_without_being_blown_up_and_as_timm_would():
                                       std=IMAGENET_DEFAULT_STD)
     for size in ((64, 48), (160, 10), (400, 7), (1001, 3), (3, 1000), (30, 6001)):
         wave = np.sin(np.arange(max(size)) / 9)[:, None] * 100 + 128 + np.zeros(min(size))
-        picture = Image.fromarray((wave if size[0] < size[1] else wave.T).astype(np.uint8)).convert('RGB')
-        assert picture.size == size
-        assert torch.allclose(evaluation_transform(32)(picture), theirs(picture), atol=0.1), size
+        image = Image.fromarray((wave if size[0] < size[1] else wave.T).astype(np.uint8)).convert('RGB')
+        assert image.size == size
+        assert torch.allclose(evaluation_transform(32)(image), theirs(image), atol=0.1), size
     # 235 × 14,100,000 pixels, were it resized first.
     longest = Image.new('RGB', (60000, 1), (9, 9, 9))
     assert evaluation_transform(224)(longest).shape == (3, 224, 224)
