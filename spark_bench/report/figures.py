@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from spark_bench.records.store import write_output, write_text_output
 from spark_bench.tables.build import order_methods
 from spark_bench.tables.parts import Cell, Column, Table
+from spark_bench.tables.text import DAGGER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,7 +78,7 @@ def method_colours(methods: Iterable[str]) -> dict[str, str]:
 def dagger_note(cells: Iterable[Cell]) -> str:
     """What the dagger means, where one of the cells carries it."""
     unverified = any(not (cell.verified and cell.delta_verified) for cell in cells if cell.value is not None)
-    return ' †: transcribed, not checked against its source, and no claim.' if unverified else ''
+    return f' {DAGGER}: transcribed, not checked against its source, and no claim.' if unverified else ''
 
 
 def not_drawn(names: Sequence[str]) -> str:

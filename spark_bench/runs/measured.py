@@ -29,7 +29,7 @@ class Measured(ABC):
     """What has a record: its identity, its folder.
 
     Class attributes:
-        task: of :data:`spark_bench.records.schema.TASKS`.
+        task: of :data:`spark_bench.records.json_schema.TASKS`.
         embedded: part of the embedded data set that it uses where no data are named.
         needed: metrics without which a record says nothing.
 

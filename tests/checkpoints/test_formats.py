@@ -95,7 +95,7 @@ def test_convnext_v2_of_meta(official, image, tmp_path):
     assert_same(maps_of(second, image), official.features(state, image))
 
 
-@pytest.mark.parametrize('depth', [18, 50])
+@pytest.mark.parametrize('depth', [18, pytest.param(50, marks=pytest.mark.slow)])
 def test_resnet_files_of_every_library_initialise_every_library(depth, randomise, image, tmp_path):
     from mmdet.models.backbones import ResNet as DetectorResNet
     from mmpretrain.models.backbones import ResNet

@@ -105,7 +105,7 @@ def test_bad_usage_is_one_line_and_status_2(capsys, coco, monkeypatch, arguments
     assert status == 2 and err.count('\n') == 1 and named in err and not out
 
 
-@pytest.mark.parametrize('name', ['coco_tiny', 'nuclei'])
+@pytest.mark.parametrize('name', ['coco_tiny', pytest.param('nuclei', marks=pytest.mark.slow)])
 def test_real_data_is_fine(name):
     folder = REAL_DATA / name
     if not folder.is_dir():

@@ -197,7 +197,8 @@ def test_both_backends_give_what_pycocotools_gives(tmp_path, seed):
         assert_equal(ours, theirs)
 
 
-@pytest.mark.parametrize('name, file', [('coco_tiny', 'instances_val2017'), ('nuclei', 'instances_val')])
+@pytest.mark.parametrize('name, file', [
+    ('coco_tiny', 'instances_val2017'), pytest.param('nuclei', 'instances_val', marks=pytest.mark.slow)])
 def test_real_masks_score_as_in_pycocotools(name, file):
     path = REAL_DATA / name / 'annotations' / f'{file}.json'
     if not path.is_file():

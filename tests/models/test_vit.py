@@ -55,7 +55,7 @@ def assert_close(ours, theirs, tolerance=1e-5):
     assert (ours - theirs).abs().max() <= tolerance * max(1.0, float(theirs.abs().max()))
 
 
-@pytest.mark.parametrize('arch', ['vit_tiny', 'vit_base'])
+@pytest.mark.parametrize('arch', ['vit_tiny', pytest.param('vit_base', marks=pytest.mark.slow)])
 def test_a_file_of_mae_gives_the_features_of_timm(arch, tmp_path):
     """An image of 224 pixels is one window, and fresh relative positions are zero: a plain ViT."""
     path, plain = mae_file(tmp_path / 'mae.pth', f'{arch}_patch16_224')

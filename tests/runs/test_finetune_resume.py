@@ -74,6 +74,7 @@ def test_interrupted_behind_the_last_step_it_evaluates_and_records_as_ever(undis
     assert (ours.scores == theirs.scores).all() and (ours.classes == theirs.classes).all()
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_every_image_once(images, tmp_path):
     done = torchrun(words(images, tmp_path, '--weights', 'scratch', '--epochs', '1', '--arch', 'test_resnet',
                           recipe='finetune_resnet50_300e', settings=small()))

@@ -129,6 +129,7 @@ def test_real_coco_images_train_evaluate_and_leave_a_record(tmp_path):
     assert record.metrics['box_ap'] is not None and Path(record.artifacts['predictions']).is_file()
 
 
+@pytest.mark.slow
 def test_pretraining_loss_falls_on_real_microscopy_images(tmp_path):
     [record] = command(tmp_path, 'pretrain', '--data-root', real_data('nuclei'), '--work-dir', tmp_path / 'work',
                        '--cfg-options', 'train_cfg.max_epochs=3', 'model.input_size=96',

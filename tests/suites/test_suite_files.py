@@ -54,7 +54,7 @@ WRONG = [
     ('dict(threads=1)', "dict(threads='a')", "threads = 'a'"), ('dict(threads=1)', 'dict(threads=0)', 'threads = 0'),
     ('dict(threads=1)', "dict(weights='x')", "'weights'"), ('dict(threads=1)', 'dict(seed=1)', "'seed'"),
     ('dict(threads=1)', 'dict(amp=1)', 'amp = 1'), ('dict(threads=1)', 'dict(label_fraction=0.5)', "'label_fraction'"),
-    ("dict(threads=1), recipe='pretrain/configs/demo_f", "dict(label_fraction=2), recipe='pretrain/configs/demo_f",
+    ("recipe='pretrain/configs/demo_f", "options=dict(label_fraction=2), recipe='pretrain/configs/demo_f",
      'label_fraction = 2'),
     ('seeds=[0, 1]', 'overrides=[1]', 'overrides = [1]'), ('seeds=[0, 1]', 'overrides={3: 1}', 'overrides = {3: 1}'),
     ('seeds=[0, 1]', "images='many'", "images = 'many'"), ('seeds=[0, 1]', 'gmacs=0', 'gmacs = 0'),
