@@ -114,11 +114,14 @@ def legend_above(figure: 'Figure', panels: Iterable['Axes'], columns: int = 5,
 
     matplotlib itself would leave out labels that begin with an underscore, as the names of methods may.
     """
-    named: dict[str, Artist | Container] = {
-        str(artist.get_label()): artist for axes in panels for artist in (*axes.lines, *axes.containers)}
+    named: dict[str, Artist | Container] = {}
+    for axes in panels:
+        artists: list[Artist | Container] = [*axes.lines, *axes.containers]
+        named |= {str(artist.get_label()): artist for artist in artists}
     entries = {name: named[name] for name in order(name for name in named if not re.fullmatch(UNNAMED, name))}
     if entries:
-        figure.legend(list(entries.values()), list(entries), loc='outside upper left', ncols=min(len(entries), columns),
+        figure.legend(list(entries.values()),  # type: ignore[arg-type]  # matplotlib's stubs forget containers
+                      list(entries), loc='outside upper left', ncols=min(len(entries), columns),
                       handlelength=1.4, columnspacing=1.4, fontsize=10)
 
 

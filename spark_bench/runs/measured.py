@@ -29,7 +29,7 @@ class Measured(ABC, Generic[AnyOptions]):
     """What has a record: its identity, its folder.
 
     Class attributes:
-        Options: what the options are made of.
+        Options: class of its options.
         embedded: part of the embedded data set that it uses where no data are named.
         needed: metrics without which a record says nothing.
 
