@@ -192,9 +192,10 @@ def _judge_objects(report, file, entries: Entries, names, contents):
         seen.add(key)
         if entry['image_id'] not in sizes:
             continue
-        for kind, detail in judge_shapes(entry, mask, sizes[entry['image_id']]):  # type: ignore[arg-type]  # no damaged one is left
+        size = sizes[entry['image_id']]
+        for kind, detail in judge_shapes(entry, mask, size):  # type: ignore[arg-type]  # no damaged mask is left
             report.add(kind, file, f'{where} {detail}')
-        reason = why_left_out(entry, sizes[entry['image_id']])
+        reason = why_left_out(entry, size)
         reasons[reason] += 1
         if entry['image_id'] in names:
             name = names[entry['image_id']]
