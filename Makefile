@@ -19,3 +19,4 @@ gpu: setup
 
 lint: setup
 	@.venv/bin/ruff check $(ARGS)
+	@.venv/bin/mypy

@@ -25,7 +25,7 @@ def leave_out_multimodal() -> None:
     spec = spec_from_file_location(name, Path(package.origin).parent / 'utils' / 'dependency.py')
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.WITH_MULTIMODAL = False
+    module.WITH_MULTIMODAL = False  # type: ignore[attr-defined]  # its own, which no stub of modules knows
     sys.modules[name] = module
 
 

@@ -5,6 +5,7 @@ import os
 import re
 from argparse import Action, ArgumentError, ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
 from collections.abc import Iterable
+from typing import Any
 
 from spark_bench.commands.failures import EXIT_USAGE
 from spark_bench.errors import printable
@@ -42,7 +43,7 @@ class Parser(ArgumentParser):
         hint = self._swallowed() if message.startswith('the following arguments are required') else ''
         self.exit(EXIT_USAGE, f'{self.prog}: error: {message}{hint} (see {self.prog} --help)\n')
 
-    def keep(self, namespace: Namespace, action: Action, value: object) -> None:
+    def keep(self, namespace: Namespace, action: Action, value: Any) -> None:
         """Set what an action was given, beside what it was given before."""
         several = action.nargs in ('+', '*')
         if action.dest in self._given and several:

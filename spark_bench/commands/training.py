@@ -13,7 +13,7 @@ from spark_bench.places import shipped
 
 if TYPE_CHECKING:
     from spark_bench.records.schema import Record
-    from spark_bench.runs.options import RunOptions
+    from spark_bench.runs.options import AnyOptions
 
 
 def train(args: Namespace, task: str) -> int:
@@ -25,7 +25,7 @@ def train(args: Namespace, task: str) -> int:
     return 0
 
 
-def run_options(args: Namespace, options: type[RunOptions], **own: object) -> RunOptions:
+def run_options(args: Namespace, options: type[AnyOptions], **own: object) -> AnyOptions:
     """The options of a run: those words of the command that have their names, and ``own``."""
     config, overrides = args.config, dict(args.cfg_options)
     if config is None or not os.path.isfile(config) and shipped(config).is_file():

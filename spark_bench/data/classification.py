@@ -107,7 +107,7 @@ def _demand(fine, message):
         raise InputError(message)
 
 
-_TRANSFORMS = {'train': training_transform, 'evaluation': evaluation_transform}
+_TRANSFORMS: dict[str, Callable[..., Transform]] = {'train': training_transform, 'evaluation': evaluation_transform}
 
 
 def build_transform(config: dict) -> Transform:

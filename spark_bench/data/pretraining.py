@@ -59,7 +59,7 @@ class Images(SeededItems, torch.utils.data.Dataset):
 
     def read(self, index: int) -> tuple[Image.Image, list[str]]:
         """``(image, names of bad ones)``: image ``index``, or with ``skip`` the next good one behind it."""
-        bad = []
+        bad: list[str] = []
         while True:
             name = self.source.name(index)
             try:

@@ -65,7 +65,7 @@ def measure(arch: str, input_size: int, batch_size: int, mask_ratio: float, roun
     active = random_mask(batch_size, models['packed'].grid, mask_ratio, generator)
     figures = []
     for part in PARTS:
-        timed = {engine: [] for engine in ENGINES}
+        timed: dict[str, list[tuple[float, float, float]]] = {engine: [] for engine in ENGINES}
         for engine in ENGINES:  # the first run allocates, and builds the kernels
             _run_once(models[engine], part, image, active, amp)
         peaks = {engine: _peak_bytes(models[engine], part, image, active, amp) for engine in ENGINES}
@@ -76,8 +76,8 @@ def measure(arch: str, input_size: int, batch_size: int, mask_ratio: float, roun
         for engine in ENGINES:
             forward, backward, values = zip(*timed[engine], strict=True)
             total = [a + b for a, b in zip(forward, backward, strict=True)]
-            figures.append(Figure(arch, part, engine, *map(statistics.median, (forward, backward, total)),
-                                  peaks[engine], values[0]))
+            figures.append(Figure(arch, part, engine, statistics.median(forward), statistics.median(backward),
+                                  statistics.median(total), peaks[engine], values[0]))
     return figures
 
 

@@ -1,12 +1,13 @@
 """In which values two recipes differ: keys and values say more than two hashes."""
 
 import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _SHOWN = 3
 
 
-def keys_that_differ(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def keys_that_differ(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Dotted keys of two nested dicts with both their values, a text each; of many, the first and how many more.
 
     A list of hooks counts by their types, whatever their order; ``none`` stands where one of the two has no such key.
@@ -20,7 +21,7 @@ def keys_that_differ(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def _flat(value: Any, place: str = '') -> dict[str, str]:
     """Dotted key → value as JSON, of nested dicts and lists."""
     if isinstance(value, dict) and value:
-        children = value.items()
+        children: Iterable[tuple[object, Any]] = value.items()
     elif isinstance(value, list) and any(isinstance(child, (dict, list)) for child in value):
         typed = place == 'hooks' and all('type' in child for child in value)
         children = ((child['type'], child) for child in value) if typed else enumerate(value)

@@ -19,8 +19,9 @@ Check = Callable[[Sequence[Any]], bool]  # whether every one of the values surel
 Part = Callable[[Sequence[Any], set[type]], bool]  # the same for some keywords, told which types the values have
 Given = Mapping[str, Any]  # those keywords of one part that a schema has
 
-TYPES = {'string': {str}, 'integer': {int}, 'number': {int, float}, 'boolean': {bool}, 'null': {type(None)},
-         'object': {dict}, 'array': {list}}
+TYPES: dict[str, set[type]] = {
+    'string': {str}, 'integer': {int}, 'number': {int, float}, 'boolean': {bool}, 'null': {type(None)},
+    'object': {dict}, 'array': {list}}
 
 
 def compile_check(schema: dict[str, Any] | bool) -> Check:
@@ -58,7 +59,7 @@ def _of(values: Sequence[Any], kinds: set[type], *wanted: type) -> Sequence[Any]
 
 def _type(given: Given) -> Part:
     names = [given['type']] if isinstance(given['type'], str) else given['type']
-    allowed = set().union(*(TYPES[name] for name in names))
+    allowed: set[type] = set().union(*(TYPES[name] for name in names))
     return lambda values, kinds: kinds <= allowed
 
 

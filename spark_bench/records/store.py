@@ -193,13 +193,14 @@ def find(results: str | Path, origin: str, suite: str, task: str, arch: str, met
         raise InputError(f'{path}: cannot read this record: {error.strerror}') from error
 
 
-def check_writable(results: str | Path, *identity: str | int, option: str = '--results') -> None:
+def check_writable(results: str | Path, origin: str, suite: str, task: str, arch: str, method: str, seed: int, *,
+                   option: str = '--results') -> None:
     """See, before the run, that a record of that identity can be written.
 
     Raises:
         InputError: if not, naming the ``option`` that gives ``results``.
     """
-    path = record_path(results, *identity)
+    path = record_path(results, origin, suite, task, arch, method, seed)
     folder = next(parent for parent in path.parents if os.path.exists(parent))
     try:
         # What the permissions say is not the whole truth: the system may be mounted read-only, or full.

@@ -40,7 +40,7 @@ def _of_backbone(work_root: Path, records: Sequence[Record], rows: int, title: s
     except Unusable as reason:
         gallery.remarks.append(str(reason))
         return [gallery]
-    columns = {'ground truth': truth.annotations}
+    columns: dict[str, Found] = {'ground truth': truth.annotations}
     for record in records:
         try:
             columns[record.method] = _load_predictions(record, records[0], work_root, shown)

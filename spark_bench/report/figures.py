@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from spark_bench.records.store import write_output, write_text_output
 from spark_bench.tables.build import order_methods
@@ -15,7 +15,9 @@ from spark_bench.tables.parts import Cell, Column, Table
 from spark_bench.tables.text import DAGGER
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.container import Container
     from matplotlib.figure import Figure
 
 __all__ = ['TEXT_COLOUR', 'Drawing', 'cell_words', 'dagger_note', 'dress', 'inline_svg', 'legend_above',
@@ -101,7 +103,7 @@ def spoken(title: str, values: Sequence[str]) -> str:
     return f'{title}. ' + '; '.join([*values[:SPOKEN_VALUES], *more])
 
 
-def dress(axes: 'Axes', title: str, grid: str = 'both') -> None:
+def dress(axes: 'Axes', title: str, grid: Literal['both', 'x', 'y'] = 'both') -> None:
     """Give a panel its title and faint lines along its values: 'x', 'y' or 'both'."""
     axes.set_title(title, loc='left', fontsize=11, fontweight='bold')
     axes.grid(axis=grid, color=TEXT_COLOUR, alpha=0.15, linewidth=0.8)
@@ -113,10 +115,14 @@ def legend_above(figure: 'Figure', panels: Iterable['Axes'], columns: int = 5,
 
     matplotlib itself would leave out labels that begin with an underscore, as the names of methods may.
     """
-    named = {str(artist.get_label()): artist for axes in panels for artist in (*axes.lines, *axes.containers)}
+    named: dict[str, Artist | Container] = {}
+    for axes in panels:
+        artists: list[Artist | Container] = [*axes.lines, *axes.containers]
+        named |= {str(artist.get_label()): artist for artist in artists}
     entries = {name: named[name] for name in order(name for name in named if not re.fullmatch(UNNAMED, name))}
     if entries:
-        figure.legend(list(entries.values()), list(entries), loc='outside upper left', ncols=min(len(entries), columns),
+        figure.legend(list(entries.values()),  # type: ignore[arg-type]  # matplotlib's stubs forget containers
+                      list(entries), loc='outside upper left', ncols=min(len(entries), columns),
                       handlelength=1.4, columnspacing=1.4, fontsize=10)
 
 
@@ -147,14 +153,14 @@ def save_drawing(drawing: Drawing, folder: str | Path) -> list[Path]:
     return [path, write_output(path.with_suffix('.png'), png)]
 
 
-def _render(drawing: Drawing, form: str, **options: object) -> bytes:
+def _render(drawing: Drawing, form: str, **options: Any) -> bytes:
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=drawing.size, layout='constrained')
-        figure.get_layout_engine().set(h_pad=0.1)
+        figure = Figure(figsize=drawing.size, layout=ConstrainedLayoutEngine(h_pad=0.1))
         drawing.draw(figure)
         figure.savefig(buffer, format=form, **options)
     return buffer.getvalue()

@@ -1,7 +1,7 @@
 """Scaling curves: a table's values over the sizes of a network."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spark_bench.report.backbones import MARKERS, PARAMETERS, family_of, order_archs
 from spark_bench.report.figures import Drawing, cell_words, dagger_note, dress, legend_above, method_colours, spoken
@@ -76,7 +76,7 @@ def _draw_scaling(axes: 'Axes', table: Table, i: int, archs: Sequence[str], colo
     dress(axes, f'{table.columns[i].label}, {family}', 'y')
 
 
-def _look(method: str, origin: str, colours: Mapping[str, str]) -> dict[str, str | float]:
+def _look(method: str, origin: str, colours: Mapping[str, str]) -> dict[str, Any]:
     published = origin == 'published'
     return {'marker': MARKERS[list(colours).index(method) % len(MARKERS)], 'markersize': 6, 'linewidth': 1.6,
             'linestyle': '--' if published else '-', 'markerfacecolor': 'none' if published else colours[method]}

@@ -29,7 +29,7 @@ from spark_bench.runs.run import Run
 from spark_bench.training.processes import from_main
 
 
-class Detection(Run):
+class Detection(Run[DetectOptions]):
     """One detector's training and evaluation.
 
     The work directory then holds ``predictions.segm.json`` (COCO results), ``metrics.json``, ``categories.json``
@@ -38,7 +38,6 @@ class Detection(Run):
 
     task, embedded, needed = 'detection', 'detection', ('box_ap', 'mask_ap')
     Options = DetectOptions
-    options: DetectOptions
 
     def open_data(self) -> str:
         self.train_split, self.val = open_coco(self.options.data_root)
@@ -112,12 +111,11 @@ class Detection(Run):
                               'annotations': str(self.val.annotations)}, artifacts)
 
 
-class DetectorEvaluation(Evaluation):
+class DetectorEvaluation(Evaluation[DetectOptions]):
     """Box and mask AP of a trained detector; also writes its predictions and the metrics of each category."""
 
     embedded = 'detection'
     trained = 'a trained detector: give detector.safetensors of a work directory, or a .pth of mmdet,'
-    options: DetectOptions
 
     def open_data(self) -> None:
         self.val = open_split(self.options.data_root, 'val')

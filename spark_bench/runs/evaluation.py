@@ -3,20 +3,20 @@
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Generic
 
 from spark_bench.errors import InputError
 from spark_bench.places import default_evaluation_dir
 from spark_bench.runs.folders import EvaluationFolder, write_metrics
 from spark_bench.runs.inputs import blame_config, data_root_of, load_config, use_threads
-from spark_bench.runs.options import RunOptions
+from spark_bench.runs.options import AnyOptions
 from spark_bench.training.processes import agreed, from_main, join, leave
 from spark_bench.training.runner import BenchRunner
 
 _FOR_TRAINING = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'custom_hooks')
 
 
-def evaluate(kind: 'type[Evaluation]', options: RunOptions) -> tuple[dict[str, float | None], Path]:
+def evaluate(kind: 'type[Evaluation[AnyOptions]]', options: AnyOptions) -> tuple[dict[str, float | None], Path]:
     """Do an evaluation of some kind; return its metrics, and the folder whose ``metrics.json`` then holds them.
 
     Raises:
@@ -34,7 +34,7 @@ def evaluate(kind: 'type[Evaluation]', options: RunOptions) -> tuple[dict[str, f
     return metrics, this.folder.path
 
 
-class Evaluation(ABC):
+class Evaluation(ABC, Generic[AnyOptions]):
     """One evaluation, built with everything that can be refused before it refused.
 
     Args:
@@ -54,7 +54,7 @@ class Evaluation(ABC):
     embedded: ClassVar[str]
     trained: ClassVar[str]
 
-    def __init__(self, options: RunOptions) -> None:
+    def __init__(self, options: AnyOptions) -> None:
         if options.weights is None:
             raise InputError(f'evaluate needs {self.trained} with --weights')
         cfg = load_config(options.config, options.overrides)

@@ -3,6 +3,7 @@
 import json
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from spark_bench.runs.run import Run
 _MODEL = 'SparKClassifier'
 
 
-class Finetuning(Run):
+class Finetuning(Run[FinetuneOptions]):
     """One fine-tuning.
 
     The work directory then holds, in timm's names, ``classifier.safetensors`` and ``classifier_ema.safetensors`` (the
@@ -44,7 +45,6 @@ class Finetuning(Run):
 
     task, embedded, needed = 'classification', 'classification', ('top1',)
     Options = FinetuneOptions
-    options: FinetuneOptions
 
     def open_data(self) -> str:
         self.train_split, self.val_split = open_labelled(self.options.data_root)
@@ -88,7 +88,8 @@ class Finetuning(Run):
         self.predictions = hook.predictions
 
     def finish(self, runner: Runner) -> Record:
-        artifacts, metrics = {}, {}
+        artifacts: dict[str, Path] = {}
+        metrics: dict[str, float | None] = {}
         history = evaluations(runner)
         for name, model in models_of(runner).items():
             suffix, found = '' if name == 'raw' else f'_{name}', self.predictions[name]
@@ -108,7 +109,7 @@ class Finetuning(Run):
             **{f'top1_{name}': [[entry['epoch'], entry[name]] for entry in history] for name in self.predictions})
 
 
-class ClassifierEvaluation(Evaluation):
+class ClassifierEvaluation(Evaluation[FinetuneOptions]):
     """The top-1 and top-5 accuracy of a fine-tuned classifier; also writes ``predictions.npz``."""
 
     embedded = 'classification'

@@ -3,7 +3,7 @@
 import contextlib
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import torch
@@ -50,12 +50,19 @@ def data_root_of(options: RunOptions, cfg: Config, part: str) -> str:
         getattr(embedded.prepare(cache_dir=options.cache_dir), part))
 
 
-def start_of(options: RunOptions, cfg: Config | dict) -> dict[str, str | None]:
-    """``weights``, a path or None, and ``method``: what a run starts from, and how its record calls that."""
+class Start(NamedTuple):
+    """What a run starts from, a path or None, and how its record calls that."""
+
+    weights: str | None
+    method: str
+
+
+def start_of(options: RunOptions, cfg: Config | dict) -> Start:
+    """The start that options and recipe name. Raises InputError for weights that cannot be had."""
     weights, method = choose_weights(options.weights, cfg, options.arch, options.cache_dir, options.download)
     if options.key_prefix is not None and weights is None:
         raise InputError('--key-prefix chooses a network of a file: give that with --weights')
-    return {'weights': weights, 'method': options.method or method or 'pretrained'}
+    return Start(weights, options.method or method or 'pretrained')
 
 
 def use_threads(number: int | None) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic
 
 import torch
 from mmengine.config import Config
@@ -20,20 +20,21 @@ from spark_bench.errors import InputError, RunError
 from spark_bench.files import make_folder
 from spark_bench.records import environment, schema, store
 from spark_bench.records.differences import keys_that_differ
-from spark_bench.runs.options import RunOptions
+from spark_bench.runs.options import AnyOptions, RunOptions
 from spark_bench.runs.recipe import Identity
 from spark_bench.training.processes import get_world_size
 
 
-class Measured(ABC):
+class Measured(ABC, Generic[AnyOptions]):
     """What has a record: its identity, its folder.
 
     Class attributes:
-        task: of :data:`spark_bench.records.json_schema.TASKS`.
+        Options: class of its options.
         embedded: part of the embedded data set that it uses where no data are named.
         needed: metrics without which a record says nothing.
 
     Attributes:
+        task: of :data:`spark_bench.records.schema.TASKS`; the class has it where the kind has but one.
         options: complete ones.
         cfg: the config, complete but for places until :meth:`place` fills them in.
         arch: architecture, for the record.
@@ -41,10 +42,11 @@ class Measured(ABC):
         identity: what decides the record.
     """
 
-    task: ClassVar[str]
+    Options: ClassVar[type[RunOptions]]
     embedded: ClassVar[str]
     needed: ClassVar[tuple[str, ...]]
-    options: RunOptions
+    task: str
+    options: AnyOptions
     cfg: Config
     arch: str
     weights: dict[str, str | None] | None
@@ -60,10 +62,11 @@ class Measured(ABC):
         self.setup_hash = self.identity.of_setup(self._start_of_setup()).hash
         self._started, self._earlier_s = time.monotonic(), 0.0
         self._started_at = datetime.now(timezone.utc)
-        self._lock = None  # held by the process that writes, while it runs
+        self._lock: contextlib.ExitStack | None = None  # held by the process that writes, while it runs
 
     def _start(self) -> str | None:
-        return self._with_prefix(self.weights and (self.weights['config_hash'] or self.weights['sha256']))
+        return self._with_prefix(
+            None if self.weights is None else self.weights['config_hash'] or self.weights['sha256'])
 
     def _start_of_setup(self) -> str | None:
         """What the weights have in common with those of other seeds, as far as they say."""

@@ -1,7 +1,7 @@
 """What a person, or a suite, asks of one run: what all kinds of run take, and what each takes beside."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from spark_bench.places import RESULTS
 
@@ -130,6 +130,9 @@ class ProbeOptions(RunOptions):
     amp: bool | None = None
     device: str | None = None
 
+
+AnyOptions = TypeVar('AnyOptions', bound=RunOptions)
+AnyTraining = TypeVar('AnyTraining', bound=TrainingOptions)
 
 # By the kind of task.
 OPTIONS_OF = {'pretrain': PretrainOptions, 'classification': FinetuneOptions, 'detection': DetectOptions,

@@ -13,6 +13,7 @@ from spark_bench.errors import InputError
 from spark_bench.files import write_atomically
 from spark_bench.models.backbones import pyramid_channels
 from spark_bench.records.schema import Record
+from spark_bench.runs.inputs import Start
 from spark_bench.runs.options import PretrainOptions
 from spark_bench.runs.overrides import set_epochs, set_workers
 from spark_bench.runs.run import Run
@@ -20,7 +21,7 @@ from spark_bench.training.reconstruction import SHOWN_IMAGES, load_images, recon
 from spark_bench.training.resume import bad_images
 
 
-class Pretraining(Run):
+class Pretraining(Run[PretrainOptions]):
     """One pretraining.
 
     The work directory then holds ``encoder.safetensors`` (the encoder in timm's names), ``spark.safetensors`` (the
@@ -30,13 +31,12 @@ class Pretraining(Run):
 
     task, embedded, needed = 'pretrain', 'unlabelled', ('loss',)
     Options = PretrainOptions
-    options: PretrainOptions
 
-    def start(self, options: PretrainOptions, cfg: Config) -> dict[str, str | None]:
+    def start(self, options: PretrainOptions, cfg: Config) -> Start:
         """Nothing: its method is the ablation."""
         ablation = options.ablation or cfg.model.ablation
         get_ablation(ablation)
-        return {'method': options.method or ablation}
+        return Start(options.weights, options.method or ablation)
 
     def open_data(self) -> str:
         self.source = open_images(self.options.data_root)

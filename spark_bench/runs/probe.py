@@ -57,7 +57,7 @@ def run(options: ProbeOptions) -> Record | None:
     return record
 
 
-class Probe(Measured):
+class Probe(Measured[ProbeOptions]):
     """One probe. Its folder lies in the work directory, beside features that other probes share.
 
     Attributes:
@@ -70,17 +70,16 @@ class Probe(Measured):
 
     embedded, needed = 'classification', ('top1',)
     Options = ProbeOptions
-    options: ProbeOptions
 
     def __init__(self, options: ProbeOptions) -> None:
         use_threads(options.threads)
         device = choose_device(options.device)
         start = start_of(options, {})
-        self.task, self.arch = options.task, arch_of(start['weights'], options.arch, options.key_prefix)
+        self.task, self.arch = options.task, arch_of(start.weights, options.arch, options.key_prefix)
         self.options = options = replace(
             options, data_root=data_root_of(options, {}, self.embedded), work_dir=options.work_dir or str(
-                default_work_dir('work_dirs', options.suite, 'probes', self.arch, start['method'], options.seed)),
-            **start)
+                default_work_dir('work_dirs', options.suite, 'probes', self.arch, start.method, options.seed)),
+            weights=start.weights, method=start.method)
         self.network = build_backbone(self.arch, options.weights, options.seed, options.key_prefix).to(device)
         check_size(self.network, self.arch, options.input_size, '--input-size')
         transform = dict(type='evaluation', input_size=options.input_size, crop_ratio=0.95)
@@ -97,7 +96,7 @@ class Probe(Measured):
 
     def _start(self) -> str | None:
         # The file itself: last and best weights of one training are of one configuration.
-        return self._with_prefix(self.weights and self.weights['sha256'])
+        return self._with_prefix(None if self.weights is None else self.weights['sha256'])
 
     def _start_of_setup(self) -> str | None:
         # Their names tell them apart.

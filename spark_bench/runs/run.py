@@ -16,9 +16,9 @@ from spark_bench.files import write_atomically
 from spark_bench.places import default_work_dir
 from spark_bench.records.schema import Record
 from spark_bench.runs.folders import STAMP, check_stamp, lock_folder, make_work_dir
-from spark_bench.runs.inputs import arch_of, blame_config, data_root_of, load_config, start_of, use_threads
+from spark_bench.runs.inputs import Start, arch_of, blame_config, data_root_of, load_config, start_of, use_threads
 from spark_bench.runs.measured import Measured
-from spark_bench.runs.options import RunOptions
+from spark_bench.runs.options import AnyTraining
 from spark_bench.runs.overrides import set_speed
 from spark_bench.runs.recipe import Identity, recipe_of
 from spark_bench.training.batches import fit_batch
@@ -31,7 +31,7 @@ from spark_bench.training.runner import BenchRunner
 _run_numbers = itertools.count(1)  # of this process
 
 
-def run(kind: 'type[Run]', options: RunOptions) -> Record:
+def run(kind: 'type[Run[AnyTraining]]', options: AnyTraining) -> Record:
     """Do a run of some kind, unless its record exists; return the record.
 
     In several processes, all train and the first alone writes.
@@ -51,21 +51,21 @@ def run(kind: 'type[Run]', options: RunOptions) -> Record:
     return record
 
 
-class Run(Measured):
+class Run(Measured[AnyTraining]):
     """One training by a recipe: built from options, with everything refused that can be before training.
 
     Raises:
         InputError: for data, a config, weights or options that do not fit.
     """
 
-    def __init__(self, options: RunOptions) -> None:
+    def __init__(self, options: AnyTraining) -> None:
         self.cfg = load_config(options.config, options.overrides)
         arch = options.arch or arch_of(self.cfg, options.config)
         start = self.start(options, self.cfg)
         work_dir = options.work_dir or str(default_work_dir(
-            'work_dirs', options.suite, options.task or self.task, arch, start['method'], options.seed))
+            'work_dirs', options.suite, options.task or self.task, arch, start.method, options.seed))
         self.options = replace(options, data_root=data_root_of(options, self.cfg, self.embedded), work_dir=work_dir,
-                               **start)
+                               weights=start.weights, method=start.method)
         data = self.open_data()
         self.fit_recipe(self.cfg, self.options, self.classes())
         self.arch = arch_of(self.cfg, options.config)
@@ -73,7 +73,7 @@ class Run(Measured):
         self.identify(recipe_of(self.cfg.to_dict()), data)
         self.place()
 
-    def start(self, options: RunOptions, cfg: Config) -> dict[str, str | None]:
+    def start(self, options: AnyTraining, cfg: Config) -> Start:
         """See :func:`start_of`."""
         return start_of(options, cfg)
 
@@ -86,13 +86,13 @@ class Run(Measured):
         return 0
 
     @classmethod
-    def fit_recipe(cls, cfg: Config, options: RunOptions, classes: int = 2) -> None:
+    def fit_recipe(cls, cfg: Config, options: AnyTraining, classes: int = 2) -> None:
         """Fill in what follows from the options and the number of classes, places apart."""
         fit_batch(cfg, options.batch_size, options.accumulate)
         set_speed(cfg, options)
 
     @classmethod
-    def check_recipe(cls, options: RunOptions) -> None:
+    def check_recipe(cls, options: AnyTraining) -> None:
         """Raise InputError for what can be refused without data or weights."""
         cls.fit_recipe(load_config(options.config, options.overrides), options)
 

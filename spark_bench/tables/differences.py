@@ -129,11 +129,11 @@ def main(args: argparse.Namespace) -> int:
             file cannot be written.
     """
     name = choose_format(args.format, args.output, FORMATS, OWN)
-    sets = [load_set(path, curves=args.merge is not None) for path in (args.a, args.b)]
-    _refuse_unknown(args.metric or (), [record for records in sets for record in records])
-    differences = compare(*sets, metrics=args.metric)
+    a, b = (load_set(path, curves=args.merge is not None) for path in (args.a, args.b))
+    _refuse_unknown(args.metric or (), [*a, *b])
+    differences = compare(a, b, metrics=args.metric)
     give(FORMATS[name](differences), [differences.to_grid()], name, args.output)
-    return merge(*sets, args.merge) if args.merge is not None else 0
+    return merge(a, b, args.merge) if args.merge is not None else 0
 
 
 def _refuse_unknown(metrics: Sequence[str], records: Sequence[Record]) -> None:
@@ -157,9 +157,9 @@ def compare(a: Sequence[Record], b: Sequence[Record], metrics: Sequence[str] | N
     rows = []
     for pair in sorted(pairs, key=lambda pair: (pair.name[:-1], rank[pair.name[-1]])):
         for column in _columns(pair, metrics):
-            cells = [_cell(records, column) for records in (pair.a, pair.b)]
-            if names[0] != 'origin' or pair.name[0] != 'published' or cells[0] != cells[1]:
-                rows.append(Difference(pair.name, column, *cells, pair.configs))
+            cell_a, cell_b = (_cell(records, column) for records in (pair.a, pair.b))
+            if names[0] != 'origin' or pair.name[0] != 'published' or cell_a != cell_b:
+                rows.append(Difference(pair.name, column, cell_a, cell_b, pair.configs))
     return Differences(names, rows, {pair.name: pair.changes for pair in pairs})
 
 

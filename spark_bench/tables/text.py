@@ -65,7 +65,7 @@ def to_grid(table: Table, title: str | None = None) -> Grid:
 
 
 def _words(table: Table, row: Row, first: bool) -> list[tuple[tuple[str, str], ...]]:
-    line = [((row.arch if first else '', ''),), ((row.label, ''),)]
+    line: list[tuple[tuple[str, str], ...]] = [((row.arch if first else '', ''),), ((row.label, ''),)]
     for cell, column in zip(row.cells, table.columns, strict=True):
         marks = ''.join(f' [{number}]' for number in source_marks(cell, table))
         line += [((value_text(cell, column), 'bold' if cell.best else ''), (marks, 'dim')),

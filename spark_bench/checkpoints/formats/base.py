@@ -1,8 +1,12 @@
 """What an adapter is: a table of names, read in both directions."""
 
 import re
+from collections.abc import Mapping
+from typing import ClassVar
 
 _FIELD = re.compile(r'\{(\w)\}')
+
+Rules = tuple[tuple[str, str], ...]  # foreign name, canonical name
 
 
 class Adapter:
@@ -27,10 +31,17 @@ class Adapter:
         note: what a person must know of every file of the format.
     """
 
-    format = family = prefix = own = note = ''
-    anchors = rules = outside = ()
-    absent = final_norm = None
-    dead = {}
+    format: ClassVar[str] = ''
+    family: ClassVar[str] = ''
+    prefix: ClassVar[str] = ''
+    own: ClassVar[str] = ''
+    note: ClassVar[str] = ''
+    anchors: ClassVar[tuple[str, ...]] = ()
+    rules: ClassVar[Rules] = ()
+    outside: ClassVar[Rules] = ()
+    absent: ClassVar[str | None] = None
+    final_norm: ClassVar[tuple[str, str] | None] = None
+    dead: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self):
         self._inward = [(_compile(foreign), canonical) for foreign, canonical in self.rules]
@@ -113,9 +124,11 @@ class Wrapping:
         dead: as in :class:`Adapter`.
     """
 
-    format = network_prefix = anchor = ''
-    rules = ()
-    dead = {}
+    format: ClassVar[str] = ''
+    network_prefix: ClassVar[str] = ''
+    anchor: ClassVar[str] = ''
+    rules: ClassVar[Rules] = ()
+    dead: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self):
         self._inward = [(_compile(foreign), canonical) for foreign, canonical in self.rules]

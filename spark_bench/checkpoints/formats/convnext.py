@@ -1,6 +1,8 @@
 """ConvNeXt and ConvNeXt V2 in the names of timm, of its authors (Meta), of OpenMMLab and of torchvision."""
 
-from spark_bench.checkpoints.formats.base import Adapter
+from typing import ClassVar
+
+from spark_bench.checkpoints.formats.base import Adapter, Rules
 
 
 class TimmConvNeXt(Adapter):
@@ -8,8 +10,8 @@ class TimmConvNeXt(Adapter):
 
     format, family = 'timm', 'convnext'
     own = r'(stem|stages|downsample_layers|features|norm_pre)\.'
-    anchors = ('stem.0.weight', 'stages.0.blocks.0.conv_dw.weight')
-    outside = (('head.fc.{p}', 'head.fc.{p}'),)
+    anchors: ClassVar[tuple[str, ...]] = ('stem.0.weight', 'stages.0.blocks.0.conv_dw.weight')
+    outside: ClassVar[Rules] = (('head.fc.{p}', 'head.fc.{p}'),)
 
     def value_in(self, name, value):
         # Some sizes (atto … nano) use 1×1 convolutions where the others use linear layers.

@@ -4,7 +4,9 @@ Hugging Face and detectron2 have names of their own; whoever puts the modules of
 ``nn.Sequential`` (lightly, many codes of contrastive learning) has numbers.
 """
 
-from spark_bench.checkpoints.formats.base import Adapter
+from typing import ClassVar
+
+from spark_bench.checkpoints.formats.base import Adapter, Rules
 
 
 class TimmResNet(Adapter):
@@ -24,9 +26,10 @@ class MMResNet(Adapter):
     """OpenMMLab's names: prefix ``backbone.``, classifier ``head.fc``."""
 
     format, family, prefix = 'mmpretrain', 'resnet', 'backbone.'
-    anchors, own = TimmResNet.anchors, TimmResNet.own
+    anchors: ClassVar[tuple[str, ...]] = TimmResNet.anchors
+    own = TimmResNet.own
     outside = (('head.fc.{p}', 'fc.{p}'),)
-    rules = (
+    rules: ClassVar[Rules] = (
         ('conv1.weight', 'conv1.weight'),
         ('bn1.{p}', 'bn1.{p}'),
         ('layer{i}.{j}.conv{k}.weight', 'layer{i}.{j}.conv{k}.weight'),

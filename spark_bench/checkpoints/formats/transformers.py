@@ -1,10 +1,11 @@
 """Swin and ViT, the baselines: names of timm, of their authors (Microsoft; MAE) and of OpenMMLab."""
 
 import math
+from typing import ClassVar
 
 import torch.nn.functional as F
 
-from spark_bench.checkpoints.formats.base import Adapter
+from spark_bench.checkpoints.formats.base import Adapter, Rules
 
 _TABLES = 'a table of positions, computed from the window size'
 
@@ -31,10 +32,10 @@ class TimmSwin(Adapter):
     """timm's names: downsampling stands at the beginning of a stage."""
 
     format, family = 'timm', 'swin'
-    anchors = ('patch_embed.proj.weight', 'layers.0.blocks.0.attn.qkv.weight')
+    anchors: ClassVar[tuple[str, ...]] = ('patch_embed.proj.weight', 'layers.0.blocks.0.attn.qkv.weight')
     absent = 'layers.0.downsample.reduction.weight'
     own = r'(patch_embed|layers|stages)\.|absolute_pos_embed$'
-    outside = (('head.fc.{p}', 'head.fc.{p}'),)
+    outside: ClassVar[Rules] = (('head.fc.{p}', 'head.fc.{p}'),)
     dead = {r'.*\.(relative_position_index|attn_mask)': _TABLES, r'mask_token': 'the mask token of SimMIM'}
 
 

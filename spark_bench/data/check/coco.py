@@ -179,7 +179,9 @@ def _is_inside(name):
 def _judge_objects(report, file, entries: Entries, names, contents):
     """From file name to how many objects are of use, of images that have an annotation."""
     sizes = {entry['id']: (entry['width'], entry['height']) for _, entry in entries.images}
-    used, seen, objects, reasons = set(), set(), {}, Counter()
+    used, seen = set(), set()
+    objects: dict[str, int] = {}
+    reasons: Counter[str | None] = Counter()
     masks = read_masks(entry['segmentation'] for _, entry in entries.annotations)
     for (position, entry), mask in zip(entries.annotations, masks, strict=True):
         used.add(entry['category_id'])
@@ -190,9 +192,10 @@ def _judge_objects(report, file, entries: Entries, names, contents):
         seen.add(key)
         if entry['image_id'] not in sizes:
             continue
-        for kind, detail in judge_shapes(entry, mask, sizes[entry['image_id']]):
+        size = sizes[entry['image_id']]
+        for kind, detail in judge_shapes(entry, mask, size):  # type: ignore[arg-type]  # no damaged mask is left
             report.add(kind, file, f'{where} {detail}')
-        reason = why_left_out(entry, sizes[entry['image_id']])
+        reason = why_left_out(entry, size)
         reasons[reason] += 1
         if entry['image_id'] in names:
             name = names[entry['image_id']]

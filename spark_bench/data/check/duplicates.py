@@ -59,7 +59,7 @@ def report_duplicates(report: Report, digests: Digests) -> None:
     """Add to ``report`` which images repeat another one."""
     leaks = []
     for group in digests.groups():
-        first = {}
+        first: dict[str, str] = {}
         for split, name in group:
             if split in first:
                 report.add('same image', name, f'the same as {first[split]}')

@@ -6,7 +6,7 @@ import signal
 import stat
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
@@ -126,7 +126,8 @@ def look_at_all(root: Path | str, names: Sequence[str], pixels: bool, workers: i
             progress.show(index + 1, total)
         progress.close()
         return
-    starts, waiting = iter(range(0, total, _CHUNK)), deque()
+    starts = iter(range(0, total, _CHUNK))
+    waiting: deque[tuple[int, Future[list[Look]]]] = deque()
     pool = ProcessPoolExecutor(min(workers, -(-total // _CHUNK)), get_context('fork'), _ignore_interrupts)
     try:
         while True:

@@ -118,7 +118,10 @@ class Report:
 
     def __init__(self, root: Path, layout: str, decoded: bool, limit_shown: int = 5):
         self.root, self.layout, self.decoded = root, layout, decoded
-        self.splits, self.findings, self.bad_files, self.problems = {}, {}, set(), 0
+        self.splits: dict[str, dict[str, int]] = {}
+        self.findings: dict[str, Finding] = {}
+        self.bad_files: set[str] = set()
+        self.problems = 0
         self._kept = max(limit_shown, _KEPT)
 
     def add(self, kind: str, file: Path | str, detail: str = '', remedy: str = '') -> None:

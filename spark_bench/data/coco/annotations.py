@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from spark_bench.data.coco.cleaning import Note, clean
 from spark_bench.data.coco.masks import SHORTEST_POLYGON
@@ -56,7 +57,7 @@ class AnnotationFile:
 
     path: Path
     sha256: str
-    contents: object
+    contents: Any
 
 
 @dataclass

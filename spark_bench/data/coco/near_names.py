@@ -24,7 +24,9 @@ class NearNames:
     """
 
     def __init__(self, folder: Path | str):
-        self._folder, self._by_path, self._by_name = Path(folder), None, {}
+        self._folder = Path(folder)
+        self._by_path: dict[str, list[str]] | None = None
+        self._by_name: dict[str, list[str]] = {}
 
     def find(self, name: str) -> str | None:
         """The one file that ``name`` probably means, relative to the folder; None for none or several."""

@@ -106,7 +106,7 @@ def write_parts(root: Path, sizes: Sizes, seed: int, jobs: int) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         starts = range(0, count, _CHUNK)
         tasks += [(root, seed, part, range(start, min(start + _CHUNK, count))) for start in starts]
-    found = {part: {} for part in PARTS}
+    found: dict[str, dict[int, list[dict]]] = {part: {} for part in PARTS}
     with _progress(sizes.images) as advance, _mapper(jobs) as run:
         for (_, _, part, indices), annotations in zip(tasks, run(_write_images, tasks), strict=True):
             found[part].update(zip(indices, annotations, strict=True))

@@ -71,7 +71,7 @@ class Scene:
     layers: tuple[Layer, ...]
 
     @property
-    def categories(self) -> tuple[int, ...]:
+    def categories(self) -> tuple[str, ...]:
         """Names of the objects' categories, in the order of ``layers``."""
         return tuple(CATEGORIES[layer.category_id - 1] for layer in self.layers)
 
@@ -93,7 +93,7 @@ def render_scene(seed: int, part: str, index: int) -> Scene:
     sequence = np.random.SeedSequence([VERSION, seed, PARTS.index(part), index])
     rng = np.random.default_rng(sequence)
     background_HW3 = _draw_background(rng)
-    silhouettes = []
+    silhouettes: list[tuple[int, np.ndarray]] = []
     while not silhouettes:  # all of them can fall to the visibility rule, if rarely
         if part.startswith('classification'):
             silhouettes = [_draw_large_silhouette(rng, 1 + index % len(CATEGORIES))]

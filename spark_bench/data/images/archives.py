@@ -74,7 +74,7 @@ class TarShards(Source):
         labels = [load_labels(shard) for shard in self._shards]
         return [labels[shard].get(_sample_key(name)) for shard, name in zip(self._shard, self._names, strict=True)]
 
-    def only(self, indices: Sequence[int]) -> 'TarShards':
+    def only(self, indices: Sequence[int] | np.ndarray) -> 'TarShards':
         chosen = copy.copy(self)
         chosen._names = NameTable(self._names[index] for index in indices)
         chosen._shard, chosen._start, chosen._size = (
@@ -178,7 +178,8 @@ def build_index(shard: str) -> dict[str, np.ndarray]:
     try:
         with open(shard, 'rb') as file, tarfile.open(fileobj=file, mode='r:') as tar:
             while (member := tar.next()) is not None:
-                tar.members.clear()  # which tarfile would keep, a kilobyte each
+                # tarfile would keep them, a kilobyte each.
+                tar.members.clear()  # type: ignore[attr-defined]  # the stubs of tarfile leave it out
                 if not member.isreg() or member.issparse():
                     continue
                 if '\0' in member.name:
@@ -258,7 +259,7 @@ class ZipArchive(Source):
     def members(self) -> Iterator[str]:
         return iter(self._names)
 
-    def only(self, indices: Sequence[int]) -> 'ZipArchive':
+    def only(self, indices: Sequence[int] | np.ndarray) -> 'ZipArchive':
         chosen = copy.copy(self)
         chosen._names = NameTable(self._names[index] for index in indices)
         chosen._checks = self._checks[indices]

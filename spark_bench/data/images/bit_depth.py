@@ -46,7 +46,7 @@ def to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
     if not wide:
         return image, ''
     # Pillow has divided by 256.
-    brightest = max(high for _, high in image.getextrema())
+    brightest = max(high for _, high in image.getextrema())  # type: ignore[misc]  # of RGB, a pair for each colour
     if 0 < brightest <= _DARK // 256:
         raise UnplainError(_too_dark(256 * brightest + 255))
     return image, 'colours of 16 bits are divided by 256'

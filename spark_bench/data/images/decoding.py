@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from spark_bench.data.images.bit_depth import UnplainError, to_rgb
@@ -44,7 +45,7 @@ class Source(Protocol):
     def open(self, index: int) -> str | BinaryIO:
         """What :func:`read_image` takes."""
 
-    def only(self, indices: Sequence[int]) -> 'Source':
+    def only(self, indices: Sequence[int] | np.ndarray) -> 'Source':
         """Some of them, in the order of ``indices``."""
 
     def fingerprint(self) -> str:

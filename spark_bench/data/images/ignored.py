@@ -12,7 +12,7 @@ _NAMES = {'__macosx', '@eadir', '@tmp', '@recycle', '@recently-snapshot', '#recy
           '$recycle.bin', 'recycler', 'system volume information', '__pycache__', 'thumbs.db', 'ehthumbs.db',
           'desktop.ini', 'icon\r'}
 _SHOWN = 3
-_told = set()  # roots, by this process
+_told: set[str] = set()  # roots, by this process
 
 
 def is_ignored(name: str) -> bool:

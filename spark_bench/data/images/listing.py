@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ IMAGENET_CLASSES, WNID = 1000, re.compile(r'n\d{8}')
 EXTENSIONS = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm'}
 
 
-class NameTable:
+class NameTable(Sequence[str]):
     """Many names in two arrays.
 
     A list of a million strings would be copied page by page into every worker process, because reading a Python

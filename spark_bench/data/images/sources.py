@@ -44,7 +44,7 @@ class ImageFiles(Source):
     def members(self) -> Iterator[str]:
         return iter(self._names)
 
-    def only(self, indices: Sequence[int]) -> 'ImageFiles':
+    def only(self, indices: Sequence[int] | np.ndarray) -> 'ImageFiles':
         return ImageFiles(self.root, (self._names[index] for index in indices), self.left_out)
 
     def open(self, index: int) -> str:

@@ -56,7 +56,7 @@ def held_out_folders(names: Iterable[str]) -> set[str]:
     Returns:
         set of paths of folders.
     """
-    siblings = {}
+    siblings: dict[str, set[str]] = {}
     for folder in {name.rpartition('/')[0] for name in names}:
         while folder:
             parent, _, own = folder.rpartition('/')
