@@ -34,7 +34,7 @@ class Measured(ABC, Generic[AnyOptions]):
         needed: metrics without which a record says nothing.
 
     Attributes:
-        task: of :data:`spark_bench.records.schema.TASKS`; the class has it where the kind has but one.
+        task: of :data:`spark_bench.records.json_schema.TASKS`; the class has it where the kind has but one.
         options: complete ones.
         cfg: the config, complete but for places until :meth:`place` fills them in.
         arch: architecture, for the record.
