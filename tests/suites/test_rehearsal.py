@@ -27,7 +27,6 @@ FAULTS = [
     (EPOCHS, "{'model.test_cfg.rcnn.score_threshhold': 1, 'model.test_cfg.rcnn.score_th': 0.1}", 'score_thr?'),
     (EPOCHS, "{'train_cfg.max_epochs': 'two'}", 'train_cfg.max_epochs'),
     (EPOCHS, "{'trian_cfg.max_epochs': 2}", 'trian_cfg'), (EPOCHS, "{'launcher': 'none'}", 'launcher'),
-    (EPOCHS + ', ', EPOCHS + ', options=dict(bad_images="skip")', 'bad_images'),
     (BATCH, "{'global_batch': 8, 'model.label_smooting': 0.1}", 'did you mean model.label_smoothing?'),
     (BATCH, "{'global_batch': 'many'}", 'global_batch'), (BATCH, "{'train_cfg.max_updates': 3}", 'max_epochs'),
     ('options=dict()', 'options=dict(batch_size=7)', '--batch-size 7'),
