@@ -34,7 +34,7 @@ def detection(data, folder, *extra):
     cfg.global_batch, cfg.batch_limit = 6, 6
     cfg.train_cfg.max_updates = UPDATES
     cfg.param_scheduler = [ConfigDict(type='LinearLR', start_factor=1.0, by_epoch=False, begin=0, end=1)]
-    cfg.optim_wrapper.optimizer.lr = 0.002
+    cfg.optim_wrapper.optimizer.lr = 7.5e-4
     cfg.dump(folder / 'recipe.py')
     return detect_words(folder / 'recipe.py', data, folder, *extra)
 
