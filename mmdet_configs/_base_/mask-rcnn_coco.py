@@ -7,7 +7,7 @@ accumulation follow from it when a run starts, with at most `batch_limit` images
 Folder and categories are filled in from --data-root.
 """
 
-_base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py', 'mmdet::_base_/default_runtime.py']
+_base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py', 'runtime.py']
 
 recipe_version = 1
 global_batch = base_batch = 16
@@ -47,16 +47,7 @@ test_evaluator = dict(type='CocoMetric', metric='segm', format_only=True)
 
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(type='UpdateOptimWrapper', autocast=False)
-default_hooks = dict(
-    _delete_=True,
-    runtime_info=dict(type='RuntimeInfoHook'),
-    timer=dict(type='IterTimerHook'),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-    logger=dict(type='LoggerHook', interval=50),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    # A checkpoint every 2,000 updates, about an hour on 8 devices, beside those at the end of epochs.
-    checkpoint=dict(type='ResumePointHook', interval=2000))
-custom_hooks = [dict(type='EstimateHook'), dict(type='ProgressHook')]
+# A checkpoint every 2,000 updates, about an hour on 8 devices, beside those at the end of epochs.
+default_hooks = dict(checkpoint=dict(interval=2000))
 env_cfg = dict(cudnn_benchmark=False)
 log_processor = dict(type='LogProcessor', by_epoch=True, window_size=50)
-custom_imports = dict(imports=['spark_bench'])

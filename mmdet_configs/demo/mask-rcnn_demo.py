@@ -4,7 +4,7 @@ A diff over mmdet's own Mask R-CNN. Every value below is ours, chosen for speed 
 and no published figure belongs to it. Folder, categories and their number are filled in from --data-root.
 """
 
-_base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py', 'mmdet::_base_/default_runtime.py']
+_base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py', '../_base_/runtime.py']
 
 recipe_version = 2
 width = 32
@@ -71,13 +71,4 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min_ratio=0.01, begin=0, end=epochs, T_max=epochs, by_epoch=True,
          convert_to_iter_based=True),
 ]
-default_hooks = dict(
-    _delete_=True,
-    runtime_info=dict(type='RuntimeInfoHook'),
-    timer=dict(type='IterTimerHook'),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-    logger=dict(type='LoggerHook', interval=20),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='ResumePointHook'))
-custom_hooks = [dict(type='EstimateHook'), dict(type='ProgressHook')]
-custom_imports = dict(imports=['spark_bench'])
+default_hooks = dict(logger=dict(interval=20))

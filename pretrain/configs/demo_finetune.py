@@ -1,8 +1,8 @@
 """Classification fine-tuning at toy scale: seconds on one CPU core. Every value is ours."""
 
+_base_ = '_base_/runtime.py'
+
 recipe_version = 2
-default_scope = 'mmengine'
-custom_imports = dict(imports=['spark_bench'])
 
 side = 64
 global_batch = 32
@@ -28,14 +28,7 @@ optim_wrapper = dict(
 param_scheduler = [
     dict(type='WarmupCosine', warmup=1, start_factor=0.01, end_factor=0.01, end=epochs, by_epoch=True,
          convert_to_iter_based=True)]
-default_hooks = dict(
-    runtime_info=dict(type='RuntimeInfoHook'),
-    timer=dict(type='IterTimerHook'),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-    logger=dict(type='LoggerHook', interval=20),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='ResumePointHook'))
+default_hooks = dict(logger=dict(interval=20))
 custom_hooks = [dict(type='AccuracyHook'), dict(type='EstimateHook'), dict(type='ProgressHook')]
-env_cfg = dict(cudnn_benchmark=False, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-               dist_cfg=dict(backend='nccl'))
-log_processor = dict(by_epoch=True, window_size=20)
+env_cfg = dict(cudnn_benchmark=False)
+log_processor = dict(window_size=20)

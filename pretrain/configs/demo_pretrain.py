@@ -4,9 +4,9 @@ The recipe is the paper's in shape (LAMB, warm-up then cosine, weight decay grow
 resized crops); sizes, batch and learning rate are ours, chosen for a few hundred steps on a CPU.
 """
 
+_base_ = '_base_/runtime.py'
+
 recipe_version = 2
-default_scope = 'mmengine'
-custom_imports = dict(imports=['spark_bench'])
 
 side = 128
 global_batch = 16
@@ -29,14 +29,7 @@ param_scheduler = [
          convert_to_iter_based=True),
     dict(type='CosineWeightDecay', end_factor=5.0, end=epochs, by_epoch=True, convert_to_iter_based=True),
 ]
-default_hooks = dict(
-    runtime_info=dict(type='RuntimeInfoHook'),
-    timer=dict(type='IterTimerHook'),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-    logger=dict(type='LoggerHook', interval=10),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='ResumePointHook'))
+default_hooks = dict(logger=dict(interval=10))
 custom_hooks = [dict(type='EstimateHook'), dict(type='TensorBoardHook', image_interval=0), dict(type='ProgressHook')]
-env_cfg = dict(cudnn_benchmark=False, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-               dist_cfg=dict(backend='nccl'))
-log_processor = dict(by_epoch=True, window_size=10)
+env_cfg = dict(cudnn_benchmark=False)
+log_processor = dict(window_size=10)

@@ -5,9 +5,9 @@ the recipe's; the learning rate is base_lr × global_batch / 256, and batch size
 `global_batch` and the number of processes when a run starts. Number of classes and places follow from --data-root.
 """
 
+_base_ = 'runtime.py'
+
 recipe_version = 1
-default_scope = 'mmengine'
-custom_imports = dict(imports=['spark_bench'])
 
 epochs = 300
 warmup_epochs = 5
@@ -40,16 +40,6 @@ optim_wrapper = dict(
 param_scheduler = [
     dict(type='WarmupCosine', warmup=warmup_epochs, start_factor=0.005, end_factor=0.001, end=epochs, by_epoch=True,
          convert_to_iter_based=True)]
-default_hooks = dict(
-    runtime_info=dict(type='RuntimeInfoHook'),
-    timer=dict(type='IterTimerHook'),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-    logger=dict(type='LoggerHook', interval=50),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='ResumePointHook'))
 custom_hooks = [
     dict(type='WeightEmaHook', decay=0.9999), dict(type='AccuracyHook'), dict(type='EstimateHook'),
     dict(type='TensorBoardHook', image_interval=0), dict(type='ProgressHook')]
-env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-               dist_cfg=dict(backend='nccl'))
-log_processor = dict(by_epoch=True, window_size=50)

@@ -5,9 +5,9 @@ Source of every value, unless a line says otherwise: arXiv 2301.03580 and its au
 from `global_batch` and the number of processes when a run starts.
 """
 
+_base_ = 'runtime.py'
+
 recipe_version = 1
-default_scope = 'mmengine'
-custom_imports = dict(imports=['spark_bench'])
 
 epochs = 1600
 warmup_epochs = 40
@@ -33,14 +33,4 @@ param_scheduler = [
     # From 0.04 to 0.2.
     dict(type='CosineWeightDecay', end_factor=5.0, end=epochs, by_epoch=True, convert_to_iter_based=True),
 ]
-default_hooks = dict(
-    runtime_info=dict(type='RuntimeInfoHook'),
-    timer=dict(type='IterTimerHook'),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-    logger=dict(type='LoggerHook', interval=50),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='ResumePointHook'))
 custom_hooks = [dict(type='EstimateHook'), dict(type='TensorBoardHook', image_interval=20), dict(type='ProgressHook')]
-env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-               dist_cfg=dict(backend='nccl'))
-log_processor = dict(by_epoch=True, window_size=50)
