@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -18,13 +17,10 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from spark_bench import commands
-from spark_bench.checkpoints.published import find_published
-from spark_bench.commands import doctor
 from spark_bench.data import embedded
 from spark_bench.data.embedded import cache, parts, sources
 from spark_bench.errors import InputError, RunError
 from spark_bench.files import aside
-from spark_bench.places import cache_folder
 
 ROOT = Path(__file__).parents[2]
 TINY = parts.Sizes(6, 20, 10, 6, 4)
@@ -359,38 +355,6 @@ def test_unusable_options_are_named(tmp_path, size, options, named):
     with pytest.raises(InputError, match=named):
         embedded.prepare(size, cache_dir=tmp_path, **options)
     assert os.listdir(tmp_path) == []
-
-
-def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
-    monkeypatch.delenv('SPARK_BENCH_CACHE', raising=False)
-    monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
-    monkeypatch.setenv('HOME', str(tmp_path / 'home'))
-    assert cache_folder() == tmp_path / 'home' / '.cache' / 'spark_bench'
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'xdg'))
-    assert cache_folder() == tmp_path / 'xdg' / 'spark_bench'
-    monkeypatch.setenv('SPARK_BENCH_CACHE', str(tmp_path / 'own'))
-    assert cache_folder() == tmp_path / 'own'
-    monkeypatch.setenv('SPARK_BENCH_CACHE', '~/own')
-    assert cache_folder() == tmp_path / 'home' / 'own'
-    assert cache_folder('~/chosen') == tmp_path / 'home' / 'chosen'
-
-
-@pytest.mark.parametrize('variable, folder, place', [
-    ('SPARK_BENCH_CACHE', '{}/c', 'c'), ('SPARK_BENCH_CACHE', '~/c', 'c'), ('XDG_CACHE_HOME', '{}', 'spark_bench')])
-def test_data_weights_and_the_doctor_look_into_one_cache(monkeypatch, tmp_path, variable, folder, place):
-    for name in ('SPARK_BENCH_CACHE', 'XDG_CACHE_HOME'):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv('HOME', str(tmp_path))
-    monkeypatch.setenv(variable, folder.format(tmp_path))
-    place = tmp_path / place
-    with pytest.raises(InputError) as caught:
-        find_published('supervised', 'resnet50')
-    assert str(place / 'weights') in str(caught.value)
-    place.write_text('a file in the way')
-    with pytest.raises(InputError, match=re.escape(str(place))):
-        embedded.prepare('quick')
-    with pytest.raises(doctor._Unwell, match=re.escape(str(place))):
-        doctor._cache_disk()
 
 
 def test_the_command_prints_folder_counts_and_hash(quick, capsys):
