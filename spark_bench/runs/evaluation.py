@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Generic
 
+from spark_bench.checkpoints.contents import close_checkpoint
 from spark_bench.errors import InputError
 from spark_bench.places import default_evaluation_dir
 from spark_bench.runs.folders import EvaluationFolder, write_metrics
@@ -74,6 +75,7 @@ class Evaluation(ABC, Generic[AnyOptions]):
         with blame_config(options.config):
             self.runner = BenchRunner.from_cfg(cfg)
         self.load()
+        close_checkpoint()
         from_main(self.folder.mark)
 
     @abstractmethod

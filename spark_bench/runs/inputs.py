@@ -18,7 +18,7 @@ from spark_bench.runs.options import RunOptions
 from spark_bench.runs.overrides import apply_overrides
 from spark_bench.training.processes import once
 
-_NEEDED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'global_batch')
+_NEEDED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler')
 
 
 def load_config(path: str, overrides: dict[str, Any]) -> Config:
@@ -28,9 +28,10 @@ def load_config(path: str, overrides: dict[str, Any]) -> Config:
         InputError: naming the file or key that is wrong.
     """
     cfg = read_config(path)
-    missing = next((key for key in _NEEDED if not isinstance(cfg.get(key), (dict, list, int))), None)
+    missing = [key for key in _NEEDED if not isinstance(cfg.get(key), (dict, list))]
+    missing += ['global_batch'] if 'global_batch' not in cfg else []
     if missing:
-        raise InputError(f'config {path} has no {missing}: give a recipe of pretrain/configs or mmdet_configs')
+        raise InputError(f'config {path} has no {missing[0]}: give a recipe of pretrain/configs or mmdet_configs')
     apply_overrides(cfg, overrides)
     return cfg
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
-from spark_bench.checkpoints.contents import open_checkpoint
+from spark_bench.checkpoints.contents import close_checkpoint, open_checkpoint
 from spark_bench.data.classification import ClassImages
 from spark_bench.data.images.labelled import draw_subset, fingerprint
 from spark_bench.devices import choose_device
@@ -92,6 +92,7 @@ class Probe(Measured[ProbeOptions]):
             dict(penalties=list(classifiers.PENALTIES), held_out=classifiers.HELD_OUT,
                  tolerance=classifiers.TOLERANCE, most_iterations=classifiers.MOST_ITERATIONS)))
         self.identify(self.cfg.to_dict(), fingerprint(self.splits['train'], self.splits['val']))
+        close_checkpoint()
         self.work_dir = Path(options.work_dir) / f'{self.task}-{self.identity.hash}'
 
     def _start(self) -> str | None:

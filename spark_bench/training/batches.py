@@ -65,6 +65,9 @@ def fit_batch(cfg: Config, batch_size: int | None = None, accumulate: int | None
             raise InputError(f'{key} is {cfg[key]!r}: give a whole number from 1 up')
     loader, optimizer = cfg.train_dataloader, cfg.optim_wrapper.optimizer
     if optimizer.get('lr') is None:
+        if not isinstance(cfg.get('base_lr'), (int, float)) or cfg.base_lr <= 0:
+            raise InputError(f'base_lr is {cfg.get("base_lr")!r}, and the optimizer has no lr: give base_lr, a number '
+                             f'above 0, for {cfg.get("base_batch", 256)} images')
         optimizer.lr = cfg.base_lr * cfg.global_batch / cfg.get('base_batch', 256)
     loader.batch_size, cfg.train_cfg.accumulate = divide_batch(
         cfg.global_batch, get_world_size(), batch_size or loader.get('batch_size'), accumulate, cfg.get('batch_limit'))

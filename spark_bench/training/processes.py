@@ -119,4 +119,6 @@ def agreed() -> Iterator[None]:
     try:
         yield
     except (InputError, RunError) as error:
-        raise once(error) from error
+        if is_main_process():
+            raise
+        raise ToldElsewhere(error) from error

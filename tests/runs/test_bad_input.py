@@ -72,7 +72,8 @@ def test_a_image_that_breaks_on_the_way_is_named_in_one_line(split, boxes, tmp_p
 
 
 @pytest.mark.parametrize('text, named', [
-    ('x = 1', 'has no model'), ('import nothere', 'nothere|no model'), ('x = (1,', 'never closed'),
+    ('x = 1', 'has no model'), ('model = 5', 'has no model'), ('import nothere', 'nothere|no model'),
+    ('x = (1,', 'never closed'),
     ("_base_ = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py']", 'has no global_batch'),
     ("_base_ = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py']\nglobal_batch = 2", 'names no architecture'),
     ("_base_ = ['pretrain/configs/demo_pretrain.py']", 'has no backbone'),

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from spark_bench.errors import InputError
 from spark_bench.training import batches
@@ -37,6 +38,27 @@ class Indices:
 
     def __getitem__(self, key):
         return key[1]
+
+
+def recipe(lr=None, **top):
+    return Config(dict(train_dataloader=dict(sampler=dict()), train_cfg=dict(),
+                       optim_wrapper=dict(optimizer=dict(lr=lr)), **top))
+
+
+@pytest.mark.parametrize('stated, lr', [
+    (dict(global_batch=64, base_lr=0.2), 0.05), (dict(global_batch=8, base_batch=16, base_lr=0.02), 0.01),
+    (dict(global_batch=8, base_lr=0.02, lr=0.5), 0.5), (dict(global_batch=8, lr=0.5), 0.5)])
+def test_the_learning_rate_grows_with_the_batch_unless_the_optimizer_states_its_own(stated, lr):
+    cfg = recipe(**stated)
+    batches.fit_batch(cfg)
+    assert cfg.optim_wrapper.optimizer.lr == lr and cfg.train_dataloader.sampler.global_batch == cfg.global_batch
+    assert cfg.train_dataloader.batch_size * cfg.train_cfg.accumulate == cfg.global_batch
+
+
+@pytest.mark.parametrize('stated', [{}, {'base_lr': None}, {'base_lr': 'fast'}, {'base_lr': 0}])
+def test_a_recipe_without_a_learning_rate_is_refused(stated):
+    with pytest.raises(InputError, match='give base_lr, a number above 0, for 256 images'):
+        batches.fit_batch(recipe(global_batch=8, **stated))
 
 
 def sampler_of(monkeypatch, rank, processes):
