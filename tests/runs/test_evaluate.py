@@ -1,7 +1,6 @@
 """``spark-bench evaluate`` without --work-dir: a folder of its own for every config, file of weights and data set."""
 
 import re
-import shutil
 from functools import partial
 from pathlib import Path
 
@@ -66,7 +65,7 @@ def check_folders(capsys, save_weights, config, name, words):
 
 def test_classifiers_of_one_name_are_evaluated_in_folders_of_their_own(images, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    shutil.copy(ROOT / 'pretrain/configs/demo_finetune.py', tmp_path / 'my.py')
+    (tmp_path / 'my.py').write_text(f"_base_ = '{ROOT}/pretrain/configs/demo_finetune.py'\n")
     check_folders(capsys, save_classifier, tmp_path / 'my.py', 'classifier.safetensors',
                   ['--protocol', 'finetune', '--data-root', images, '--workers', '0', '--threads', '1'])
 
@@ -97,7 +96,7 @@ def contents_of(folder):
 def test_an_evaluation_keeps_out_of_every_folder_but_its_own(images, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(folders, 'lock_folder', partial(folders.lock_folder, patience_s=0))
-    shutil.copy(ROOT / 'pretrain/configs/demo_finetune.py', tmp_path / 'my.py')
+    (tmp_path / 'my.py').write_text(f"_base_ = '{ROOT}/pretrain/configs/demo_finetune.py'\n")
     for name in ('one', 'two'):
         save_classifier(tmp_path / f'{name}.safetensors', len(name))
     words = ['evaluate', 'my.py', '--protocol', 'finetune', '--data-root', str(images), '--workers', '0']
