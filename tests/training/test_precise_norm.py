@@ -1,4 +1,4 @@
-"""Precise batch norm gives the plain averages of batch statistics, with the weights untouched."""
+"""Precise batch norm gives the statistics of all values of its batches taken together, with the weights untouched."""
 
 import logging
 from types import SimpleNamespace
@@ -35,10 +35,11 @@ class Loader(list):
 
 
 @pytest.mark.parametrize('norm', [nn.BatchNorm2d, SyncBatchNorm2d])
-def test_statistics_are_the_average_over_batches(norm):
+def test_statistics_are_those_of_all_values_of_the_batches(norm):
+    """Batches of different means, deviations and sizes: a mean of their variances would be far from the pooled one."""
     torch.manual_seed(0)
-    model = Model(norm)
-    batches = [torch.randn(2, 3, 5, 5) * (i + 1) for i in range(6)]
+    model = Model(norm).double()
+    batches = [torch.randn(2 + i, 3, 5, 5 + 2 * i).double() * (i + 1) + 3 * i for i in range(6)]
     for _ in range(20):
         model(batches[0], mode='loss')  # leave something to be corrected
     weights = {name: value.clone() for name, value in model.named_parameters()}
@@ -46,10 +47,9 @@ def test_statistics_are_the_average_over_batches(norm):
     PreciseBatchNormHook(updates=2).after_train(SimpleNamespace(
         model=model, logger=logging.getLogger('test'), max_epochs=1,
         train_dataloader=Loader([batches[:2], batches[2:4], batches[4:]])))
-    outputs = [model.conv(batch).transpose(0, 1).flatten(1) for batch in batches[:4]]
-    expected_mean = torch.stack([output.mean(1) for output in outputs]).mean(0)
-    expected_variance = torch.stack([output.var(1) for output in outputs]).mean(0)
-    torch.testing.assert_close(model.norm.running_mean, expected_mean)
-    torch.testing.assert_close(model.norm.running_var, expected_variance)
-    assert model.norm.momentum == 0.1 and torch.equal(model.frozen.running_mean, frozen)
+    values = torch.cat([model.conv(batch).transpose(0, 1).flatten(1) for batch in batches[:4]], dim=1).detach()
+    torch.testing.assert_close(model.norm.running_mean, values.mean(1), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(model.norm.running_var, values.var(1, correction=0), rtol=1e-12, atol=1e-12)
+    assert model.norm.momentum == 0.1 and not model.norm._forward_hooks
+    assert torch.equal(model.frozen.running_mean, frozen)
     assert all(torch.equal(value, weights[name]) for name, value in model.named_parameters())
