@@ -12,11 +12,12 @@ from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
 from timm.data.auto_augment import AutoAugment
 from timm.data.transforms_factory import transforms_imagenet_eval
-from torchvision.transforms import InterpolationMode, TrivialAugmentWide
+from torchvision.transforms import InterpolationMode
 
 from spark_bench.data.images.decoding import read_from
 from spark_bench.data.images.labelled import draw_subset, open_labelled
 from spark_bench.data.images.seeding import SeededItems
+from spark_bench.data.trivial_augment import TrivialAugment
 from spark_bench.errors import InputError
 
 __all__ = ['AUGMENTATIONS', 'ClassImages', 'build_transform', 'evaluation_transform', 'training_transform']
@@ -35,8 +36,8 @@ def training_transform(input_size: int, augment: str = 'trivial', scale: tuple[f
 
     Args:
         input_size: P, side of the result in pixels.
-        augment: ``trivial`` for torchvision's TrivialAugmentWide (bicubic), ``autoaugment_v0`` for timm's AutoAugment,
-            or ``none``.
+        augment: ``trivial`` for TrivialAugment as the authors had it (bicubic), ``autoaugment_v0`` for timm's
+            AutoAugment, or ``none``.
         scale: smallest and largest area of the crop, as parts of the image's.
         erasing: probability that a rectangle is replaced by noise.
 
@@ -55,7 +56,7 @@ def training_transform(input_size: int, augment: str = 'trivial', scale: tuple[f
         input_size, is_training=True, scale=tuple(scale), color_jitter=None, interpolation='bicubic',
         auto_augment=None if augment == 'none' else 'v0', re_prob=erasing, re_mode='pixel', re_count=1, **_NORMALISE)
     if augment == 'trivial':
-        trivial = TrivialAugmentWide(interpolation=InterpolationMode.BICUBIC)
+        trivial = TrivialAugment(interpolation=InterpolationMode.BICUBIC)
         transform.transforms = [trivial if isinstance(step, AutoAugment) else step for step in transform.transforms]
     return transform
 

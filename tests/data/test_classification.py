@@ -16,6 +16,7 @@ from torchvision.transforms import InterpolationMode
 
 from spark_bench import registration  # noqa: F401
 from spark_bench.data.classification import ClassImages, build_transform, evaluation_transform, training_transform
+from spark_bench.data.trivial_augment import TrivialAugment
 from spark_bench.errors import InputError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -44,7 +45,7 @@ def by_hand(size, middle, scale=(0.08, 1.0), erasing=0.25):
 
 
 @pytest.mark.parametrize('ours, theirs', [
-    (dict(input_size=48), by_hand(48, [transforms.TrivialAugmentWide(interpolation=InterpolationMode.BICUBIC)])),
+    (dict(input_size=48), by_hand(48, [TrivialAugment(interpolation=InterpolationMode.BICUBIC)])),
     (dict(input_size=32, augment='none', scale=[0.3, 0.9], erasing=0.6), by_hand(32, [], (0.3, 0.9), 0.6)),
     (dict(input_size=48, augment='autoaugment_v0'),
      create_transform(48, is_training=True, auto_augment='v0', interpolation='bicubic', re_prob=0.25, re_mode='pixel',

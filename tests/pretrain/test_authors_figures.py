@@ -22,7 +22,7 @@ VISIBLE = 20  # of 7 x 7 patches
 
 
 def weight(name, shape):
-    """One tensor of the authors' format: normal values, seeded by the name's CRC-32 without its sign, scaled by its kind."""
+    """One tensor of the authors' format: normal values, seeded by the name's CRC-32 (31 bits), scaled by its kind."""
     if name.endswith('num_batches_tracked'):
         return torch.zeros(shape, dtype=torch.long)
     value = np.random.RandomState(zlib.crc32(name.encode()) % 2**31).standard_normal(tuple(shape))
