@@ -2,10 +2,13 @@
 
 import math
 import re
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 import timm
 import torch
+
+Shapes = Mapping[str, tuple[int, ...]]  # from name to shape
 
 # (blocks a stage, channels of the first map) → timm's name. Source: timm.models.convnext, where every size is
 # defined; the tests build each one.
@@ -33,7 +36,7 @@ _SWIN_IMAGES = {7: 224, 12: 384}
 _VITS = {(12, 192): 'tiny', (12, 384): 'small', (12, 768): 'base', (24, 1024): 'large', (32, 1280): 'huge'}
 
 
-def detect(family, shapes, hint=None):
+def detect(family: str | None, shapes: Shapes, hint: str | None = None) -> tuple[str | None, bool]:
     """Find the timm architecture of a network.
 
     Args:
@@ -62,7 +65,7 @@ def detect(family, shapes, hint=None):
                  if sum(map(len, differences(name, shapes, family))) <= len(shapes) // 4), None), False
 
 
-def differences(arch, shapes, family):
+def differences(arch: str, shapes: Shapes, family: str | None) -> tuple[list[str], list[str], list[str]]:
     """Against a timm network, whose classifier may be missing: names missing, of another shape, and unknown to it."""
     reference = network_shapes(arch)
     if reference is None:
@@ -73,19 +76,19 @@ def differences(arch, shapes, family):
     return missing, other, [name for name in shapes if name not in reference and name not in whole]
 
 
-def is_optional(family, name):
+def is_optional(family: str | None, name: str) -> bool:
     """Tensors that files of a complete network may lack."""
     return name.endswith('num_batches_tracked') or family in ('convnext', 'swin', 'vit') and \
         name.startswith(('head.', 'norm.', 'fc_norm.'))
 
 
-def squeeze(shape):
+def squeeze(shape: Iterable[int]) -> tuple[int, ...]:
     """A shape without its sides of 1: pointwise convolutions and linear layers hold the same weights."""
     return tuple(side for side in shape if side != 1)
 
 
 @lru_cache(maxsize=256)
-def network_shapes(arch, classifier=False):
+def network_shapes(arch: str, classifier: bool = False) -> Shapes | None:
     """From name to shape, for a timm network without or with classifier; None for a name that timm cannot build."""
     try:
         with torch.device('meta'):
@@ -95,7 +98,7 @@ def network_shapes(arch, classifier=False):
     return {name: tuple(value.shape) for name, value in network.state_dict().items()}
 
 
-def describe(family, shapes):
+def describe(family: str | None, shapes: Shapes) -> str:
     """The network in a few words, for one that has no timm name."""
     if family in ('convnext', 'resnet', 'swin'):
         depths, width = _stages(family, shapes)

@@ -1,8 +1,10 @@
 """A file, its format, its architecture, its faults: what loading, converting and inspecting start from."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 import timm
 import torch
@@ -27,21 +29,21 @@ class Contents:
 
     file: CheckpointFile
     naming: Naming
-    arch: str
+    arch: str | None
     complete: bool
-    contradictions: tuple = ()
-    notes: tuple = ()
+    contradictions: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
-    def shapes(self):
+    def shapes(self) -> dict[str, tuple[int, ...]]:
         """From canonical name to shape, of the network alone."""
         return network_part(self.naming, self.file.tensors)
 
-    def shapes_of_decoder(self):
+    def shapes_of_decoder(self) -> dict[str, tuple[int, ...]]:
         """From canonical name to shape, of a pretraining model's decoder and densify layers."""
         return {target: tuple(self.file.tensors[name].shape) for name, target in self.naming.canonical.items()
                 if self.naming.kind(target) == 'decoder'}
 
-    def value(self, name):
+    def value(self, name: str) -> torch.Tensor:
         """The tensor ``name`` of the file in canonical layout."""
         target, value = self.naming.canonical[name], self.file.tensors[name]
         if _is_counter(target) and value.is_floating_point() and bool(torch.isfinite(value).all()):
@@ -51,19 +53,19 @@ class Contents:
     def _is_network(self, target):
         return self.naming.adapter is not None and self.naming.kind(target) in ('encoder', 'head')
 
-    def canonical(self):
+    def canonical(self) -> dict[str, torch.Tensor]:
         """From canonical name to tensor in canonical layout, everything that has a use."""
         return {target: self.value(name) for name, target in self.naming.canonical.items()
                 if self.naming.kind(target) != 'other part'}
 
-    def left_out(self):
+    def left_out(self) -> tuple[str, ...]:
         """What no network has a place for: names of tensors, then of other entries of the file."""
         beside = sorted(name for name, target in self.naming.canonical.items()
                         if self.naming.kind(target) == 'other part')
         return (*beside, *sorted(self.naming.dead), *sorted(self.file.left_out))
 
     @cached_property
-    def faults(self):
+    def faults(self) -> list[str]:
         """Why these weights cannot be used: the one judgement of loading, converting and inspecting.
 
         A list of texts, without the file's name; empty for a whole network of a known architecture.
@@ -89,7 +91,7 @@ class Contents:
                 *_listed('', not_finite(used), 'not finite')]
 
 
-def open_checkpoint(path, key_prefix=None):
+def open_checkpoint(path: Path | str, key_prefix: str | None = None) -> Contents:
     """Read a file and recognise it. The last one is kept until :func:`close_checkpoint`, so that it is read once.
 
     Args:
@@ -106,7 +108,7 @@ def open_checkpoint(path, key_prefix=None):
     return _open(str(path), key_prefix, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
 
 
-def close_checkpoint():
+def close_checkpoint() -> None:
     """Let go of the file that :func:`open_checkpoint` keeps."""
     _open.cache_clear()
 
@@ -161,13 +163,13 @@ def _fits(module, parts, tensors, whole):
         squeeze(found[last][1:]) == squeeze(shape[1:]) for last, shape in wanted.items())
 
 
-def network_part(naming, tensors):
+def network_part(naming: Naming, tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
     """From canonical name to shape, of the encoder and its classifier."""
     return {target: tuple(tensors[name].shape) for name, target in naming.canonical.items()
             if naming.kind(target) in ('encoder', 'head')}
 
 
-def not_finite(tensors):
+def not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
     """Names of floating-point tensors with a NaN or an infinity."""
     return [name for name, value in tensors.items()
             if value.is_floating_point() and not bool(torch.isfinite(_wide(value)).all())]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from spark_bench.checkpoints import architectures
-from spark_bench.checkpoints.contents import open_checkpoint
+from spark_bench.checkpoints.contents import Contents, open_checkpoint
 from spark_bench.checkpoints.formats import network_adapter, wrapping
 from spark_bench.checkpoints.pretraining import spark_settings
 from spark_bench.checkpoints.writing import save_safetensors, save_torch, spark_layout
@@ -14,7 +14,8 @@ _ADAPTERS = {'timm': 'timm', 'official': 'official', 'mmdet': 'mmpretrain', 'mmp
 _SUFFIXES = {'timm': '.safetensors', 'safetensors': '.safetensors'}
 
 
-def convert(path, to, output=None, force=False, key_prefix=None):
+def convert(path: Path | str, to: str, output: Path | str | None = None, force: bool = False,
+            key_prefix: str | None = None) -> tuple[Path, int, list[str]]:
     """Write the weights of ``path`` in another format.
 
     Args:
@@ -49,7 +50,7 @@ def convert(path, to, output=None, force=False, key_prefix=None):
     return output, len(written), [*homeless, *contents.left_out()]
 
 
-def possible_targets(contents):
+def possible_targets(contents: Contents) -> tuple[str, ...]:
     """The formats that a file can be converted to."""
     return () if contents.faults else tuple(to for to in TARGETS if _refusal(contents, to) is None)
 

@@ -1,11 +1,15 @@
 """Whole detectors: the weights of backbone, neck and heads, as mmdet names them."""
 
+from pathlib import Path
+
+from torch import nn
+
 from spark_bench.checkpoints.contents import not_finite
 from spark_bench.checkpoints.files.reading import read_tensors
 from spark_bench.errors import InputError
 
 
-def load_detector(model, path):
+def load_detector(model: nn.Module, path: Path | str) -> None:
     """Fill a detector from a file that holds every one of its tensors, and nothing else.
 
     Args:

@@ -4,7 +4,9 @@ import math
 import re
 import shlex
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from spark_bench.checkpoints import architectures
 from spark_bench.checkpoints.contents import open_checkpoint
@@ -18,7 +20,7 @@ _TORCHVISION = re.compile(r'resnet(18|34|50|101|152)|resnext(50_32x4d|101_32x8d|
                           r'convnext_(tiny|small|base|large)')
 
 
-def inspect(path, key_prefix=None):
+def inspect(path: Path | str, key_prefix: str | None = None) -> dict[str, Any]:
     """Describe a checkpoint.
 
     Args:
@@ -49,7 +51,7 @@ def inspect(path, key_prefix=None):
         'problems': [*contents.contradictions, *contents.faults]}
 
 
-def as_text(report):
+def as_text(report: Mapping[str, Any]) -> str:
     """The report for a person."""
     lines = [('file', f'{report["file"]} ({report["bytes"] / 1e6:.1f} MB, {report["container"]})'),
              ('format', report['format'] + (f', under {report["prefix"]!r}' if report['prefix'] else '')),

@@ -1,9 +1,11 @@
 """Load a checkpoint of any known format into a network, and report what became of each tensor."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import timm
 import torch
+from torch import nn
 
 from spark_bench.checkpoints import architectures
 from spark_bench.checkpoints.contents import not_finite, open_checkpoint
@@ -52,13 +54,13 @@ class Coverage:
             text += f'; {self.cast} changed in dtype'
         return '; '.join([text, *self.notes])
 
-    def table(self):
+    def table(self) -> str:
         """One line for each tensor: ``loaded``, ``fresh`` or ``unused``, and its name."""
         rows = [(what, name) for what in ('loaded', 'fresh', 'unused') for name in getattr(self, what)]
         return '\n'.join([str(self), *(f'{what:7} {name}' for what, name in rows)])
 
 
-def load(model, path, key_prefix=None):
+def load(model: nn.Module, path: Path | str, key_prefix: str | None = None) -> Coverage:
     """Fill a network from a checkpoint, whatever known format either of them is in.
 
     Args:

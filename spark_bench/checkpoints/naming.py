@@ -1,12 +1,14 @@
 """Which format a set of tensor names is in, and what each tensor is called canonically."""
 
 import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
 
 from spark_bench.checkpoints import architectures
 from spark_bench.checkpoints.formats import NETWORKS, WRAPPINGS
+from spark_bench.checkpoints.formats.base import Adapter, Wrapping
 from spark_bench.errors import InputError
 
 # What people and libraries put before all names of a network that has no format known here.
@@ -61,19 +63,19 @@ class Naming:
         unknown: the rest.
     """
 
-    adapter: object
-    wrapping: object
+    adapter: Adapter | None
+    wrapping: Wrapping | None
     prefix: str
-    canonical: dict
-    dead: dict = field(default_factory=dict)
-    unknown: tuple = ()
+    canonical: dict[str, str]
+    dead: dict[str, str] = field(default_factory=dict)
+    unknown: tuple[str, ...] = ()
 
     @property
-    def family(self):
+    def family(self) -> str | None:
         return self.adapter.family if self.adapter else None
 
     @property
-    def format(self):
+    def format(self) -> str:
         """Name of the format for a person."""
         if self.wrapping:
             return self.wrapping.format
@@ -88,17 +90,17 @@ class Naming:
             return 'mmpretrain'
         return self.adapter.format
 
-    def may_be_fresh(self, name):
+    def may_be_fresh(self, name: str) -> bool:
         """Whether a model's tensor ``name`` is of a part that weights of a network need not hold."""
         kind = self.kind(self.canonical[name])
         return kind in ('head', 'output norm') or kind == 'other part' and \
             bool(_PARTS.match(_without(name, self.prefix)))
 
     @property
-    def has_decoder(self):
+    def has_decoder(self) -> bool:
         return any(name.startswith('decoder.') for name in self.canonical.values())
 
-    def kind(self, name):
+    def kind(self, name: str) -> str:
         """The part that a canonical name belongs to: encoder, head, decoder, output norm, other part."""
         if name.startswith(PRETRAINING):
             return 'decoder'
@@ -109,7 +111,8 @@ class Naming:
         return 'head' if self.family and _HEADS[self.family].match(name) else 'encoder'
 
 
-def identify(tensors, source, key_prefix=None):
+def identify(tensors: Mapping[str, torch.Tensor] | Collection[str], source: str,
+             key_prefix: str | None = None) -> Naming:
     """Find the format of a file's or a model's tensors.
 
     What stands outside of the network's prefix, or in modules that no network of its family has, is an other part.
@@ -158,13 +161,13 @@ def identify(tensors, source, key_prefix=None):
     return Naming(adapter, around, prefix, canonical, dead, tuple(unknown))
 
 
-def explain_names(names):
+def explain_names(names: Collection[str]) -> str:
     """Why there is no network of a known format among the names, in words that go on "the names are …"."""
     reason = next((reason for pattern, reason in _STRANGE if any(pattern.search(name) for name in names)), None)
     return 'the names are of no format that is known here' + (f': {reason}' if reason else '')
 
 
-def set_aside(naming, names):
+def set_aside(naming: Naming, names: Collection[str]) -> Naming:
     """The naming with these of its names, which stand for no part of the network, among the other parts."""
     return replace(naming, canonical={name: _BESIDE + name if name in names else target
                                       for name, target in naming.canonical.items()})

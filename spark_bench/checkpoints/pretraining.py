@@ -1,5 +1,8 @@
 """Which SparK model with decoder a file holds: the arguments that build it again."""
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 import torch
 
 from pretrain.spark import build_spark
@@ -7,12 +10,15 @@ from spark_bench.checkpoints.architectures import squeeze
 from spark_bench.checkpoints.naming import identify
 from spark_bench.errors import InputError
 
+if TYPE_CHECKING:
+    from spark_bench.checkpoints.contents import Contents
+
 # Ablations whose models differ in their tensors.
 _STRUCTURES = ('spark', 'no_hierarchy', 'black_mosaic', 'ape')
 _WIDTH = 'decoder.dec.0.up_sample.weight'
 
 
-def stated_settings(contents):
+def stated_settings(contents: 'Contents') -> dict[str, Any]:
     """What a file says of its pretraining model, in whatever container; the paper's values where it is silent.
 
     The decoder's width is that of its tensors.
@@ -39,7 +45,7 @@ def stated_settings(contents):
     return settings
 
 
-def spark_settings(contents):
+def spark_settings(contents: 'Contents') -> dict[str, Any]:
     """Arguments of :func:`pretrain.build_spark` for the model that a file with decoder holds, ``arch`` among them.
 
     Raises:
@@ -64,7 +70,7 @@ def spark_settings(contents):
                      f'place in it, {len(least)} tensors in all')
 
 
-def as_call(settings):
+def as_call(settings: Mapping[str, Any]) -> str:
     """The call that builds the model, as Python; what the paper has is not repeated."""
     usual = dict(input_size=224, mask_ratio=0.6, ablation='spark', decoder_width=768, patch_size=None)
     words = [f'{name}={value!r}' for name, value in settings.items() if name in usual and value != usual[name]]

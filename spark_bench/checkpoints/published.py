@@ -7,17 +7,22 @@ import re
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from spark_bench.checkpoints.files.reading import read_metadata
 from spark_bench.errors import InputError, RunError
 from spark_bench.files import new_file
 from spark_bench.places import cache_folder, shipped
 
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
 INDEX = 'spark_bench/checkpoints/published.json'
 _CHUNK = 1 << 20
 
 
-def choose_weights(asked, config, arch=None, cache_dir=None, download=False):
+def choose_weights(asked: str | None, config: 'Config | dict[str, Any]', arch: str | None = None,
+                   cache_dir: Path | str | None = None, download: bool = False) -> tuple[str | None, str | None]:
     """What a run of ``config`` starts from.
 
     Args:
@@ -53,17 +58,17 @@ def choose_weights(asked, config, arch=None, cache_dir=None, download=False):
     return str(path), name if asked else config.get('method', name)
 
 
-def names():
+def names() -> list[str]:
     """The names of the index."""
     return sorted({entry['name'] for entry in read_index()})
 
 
-def read_index():
+def read_index() -> list[dict[str, str | None]]:
     """The entries of the index, a list of dicts: name, arch, file, url, sha256 (or None), source."""
     return json.loads(shipped(INDEX).read_text())['files']
 
 
-def find_published(name, arch, cache_dir=None, download=False):
+def find_published(name: str, arch: str, cache_dir: Path | str | None = None, download: bool = False) -> Path:
     """Path of a published file in the cache, its checksum verified where the index states one.
 
     Args:

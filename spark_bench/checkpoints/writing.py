@@ -1,18 +1,26 @@
 """Writing weights, atomically: a safetensors file, a torch file, and the layout of SparK's authors."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from spark_bench.checkpoints.formats import network_adapter, wrapping
 from spark_bench.checkpoints.naming import identify
 from spark_bench.errors import InputError
 from spark_bench.files import new_file
 
+if TYPE_CHECKING:
+    from pretrain.spark import SparK
+
 # Mean and standard deviation of ImageNet's pixels, as the authors' buffers were meant to hold them.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def save(model, path, metadata):
+def save(model: nn.Module, path: Path | str, metadata: dict[str, str]) -> None:
     """Write the weights of ``model`` as safetensors, atomically.
 
     Args:
@@ -26,7 +34,7 @@ def save(model, path, metadata):
     save_safetensors(model.state_dict(), path, metadata)
 
 
-def save_safetensors(tensors, path, metadata):
+def save_safetensors(tensors: Mapping[str, torch.Tensor], path: Path | str, metadata: dict[str, str]) -> None:
     """Write a dict of tensors as safetensors, atomically. Raises InputError where the file cannot be written."""
     # clone: two names of one storage are two tensors in the file.
     whole = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
@@ -34,13 +42,13 @@ def save_safetensors(tensors, path, metadata):
         save_file(whole, partial, metadata)
 
 
-def save_torch(contents, path):
+def save_torch(contents: Mapping[str, Any], path: Path | str) -> None:
     """Write a dict with ``torch.save``, atomically; weights-only loading reads it. Raises InputError as above."""
     with new_file(path) as partial:
         torch.save(contents, partial)
 
 
-def save_spark(model, path, metadata):
+def save_spark(model: 'SparK', path: Path | str, metadata: Mapping[str, Any]) -> None:
     """Write a :class:`pretrain.SparK` in the layout of the authors' ``*_withdecoder_*_spark_style.pth``.
 
     Args:
@@ -60,7 +68,8 @@ def save_spark(model, path, metadata):
     save_torch(spark_layout(naming.family, tensors, metadata), path)
 
 
-def spark_layout(family, tensors, metadata):
+def spark_layout(family: str | None, tensors: Mapping[str, torch.Tensor],
+                 metadata: Mapping[str, Any]) -> dict[str, Any]:
     """The authors' dict, from canonical tensors.
 
     Raises:
@@ -86,7 +95,7 @@ def spark_layout(family, tensors, metadata):
             'module': module, 'is_pretrain': True}
 
 
-def spark_names(family, tensors):
+def spark_names(family: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The authors' names of the network, its decoder and its densify layers; a classifier is left out."""
     adapter = network_adapter(family, {'convnext': 'official', 'resnet': 'timm'}[family])
     around = wrapping('spark')

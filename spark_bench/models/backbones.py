@@ -1,5 +1,9 @@
 """timm's convnets as backbones in OpenMMLab's registry."""
 
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
 import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
@@ -38,8 +42,9 @@ class SparKTimm(BaseModule):
         InputError: for an unknown name, a wrong rate, or a checkpoint that does not fit.
     """
 
-    def __init__(self, arch, weights=None, drop_path_rate=0.0, frozen_stages=-1, with_cp=False, init_cfg=None,
-                 key_prefix=None):
+    def __init__(self, arch: str, weights: Path | str | None = None, drop_path_rate: float = 0.0,
+                 frozen_stages: int = -1, with_cp: bool = False,
+                 init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None, key_prefix: str | None = None):
         check_rate(drop_path_rate)
         super().__init__(init_cfg)
         self.arch, self.weights, self.key_prefix, self.frozen_stages = arch, weights, key_prefix, frozen_stages
@@ -54,23 +59,23 @@ class SparKTimm(BaseModule):
         self._groups = coarse_groups(self.pyramid.network)
         self._freeze()
 
-    def init_weights(self):
+    def init_weights(self) -> None:
         """Load ``weights``; called by OpenMMLab after the model is built."""
         super().init_weights()
         load_weights(self.pyramid.network, self.weights, self.arch, self.key_prefix)
 
-    def forward(self, image_B3HW):
+    def forward(self, image_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return a tuple of four maps ``(B, C, h, w)``, finest first."""
         maps = self.pyramid(image_B3HW)
         return tuple(norm(map_BChw) for norm, map_BChw in zip(self.norms, maps, strict=True))
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> 'SparKTimm':
         """Switch mode; frozen stages stay in evaluation mode."""
         super().train(mode)
         self._freeze()
         return self
 
-    def get_layer_depth(self, param_name, prefix=''):
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """``(layer, layers)`` of a parameter; see :mod:`spark_bench.models.layer_depth`.
 
         ResNets and ConvNeXts follow their recipes' rules; of other networks, each stage is a layer.
@@ -98,7 +103,7 @@ class SparKTimm(BaseModule):
                 module.eval()
 
 
-def load_weights(network, path, arch, key_prefix=None):
+def load_weights(network: nn.Module, path: Path | str | None, arch: str, key_prefix: str | None = None) -> None:
     """Load a checkpoint into a backbone's network and log what became of every tensor; nothing for ``path`` None.
 
     Raises:
@@ -113,12 +118,12 @@ def _uses_layer_norm(network):
     return not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
 
 
-def is_convnext(network):
+def is_convnext(network: nn.Module) -> bool:
     """Whether a timm network is a ConvNeXt, of either version."""
     return isinstance(network, ConvNeXt)
 
 
-def stage_depths(network):
+def stage_depths(network: nn.Module) -> dict[str, int]:
     """Blocks a stage, by the stage's name, of ResNets (``layer1`` …) and ConvNeXts (``stages.0`` …)."""
     stages = {f'layer{i}': getattr(network, f'layer{i}', None) for i in (1, 2, 3, 4)}
     if None in stages.values():
@@ -127,19 +132,19 @@ def stage_depths(network):
     return {name: len(stage) for name, stage in stages.items() if hasattr(stage, '__len__')}
 
 
-def coarse_groups(network):
+def coarse_groups(network: nn.Module) -> dict[str, int]:
     """From parameter name to timm's own number of its stage: 0 for the stem, then one a stage."""
     grouped = group_parameters(network, network.group_matcher(coarse=True))
     return {name: number for number, names in grouped.items() for name in names}
 
 
-def pyramid_channels(arch):
+def pyramid_channels(arch: str) -> list[int]:
     """Channels of the four maps of a timm convnet, finest first, without allocating its weights."""
     with torch.device('meta'):
         return FeaturePyramid(create_network(arch)).channels
 
 
-def check_rate(drop_path_rate):
+def check_rate(drop_path_rate: object) -> None:
     """Refuse what is no rate of stochastic depth.
 
     Raises:
@@ -149,7 +154,7 @@ def check_rate(drop_path_rate):
         raise InputError(f'drop_path_rate is {drop_path_rate!r}: give a number from 0 up, below 1')
 
 
-def check_choice(kind, arch, choices):
+def check_choice(kind: str, arch: str, choices: Collection[str]) -> None:
     """Refuse an architecture that a backbone does not have.
 
     Raises:

@@ -1,11 +1,15 @@
 """A timm convnet as a classifier that mmengine's Runner trains: mixup, CutMix, and the losses of the recipes."""
 
+from pathlib import Path
+from typing import Any
+
 import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from timm.data import Mixup
 from timm.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
+from torch import nn
 
 from pretrain.encoder import create_network
 from spark_bench import checkpoints
@@ -40,8 +44,10 @@ class SparKClassifier(BaseModel):
             does not fit.
     """
 
-    def __init__(self, arch, num_classes, weights=None, drop_path_rate=0.0, loss='soft_target', mixup_alpha=0.0,
-                 cutmix_alpha=0.0, label_smoothing=0.0, channels_last=False, data_preprocessor=None, key_prefix=None):
+    def __init__(self, arch: str, num_classes: int, weights: Path | str | None = None, drop_path_rate: float = 0.0,
+                 loss: str = 'soft_target', mixup_alpha: float = 0.0, cutmix_alpha: float = 0.0,
+                 label_smoothing: float = 0.0, channels_last: bool = False,
+                 data_preprocessor: dict[str, Any] | nn.Module | None = None, key_prefix: str | None = None):
         super().__init__(data_preprocessor)
         if loss not in LOSSES:
             raise InputError(f'model.loss is {loss!r}: choose one of {", ".join(LOSSES)}')
@@ -59,7 +65,7 @@ class SparKClassifier(BaseModel):
         self._mixup.mixup_enabled = max(mixup_alpha, cutmix_alpha) > 0
         self._depths, self._groups = stage_depths(self.backbone), coarse_groups(self.backbone)
 
-    def init_weights(self):
+    def init_weights(self) -> None:
         """Load ``weights``; called by OpenMMLab after the model is built. timm has initialised the rest."""
         if self.weights is None:
             return
@@ -68,7 +74,8 @@ class SparKClassifier(BaseModel):
         print_log(f'network {self.arch}: {coverage}', logger='current')
         self.backbone.load_state_dict({**self.backbone.state_dict(), **features.state_dict()}, strict=True)
 
-    def forward(self, inputs, label=None, index=None, mode='tensor'):
+    def forward(self, inputs: torch.Tensor, label: torch.Tensor | None = None, index: torch.Tensor | None = None,
+                mode: str = 'tensor') -> torch.Tensor | dict[str, torch.Tensor]:
         """Logits, or the loss.
 
         Args:
@@ -82,7 +89,7 @@ class SparKClassifier(BaseModel):
         logits = self.backbone(inputs.contiguous(memory_format=self.layout)).float()
         return {'loss': self.criterion(logits, target)} if mode == 'loss' else logits
 
-    def mix(self, inputs, label):
+    def mix(self, inputs: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mixed images, and their soft targets ``(B, num_classes)``; drawn from numpy's generator."""
         # timm pairs the first image with the last, and so on: an odd batch gets a partner for its middle one.
         odd = len(inputs) % 2
@@ -91,7 +98,7 @@ class SparKClassifier(BaseModel):
         inputs, target = self._mixup(inputs, label)
         return inputs[odd:], target[odd:]
 
-    def get_layer_depth(self, param_name):
+    def get_layer_depth(self, param_name: str) -> tuple[int, int]:
         """``(layer, layers)`` of a parameter; see :mod:`spark_bench.models.layer_depth`.
 
         ResNets and ConvNeXts follow their recipes' rules; of other networks, each stage is a layer.

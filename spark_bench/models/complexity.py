@@ -1,5 +1,8 @@
 """Parameters and multiply-adds of a classification network, without its weights."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import timm
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -15,7 +18,7 @@ _NORMS = {torch.ops.aten.native_batch_norm: 2, torch.ops.aten.native_layer_norm:
 _COPIES = (torch.ops.aten.clone, torch.ops.aten.copy_, torch.ops.aten._to_copy)
 
 
-def inspect_network(arch, input_size=224):
+def inspect_network(arch: str, input_size: int = 224) -> dict[str, Any]:
     """Count parameters and multiply-adds of a whole classification network of 1000 classes, for one image.
 
     Two counts, because published figures follow two conventions: those of ConvNeXts are multiply-adds, those of
@@ -53,7 +56,7 @@ def inspect_network(arch, input_size=224):
             'multiply_adds': multiply_adds, 'operations': multiply_adds + rest.count}
 
 
-def as_text(report):
+def as_text(report: Mapping[str, Any]) -> str:
     """The report for a person."""
     size = report['input_size']
     lines = [

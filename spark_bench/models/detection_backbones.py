@@ -5,7 +5,11 @@ each parameter for layer decay, stochastic depth in ResNets, ResNet-200.
 """
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import torch
 from mmdet.models.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from mmdet.models.backbones.swin import SwinTransformer
 from mmengine.registry import MODELS
@@ -67,8 +71,8 @@ class SparKResNet(ResNet):
         18: (_BasicBlock, (2, 2, 2, 2)), 34: (_BasicBlock, (3, 4, 6, 3)), 50: (_Bottleneck, (3, 4, 6, 3)),
         101: (_Bottleneck, (3, 4, 23, 3)), 152: (_Bottleneck, (3, 8, 36, 3)), 200: (_Bottleneck, (3, 24, 36, 3))}
 
-    def __init__(self, arch=None, depth=None, weights=None, drop_path_rate=0.0, norm_eval=False, key_prefix=None,
-                 **resnet):
+    def __init__(self, arch: str | None = None, depth: int | None = None, weights: Path | str | None = None,
+                 drop_path_rate: float = 0.0, norm_eval: bool = False, key_prefix: str | None = None, **resnet: Any):
         arch = f'resnet{depth}' if arch is None else arch
         check_choice('SparKResNet', arch, [f'resnet{depth}' for depth in self.arch_settings])
         check_rate(drop_path_rate)
@@ -80,17 +84,17 @@ class SparKResNet(ResNet):
             if rate > 0:
                 block.drop_path = DropPath(rate)
 
-    def init_weights(self):
+    def init_weights(self) -> None:
         """Load ``weights``; called by OpenMMLab after the model is built."""
         super().init_weights()
         load_weights(self, self.weights, self.arch, self.key_prefix)
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> 'SparKResNet':
         """Switch mode, as mmdet's ResNet does; returns the module."""
         super().train(mode)
         return self
 
-    def get_layer_depth(self, param_name, prefix=''):
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """``(layer, layers)`` of a parameter; see :func:`~spark_bench.models.layer_depth.resnet_layer`."""
         return resnet_layer(_inner(param_name, prefix), self.stage_blocks)
 
@@ -110,8 +114,8 @@ class SparKConvNeXt(ConvNeXt):
         InputError: for an unknown ``arch`` or a wrong rate; from ``init_weights``, for a checkpoint that does not fit.
     """
 
-    def __init__(self, arch, weights=None, layer_scale_init_value=1.0, out_indices=(0, 1, 2, 3), key_prefix=None,
-                 **convnext):
+    def __init__(self, arch: str, weights: Path | str | None = None, layer_scale_init_value: float = 1.0,
+                 out_indices: Sequence[int] = (0, 1, 2, 3), key_prefix: str | None = None, **convnext: Any):
         size = arch.removeprefix('convnext_')
         check_choice('SparKConvNeXt', f'convnext_{size}', [f'convnext_{name}' for name in self.arch_settings])
         check_rate(convnext.get('drop_path_rate', 0.0))
@@ -119,17 +123,17 @@ class SparKConvNeXt(ConvNeXt):
                          gap_before_final_norm=False, **convnext)
         self.arch, self.weights, self.key_prefix = f'convnext_{size}', weights, key_prefix
 
-    def init_weights(self):
+    def init_weights(self) -> None:
         """Load ``weights``; called by OpenMMLab after the model is built."""
         super().init_weights()
         load_weights(self, self.weights, self.arch, self.key_prefix)
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> 'SparKConvNeXt':
         """Switch mode, as mmpretrain's ConvNeXt does; returns the module."""
         super().train(mode)
         return self
 
-    def get_layer_depth(self, param_name, prefix=''):
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """``(layer, layers)`` of a parameter; see :func:`~spark_bench.models.layer_depth.convnext_layer`."""
         name = _inner(param_name, prefix).replace('downsample_layers.0.', 'stem.')
         name = re.sub(r'^downsample_layers\.(\d)', r'stages.\1.downsample', name)
@@ -155,28 +159,28 @@ class SparKSwin(SwinTransformer):
     sizes = {'swin_tiny': (96, (2, 2, 6, 2), (3, 6, 12, 24)), 'swin_small': (96, (2, 2, 18, 2), (3, 6, 12, 24)),
              'swin_base': (128, (2, 2, 18, 2), (4, 8, 16, 32)), 'swin_large': (192, (2, 2, 18, 2), (6, 12, 24, 48))}
 
-    def __init__(self, arch, weights=None, key_prefix=None, **swin):
+    def __init__(self, arch: str, weights: Path | str | None = None, key_prefix: str | None = None, **swin: Any):
         check_choice('SparKSwin', arch, list(self.sizes))
         check_rate(swin.get('drop_path_rate', 0.0))
         width, depths, heads = self.sizes[arch]
         super().__init__(embed_dims=width, depths=depths, num_heads=heads, **swin)
         self.arch, self.weights, self.key_prefix, self.depths = arch, weights, key_prefix, depths
 
-    def init_weights(self):
+    def init_weights(self) -> None:
         """Load ``weights``; called by OpenMMLab after the model is built."""
         super().init_weights()
         load_weights(self, self.weights, self.arch, self.key_prefix)
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> 'SparKSwin':
         """Switch mode, as mmdet's Swin does; returns the module."""
         super().train(mode)
         return self
 
-    def forward(self, image_B3HW):
+    def forward(self, image_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return a tuple of four maps ``(B, C, h, w)``, finest first."""
         return tuple(super().forward(image_B3HW))
 
-    def get_layer_depth(self, param_name, prefix=''):
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """``(layer, layers)`` of a parameter; see :func:`~spark_bench.models.layer_depth.swin_layer`."""
         return swin_layer(_inner(param_name, prefix), self.depths)
 

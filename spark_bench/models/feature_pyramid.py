@@ -1,5 +1,9 @@
 """A pyramid over the one map of a plain backbone."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import torch
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from mmpretrain.models.utils import LayerNorm2d
@@ -22,7 +26,8 @@ class SimpleFeaturePyramid(BaseModule):
         out_channels: of every map of the pyramid.
     """
 
-    def __init__(self, in_channels, out_channels=256, init_cfg=None):
+    def __init__(self, in_channels: int, out_channels: int = 256,
+                 init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None):
         super().__init__(init_cfg)
         half, quarter = in_channels // 2, in_channels // 4
         resize = [
@@ -37,7 +42,7 @@ class SimpleFeaturePyramid(BaseModule):
                           nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False), _norm(out_channels))
             for channels, layers in resize)
 
-    def forward(self, maps):
+    def forward(self, maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """Return a tuple of five maps ``(B, out_channels, h, w)``, finest first.
 
         Args:

@@ -2,6 +2,7 @@
 
 import functools
 from collections import defaultdict
+from typing import Any
 
 from mmengine.dist import master_only
 from mmengine.logging import print_log
@@ -46,7 +47,7 @@ class SparKLayerDecay(DefaultOptimWrapperConstructor):
                 raise InputError(f'optim_wrapper.optimizer has no {key!r}: SparKLayerDecay derives that of each layer '
                                  'from it')
 
-    def add_params(self, params, module, **kwargs):
+    def add_params(self, params: list[dict[str, Any]], module: nn.Module, **kwargs: Any) -> None:
         """Append the groups of ``module``'s trainable parameters to ``params``, from the stem to the head."""
         layer_of = _layer_rule(module)
         rate = self.paramwise_cfg['decay_rate']

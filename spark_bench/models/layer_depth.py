@@ -10,6 +10,7 @@ microsoft/SimMIM (Swin), detectron2 projects/ViTDet (ViT).
 
 import math
 import re
+from collections.abc import Sequence
 
 __all__ = ['convnext_layer', 'resnet_classifier_layer', 'resnet_layer', 'swin_layer', 'vit_layer']
 
@@ -17,7 +18,7 @@ __all__ = ['convnext_layer', 'resnet_classifier_layer', 'resnet_layer', 'swin_la
 _LONG_STAGE = 9
 
 
-def resnet_layer(name, depths):
+def resnet_layer(name: str, depths: Sequence[int]) -> tuple[int, int]:
     """Stem 0; stage 1 → 1; stage 2 → 2; stage 3, block j → 3 + j // 3; stage 4 → N; the rest N + 1.
 
     N is 5 for ResNet-50, 11 for deeper ones. ResNet-152 and -200 have so long a third stage that its last groups
@@ -37,7 +38,7 @@ def resnet_layer(name, depths):
     return layer, last + 2
 
 
-def resnet_classifier_layer(name, depths):
+def resnet_classifier_layer(name: str, depths: Sequence[int]) -> tuple[int, int]:
     """The rule of fine-tuning on ImageNet, finer than detection's: stem 0; stage 1 → 1; then the blocks of stages 2 and
     3 in groups, in order; stage 4 behind them; the rest (the classifier) last.
 
@@ -60,7 +61,7 @@ def resnet_classifier_layer(name, depths):
     return layer, last + 2
 
 
-def convnext_layer(name, depths):
+def convnext_layer(name: str, depths: Sequence[int]) -> tuple[int, int]:
     """Stem 0; stage 1 → 1; downsampling 2 and stage 2 → 2; downsampling 3 → 3; stage 3, block j → 3 + j // 3;
     downsampling 4 and stage 4 → N; the rest N + 1. N is 12 where stage 3 has more than 9 blocks, else 6.
 
@@ -78,7 +79,7 @@ def convnext_layer(name, depths):
     return layer, last + 2
 
 
-def swin_layer(name, depths):
+def swin_layer(name: str, depths: Sequence[int]) -> tuple[int, int]:
     """Patch embedding 0; each block a layer of its own, from 1; a downsampling belongs to the block before it.
 
     Args:
@@ -96,7 +97,7 @@ def swin_layer(name, depths):
     return layer, total + 2
 
 
-def vit_layer(name, depth):
+def vit_layer(name: str, depth: int) -> tuple[int, int]:
     """Patch and position embedding 0; each block a layer of its own, from 1; the rest behind the last.
 
     Args:

@@ -2,11 +2,12 @@
 
 import torch
 from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
+from torch import nn
 
 __all__ = ['prepare_detector']
 
 
-def prepare_detector(model, channels_last=False):
+def prepare_detector(model: nn.Module, channels_last: bool = False) -> None:
     """Prepare a two-stage detector of mmdet for bfloat16 autocast, and for the channels-last layout; in place.
 
     Boxes are numbers up to 1333 that bfloat16 holds to 8 bits: heads compute in it, their outputs, and all that

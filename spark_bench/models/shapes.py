@@ -1,8 +1,14 @@
 """Whether the parts of a detector fit each other: told by the key of the config, before torch stumbles within them."""
 
+from typing import TYPE_CHECKING
+
 import torch
+from torch import nn
 
 from spark_bench.errors import InputError
+
+if TYPE_CHECKING:
+    from mmengine.config import ConfigDict
 
 # Side of the image that is sent through, a multiple of every backbone's stride.
 _SIDE = 64
@@ -11,7 +17,7 @@ _NECK = ('rpn_head.in_channels', 'roi_head.bbox_roi_extractor.out_channels', 'ro
 
 
 @torch.no_grad()
-def check_shapes(model, cfg):
+def check_shapes(model: nn.Module, cfg: 'ConfigDict') -> None:
     """Send a blank image through backbone and neck, and compare what each part gives with what the next one takes.
 
     Neither weights, statistics nor random states change.
@@ -91,7 +97,7 @@ def _value(cfg, key):
 
 
 @torch.no_grad()
-def check_size(network, arch, side, option):
+def check_size(network: nn.Module, arch: str, side: int, option: str) -> None:
     """Send a blank image through a classification network: transformers may take one size alone.
 
     Neither weights, statistics nor random states change.

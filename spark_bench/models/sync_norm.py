@@ -30,7 +30,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
     Processes may hold different numbers of positions.
     """
 
-    def forward(self, x_NChw):
+    def forward(self, x_NChw: torch.Tensor) -> torch.Tensor:
         if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(x_NChw)
         x_NChw = x_NChw.to(torch.promote_types(x_NChw.dtype, self.weight.dtype))
@@ -56,11 +56,11 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 class SyncBatchNormAct2d(SyncBatchNorm2d):
     """The same behind timm's ``BatchNormAct2d``: dropout and activation follow the norm."""
 
-    def __init__(self, *args, drop, act):
+    def __init__(self, *args: float | None, drop: nn.Module, act: nn.Module):
         super().__init__(*args)
         self.drop, self.act = drop, act
 
-    def forward(self, x_NChw):
+    def forward(self, x_NChw: torch.Tensor) -> torch.Tensor:
         return self.act(self.drop(super().forward(x_NChw)))
 
 
@@ -68,7 +68,7 @@ class SyncBatchNormAct2d(SyncBatchNorm2d):
 register((SyncBatchNorm2d, SyncBatchNormAct2d), MODULES[nn.BatchNorm2d].packed, MODULES[nn.BatchNorm2d].reference)
 
 
-def synchronise(model, device):
+def synchronise(model: nn.Module, device: torch.device) -> nn.Module:
     """Replace every batch norm of ``model`` by one with the statistics of all processes; return the model.
 
     Args:

@@ -4,7 +4,9 @@ Source: Li et al., Exploring Plain Vision Transformer Backbones for Object Detec
 released code, detectron2 projects/ViTDet.
 """
 
+from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -51,8 +53,9 @@ class SparKViT(VisionTransformerSAM):
     sizes = {'vit_tiny': (192, 12, 3), 'vit_small': (384, 12, 6), 'vit_base': (768, 12, 12),
              'vit_large': (1024, 24, 16)}
 
-    def __init__(self, arch, weights=None, input_size=1024, window_size=14, global_blocks=None, pretrained_size=224,
-                 drop_path_rate=0.1, frozen_stages=-1, with_cp=False, key_prefix=None):
+    def __init__(self, arch: str, weights: Path | str | None = None, input_size: int = 1024, window_size: int = 14,
+                 global_blocks: Iterable[int] | None = None, pretrained_size: int = 224, drop_path_rate: float = 0.1,
+                 frozen_stages: int = -1, with_cp: bool = False, key_prefix: str | None = None):
         check_choice('SparKViT', arch, list(self.sizes))
         check_rate(drop_path_rate)
         width, depth, heads = self.sizes[arch]
@@ -69,14 +72,14 @@ class SparKViT(VisionTransformerSAM):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (pretrained_size // _PATCH) ** 2, width))
         self._freeze()
 
-    def init_weights(self):
+    def init_weights(self) -> None:
         """Initialise as timm does and load ``weights``; called by OpenMMLab after the model is built."""
         for name, module in self.blocks.named_modules():
             init_weights_vit_timm(module, name)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         load_weights(self, self.weights, self.arch, self.key_prefix)
 
-    def forward(self, image_B3HW):
+    def forward(self, image_B3HW: torch.Tensor) -> tuple[torch.Tensor]:
         """Return a tuple of one map ``(B, C, H/16, W/16)``, of the padded image."""
         x_BhwC = self.patch_embed(self._pad(image_B3HW))
         x_BhwC = x_BhwC + self._positions(*x_BhwC.shape[1:3])
@@ -85,13 +88,13 @@ class SparKViT(VisionTransformerSAM):
             x_BhwC = run(block, x_BhwC)
         return (x_BhwC.permute(0, 3, 1, 2).contiguous(),)
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> 'SparKViT':
         """Switch mode; frozen blocks stay in evaluation mode."""
         super().train(mode)
         self._freeze()
         return self
 
-    def get_layer_depth(self, param_name, prefix=''):
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """``(layer, layers)`` of a parameter; see :func:`~spark_bench.models.layer_depth.vit_layer`."""
         inner = param_name[len(prefix):] if param_name.startswith(prefix) else ''
         return vit_layer(inner, len(self.blocks))
@@ -109,7 +112,7 @@ class SparKViT(VisionTransformerSAM):
         return positions_1Chw.permute(0, 2, 3, 1)
 
     @property
-    def patch_grid(self):
+    def patch_grid(self) -> int:
         """Side of the grid of absolute positions."""
         return round((self.pos_embed.shape[1] - 1) ** 0.5)
 

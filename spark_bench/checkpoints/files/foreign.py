@@ -1,6 +1,8 @@
 """What a file is that holds no weights of PyTorch, and what can be done about it."""
 
 import re
+from collections.abc import Collection
+from pathlib import Path
 
 _UNPACK = 'unpack it, and give the .pth or .safetensors file inside'
 _TORCH = 'give weights saved by PyTorch (.safetensors or .pth)'
@@ -28,7 +30,7 @@ _TABLE_END = bytes.fromhex('57fb808b247547db')
 _HEAD = 1024
 
 
-def explain(path, size):
+def explain(path: Path, size: int) -> str | None:
     """What ``path`` is instead of weights, and the way out; None for what may be weights.
 
     Args:
@@ -68,7 +70,7 @@ def explain(path, size):
     return None
 
 
-def explain_archive(names):
+def explain_archive(names: Collection[str]) -> str:
     """The same of a zip archive that torch did not write, by the names of its entries."""
     if names and all(name.endswith('.npy') for name in names):
         return f'is an archive of numpy (.npz): {_TORCH}'

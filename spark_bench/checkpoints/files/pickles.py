@@ -8,6 +8,8 @@ import pickletools
 import re
 import zipfile
 from collections import OrderedDict
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,14 +47,14 @@ class Inert:
     def __new__(cls, *args, **kwargs):
         return super().__new__(cls)
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: object, **kwargs: object):
         pass
 
     def __setstate__(self, state):
         pass
 
 
-def read_torch(path, kind, size):
+def read_torch(path: Path, kind: str, size: int) -> Any:
     """Look through the pickle first, then let torch read it with weights-only loading; return what it holds.
 
     Args:
@@ -77,7 +79,7 @@ def read_torch(path, kind, size):
         return torch.load(path, map_location='cpu', weights_only=True, mmap=kind == 'torch zip')
 
 
-def read_arrays(path, size):
+def read_arrays(path: Path, size: int) -> Any:
     """What a pickle of plain data and numpy arrays holds; :func:`as_tensor` makes tensors of the arrays.
 
     Raises:
@@ -166,7 +168,7 @@ def _encode(text, encoding='latin1'):
     return text.encode('latin1')
 
 
-def as_tensor(value):
+def as_tensor(value: Any) -> torch.Tensor | None:
     """A tensor, or an array of :func:`read_arrays` as one; None for anything else."""
     if isinstance(value, _Array):
         return value.tensor

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -38,13 +39,13 @@ class CheckpointFile:
 
     path: str
     container: str
-    tensors: dict
-    metadata: dict = field(default_factory=dict)
-    left_out: tuple = ()
+    tensors: dict[str, torch.Tensor]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
     key_prefix: str | None = None
 
 
-def read_file(path, key_prefix=None):
+def read_file(path: Path | str, key_prefix: str | None = None) -> CheckpointFile:
     """Read a checkpoint.
 
     Args:
@@ -79,7 +80,7 @@ def read_file(path, key_prefix=None):
     return file
 
 
-def read_tensors(path):
+def read_tensors(path: Path | str) -> dict[str, torch.Tensor]:
     """Read a checkpoint into a dict from name to tensor, on the CPU, without unpickling any object.
 
     Prefixes that wrappers put before all names (``module.``, ``_orig_mod.``) or into them (FSDP, activation
@@ -91,7 +92,7 @@ def read_tensors(path):
     return read_file(path).tensors
 
 
-def read_metadata(path):
+def read_metadata(path: Path | str) -> dict[str, str]:
     """What a file says of itself, a dict of strings: the header of a safetensors file, or the words and numbers that
     stand beside the weights in another one.
 

@@ -1,8 +1,10 @@
 """What an adapter is: a table of names, read in both directions."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import ClassVar
+
+import torch
 
 _FIELD = re.compile(r'\{(\w)\}')
 
@@ -49,23 +51,23 @@ class Adapter:
         self._inward_outside = [(_compile(foreign), canonical) for foreign, canonical in self.outside]
         self._outward_outside = [(_compile(canonical), foreign) for foreign, canonical in self.outside]
 
-    def matches(self, names):
+    def matches(self, names: Collection[str]) -> bool:
         """Whether a network whose tensors are called ``names`` (a set, prefix removed) is of this format."""
         return all(anchor in names for anchor in self.anchors) and self.absent not in names
 
-    def owns(self, name):
+    def owns(self, name: str) -> bool:
         """Whether a tensor (prefix removed) stands in one of the network's own modules."""
         return re.match(self.own, name) is not None
 
-    def canonical_name(self, name):
+    def canonical_name(self, name: str) -> str | None:
         """The canonical name of a tensor of the network; None for one that the format does not know."""
         return _translate(name, self._inward) if self.rules else name
 
-    def outside_name(self, name):
+    def outside_name(self, name: str) -> str | None:
         """The canonical name of a tensor that stands beside the network, such as a classifier's."""
         return _translate(name, self._inward_outside)
 
-    def foreign_name(self, name):
+    def foreign_name(self, name: str) -> str | None:
         """The format's full name, with prefix, of a canonical tensor; None where it has no place for it."""
         beside = _translate(name, self._outward_outside)
         if beside is not None:
@@ -73,11 +75,11 @@ class Adapter:
         inner = _translate(name, self._outward) if self.rules else name
         return None if inner is None else self.prefix + inner
 
-    def dead_reason(self, name):
+    def dead_reason(self, name: str) -> str | None:
         """What a tensor without use is, or None for one that is of use."""
         return next((reason for pattern, reason in self.dead.items() if re.fullmatch(pattern, name)), None)
 
-    def canonical_names(self, names):
+    def canonical_names(self, names: Iterable[str]) -> dict[str, str | None]:
         """From each of ``names`` (prefix removed) to its canonical name, or None."""
         result = {name: self.canonical_name(name) for name in names}
         if self.final_norm and not any((name or '').startswith('norms.0.') for name in result.values()):
@@ -86,7 +88,7 @@ class Adapter:
                       for raw, name in result.items()}
         return result
 
-    def foreign_names(self, names):
+    def foreign_names(self, names: Collection[str]) -> dict[str, str | None]:
         """From each of the canonical ``names`` to the format's full name, or None."""
         renamed = {name: name for name in names}
         if self.final_norm and not any(name.startswith('norms.') for name in names):
@@ -94,21 +96,21 @@ class Adapter:
             renamed = {name: last + name[len(final):] if name.startswith(final) else name for name in names}
         return {name: self.foreign_name(other) for name, other in renamed.items()}
 
-    def to_canonical(self, tensors):
+    def to_canonical(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Rename (prefix removed before) and bring into canonical layout; names without a rule are left out."""
         return {name: self.value_in(name, tensors[raw])
                 for raw, name in self.canonical_names(tensors).items() if name is not None}
 
-    def from_canonical(self, tensors):
+    def from_canonical(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The inverse of :meth:`to_canonical`, with the format's prefix; names without a place are left out."""
         return {raw: self.value_out(name, tensors[name])
                 for name, raw in self.foreign_names(tensors).items() if raw is not None}
 
-    def value_in(self, name, value):
+    def value_in(self, name: str, value: torch.Tensor) -> torch.Tensor:
         """A tensor in canonical layout; ``name`` is the canonical one."""
         return value
 
-    def value_out(self, name, value):
+    def value_out(self, name: str, value: torch.Tensor) -> torch.Tensor:
         """A canonical tensor in the format's layout; ``name`` is the canonical one."""
         return value
 
@@ -134,13 +136,13 @@ class Wrapping:
         self._inward = [(_compile(foreign), canonical) for foreign, canonical in self.rules]
         self._outward = [(_compile(canonical), foreign) for foreign, canonical in self.rules]
 
-    def canonical_name(self, name):
+    def canonical_name(self, name: str) -> str | None:
         return _translate(name, self._inward)
 
-    def foreign_name(self, name):
+    def foreign_name(self, name: str) -> str | None:
         return _translate(name, self._outward)
 
-    def dead_reason(self, name):
+    def dead_reason(self, name: str) -> str | None:
         return next((reason for pattern, reason in self.dead.items() if re.fullmatch(pattern, name)), None)
 
 

@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+import torch
+
 from spark_bench.checkpoints.formats.base import Adapter, Rules
 
 
@@ -13,7 +15,7 @@ class TimmConvNeXt(Adapter):
     anchors: ClassVar[tuple[str, ...]] = ('stem.0.weight', 'stages.0.blocks.0.conv_dw.weight')
     outside: ClassVar[Rules] = (('head.fc.{p}', 'head.fc.{p}'),)
 
-    def value_in(self, name, value):
+    def value_in(self, name: str, value: torch.Tensor) -> torch.Tensor:
         # Some sizes (atto … nano) use 1×1 convolutions where the others use linear layers.
         if name.endswith(('.mlp.fc1.weight', '.mlp.fc2.weight')) and value.dim() == 4:
             return value.flatten(1)
@@ -43,7 +45,7 @@ class OfficialConvNeXt(TimmConvNeXt):
         ('norm{i}.{p}', 'norms.{i}.{p}'),
     )
 
-    def value_out(self, name, value):
+    def value_out(self, name: str, value: torch.Tensor) -> torch.Tensor:
         if name.endswith(('.mlp.grn.weight', '.mlp.grn.bias')):
             return value.reshape(1, 1, 1, -1)
         return value
@@ -86,7 +88,7 @@ class TorchvisionConvNeXt(TimmConvNeXt):
         ('classifier.2.{p}', 'head.fc.{p}'),
     )
 
-    def value_out(self, name, value):
+    def value_out(self, name: str, value: torch.Tensor) -> torch.Tensor:
         return value.reshape(-1, 1, 1) if name.endswith('.gamma') else value
 
 

@@ -17,7 +17,7 @@ class TimmResNet(Adapter):
     own = r'(conv\d|bn\d|gn\d|norm\d?|layer\d+|stem)\.'
     outside = (('head.fc.{p}', 'fc.{p}'),)
 
-    def foreign_name(self, name):
+    def foreign_name(self, name: str) -> str:
         # As a target, timm's classifier stands in the network itself.
         return name
 

@@ -3,6 +3,7 @@
 import math
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 
 from spark_bench.checkpoints.formats.base import Adapter, Rules
@@ -10,7 +11,7 @@ from spark_bench.checkpoints.formats.base import Adapter, Rules
 _TABLES = 'a table of positions, computed from the window size'
 
 
-def resize_table(table_LH, entries):
+def resize_table(table_LH: torch.Tensor, entries: int) -> torch.Tensor:
     """A table of relative positions for another window, by bicubic interpolation as Swin's authors resize theirs.
 
     Args:
@@ -78,12 +79,12 @@ class MMSwin(Adapter):
     )
     final_norm = 'norms.3.', 'norm.'
 
-    def value_in(self, name, value):
+    def value_in(self, name: str, value: torch.Tensor) -> torch.Tensor:
         if '.downsample.' not in name:
             return value
         return self._swap(value, (-1, 2, 2))
 
-    def value_out(self, name, value):
+    def value_out(self, name: str, value: torch.Tensor) -> torch.Tensor:
         return self._swap(value, (2, 2, -1)) if '.downsample.' in name else value
 
     @staticmethod
@@ -103,7 +104,7 @@ class TimmViT(Adapter):
     outside = (('head.fc.{p}', 'head.{p}'),)
     dead = {r'decoder_.*|mask_token': 'the decoder of MAE'}
 
-    def foreign_name(self, name):
+    def foreign_name(self, name: str) -> str:
         return name
 
 
