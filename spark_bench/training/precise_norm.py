@@ -1,11 +1,15 @@
 """Precise batch norm: statistics with the final weights, in place of a running average over changing ones."""
 
 import itertools
+from typing import TYPE_CHECKING
 
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch import nn
+
+if TYPE_CHECKING:
+    from mmengine.runner import Runner
 
 
 @HOOKS.register_module()
@@ -23,10 +27,10 @@ class PreciseBatchNormHook(Hook):
 
     priority = 'VERY_LOW'
 
-    def __init__(self, updates=200):
+    def __init__(self, updates: int = 200) -> None:
         self.updates = updates
 
-    def after_train(self, runner):
+    def after_train(self, runner: 'Runner') -> None:
         """Recompute; the evaluation that follows sees the result."""
         model = getattr(runner.model, 'module', runner.model)
         model.train()
