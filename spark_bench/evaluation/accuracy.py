@@ -1,13 +1,18 @@
 """Top-1 and top-5 accuracy: of any classifier on a split, and of raw and EMA weights while they are trained."""
 
 import io
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader
 
 from spark_bench import checkpoints
 from spark_bench.evaluation.rehearsal import blame_evaluation
@@ -33,7 +38,7 @@ class Predictions:
     classes: np.ndarray
     scores: np.ndarray
 
-    def accuracy(self, k):
+    def accuracy(self, k: int) -> float | None:
         """Share of images whose class is among the k likeliest, in percent; None where fewer than k are known."""
         if self.classes.shape[1] < k:
             return None
@@ -47,7 +52,7 @@ class Predictions:
 
 
 @torch.no_grad()
-def predict(models, loader):
+def predict(models: Mapping[str, nn.Module], loader: Iterable[dict[str, Any]]) -> dict[str, Predictions]:
     """Classify every image of a loader by several models at once; each image is decoded once.
 
     Modes and random generators are left as they are. In several processes all of them take part, and all get the
@@ -63,7 +68,7 @@ def predict(models, loader):
     """
     modes = {name: model.training for name, model in models.items()}
     states = random_states()  # a loader draws when it is opened
-    found = {name: [] for name in models}
+    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in models}
     truth = []
     for model in models.values():
         model.eval()
@@ -107,11 +112,12 @@ class AccuracyHook(Hook):
 
     priority = 'LOW'  # behind the EMA, before the checkpoint: a resumed run has not lost the evaluation
 
-    def __init__(self, interval=1):
+    def __init__(self, interval: int = 1) -> None:
         self.interval = interval
-        self.predictions, self._loader = {}, None
+        self.predictions: dict[str, Predictions] = {}
+        self._loader: DataLoader | None = None
 
-    def before_train(self, runner):
+    def before_train(self, runner: Runner) -> None:
         """Build the loader and try two images, so that what is wrong with the evaluation is known now."""
         # With a seed: a sampler without one draws it, and a resumed run builds the loader at another step.
         self._loader = runner.build_dataloader(runner.cfg.evaluation_dataloader, seed=runner.seed)
@@ -120,7 +126,8 @@ class AccuracyHook(Hook):
             two = self._loader.collate_fn([dataset[index] for index in sorted({0, len(dataset) - 1})])
             predict({'raw': models_of(runner)['raw']}, [two])
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Sequence[dict] | None = None,
+                         outputs: Mapping[str, float] | None = None) -> None:
         """Evaluate where an epoch ends."""
         done = runner.iter + 1
         epoch, rest = divmod(done, len(runner.train_dataloader))
@@ -138,7 +145,7 @@ class AccuracyHook(Hook):
         shown = ', '.join(f'top-1 {found.accuracy(1):.2f} ({name} weights)' for name, found in self.predictions.items())
         runner.logger.info(f'epoch {epoch}: {shown}')
 
-    def predict(self, runner):
+    def predict(self, runner: Runner) -> None:
         """Evaluate the weights as they are."""
         self.predictions = predict(models_of(runner), self._loader)
 
@@ -148,23 +155,23 @@ class AccuracyHook(Hook):
                             runner.cfg.weights_metadata)
 
 
-def models_of(runner):
+def models_of(runner: Runner) -> dict[str, nn.Module]:
     """The classifiers of a run: ``raw``, and ``ema`` where one is kept."""
     models = {'raw': getattr(runner.model, 'module', runner.model)}
     ema = ema_of(runner)
     return models if ema is None else {**models, 'ema': ema.model}
 
 
-def evaluations(runner):
+def evaluations(runner: Runner) -> list[dict[str, float]]:
     """What was evaluated so far: list of dicts of ``epoch``, ``step`` and top-1 in percent by ``raw``, ``ema``."""
     return runner.message_hub.get_info('evaluations', [])
 
 
-def weights_name(epoch, name):
+def weights_name(epoch: str, name: str) -> str:
     """File of a run's weights: ``epoch`` is ``last`` or ``best``, ``name`` is ``raw`` or ``ema``."""
     return f'classifier{"" if epoch == "last" else "_best"}{"" if name == "raw" else "_ema"}.safetensors'
 
 
-def save_classifier(model, path, metadata):
+def save_classifier(model: nn.Module, path: Path | str, metadata: Mapping[str, str]) -> None:
     """Write a classifier's network in timm's names."""
     checkpoints.save(model.backbone, path, {**metadata, 'format': 'timm'})

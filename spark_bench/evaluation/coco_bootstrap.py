@@ -5,10 +5,14 @@ image count as often as it was drawn. What is left is COCOeval.accumulate, of wh
 positives alone.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 # Where precision is read, as in COCOeval.Params.
 _RECALLS = np.linspace(0, 1, 101)
+
+ImageMatches = tuple[int, np.ndarray, np.ndarray, np.ndarray, int]  # see CategoryMatches
 
 
 class CategoryMatches:
@@ -22,7 +26,7 @@ class CategoryMatches:
         thresholds: T.
     """
 
-    def __init__(self, per_image, images, thresholds):
+    def __init__(self, per_image: Sequence[ImageMatches], images: int, thresholds: int) -> None:
         self.objects = np.zeros(images, np.int64)
         self.objects[[entry[0] for entry in per_image]] = [entry[4] for entry in per_image]
         scores = np.concatenate([entry[1] for entry in per_image] or [np.zeros(0)])
@@ -40,7 +44,7 @@ class CategoryMatches:
         sizes = np.diff(np.append(starts, len(scores)))
         self._tie_start, self._tie_size = np.repeat(starts, sizes), np.repeat(sizes, sizes)
 
-    def precision(self, draws):
+    def precision(self, draws: np.ndarray) -> np.ndarray:
         """Precision at 101 recalls for each threshold, shape [T, 101]; -1 if no object was drawn.
 
         Equals what COCOeval.accumulate gives for a data set in which image i occurs ``draws[i]`` times.
@@ -82,7 +86,7 @@ class _Places:
         self.bounds = np.searchsorted(rows, np.arange(len(array) + 1))
 
 
-def average_precision(categories, draws):
+def average_precision(categories: Sequence[CategoryMatches], draws: np.ndarray) -> float | None:
     """AP of a resample in percent, or None if no object was drawn.
 
     Args:
@@ -95,7 +99,8 @@ def average_precision(categories, draws):
     return 100.0 * float(np.mean(valid)) if len(valid) else None
 
 
-def interval(categories, images, resamples, seed):
+def interval(categories: Sequence[CategoryMatches], images: int, resamples: int,
+             seed: int) -> tuple[float, float] | tuple[None, None]:
     """95 % percentile interval of AP over resampled images (Efron & Tibshirani 1993, ch. 13).
 
     Each resample draws as many images as there are, with replacement. Resamples without any object do not count.
@@ -116,4 +121,5 @@ def interval(categories, images, resamples, seed):
         draws = np.bincount(generator.integers(0, images, images), minlength=images)
         values.append(average_precision(categories, draws))
     values = [value for value in values if value is not None]
-    return tuple(float(value) for value in np.percentile(values, [2.5, 97.5])) if values else (None, None)
+    low, high = np.percentile(values, [2.5, 97.5]).tolist() if values else (None, None)
+    return low, high

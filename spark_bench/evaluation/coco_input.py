@@ -9,6 +9,7 @@ import reprlib
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class Truth:
     categories: dict
 
 
-def read_truth(annotations):
+def read_truth(annotations: Path | str) -> Truth:
     """Read a COCO annotation file.
 
     Args:
@@ -57,7 +58,7 @@ def read_truth(annotations):
     return Truth(path, file.contents, *({key: values[key] for key in sorted(values)} for values in (sizes, names)))
 
 
-def load_predictions(path):
+def load_predictions(path: Path | str) -> Any:
     """Read a COCO results file; what is in it is for :func:`check_predictions` to judge.
 
     Raises:
@@ -72,7 +73,7 @@ def load_predictions(path):
         raise InputError(f'{path} is not JSON ({error}): write it again') from error
 
 
-def check_predictions(predictions, truth, name='predictions'):
+def check_predictions(predictions: object, truth: Truth, name: str = 'predictions') -> None:
     """Check COCO results against the :class:`Truth` that they are to be evaluated with.
 
     Raises:

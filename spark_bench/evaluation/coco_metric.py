@@ -10,13 +10,14 @@ boxes and 0.4 s for masks, faster-coco-eval 1.8.0 1.6 s and 4.5 s, pycocotools 2
 import contextlib
 import io
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from spark_bench.errors import InputError
-from spark_bench.evaluation.coco_bootstrap import CategoryMatches, interval
+from spark_bench.evaluation.coco_bootstrap import CategoryMatches, ImageMatches, interval
 from spark_bench.evaluation.coco_input import Truth, check_predictions, load_predictions, read_truth
 from spark_bench.files import write_atomically
 
@@ -61,15 +62,17 @@ class _Curves:
 
     precision: np.ndarray
     recall: np.ndarray
-    matches: object
+    matches: Callable[[], Iterator[tuple[int, ImageMatches]]]
 
 
-def evaluate(annotations, predictions, backend='fast', bootstrap=0, seed=0):
+def evaluate(annotations: Path | str, predictions: list[dict] | Path | str, backend: str = 'fast', bootstrap: int = 0,
+             seed: int = 0) -> dict[str, float | None]:
     """The metrics of :func:`run_evaluation` alone, as a dict."""
     return run_evaluation(annotations, predictions, backend, bootstrap, seed).metrics
 
 
-def run_evaluation(annotations, predictions, backend='fast', bootstrap=0, seed=0):
+def run_evaluation(annotations: Path | str, predictions: list[dict] | Path | str, backend: str = 'fast',
+                   bootstrap: int = 0, seed: int = 0) -> Evaluation:
     """Evaluate COCO results for boxes and masks.
 
     Args:
@@ -97,7 +100,8 @@ def run_evaluation(annotations, predictions, backend='fast', bootstrap=0, seed=0
         name = f'{predictions}: {name}'
         predictions = load_predictions(predictions)
     check_predictions(predictions, truth, name)
-    metrics, categories = {}, _count_objects(truth)
+    metrics: dict[str, float | None] = {}
+    categories = _count_objects(truth)
     for kind, iou_type in _KINDS:
         curves = _BACKENDS[backend](truth, _results(predictions, iou_type), iou_type)
         metrics |= _figures(kind, curves.precision, curves.recall)
@@ -109,7 +113,7 @@ def run_evaluation(annotations, predictions, backend='fast', bootstrap=0, seed=0
     return Evaluation(metrics, tuple(categories))
 
 
-def write_categories(path, evaluation):
+def write_categories(path: Path | str, evaluation: Evaluation) -> None:
     """Write ``{"categories": [...]}``, see :class:`Evaluation`, as a JSON file."""
     text = json.dumps({'categories': evaluation.categories}, indent=1, ensure_ascii=False)
     write_atomically(path, (text + '\n').encode())

@@ -6,9 +6,12 @@ Python's list, so that a compiled ``mmcv._ext`` always wins.
 """
 
 import sys
+from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 from spark_bench.errors import InputError
 
@@ -29,7 +32,8 @@ class MissingOperator(InputError):
 class OperatorFinder(MetaPathFinder):
     """Finds ``mmcv._ext`` in :mod:`spark_bench.operators.stand_in`, and nothing else."""
 
-    def find_spec(self, fullname, path=None, target=None):
+    def find_spec(self, fullname: str, path: Sequence[str] | None = None,
+                  target: ModuleType | None = None) -> ModuleSpec | None:
         return spec_from_file_location(EXTENSION, STAND_IN) if fullname == EXTENSION else None
 
 

@@ -12,6 +12,7 @@ import functools
 import numpy as np
 import torch
 import torchvision
+from torch import Tensor
 
 from spark_bench.operators import MissingOperator
 
@@ -43,16 +44,16 @@ def _precise(*tensors):
     return [tensor.float() if tensor.dtype == torch.bfloat16 else tensor for tensor in tensors]
 
 
-def get_compiler_version():
+def get_compiler_version() -> str:
     return f'none: torchvision {torchvision.__version__}'
 
 
-def get_compiling_cuda_version():
+def get_compiling_cuda_version() -> str:
     return torch.version.cuda or 'not available'
 
 
 @_without_autocast
-def nms(boxes, scores, iou_threshold, offset):
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
     """Indices (int64) of the boxes_R4 that stay, by falling score; widths are x2 - x1 + ``offset``."""
     boxes, scores = _precise(boxes, scores)
     if offset:
@@ -62,7 +63,8 @@ def nms(boxes, scores, iou_threshold, offset):
     return order[torchvision.ops.nms(boxes[order], scores[order], float(np.float32(iou_threshold)))]
 
 
-def softnms(boxes, scores, dets, iou_threshold, sigma, min_score, method, offset):
+def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, sigma: float, min_score: float,
+            method: int, offset: int) -> Tensor:
     """Soft-NMS (Bodla et al., 2017) on the CPU: fills ``dets`` (R, 5), returns the indices of its first rows.
 
     Args:
@@ -102,8 +104,9 @@ def softnms(boxes, scores, dets, iou_threshold, sigma, min_score, method, offset
 
 
 @_without_autocast
-def roi_align_forward(input, rois, output, argmax_y, argmax_x, aligned_height, aligned_width, spatial_scale,
-                      sampling_ratio, pool_mode, aligned):
+def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor,
+                      aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
+                      pool_mode: int, aligned: bool) -> None:
     """Fill ``output`` (R, C, h, w) from ``input`` (N, C, H, W) and ``rois`` (R, 5: image, x1, y1, x2, y2)."""
     _refuse_maximum(pool_mode)
     output.copy_(torch.ops.torchvision.roi_align(
@@ -111,8 +114,9 @@ def roi_align_forward(input, rois, output, argmax_y, argmax_x, aligned_height, a
 
 
 @_without_autocast
-def roi_align_backward(grad_output, rois, argmax_y, argmax_x, grad_input, aligned_height, aligned_width, spatial_scale,
-                       sampling_ratio, pool_mode, aligned):
+def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor,
+                       aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
+                       pool_mode: int, aligned: bool) -> None:
     """Fill ``grad_input`` (N, C, H, W) from ``grad_output`` (R, C, h, w)."""
     _refuse_maximum(pool_mode)
     grad_input.copy_(torch.ops.torchvision._roi_align_backward(
@@ -126,7 +130,8 @@ def _refuse_maximum(pool_mode):
 
 
 @_without_autocast
-def sigmoid_focal_loss_forward(input, target, weight, output, gamma, alpha):
+def sigmoid_focal_loss_forward(input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float,
+                               alpha: float) -> None:
     """Fill ``output`` (R, C) with the focal loss (Lin et al., 2017) of logits (R, C) and classes (R,), C is none."""
     [logits] = _precise(input)
     p, hit = logits.sigmoid(), _one_hot(target, logits)
@@ -136,7 +141,8 @@ def sigmoid_focal_loss_forward(input, target, weight, output, gamma, alpha):
 
 
 @_without_autocast
-def sigmoid_focal_loss_backward(input, target, weight, grad_input, gamma, alpha):
+def sigmoid_focal_loss_backward(input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float,
+                                alpha: float) -> None:
     """Fill ``grad_input`` (R, C) with the derivative of each loss by its logit."""
     [logits] = _precise(input)
     p, hit = logits.sigmoid(), _one_hot(target, logits)
@@ -155,16 +161,19 @@ def _weighted(values, weight, target):
 
 
 @_without_autocast
-def deform_conv_forward(input, weight, offset, output, columns, ones, kW, kH, dW, dH, padW, padH, dilationW, dilationH,
-                        group, deformable_group, im2col_step):
+def deform_conv_forward(input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, columns: Tensor, ones: Tensor,
+                        kW: int, kH: int, dW: int, dH: int, padW: int, padH: int, dilationW: int, dilationH: int,
+                        group: int, deformable_group: int, im2col_step: int) -> None:
     """Deformable convolution (Dai et al., 2017): fill ``output`` from ``input`` and ``offset`` (dy, dx a point)."""
     geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
     output.copy_(_deform(input, weight, offset, None, None, geometry))
 
 
 @_without_autocast
-def deform_conv_backward_input(input, offset, gradOutput, gradInput, gradOffset, weight, columns, kW, kH, dW, dH, padW,
-                               padH, dilationW, dilationH, group, deformable_group, im2col_step):
+def deform_conv_backward_input(input: Tensor, offset: Tensor, gradOutput: Tensor, gradInput: Tensor, gradOffset: Tensor,
+                               weight: Tensor, columns: Tensor, kW: int, kH: int, dW: int, dH: int, padW: int,
+                               padH: int, dilationW: int, dilationH: int, group: int, deformable_group: int,
+                               im2col_step: int) -> None:
     geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
     gradients = _deform_backward(gradOutput, input, weight, offset, None, None, geometry)
     gradInput.copy_(gradients[0])
@@ -172,8 +181,10 @@ def deform_conv_backward_input(input, offset, gradOutput, gradInput, gradOffset,
 
 
 @_without_autocast
-def deform_conv_backward_parameters(input, offset, gradOutput, gradWeight, columns, ones, kW, kH, dW, dH, padW, padH,
-                                    dilationW, dilationH, group, deformable_group, scale, im2col_step):
+def deform_conv_backward_parameters(input: Tensor, offset: Tensor, gradOutput: Tensor, gradWeight: Tensor,
+                                    columns: Tensor, ones: Tensor, kW: int, kH: int, dW: int, dH: int, padW: int,
+                                    padH: int, dilationW: int, dilationH: int, group: int, deformable_group: int,
+                                    scale: float, im2col_step: int) -> None:
     geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
     # Its own gradient does not depend on the weight, which mmcv does not hand over.
     gradients = _deform_backward(gradOutput, input, torch.zeros_like(gradWeight), offset, None, None, geometry)
@@ -181,18 +192,22 @@ def deform_conv_backward_parameters(input, offset, gradOutput, gradWeight, colum
 
 
 @_without_autocast
-def modulated_deform_conv_forward(input, weight, bias, ones, offset, mask, output, columns, kernel_h, kernel_w,
-                                  stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group,
-                                  with_bias):
+def modulated_deform_conv_forward(input: Tensor, weight: Tensor, bias: Tensor, ones: Tensor, offset: Tensor,
+                                  mask: Tensor, output: Tensor, columns: Tensor, kernel_h: int, kernel_w: int,
+                                  stride_h: int, stride_w: int, pad_h: int, pad_w: int, dilation_h: int,
+                                  dilation_w: int, group: int, deformable_group: int, with_bias: bool) -> None:
     """Modulated deformable convolution (Zhu et al., 2019): each point is also weighted by ``mask``."""
     geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
     output.copy_(_deform(input, weight, offset, mask, bias if with_bias else None, geometry))
 
 
 @_without_autocast
-def modulated_deform_conv_backward(input, weight, bias, ones, offset, mask, columns, grad_input, grad_weight, grad_bias,
-                                   grad_offset, grad_mask, grad_output, kernel_h, kernel_w, stride_h, stride_w, pad_h,
-                                   pad_w, dilation_h, dilation_w, group, deformable_group, with_bias):
+def modulated_deform_conv_backward(input: Tensor, weight: Tensor, bias: Tensor, ones: Tensor, offset: Tensor,
+                                   mask: Tensor, columns: Tensor, grad_input: Tensor, grad_weight: Tensor,
+                                   grad_bias: Tensor, grad_offset: Tensor, grad_mask: Tensor, grad_output: Tensor,
+                                   kernel_h: int, kernel_w: int, stride_h: int, stride_w: int, pad_h: int, pad_w: int,
+                                   dilation_h: int, dilation_w: int, group: int, deformable_group: int,
+                                   with_bias: bool) -> None:
     geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
     gradients = _deform_backward(grad_output, input, weight, offset, mask, bias if with_bias else None, geometry)
     for filled, gradient in zip((grad_input, grad_weight, grad_offset, grad_mask), gradients[:4], strict=True):
@@ -219,15 +234,17 @@ def _operands(input, weight, offset, mask, bias):
 
 
 @_without_autocast
-def ms_deform_attn_forward(value, value_spatial_shapes, value_level_start_index, sampling_locations, attention_weights,
-                           im2col_step):
+def ms_deform_attn_forward(value: Tensor, value_spatial_shapes: Tensor, value_level_start_index: Tensor,
+                           sampling_locations: Tensor, attention_weights: Tensor, im2col_step: int) -> Tensor:
     """Multi-scale deformable attention (Zhu et al., 2021), by mmcv's own PyTorch formula: (N, Q, M·D)."""
     return _attend(value, value_spatial_shapes, sampling_locations, attention_weights).to(value.dtype)
 
 
 @_without_autocast
-def ms_deform_attn_backward(value, value_spatial_shapes, value_level_start_index, sampling_locations, attention_weights,
-                            grad_output, grad_value, grad_sampling_loc, grad_attn_weight, im2col_step):
+def ms_deform_attn_backward(value: Tensor, value_spatial_shapes: Tensor, value_level_start_index: Tensor,
+                            sampling_locations: Tensor, attention_weights: Tensor, grad_output: Tensor,
+                            grad_value: Tensor, grad_sampling_loc: Tensor, grad_attn_weight: Tensor,
+                            im2col_step: int) -> None:
     inputs = [tensor.detach().requires_grad_() for tensor in (value, sampling_locations, attention_weights)]
     with torch.enable_grad():
         output = _attend(inputs[0], value_spatial_shapes, *inputs[1:])

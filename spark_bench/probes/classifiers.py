@@ -8,7 +8,9 @@ Shape suffixes: N training images, M others, C features of each, K classes, B im
 
 import functools
 import logging
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +21,8 @@ from spark_bench.data.images.labelled import draw_subset
 from spark_bench.errors import InputError
 
 __all__ = ['HELD_OUT', 'PENALTIES', 'LinearClassifier', 'fit_linear', 'knn', 'linear', 'rank_classes']
+
+Array: TypeAlias = torch.Tensor | np.ndarray
 
 # Strengths of the L2 penalty that are tried, strongest first, and the part of each class that they are compared on.
 PENALTIES, HELD_OUT = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6), 0.2
@@ -32,7 +36,8 @@ _ROUNDING = 1e-6
 
 
 @torch.no_grad()
-def knn(train_NC, labels_N, others_MC, classes, k=20, temperature=0.07, device='cpu'):
+def knn(train_NC: Array, labels_N: Array, others_MC: Array, classes: int, k: int = 20, temperature: float = 0.07,
+        device: torch.device | str = 'cpu') -> torch.Tensor:
     """Classify images by their nearest neighbours in cosine similarity.
 
     Each of the k nearest training images votes for its class with weight exp(similarity / temperature).
@@ -132,7 +137,7 @@ class LinearClassifier:
     converged: bool
 
     @torch.no_grad()
-    def scores(self, x_MC):
+    def scores(self, x_MC: Array) -> torch.Tensor:
         """Logits ``(M, K)``, float64, on the CPU; minus infinity for classes without training images."""
         scores_MK = torch.full((len(x_MC), self.classes), -torch.inf, dtype=torch.float64)
         for start, x_BC in _standardised(torch.as_tensor(x_MC), self.mean_C, self.scale_C):
@@ -149,8 +154,9 @@ def _standardised(x_NC, mean_C, scale_C):
 
 
 @torch.no_grad()
-def fit_linear(train_NC, labels_N, classes, penalty, start=None, tolerance=TOLERANCE, most_iterations=MOST_ITERATIONS,
-               device='cpu'):
+def fit_linear(train_NC: Array, labels_N: Array, classes: int, penalty: float, start: LinearClassifier | None = None,
+               tolerance: float = TOLERANCE, most_iterations: int = MOST_ITERATIONS,
+               device: torch.device | str = 'cpu') -> LinearClassifier:
     """Fit :class:`LinearClassifier`.
 
     It minimises mean cross entropy + penalty / 2 × sum of squared weights; biases are free. That is the objective of
@@ -181,21 +187,22 @@ def fit_linear(train_NC, labels_N, classes, penalty, start=None, tolerance=TOLER
                   for n in (train_NC.shape[1], 1)]
     if start is not None and torch.equal(start.present_P, present_P):
         parameters = [start.weight_PC.clone(), start.bias_P.clone()[:, None]]
-    pieces = functools.partial(_standardised, train_NC, mean_C, scale_C)
+    pieces: Callable[[], Iterable[tuple]] = functools.partial(_standardised, train_NC, mean_C, scale_C)
     if train_NC.numel() * 8 <= _KEPT:
         kept = list(pieces())
         pieces = lambda: kept  # noqa: E731 - stands for the one above
     solver = torch.optim.LBFGS(parameters, max_iter=most_iterations, max_eval=2 * most_iterations, history_size=20,
                                tolerance_grad=tolerance, tolerance_change=1e-18, line_search_fn='strong_wolfe')
-    solver.step(lambda: _objective(*parameters, pieces, labels_N, penalty))
-    _objective(*parameters, pieces, labels_N, penalty)
+    weight_PC, bias_P1 = parameters
+    solver.step(lambda: _objective(weight_PC, bias_P1, pieces, labels_N, penalty))
+    _objective(weight_PC, bias_P1, pieces, labels_N, penalty)
     gradient = max(float(parameter.grad.abs().max()) for parameter in parameters)
     iterations = solver.state[parameters[0]]['n_iter']
     if gradient > tolerance:
         print_log(f'the linear classifier has not converged in {iterations} iterations (penalty {penalty:g}, gradient '
                   f'{gradient:.1e} where {tolerance:.1e} was asked for): its accuracy may be off', 'current',
                   logging.WARNING)
-    return LinearClassifier(mean_C, scale_C, parameters[0], parameters[1][:, 0], present_P, classes, penalty,
+    return LinearClassifier(mean_C, scale_C, weight_PC, bias_P1[:, 0], present_P, classes, penalty,
                             iterations, gradient, gradient <= tolerance)
 
 
@@ -228,8 +235,9 @@ def _statistics(train_NC, device):
     return mean_C, torch.where(deviation_C > _ROUNDING * mean_C.abs(), deviation_C, 1.0)
 
 
-def linear(train_NC, labels_N, classes, penalties=PENALTIES, seed=0, tolerance=TOLERANCE,
-           most_iterations=MOST_ITERATIONS, device='cpu'):
+def linear(train_NC: Array, labels_N: Array, classes: int, penalties: Iterable[float] = PENALTIES, seed: int = 0,
+           tolerance: float = TOLERANCE, most_iterations: int = MOST_ITERATIONS,
+           device: torch.device | str = 'cpu') -> tuple[LinearClassifier, list[tuple[float, float]]]:
     """Fit :class:`LinearClassifier` with the penalty that serves held-out training images best.
 
     A fifth of each class's training images, drawn with ``seed``, is held out; a class with one image keeps it. The
@@ -255,7 +263,8 @@ def linear(train_NC, labels_N, classes, penalties=PENALTIES, seed=0, tolerance=T
     settings = dict(tolerance=tolerance, most_iterations=most_iterations, device=device)
     train_NC = torch.as_tensor(train_NC)
     part_NC, rest_MC = _place(train_NC[kept], device), train_NC[held_out]
-    trials, tried = [], []
+    trials: list[tuple[float, float]] = []
+    tried: list[LinearClassifier] = []
     for penalty in sorted(penalties, reverse=True):
         # Each fit starts from that of the next stronger penalty, which is near.
         tried.append(fit_linear(part_NC, labels_N[kept], classes, penalty, tried[-1] if tried else None, **settings))
@@ -270,7 +279,7 @@ def linear(train_NC, labels_N, classes, penalties=PENALTIES, seed=0, tolerance=T
     return fit_linear(train_NC, labels_N, classes, trials[best][0], tried[best], **settings), trials
 
 
-def rank_classes(scores_MK, count):
+def rank_classes(scores_MK: torch.Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The likeliest classes of each image, likeliest first.
 
     Args:

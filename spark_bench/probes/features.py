@@ -4,10 +4,12 @@ Shape suffixes: N images, C features of each, B images of a batch.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ from mmengine.dist import all_gather
 from mmengine.logging import print_log
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from pretrain.encoder import create_network
 from spark_bench.data.images.seeding import drawing_from
@@ -30,7 +32,8 @@ __all__ = ['Extractor', 'build_backbone', 'cached_features', 'identify']
 PART = 32768
 
 
-def build_backbone(arch, weights=None, seed=0, key_prefix=None):
+def build_backbone(arch: str, weights: Path | str | None = None, seed: int = 0,
+                   key_prefix: str | None = None) -> torch.nn.Module:
     """A timm convnet without classifier, in evaluation mode; no random state is disturbed.
 
     A pretraining file of a ConvNeXt holds no norm behind the last map: timm's ``head.norm`` is then fresh, a layer
@@ -68,13 +71,13 @@ class Extractor:
     """
 
     network: torch.nn.Module
-    device: str = 'cpu'
+    device: torch.device | str = 'cpu'
     batch_size: int = 64
     workers: int = 2
     amp: bool = False
 
     @torch.no_grad()
-    def extract(self, dataset, indices):
+    def extract(self, dataset: Dataset, indices: np.ndarray) -> np.ndarray | None:
         """Features of some images.
 
         In several processes all of them take part. Batches hold the same images however many processes there are,
@@ -133,12 +136,13 @@ class Extractor:
         return [part_BC[:n].cpu() for part_BC, n in zip(all_gather(padded), counts, strict=True)]
 
 
-def identify(**what):
+def identify(**what: Any) -> str:
     """A short name of whatever decides features (or anything else), of JSON's types: 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def cached_features(extractor, dataset, labels, indices, folder):
+def cached_features(extractor: Extractor, dataset: Dataset, labels: np.ndarray, indices: np.ndarray,
+                    folder: Path | str) -> tuple[np.ndarray, np.ndarray] | None:
     """Features of some images, from the files in ``folder``, or else computed and written there.
 
     Each file holds up to ``PART`` images: ``features`` and ``labels``, in safetensors. A killed command finds those
@@ -166,7 +170,7 @@ def cached_features(extractor, dataset, labels, indices, folder):
     missing = from_main(lambda: [start for start in starts if _read(paths[start], wanted[start]) is None])
     for start in missing:
         features = extractor.extract(dataset, indices[start:start + PART])
-        from_main(lambda start=start, features=features: _write(paths[start], features, wanted[start]))
+        from_main(functools.partial(_write, paths[start], features, wanted[start]))
     return _join(paths, wanted) if is_main_process() else None
 
 

@@ -83,7 +83,7 @@ class Pretraining(Run[PretrainOptions]):
         artifacts = self._save_weights(model)
         artifacts['reconstructions'] = self.work_dir / 'reconstructions.npz'
         pixels = load_images(model, dataset, spread(self.source, SHOWN_IMAGES))
-        np.savez_compressed(artifacts['reconstructions'], **reconstruct(model, pixels))
+        np.savez_compressed(artifacts['reconstructions'], **reconstruct(model, pixels))  # type: ignore[arg-type]
         curve = runner.message_hub.get_scalar('train/loss').data[0]
         metrics = {'loss': float(curve[-max(1, len(curve) // 10):].mean())}
         if dataset.skips:

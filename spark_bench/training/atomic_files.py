@@ -1,5 +1,7 @@
 """The checkpoints of a run as files that appear whole or not at all."""
 
+from pathlib import Path
+
 from mmengine.fileio import LocalBackend, register_backend
 
 from spark_bench.errors import RunError
@@ -10,7 +12,7 @@ from spark_bench.files import write_atomically
 class AtomicBackend(LocalBackend):
     """Local files that appear whole or not at all: a run killed while it saves leaves the last checkpoint."""
 
-    def put(self, obj, filepath):
+    def put(self, obj: bytes, filepath: Path | str) -> None:
         """Write bytes to a temporary file beside ``filepath`` and rename it."""
         try:
             write_atomically(filepath, obj)

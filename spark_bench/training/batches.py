@@ -2,17 +2,23 @@
 
 import hashlib
 import struct
+from collections.abc import Sized
+from typing import TYPE_CHECKING
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import DATA_SAMPLERS
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from spark_bench.errors import InputError
 from spark_bench.training.processes import get_rank, get_world_size
 
+if TYPE_CHECKING:
+    from mmengine.dataset import BaseDataset
 
-def divide_batch(global_batch, processes, batch_size=None, accumulate=None, limit=None):
+
+def divide_batch(global_batch: int, processes: int, batch_size: int | None = None, accumulate: int | None = None,
+                 limit: int | None = None) -> tuple[int, int]:
     """Split a global batch so that processes × accumulation × batch size is exactly that batch.
 
     Args:
@@ -99,14 +105,14 @@ class ImageSampler(Sampler):
         global_batch: images an update.
     """
 
-    def __init__(self, dataset, seed, global_batch):
+    def __init__(self, dataset: Sized, seed: int | None, global_batch: int) -> None:
         self.images, self.seed, self.global_batch = len(dataset), seed or 0, global_batch
         self.epoch = self.start = 0
 
     def __len__(self):
         return self.images // self.global_batch * self.global_batch // get_world_size()
 
-    def set_epoch(self, epoch):
+    def set_epoch(self, epoch: int) -> None:
         """Choose the shuffle."""
         self.epoch = epoch
 
@@ -136,7 +142,7 @@ class GroupedImageSampler(ImageSampler):
         dataset: as mmengine's; the ``width`` and ``height`` of each entry decide.
     """
 
-    def __init__(self, dataset, seed, global_batch):
+    def __init__(self, dataset: 'BaseDataset', seed: int | None, global_batch: int) -> None:
         super().__init__(dataset, seed, global_batch)
         sizes = (dataset.get_data_info(index) for index in range(len(dataset)))
         self._wide = torch.tensor([entry['width'] > entry['height'] for entry in sizes])
@@ -166,7 +172,7 @@ class RepeatedImageSampler(ImageSampler):
         repeats: how often an image comes.
     """
 
-    def __init__(self, dataset, seed, global_batch, repeats=3):
+    def __init__(self, dataset: Sized, seed: int | None, global_batch: int, repeats: int = 3) -> None:
         super().__init__(dataset, seed, global_batch)
         self.repeats = repeats
 
@@ -178,7 +184,7 @@ class RepeatedImageSampler(ImageSampler):
         return image_seed(self.seed, self.epoch, index, *([repeat] if repeat else []))
 
 
-def image_seed(*numbers):
+def image_seed(*numbers: int) -> int:
     """The seed, below 2^63, of one image's augmentation.
 
     Args:
@@ -196,14 +202,14 @@ class UpdateBatches:
         accumulate: batches an update.
     """
 
-    def __init__(self, loader, accumulate):
+    def __init__(self, loader: DataLoader, accumulate: int) -> None:
         self.loader, self.accumulate = loader, accumulate
         self.dataset, self.sampler, self.batch_size = loader.dataset, loader.sampler, loader.batch_size
 
     def __len__(self):
         return len(self.loader) // self.accumulate
 
-    def start_at(self, update):
+    def start_at(self, update: int) -> None:
         """Begin the next epoch's iteration at ``update``, as a resumed run does."""
         self.sampler.start = update * self.accumulate * self.batch_size
 

@@ -1,10 +1,18 @@
 """The exponential moving average (EMA) of the weights, beside the weights that are trained."""
 
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from timm.utils import ModelEmaV3
+from torch import nn
 
 from spark_bench.errors import InputError
+
+if TYPE_CHECKING:
+    from mmengine.runner import Runner
 
 
 @HOOKS.register_module()
@@ -23,37 +31,39 @@ class WeightEmaHook(Hook):
 
     priority = 'NORMAL'  # before evaluation and checkpoint
 
-    def __init__(self, decay):
+    def __init__(self, decay: float) -> None:
         if not isinstance(decay, (int, float)) or not 0 <= decay < 1:
             raise InputError(f'the decay of the EMA is {decay!r}: give a number from 0 up, below 1')
         self.decay = decay
-        self._ema = self._stored = None
+        self._ema: ModelEmaV3 | None = None
+        self._stored: dict[str, torch.Tensor] | None = None
 
     @property
-    def model(self):
+    def model(self) -> nn.Module | None:
         return None if self._ema is None else self._ema.module
 
-    def before_train(self, runner):
+    def before_train(self, runner: 'Runner') -> None:
         """Copy the model, or take up the EMA of the checkpoint that the run resumed from."""
         self._ema = ModelEmaV3(_bare(runner.model), decay=self.decay)
         if self._stored is not None:
             self._ema.module.load_state_dict(self._stored, strict=True)
             self._stored = None
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+    def after_train_iter(self, runner: 'Runner', batch_idx: int, data_batch: Sequence[dict] | None = None,
+                         outputs: Mapping[str, float] | None = None) -> None:
         """Take the new weights in."""
         self._ema.update(_bare(runner.model))
 
-    def before_save_checkpoint(self, runner, checkpoint):
+    def before_save_checkpoint(self, runner: 'Runner', checkpoint: dict) -> None:
         """Keep the EMA."""
         checkpoint['ema_state_dict'] = {name: value.cpu() for name, value in self.model.state_dict().items()}
 
-    def after_load_checkpoint(self, runner, checkpoint):
+    def after_load_checkpoint(self, runner: 'Runner', checkpoint: dict) -> None:
         """Remember the EMA until training starts."""
         self._stored = checkpoint.get('ema_state_dict')
 
 
-def ema_of(runner):
+def ema_of(runner: 'Runner') -> WeightEmaHook | None:
     """The run's :class:`WeightEmaHook`, or None."""
     return next((hook for hook in runner.hooks if isinstance(hook, WeightEmaHook)), None)
 

@@ -1,9 +1,12 @@
 """What went wrong when a step is not finite: the first module, or the first parameter."""
 
 import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import nn
 
 from spark_bench.training.resume import set_random_states
 
@@ -11,7 +14,7 @@ from spark_bench.training.resume import set_random_states
 class NotFinite(Exception):
     """The loss or the gradients of a step are not finite."""
 
-    def __init__(self, loss, norm):
+    def __init__(self, loss: float, norm: float) -> None:
         super().__init__(f'the loss is {loss}' if loss - loss != 0 else f'the gradient is {norm}, the loss {loss:.4g}')
 
 
@@ -31,7 +34,8 @@ class Cause:
         return self.text
 
 
-def explain(model, batches, states, computing):
+def explain(model: nn.Module, batches: Sequence[dict], states: Mapping[str, Any],
+            computing: Callable[[torch.device], contextlib.AbstractContextManager]) -> Cause:
     """Repeat the forward passes of a failed step and watch every module.
 
     The packed engine calls some modules as functions, which no hook sees; the reference engine computes the same and

@@ -2,12 +2,17 @@
 
 import contextlib
 import math
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from mmengine.optim import OptimWrapper
 from mmengine.registry import LOOPS, OPTIM_WRAPPERS
-from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 
 from spark_bench.errors import InputError, RunError
 from spark_bench.training.batches import UpdateBatches
@@ -29,7 +34,10 @@ class UpdateLoop(EpochBasedTrainLoop):
         accumulate: batches whose gradients are summed for an update.
     """
 
-    def __init__(self, runner, dataloader, max_epochs=None, max_updates=None, accumulate=1, **kwargs):
+    _max_iters: int
+
+    def __init__(self, runner: Runner, dataloader: DataLoader | dict, max_epochs: int | None = None,
+                 max_updates: int | None = None, accumulate: int = 1, **kwargs: Any) -> None:
         loader = UpdateBatches(runner.build_dataloader(dataloader, seed=runner.seed), accumulate)
         if not len(loader):
             raise InputError(f'the training set has {len(loader.dataset)} images to learn from, fewer than one '
@@ -39,13 +47,13 @@ class UpdateLoop(EpochBasedTrainLoop):
         super().__init__(runner, loader, max_epochs, **kwargs)
         self._max_iters = self._max_iters if max_updates is None else max_updates
 
-    def run(self):
+    def run(self) -> nn.Module:
         """Train; see :class:`mmengine.runner.EpochBasedTrainLoop`."""
         # A checkpoint of the last update of an epoch counts that epoch as not yet done.
         self._epoch = self._iter // len(self.dataloader)
         return super().run()
 
-    def run_epoch(self):
+    def run_epoch(self) -> None:
         """One epoch, or the rest of one."""
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
@@ -59,7 +67,7 @@ class UpdateLoop(EpochBasedTrainLoop):
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
 
-    def run_iter(self, idx, data_batch):
+    def run_iter(self, idx: int, data_batch: Sequence[dict]) -> None:
         """One update; ``data_batch`` is a list of batches."""
         self.runner.call_hook('before_train_iter', batch_idx=idx, data_batch=data_batch)
         outputs = self._train_on(data_batch)
@@ -82,7 +90,7 @@ class UpdateLoop(EpochBasedTrainLoop):
 class PretrainLoop(UpdateLoop):
     """The loop of pretraining: knows images that cannot be read, and finds out where a loss broke."""
 
-    def run_iter(self, idx, data_batch):
+    def run_iter(self, idx: int, data_batch: Sequence[dict]) -> None:
         """One update; ``data_batch`` is a list of batches."""
         bad = [name for batch in data_batch for names in batch.pop('bad', ()) for name in names.split('\0') if name]
         if bad:
@@ -131,30 +139,33 @@ class UpdateOptimWrapper(OptimWrapper):
         last_loss: mean loss of the last update over its batches and over all processes.
     """
 
-    def __init__(self, optimizer, autocast=False, **kwargs):
+    def __init__(self, optimizer: Optimizer, autocast: bool = False, **kwargs: Any) -> None:
         super().__init__(optimizer, **kwargs)
-        self.autocast, self.last_loss, self._losses = autocast, None, []
+        self.autocast = autocast
+        self.last_loss: float | None = None
+        self._losses: list[torch.Tensor] = []
 
-    def initialize_count_status(self, model, init_counts, max_counts):
+    def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
         """Start counting: the loop begins at a whole update, also when resumed, and ends with one."""
         self._inner_count, self._max_counts = 0, -1
 
-    def computing(self, device):
+    def computing(self, device: torch.device) -> contextlib.AbstractContextManager:
         """The context that a forward pass on ``device`` runs in."""
         return torch.autocast(device.type, torch.bfloat16) if self.autocast else contextlib.nullcontext()
 
     @contextlib.contextmanager
-    def optim_context(self, model):
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Autocast, and no gradient exchange before the last batch of an update."""
         with super().optim_context(model), self.computing(next(model.parameters()).device):
             yield
 
-    def update_params(self, loss, step_kwargs=None, zero_kwargs=None):
+    def update_params(self, loss: torch.Tensor, step_kwargs: dict | None = None,
+                      zero_kwargs: dict | None = None) -> None:
         """Add a batch's gradients; at the last batch of an update, take the step."""
         self._losses.append(loss.detach())
         super().update_params(loss, step_kwargs, zero_kwargs)
 
-    def step(self, **kwargs):
+    def step(self, **kwargs: Any) -> None:
         """Take the step.
 
         Raises:

@@ -2,8 +2,10 @@
 
 import io
 import time
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from mmengine.hooks import Hook
@@ -15,20 +17,26 @@ from spark_bench.files import write_atomically
 from spark_bench.training.processes import is_main_process
 from spark_bench.training.reconstruction import SHOWN_IMAGES, load_images, reconstruct
 
+if TYPE_CHECKING:
+    from mmengine.runner import Runner
+    from torch.utils.tensorboard import SummaryWriter
+
 
 @HOOKS.register_module()
 class EstimateHook(Hook):
     """Says early on how long the whole training will take: after ``steps`` updates or ``seconds``, what comes first."""
 
-    def __init__(self, steps=10, seconds=30.0):
+    def __init__(self, steps: int = 10, seconds: float = 30.0) -> None:
         self.steps, self.seconds = steps, seconds
-        self._ends, self._told = [], False
+        self._ends: list[float] = []
+        self._told = False
 
-    def before_train(self, runner):
+    def before_train(self, runner: 'Runner') -> None:
         """Start the clock."""
         self._ends = [time.monotonic()]
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+    def after_train_iter(self, runner: 'Runner', batch_idx: int, data_batch: Sequence[dict] | None = None,
+                         outputs: Mapping[str, float] | None = None) -> None:
         """Log the estimate once."""
         if self._told:
             return
@@ -57,11 +65,12 @@ class TensorBoardHook(Hook):
 
     priority = 'LOW'
 
-    def __init__(self, interval=10, image_interval=20):
+    def __init__(self, interval: int = 10, image_interval: int = 20) -> None:
         self.interval, self.image_interval = interval, image_interval
-        self._writer = self._images = None
+        self._writer: SummaryWriter | None = None
+        self._images: np.ndarray | None = None
 
-    def before_train(self, runner):
+    def before_train(self, runner: 'Runner') -> None:
         """Open the log behind what was written before, and read the images to show."""
         if not is_main_process():
             return
@@ -72,7 +81,8 @@ class TensorBoardHook(Hook):
             dataset = runner.train_dataloader.dataset
             self._images = load_images(runner.model, dataset, spread(dataset.source, SHOWN_IMAGES))
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+    def after_train_iter(self, runner: 'Runner', batch_idx: int, data_batch: Sequence[dict] | None = None,
+                         outputs: Mapping[str, float] | None = None) -> None:
         """Write a point, or the images, where it is time."""
         if self._writer is None:
             return
@@ -103,18 +113,18 @@ class TensorBoardHook(Hook):
         Image.fromarray(grid).save(png, 'PNG')
         write_atomically(Path(runner.work_dir) / 'reconstructions' / f'epoch_{epoch:04d}.png', png.getvalue())
 
-    def before_save_checkpoint(self, runner, checkpoint):
+    def before_save_checkpoint(self, runner: 'Runner', checkpoint: dict) -> None:
         """A resumed run goes on behind the checkpoint: what is before it must be on disk."""
         if self._writer is not None:
             self._writer.flush()
 
-    def after_run(self, runner):
+    def after_run(self, runner: 'Runner') -> None:
         """Close the log."""
         if self._writer is not None:
             self._writer.close()
 
 
-def image_grid(reconstructions, gap=4):
+def image_grid(reconstructions: Mapping[str, np.ndarray], gap: int = 4) -> np.ndarray:
     """One image a row: input, masked, reconstruction, and that with the visible patches pasted back.
 
     Args:

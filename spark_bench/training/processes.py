@@ -4,7 +4,8 @@ import contextlib
 import gc
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -17,8 +18,10 @@ __all__ = ['LAUNCHERS', 'agreed', 'from_main', 'gather', 'get_rank', 'get_world_
 
 LAUNCHERS = ('none', 'pytorch', 'slurm')
 
+Value = TypeVar('Value')
 
-def join(launcher):
+
+def join(launcher: str) -> None:
     """Join the processes that ``launcher`` started: NCCL where there are GPUs, gloo elsewhere.
 
     Args:
@@ -64,7 +67,7 @@ def _describe_slurm():
         os.environ['MASTER_ADDR'] = hosts[0]
 
 
-def leave():
+def leave() -> None:
     """Leave the other processes, all at once; a no-op for a single one."""
     if is_distributed():
         # A wrapped model that outlives its process group makes torch hang or abort; the Runner refers to itself.
@@ -73,16 +76,16 @@ def leave():
         dist.destroy_process_group()
 
 
-def gather(value):
+def gather(value: Value) -> list[Value]:
     """List of every process's ``value``, by rank; any picklable value."""
     if not is_distributed():
         return [value]
-    values = [None] * get_world_size()
+    values: list[Value] = [None] * get_world_size()
     dist.all_gather_object(values, value)
     return values
 
 
-def from_main(function):
+def from_main(function: Callable[[], Value]) -> Value:
     """Call ``function`` in the first process alone and return its result in all of them.
 
     Raises:

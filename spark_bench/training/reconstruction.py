@@ -1,16 +1,23 @@
 """Reconstructions of a few fixed images with fixed masks: the same for every method and every epoch."""
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
+from torch import nn
 
 from pretrain import visualize
 from pretrain.masking import random_mask
+
+if TYPE_CHECKING:
+    from spark_bench.data.pretraining import Images
 
 SHOWN_IMAGES = 6
 SHOWN_SEED = 2023
 
 
-def load_images(model, dataset, indices):
+def load_images(model: nn.Module, dataset: 'Images', indices: Iterable[int]) -> np.ndarray:
     """The chosen images at the model's input size, uint8 (n, H, W, 3).
 
     Args:
@@ -23,7 +30,7 @@ def load_images(model, dataset, indices):
     return np.stack([np.asarray(dataset.read(index)[0].resize((side, side))) for index in indices])
 
 
-def reconstruct(model, pixels):
+def reconstruct(model: nn.Module, pixels: np.ndarray) -> dict[str, np.ndarray]:
     """Reconstruct images, leaving the model's mode, its statistics and all random generators as they are.
 
     Args:

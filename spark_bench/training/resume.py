@@ -7,7 +7,9 @@ import random
 import re
 import zipfile
 from collections import deque
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,21 +20,24 @@ from mmengine.registry import HOOKS
 from spark_bench.errors import InputError
 from spark_bench.training.processes import gather, get_rank, get_world_size, is_main_process
 
+if TYPE_CHECKING:
+    from mmengine.runner import Runner
+
 _NAME = re.compile(r'epoch_(\d+)(?:_iter_(\d+))?\.pth')
 _PLAIN = (str, int, float, bool, type(None))
 
 
-def random_states():
+def random_states() -> dict[str, Any]:
     """The state of this process's random generators, as plain data and tensors."""
     kind, keys, position, has_gauss, gauss = np.random.get_state()
     states = {'torch': torch.get_rng_state(), 'python': random.getstate(),
-              'numpy': (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss)}
+              'numpy': (kind, torch.from_numpy(np.asarray(keys, np.int64)), position, has_gauss, gauss)}
     if torch.cuda.is_available():
         states['cuda'] = torch.cuda.get_rng_state()
     return states
 
 
-def set_random_states(states):
+def set_random_states(states: Mapping[str, Any]) -> None:
     """Restore what :func:`random_states` gave."""
     torch.set_rng_state(states['torch'].cpu())
     random.setstate(states['python'])
@@ -56,11 +61,11 @@ class ResumePointHook(Hook):
 
     priority = 'VERY_LOW'
 
-    def __init__(self, interval=None, keep=2):
+    def __init__(self, interval: int | None = None, keep: int = 2) -> None:
         self.interval, self.keep = interval, keep
-        self._states = None
+        self._states: list[dict[str, Any]] | None = None
 
-    def before_save_checkpoint(self, runner, checkpoint):
+    def before_save_checkpoint(self, runner: 'Runner', checkpoint: dict) -> None:
         """Add the states of all processes under ``random_state``; lay mmengine's histories out as tensors."""
         checkpoint['random_state'] = self._states
         hub = checkpoint['message_hub']
@@ -70,7 +75,7 @@ class ResumePointHook(Hook):
             'runtime_info': {name: value for name, value in _as_lists(hub['runtime_info']).items() if _is_plain(value)},
             'resumed_keys': dict(hub['resumed_keys'])}
 
-    def after_load_checkpoint(self, runner, checkpoint):
+    def after_load_checkpoint(self, runner: 'Runner', checkpoint: dict) -> None:
         """Restore the states, and mmengine's histories."""
         hub = checkpoint['message_hub']
         hub['log_scalars'] = {name: HistoryBuffer(*(part.numpy() for part in parts))
@@ -84,7 +89,8 @@ class ResumePointHook(Hook):
                 'stochastic depth are drawn anew from here on')
             torch.manual_seed(int.from_bytes(states[0]['torch'][:4].tolist(), 'little') + get_rank())
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+    def after_train_iter(self, runner: 'Runner', batch_idx: int, data_batch: Sequence[dict] | None = None,
+                         outputs: Mapping[str, float] | None = None) -> None:
         """Write where it is time; all processes take part."""
         done = runner.iter + 1
         epochs, rest = divmod(done, len(runner.train_dataloader))
@@ -117,19 +123,19 @@ def _is_plain(value):
     return type(value) in _PLAIN
 
 
-def bad_images(runner):
+def bad_images(runner: 'Runner') -> list[str]:
     """Sorted names of the images that were passed over, in all processes."""
     return sorted({name for names in gather(runner.message_hub.get_info('bad_images', [])) for name in names})
 
 
-def checkpoints_of(work_dir):
+def checkpoints_of(work_dir: Path | str) -> list[Path]:
     """The checkpoints of a run, newest first."""
     found = [(match, path) for path in Path(work_dir).glob('epoch_*.pth') if (match := _NAME.fullmatch(path.name))]
     found.sort(key=lambda pair: (int(pair[0][1]), int(pair[0][2] or 0)), reverse=True)
     return [path for _, path in found]
 
 
-def newest_checkpoint(work_dir):
+def newest_checkpoint(work_dir: Path | str) -> Path | None:
     """The newest complete checkpoint of a run, or None."""
     for path in checkpoints_of(work_dir):
         with contextlib.suppress(zipfile.BadZipFile, OSError, EOFError), zipfile.ZipFile(path) as archive:
@@ -139,7 +145,7 @@ def newest_checkpoint(work_dir):
     return None
 
 
-def read_checkpoint(path):
+def read_checkpoint(path: Path | str) -> dict[str, Any]:
     """Read a checkpoint of a run without unpickling any object.
 
     Raises:
@@ -152,7 +158,7 @@ def read_checkpoint(path):
                          'one before') from error
 
 
-def clear_leftovers(work_dir):
+def clear_leftovers(work_dir: Path | str) -> None:
     """Remove what killed attempts were writing: for the holder of the folder's lock alone."""
     for path in Path(work_dir).rglob('.*.tmp'):
         path.unlink(missing_ok=True)

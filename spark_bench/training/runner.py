@@ -1,11 +1,14 @@
 """mmengine's Runner, with checkpoints that are never unpickled and batch norm that is always synchronised."""
 
 import os
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from mmengine.device import get_device
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from torch import nn
 
 from spark_bench.models.precision import prepare_detector
 from spark_bench.models.sync_norm import synchronise
@@ -16,7 +19,7 @@ from spark_bench.training.resume import read_checkpoint
 class BenchRunner(Runner):
     """See :class:`mmengine.runner.Runner`."""
 
-    def wrap_model(self, model_wrapper_cfg, model):
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Move the model to its device and, in several processes, synchronise its batch norms and its gradients."""
         prepare_detector(model, channels_last=self.cfg.get('channels_last', False))
         if not self.distributed:
@@ -27,7 +30,8 @@ class BenchRunner(Runner):
         devices = [int(os.environ['LOCAL_RANK'])] if device.type == 'cuda' else None
         return MMDistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
-    def load_checkpoint(self, filename, map_location='cpu', strict=True, revise_keys=()):
+    def load_checkpoint(self, filename: str, map_location: str | Callable = 'cpu', strict: bool = True,
+                        revise_keys: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
         """Load a checkpoint of this very network: every tensor must fit."""
         checkpoint = read_checkpoint(filename)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)

@@ -1,10 +1,14 @@
 """Learning rate, weight decay and parameter groups of the pretraining recipe."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
-from mmengine.optim import OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.optim import OPTIM_WRAPPER_CONSTRUCTORS, OptimWrapper
 from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS, PARAM_SCHEDULERS
+from torch import nn
+from torch.optim import Optimizer
 
 
 class _ClosedForm(_ParamScheduler):
@@ -33,7 +37,8 @@ class WarmupCosine(_ClosedForm):
     Source: SparK's released code; the peak is the optimizer's learning rate.
     """
 
-    def __init__(self, optimizer, warmup, end, start_factor=0.005, end_factor=0.001, **kwargs):
+    def __init__(self, optimizer: Optimizer | OptimWrapper, warmup: float, end: int, start_factor: float = 0.005,
+                 end_factor: float = 0.001, **kwargs: Any) -> None:
         self.warmup, self.start_factor, self.end_factor = warmup, start_factor, end_factor
         super().__init__(optimizer, 'lr', end=end, **kwargs)
 
@@ -49,7 +54,8 @@ class WarmupCosine(_ClosedForm):
 class CosineWeightDecay(_ClosedForm):
     """Cosine from the optimizer's weight decay to ``end_factor`` times that at the last step; 0 stays 0."""
 
-    def __init__(self, optimizer, end, end_factor=5.0, **kwargs):
+    def __init__(self, optimizer: Optimizer | OptimWrapper, end: int, end_factor: float = 5.0,
+                 **kwargs: Any) -> None:
         self.end_factor = end_factor
         super().__init__(optimizer, 'weight_decay', end=end, **kwargs)
 
@@ -69,11 +75,11 @@ class DecayGroups:
     in ``no_weight_decay()`` (mask tokens).
     """
 
-    def __init__(self, optim_wrapper_cfg, paramwise_cfg=None):
+    def __init__(self, optim_wrapper_cfg: Mapping[str, Any], paramwise_cfg: Mapping[str, Any] | None = None) -> None:
         self.wrapper_cfg = dict(optim_wrapper_cfg)
         self.optimizer_cfg = self.wrapper_cfg.pop('optimizer')
 
-    def __call__(self, model):
+    def __call__(self, model: nn.Module) -> OptimWrapper:
         spark = getattr(model, 'module', model).spark
         exempt = spark.no_weight_decay()
         named = [(name, parameter) for name, parameter in spark.named_parameters() if parameter.requires_grad]

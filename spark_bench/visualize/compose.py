@@ -5,6 +5,7 @@ No tile is ever resampled: a figure holds exactly the pixels that it was given.
 
 import io
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -24,7 +25,8 @@ INK, PAPER = (40, 40, 40), (255, 255, 255)
 _OTHER_FORMATS = {'.jpg', '.jpeg', '.webp', '.gif', '.bmp', '.tif', '.tiff', '.svg', '.pdf', '.eps', '.npz', '.csv'}
 
 
-def compose(rows, headings, caption, side_notes=(), captions=()):
+def compose(rows: Sequence[Sequence[np.ndarray]], headings: Sequence[str], caption: str, side_notes: Sequence[str] = (),
+            captions: Sequence[list[str]] = ()) -> Image.Image:
     """Lay out tiles in rows below headings, and a caption below all.
 
     Args:
@@ -63,7 +65,7 @@ def compose(rows, headings, caption, side_notes=(), captions=()):
     return figure
 
 
-def figure_path(output, name):
+def figure_path(output: Path | str, name: str) -> Path:
     """Where a figure goes: ``output`` itself if it ends in ``.png``, otherwise ``name`` in that folder.
 
     The folder is made, and found writable, before anything is computed.
@@ -84,7 +86,7 @@ def figure_path(output, name):
     return path
 
 
-def write_png(path, image):
+def write_png(path: Path | str, image: Image.Image | np.ndarray) -> None:
     """Write an image (PIL, or a uint8 array) as PNG, replacing what was there in one step.
 
     Raises:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from pretrain.spark import build_spark
+from pretrain.spark import SparK, build_spark
 from spark_bench import checkpoints
 from spark_bench.checkpoints.contents import open_checkpoint
 from spark_bench.checkpoints.pretraining import spark_settings, stated_settings
@@ -31,7 +31,8 @@ class ModelFile:
     patch_size: int | None = None
 
 
-def describe(path, arch=None, input_size=None, mask_ratio=None):
+def describe(path: Path | str, arch: str | None = None, input_size: int | None = None,
+             mask_ratio: float | None = None) -> ModelFile:
     """Read what a weights file says of itself; the paper's values stand where it is silent.
 
     Args:
@@ -61,7 +62,7 @@ def describe(path, arch=None, input_size=None, mask_ratio=None):
     return ModelFile(path=str(path), label=said.get('method') or Path(path).stem, **settings)
 
 
-def load_model(file, device='cpu'):
+def load_model(file: ModelFile, device: torch.device | str = 'cpu') -> SparK:
     """Build and fill the model of a :class:`ModelFile`, in evaluation mode; no random state is disturbed.
 
     Raises:

@@ -11,7 +11,7 @@ import torch
 from pretrain.encoder import FeaturePyramid, SparseEncoder, create_network
 from pretrain.errors import InputError
 from pretrain.masking import random_mask
-from pretrain.visualize import mask_patterns
+from pretrain.visualize import MaskPattern, mask_patterns
 from spark_bench.files import claim_output
 from spark_bench.records.store import write_text_output
 from spark_bench.visualize.compose import compose, figure_path, write_png
@@ -40,7 +40,8 @@ def draw(arch: str, output: str, input_size: int, mask_ratio: float, seed: int,
     return path, table
 
 
-def measure(arch, input_size, mask_ratio, seed, layers=None):
+def measure(arch: str, input_size: int, mask_ratio: float, seed: int,
+            layers: Sequence[int] | None = None) -> list[list[MaskPattern]]:
     """Mask patterns of a freshly initialised network under one random mask, by the dense and the packed engine.
 
     Args:

@@ -59,7 +59,7 @@ def draw(weights: Sequence[str], data_root: str, output: str, *, labels: Sequenc
     return path
 
 
-def load_images(data_root, count, side):
+def load_images(data_root: Path | str, count: int, side: int) -> torch.Tensor:
     """Read an image, or ``count`` evenly spaced ones of a folder, as uint8 ``(B, 3, side, side)``.
 
     The centre square is resized by bicubic interpolation; an image of the right size keeps every pixel.
