@@ -43,7 +43,7 @@ ABLATIONS = {
 }
 
 
-def get_ablation(name):
+def get_ablation(name: str) -> Ablation:
     """Return the :class:`Ablation` called ``name``; raise :class:`InputError` for any other name."""
     if name not in ABLATIONS:
         raise InputError(f'unknown ablation {name!r}: choose one of {", ".join(ABLATIONS)}')

@@ -1,5 +1,8 @@
 """The decoder: a plain dense UNet path from the deepest map back to the image."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import nn
 
 from pretrain.errors import InputError
@@ -8,14 +11,14 @@ from pretrain.errors import InputError
 class UNetBlock(nn.Module):
     """Doubles the resolution, then halves the width: ``(B, c, h, w)`` → ``(B, c / 2, 2h, 2w)``."""
 
-    def __init__(self, width):
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.up_sample = nn.ConvTranspose2d(width, width, 4, stride=2, padding=1)
         self.conv = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU6(inplace=True),
             nn.Conv2d(width, width // 2, 3, padding=1, bias=False), nn.BatchNorm2d(width // 2))
 
-    def forward(self, x_Bchw):
+    def forward(self, x_Bchw: torch.Tensor) -> torch.Tensor:
         return self.conv(self.up_sample(x_Bchw))
 
 
@@ -30,7 +33,7 @@ class UNetDecoder(nn.Module):
         InputError: where ``width`` cannot be halved so often.
     """
 
-    def __init__(self, stride, width=768):
+    def __init__(self, stride: int, width: int = 768) -> None:
         super().__init__()
         blocks = stride.bit_length() - 1
         if not isinstance(width, int) or width < 2 ** blocks:
@@ -41,7 +44,7 @@ class UNetDecoder(nn.Module):
         self.proj = nn.Conv2d(self.widths[-1], 3, 1)
         self.apply(_initialise)
 
-    def forward(self, maps):
+    def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
         """Decode ``maps`` (deepest first, ``map_i`` of shape ``(B, width / 2^i, h_i, w_i)``) to ``(B, 3, H, W)``."""
         x_Bchw = maps[0]
         for i, block in enumerate(self.dec):

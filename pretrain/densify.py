@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from pretrain.masking import VisibleLayout
+
 
 class Densify(nn.Module):
     """Norm over visible positions, fill masked ones with a learnt token, project to the decoder's width.
@@ -17,7 +19,8 @@ class Densify(nn.Module):
         grid: ``(h, w)`` of the map for a fixed position embedding on the result; None for none.
     """
 
-    def __init__(self, channels, width, *, deepest, batch_norm, mask_token=True, grid=None):
+    def __init__(self, channels: int, width: int, *, deepest: bool, batch_norm: bool, mask_token: bool = True,
+                 grid: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(channels) if batch_norm else ChannelLayerNorm(channels)
         self.mask_token = nn.Parameter(torch.zeros(1, channels, 1, 1)) if mask_token else None
@@ -31,7 +34,7 @@ class Densify(nn.Module):
         embedding = None if grid is None else sincos_position_embedding(width, *grid)
         self.register_buffer('position_1dhw', embedding, persistent=False)
 
-    def forward(self, features, layout):
+    def forward(self, features: torch.Tensor, layout: VisibleLayout) -> torch.Tensor:
         """``features`` is packed ``x_NCbb`` (or, without mask token, dense ``x_BChw``); returns ``(B, d, h, w)``."""
         features = self.norm(features)
         if self.mask_token is not None:
@@ -43,14 +46,14 @@ class Densify(nn.Module):
 class ChannelLayerNorm(nn.LayerNorm):
     """Layer norm over the channels of ``(B, C, h, w)``, with the ε of ConvNeXt (1e-6)."""
 
-    def __init__(self, channels):
+    def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=1e-6)
 
-    def forward(self, x_BChw):
+    def forward(self, x_BChw: torch.Tensor) -> torch.Tensor:
         return super().forward(x_BChw.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def sincos_position_embedding(width, height, width_positions):
+def sincos_position_embedding(width: int, height: int, width_positions: int) -> torch.Tensor:
     """Fixed 2-D sin-cos embedding, ``(1, d, h, w)``: half the channels code the column, half the row.
 
     Source: Vaswani et al. 2017 in the 2-D form of MoCo v3 and MAE, temperature 10000.

@@ -4,9 +4,11 @@ import difflib
 from itertools import pairwise
 
 import timm
+import torch
 from torch import nn
 
 from pretrain.errors import InputError
+from pretrain.masking import VisibleLayout
 from pretrain.sparse.engines import run_packed, run_reference
 from pretrain.sparse.trace import drop_unused, trace
 
@@ -19,7 +21,7 @@ PRETRAINING_DROP_PATH = {
 }
 
 
-def demand_known(arch):
+def demand_known(arch: str) -> None:
     """Refuse a name that timm does not know.
 
     Raises:
@@ -31,7 +33,7 @@ def demand_known(arch):
         raise InputError(f'unknown timm model {arch!r}: {hint}')
 
 
-def create_network(arch, drop_path_rate=0.0, num_classes=0):
+def create_network(arch: str, drop_path_rate: float | None = 0.0, num_classes: int = 0) -> nn.Module:
     """Create a timm convnet, freshly initialised; without its classifier unless ``num_classes`` is given.
 
     Raises:
@@ -63,7 +65,7 @@ class FeaturePyramid(nn.Module):
         strides: stride of each map.
     """
 
-    def __init__(self, network, scales=4):
+    def __init__(self, network: nn.Module, scales: int = 4) -> None:
         super().__init__()
         info = list(network.feature_info)[-scales:]
         first = len(list(network.feature_info)) - len(info)
@@ -77,7 +79,7 @@ class FeaturePyramid(nn.Module):
                              'scales, each twice as coarse as the one before')
         drop_unused(self)
 
-    def forward(self, image_B3HW):
+    def forward(self, image_B3HW: torch.Tensor) -> list[torch.Tensor]:
         return self.network.forward_intermediates(
             image_B3HW, indices=self.indices, norm=False, output_fmt='NCHW', intermediates_only=True)
 
@@ -96,7 +98,7 @@ class SparseEncoder(nn.Module):
         InputError: for an operation without sparse counterpart, naming its module path and type.
     """
 
-    def __init__(self, pyramid, engine='packed'):
+    def __init__(self, pyramid: nn.Module, engine: str = 'packed') -> None:
         super().__init__()
         if engine not in ENGINES:
             raise InputError(f'unknown engine {engine!r}: choose one of {", ".join(ENGINES)}')
@@ -107,15 +109,15 @@ class SparseEncoder(nn.Module):
         self._graphs = {pyramid.training: graph}
 
     @property
-    def stride(self):
+    def stride(self) -> int:
         """r, the total stride: the side of a mask patch in pixels."""
         return self.strides[-1]
 
     @property
-    def uses_batch_norm(self):
+    def uses_batch_norm(self) -> bool:
         return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.pyramid.modules())
 
-    def forward(self, image_B3HW, layout=None):
+    def forward(self, image_B3HW: torch.Tensor, layout: VisibleLayout | None = None) -> list[torch.Tensor]:
         """Encode the visible patches.
 
         Args:
@@ -132,7 +134,7 @@ class SparseEncoder(nn.Module):
             return run_packed(self.pyramid, self._graph(), image_B3HW, layout)
         return [layout.pack(map_BChw) for map_BChw in self.encode_dense(image_B3HW, layout)]
 
-    def encode_dense(self, image_B3HW, layout):
+    def encode_dense(self, image_B3HW: torch.Tensor, layout: VisibleLayout) -> list[torch.Tensor]:
         """The dense maps ``x_BChw`` of the ``reference`` and ``dense`` engines, finest first."""
         if self.engine == 'reference':
             return run_reference(self.pyramid, self._graph(), image_B3HW, layout)
@@ -146,7 +148,7 @@ class SparseEncoder(nn.Module):
         return self._graphs[self.training]
 
 
-def build_encoder(arch, engine='packed', drop_path_rate=None):
+def build_encoder(arch: str | nn.Module, engine: str = 'packed', drop_path_rate: float | None = None) -> SparseEncoder:
     """Build the sparse encoder of a timm convnet.
 
     Args:

@@ -17,7 +17,7 @@ import torch
 from pretrain.errors import InputError
 
 
-def visible_count(grid, mask_ratio):
+def visible_count(grid: int, mask_ratio: float) -> int:
     """Number of patches an image keeps: ``round(L·(1 - mask_ratio))``, 20 of 49 in the paper.
 
     Raises:
@@ -31,7 +31,8 @@ def visible_count(grid, mask_ratio):
     return keep
 
 
-def random_mask(batch, grid, mask_ratio, generator=None, device='cpu'):
+def random_mask(batch: int, grid: int, mask_ratio: float, generator: torch.Generator | None = None,
+                device: torch.device | str = 'cpu') -> torch.Tensor:
     """Draw one random mask per image.
 
     Args:
@@ -54,7 +55,7 @@ def random_mask(batch, grid, mask_ratio, generator=None, device='cpu'):
     return active_BL.view(batch, 1, grid, grid).to(device)
 
 
-def expand_mask(active_B1ff, height, width):
+def expand_mask(active_B1ff: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Repeat a mask to a map of ``height`` × ``width``: ``(B, 1, f, f)`` → ``(B, 1, h, w)``."""
     grid_h, grid_w = active_B1ff.shape[-2:]
     return active_B1ff.repeat_interleave(height // grid_h, 2).repeat_interleave(width // grid_w, 3)
@@ -77,7 +78,7 @@ class VisibleLayout:
         InputError: for a mask of another shape or type, or with no visible patch at all.
     """
 
-    def __init__(self, active_B1ff, device=None):
+    def __init__(self, active_B1ff: torch.Tensor, device: torch.device | str | None = None) -> None:
         if active_B1ff.dtype != torch.bool or active_B1ff.dim() != 4 or active_B1ff.shape[1] != 1:
             raise InputError('active_B1ff must be a bool tensor of shape (B, 1, f, f), not '
                              f'{active_B1ff.dtype} {tuple(active_B1ff.shape)}')
@@ -89,14 +90,14 @@ class VisibleLayout:
         self.patch_N = active_B1ff.flatten().nonzero().squeeze(1).to(device, non_blocking=True)
         self.active_B1ff = active_B1ff.to(device, non_blocking=True)
         self.image_N = torch.div(self.patch_N, self.grid_h * self.grid_w, rounding_mode='floor')
-        self._tables = {}
+        self._tables: dict[tuple[str | int, ...], torch.Tensor] = {}
 
     @property
-    def visible(self):
+    def visible(self) -> int:
         """N, the number of visible patches in the batch."""
         return len(self.patch_N)
 
-    def pack(self, x_BChw):
+    def pack(self, x_BChw: torch.Tensor) -> torch.Tensor:
         """Cut the visible patches out of a dense map: ``(B, C, h, w)`` → ``(N, C, b, b)``."""
         batch, channels, height, width = x_BChw.shape
         if height % self.grid_h or width % self.grid_w:
@@ -107,7 +108,7 @@ class VisibleLayout:
         blocks = cut.transpose(2, 3).reshape(-1, block_h, block_w, channels)
         return blocks.index_select(0, self.patch_N).permute(0, 3, 1, 2)
 
-    def unpack(self, x_NCbb, fill_C=None):
+    def unpack(self, x_NCbb: torch.Tensor, fill_C: torch.Tensor | None = None) -> torch.Tensor:
         """Lay packed patches out on a dense map: ``(N, C, b, b)`` → ``(B, C, h, w)``.
 
         Args:
@@ -122,7 +123,7 @@ class VisibleLayout:
         dense = cut.reshape(self.batch, self.grid_h * block_h, self.grid_w * block_w, channels)
         return dense.permute(0, 3, 1, 2)
 
-    def gather_halo(self, x_NCbb, before, after, outside=0.0):
+    def gather_halo(self, x_NCbb: torch.Tensor, before: int, after: int, outside: float = 0.0) -> torch.Tensor:
         """Surround every visible patch with what its neighbours hold.
 
         Args:
@@ -144,7 +145,7 @@ class VisibleLayout:
         padded = rows.index_select(0, self._halo_table(block, before, after))
         return padded.view(visible, side, side, channels).permute(0, 3, 1, 2)
 
-    def fold_halo(self, padded, before, after):
+    def fold_halo(self, padded: torch.Tensor, before: int, after: int) -> torch.Tensor:
         """Add what lies in the halos to the patches it was gathered from: the transpose of :meth:`gather_halo`.
 
         Args:
@@ -161,7 +162,8 @@ class VisibleLayout:
         folded.index_add_(0, self._halo_table(block, before, after), rows)
         return folded[:-2].view(visible, block, block, channels).permute(0, 3, 1, 2)
 
-    def window_table(self, block, before, after, kernel, stride, dilation):
+    def window_table(self, block: int, before: int, after: int, kernel: int, stride: int,
+                     dilation: int) -> torch.Tensor:
         """Which positions each output of a convolution reads.
 
         Args:
@@ -183,7 +185,7 @@ class VisibleLayout:
             self._tables[key] = window.reshape(-1, kernel * kernel)
         return self._tables[key]
 
-    def dense_positions(self, block):
+    def dense_positions(self, block: int) -> torch.Tensor:
         """Where each visible position is in the dense map.
 
         Args:

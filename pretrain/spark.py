@@ -4,13 +4,15 @@ In the paper's order: mask → encode the visible patches → densify → decode
 The suffixes of tensor names are explained in ``pretrain.masking``.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
 from pretrain.ablations import get_ablation
 from pretrain.decoder import UNetDecoder
 from pretrain.densify import Densify
-from pretrain.encoder import build_encoder
+from pretrain.encoder import SparseEncoder, build_encoder
 from pretrain.errors import InputError
 from pretrain.masking import VisibleLayout, expand_mask, random_mask, visible_count
 
@@ -31,8 +33,8 @@ class SparK(nn.Module):
         InputError: for an unknown ablation, one that does not pretrain, or sizes that do not fit.
     """
 
-    def __init__(self, encoder, input_size=224, mask_ratio=0.6, ablation='spark', decoder_width=768,
-                 patch_size=None):
+    def __init__(self, encoder: SparseEncoder, input_size: int = 224, mask_ratio: float = 0.6,
+                 ablation: str = 'spark', decoder_width: int = 768, patch_size: int | None = None) -> None:
         super().__init__()
         self.ablation = get_ablation(ablation)
         if not self.ablation.pretrains:
@@ -62,7 +64,8 @@ class SparK(nn.Module):
             batch_norm=self.encoder.uses_batch_norm, mask_token=self.ablation.mask_tokens,
             grid=(side, side) if self.ablation.position_embedding else None)
 
-    def forward(self, image_B3HW, active_B1ff=None, return_reconstruction=False):
+    def forward(self, image_B3HW: torch.Tensor, active_B1ff: torch.Tensor | None = None,
+                return_reconstruction: bool = False) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """Compute the pretraining loss of a batch.
 
         Args:
@@ -85,7 +88,7 @@ class SparK(nn.Module):
         loss = self.loss(image_B3HW, patches_BLp, layout.active_B1ff)
         return (loss, self.paint(image_B3HW, patches_BLp, layout.active_B1ff)) if return_reconstruction else loss
 
-    def mask(self, image_B3HW, active_B1ff=None):
+    def mask(self, image_B3HW: torch.Tensor, active_B1ff: torch.Tensor | None = None) -> VisibleLayout:
         """Choose the visible patches, at random where no mask is given: a :class:`~pretrain.masking.VisibleLayout`."""
         grid, side = self.grid, self.grid * self.patch_size
         if image_B3HW.dim() != 4 or tuple(image_B3HW.shape[1:]) != (3, side, side):
@@ -99,7 +102,7 @@ class SparK(nn.Module):
                              f'{self.patch_size} pixels a cell, not {tuple(active_B1ff.shape)}')
         return layout
 
-    def encode(self, image_B3HW, layout):
+    def encode(self, image_B3HW: torch.Tensor, layout: VisibleLayout) -> list[torch.Tensor]:
         """Feature maps for the decoder, deepest first: packed, or dense where there is no mask token."""
         if self.ablation.mask_tokens:
             features = self.encoder(image_B3HW, layout)
@@ -107,18 +110,18 @@ class SparK(nn.Module):
             features = self.encoder.encode_dense(image_B3HW, layout)
         return features[::-1][:self._scales]
 
-    def densified(self, features, layout):
+    def densified(self, features: Sequence[torch.Tensor], layout: VisibleLayout) -> list[torch.Tensor]:
         """Whole maps for the decoder: the features of visible places, and mask tokens for the others."""
         return [densify(feature, layout) for densify, feature in zip(self.densify, features, strict=True)]
 
-    def decode(self, maps, image_B3HW):
+    def decode(self, maps: Sequence[torch.Tensor], image_B3HW: torch.Tensor) -> torch.Tensor:
         """The decoder's prediction of every normalised patch, ``(B, L, p)``, from maps of all scales, deepest first."""
         # Packed features are channels-last inside; the decoder works in the layout its user chose for the images.
         chosen = torch.contiguous_format if image_B3HW.is_contiguous() else torch.channels_last
         maps = [map_Bdhw.contiguous(memory_format=chosen) for map_Bdhw in maps]
         return self.patchify(self.decoder(maps)).to(_at_least_float32(image_B3HW))
 
-    def loss(self, image_B3HW, prediction_BLp, active_B1ff):
+    def loss(self, image_B3HW: torch.Tensor, prediction_BLp: torch.Tensor, active_B1ff: torch.Tensor) -> torch.Tensor:
         """Mean squared error to the normalised patches, averaged over the masked patches."""
         target_BLp, _, _ = normalise_patches(self.patchify(image_B3HW))
         error_BL = (prediction_BLp - target_BLp).square().mean(dim=-1)
@@ -127,13 +130,13 @@ class SparK(nn.Module):
         masked_BL = (~active_B1ff).flatten(1)
         return (error_BL * masked_BL).sum() / masked_BL.sum().clamp(min=1)
 
-    def paint(self, image_B3HW, prediction_BLp, active_B1ff):
+    def paint(self, image_B3HW: torch.Tensor, prediction_BLp: torch.Tensor, active_B1ff: torch.Tensor) -> torch.Tensor:
         """The reconstruction as an image: patch normalisation undone, visible patches pasted back."""
         _, mean_BL1, scale_BL1 = normalise_patches(self.patchify(image_B3HW))
         painted_B3HW = self.unpatchify(prediction_BLp * scale_BL1 + mean_BL1)
         return torch.where(expand_mask(active_B1ff, *image_B3HW.shape[-2:]), image_B3HW, painted_B3HW)
 
-    def patchify(self, image_B3HW):
+    def patchify(self, image_B3HW: torch.Tensor) -> torch.Tensor:
         """``(B, 3, H, W)`` → ``(B, L, p)``, p = r·r·3 in the order row, column, channel.
 
         r is the side of a mask patch, the encoder's stride unless ``patch_size`` says otherwise.
@@ -142,18 +145,18 @@ class SparK(nn.Module):
         cut = image_B3HW.reshape(batch, 3, f, r, f, r)
         return cut.permute(0, 2, 4, 3, 5, 1).reshape(batch, f * f, r * r * 3)
 
-    def unpatchify(self, patches_BLp):
+    def unpatchify(self, patches_BLp: torch.Tensor) -> torch.Tensor:
         """The inverse of :meth:`patchify`."""
         batch, f, r = len(patches_BLp), self.grid, self.patch_size
         cut = patches_BLp.reshape(batch, f, f, r, r, 3)
         return cut.permute(0, 5, 1, 3, 2, 4).reshape(batch, 3, f * r, f * r)
 
-    def no_weight_decay(self):
+    def no_weight_decay(self) -> set[str]:
         """Names of parameters that are never decayed although they have more than one dimension."""
         return {name for name, _ in self.named_parameters() if name.endswith('mask_token')}
 
 
-def normalise_patches(patches_BLp):
+def normalise_patches(patches_BLp: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Normalise each patch by its own mean and unbiased variance.
 
     Returns:
@@ -170,8 +173,9 @@ def _at_least_float32(tensor):
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
-def build_spark(arch, input_size=224, mask_ratio=0.6, ablation='spark', engine='packed', *,
-                decoder_width=768, drop_path_rate=None, patch_size=None):
+def build_spark(arch: str | nn.Module, input_size: int = 224, mask_ratio: float = 0.6, ablation: str = 'spark',
+                engine: str = 'packed', *, decoder_width: int = 768, drop_path_rate: float | None = None,
+                patch_size: int | None = None) -> SparK:
     """Build SparK, or an ablation of it, around a timm convnet.
 
     Args:

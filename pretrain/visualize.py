@@ -5,6 +5,7 @@ drawn. The suffixes of tensor names are explained in ``pretrain.masking``.
 """
 
 import copy
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,9 +13,10 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import fx, nn
 
+from pretrain.encoder import SparseEncoder
 from pretrain.errors import InputError
 from pretrain.masking import VisibleLayout, expand_mask
-from pretrain.spark import normalise_patches
+from pretrain.spark import SparK, normalise_patches
 from pretrain.sparse.engines import run_packed, run_reference
 from pretrain.sparse.trace import trace
 
@@ -43,7 +45,9 @@ class Reconstruction:
 
 
 @torch.no_grad()
-def reconstruct(spark, pixels_B3HW, active_B1ff, *, mean=IMAGENET_MEAN, std=IMAGENET_STD, statistics='original'):
+def reconstruct(spark: SparK, pixels_B3HW: torch.Tensor, active_B1ff: torch.Tensor, *,
+                mean: Sequence[float] | torch.Tensor = IMAGENET_MEAN,
+                std: Sequence[float] | torch.Tensor = IMAGENET_STD, statistics: str = 'original') -> Reconstruction:
     """Reconstruct images from their visible patches, in evaluation mode.
 
     The loss compares patches that were normalised by their own mean and contrast, so the network answers with
@@ -88,7 +92,7 @@ def reconstruct(spark, pixels_B3HW, active_B1ff, *, mean=IMAGENET_MEAN, std=IMAG
                             for image in (pixels_B3HW, masked_B3HW, answer_B3HW, pasted_B3HW)))
 
 
-def interpolate_visible(value_BL1, active_B1ff):
+def interpolate_visible(value_BL1: torch.Tensor, active_B1ff: torch.Tensor) -> torch.Tensor:
     """Replace the values of masked patches by the mean of the visible ones, weighted by 1 / distance².
 
     Distances are between the centres of patches of the same image. Visible patches keep their value. (Inverse
@@ -139,13 +143,14 @@ class MaskPattern:
     support_Bhw: torch.Tensor
 
     @property
-    def fraction(self):
+    def fraction(self) -> float:
         """Fraction of the map's positions that respond; ``1 - mask_ratio`` where the mask is intact."""
         return self.support_Bhw.double().mean().item()
 
 
 @torch.no_grad()
-def mask_patterns(encoder, image_B3HW, active_B1ff, layers=None):
+def mask_patterns(encoder: SparseEncoder, image_B3HW: torch.Tensor, active_B1ff: torch.Tensor,
+                  layers: Sequence[int] | None = None) -> list[MaskPattern]:
     """Follow the mask through an encoder, as its own engine runs it.
 
     A position responds where the map differs, in any channel, from the one that the all-zero image gives: what

@@ -1,6 +1,7 @@
 """The errors that the command line turns into one line and an exit status."""
 
 import difflib
+from collections.abc import Iterable
 
 from pretrain.errors import InputError
 
@@ -30,12 +31,12 @@ def bare_message(error: Exception) -> str:
     return str(error).strip().splitlines()[-1].rpartition('InputError: ')[2]
 
 
-def printable(text):
+def printable(text: object) -> str:
     """``text`` on one line that any terminal can show: what it could not is escaped."""
     return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
-def nearest(word, known):
+def nearest(word: object, known: Iterable[str]) -> str:
     """``did you mean …?`` for the name among ``known`` that ``word`` is most like; empty where none is."""
     plain = {name.casefold().replace('_', '-'): name for name in known}
     close = difflib.get_close_matches(str(word).casefold().replace('_', '-'), plain, 1)

@@ -32,19 +32,19 @@ class SetupError(Exception):
     """Set-up cannot go on. The message is one line that ends with the remedy."""
 
 
-def fingerprint():
+def fingerprint() -> str:
     """What .venv cannot change in place, its Python and its folder; then a hash of what decides about its content."""
     files = ('constraints.txt', 'overrides.txt', 'setup.cfg', 'tools/bootstrap.py')
     digest = hashlib.sha256(b''.join((ROOT / name).read_bytes() for name in files)).hexdigest()
     return f'Python {PYTHON} in {ROOT}\n{digest}'
 
 
-def read_stamp():
+def read_stamp() -> str:
     """The fingerprint that .venv was finished with; empty if it was not, or has lost a part since."""
     return STAMP.read_text() if all((VENV / part).exists() for part in PARTS) else ''
 
 
-def check():
+def check() -> None:
     """Raises SetupError for what would otherwise fail after a long download."""
     if not (3, 10) <= sys.version_info[:2] <= (3, 14):
         raise SetupError(f'Python {PYTHON} will not do; name one of 3.10 to 3.14: `make setup PYTHON=python3.12`')
@@ -55,13 +55,13 @@ def check():
         raise SetupError(f'{free:.1f} GB free at {ROOT}, {NEEDED_GB} GB are needed: clone to a larger disk')
 
 
-def environment(**defaults):
+def environment(**defaults: str) -> 'dict[str, str]':
     """The user's own, settings of pip and uv included, without what would make .venv look elsewhere."""
     kept = {key: value for key, value in os.environ.items() if key not in ('PYTHONPATH', 'PYTHONHOME')}
     return dict(defaults, **dict(kept, PIP_USER='0', PIP_DISABLE_PIP_VERSION_CHECK='1', PYTHONNOUSERSITE='1'))
 
 
-def pip_index():
+def pip_index() -> str:
     """The package index that pip's settings name, for uv, which does not read them."""
     command = [VENV_PYTHON, '-m', 'pip', 'config', 'list']
     listed = subprocess.check_output(command, encoding='utf-8', env=environment())
@@ -69,7 +69,7 @@ def pip_index():
     return told.get(':env:', told.get('install', told.get('global', 'https://pypi.org/simple')))
 
 
-def run(*command, **defaults):
+def run(*command: 'Path | str', **defaults: str) -> None:
     """Run to the end with its output in the log, and settings that the user's own win over. Raises SetupError."""
     with LOG.open('a+', encoding='utf-8', errors='replace') as log:
         print('\n$', *command, file=log, flush=True)
@@ -84,13 +84,13 @@ def run(*command, **defaults):
         raise SetupError(f'{what}; see {LOG}, mend it, and run `make setup` again')
 
 
-def make_venv():
+def make_venv() -> None:
     """.venv with nothing but pip. All that lay there goes first: any of it may be half written."""
     # By the base interpreter: where this one is that of an activated .venv, it goes too.
     run(getattr(sys, '_base_executable', sys.executable), '-m', 'venv', '--clear', VENV)
 
 
-def install():
+def install() -> None:
     """All packages, by uv; where that fails, by pip, which has nothing to resolve: constraints.txt lists them all."""
     pip = (VENV_PYTHON, '-m', 'pip', 'install')
     try:
@@ -105,7 +105,7 @@ def install():
         run(*pip, '--no-deps', '-e', ROOT)
 
 
-def set_up():
+def set_up() -> None:
     """A finished environment is updated, any other is made anew. Raises SetupError."""
     check()
     finished = read_stamp()
@@ -121,7 +121,7 @@ def set_up():
     print('set-up is complete: .venv')
 
 
-def main():
+def main() -> int:
     """Returns the exit status."""
     try:
         with CONSTRAINTS.open() as lock:

@@ -24,15 +24,17 @@ import torch
 import torch.nn.functional as F
 from timm import layers
 from timm.layers.pool2d_same import MaxPool2dSame
+from torch import nn
 from torch.autograd.function import once_differentiable
 
 from pretrain.errors import InputError
+from pretrain.masking import VisibleLayout
 
 # Patches at most this wide on the output take the matrix route.
 MATRIX_ROUTE_SIDE = 4
 
 
-def packed_convolution(module, x_NCbb, layout):
+def packed_convolution(module: nn.Conv2d, x_NCbb: torch.Tensor, layout: VisibleLayout) -> torch.Tensor:
     """Convolve a packed map; the result equals the masked dense convolution at the visible positions.
 
     Args:
@@ -61,7 +63,7 @@ def packed_convolution(module, x_NCbb, layout):
     return _HaloConvolution.apply(x_NCbb, weight, bias, layout, window, module.groups)
 
 
-def window_of(module, block):
+def window_of(module: nn.Module, block: int) -> tuple[int, int, int, int, int] | None:
     """``(kernel, stride, dilation, before, after)`` of a convolution or pooling on patches of side ``block``.
 
     ``before`` and ``after`` are the positions it reads outside a patch. None where the window is not square, or its

@@ -3,7 +3,7 @@
 import torch
 from torch import fx, nn
 
-from pretrain.masking import expand_mask
+from pretrain.masking import VisibleLayout, expand_mask
 from pretrain.sparse.convolution import packed_convolution
 from pretrain.sparse.operations import MODULES
 from pretrain.sparse.pooling import packed_max_pool
@@ -67,7 +67,8 @@ class _Reference(_Interpreter):
     counterpart = 'reference'
 
 
-def run_packed(network, graph, image_B3HW, layout):
+def run_packed(network: nn.Module, graph: fx.Graph, image_B3HW: torch.Tensor,
+               layout: VisibleLayout) -> list[torch.Tensor]:
     """Compute the visible patches only.
 
     Returns:
@@ -76,7 +77,8 @@ def run_packed(network, graph, image_B3HW, layout):
     return _Packed(network, graph, layout).run(layout.pack(image_B3HW))
 
 
-def run_reference(network, graph, image_B3HW, layout):
+def run_reference(network: nn.Module, graph: fx.Graph, image_B3HW: torch.Tensor,
+                  layout: VisibleLayout) -> list[torch.Tensor]:
     """Compute every position and multiply by the mask after every operation: the plain definition.
 
     Returns:

@@ -10,6 +10,7 @@ with exact zeros at masked positions, and it must keep them zero.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from timm import layers
@@ -20,23 +21,25 @@ from timm.models._efficientnet_blocks import SqueezeExcite
 from torch import nn
 
 from pretrain.errors import InputError
-from pretrain.masking import expand_mask
+from pretrain.masking import VisibleLayout, expand_mask
 from pretrain.sparse.convolution import packed_convolution
 from pretrain.sparse.pooling import packed_average_pool, packed_max_pool
+
+Counterpart = Callable[[Any, torch.Tensor, VisibleLayout], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Operation:
     """The sparse counterparts of one module type."""
 
-    packed: Callable
-    reference: Callable
+    packed: Counterpart
+    reference: Counterpart
 
 
 MODULES: dict[type, Operation] = {}
 
 
-def register(types, packed, reference):
+def register(types: type | tuple[type, ...] | list[type], packed: Counterpart, reference: Counterpart) -> None:
     """Teach the sparse engines a module type.
 
     Args:
@@ -48,23 +51,23 @@ def register(types, packed, reference):
         MODULES[kind] = Operation(packed, reference)
 
 
-def on_each_position(module, x, layout):
+def on_each_position(module: nn.Module, x: torch.Tensor, layout: VisibleLayout) -> torch.Tensor:
     """Packed counterpart of a module that treats every position alike and alone: nothing changes."""
     return module(x)
 
 
-def on_dense_map(module, x_NCbb, layout):
+def on_dense_map(module: nn.Module, x_NCbb: torch.Tensor, layout: VisibleLayout) -> torch.Tensor:
     """Packed counterpart of any module that maps a dense map to a dense map: lay out, run, cut out."""
     return layout.pack(module(layout.unpack(x_NCbb)))
 
 
-def then_mask(module, x_BChw, layout):
+def then_mask(module: nn.Module, x_BChw: torch.Tensor, layout: VisibleLayout) -> torch.Tensor:
     """Reference counterpart of most modules: run on the dense map, multiply by the mask of the result's scale."""
     out = module(x_BChw)
     return out * expand_mask(layout.active_B1ff, *out.shape[-2:])
 
 
-def then_mask_channels_last(module, x_BhwC, layout):
+def then_mask_channels_last(module: nn.Module, x_BhwC: torch.Tensor, layout: VisibleLayout) -> torch.Tensor:
     """As :func:`then_mask`, for ``(B, h, w, C)``."""
     out = module(x_BhwC)
     return out * expand_mask(layout.active_B1ff, *out.shape[1:3]).permute(0, 2, 3, 1)
@@ -87,7 +90,7 @@ def _packed_drop_path(module, x, layout):
     return x * keep_B111.index_select(0, layout.image_N)
 
 
-def packed_per_image(module, x, layout):
+def packed_per_image(module: nn.Module, x: torch.Tensor, layout: VisibleLayout) -> torch.Tensor:
     """Packed counterpart of a module that pools over a whole image and knows no neighbourhood.
 
     Squeeze-excite, GRN and group norm see the visible patches of an image laid end to end, as an image of its own:
@@ -96,7 +99,7 @@ def packed_per_image(module, x, layout):
     return _per_image(module, x, layout.counts, x.shape[1:-1] if _channels_last(module) else x.shape[2:])
 
 
-def reference_per_image(module, x, layout):
+def reference_per_image(module: nn.Module, x: torch.Tensor, layout: VisibleLayout) -> torch.Tensor:
     """The plain definition of the same: pick the visible positions of each image, run, put them back."""
     last = _channels_last(module)
     x_BhwC = x if last else x.permute(0, 2, 3, 1)

@@ -2,13 +2,15 @@
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.autograd.function import once_differentiable
 
 from pretrain.errors import InputError
+from pretrain.masking import VisibleLayout
 from pretrain.sparse.convolution import window_of
 
 
-def packed_max_pool(module, x_NCbb, layout):
+def packed_max_pool(module: nn.MaxPool2d, x_NCbb: torch.Tensor, layout: VisibleLayout) -> torch.Tensor:
     """Max-pool a packed map. Masked neighbours count as 0, as they do on the masked dense map; the rim as -inf.
 
     Raises:
@@ -22,7 +24,7 @@ def packed_max_pool(module, x_NCbb, layout):
     return _MaxPool.apply(x_NCbb, layout, window)
 
 
-def packed_average_pool(module, x_NCbb, layout):
+def packed_average_pool(module: nn.AvgPool2d, x_NCbb: torch.Tensor, layout: VisibleLayout) -> torch.Tensor:
     """Average-pool a packed map. Masked neighbours count as 0, as they do on the masked dense map."""
     patchwise = module.kernel_size == module.stride and module.padding == 0 and x_NCbb.shape[-1] % module.stride == 0
     return module(x_NCbb) if patchwise else layout.pack(module(layout.unpack(x_NCbb)))

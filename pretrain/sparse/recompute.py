@@ -4,6 +4,8 @@ A batch norm keeps its input, and the convolution behind it keeps the norm's act
 second is one pass over memory away from the first, so it is not kept.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
@@ -18,14 +20,15 @@ class NormedActivation:
         activation: module of one argument, or None.
     """
 
-    def __init__(self, norm, x_NCbb, activation=None):
+    def __init__(self, norm: nn.BatchNorm2d, x_NCbb: torch.Tensor,
+                 activation: Callable[[torch.Tensor], torch.Tensor] | None = None) -> None:
         self.norm, self.x_NCbb, self.activation = norm, x_NCbb.detach(), activation
 
-    def followed_by(self, activation):
+    def followed_by(self, activation: Callable[[torch.Tensor], torch.Tensor]) -> 'NormedActivation':
         """The recipe with ``activation`` behind it."""
         return NormedActivation(self.norm, self.x_NCbb, activation)
 
-    def make(self):
+    def make(self) -> torch.Tensor:
         """The map, to the bit as it was: the moments are those of the same input."""
         norm = self.norm
         with torch.no_grad():
@@ -33,12 +36,12 @@ class NormedActivation:
             return y_NCbb if self.activation is None else self.activation(y_NCbb)
 
 
-def can_be_made_again(norm):
+def can_be_made_again(norm: nn.Module) -> bool:
     """True for a plain batch norm that takes its moments from its input."""
     return type(norm) is nn.BatchNorm2d and norm.training and norm.affine
 
 
-def keeping(recipe, y_NCbb):
+def keeping(recipe: NormedActivation, y_NCbb: torch.Tensor) -> saved_tensors_hooks:
     """Context in which whatever autograd would keep of ``y_NCbb`` is replaced by its recipe.
 
     Args:

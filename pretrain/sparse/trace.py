@@ -29,7 +29,7 @@ class _Tracer(fx.Tracer):
         return type(module) in MODULES or super().is_leaf_module(module, qualified_name)
 
 
-def trace(network):
+def trace(network: nn.Module) -> fx.Graph:
     """Trace ``network`` and check that every operation on features has a sparse counterpart.
 
     Args:
@@ -44,7 +44,7 @@ def trace(network):
     """
     graph = _draw_graph(network)
     modules = dict(network.named_modules())
-    features = set()
+    features: set[fx.Node] = set()
     for node in graph.nodes:
         if node.op == 'placeholder' or any(source in features for source in node.all_input_nodes):
             features.add(node)
@@ -109,7 +109,7 @@ def _home(node):
     return f' in module {path!r} ({kind.__module__}.{kind.__qualname__})' if path else ''
 
 
-def drop_unused(network):
+def drop_unused(network: nn.Module) -> None:
     """Replace the children of ``network`` that own parameters but take no part in its forward pass by identities.
 
     A classifier's norm behind the last map, say, would never receive a gradient. A network that cannot be traced
@@ -120,7 +120,7 @@ def drop_unused(network):
     except InputError:
         return
     used = {node.target for node in graph.nodes if node.op in ('call_module', 'get_attr')}
-    unused = []
+    unused: list[tuple[nn.Module, str]] = []
 
     def visit(module: nn.Module, prefix):
         for name, child in module.named_children():

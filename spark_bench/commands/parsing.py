@@ -4,8 +4,8 @@ import ast
 import os
 import re
 from argparse import Action, ArgumentError, ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn, cast
 
 from spark_bench.commands.failures import EXIT_USAGE
 from spark_bench.errors import printable
@@ -29,17 +29,17 @@ class Parser(ArgumentParser):
     another is refused.
     """
 
-    def __init__(self, **settings):
+    def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._given = {}  # from dest to what was given for it, in the line that is being parsed
+        self._given: dict[str, Any] = {}  # from dest to what was given for it, in the line that is being parsed
         for word in (None, 'store'):
             self.register('action', word, _Store)
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
         self._given = {}
         return super().parse_known_args(args, namespace)
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         hint = self._swallowed() if message.startswith('the following arguments are required') else ''
         self.exit(EXIT_USAGE, f'{self.prog}: error: {message}{hint} (see {self.prog} --help)\n')
 
@@ -73,8 +73,9 @@ class _Store(Action):
 class Flag(BooleanOptionalAction):
     """``--word`` and ``--no-word``, of which one may be given."""
 
-    def __call__(self, parser, namespace, values, option_string=None):
-        parser.keep(namespace, self, not option_string.startswith('--no-'))
+    def __call__(self, parser: ArgumentParser, namespace: Namespace, values: str | Sequence[Any] | None,
+                 option_string: str | None = None) -> None:
+        cast(Parser, parser).keep(namespace, self, not option_string.startswith('--no-'))
 
 
 def _shown(value):

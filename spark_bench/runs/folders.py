@@ -22,24 +22,25 @@ class EvaluationFolder:
     """The folder of one evaluation, which neither a training nor another evaluation has."""
 
     def __init__(self, options: RunOptions) -> None:
-        self.path, self._config, self._lock = Path(options.work_dir), options.config, None
+        self.path, self._config = Path(options.work_dir), options.config
+        self._lock: contextlib.ExitStack | None = None
         # Without --arch it is the weights that say it.
         names = [default_evaluation_dir(options.config, options.weights, options.data_root, arch=arch,
                                         overrides=options.overrides).name for arch in (options.arch, None)]
         self._identity = Identity('evaluation', {}, names[0], None, None)
         self._is_own_name = self.path.name in names  # so they were called before they had a stamp
 
-    def claim(self):
+    def claim(self) -> None:
         """Make the folder and hold it. Raises InputError where it is another's."""
         make_work_dir(self.path)
         check_stamp(self.path, self._identity, self._config, known=self._is_own_name)
         self._lock = lock_folder(self.path)
 
-    def mark(self):
+    def mark(self) -> None:
         """Say whose the folder is, once all that can be refused has been."""
         write_atomically(self.path / STAMP, self._identity.text.encode())
 
-    def release(self):
+    def release(self) -> None:
         """Let another evaluation of this process have it."""
         if self._lock is not None:
             self._lock.close()
@@ -87,7 +88,7 @@ def _what_differs(stamp: Path, identity: Identity) -> list[str]:
     return keys_that_differ(before.recipe, identity.recipe) if before.task == identity.task else []
 
 
-def make_work_dir(work_dir):
+def make_work_dir(work_dir: Path) -> None:
     """Make the folder, and see whether files can be written there.
 
     Raises:

@@ -6,11 +6,13 @@ What would be of no effect, or no sense, is refused.
 import difflib
 import fnmatch
 import logging
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
 from spark_bench.errors import InputError
+from spark_bench.runs.options import TrainingOptions
 from spark_bench.runs.override_keys import unknown_key
 from spark_bench.runs.recipe import PLACEMENT
 
@@ -32,7 +34,7 @@ _OWNED = {
     **{key: remedy for key, remedy in PLACEMENT.items() if remedy}}
 
 
-def apply_overrides(cfg, overrides):
+def apply_overrides(cfg: Config, overrides: dict[str, Any]) -> None:
     """Set dotted keys, as ``--cfg-options`` does.
 
     Args:
@@ -115,7 +117,7 @@ def _check_new(cfg, parent, key):
                          + (f'did you mean {place}.{near}?' if near else f'it has {", ".join(list(parent)[:8])}'))
 
 
-def set_epochs(cfg, epochs):
+def set_epochs(cfg: Config, epochs: int) -> None:
     """Train for ``epochs``: schedules that end with the training are stretched to its new end."""
     if not isinstance(epochs, int) or epochs < 1:
         raise InputError(f'train_cfg.max_epochs is {epochs!r}: give a whole number of epochs from 1 up')
@@ -133,7 +135,7 @@ def set_epochs(cfg, epochs):
     cfg.train_cfg.max_epochs = epochs
 
 
-def set_updates(cfg, updates):
+def set_updates(cfg: Config, updates: int) -> None:
     """Train for so many updates of the weights; as :func:`set_epochs`."""
     if not isinstance(updates, int) or updates < 1:
         raise InputError(f'train_cfg.max_updates is {updates!r}: give a whole number of updates from 1 up')
@@ -143,7 +145,7 @@ def set_updates(cfg, updates):
     cfg.train_cfg.max_updates = updates
 
 
-def set_speed(cfg, options):
+def set_speed(cfg: Config, options: TrainingOptions) -> None:
     """Set precision, memory layout, and updates between checkpoints; None leaves what the config says."""
     if options.amp is not None:
         cfg.optim_wrapper.autocast = options.amp
@@ -153,7 +155,7 @@ def set_speed(cfg, options):
         cfg.default_hooks.checkpoint.interval = options.checkpoint_interval
 
 
-def set_workers(loader, workers):
+def set_workers(loader: ConfigDict, workers: int | None) -> None:
     """Load with so many processes, which stay between epochs; None leaves the config's number."""
     if workers is not None:
         loader.num_workers = workers

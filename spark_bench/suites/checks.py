@@ -1,8 +1,11 @@
 """What a suite file may say: every value is looked at before anything runs."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from string import Formatter
+from typing import Any
 
 from pretrain.ablations import ABLATIONS
 from spark_bench.errors import InputError, nearest, printable
@@ -97,7 +100,7 @@ _TABLE = {
     'best_of': (lambda value: value in ('backbone', 'table'), 'backbone or table')}
 
 
-def check_suite(path, cfg):
+def check_suite(path: Path, cfg: Mapping[str, Any]) -> None:
     """Look at the file as a whole.
 
     Raises:
@@ -113,7 +116,7 @@ def check_suite(path, cfg):
                              f'{" and ".join(EMBEDDED)} are taken) and what it has to be')
 
 
-def check_group(where, group, data):
+def check_group(where: str, group: Mapping[str, Any], data: Mapping[str, str]) -> None:
     """Look at a group of cells.
 
     Args:
@@ -139,7 +142,7 @@ def check_group(where, group, data):
         raise InputError(f'{where} pretrains {unknown[0]!r}: choose one of {", ".join(known)}')
 
 
-def find_recipe(where, recipe, arch):
+def find_recipe(where: str, recipe: str, arch: str) -> str:
     """Fill ``{arch}`` and ``{size}`` (its last part) in the path of a recipe, and see that it is there."""
     try:
         fields = {field for _, field, _, _ in Formatter().parse(recipe) if field is not None}
@@ -155,7 +158,7 @@ def find_recipe(where, recipe, arch):
     return filled
 
 
-def make_table(where, entry):
+def make_table(where: str, entry: object) -> TableSpec:
     """The :class:`~spark_bench.tables.parts.TableSpec` of an entry of the suite's tables."""
     if not isinstance(entry, dict):
         raise InputError(f'{where} is {printable(repr(entry))[:60]}: a table is a dict')
@@ -183,6 +186,6 @@ def _check(where, values, allowed, needed=()):
             raise InputError(f'{where} has {key} = {printable(repr(value))[:80]}: give {wanted}')
 
 
-def is_embedded(data):
+def is_embedded(data: str) -> bool:
     """Whether a cell's data is a part of the embedded data set."""
     return data.partition(':')[0] in EMBEDDED

@@ -8,14 +8,21 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from spark_bench.errors import InputError, RunError, printable
 from spark_bench.files import make_folder
 from spark_bench.runs import run_task
+from spark_bench.suites.definition import Suite
 from spark_bench.suites.plan import fitting_processes
-from spark_bench.suites.runner import devices_of, fraction_of
+from spark_bench.suites.runner import SuiteRun, devices_of, fraction_of
 from spark_bench.suites.status import failure_of, job_of, note_failure, note_job
+
+if TYPE_CHECKING:
+    import submitit
 
 _GPUS = 8  # a cell
 _GRACE_S = 900  # longer than what clusters give a job that has to go
@@ -29,10 +36,10 @@ class ClusterJob:
         processes: how many train together.
     """
 
-    def __init__(self, task, options, processes):
+    def __init__(self, task: str, options: dict[str, Any], processes: int) -> None:
         self.task, self.options, self.processes = task, options, processes
 
-    def __call__(self):
+    def __call__(self) -> str:
         """Run the cell; what fails is also left in its folder. Returns the path of that folder."""
         options = dict(self.options)
         if self.processes > 1:
@@ -52,7 +59,7 @@ class ClusterJob:
             raise
         return options['work_dir']
 
-    def checkpoint(self):
+    def checkpoint(self) -> 'submitit.helpers.DelayedSubmission':
         """What submitit submits anew when the job is stopped or preempted: the same, which goes on where it was."""
         import submitit
         return submitit.helpers.DelayedSubmission(self)
@@ -95,7 +102,7 @@ def _error_log():
     return submitit.JobEnvironment().paths.stderr
 
 
-def submit(suite, cells, args):
+def submit(suite: Suite, cells: Sequence[SuiteRun], args: Namespace) -> int:
     """Submit the cells to Slurm and return at once: every pretraining, and what starts from it to begin after it.
 
     A cell of which a job is queued or running is left out.
@@ -135,7 +142,7 @@ def submit(suite, cells, args):
     return 0
 
 
-def job_folder(suite, args):
+def job_folder(suite: Suite, args: Namespace) -> Path:
     """Where submitit keeps logs and scripts."""
     return Path(args.work_dir or f'work_dirs/{suite.name}') / 'jobs'
 
@@ -165,7 +172,7 @@ def _submit_array(executor, cells, processes):
     return [job.job_id for job in jobs]
 
 
-def make_executor(folder, cluster, python=None):
+def make_executor(folder: Path, cluster: str, python: str | None = None) -> 'submitit.AutoExecutor':
     """submitit's executor, for ``slurm`` or ``local``.
 
     Args:
@@ -223,14 +230,14 @@ class LocalJob:
         slot: which of the cells that run side by side.
     """
 
-    def __init__(self, folder, hours, cell, slot):
+    def __init__(self, folder: Path, hours: int, cell: SuiteRun, slot: int) -> None:
         self.cell, self.slot, self.started = cell, slot, time.monotonic()
         executor = make_executor(folder, 'local', f'env CUDA_VISIBLE_DEVICES={devices_of(slot, 1)} '
                                                   f'{shlex.quote(sys.executable)}')
         executor.update_parameters(timeout_min=hours * 60)
         self._job = executor.submit(ClusterJob(cell.task, cell.options, 1))
 
-    def poll(self):
+    def poll(self) -> str | None:
         """The outcome: ``done``, a message of what failed, or None while it runs."""
         if not self._job.done():
             return None
@@ -238,10 +245,10 @@ class LocalJob:
             return 'done'
         return failure_of(self.cell.options['work_dir']) or f'its job ended early; see {self._job.paths.stderr}'
 
-    def fraction(self):
+    def fraction(self) -> float:
         return fraction_of(self.cell)
 
-    def kill(self):
+    def kill(self) -> None:
         """End the job."""
         self._job.cancel()
         self._job.wait()

@@ -2,12 +2,14 @@
 
 import os
 import sys
+from argparse import Namespace
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
 from spark_bench.errors import InputError
 from spark_bench.places import report_path
-from spark_bench.suites.definition import load_suite
+from spark_bench.suites.definition import CellSpec, Suite, load_suite
 from spark_bench.suites.plan import (
     Places,
     build_cells,
@@ -19,10 +21,11 @@ from spark_bench.suites.plan import (
     use_published,
 )
 from spark_bench.suites.rehearsal import check_cells
+from spark_bench.suites.runner import SuiteRun
 from spark_bench.suites.status import RECORDED, show, state_of
 
 
-def main(args):
+def main(args: Namespace) -> int:
     """Body of the command; exit status 0 only if every chosen cell has its record."""
     check_cluster_options(args)
     suite = load_suite(args.suite, args.arch)
@@ -48,7 +51,7 @@ def main(args):
     return run(suite, cells, places, args.jobs, args.gpus or 1)
 
 
-def check_cluster_options(args):
+def check_cluster_options(args: Namespace) -> None:
     """Refuse what would be passed over.
 
     Raises:
@@ -61,7 +64,7 @@ def check_cluster_options(args):
         raise InputError(f'--gpus {args.gpus}: --cluster local trains each cell in one process; leave one of them away')
 
 
-def claim_outputs(suite, places):
+def claim_outputs(suite: Suite, places: Places) -> None:
     """See, before anything runs, that tables and report can be written.
 
     Raises:
@@ -73,12 +76,12 @@ def claim_outputs(suite, places):
     claim_report(report_path(places.results, suite.name))
 
 
-def is_recorded(spec, suite, places):
+def is_recorded(spec: CellSpec, suite: Suite, places: Places) -> bool:
     """Whether a cell has its record; that it is of the same configuration is checked when it runs."""
     return state_of(spec, suite, places).word == RECORDED
 
 
-def run(suite, cells, places, jobs=None, gpus=1):
+def run(suite: Suite, cells: Sequence[SuiteRun], places: Places, jobs: int | None = None, gpus: int = 1) -> int:
     """Run cells on this machine; then, unless all failed, print tables and write the report; last, list the failures.
 
     Args:
@@ -96,7 +99,7 @@ def run(suite, cells, places, jobs=None, gpus=1):
     return conclude(suite, places, cells, run_cells(cells, jobs or default, partial(Job, start_server(), gpus)))
 
 
-def rehearse(suite, cells, places, args):
+def rehearse(suite: Suite, cells: Sequence[SuiteRun], places: Places, args: Namespace) -> int:
     """:func:`run` with the jobs of a cluster, which submitit starts on this machine."""
     from spark_bench.suites.cluster import LocalJob, job_folder
     from spark_bench.suites.runner import run_cells
@@ -104,7 +107,7 @@ def rehearse(suite, cells, places, args):
     return conclude(suite, places, cells, run_cells(cells, args.jobs or 1, start))
 
 
-def submit(suite, specs, places, args):
+def submit(suite: Suite, specs: Sequence[CellSpec], places: Places, args: Namespace) -> int:
     """Submit what has no record to Slurm; exit status."""
     from spark_bench.suites import cluster
     missing = [spec for spec in specs if not (is_recorded(spec, suite, places) and has_weights(spec, places))]
@@ -114,7 +117,7 @@ def submit(suite, specs, places, args):
     return cluster.submit(suite, cells, args) if cells else 0
 
 
-def conclude(suite, places, cells, failed):
+def conclude(suite: Suite, places: Places, cells: Sequence[SuiteRun], failed: Sequence[SuiteRun]) -> int:
     """After a run of ``cells``: tables, report and the list of those that ``failed``; exit status."""
     if len(failed) < len(cells):
         finish(suite, places, failed)
@@ -123,7 +126,7 @@ def conclude(suite, places, cells, failed):
     return 1 if failed else 0
 
 
-def finish(suite, places, failed=()):
+def finish(suite: Suite, places: Places, failed: Iterable[SuiteRun] = ()) -> None:
     """Print the suite's tables and write the report, from whatever records there are."""
     from spark_bench.report.page import write_report
     from spark_bench.tables.command import print_tables

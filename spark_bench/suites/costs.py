@@ -1,11 +1,14 @@
 """What the cells of a suite will cost: GPU-hours and disk, estimated, and printed before anything runs."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
 from pretrain.ablations import ABLATIONS
 from spark_bench.configs import read_config
 from spark_bench.places import shipped
+from spark_bench.suites.definition import CellSpec, Suite
+from spark_bench.suites.plan import Places
 from spark_bench.suites.status import RECORDED, state_of
 
 # A pass forward and backward is three forward ones, a multiply-add two operations.
@@ -39,7 +42,7 @@ class Cost:
     kept_gb: float
 
 
-def estimate(spec):
+def estimate(spec: CellSpec) -> Cost:
     """What a cell will cost, from the multiply-adds of its network and the images that it sees.
 
     Raises:
@@ -89,7 +92,7 @@ def _is_timm(arch):
     return timm.is_model(arch)
 
 
-def print_plan(suite, specs, places):
+def print_plan(suite: Suite, specs: Iterable[CellSpec], places: Places) -> None:
     """Print what would run, with estimated hours and disk."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console

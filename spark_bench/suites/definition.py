@@ -4,6 +4,7 @@ import itertools
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from spark_bench.configs import read_config
 from spark_bench.errors import InputError, nearest, printable
@@ -11,6 +12,7 @@ from spark_bench.places import shipped
 from spark_bench.records.schema import record_path
 from spark_bench.records.store import recorded_suites
 from spark_bench.suites.checks import STARTS, check_group, check_suite, find_recipe, make_table
+from spark_bench.tables.parts import TableSpec
 
 SHIPPED = 'spark_bench/suites/shipped'
 
@@ -41,24 +43,24 @@ class CellSpec:
     recipe: str
     data: str
     start: str = 'none'
-    options: dict = field(default_factory=dict)
-    overrides: dict = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, Any] = field(default_factory=dict)
     images: float | None = None
     gmacs: float | None = None
     weight: float | None = None
     needs: 'CellSpec | None' = None
 
     @property
-    def name(self):
+    def name(self) -> str:
         """``task/arch/method/seed``, as ``--only`` matches it."""
         return f'{self.task}/{self.arch}/{self.method}/{self.seed}'
 
     @property
-    def kind(self):
+    def kind(self) -> str:
         """The task without its variant."""
         return self.task.partition('_')[0]
 
-    def record_path(self, suite, results):
+    def record_path(self, suite: str, results: Path | str) -> Path:
         """Where the record of this cell is, or will be."""
         return record_path(results, 'measured', suite, self.task, self.arch, self.method, self.seed)
 
@@ -78,17 +80,17 @@ class Suite:
     name: str
     title: str
     note: str
-    data: dict
-    cells: tuple
-    tables: tuple
+    data: dict[str, str]
+    cells: tuple[CellSpec, ...]
+    tables: tuple[TableSpec, ...]
 
 
-def shipped_suites():
+def shipped_suites() -> list[str]:
     """Names of the suites that come with the project."""
     return sorted(path.stem for path in shipped(SHIPPED).glob('*.py') if not path.stem.startswith('_'))
 
 
-def load_suite(name, arch=None):
+def load_suite(name: Path | str, arch: str | None = None) -> Suite:
     """Read a suite.
 
     Args:
@@ -121,7 +123,7 @@ def load_suite(name, arch=None):
     return Suite(stem, cfg.get('title', stem), cfg.get('note', ''), data, tuple(_connect(path, cells)), tables)
 
 
-def find_suite(word, results):
+def find_suite(word: Path | str, results: Path | str) -> tuple[str, tuple[TableSpec, ...] | None]:
     """The suite that somebody names, whose records are there: ``(name of its records, its tables or None)``.
 
     Args:
@@ -142,7 +144,7 @@ def find_suite(word, results):
 
 
 @lru_cache(maxsize=16)
-def specs_of(name):
+def specs_of(name: str) -> tuple[TableSpec, ...] | None:
     """The tables of a shipped suite, as its records name it; None for any other, or where it lists none."""
     if name.replace('-', '_') not in shipped_suites():
         return None

@@ -16,17 +16,17 @@ from spark_bench.suites.status import note_failure
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
-def main(parent, task, options):
+def main(parent: str, task: str, options: str) -> int:
     """Run the cell; exit status 1 where it failed, with the reason left in its folder by the first process."""
     _end_with(int(parent))
-    options = json.loads(options)
+    chosen = json.loads(options)
     try:
-        run_task(task, **{**options, 'launcher': 'pytorch'})
+        run_task(task, **{**chosen, 'launcher': 'pytorch'})
     except ToldElsewhere:
         return 1
     except (InputError, RunError) as error:
         if int(os.environ.get('RANK', 0)) == 0:
-            note_failure(options['work_dir'], error)
+            note_failure(chosen['work_dir'], error)
         return 1
     return 0
 

@@ -1,6 +1,7 @@
 """From the cells of a suite to runs: which ones, with which data and weights, and what they will cost."""
 
 import fnmatch
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from spark_bench.configs import read_config
 from spark_bench.errors import InputError
 from spark_bench.places import default_work_dir, shipped
 from spark_bench.suites.checks import EMBEDDED, is_embedded
+from spark_bench.suites.definition import CellSpec, Suite
 from spark_bench.suites.runner import SuiteRun
 
 
@@ -22,24 +24,24 @@ class Places:
         cache_dir: of the embedded data set and published weights.
     """
 
-    data: dict
+    data: dict[str, str]
     work_dir: str
     results: str
     cache_dir: str | None = None
 
-    def work_dir_of(self, spec):
+    def work_dir_of(self, spec: CellSpec) -> Path:
         """Folder of one cell."""
         root = Path(self.work_dir)
         return default_work_dir(root.parent, root.name, spec.task, spec.arch, spec.method, spec.seed)
 
 
-def parse_data(suite, given):
+def parse_data(suite: Suite, given: Iterable[str]) -> dict[str, str]:
     """From ``NAME=DIR`` words (or one plain ``DIR``, where the suite has one data set) to a dict.
 
     Raises:
         InputError: naming the word, or the data set that is missing.
     """
-    found = {}
+    found: dict[str, str] = {}
     for word in given:
         name, equals, place = word.partition('=')
         if not equals and len(suite.data) == 1:
@@ -52,7 +54,8 @@ def parse_data(suite, given):
     return found
 
 
-def select(suite, specs, only=(), limit=None, finished=lambda spec: False):
+def select(suite: Suite, specs: Sequence[CellSpec], only: Sequence[str] = (), limit: int | None = None,
+           finished: Callable[[CellSpec], bool] = lambda spec: False) -> list[CellSpec]:
     """The cells to run: those that match, and the pretrainings that they start from.
 
     Args:
@@ -85,7 +88,7 @@ def select(suite, specs, only=(), limit=None, finished=lambda spec: False):
     return chosen
 
 
-def use_published(specs):
+def use_published(specs: Iterable[CellSpec]) -> list[CellSpec]:
     """The cells with published pretrained weights in place of pretraining, where the index has them."""
     from spark_bench.checkpoints.published import read_index
     known = {(entry['name'], entry['arch']) for entry in read_index()}
@@ -95,13 +98,14 @@ def use_published(specs):
     return [spec for spec in started if spec.kind != 'pretrain' or spec.name in needed]
 
 
-def build_cells(suite, specs, places, download=False):
+def build_cells(suite: Suite, specs: Sequence[CellSpec], places: Places, download: bool = False) -> list[SuiteRun]:
     """The runs of the chosen cells, in the order to start them.
 
     Raises:
         InputError: for a data set without a place, or weights that are not there.
     """
-    places, runs = with_embedded(specs, places), {}
+    places = with_embedded(specs, places)
+    runs: dict[str, SuiteRun] = {}
     for spec in specs:
         needs = runs.get(spec.needs.name) if spec.needs is not None else None
         options = dict(
@@ -123,10 +127,10 @@ def _data_root(suite, spec, places):
     return places.data[spec.data]
 
 
-def with_embedded(specs, places):
+def with_embedded(specs: Iterable[CellSpec], places: Places) -> Places:
     """The places, with those of the embedded data set that the cells name; it is generated where it is not there."""
     names = {spec.data for spec in specs if is_embedded(spec.data)}
-    found = {}
+    found: dict[str, str] = {}
     for size in {name.partition(':')[0] for name in names}:
         from spark_bench.data import embedded
         parts = embedded.prepare(EMBEDDED[size], cache_dir=places.cache_dir)
@@ -145,7 +149,7 @@ def _weights(spec, places, download):
     return name if name == 'scratch' else str(find_published(name, spec.arch, places.cache_dir, download))
 
 
-def has_weights(spec, places):
+def has_weights(spec: CellSpec, places: Places) -> bool:
     """Whether a pretraining has left what others start from; True for any other cell."""
     return spec.kind != 'pretrain' or _encoder_of(spec, places).is_file()
 
@@ -158,7 +162,7 @@ def _init_of(spec):
     return read_config(shipped(spec.recipe), f'{spec.name}: the recipe', import_custom_modules=False).get('init')
 
 
-def fitting_processes(cells, most, per_node=None):
+def fitting_processes(cells: Iterable[SuiteRun], most: int, per_node: int | None = None) -> int:
     """The most processes, up to ``most``, that divide the global batch of every cell and fill whole nodes."""
     batches = {_global_batch(cell) for cell in cells} if most > 1 else set()
     return next(number for number in range(most, 0, -1) if all(batch % number == 0 for batch in batches)
@@ -173,7 +177,7 @@ def _global_batch(cell):
     return batch
 
 
-def demand_data(places):
+def demand_data(places: Places) -> None:
     """See that the data sets are there, before any process starts.
 
     Raises:

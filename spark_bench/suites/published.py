@@ -1,5 +1,6 @@
 """Figures that others published, as records in the suites whose tables show them."""
 
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +21,7 @@ SETTINGS = ('pretrain_epochs', 'finetune_epochs', 'resolution', 'schedule')
 FULL_SCHEDULE = 1600  # epochs of SparK's pretraining in the paper's tables
 
 
-def main(args) -> int:
+def main(args: Namespace) -> int:
     """Write the records of `args.file` below `args.results`, and print how many there are; exit status 0.
 
     Raises InputError, naming the file and the key of what is wrong, or the record that says otherwise already; then

@@ -2,13 +2,16 @@
 
 import json
 import logging
+from collections.abc import Iterable
+from typing import Any
 
 from spark_bench.errors import InputError
 from spark_bench.places import shipped
 from spark_bench.runs import kind_of
+from spark_bench.suites.definition import CellSpec, Suite
 
 
-def check_cells(suite, specs):
+def check_cells(suite: Suite, specs: Iterable[CellSpec]) -> None:
     """Build the config of every cell as its run will, without data or weights.
 
     Args:
@@ -26,7 +29,8 @@ def check_cells(suite, specs):
             continue
         known.add(what)
         # How batches are divided among processes is known where those are: in the run.
-        kind, ablation = kind_of(spec.kind), {} if method is None else {'ablation': method}
+        kind = kind_of(spec.kind)
+        ablation: dict[str, Any] = {} if method is None else {'ablation': method}
         options = kind.Options(config=str(shipped(spec.recipe)), arch=spec.arch, overrides=dict(spec.overrides),
                                **{**spec.options, 'accumulate': None}, **ablation)
         logging.disable(logging.WARNING)  # what a run warns of, it tells then

@@ -8,9 +8,12 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -20,6 +23,9 @@ from spark_bench.files import make_folder
 from spark_bench.locks import is_held
 from spark_bench.runs import run_task
 from spark_bench.suites.status import failure_of, note_failure
+
+if TYPE_CHECKING:
+    from spark_bench.suites.cluster import LocalJob
 
 _POLL_S = 0.2
 
@@ -39,7 +45,7 @@ class SuiteRun:
 
     name: str
     task: str
-    options: dict
+    options: dict[str, Any]
     weight: float
     needs: 'SuiteRun | None' = None
     processes: int = 1
@@ -47,7 +53,7 @@ class SuiteRun:
     seconds: float = field(default=0.0, compare=False)
 
     @property
-    def log(self):
+    def log(self) -> Path:
         return Path(self.options['work_dir']) / 'log.txt'
 
 
@@ -61,7 +67,7 @@ class Job:
         slot: which of them.
     """
 
-    def __init__(self, context, gpus, cell, slot):
+    def __init__(self, context: ForkServerContext, gpus: int, cell: SuiteRun, slot: int) -> None:
         self.cell, self.slot, self.started = cell, slot, time.monotonic()
         note_failure(cell.options['work_dir'], None)
         self.connection, theirs = context.Pipe()
@@ -70,7 +76,7 @@ class Job:
         self.process.start()
         theirs.close()
 
-    def poll(self):
+    def poll(self) -> str | None:
         """The outcome: ``done``, a message of what failed, or None while it runs."""
         if self.connection.poll():
             with contextlib.suppress(EOFError, ConnectionResetError):
@@ -82,16 +88,16 @@ class Job:
         self.process.join()
         return how_ended(self.process.exitcode, self.cell.log)
 
-    def kill(self):
+    def kill(self) -> None:
         """End the process, and with it those that it started."""
         self.process.kill()
         self.process.join()
 
-    def fraction(self):
+    def fraction(self) -> float:
         return fraction_of(self.cell)
 
 
-def fraction_of(cell):
+def fraction_of(cell: SuiteRun) -> float:
     """The share of its updates that a running cell has done."""
     try:
         told = json.loads((Path(cell.options['work_dir']) / 'progress.json').read_text())
@@ -100,7 +106,7 @@ def fraction_of(cell):
         return 0.0
 
 
-def devices_of(slot, processes):
+def devices_of(slot: int, processes: int) -> str:
     """The GPUs of one of the cells that run side by side, as ``CUDA_VISIBLE_DEVICES`` has them.
 
     Args:
@@ -121,7 +127,7 @@ def devices_of(slot, processes):
     return ','.join(devices[first:first + processes])
 
 
-def how_ended(status, log):
+def how_ended(status: int, log: Path | str) -> str:
     """Why a process failed that told nothing itself, from its exit status; a negative one is a signal."""
     if status == -signal.SIGKILL:
         return f'its process was killed (SIGKILL), as happens where memory runs out; see {log}'
@@ -193,7 +199,7 @@ def _terminable():
         signal.signal(signal.SIGTERM, before)
 
 
-def start_server():
+def start_server() -> ForkServerContext:
     """The process that all cells are forked from: it loads the libraries once, in silence, and heeds no Ctrl-C."""
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['spark_bench.suites.preload'])
@@ -223,7 +229,8 @@ def _silence():
             os.close(stream)
 
 
-def run_cells(cells, jobs, start):
+def run_cells(cells: Sequence[SuiteRun], jobs: int, start: 'Callable[[SuiteRun, int], Job | LocalJob]'
+              ) -> list[SuiteRun]:
     """Run all cells, dependencies first; a cell with a record is skipped by its engine.
 
     Args:
@@ -235,7 +242,8 @@ def run_cells(cells, jobs, start):
     Returns:
         list of the cells that failed or were never started, each with its ``outcome``.
     """
-    waiting, running = list(cells), []
+    waiting = list(cells)
+    running: list[Job | LocalJob] = []
     with _terminable(), _Display(cells) as display:
         try:
             while waiting or running:

@@ -3,11 +3,17 @@
 import contextlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spark_bench.files import make_folder
 from spark_bench.locks import is_held
+
+if TYPE_CHECKING:
+    from spark_bench.suites.definition import CellSpec, Suite
+    from spark_bench.suites.plan import Places
 
 _FAILURE, _JOB = 'failure.txt', 'job.txt'
 RECORDED, RUNNING, BROKEN_OFF, FAILED, WAITING, READY = (
@@ -31,7 +37,7 @@ class State:
     note: str = ''
 
 
-def state_of(spec, suite, places):
+def state_of(spec: 'CellSpec', suite: 'Suite', places: 'Places') -> State:
     """The state of a cell. Looks at files only, so that it is right whatever machine runs the cell."""
     folder = places.work_dir_of(spec)
     failure = failure_of(folder)
@@ -61,7 +67,7 @@ def _progress(folder):
         return 0.0, None
 
 
-def failure_of(folder):
+def failure_of(folder: Path | str) -> str | None:
     """What :func:`note_failure` left in ``folder``, or None."""
     try:
         return (Path(folder) / _FAILURE).read_text().strip()
@@ -69,7 +75,7 @@ def failure_of(folder):
         return None
 
 
-def job_of(folder):
+def job_of(folder: Path | str) -> str | None:
     """Id of the last job of a cluster that :func:`note_job` left in ``folder``, or None."""
     try:
         return (Path(folder) / _JOB).read_text().strip() or None
@@ -77,12 +83,12 @@ def job_of(folder):
         return None
 
 
-def note_job(folder, job):
+def note_job(folder: Path | str, job: str) -> None:
     """Leave behind the id of the job that the cell in ``folder`` was submitted as."""
     (Path(folder) / _JOB).write_text(f'{job}\n')
 
 
-def note_failure(folder, why):
+def note_failure(folder: Path | str, why: Exception | str | None) -> None:
     """Leave behind why a cell failed; None takes the note away."""
     path = Path(folder) / _FAILURE
     with contextlib.suppress(OSError):
@@ -93,7 +99,7 @@ def note_failure(folder, why):
             path.write_text(f'{why}\n')
 
 
-def show(suite, specs, places, interval_s=2.0):
+def show(suite: 'Suite', specs: 'Sequence[CellSpec]', places: 'Places', interval_s: float = 2.0) -> None:
     """Print the table of states; on a terminal keep it fresh until nothing is left to wait for, or Ctrl-C."""
     from rich.console import Console
     from rich.live import Live
