@@ -20,7 +20,8 @@ class WeightEmaHook(Hook):
     """After each update, ``ema = decay * ema + (1 - decay) * weights``; statistics of batch norm likewise.
 
     It starts as the weights that training starts from, and is part of each checkpoint. (SparK's released code starts
-    it from random weights, before the pretrained ones are loaded; after 10^5 updates no trace is left of either.)
+    it from random weights, before the pretrained ones are loaded. Of those, 0.9999 ** 62,400 =
+    0.2 % are left at the end of ConvNeXt-L's 62,400 updates, and less than 10^-5 after every other recipe's.)
 
     Args:
         decay: in [0, 1).

@@ -7,7 +7,7 @@ the recipe's; the learning rate is base_lr × global_batch / 256, and batch size
 
 _base_ = 'runtime.py'
 
-recipe_version = 1
+recipe_version = 2
 
 epochs = 300
 warmup_epochs = 5

@@ -1,7 +1,6 @@
 """What the ResNets change: LAMB, binary cross entropy, little mixup.
 
-Batch: the recipe's 2048. A later version of the released code has 4096 as its default, with the same base learning
-rate.
+Batch: 2048. Earlier versions of the released code had 4096, which its commit a63e386 corrected (their issue 58).
 """
 
 _base_ = 'finetune_imagenet.py'
