@@ -12,10 +12,15 @@ import math
 import re
 from collections.abc import Sequence
 
-__all__ = ['convnext_layer', 'resnet_classifier_layer', 'resnet_layer', 'swin_layer', 'vit_layer']
+__all__ = ['convnext_layer', 'inner_name', 'resnet_classifier_layer', 'resnet_layer', 'swin_layer', 'vit_layer']
 
 # A third stage with more blocks than this is cut into groups over 9 layers, a shorter one over 3.
 _LONG_STAGE = 9
+
+
+def inner_name(name: str, prefix: str) -> str:
+    """A parameter's name within the backbone; empty for one outside, which every rule takes for the rest."""
+    return name[len(prefix):] if name.startswith(prefix) else ''
 
 
 def resnet_layer(name: str, depths: Sequence[int]) -> tuple[int, int]:
