@@ -36,33 +36,24 @@ _SWIN_IMAGES = {7: 224, 12: 384}
 _VITS = {(12, 192): 'tiny', (12, 384): 'small', (12, 768): 'base', (24, 1024): 'large', (32, 1280): 'huge'}
 
 
-def detect(family: str | None, shapes: Shapes, hint: str | None = None) -> tuple[str | None, bool]:
-    """Find the timm architecture of a network.
+def detect(family: str | None, shapes: Shapes, hint: str | None = None) -> str | None:
+    """The timm name of a network, or None: of one whose tensors without classifier have the same shapes, or most.
 
     Args:
         family: see :class:`~spark_bench.checkpoints.formats.base.Adapter`; None for an unknown one.
         shapes: from canonical name to shape.
         hint: a timm name to try first, such as a file's ``arch``.
-
-    Returns:
-        ``(name, exact)``: the timm name, or None; and whether every tensor of that network without its
-        classifier is there in its shape, and none else.
     """
     candidates = list(_candidates(family, shapes))
     if hint and (family is None or not candidates or not any(differences(hint, shapes, family))):
         candidates = [hint, *candidates]
     candidates = [name for name in candidates if name and timm.is_model(name)]
-    for name in candidates:
+    for name in (*candidates, *_variants(family, shapes)):
         if not any(differences(name, shapes, family)):
-            return name, True
-    if family is None:
-        return None, False
-    for name in _variants(family, shapes):
-        if not any(differences(name, shapes, family)):
-            return name, True
+            return name
     # A damaged or cut file still says what it is of; a network with little in common is another one.
-    return next((name for name in candidates
-                 if sum(map(len, differences(name, shapes, family))) <= len(shapes) // 4), None), False
+    return next((name for name in candidates if family
+                 and sum(map(len, differences(name, shapes, family))) <= len(shapes) // 4), None)
 
 
 def differences(arch: str, shapes: Shapes, family: str | None) -> tuple[list[str], list[str], list[str]]:
@@ -70,16 +61,13 @@ def differences(arch: str, shapes: Shapes, family: str | None) -> tuple[list[str
     reference = network_shapes(arch)
     if reference is None:
         return [arch], [], []
-    missing = [name for name in reference if name not in shapes and not is_optional(family, name)]
+    # What files of a complete network may lack.
+    norms = ('head.', 'norm.', 'fc_norm.') if family in ('convnext', 'swin', 'vit') else ()
+    missing = [name for name in reference if name not in shapes and not name.startswith(norms)
+               and not name.endswith('num_batches_tracked')]
     other = [name for name, shape in reference.items() if name in shapes and squeeze(shapes[name]) != squeeze(shape)]
     whole = network_shapes(arch, classifier=True)
     return missing, other, [name for name in shapes if name not in reference and name not in whole]
-
-
-def is_optional(family: str | None, name: str) -> bool:
-    """Tensors that files of a complete network may lack."""
-    return name.endswith('num_batches_tracked') or family in ('convnext', 'swin', 'vit') and \
-        name.startswith(('head.', 'norm.', 'fc_norm.'))
 
 
 def squeeze(shape: Iterable[int]) -> tuple[int, ...]:

@@ -42,7 +42,8 @@ def inspect(path: Path | str, key_prefix: str | None = None) -> dict[str, Any]:
         'file': str(path), 'bytes': Path(path).stat().st_size, 'container': contents.file.container,
         'metadata': {name: _printable(value) for name, value in contents.file.metadata.items()},
         'format': naming.format, 'prefix': naming.prefix, 'family': naming.family, 'arch': contents.arch,
-        'description': contents.arch or architectures.describe(naming.family, contents.shapes()),
+        'description': contents.arch or architectures.describe(
+            naming.family, contents.shapes('encoder', 'head')),
         'tensors': len(tensors), 'parameters': sum(_parameters(name, tensors[name]) for name in tensors),
         'parts': _parts(contents),
         'dtypes': dict(Counter(str(tensor.dtype).removeprefix('torch.') for tensor in tensors.values())),

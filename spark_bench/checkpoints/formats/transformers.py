@@ -34,7 +34,7 @@ class TimmSwin(Adapter):
 
     format, family = 'timm', 'swin'
     anchors: ClassVar[tuple[str, ...]] = ('patch_embed.proj.weight', 'layers.0.blocks.0.attn.qkv.weight')
-    absent = 'layers.0.downsample.reduction.weight'
+    absent: ClassVar[tuple[str, ...]] = ('layers.0.downsample.reduction.weight',)
     own = r'(patch_embed|layers|stages)\.|absolute_pos_embed$'
     outside: ClassVar[Rules] = (('head.fc.{p}', 'head.fc.{p}'),)
     dead = {r'.*\.(relative_position_index|attn_mask)': _TABLES, r'mask_token': 'the mask token of SimMIM'}
@@ -44,8 +44,8 @@ class OfficialSwin(TimmSwin):
     """Names of microsoft/Swin-Transformer and SimMIM: downsampling stands at the end of the stage before."""
 
     format = 'official'
-    anchors = (*TimmSwin.anchors, 'layers.0.downsample.reduction.weight')
-    absent = None
+    anchors = (*TimmSwin.anchors, *TimmSwin.absent)
+    absent = ()
     outside = ()
     rules = (
         *((f'layers.{i}.downsample.{{p}}', f'layers.{i + 1}.downsample.{{p}}') for i in range(3)),
@@ -103,9 +103,6 @@ class TimmViT(Adapter):
     own = r'(patch_embed|blocks|layers|norm_pre)\.|\w+_(token|embed)$'
     outside = (('head.fc.{p}', 'head.{p}'),)
     dead = {r'decoder_.*|mask_token': 'the decoder of MAE'}
-
-    def foreign_name(self, name: str) -> str:
-        return name
 
 
 class MMViT(Adapter):
