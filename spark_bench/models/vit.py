@@ -4,6 +4,7 @@ Source: Li et al., Exploring Plain Vision Transformer Backbones for Object Detec
 released code, detectron2 projects/ViTDet.
 """
 
+import math
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -104,16 +105,11 @@ class SparKViT(VisionTransformerSAM):
 
     def _positions(self, height, width):
         """Absolute positions ``(1, height, width, C)``, bicubic where the grid is another than in pretraining."""
-        side = self.patch_grid
+        side = math.isqrt(self.pos_embed.shape[1] - 1)
         positions_1Chw = self.pos_embed[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
         if (height, width) != (side, side):
             positions_1Chw = F.interpolate(positions_1Chw, (height, width), mode='bicubic', align_corners=False)
         return positions_1Chw.permute(0, 2, 3, 1)
-
-    @property
-    def patch_grid(self) -> int:
-        """Side of the grid of absolute positions."""
-        return round((self.pos_embed.shape[1] - 1) ** 0.5)
 
     def _freeze(self):
         if self.frozen_stages < 0:
