@@ -113,7 +113,8 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
                       aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
                       pool_mode: int, aligned: bool) -> None:
     """Fill ``output`` (R, C, h, w) from ``input`` (N, C, H, W) and ``rois`` (R, 5: image, x1, y1, x2, y2)."""
-    _refuse_maximum(pool_mode)
+    if pool_mode == 0:
+        raise MissingOperator("roi_align_forward with pool_mode='max'")
     output.copy_(torch.ops.torchvision.roi_align(
         *_precise(input, rois), spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned))
 
@@ -123,15 +124,9 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
                        aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
                        pool_mode: int, aligned: bool) -> None:
     """Fill ``grad_input`` (N, C, H, W) from ``grad_output`` (R, C, h, w)."""
-    _refuse_maximum(pool_mode)
     grad_input.copy_(torch.ops.torchvision._roi_align_backward(
         *_precise(grad_output, rois), spatial_scale, aligned_height, aligned_width, *grad_input.shape, sampling_ratio,
         aligned))
-
-
-def _refuse_maximum(pool_mode):
-    if pool_mode == 0:
-        raise MissingOperator("roi_align_forward with pool_mode='max'")
 
 
 @_without_autocast
