@@ -36,17 +36,16 @@ class Contents:
         """From canonical name to shape, of the tensors of these parts, see :meth:`Naming.kind`."""
         return self.naming.shapes(self.file.tensors, *kinds)
 
-    def value(self, name: str) -> torch.Tensor:
-        """The tensor ``name`` of the file in canonical layout."""
-        target, value = self.naming.canonical[name], self.file.tensors[name]
-        if _is_counter(target) and value.is_floating_point() and bool(torch.isfinite(value).all()):
-            value = value.long()
-        return self.naming.adapter.value_in(target, value)
-
     def canonical(self) -> dict[str, torch.Tensor]:
         """From canonical name to tensor in canonical layout, everything that has a use."""
-        return {target: self.value(name) for name, target in self.naming.canonical.items()
-                if self.naming.kind(target) != 'other part'}
+        tensors = {}
+        for name, target in self.naming.canonical.items():
+            value = self.file.tensors[name]
+            if _is_counter(target) and value.is_floating_point() and bool(torch.isfinite(value).all()):
+                value = value.long()
+            if self.naming.kind(target) != 'other part':
+                tensors[target] = self.naming.adapter.value_in(target, value)
+        return tensors
 
     def left_out(self) -> tuple[str, ...]:
         """What no network has a place for: names of tensors, then of other entries of the file."""
@@ -154,8 +153,9 @@ def _fits(module, parts, tensors, whole):
 
 def not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
     """Names of floating-point tensors with a NaN or an infinity."""
-    return [name for name, value in tensors.items()
-            if value.is_floating_point() and not bool(torch.isfinite(_wide(value)).all())]
+    # The 8-bit floats have no isfinite of their own.
+    return [name for name, value in tensors.items() if value.is_floating_point()
+            and not bool(torch.isfinite(value.float() if value.element_size() == 1 else value).all())]
 
 
 def first_of(names: Sequence[str]) -> str:
@@ -166,11 +166,6 @@ def first_of(names: Sequence[str]) -> str:
 def fault_of(what: str, names: Sequence[str]) -> list[str]:
     """A fault of these tensors, in a list; none of none."""
     return [f'{len(names)} tensors {what} ({first_of(names)})'] if names else []
-
-
-def _wide(value):
-    # The 8-bit floats have no isfinite of their own.
-    return value.float() if value.element_size() == 1 else value
 
 
 def _is_counter(name):

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from spark_bench.checkpoints import architectures
 from spark_bench.checkpoints.contents import Contents, open_checkpoint
-from spark_bench.checkpoints.formats import network_adapter, wrapping
+from spark_bench.checkpoints.formats import network_adapter
+from spark_bench.checkpoints.formats.spark import OwnSparK
 from spark_bench.checkpoints.pretraining import spark_settings
 from spark_bench.checkpoints.writing import save_safetensors, save_torch, spark_layout
 from spark_bench.errors import InputError
@@ -111,7 +112,7 @@ def _rename(contents, names, to):
     if to in ('safetensors', 'spark'):
         prefixes = {'encoder': '', 'decoder': ''} if to == 'spark' else {'encoder': '', 'head': ''}
         if to == 'safetensors' and naming.has_decoder:
-            prefixes = {'encoder': wrapping('spark_bench').network_prefix, 'decoder': ''}
+            prefixes = {'encoder': OwnSparK.network_prefix, 'decoder': ''}
         return {name: prefixes[naming.kind(name)] + name if naming.kind(name) in prefixes else None for name in names}
     if naming.family is None:
         return {name: name for name in names}

@@ -152,7 +152,7 @@ def identify(tensors: Mapping[str, torch.Tensor] | Collection[str], source: str,
         if name.startswith(prefix):
             inner = name[len(prefix):]
             reason, target = adapter.dead_reason(inner), inside[inner]
-            if reason is None and not _has_place(adapter.family, target, prefix) and adapter.owns(inner):
+            if reason is None and not _has_place(adapter.family, target, prefix) and re.match(adapter.own, inner):
                 unknown.append(name)
                 continue
         elif around and name.startswith(base):

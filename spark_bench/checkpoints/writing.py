@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from spark_bench.checkpoints.formats import network_adapter, wrapping
+from spark_bench.checkpoints.formats import network_adapter
+from spark_bench.checkpoints.formats.spark import AuthorsSparK
 from spark_bench.checkpoints.naming import PRETRAINING, identify
 from spark_bench.errors import InputError
 from spark_bench.files import new_file
@@ -81,7 +82,7 @@ def spark_layout(family: str | None, tensors: Mapping[str, torch.Tensor],
         raise InputError("the authors' format holds ResNets and ConvNeXts only: save this model with "
                          'spark_bench.checkpoints.save')
     side = int(_number(metadata, 'input_size', 224))
-    around = wrapping('spark')
+    around = AuthorsSparK()
     network = {name: value for name, value in tensors.items() if not name.startswith(PRETRAINING)}
     module = {around.network_prefix + name: value
               for name, value in network_adapter(family, style).from_canonical(network).items()}

@@ -80,10 +80,6 @@ class Adapter(Names):
         return all(prefix + anchor in names for anchor in self.anchors) \
             and not any(prefix + name in names for name in self.absent)
 
-    def owns(self, name: str) -> bool:
-        """Whether a tensor (prefix removed) stands in one of the network's own modules."""
-        return re.match(self.own, name) is not None
-
     def outside_name(self, name: str) -> str | None:
         """The canonical name of a tensor that stands beside the network, such as a classifier's."""
         return _translate(name, self._inward_outside)
