@@ -80,18 +80,16 @@ class MMSwin(Adapter):
     final_norm = 'norms.3.', 'norm.'
 
     def value_in(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        if '.downsample.' not in name:
-            return value
-        return self._swap(value, (-1, 2, 2))
+        return self._swap(name, value, (-1, 2, 2))
 
     def value_out(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        return self._swap(value, (2, 2, -1)) if '.downsample.' in name else value
+        return self._swap(name, value, (2, 2, -1))
 
     @staticmethod
-    def _swap(value, sides):
+    def _swap(name, value, sides):
         """Between (…, C, row, column) here and the canonical (…, column, row, C): see PatchMerging of either side."""
-        if value.dim() == 0 or value.shape[-1] % 4:
-            return value  # of no use in either layout; its shape will be refused
+        if '.downsample.' not in name or value.dim() == 0 or value.shape[-1] % 4:
+            return value  # a downsampling of another shape is of no use in either layout, and will be refused
         return value.unflatten(-1, sides).movedim((-1, -2, -3), (-3, -2, -1)).flatten(-3)
 
 
