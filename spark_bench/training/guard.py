@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from timm.utils import unwrap_model
 from torch import nn
 
 from spark_bench.training.resume import set_random_states
@@ -50,16 +51,15 @@ def explain(model: nn.Module, batches: Sequence[dict], states: Mapping[str, Any]
     Returns:
         :class:`Cause`.
     """
-    model = getattr(model, 'module', model)
-    sound = {name: bool(torch.isfinite(value).all()) for name, value in model.spark.state_dict().items()}
-    gradients = [name for name, parameter in model.spark.named_parameters()
+    model = unwrap_model(model)
+    # Not the running statistics: they take up what the failed step computed.
+    parameters = dict(model.spark.named_parameters())
+    broken = [name for name, parameter in parameters.items() if not torch.isfinite(parameter).all()]
+    gradients = [name for name, parameter in parameters.items()
                  if parameter.grad is not None and not torch.isfinite(parameter.grad).all()]
     first = _watch(model, batches, states, computing)
-    broken = [name for name in sound if not sound[name]]
-    # Running statistics take up what the failed step computed: they follow, and are not the cause.
-    parameters = [name for name in broken if name in dict(model.spark.named_parameters())]
-    if parameters:
-        return Cause(f'{parameters[0]} held values that are not finite before the step', True)
+    if broken:
+        return Cause(f'{broken[0]} held values that are not finite before the step', True)
     if first is not None:
         return Cause(f'the first value that is not finite is in the output of {first}', True)
     if gradients:
@@ -92,6 +92,5 @@ def _watch(model, batches, states, computing):
     finally:
         encoder.engine = engine
         for handle in handles:
-            with contextlib.suppress(KeyError):
-                handle.remove()
+            handle.remove()
     return found[0] if found else None
