@@ -18,7 +18,6 @@ from spark_bench.models import (  # noqa: E402, F401
     vit,
 )
 from spark_bench.training import (  # noqa: E402, F401
-    atomic_files,
     batches,
     ema,
     loop,

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import all_gather_object, is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from timm.utils import unwrap_model
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -18,7 +20,6 @@ from spark_bench import checkpoints
 from spark_bench.evaluation.rehearsal import blame_evaluation
 from spark_bench.files import write_atomically
 from spark_bench.training.ema import ema_of
-from spark_bench.training.processes import gather, is_main_process
 from spark_bench.training.resume import random_states, set_random_states
 
 _KEPT = 5
@@ -94,7 +95,7 @@ def _in_order(truth, found):
 
 
 def _joined(parts):
-    return [part for of_process in gather(parts) for part in of_process]
+    return [part for of_process in all_gather_object(parts) for part in of_process]
 
 
 @HOOKS.register_module()
@@ -157,7 +158,7 @@ class AccuracyHook(Hook):
 
 def models_of(runner: Runner) -> dict[str, nn.Module]:
     """The classifiers of a run: ``raw``, and ``ema`` where one is kept."""
-    models = {'raw': getattr(runner.model, 'module', runner.model)}
+    models = {'raw': unwrap_model(runner.model)}
     ema = ema_of(runner)
     return models if ema is None else {**models, 'ema': ema.model}
 

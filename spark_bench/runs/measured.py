@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Generic
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import get_world_size
 
 from spark_bench.checkpoints import read_metadata
 from spark_bench.checkpoints.contents import open_checkpoint
@@ -22,7 +23,6 @@ from spark_bench.records import environment, schema, store
 from spark_bench.records.differences import keys_that_differ
 from spark_bench.runs.options import AnyOptions, RunOptions
 from spark_bench.runs.recipe import Identity
-from spark_bench.training.processes import get_world_size
 
 
 class Measured(ABC, Generic[AnyOptions]):

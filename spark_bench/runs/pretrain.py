@@ -5,6 +5,7 @@ import os
 import numpy as np
 from mmengine.config import Config
 from mmengine.runner import Runner
+from timm.utils import unwrap_model
 
 from pretrain.ablations import get_ablation
 from spark_bench import checkpoints
@@ -79,7 +80,7 @@ class Pretraining(Run[PretrainOptions]):
         self.bad = bad_images(runner)
 
     def finish(self, runner: Runner) -> Record:
-        model, dataset = getattr(runner.model, 'module', runner.model), runner.train_dataloader.dataset
+        model, dataset = unwrap_model(runner.model), runner.train_dataloader.dataset
         artifacts = self._save_weights(model)
         artifacts['reconstructions'] = self.work_dir / 'reconstructions.npz'
         pixels = load_images(model, dataset, spread(self.source, SHOWN_IMAGES))

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 from PIL import Image
 
 from spark_bench.data.images.sources import spread
 from spark_bench.files import write_atomically
-from spark_bench.training.processes import is_main_process
 from spark_bench.training.reconstruction import SHOWN_IMAGES, load_images, reconstruct
 
 if TYPE_CHECKING:
-    from mmengine.runner import Runner
     from torch.utils.tensorboard import SummaryWriter
 
 
@@ -31,11 +31,11 @@ class EstimateHook(Hook):
         self._ends: list[float] = []
         self._told = False
 
-    def before_train(self, runner: 'Runner') -> None:
+    def before_train(self, runner: Runner) -> None:
         """Start the clock."""
         self._ends = [time.monotonic()]
 
-    def after_train_iter(self, runner: 'Runner', batch_idx: int, data_batch: Sequence[dict] | None = None,
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Sequence[dict] | None = None,
                          outputs: Mapping[str, float] | None = None) -> None:
         """Log the estimate once."""
         if self._told:
@@ -70,7 +70,7 @@ class TensorBoardHook(Hook):
         self._writer: SummaryWriter | None = None
         self._images: np.ndarray | None = None
 
-    def before_train(self, runner: 'Runner') -> None:
+    def before_train(self, runner: Runner) -> None:
         """Open the log behind what was written before, and read the images to show."""
         if not is_main_process():
             return
@@ -81,7 +81,7 @@ class TensorBoardHook(Hook):
             dataset = runner.train_dataloader.dataset
             self._images = load_images(runner.model, dataset, spread(dataset.source, SHOWN_IMAGES))
 
-    def after_train_iter(self, runner: 'Runner', batch_idx: int, data_batch: Sequence[dict] | None = None,
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Sequence[dict] | None = None,
                          outputs: Mapping[str, float] | None = None) -> None:
         """Write a point, or the images, where it is time."""
         if self._writer is None:
@@ -113,12 +113,12 @@ class TensorBoardHook(Hook):
         Image.fromarray(grid).save(png, 'PNG')
         write_atomically(Path(runner.work_dir) / 'reconstructions' / f'epoch_{epoch:04d}.png', png.getvalue())
 
-    def before_save_checkpoint(self, runner: 'Runner', checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """A resumed run goes on behind the checkpoint: what is before it must be on disk."""
         if self._writer is not None:
             self._writer.flush()
 
-    def after_run(self, runner: 'Runner') -> None:
+    def after_run(self, runner: Runner) -> None:
         """Close the log."""
         if self._writer is not None:
             self._writer.close()

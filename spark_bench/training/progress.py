@@ -4,17 +4,14 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, OPTIMIZERS
+from mmengine.runner import Runner
 from timm.optim import Lamb
 
 from spark_bench.files import write_atomically
-from spark_bench.training.processes import is_main_process
-
-if TYPE_CHECKING:
-    from mmengine.runner import Runner
 
 # timm's LAMB, as the recipe names it; mmpretrain has one of its own under the plain name.
 OPTIMIZERS.register_module(name='TimmLamb', module=Lamb)
@@ -30,11 +27,11 @@ class ProgressHook(Hook):
         self._started = self._written = time.monotonic()
         self._earlier_s = 0.0
 
-    def before_train(self, runner: 'Runner') -> None:
+    def before_train(self, runner: Runner) -> None:
         """Take up the clock of a broken-off attempt."""
         self._earlier_s = earlier_seconds(runner.work_dir)
 
-    def after_train_iter(self, runner: 'Runner', batch_idx: int, data_batch: Sequence[dict] | None = None,
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Sequence[dict] | None = None,
                          outputs: Mapping[str, float] | None = None) -> None:
         """Write iteration, total and loss."""
         if not is_main_process() or time.monotonic() - self._written < 1.0:
