@@ -139,9 +139,9 @@ class AccuracyHook(Hook):
         self.predict(runner)
         entry = {'epoch': epoch, 'step': step, **{name: found.accuracy(1) for name, found in self.predictions.items()}}
         history = evaluations(runner)
-        for name in self.predictions:
-            if all(entry[name] > earlier[name] for earlier in history):
-                self._keep(runner, name)
+        for name, model in models_of(runner).items():
+            if is_main_process() and all(entry[name] > earlier[name] for earlier in history):
+                save_classifier(model, Path(runner.work_dir) / weights_name('best', name), runner.cfg.weights_metadata)
         runner.message_hub.update_info('evaluations', [*history, entry])
         shown = ', '.join(f'top-1 {found.accuracy(1):.2f} ({name} weights)' for name, found in self.predictions.items())
         runner.logger.info(f'epoch {epoch}: {shown}')
@@ -149,11 +149,6 @@ class AccuracyHook(Hook):
     def predict(self, runner: Runner) -> None:
         """Evaluate the weights as they are."""
         self.predictions = predict(models_of(runner), self._loader)
-
-    def _keep(self, runner, name):
-        if is_main_process():
-            save_classifier(models_of(runner)[name], Path(runner.work_dir) / weights_name('best', name),
-                            runner.cfg.weights_metadata)
 
 
 def models_of(runner: Runner) -> dict[str, nn.Module]:
