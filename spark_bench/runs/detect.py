@@ -63,7 +63,7 @@ class Detection(Run[DetectOptions]):
     def demand_batch(self) -> None:
         """Refuse a split without an object to learn from, too."""
         if not sum(self.train_split.objects.get(name, 0) for name in self._learnt_from()):
-            side = self.cfg.train_dataloader.dataset.get('filter_cfg', {}).get('min_size', 0)
+            side = (self.cfg.train_dataloader.dataset.get('filter_cfg') or {}).get('min_size', 0)
             raise InputError(f'{self.train_split.annotations} has no object to learn from in images of at least '
                              f'{side} pixels a side: lower train_dataloader.dataset.filter_cfg.min_size with '
                              '--cfg-options')

@@ -165,5 +165,6 @@ def describe_weights(path: str | None, key_prefix: str | None = None) -> dict[st
     stated = open_checkpoint(path, key_prefix).file.metadata.get('config_hash')
     chosen = {} if key_prefix is None else {'key_prefix': key_prefix}
     # Another code's file may call something else so.
+    known = isinstance(stated, str) and re.fullmatch('[0-9a-f]{6,128}', stated)
     return {'path': str(path), 'sha256': sha256(Path(path).read_bytes()).hexdigest(),
-            'config_hash': stated if re.fullmatch('[0-9a-f]{6,128}', str(stated)) else None, **chosen}
+            'config_hash': stated if known else None, **chosen}
