@@ -153,7 +153,7 @@ class DetectorEvaluation(Evaluation[DetectOptions]):
         self.runner.test()
 
     def measure(self) -> dict[str, float | None]:
-        return evaluate_predictions(self.folder.path, self.val, self.options)[0]
+        return evaluate_predictions(self.work_dir, self.val, self.options)[0]
 
 
 def fit_model(cfg: Config, options: DetectOptions, categories: int) -> None:

@@ -164,7 +164,7 @@ class ClassifierEvaluation(Evaluation[FinetuneOptions]):
         self.found = replace(found, labels=numbers[found.labels])
 
     def measure(self) -> dict[str, float | None]:
-        self.found.save(self.folder.path / 'predictions.npz', self.classes)
+        self.found.save(self.work_dir / 'predictions.npz', self.classes)
         return {'top1': self.found.accuracy(1), 'top5': self.found.accuracy(5)}
 
 

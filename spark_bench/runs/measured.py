@@ -5,6 +5,7 @@ import re
 import time
 from abc import ABC
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
@@ -59,10 +60,11 @@ class Measured(ABC, Generic[AnyOptions]):
         self.weights = describe_weights(self.options.weights, self.options.key_prefix)
         self.work_dir = Path(self.options.work_dir)
         self.identity = Identity(self.options.task or self.task, recipe, data, self.options.seed, self._start())
-        self.setup_hash = self.identity.of_setup(self._start_of_setup()).hash
+        # What it has in common with runs of other seeds, which start from what theirs have in common.
+        self.setup_hash = replace(self.identity, seed=None, start=self._start_of_setup()).hash
         self._started, self._earlier_s = time.monotonic(), 0.0
         self._started_at = datetime.now(timezone.utc)
-        self._lock: contextlib.ExitStack | None = None  # held by the process that writes, while it runs
+        self._lock = contextlib.ExitStack()  # of the folder: held by the process that writes, while it runs
 
     def _start(self) -> str | None:
         return self._with_prefix(
@@ -113,8 +115,7 @@ class Measured(ABC, Generic[AnyOptions]):
 
     def release(self) -> None:
         """Let another run of this process have the folder, however long this object is kept."""
-        if self._lock is not None:
-            self._lock.close()
+        self._lock.close()
 
     def write_record(self, metrics: dict[str, float | None], counts: dict[str, Any], artifacts: dict[str, Path],
                      curves: dict[str, list]) -> schema.Record:
@@ -136,11 +137,10 @@ class Measured(ABC, Generic[AnyOptions]):
                            'look at the evaluation data')
         self.cfg.dump(self.work_dir / 'config.py')
         root = Path(self.options.data_root)
-        origin, suite, task, arch, method, seed = self._record_identity
         record = schema.Record(
-            origin=origin, suite=suite, task=task, arch=arch, method=method, seed=seed, metrics=metrics, curves=curves,
-            config_hash=self.identity.hash, setup_hash=self.setup_hash, recipe=self.identity.recipe,
-            config=str(self.work_dir / 'config.py'), weights=self.weights,
+            *self._record_identity, metrics=metrics, curves=curves, config_hash=self.identity.hash,
+            setup_hash=self.setup_hash, recipe=self.identity.recipe, config=str(self.work_dir / 'config.py'),
+            weights=self.weights,
             dataset={'name': '/'.join(root.resolve().parts[-2:]), 'sha256': self.identity.data, 'root': str(root),
                      **counts},
             environment=environment.collect_environment(),

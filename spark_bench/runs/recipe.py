@@ -73,10 +73,6 @@ class Identity:
         """Sixteen hexadecimal digits of it."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
-    def of_setup(self, start: str | None) -> 'Identity':
-        """What it has in common with runs of other seeds, which start from what they have in common with ``start``."""
-        return replace(self, seed=None, start=start)
-
     def of_training(self, data: str) -> 'Identity':
         """What decides the weights of a detector alone, trained on ``data``: the evaluation may be mended behind it."""
         recipe = {key: value for key, value in self.recipe.items() if not key.startswith('test_')}

@@ -16,7 +16,7 @@ from spark_bench.errors import InputError
 from spark_bench.files import write_atomically
 from spark_bench.places import default_work_dir
 from spark_bench.records.schema import Record
-from spark_bench.runs.folders import STAMP, check_stamp, lock_folder, make_work_dir
+from spark_bench.runs.folders import STAMP, claim_folder
 from spark_bench.runs.inputs import Start, arch_of, blame_config, data_root_of, load_config, start_of, use_threads
 from spark_bench.runs.measured import Measured
 from spark_bench.runs.options import AnyTraining
@@ -141,9 +141,7 @@ class Run(Measured[AnyTraining]):
 
     def _claim_work_dir(self) -> Path | None:
         """Prepare the folder for this run alone; the checkpoint to resume from, or None."""
-        make_work_dir(self.work_dir)
-        check_stamp(self.work_dir, self.training, self.options.config)
-        self._lock = lock_folder(self.work_dir)
+        self._lock = claim_folder(self.work_dir, self.training, self.options.config)
         clear_leftovers(self.work_dir)
         return newest_checkpoint(self.work_dir)
 
