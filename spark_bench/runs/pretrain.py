@@ -16,7 +16,7 @@ from spark_bench.models.backbones import pyramid_channels
 from spark_bench.records.schema import Record
 from spark_bench.runs.inputs import Start
 from spark_bench.runs.options import PretrainOptions
-from spark_bench.runs.overrides import set_epochs, set_workers
+from spark_bench.runs.overrides import set_length, set_workers
 from spark_bench.runs.run import Run
 from spark_bench.training.reconstruction import SHOWN_IMAGES, load_images, reconstruct
 from spark_bench.training.resume import bad_images
@@ -52,7 +52,7 @@ class Pretraining(Run[PretrainOptions]):
         if given not in (None, side):
             raise InputError(f'model.input_size is {side}, but train_dataloader.dataset.input_size is {given}: change '
                              'both with --cfg-options')
-        set_epochs(cfg, max(1, round(cfg.train_cfg.max_epochs * get_ablation(cfg.model.ablation).schedule_scale)))
+        set_length(cfg, max(1, round(cfg.train_cfg.max_epochs * get_ablation(cfg.model.ablation).schedule_scale)))
         super().fit_recipe(cfg, options, classes)
         if options.bad_images is not None:
             cfg.train_dataloader.dataset.bad_images = options.bad_images
