@@ -9,7 +9,7 @@ from timm.utils import unwrap_model
 
 from pretrain.ablations import get_ablation
 from spark_bench import checkpoints
-from spark_bench.data.images.sources import open_images, spread
+from spark_bench.data.images.sources import open_images
 from spark_bench.errors import InputError
 from spark_bench.files import write_atomically
 from spark_bench.models.backbones import pyramid_channels
@@ -18,7 +18,7 @@ from spark_bench.runs.inputs import Start
 from spark_bench.runs.options import PretrainOptions
 from spark_bench.runs.overrides import set_length, set_workers
 from spark_bench.runs.run import Run
-from spark_bench.training.reconstruction import SHOWN_IMAGES, load_images, reconstruct
+from spark_bench.training.reconstruction import load_images, reconstruct
 from spark_bench.training.resume import bad_images
 
 
@@ -83,8 +83,8 @@ class Pretraining(Run[PretrainOptions]):
         model, dataset = unwrap_model(runner.model), runner.train_dataloader.dataset
         artifacts = self._save_weights(model)
         artifacts['reconstructions'] = self.work_dir / 'reconstructions.npz'
-        pixels = load_images(model, dataset, spread(self.source, SHOWN_IMAGES))
-        np.savez_compressed(artifacts['reconstructions'], **reconstruct(model, pixels))  # type: ignore[arg-type]
+        images = reconstruct(model, load_images(model, dataset))
+        np.savez_compressed(artifacts['reconstructions'], **images)  # type: ignore[arg-type]
         curve = runner.message_hub.get_scalar('train/loss').data[0]
         metrics = {'loss': float(curve[-max(1, len(curve) // 10):].mean())}
         if dataset.skips:

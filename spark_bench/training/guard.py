@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,24 +18,8 @@ class NotFinite(Exception):
         super().__init__(f'the loss is {loss}' if loss - loss != 0 else f'the gradient is {norm}, the loss {loss:.4g}')
 
 
-@dataclass(frozen=True)
-class Cause:
-    """Where a value that is not finite appeared first.
-
-    Attributes:
-        text: for people.
-        found: whether this process found it; another one's images may be to blame.
-    """
-
-    text: str
-    found: bool
-
-    def __str__(self):
-        return self.text
-
-
 def explain(model: nn.Module, batches: Sequence[dict], states: Mapping[str, Any],
-            computing: Callable[[torch.device], contextlib.AbstractContextManager]) -> Cause:
+            computing: Callable[[torch.device], contextlib.AbstractContextManager]) -> str | None:
     """Repeat the forward passes of a failed step and watch every module.
 
     The packed engine calls some modules as functions, which no hook sees; the reference engine computes the same and
@@ -49,7 +32,8 @@ def explain(model: nn.Module, batches: Sequence[dict], states: Mapping[str, Any]
         computing: function from a device to the context of the forward pass.
 
     Returns:
-        :class:`Cause`.
+        where a value that is not finite appeared first; None where this process finds none, for another one's images
+        may be to blame.
     """
     model = unwrap_model(model)
     # Not the running statistics: they take up what the failed step computed.
@@ -59,13 +43,13 @@ def explain(model: nn.Module, batches: Sequence[dict], states: Mapping[str, Any]
                  if parameter.grad is not None and not torch.isfinite(parameter.grad).all()]
     first = _watch(model, batches, states, computing)
     if broken:
-        return Cause(f'{broken[0]} held values that are not finite before the step', True)
+        return f'{broken[0]} held values that are not finite before the step'
     if first is not None:
-        return Cause(f'the first value that is not finite is in the output of {first}', True)
+        return f'the first value that is not finite is in the output of {first}'
     if gradients:
         # Gradients flow from the loss back: the last parameter is the first that they reach.
-        return Cause(f'the outputs of all modules are finite, the gradient of {gradients[-1]} is not', True)
-    return Cause('no module gives such a value when the step is repeated in the reference engine', False)
+        return f'the outputs of all modules are finite, the gradient of {gradients[-1]} is not'
+    return None
 
 
 @torch.no_grad()

@@ -110,8 +110,9 @@ class PretrainLoop(UpdateLoop):
     def _stop(self, error, batches, states):
         cause = explain(self.runner.model, batches, states, self.runner.optim_wrapper.computing)
         # The loss and the gradients are sums over all processes, so all of them are here.
-        causes = all_gather_object(cause)
-        rank, cause = next(((rank, told) for rank, told in enumerate(causes) if told.found), (0, causes[0]))
+        causes = enumerate(all_gather_object(cause))
+        rank, cause = next((found for found in causes if found[1]), (
+            0, 'no module gives such a value when the step is repeated in the reference engine'))
         where = f', process {rank}' if get_world_size() > 1 else ''
         raise once(RunError(f'step {self._iter + 1} of {self._max_iters}{where}: {error}; {cause}. The weights saved '
                             'before are sound: lower the learning rate, or look at the images of that step'))

@@ -14,9 +14,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from PIL import Image
 
-from spark_bench.data.images.sources import spread
 from spark_bench.files import write_atomically
-from spark_bench.training.reconstruction import SHOWN_IMAGES, load_images, reconstruct
+from spark_bench.training.reconstruction import load_images, reconstruct
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -78,8 +77,7 @@ class TensorBoardHook(Hook):
         # What a killed attempt logged behind its last checkpoint is computed, and logged, again.
         self._writer = SummaryWriter(str(Path(runner.work_dir) / 'tensorboard'), purge_step=runner.iter + 1)
         if self.image_interval:
-            dataset = runner.train_dataloader.dataset
-            self._images = load_images(runner.model, dataset, spread(dataset.source, SHOWN_IMAGES))
+            self._images = load_images(runner.model, runner.train_dataloader.dataset)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Sequence[dict] | None = None,
                          outputs: Mapping[str, float] | None = None) -> None:

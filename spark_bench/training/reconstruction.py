@@ -1,6 +1,5 @@
 """Reconstructions of a few fixed images with fixed masks: the same for every method and every epoch."""
 
-from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -9,22 +8,23 @@ from torch import nn
 
 from pretrain import visualize
 from pretrain.masking import random_mask
+from spark_bench.data.images.sources import spread
 from spark_bench.data.pretraining import Images
 
 SHOWN_IMAGES = 6
 SHOWN_SEED = 2023
 
 
-def load_images(model: nn.Module, dataset: Images, indices: Iterable[int]) -> np.ndarray:
-    """The chosen images at the model's input size, uint8 (n, H, W, 3).
+def load_images(model: nn.Module, dataset: Images) -> np.ndarray:
+    """A few images from all over a data set at the model's input size, uint8 (n, H, W, 3).
 
     Args:
         model: :class:`~spark_bench.models.pretrainer.SparKPretrainer`, perhaps wrapped for several processes.
-        indices: numbers of images.
     """
     spark = unwrap_model(model).spark
     side = spark.grid * spark.patch_size
-    return np.stack([np.asarray(dataset.read(index)[0].resize((side, side))) for index in indices])
+    images = (dataset.read(index)[0] for index in spread(dataset.source, SHOWN_IMAGES))
+    return np.stack([np.asarray(image.resize((side, side))) for image in images])
 
 
 def reconstruct(model: nn.Module, pixels: np.ndarray) -> dict[str, np.ndarray]:

@@ -23,7 +23,7 @@ from mmengine.runner import Runner
 from spark_bench.errors import InputError, RunError
 from spark_bench.files import write_atomically
 
-_NAME = re.compile(r'epoch_(\d+)(?:_iter_(\d+))?\.pth')
+_NAME = re.compile(r'epoch_\d+(_iter_\d+)?\.pth')
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -138,9 +138,8 @@ def bad_images(runner: Runner) -> list[str]:
 
 def checkpoints_of(work_dir: Path | str) -> list[Path]:
     """The checkpoints of a run, newest first."""
-    found = [(match, path) for path in Path(work_dir).glob('epoch_*.pth') if (match := _NAME.fullmatch(path.name))]
-    found.sort(key=lambda pair: (int(pair[0][1]), int(pair[0][2] or 0)), reverse=True)
-    return [path for _, path in found]
+    found = [path for path in Path(work_dir).glob('epoch_*.pth') if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: [int(number) for number in re.findall(r'\d+', path.name)], reverse=True)
 
 
 def newest_checkpoint(work_dir: Path | str) -> Path | None:
