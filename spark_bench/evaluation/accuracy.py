@@ -69,33 +69,25 @@ def predict(models: Mapping[str, nn.Module], loader: Iterable[dict[str, Any]]) -
     """
     modes = {name: model.training for name, model in models.items()}
     states = random_states()  # a loader draws when it is opened
-    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in models}
-    truth = []
+    parts = []
     for model in models.values():
         model.eval()
     for batch in loader:
-        truth.append((batch['index'].numpy(), batch['label'].numpy()))
-        for name, model in models.items():
+        arrays = [batch['index'].numpy(), batch['label'].numpy()]
+        for model in models.values():
             logits = model(model.data_preprocessor(batch, False)['inputs'], mode='tensor')
             scores, classes = logits.topk(min(_KEPT, logits.shape[1]), dim=1)
-            found[name].append((classes.cpu().numpy(), scores.cpu().numpy()))
+            arrays += classes.cpu().numpy(), scores.cpu().numpy()
+        parts.append(arrays)
     set_random_states(states)
     for name, model in models.items():
         model.train(modes[name])
-    return _in_order(truth, found)
-
-
-def _in_order(truth, found):
-    """Join the parts of all processes; an image that was dealt to two of them counts once."""
-    indices, labels = (np.concatenate(parts) for parts in zip(*_joined(truth), strict=True))
-    _, first = np.unique(indices, return_index=True)
-    joined = {name: [np.concatenate(parts)[first] for parts in zip(*_joined(mine), strict=True)]
-              for name, mine in found.items()}
-    return {name: Predictions(labels[first], *parts) for name, parts in joined.items()}
-
-
-def _joined(parts):
-    return [part for of_process in all_gather_object(parts) for part in of_process]
+    parts = [part for of_process in all_gather_object(parts) for part in of_process]
+    joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    # In the order of the split; an image that was dealt to two processes counts once.
+    _, first = np.unique(joined[0], return_index=True)
+    labels, *found = (array[first] for array in joined[1:])
+    return {name: Predictions(labels, *pair) for name, *pair in zip(models, found[::2], found[1::2], strict=True)}
 
 
 @HOOKS.register_module()
