@@ -23,7 +23,6 @@ from spark_bench.training import (  # noqa: E402, F401
     loop,
     monitoring,
     precise_norm,
-    progress,
     resume,
     schedules,
 )

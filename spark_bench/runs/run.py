@@ -24,8 +24,8 @@ from spark_bench.runs.overrides import set_speed
 from spark_bench.runs.recipe import Identity, recipe_of
 from spark_bench.training.batches import fit_batch
 from spark_bench.training.memory import keep_freed_memory
+from spark_bench.training.monitoring import earlier_seconds
 from spark_bench.training.processes import agreed, from_main, join, leave
-from spark_bench.training.progress import earlier_seconds
 from spark_bench.training.resume import clear_leftovers, newest_checkpoint
 from spark_bench.training.runner import BenchRunner
 

@@ -7,9 +7,13 @@ from typing import Any
 from mmengine.optim import OPTIM_WRAPPER_CONSTRUCTORS, OptimWrapper
 from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS, PARAM_SCHEDULERS
+from timm.optim import Lamb
 from timm.utils import unwrap_model
 from torch import nn
 from torch.optim import Optimizer
+
+# timm's LAMB, as the recipe names it; mmpretrain has one of its own under the plain name.
+OPTIMIZERS.register_module(name='TimmLamb', module=Lamb)
 
 
 class _ClosedForm(_ParamScheduler):
