@@ -27,17 +27,11 @@ _KEPT = 5
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a classifier says of N images, in the order of the split.
+    """What a classifier says of N images, in the order of the split."""
 
-    Attributes:
-        labels: (N,) int64, the true classes.
-        classes: (N, K) int64, the K = 5 (or fewer) likeliest classes, likeliest first.
-        scores: (N, K) float32, their logits.
-    """
-
-    labels: np.ndarray
-    classes: np.ndarray
-    scores: np.ndarray
+    labels: np.ndarray  # (N,) int64, the true classes
+    classes: np.ndarray  # (N, K) int64, the K = 5 (or fewer) likeliest classes, likeliest first
+    scores: np.ndarray  # (N, K) float32, their logits
 
     def accuracy(self, k: int) -> float | None:
         """Share of images whose class is among the k likeliest, in percent; None where fewer than k are known."""

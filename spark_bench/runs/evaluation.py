@@ -44,10 +44,6 @@ class Evaluation(ABC, Generic[AnyOptions]):
     Args:
         options: ``weights`` is the whole trained model.
 
-    Class attributes:
-        embedded: part of the embedded data set that it uses where no data are named.
-        trained: what ``weights`` has to be, for the refusal where there are none.
-
     Attributes:
         classes: of the model, in the order of its outputs.
         work_dir: the folder, which neither a training nor another evaluation has.
@@ -57,8 +53,8 @@ class Evaluation(ABC, Generic[AnyOptions]):
         InputError: for data, a config, weights or options that do not fit.
     """
 
-    embedded: ClassVar[str]
-    trained: ClassVar[str]
+    embedded: ClassVar[str]  # part of the embedded data set that it uses where no data are named
+    trained: ClassVar[str]  # what ``weights`` has to be, for the refusal where there are none
 
     def __init__(self, options: AnyOptions) -> None:
         if options.weights is None:

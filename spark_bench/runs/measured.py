@@ -27,31 +27,17 @@ from spark_bench.runs.recipe import Identity
 
 
 class Measured(ABC, Generic[AnyOptions]):
-    """What has a record: its identity, its folder.
-
-    Class attributes:
-        Options: class of its options.
-        embedded: part of the embedded data set that it uses where no data are named.
-        needed: metrics without which a record says nothing.
-
-    Attributes:
-        task: of :data:`spark_bench.records.json_schema.TASKS`; the class has it where the kind has but one.
-        options: complete ones.
-        cfg: the config, complete but for places until :meth:`place` fills them in.
-        arch: architecture, for the record.
-        weights: what it starts from, see :func:`describe_weights`.
-        identity: what decides the record.
-    """
+    """What has a record: its identity, its folder."""
 
     Options: ClassVar[type[RunOptions]]
-    embedded: ClassVar[str]
-    needed: ClassVar[tuple[str, ...]]
-    task: str
-    options: AnyOptions
-    cfg: Config
-    arch: str
-    weights: dict[str, str | None] | None
-    identity: Identity
+    embedded: ClassVar[str]  # part of the embedded data set that it uses where no data are named
+    needed: ClassVar[tuple[str, ...]]  # metrics without which a record says nothing
+    task: str  # of spark_bench.records.json_schema.TASKS; the class has it where the kind has but one
+    options: AnyOptions  # complete ones
+    cfg: Config  # complete but for places, until place() fills them in
+    arch: str  # architecture, for the record
+    weights: dict[str, str | None] | None  # what it starts from, see describe_weights
+    identity: Identity  # what decides the record
     work_dir: Path
 
     def identify(self, recipe: dict[str, Any], data: str) -> None:

@@ -47,21 +47,13 @@ def _without_placement(value: Any, place: str) -> Any:
 
 @dataclass(frozen=True)
 class Identity:
-    """What decides the figures of a run, all of it; its values are JSON's.
+    """What decides the figures of a run, all of it; its values are JSON's."""
 
-    Attributes:
-        task: of the record.
-        recipe: see :func:`recipe_of`.
-        data: digest of what the run reads.
-        seed: of the run; None for what runs of other seeds have in common with it.
-        start: of the weights that it starts from; None for none.
-    """
-
-    task: str
-    recipe: dict[str, Any]
-    data: str
-    seed: int | None
-    start: str | None
+    task: str  # of the record
+    recipe: dict[str, Any]  # see recipe_of
+    data: str  # digest of what the run reads
+    seed: int | None  # of the run; None for what runs of other seeds have in common with it
+    start: str | None  # digest of the weights that it starts from; None for none
 
     @property
     def text(self) -> str:
