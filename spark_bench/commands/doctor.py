@@ -47,18 +47,14 @@ class _Unwell(Exception):
 
 def run_checks() -> list[Check]:
     """Run every check. Returns one row a check, in the order of the report; nothing is raised."""
-    checks = [_check('python', _python, 'run `make setup PYTHON=python3.12`')]
-    for module, distribution in PACKAGES:
-        checks.append(_check(distribution, partial(_package, module, distribution), SETUP))
-    checks += [
+    return [
+        _check('python', _python, 'run `make setup PYTHON=python3.12`'),
+        *(_check(distribution, partial(_package, module, distribution), SETUP) for module, distribution in PACKAGES),
         _check('processor', _processor, ''),
         _check('memory', _memory, f'free or add memory: {MEMORY_GB:.0f} GB are needed'),
         _check('GPU', _gpu, SETUP),
         _check("mmcv's operators on the CPU", partial(_operators, 'cpu'), OPERATORS),
-    ]
-    if _has_cuda():
-        checks.append(_check("mmcv's operators on the GPU", partial(_operators, 'cuda'), OPERATORS))
-    return checks + [
+        *([_check("mmcv's operators on the GPU", partial(_operators, 'cuda'), OPERATORS)] if _has_cuda() else ()),
         _check('COCO masks', _coco_masks, REINSTALL + 'pycocotools'),
         _check('DejaVu font', _font, REINSTALL + 'matplotlib'),
         _check('sample photographs', _photographs, REINSTALL + 'scikit-image scikit-learn'),

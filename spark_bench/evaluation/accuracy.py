@@ -129,7 +129,7 @@ class AccuracyHook(Hook):
             if is_main_process() and all(entry[name] > earlier[name] for earlier in history):
                 save_classifier(model, Path(runner.work_dir) / weights_name('best', name), runner.cfg.weights_metadata)
         runner.message_hub.update_info('evaluations', [*history, entry])
-        shown = ', '.join(f'top-1 {found.accuracy(1):.2f} ({name} weights)' for name, found in self.predictions.items())
+        shown = ', '.join(f'top-1 {entry[name]:.2f} ({name} weights)' for name in self.predictions)
         runner.logger.info(f'epoch {epoch}: {shown}')
 
     def predict(self, runner: Runner) -> None:

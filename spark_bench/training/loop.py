@@ -183,7 +183,7 @@ class UpdateOptimWrapper(OptimWrapper):
                                      if parameter.grad is not None])
         # One transfer for both: the only time a step waits for the device.
         self.last_loss, norm = torch.stack([loss, torch.stack(norms).norm()]).tolist()
-        if not (abs(self.last_loss) < float('inf') and norm < float('inf')):
+        if not (math.isfinite(self.last_loss) and math.isfinite(norm)):
             raise NotFinite(self.last_loss, norm)
         self.message_hub.update_scalar('train/grad_norm', norm)
         self.message_hub.update_scalar('train/weight_decay', max(group['weight_decay'] for group in groups))
