@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
 from mmengine.logging import print_log
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
@@ -23,7 +24,7 @@ from spark_bench.data.images.seeding import drawing_from
 from spark_bench.errors import InputError, RunError, bare_message
 from spark_bench.files import write_atomically
 from spark_bench.models.backbones import load_weights
-from spark_bench.training.processes import from_main, gather, get_rank, get_world_size, is_main_process
+from spark_bench.training.processes import from_main
 
 __all__ = ['Extractor', 'build_backbone', 'cached_features', 'identify']
 
@@ -100,8 +101,8 @@ class Extractor:
                 x_BC = next(computed, None)
             except InputError as raised:  # the others wait for this process's part: from now on, None
                 x_BC, error = None, bare_message(raised)
-            found += gather(x_BC)
-        errors = [message for message in gather(error) if message]
+            found += all_gather_object(x_BC)
+        errors = [message for message in all_gather_object(error) if message]
         if errors:
             raise InputError(errors[0])
         return np.concatenate([x_BC for x_BC in found if x_BC is not None]) if is_main_process() else None
