@@ -72,7 +72,8 @@ def window_of(module: nn.Module, block: int) -> tuple[int, int, int, int, int] |
     Raises:
         InputError: where the stride does not divide the patch.
     """
-    axes = set(zip(*(_pair(getattr(module, name, 1)) for name in ('kernel_size', 'stride', 'dilation')), strict=True))
+    axes = set(zip(*(layers.to_2tuple(getattr(module, name, 1)) for name in ('kernel_size', 'stride', 'dilation')),
+                   strict=True))
     if len(axes) > 1:
         return None
     [(kernel, stride, dilation)] = axes
@@ -86,17 +87,13 @@ def window_of(module: nn.Module, block: int) -> tuple[int, int, int, int, int] |
         before = max(reach + 1 - stride, 0) // 2
     elif isinstance(module.padding, str):
         before = reach // 2 if module.padding == 'same' else 0
-    elif len(set(_pair(module.padding))) == 1:
-        before = _pair(module.padding)[0]
+    elif len(set(layers.to_2tuple(module.padding))) == 1:
+        before = layers.to_2tuple(module.padding)[0]
     else:
         return None
     if not (same or reach + 1 - stride <= 2 * before <= reach):
         return None
     return kernel, stride, dilation, before, max(reach + 1 - stride - before, 0)
-
-
-def _pair(value):
-    return tuple(value) if isinstance(value, (tuple, list)) else (value, value)
 
 
 def _autocast(*tensors):
