@@ -18,7 +18,7 @@ from spark_bench.files import make_folder
 from spark_bench.runs import run_task
 from spark_bench.suites.definition import Suite
 from spark_bench.suites.plan import fitting_processes
-from spark_bench.suites.runner import SuiteRun, devices_of, fraction_of
+from spark_bench.suites.runner import SuiteRun, devices_of
 from spark_bench.suites.status import failure_of, job_of, note_failure, note_job
 
 if TYPE_CHECKING:
@@ -244,9 +244,6 @@ class LocalJob:
         if self._job.exception() is None:
             return 'done'
         return failure_of(self.cell.options['work_dir']) or f'its job ended early; see {self._job.paths.stderr}'
-
-    def fraction(self) -> float:
-        return fraction_of(self.cell)
 
     def kill(self) -> None:
         """End the job."""

@@ -22,7 +22,7 @@ from spark_bench.errors import InputError, RunError
 from spark_bench.files import make_folder
 from spark_bench.locks import is_held
 from spark_bench.runs import run_task
-from spark_bench.suites.status import failure_of, note_failure
+from spark_bench.suites.status import failure_of, note_failure, progress_of
 
 if TYPE_CHECKING:
     from spark_bench.suites.cluster import LocalJob
@@ -92,18 +92,6 @@ class Job:
         """End the process, and with it those that it started."""
         self.process.kill()
         self.process.join()
-
-    def fraction(self) -> float:
-        return fraction_of(self.cell)
-
-
-def fraction_of(cell: SuiteRun) -> float:
-    """The share of its updates that a running cell has done."""
-    try:
-        told = json.loads((Path(cell.options['work_dir']) / 'progress.json').read_text())
-        return told['done'] / told['total']
-    except (OSError, ValueError, KeyError):
-        return 0.0
 
 
 def devices_of(slot: int, processes: int) -> str:
@@ -237,7 +225,7 @@ def run_cells(cells: Sequence[SuiteRun], jobs: int, start: 'Callable[[SuiteRun, 
         cells: list of :class:`SuiteRun`, in the order to start them.
         jobs: how many at a time.
         start: function from a cell and the slot that it takes (from 0, below ``jobs``) to its running job, with
-            ``cell``, ``slot``, ``started``, ``poll()``, ``fraction()`` and ``kill()`` as :class:`Job` has them.
+            ``cell``, ``slot``, ``started``, ``poll()`` and ``kill()`` as :class:`Job` has them.
 
     Returns:
         list of the cells that failed or were never started, each with its ``outcome``.
@@ -310,7 +298,7 @@ class _Display:
         for job in running:
             if job.cell.name not in self._bars:
                 self._bars[job.cell.name] = self._progress.add_task(job.cell.name, total=1.0)
-            fraction = job.fraction()
+            fraction, _ = progress_of(job.cell.options['work_dir'])
             partial += fraction * job.cell.weight
             self._progress.update(self._bars[job.cell.name], completed=fraction)
         self._progress.update(self._overall, completed=self._weight + partial)
