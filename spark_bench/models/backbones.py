@@ -8,11 +8,11 @@ import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
+from timm.layers import LayerNorm2d
 from timm.models import group_parameters
 from timm.models.convnext import ConvNeXt
 from torch import nn
 
-from pretrain.densify import ChannelLayerNorm
 from pretrain.encoder import FeaturePyramid, create_network
 from spark_bench import checkpoints
 from spark_bench.errors import InputError
@@ -50,7 +50,7 @@ class SparKTimm(BaseModule):
         self.arch, self.weights, self.key_prefix, self.frozen_stages = arch, weights, key_prefix, frozen_stages
         self.pyramid = FeaturePyramid(create_network(arch, drop_path_rate))
         if _uses_layer_norm(self.pyramid):
-            self.norms = nn.ModuleList(ChannelLayerNorm(channels) for channels in self.pyramid.channels)
+            self.norms = nn.ModuleList(LayerNorm2d(channels, eps=1e-6) for channels in self.pyramid.channels)
         else:
             self.norms = nn.ModuleList(nn.Identity() for _ in self.pyramid.channels)
         if with_cp:
