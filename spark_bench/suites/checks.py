@@ -46,21 +46,14 @@ def _is_count(value, least=0):
     return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2 ** 32
 
 
-def _is_positive(value):
-    return _is_count(value, 1)
-
-
 def _is_list_of(holds):
     return lambda value: isinstance(value, (list, tuple)) and bool(value) and all(map(holds, value))
 
 
-def _is_flag(value):
-    return isinstance(value, bool)
-
-
-_COUNT, _POSITIVE, _FLAG = (_is_count, 'a whole number, 0 or more'), (_is_positive, 'a whole number from 1 up'), (
-    _is_flag, 'True or False')
+_COUNT = (_is_count, 'a whole number, 0 or more')
+_POSITIVE = (lambda value: _is_count(value, 1), 'a whole number from 1 up')
 _NUMBER = (_is_number, 'a number above 0')
+_FLAG = (lambda value: isinstance(value, bool), 'True or False')
 _NAMES = 'letters, digits, ".", "_" and "-"'
 
 _SUITE = {
