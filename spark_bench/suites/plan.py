@@ -76,16 +76,11 @@ def select(suite: Suite, specs: Sequence[CellSpec], only: Sequence[str] = (), li
                              'are its names')
         wanted.update(names)
     wanted |= {spec.needs.name for spec in specs if spec.name in wanted and spec.needs is not None}
-    chosen, left = [], limit
-    for spec in specs:
-        if spec.name not in wanted:
-            continue
-        if not finished(spec):
-            if left == 0:
-                continue
-            left = None if left is None else left - 1
-        chosen.append(spec)
-    return chosen
+    chosen = [spec for spec in specs if spec.name in wanted]
+    if limit is None:
+        return chosen
+    beyond = [spec.name for spec in chosen if not finished(spec)][limit:]
+    return [spec for spec in chosen if spec.name not in beyond]
 
 
 def use_published(specs: Iterable[CellSpec]) -> list[CellSpec]:
@@ -107,24 +102,20 @@ def build_cells(suite: Suite, specs: Sequence[CellSpec], places: Places, downloa
     places = with_embedded(specs, places)
     runs: dict[str, SuiteRun] = {}
     for spec in specs:
+        if spec.data not in places.data:
+            raise InputError(f'the suite {suite.name} needs data {spec.data!r} ({suite.data[spec.data]}): give '
+                             f'--data-root {spec.data}=DIR')
         needs = runs.get(spec.needs.name) if spec.needs is not None else None
         options = dict(
             config=str(shipped(spec.recipe)), suite=suite.name, task=spec.task, method=spec.method, arch=spec.arch,
-            data_root=_data_root(suite, spec, places), work_dir=str(places.work_dir_of(spec)),
-            results=str(places.results), seed=spec.seed, overrides=dict(spec.overrides), **spec.options)
+            data_root=places.data[spec.data], work_dir=str(places.work_dir_of(spec)), results=str(places.results),
+            seed=spec.seed, overrides=dict(spec.overrides), **spec.options)
         if spec.kind == 'pretrain':
             options['ablation'] = spec.method
         else:
             options['weights'] = _weights(spec, places, download)
         runs[spec.name] = SuiteRun(spec.name, spec.kind, options, spec.weight or 1.0, needs)
     return list(runs.values())
-
-
-def _data_root(suite, spec, places):
-    if spec.data not in places.data:
-        raise InputError(f'the suite {suite.name} needs data {spec.data!r} ({suite.data[spec.data]}): give '
-                         f'--data-root {spec.data}=DIR')
-    return places.data[spec.data]
 
 
 def with_embedded(specs: Iterable[CellSpec], places: Places) -> Places:
@@ -145,7 +136,10 @@ def _weights(spec, places, download):
     if spec.start == 'none':
         return 'scratch'
     from spark_bench.checkpoints.published import find_published
-    name = spec.method if spec.start == 'published' else _init_of(spec) or 'scratch'
+    name = spec.method
+    if spec.start == 'recipe':
+        cfg = read_config(shipped(spec.recipe), f'{spec.name}: the recipe', import_custom_modules=False)
+        name = cfg.get('init') or 'scratch'
     return name if name == 'scratch' else str(find_published(name, spec.arch, places.cache_dir, download))
 
 
@@ -156,10 +150,6 @@ def has_weights(spec: CellSpec, places: Places) -> bool:
 
 def _encoder_of(spec, places):
     return places.work_dir_of(spec) / 'encoder.safetensors'
-
-
-def _init_of(spec):
-    return read_config(shipped(spec.recipe), f'{spec.name}: the recipe', import_custom_modules=False).get('init')
 
 
 def fitting_processes(cells: Iterable[SuiteRun], most: int, per_node: int | None = None) -> int:
