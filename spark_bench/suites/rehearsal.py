@@ -14,10 +14,6 @@ from spark_bench.suites.definition import CellSpec, Suite
 def check_cells(suite: Suite, specs: Iterable[CellSpec]) -> None:
     """Build the config of every cell as its run will, without data or weights.
 
-    Args:
-        suite: :class:`~spark_bench.suites.definition.Suite`.
-        specs: its cells to run, a list.
-
     Raises:
         InputError: naming suite, cell and key.
     """
@@ -37,10 +33,7 @@ def check_cells(suite: Suite, specs: Iterable[CellSpec]) -> None:
         try:
             kind.check_recipe(options)
         except InputError as error:
-            raise InputError(f'suite {suite.name}: {spec.name}: {_in_words_of_a_suite(error)}') from error
+            told = str(error).replace('--cfg-options', 'overrides')  # as a suite calls them
+            raise InputError(f'suite {suite.name}: {spec.name}: {told}') from error
         finally:
             logging.disable(logging.NOTSET)
-
-
-def _in_words_of_a_suite(error):
-    return str(error).replace('--cfg-options', 'overrides')
