@@ -37,7 +37,7 @@ class _Packed(_Interpreter):
 
     def __init__(self, network, graph, layout):
         super().__init__(network, graph, layout, 'packed')
-        self.recipes: dict[fx.Node, NormedActivation] = {}
+        self.recipes = {}  # from node to NormedActivation
 
     def run_node(self, node):
         source = node.args[0] if len(node.args) == 1 and not node.kwargs else None
