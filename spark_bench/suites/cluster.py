@@ -107,9 +107,6 @@ def submit(suite: Suite, cells: Sequence[SuiteRun], folder: Path, args: Namespac
         args: ``gpus``, ``gpus_per_node``, ``cpus_per_gpu``, ``partition``, ``hours``, ``jobs``, ``slurm`` and ``suite``
             of the command line.
 
-    Returns:
-        exit status.
-
     Raises:
         InputError: where Slurm's commands are not there, or refuse.
     """
