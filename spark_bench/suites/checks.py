@@ -110,13 +110,7 @@ def check_suite(path: Path, cfg: Mapping[str, Any]) -> None:
 
 
 def check_group(where: str, group: Mapping[str, Any], data: Mapping[str, str]) -> None:
-    """Look at a group of cells.
-
-    Args:
-        where: for the message.
-        group: dict.
-        data: the data sets of the suite.
-    """
+    """Look at a group of cells; ``data`` are the data sets of the suite."""
     _check(where, group, _GROUP, _NEEDED)
     kind = {field.name for field in fields(OPTIONS_OF[group['task'].partition('_')[0]])}
     _check(f'{where}, options', group.get('options', {}), {key: OPTIONS[key] for key in OPTIONS if key in kind})
@@ -177,8 +171,3 @@ def _check(where, values, allowed, needed=()):
         holds, wanted = allowed[key]
         if not holds(value):
             raise InputError(f'{where} has {key} = {printable(repr(value))[:80]}: give {wanted}')
-
-
-def is_embedded(data: str) -> bool:
-    """Whether a cell's data is a part of the embedded data set."""
-    return data.partition(':')[0] in EMBEDDED

@@ -8,7 +8,7 @@ from pathlib import Path
 from spark_bench.configs import read_config
 from spark_bench.errors import InputError
 from spark_bench.places import default_work_dir, shipped
-from spark_bench.suites.checks import EMBEDDED, is_embedded
+from spark_bench.suites.checks import EMBEDDED
 from spark_bench.suites.definition import CellSpec, Suite
 from spark_bench.suites.runner import SuiteRun
 
@@ -60,7 +60,7 @@ def select(suite: Suite, specs: Sequence[CellSpec], only: Sequence[str] = (), li
 
     Args:
         suite: for the error.
-        specs: list of :class:`~spark_bench.suites.definition.CellSpec`.
+        specs: to choose from.
         only: patterns (``detection/*``) of names; none selects all.
         limit: run at most so many; finished ones do not count.
         finished: tells whether a cell has its record.
@@ -120,7 +120,7 @@ def build_cells(suite: Suite, specs: Sequence[CellSpec], places: Places, downloa
 
 def with_embedded(specs: Iterable[CellSpec], places: Places) -> Places:
     """The places, with those of the embedded data set that the cells name; it is generated where it is not there."""
-    names = {spec.data for spec in specs if is_embedded(spec.data)}
+    names = {spec.data for spec in specs if spec.data.partition(':')[0] in EMBEDDED}
     found: dict[str, str] = {}
     for size in {name.partition(':')[0] for name in names}:
         from spark_bench.data import embedded
