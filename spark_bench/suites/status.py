@@ -114,14 +114,11 @@ def show(suite: 'Suite', specs: 'Sequence[CellSpec]', places: 'Places', interval
         while True:
             states = [state_of(spec, suite, places) for spec in specs]
             live.update(_table(suite, specs, states), refresh=True)
-            if all(_is_over(spec, state, suite, places) for spec, state in zip(specs, states, strict=True)):
+            if all(state.word in (RECORDED, FAILED)
+                   or state.word == WAITING and state_of(spec.needs, suite, places).word == FAILED
+                   for spec, state in zip(specs, states, strict=True)):
                 return
             time.sleep(interval_s)
-
-
-def _is_over(spec, state, suite, places):
-    return state.word in (RECORDED, FAILED) or (
-        state.word == WAITING and state_of(spec.needs, suite, places).word == FAILED)
 
 
 def _table(suite, specs, states):
