@@ -8,11 +8,11 @@ import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
+from timm.layers import LayerNorm2d
 from timm.models import group_parameters
 from timm.models.convnext import ConvNeXt
 from torch import nn
 
-from pretrain.densify import ChannelLayerNorm
 from pretrain.encoder import FeaturePyramid, create_network
 from spark_bench import checkpoints
 from spark_bench.errors import InputError
@@ -48,8 +48,8 @@ class SparKTimm(BaseModule):
         self.arch, self.weights, self.key_prefix, self.frozen_stages = arch, weights, key_prefix, frozen_stages
         self.pyramid = FeaturePyramid(create_network(arch, drop_path_rate))
         by_batch = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.pyramid.modules())
-        norm = nn.Identity if by_batch else ChannelLayerNorm
-        self.norms = nn.ModuleList(norm(channels) for channels in self.pyramid.channels)
+        self.norms = nn.ModuleList(nn.Identity() if by_batch else LayerNorm2d(channels, eps=1e-6)
+                                   for channels in self.pyramid.channels)
         if with_cp:
             self.pyramid.network.set_grad_checkpointing(True)
         self._groups = coarse_groups(self.pyramid.network)
