@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ['collect_environment']
-
 # OpenMMLab's packages go by two names on the index, the project's own and its continuation's.
 DISTRIBUTIONS = (
     'torch', 'torchvision', 'timm', 'numpy', 'scipy', 'mmengine', 'onedl-mmengine', 'mmcv', 'onedl-mmcv', 'mmdet',

@@ -9,8 +9,6 @@ from typing import Any
 
 from spark_bench.errors import InputError
 
-__all__ = ['parse_json']
-
 
 def parse_json(path: str | Path, remedy: str = 'mend the file', strict_numbers: bool = True) -> Any:
     """What the JSON file at ``path`` holds.

@@ -13,8 +13,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ['Check', 'compile_check']
-
 Check = Callable[[Sequence[Any]], bool]  # whether every one of the values surely follows the schema
 Part = Callable[[Sequence[Any], set[type]], bool]  # the same for some keywords, told which types the values have
 Given = Mapping[str, Any]  # those keywords of one part that a schema has

@@ -17,9 +17,6 @@ from spark_bench.records.json_files import parse_json
 from spark_bench.records.json_schema import ORIGINS, SCHEMA_VERSION, check, follow_schema
 from spark_bench.records.schema import Record, record_path
 
-__all__ = ['check_writable', 'find', 'is_repetition', 'load_all', 'paths_below', 'read', 'read_many', 'recorded_suites',
-           'suite_folder', 'write', 'write_output', 'write_text_output']
-
 _CHUNK = 100  # files in memory as parsed, before they are records
 _RESTORE = 'restore it from version control, or move it away and repeat its run'
 _NO_RECORD = 'this is no record: name a results folder, a folder inside one or a record, and keep other files elsewhere'

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ['cost_chart', 'pretraining_of']
-
 SECONDS_AN_HOUR = 3600
 
 

@@ -14,8 +14,6 @@ from spark_bench.tables.build import order_methods
 from spark_bench.tables.parts import Column, Row
 from spark_bench.tables.text import DAGGER
 
-__all__ = ['Entry', 'cell_id', 'cell_target', 'distinct_software', 'duration', 'group_entries', 'record_id']
-
 LEADING_METRICS = ('top1', 'box_ap', 'mask_ap', 'loss')  # also in the line of a closed entry
 
 

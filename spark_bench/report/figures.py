@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.container import Container
     from matplotlib.figure import Figure
 
-__all__ = ['TEXT_COLOUR', 'Drawing', 'cell_words', 'dagger_note', 'dress', 'inline_svg', 'legend_above',
-           'method_colours', 'not_drawn', 'save_drawing', 'spoken']
-
 # Okabe and Ito's palette, told apart by the colour-blind too, darkened or lightened so that each has a
 # contrast of about 3:1 on white and on near-black; the baselines are the quiet ones.
 COLOURS = {

@@ -9,8 +9,6 @@ from spark_bench.records.schema import Record
 from spark_bench.report.images import Image
 from spark_bench.tables.build import order_methods
 
-__all__ = ['Gallery', 'Unusable', 'artifact', 'existing', 'make_galleries', 'one_line']
-
 BACKBONES = 6  # with images in one section; further ones are named
 IMAGES = 120  # about, in one section: more methods, fewer rows
 

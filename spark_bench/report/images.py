@@ -12,8 +12,6 @@ import numpy as np
 if TYPE_CHECKING:
     import PIL.ImageFont
 
-__all__ = ['Categories', 'Image', 'Objects', 'draw_objects', 'encode']
-
 DETECTION_SIDE = 448  # twice the embedded images' 256 or so: names stay legible
 # Ten hues far apart, readable below white text; category i takes colour i modulo 10.
 CATEGORY_COLOURS = ((31, 119, 180), (200, 82, 0), (44, 130, 60), (190, 40, 45), (120, 80, 170), (125, 80, 70),

@@ -20,8 +20,6 @@ from spark_bench.tables.html import templates, to_html
 from spark_bench.tables.parts import Table, TableSpec
 from spark_bench.tables.suite import load_suite, tables_of
 
-__all__ = ['claim_report', 'write_figures', 'write_report']
-
 # One line a method for the legend below the table; a method without one is only named.
 METHOD_NOTES = {
     'scratch': 'no pretraining',

@@ -19,8 +19,6 @@ from spark_bench.tables.parts import Table, TableSpec
 from spark_bench.tables.suite import load_suite, tables_of
 from spark_bench.tables.text import to_grid
 
-__all__ = ['OWN', 'claim_tables', 'main', 'print_tables']
-
 FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
     'terminal': lambda tables: plain_text(*map(to_grid, tables)),
     'markdown': lambda tables: '\n'.join(map(to_markdown, tables)),

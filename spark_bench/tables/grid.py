@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import rich.table
 
-__all__ = ['Grid', 'Words', 'plain_text', 'show']
-
 Words = tuple[tuple[str, str], ...]  # of a cell: pieces of text, each with a style of rich's or ''
 WORD_WIDTH = 12  # of a column that is no figure: longer words are broken where a terminal is narrow
 NOTE_WIDTH = 100  # at which notes are broken where the columns take less

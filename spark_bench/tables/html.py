@@ -11,8 +11,6 @@ from spark_bench.tables.text import DAGGER, delta_text, delta_verdict, source_ma
 if TYPE_CHECKING:
     import jinja2
 
-__all__ = ['templates', 'to_html']
-
 
 @functools.cache
 def templates(package: str) -> 'jinja2.Environment':

@@ -9,8 +9,6 @@ from spark_bench.files import claim_output
 from spark_bench.records.store import write_text_output
 from spark_bench.tables.grid import Grid, show
 
-__all__ = ['choose_format', 'give']
-
 SUFFIXES = {'.txt': 'terminal', '.md': 'markdown', '.csv': 'csv', '.tex': 'latex', '.html': 'html'}
 
 

@@ -21,8 +21,6 @@ from spark_bench.errors import InputError, RunError
 from spark_bench.files import aside, remove_abandoned
 from spark_bench.places import cache_folder
 
-__all__ = ['EmbeddedDataset', 'prepare', 'verify']
-
 _MANIFEST = 'manifest.json'
 
 

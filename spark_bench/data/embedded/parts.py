@@ -20,8 +20,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from spark_bench.data.embedded.scenes import PARTS, SIDE, VERSION, Scene, render_scene
 from spark_bench.data.embedded.sources import CATEGORIES
 
-__all__ = ['SIZES', 'Sizes', 'annotate', 'hash_files', 'image_path', 'write_parts']
-
 _JPEG_QUALITY = 92
 
 # Scenes handed to a process at once: enough to hide the hand-over, few enough for a smooth progress bar.

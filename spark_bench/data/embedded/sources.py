@@ -10,8 +10,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from spark_bench.errors import InputError
 
-__all__ = ['CATEGORIES', 'GLYPH_SIDES', 'photographs', 'pictograph']
-
 # Filled silhouettes: an outline glyph would leave a mask that is mostly background.
 _CODE_POINTS = {
     'airplane': 0x2708,

@@ -23,8 +23,6 @@ from spark_bench.files import new_file
 from spark_bench.locks import hold
 from spark_bench.places import cache_folder
 
-__all__ = ['contents_digest', 'file_digests']
-
 # Bytes of a digest, and of what it is kept under.
 _SIZE = 16
 _BLOCK, _CHUNK, _THREADS = 1 << 20, 8192, 16
