@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from spark_bench.errors import InputError
-from spark_bench.files import create_file, write_atomically
+from spark_bench.files import create_file, encode
 from spark_bench.places import NAME_PATTERN
 from spark_bench.records.json_files import parse_json
 from spark_bench.records.json_schema import ORIGINS, SCHEMA_VERSION, check, follow_schema
@@ -37,7 +37,7 @@ def write(record: Record, results: str | Path) -> Path:
     path = record_path(results, *record.identity)
     text = json.dumps(values, indent=1, allow_nan=False, ensure_ascii=False) + '\n'
     try:
-        create_file(path, _encoded(text))
+        create_file(path, encode(text))
     except FileExistsError:
         if not path.is_file():
             raise InputError(f'{path}: a file stands where a folder is needed, or the reverse; move it away, or '
@@ -220,32 +220,3 @@ def recorded_suites(results: str | Path) -> list[str]:
         with contextlib.suppress(OSError):
             found |= {path.parent.name for path in Path(results, origin).glob('*/*/')}
     return sorted(name for name in found if re.match(NAME_PATTERN, name))
-
-
-def write_text_output(path: str | Path, text: str) -> Path:
-    """``write_output`` of ``text`` as UTF-8."""
-    return write_output(path, _encoded(text))
-
-
-def write_output(path: str | Path, content: bytes) -> Path:
-    """Write ``content`` to ``path``, replacing the file that was there in one step; return the path.
-
-    A link stays one: the file that it leads to is replaced.
-
-    Raises:
-        InputError: if the folder cannot be written, or if something other than a file stands there.
-    """
-    path, target = Path(path), Path(os.path.realpath(path))
-    if os.path.exists(path) and not os.path.isfile(target):
-        raise InputError(f'cannot write {path}: what stands there is not a file; choose another name')
-    try:
-        write_atomically(target, content)
-    except OSError as error:
-        raise InputError(f'cannot write {path}: {error.strerror}; make the folder writable, or choose another'
-                         ) from error
-    return path
-
-
-def _encoded(text: str) -> bytes:
-    # The escape of a file name's undecodable byte is also its escape in JSON, so it reads back the same.
-    return text.encode('utf-8', errors='backslashreplace')

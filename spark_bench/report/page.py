@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from spark_bench.errors import InputError
-from spark_bench.files import claim_output
+from spark_bench.files import claim_output, write_output
 from spark_bench.records.schema import Record
-from spark_bench.records.store import write_text_output
 from spark_bench.report.detections import detection_galleries
 from spark_bench.report.drawings import draw_charts, draw_curves, tasks_of
 from spark_bench.report.entries import cell_id, cell_target, distinct_software, duration, group_entries, record_id
@@ -92,7 +91,7 @@ def write_report(results: str | Path, suite: str, output: str | Path, work_root:
         groups=group_entries(records, list(software)), software=software.values(), record_id=record_id, cell_id=cell_id,
         few=len(records) <= PRINTED_RECORDS, script=script,
         policy=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode())
-    return write_text_output(output, page)
+    return write_output(output, page)
 
 
 def write_figures(results: str | Path, suite: str, specs: Sequence[TableSpec] = (),

@@ -5,8 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from spark_bench.errors import InputError
-from spark_bench.files import claim_output
-from spark_bench.records.store import write_text_output
+from spark_bench.files import claim_output, write_output
 from spark_bench.tables.grid import Grid, show
 
 SUFFIXES = {'.txt': 'terminal', '.md': 'markdown', '.csv': 'csv', '.tex': 'latex', '.html': 'html'}
@@ -40,7 +39,7 @@ def give(text: str, grids: Collection[Grid], name: str, output: str | None) -> N
         InputError: if the file cannot be written.
     """
     if output is not None:
-        print(f'written: {write_text_output(output, text)}')
+        print(f'written: {write_output(output, text)}')
     elif name == 'terminal':
         show(*grids)
     else:
