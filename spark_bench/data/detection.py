@@ -12,7 +12,7 @@ from spark_bench.data.check.report import KINDS, Report
 from spark_bench.data.coco.near_names import NearNames, probably
 from spark_bench.data.images.decoding import read_stated
 from spark_bench.data.images.identity import contents_digest
-from spark_bench.data.images.listing import NameTable
+from spark_bench.data.images.numbered import NameTable
 from spark_bench.errors import InputError, printable
 
 # Up to this many images a split is decoded as a whole beforehand. A larger one would take minutes; there a

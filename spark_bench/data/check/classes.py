@@ -11,7 +11,8 @@ from spark_bench.data.check.duplicates import Digests
 from spark_bench.data.check.looking import judge, look_at_all
 from spark_bench.data.check.report import Report
 from spark_bench.data.images.ignored import is_ignored, is_own
-from spark_bench.data.images.listing import IMAGENET_CLASSES, WNID, NameTable, is_image, list_files
+from spark_bench.data.images.listing import IMAGENET_CLASSES, WNID, is_image, list_files
+from spark_bench.data.images.numbered import NameTable
 from spark_bench.data.images.progress import Progress
 from spark_bench.data.images.splits import find_splits
 from spark_bench.errors import InputError
@@ -94,7 +95,7 @@ def _list_class(report, name):
     """Names of images of one class, at any depth, relative to the root."""
     met = []
     try:
-        found, _, passed = list_files(report.root / name, lambda own: met.append(own) or True)
+        found, passed = list_files(report.root / name, lambda own: met.append(own) or True)
     except InputError as error:
         report.add('folder', name, str(error))
         return []

@@ -15,7 +15,8 @@ from spark_bench.data.coco.annotations import Entries, examine, name_entry, read
 from spark_bench.data.coco.filtering import judge_counts, why_left_out
 from spark_bench.data.coco.near_names import NearNames
 from spark_bench.data.coco.rle import read_masks
-from spark_bench.data.images.listing import NameTable, is_image, list_files
+from spark_bench.data.images.listing import is_image, list_files
+from spark_bench.data.images.numbered import NameTable
 from spark_bench.data.images.progress import Progress
 from spark_bench.errors import InputError
 
@@ -93,7 +94,7 @@ def check_folder(report: Report, decode: bool, workers: int, progress: Progress)
 def _check_unlisted(report, split, listed, decode, workers, progress):
     """Compare the folder with the list; pretraining reads the images that are not listed too."""
     try:
-        found, _, passed = list_files(split.images, lambda name: True)
+        found, passed = list_files(split.images, lambda name: True)
     except InputError as error:
         report.add('folder', split.images.name, str(error))
         return

@@ -3,14 +3,13 @@
 import os
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from spark_bench.data.images.bit_depth import UnplainError, to_rgb
+from spark_bench.data.images.numbered import Source
 from spark_bench.errors import InputError, printable
 
 _COPY = 'copy it again, or take it out of the data set'
@@ -29,27 +28,6 @@ _UPRIGHT = {
 # Tags of TIFF, and how such a file starts.
 _WIDTH, _HEIGHT = 256, 257
 _TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
-
-
-class Source(Protocol):
-    """Images that are numbered from 0, with random access."""
-
-    def __len__(self) -> int: ...
-
-    def name(self, index: int) -> str:
-        """What messages call an image."""
-
-    def members(self) -> Iterator[str]:
-        """Their names below the root or inside the archives, in order."""
-
-    def open(self, index: int) -> str | BinaryIO:
-        """What :func:`read_image` takes."""
-
-    def only(self, indices: Sequence[int] | np.ndarray) -> 'Source':
-        """Some of them, in the order of ``indices``."""
-
-    def fingerprint(self) -> str:
-        """SHA-256 over names and contents, hex."""
 
 
 class Decoded(NamedTuple):

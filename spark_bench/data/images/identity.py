@@ -42,7 +42,7 @@ def contents_digest(root: Path | str, names: Sequence[str]) -> str:
     Args:
         root: folder.
         names: sequence of paths relative to it, or absolute; for many a
-            :class:`~spark_bench.data.images.listing.NameTable`.
+            :class:`~spark_bench.data.images.numbered.NameTable`.
 
     Raises:
         InputError: naming a file that is not there. One that may not be read is a part of the identity as such: what

@@ -11,9 +11,9 @@ import numpy as np
 from mmengine.logging import print_log
 
 from spark_bench.data.images.archives import LABEL_SIZE, TarShards, ZipArchive
-from spark_bench.data.images.decoding import Source
 from spark_bench.data.images.ignored import is_ignored, is_own, say_passed_over
 from spark_bench.data.images.listing import is_image, list_files, no_images
+from spark_bench.data.images.numbered import Source
 from spark_bench.data.images.sources import COMPRESSED, ImageFiles, compressed
 from spark_bench.data.images.splits import find_splits, shard_split
 from spark_bench.errors import InputError, printable
@@ -225,7 +225,7 @@ def _open_shards(root, names):
 
 def _label_shards(place, shards):
     source = TarShards(shards, skip_held_out=False)
-    return _label_members(place, source, _without_wrapper(list(source.members())))
+    return _label_members(place, source, _without_wrapper(list(source.names)))
 
 
 def _label_members(place, source, names):
@@ -252,7 +252,7 @@ def _read_label(source, index, label):
 
 def _open_archive(root, source):
     """The parts of archives in which folders tell the splits."""
-    names = _without_wrapper(list(source.members()), keep_splits=True)
+    names = _without_wrapper(list(source.names), keep_splits=True)
     splits = find_splits({name.partition('/')[0] for name in names if '/' in name})
     if not all(splits):
         _refuse_lone_split(root, names)

@@ -3,11 +3,9 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
-
-import numpy as np
 
 from spark_bench.data.images.ignored import is_ignored, say_passed_over, shorten
 from spark_bench.data.images.splits import leave_held_out
@@ -17,28 +15,6 @@ from spark_bench.files import MARKER
 # Of ImageNet-1k, and the names of its folders.
 IMAGENET_CLASSES, WNID = 1000, re.compile(r'n\d{8}')
 EXTENSIONS = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm'}
-
-
-class NameTable(Sequence[str]):
-    """Many names in two arrays.
-
-    A list of a million strings would be copied page by page into every worker process, because reading a Python
-    object writes its reference count.
-    """
-
-    def __init__(self, names: Iterable[str]):
-        encoded = [os.fsencode(name) for name in names]
-        self._bytes = np.frombuffer(b''.join(encoded), dtype=np.uint8)
-        self._ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
-
-    def __len__(self):
-        return len(self._ends)
-
-    def __getitem__(self, index):
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        start = self._ends[index - 1] if index else 0
-        return os.fsdecode(self._bytes[start:self._ends[index]].tobytes())
 
 
 def is_image(name: str) -> bool:
@@ -51,12 +27,10 @@ class Listing(NamedTuple):
 
     Attributes:
         names: of files, sorted by the parts of their path.
-        left_out: folders held out for evaluation.
         passed: what is ignored, and what this project has written; a folder ends in ``/``.
     """
 
     names: list
-    left_out: list
     passed: list
 
 
@@ -75,7 +49,7 @@ def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: b
     Raises:
         InputError: for a folder that cannot be read, or such a link.
     """
-    root, names, left_out, passed, seen = str(root), [], [], [], set()
+    root, names, passed, seen = str(root), [], [], set()
 
     def visit(folder, prefix):
         try:
@@ -96,9 +70,7 @@ def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: b
             folders = [entry.name for entry in entries if entry.is_dir()]
         except OSError as error:
             raise InputError(f'folder {folder} cannot be read: {error.strerror}') from error
-        dropped = leave_held_out(folders)[1] if skip_held_out else []
-        left_out.extend(prefix + name for name in dropped)
-        folders = set(folders).difference(dropped)
+        folders = set(leave_held_out(folders) if skip_held_out else folders)
         for entry in entries:
             if entry.name in folders:
                 visit(entry.path, f'{prefix}{entry.name}/')
@@ -107,7 +79,7 @@ def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: b
             elif refuse_links and entry.is_symlink() and not os.path.exists(entry.path):
                 raise InputError(f'{entry.path} is a link that leads nowhere: restore what it leads to, or remove it')
     visit(root, '')
-    return Listing(names, left_out, passed)
+    return Listing(names, passed)
 
 
 def find_images(root: Path | str) -> list[Path]:
