@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from coco_defects import change, run, save_noise, truncate
 
-from spark_bench.data.check import check, looking
+from spark_bench.data.check import check, images
 from spark_bench.data.check.duplicates import Digests, report_duplicates
 from spark_bench.data.check.report import KINDS, Report
 
@@ -77,7 +77,7 @@ def test_a_few_shared_images_of_a_large_val_are_a_note():
 
 
 def test_several_processes_tell_the_same_in_the_same_order(coco, monkeypatch):
-    monkeypatch.setattr(looking, '_CHUNK', 2)
+    monkeypatch.setattr(images, '_CHUNK', 2)
     truncate(coco)
     save_noise(coco / 'train/5.jpg', 5, 'L')
     assert check(coco, workers=3).to_json() == check(coco, workers=1).to_json()

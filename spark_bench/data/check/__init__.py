@@ -1,6 +1,6 @@
 """Is a folder in COCO or ImageNet layout whole and sound?
 
-``coco`` and ``classes`` know one layout each, ``shapes`` looks at one annotation, ``looking`` opens the images,
+``coco`` and ``classes`` know one layout each, ``shapes`` looks at one annotation, ``images`` opens the images,
 ``duplicates`` compares them, ``report`` collects what was found and prints it.
 """
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from spark_bench.data.check import classes, coco
 from spark_bench.data.check.duplicates import report_duplicates
 from spark_bench.data.check.report import Report
-from spark_bench.data.images.progress import Progress
 from spark_bench.errors import InputError
 
 __all__ = ['check']
@@ -30,9 +29,6 @@ def check(root: Path | str, layout: str | None = None, workers: int | None = Non
         decode: decode every image and compare their contents; otherwise their headers alone are read.
         limit_shown: examples a kind of problem that will be shown.
 
-    Returns:
-        :class:`~spark_bench.data.check.report.Report`.
-
     Raises:
         InputError: where ``root`` has neither layout.
     """
@@ -40,9 +36,7 @@ def check(root: Path | str, layout: str | None = None, workers: int | None = Non
     layout = _find_layout(root, layout)
     report = Report(root, layout, decode, limit_shown)
     workers = workers or len(os.sched_getaffinity(0))
-    digests = _LAYOUTS[layout].check_folder(report, decode, workers, Progress())
-    if decode:
-        report_duplicates(report, digests)
+    report_duplicates(report, _LAYOUTS[layout].check_folder(report, workers))
     return report
 
 

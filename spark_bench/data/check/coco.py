@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from spark_bench.data.check.duplicates import Digests
-from spark_bench.data.check.looking import judge, look_at_all
+from spark_bench.data.check.images import judge, look_at_all
 from spark_bench.data.check.report import Report
 from spark_bench.data.check.shapes import judge_shapes
 from spark_bench.data.coco.annotations import Entries, examine, name_entry, read_annotations, shorten
@@ -17,7 +17,6 @@ from spark_bench.data.coco.near_names import NearNames
 from spark_bench.data.coco.rle import read_masks
 from spark_bench.data.images.listing import is_image, list_files
 from spark_bench.data.images.numbered import NameTable
-from spark_bench.data.images.progress import Progress
 from spark_bench.errors import InputError
 
 EXPECTED = 'annotations/instances_train*.json and annotations/instances_val*.json'
@@ -72,7 +71,7 @@ def fits(root: Path) -> bool:
     return any(annotation_files(root, kind) for kind in ('train', 'val'))
 
 
-def check_folder(report: Report, decode: bool, workers: int, progress: Progress) -> Digests:
+def check_folder(report: Report, workers: int) -> Digests:
     """Check everything but duplicate contents."""
     splits = [split for kind in ('train', 'val') for split in judge_split_files(report, kind)]
     compare_splits(report, splits)
@@ -84,14 +83,14 @@ def check_folder(report: Report, decode: bool, workers: int, progress: Progress)
         if not split.images.is_dir():
             continue
         near = NearNames(split.images)
-        _check_unlisted(report, split, set(names), decode, workers, progress)
-        for index, look in look_at_all(report.root, names, decode, workers, progress):
+        _check_unlisted(report, split, set(names), workers)
+        for index, look in look_at_all(report, names, workers):
             digests.put(number, index, look.digest)
             judge(report, names[index], look, tuple(sizes[index].tolist()), near)
     return digests
 
 
-def _check_unlisted(report, split, listed, decode, workers, progress):
+def _check_unlisted(report, split, listed, workers):
     """Compare the folder with the list; pretraining reads the images that are not listed too."""
     try:
         found, passed = list_files(split.images, lambda name: True)
@@ -104,7 +103,7 @@ def _check_unlisted(report, split, listed, decode, workers, progress):
         for name in names:
             report.add(kind, name)
     names = [name for name in unlisted if split.kind == 'train' and is_image(name)]
-    for index, look in look_at_all(report.root, names, decode, workers, progress):
+    for index, look in look_at_all(report, names, workers):
         if look.wrong:
             report.add('unlisted image', names[index], look.wrong)
 

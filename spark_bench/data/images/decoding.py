@@ -49,6 +49,10 @@ class Decoded(NamedTuple):
     mode: str
     scaled: str
 
+    def is_stored_as(self, stated: tuple[int, int]) -> bool:
+        """Whether ``stated``, (width, height), is its size before EXIF turns it, and not behind."""
+        return self.size != tuple(stated) == self.stored_size
+
 
 def read_image(file: Path | str | BinaryIO, name: str | None = None) -> Image.Image:
     """Decode an image completely and upright; of an animation, the first frame.
@@ -84,18 +88,13 @@ def read_stated(path: Path | str, stated: tuple[int, int], where: str, pixels: b
     """
     decoded = _read(path, path, pixels)
     if decoded.size != tuple(stated):
-        (width, height), turned = decoded.size, is_stated_as_stored(decoded.size, decoded.stored_size, stated)
+        (width, height), turned = decoded.size, decoded.is_stored_as(stated)
         raise InputError(
             f'image {printable(path)} is {width}x{height}{" upright" if turned else ""}, but {where} '
             f'{stated[0]}x{stated[1]}' + (f', its size as stored: {REMEDY_TURNED}' if turned else
                                           ': restore the image that the annotations were made for, or state its '
                                           'size'))
     return decoded.image
-
-
-def is_stated_as_stored(size: tuple[int, int], stored_size: tuple[int, int], stated: tuple[int, int]) -> bool:
-    """Whether ``stated`` is the size of an image before EXIF turns it, and not behind: each is (width, height)."""
-    return size != tuple(stated) == stored_size
 
 
 def read_from(source: Source, index: int) -> Image.Image:
