@@ -12,6 +12,7 @@ from spark_bench.data.check.images import judge, look_at_all
 from spark_bench.data.check.report import Report
 from spark_bench.data.check.shapes import judge_shapes
 from spark_bench.data.coco.annotations import Entries, examine, name_entry, read_annotations, shorten
+from spark_bench.data.coco.cleaning import entries_of
 from spark_bench.data.coco.filtering import judge_counts, why_left_out
 from spark_bench.data.coco.near_names import NearNames
 from spark_bench.data.coco.rle import read_masks
@@ -36,7 +37,6 @@ class Split:
         category_ids: their ids.
         sizes: from ``file_name`` to (width, height).
         objects: from ``file_name`` to how many objects training can learn from, of images with an annotation.
-        image_ids: of its images.
         sha256: of the annotation file, hex.
     """
 
@@ -47,7 +47,6 @@ class Split:
     category_ids: tuple = ()
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     objects: dict[str, int] = field(default_factory=dict)
-    image_ids: frozenset = frozenset()
     sha256: str = ''
 
     @property
@@ -145,10 +144,10 @@ def judge_split(report: Report, kind: str, file: Path) -> Split:
     objects = _judge_objects(report, name, entries, by_id, read.contents)
     counts.update(images=len(entries.images), annotations=len(entries.annotations), usable=sum(objects.values()),
                   categories=len(names))
-    return Split(kind, file, report.root / folder, names, tuple(entry['id'] for entry in entries.categories),
-                 {by_id[entry['id']]: (entry['width'], entry['height']) for _, entry in entries.images
-                  if entry['id'] in by_id}, objects, frozenset(entry['id'] for _, entry in entries.images),
-                 read.sha256)
+    sizes = {by_id[entry['id']]: (entry['width'], entry['height']) for _, entry in entries.images
+             if entry['id'] in by_id}
+    return Split(kind, file, report.root / folder, names, tuple(entry['id'] for entry in entries.categories), sizes,
+                 objects, read.sha256)
 
 
 def _take_names(report, file, folder, images):
@@ -204,9 +203,8 @@ def _judge_objects(report, file, entries: Entries, names, contents):
     if judged:
         report.add(judged[0], file, judged[1], remedy=judged[2])
     # Those of a malformed annotation too, which is a finding of its own.
-    listed = contents.get('annotations') if isinstance(contents, dict) else None
-    annotated = {_key(entry.get('image_id')) for entry in listed if isinstance(entry, dict)} \
-        if isinstance(listed, list) else set()
+    named = (entry.get('image_id') for _, entry in entries_of(contents, 'annotations'))
+    annotated = {identity for identity in named if type(identity) in (int, str)}
     for category in entries.categories:
         if category['id'] not in used:
             report.add('unused category', file, shorten(category['name']))
@@ -216,13 +214,9 @@ def _judge_objects(report, file, entries: Entries, names, contents):
     return objects
 
 
-def _key(value):
-    return value if type(value) in (int, str) else None
-
-
-def compare_splits(report: Report, splits: list) -> None:
+def compare_splits(report: Report, splits: list[Split]) -> None:
     """What train and val must have in common, and must not."""
-    pairs = {split.kind: split for split in reversed(splits) if split is not None}
+    pairs = {split.kind: split for split in reversed(splits)}
     if len(pairs) < 2 or not all(split.categories for split in pairs.values()):
         return
     train, val = pairs['train'], pairs['val']

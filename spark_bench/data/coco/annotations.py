@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spark_bench.data.coco.cleaning import Note, clean
+from spark_bench.data.coco.cleaning import Note, clean, entries_of
 from spark_bench.data.coco.masks import SHORTEST_POLYGON
 from spark_bench.data.coco.rle import MaskError, Runs, read_masks
 from spark_bench.errors import InputError
@@ -145,8 +145,8 @@ def examine(contents: object, fault: Note) -> Entries:
         return sound
     tables = {key: _table(contents, key, fault) for key in _NEEDED}
     # An entry with a fault of its own is known all the same, lest all that refers to it be told too.
-    known = {key: {entry['id'] for entry in contents[key] if isinstance(entry, dict) and _is_id(entry.get('id'))}
-             if isinstance(contents.get(key), list) else set() for key in ('images', 'categories')}
+    known = {key: {entry['id'] for _, entry in entries_of(contents, key) if _is_id(entry.get('id'))}
+             for key in ('images', 'categories')}
     sizes = dict.fromkeys(known['images'])
     for position, entry in tables['images']:
         what = _image_fault(entry)
