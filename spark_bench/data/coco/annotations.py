@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from spark_bench.data.coco.cleaning import Note, clean, entries_of
 from spark_bench.data.coco.masks import SHORTEST_POLYGON
@@ -44,18 +44,15 @@ _OTHER_FILES = (
 )
 
 
-@dataclass(frozen=True)
-class AnnotationFile:
+class AnnotationFile(NamedTuple):
     """What an annotation file holds, cleaned.
 
     Attributes:
-        path: of the file.
         sha256: of its bytes, hex.
         contents: of the JSON, after :func:`~spark_bench.data.coco.cleaning.clean`; anything, where it is not in COCO
             format.
     """
 
-    path: Path
     sha256: str
     contents: Any
 
@@ -97,7 +94,7 @@ def read_annotations(path: Path | str, note: Note = lambda kind, where, what: No
     except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
         raise InputError(f'{path} {_not_json(raw, error)}') from error
     clean(contents, note)
-    return AnnotationFile(path, hashlib.sha256(raw).hexdigest(), contents)
+    return AnnotationFile(hashlib.sha256(raw).hexdigest(), contents)
 
 
 def _not_json(raw, error):

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,27 +29,20 @@ class LabelledImages:
     """One split, numbered, with random access.
 
     Attributes:
+        place: what an error calls it.
         source: of its images.
         labels: (N,) int64, places in ``classes``.
-        classes: names, sorted; class numbers of shards by their value.
+        classes: names, sorted; class numbers of shards by their value. (Before :func:`open_labelled` is done: as they
+            were met, numbers as int.)
     """
-
-    source: Source
-    labels: np.ndarray
-    classes: tuple[str, ...]
-
-    def __len__(self):
-        return len(self.labels)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A split whose classes are numbered as they were met; ``place`` is what an error calls it."""
 
     place: str
     source: Source
     labels: np.ndarray
-    classes: tuple[str, ...]
+    classes: tuple
+
+    def __len__(self):
+        return len(self.labels)
 
 
 def open_labelled(root: Path | str) -> tuple[LabelledImages, LabelledImages]:
@@ -128,7 +121,7 @@ def _round_half_up(value):
 
 
 def _open_parts(root):
-    """One :class:`_Part` where the data set has no splits, else two."""
+    """One :class:`LabelledImages` where the data set has no splits, else two."""
     if root.is_dir():
         return _open_folder(root)
     if not root.exists():
@@ -289,7 +282,7 @@ def _number(place, source, classes):
     """A part, from the class of each image."""
     numbers = {}
     labels = np.fromiter((numbers.setdefault(name, len(numbers)) for name in classes), np.int64, len(source))
-    return _Part(place, source, labels, tuple(numbers))
+    return LabelledImages(place, source, labels, tuple(numbers))
 
 
 def _demand_classes(parts):
@@ -311,7 +304,7 @@ def _with_classes_sorted(part):
     classes = sorted(part.classes)
     places = {name: place for place, name in enumerate(classes)}
     order = np.array([places[name] for name in part.classes], dtype=np.int64)
-    return LabelledImages(part.source, order[part.labels], tuple(map(str, classes)))
+    return replace(part, labels=order[part.labels], classes=tuple(map(str, classes)))
 
 
 def _hold_out(root, part):
@@ -325,5 +318,5 @@ def _hold_out(root, part):
     kept = np.setdiff1d(np.arange(len(part.labels)), held_out)
     print_log(f'{root} has no splits: {len(held_out)} of {len(part.labels)} images, a fifth of each class, are held '
               'out for evaluation', logger='current')
-    return [_Part(part.place, part.source.only(indices), part.labels[indices], part.classes)
+    return [replace(part, source=part.source.only(indices), labels=part.labels[indices])
             for indices in (kept, held_out)]
