@@ -25,7 +25,7 @@ def collect_environment() -> dict[str, Any]:
     """
     revision, dirty = _git_state(Path(__file__).resolve())
     torch = sys.modules.get('torch')
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    cores = usable_cores()
     return {
         'git_revision': revision,
         'git_dirty': dirty,
@@ -38,6 +38,12 @@ def collect_environment() -> dict[str, Any]:
         'gpu': torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None,
         'packages': _versions(),
     }
+
+
+def usable_cores() -> int:
+    """The cores that this process may use: what a container or a batch system grants."""
+    # The affinity is absent outside Linux.
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _versions() -> dict[str, str]:

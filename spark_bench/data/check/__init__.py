@@ -4,13 +4,13 @@
 ``duplicates`` compares them, ``report`` collects what was found and prints it.
 """
 
-import os
 from pathlib import Path
 
 from spark_bench.data.check import classes, coco
 from spark_bench.data.check.duplicates import report_duplicates
 from spark_bench.data.check.report import Report
 from spark_bench.errors import InputError
+from spark_bench.records.environment import usable_cores
 
 __all__ = ['check']
 
@@ -35,8 +35,7 @@ def check(root: Path | str, layout: str | None = None, workers: int | None = Non
     root = Path(root)
     layout = _find_layout(root, layout)
     report = Report(root, layout, decode, limit_shown)
-    workers = workers or len(os.sched_getaffinity(0))
-    report_duplicates(report, _LAYOUTS[layout].check_folder(report, workers))
+    report_duplicates(report, _LAYOUTS[layout].check_folder(report, workers or usable_cores()))
     return report
 
 

@@ -1,11 +1,9 @@
 """The three parts of the set as files: images by several processes, then the COCO annotations."""
 
-import hashlib
 import json
 import multiprocessing
 import os
 import threading
-import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,25 +114,6 @@ def write_parts(root: Path, sizes: Sizes, seed: int, jobs: int) -> None:
         (folder / f'instances_{split}2017.json').write_text(text, encoding='utf-8')
 
 
-def hash_files(root: Path, skip: tuple[str, ...] = ()) -> tuple[str, int]:
-    """Return (sha256 hex digest, number of files) of all files below a folder, names included.
-
-    Args:
-        root: the folder.
-        skip: names, relative to ``root``, of files to leave out.
-
-    Raises:
-        OSError: a file cannot be read.
-    """
-    total = hashlib.sha256()
-    names = sorted(path.relative_to(root).as_posix() for path in root.rglob('*') if path.is_file())
-    names = [name for name in names if name not in skip]
-    for name in names:
-        digest = hashlib.sha256((root / name).read_bytes()).hexdigest()
-        total.update(f'{digest}  {name}\n'.encode())
-    return total.hexdigest(), len(names)
-
-
 def _write_images(task):
     """Write some images of a part; return, for each, its annotations (detection) or None."""
     root, seed, part, indices = task
@@ -186,20 +165,19 @@ def _mapper(jobs):
         return
     # Spawned, not forked: the caller may hold threads (torch, OpenMP) that a fork would leave locked.
     context = multiprocessing.get_context('spawn')
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),))
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker)
     try:
         yield pool.map
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _start_worker(parent):
+def _start_worker():
     """Keep a worker to one thread, and end it when its parent is killed: it would wait for work for ever."""
     cv2.setNumThreads(0)
 
     def watch():
-        while os.getppid() == parent:
-            time.sleep(0.5)
+        multiprocessing.parent_process().join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
