@@ -132,9 +132,6 @@ def claim_output(path: Path | str, own: bytes, option: str = '--output') -> Path
         own: regular expression for bytes that matches the beginning of what the command itself writes.
         option: that names the file, for the message.
 
-    Returns:
-        the path.
-
     Raises:
         InputError: where another file stands there, or none can be written.
     """
@@ -265,5 +262,5 @@ def _is_abandoned(path, host, pid):
     except ProcessLookupError:
         return True
     except PermissionError:  # alive, of another user
-        return False
+        pass
     return False

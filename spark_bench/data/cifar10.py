@@ -27,7 +27,6 @@ def convert(source: Path | str, output: Path | str) -> dict[str, int]:
 
     Args:
         source: the .tar.gz of the binary version, or the folder that it unpacks to.
-        output: folder to make.
 
     Returns:
         split → number of images.

@@ -54,7 +54,6 @@ def group_entries(records: Sequence[Record], software: Sequence[str]) -> dict[st
     """The entries by backbone, small to large, and cell: by task, method and origin; the seeds of one in a list.
 
     Args:
-        records: of the suite.
         software: keys that ``distinct_software`` gives.
     """
     pretrainings = [record for record in records if record.kind == 'pretrain']
@@ -72,9 +71,7 @@ def group_entries(records: Sequence[Record], software: Sequence[str]) -> dict[st
 def cell_target(row: Row, column: Column, cells: Mapping[tuple[str, str, str, str], Sequence[Record]]) -> str | None:
     """The address in the page of the records behind one cell of a table; None if there are none.
 
-    Args:
-        row, column: of the table.
-        cells: as ``group_by_cell`` gives them.
+    ``cells`` are as ``group_by_cell`` gives them.
     """
     found = cells.get((row.origin, column.task, row.arch, row.method))
     if not found:

@@ -40,8 +40,6 @@ def make_galleries(records: Sequence[Record], task: str, count: int,
     Beyond BACKBONES of them, a gallery without images names the others.
 
     Args:
-        records: of the suite.
-        task: whose records are shown.
         count: rows of a gallery at most; fewer where all of them would make the page large.
         make: from the records of a backbone in the table's order, the number of rows and a title.
     """

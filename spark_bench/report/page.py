@@ -56,8 +56,6 @@ def write_report(results: str | Path, suite: str, output: str | Path, work_root:
 
     Args:
         results: root of the records.
-        suite: name of the suite.
-        output: path of the file.
         work_root: artifacts and data sets are looked for below it and at their paths as recorded; one that is gone
             becomes a sentence in the report.
         specs: the tables of the suite; one of all its records if there are none.

@@ -56,7 +56,6 @@ def print_tables(results: str | Path, suite: str, specs: Sequence[TableSpec] | N
 
     Args:
         results: root of the records.
-        suite: name of the suite.
         specs: its tables; one of all its records if there are none.
         failed: runs that failed, as ``build_table`` takes them.
 

@@ -147,7 +147,6 @@ def compare(a: Sequence[Record], b: Sequence[Record], metrics: Sequence[str] | N
     What both quote alike from others is left out beside measurements.
 
     Args:
-        a, b: the two sets.
         metrics: names; None for those of tables and the loss of pretraining.
     """
     names, pairs = pair_up(a, b)

@@ -60,9 +60,7 @@ def judge(report: Report, name: str, look: Look, stated: tuple[int, int] | None 
     """Tell the report what an image is.
 
     Args:
-        report: is told.
         name: of the image, relative to the root.
-        look: at the image.
         stated: (width, height) that annotations state, where there are any.
         near: the names in the folder that the annotations name files in.
     """
@@ -92,12 +90,7 @@ def _digest(file):
 
 
 def look_at_all(report: Report, names: Sequence[str], workers: int) -> Iterator[tuple[int, Look]]:
-    """Look at many images, as completely as the report says.
-
-    Args:
-        report: of the root that the names are relative to.
-        names: of the images.
-        workers: processes.
+    """Look at many images below the report's root, as completely as it says, in so many processes.
 
     Yields:
         ``(index, Look)`` in the order of ``names``.

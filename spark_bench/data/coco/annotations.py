@@ -75,11 +75,8 @@ class Entries:
 def read_annotations(path: Path | str, note: Note = lambda kind, where, what: None) -> AnnotationFile:
     """Read an annotation file: the one reader of checks, training and evaluation.
 
-    UTF-8, UTF-16 and UTF-32 are told apart by their first bytes, a byte order mark is passed over.
-
-    Args:
-        path: of the file.
-        note: see :func:`~spark_bench.data.coco.cleaning.clean`.
+    UTF-8, UTF-16 and UTF-32 are told apart by their first bytes, a byte order mark is passed over. What is cleaned is
+    told to ``note`` as :func:`~spark_bench.data.coco.cleaning.clean` does.
 
     Raises:
         InputError: where it cannot be read or is not JSON.
@@ -124,16 +121,13 @@ def read_sound(path: Path | str) -> tuple[AnnotationFile, Entries]:
 
 
 def examine(contents: object, fault: Note) -> Entries:
-    """Look at every entry of an annotation file.
+    """The entries of an annotation file that are without fault.
 
     Args:
         contents: what the JSON holds; anything.
         fault: called with ``(kind, where, what)`` for each fault that would break training or evaluation: a key of
             ``REMEDIES``, the entry such as ``annotations[3] (id 17)`` (empty for the whole file), and what is wrong
             with it. It may raise.
-
-    Returns:
-        :class:`Entries`, those without fault.
     """
     sound = Entries()
     if not isinstance(contents, dict):
@@ -197,7 +191,8 @@ def _table(contents, key, fault):
             kind = 'no mask' if isinstance(entry, dict) and missing[0] == 'segmentation' else 'entry'
             fault(kind, f'{key}[{position}]', f'has no {missing[0]!r}')
         elif not _is_id(entry['id']):
-            fault('id', f'{key}[{position}]', f'has id {shorten(entry["id"])}, {_why_no_id(entry["id"])}')
+            why = 'beyond 64 bits' if type(entry['id']) is int else 'not a whole number'
+            fault('id', f'{key}[{position}]', f'has id {shorten(entry["id"])}, {why}')
         elif table and type(entry['id']) is not type(table[0][1]['id']):
             fault('id', f'{key}[{position}]', f'has id {shorten(entry["id"])}: some ids are text, others numbers')
         elif entry['id'] in seen:
@@ -210,10 +205,6 @@ def _table(contents, key, fault):
 
 def _is_id(value):
     return type(value) is int and -2 ** 63 <= value < 2 ** 63 or type(value) is str
-
-
-def _why_no_id(value):
-    return 'beyond 64 bits' if type(value) is int else 'not a whole number'
 
 
 def _name_fault(name):

@@ -61,9 +61,6 @@ def prepare(size: str = 'full', *, seed: int = 0, cache_dir: Path | str | None =
         cache_dir: folder for finished sets; see :func:`spark_bench.places.cache_folder`.
         jobs: processes to draw with; the processors that this process may use if None.
 
-    Returns:
-        An ``EmbeddedDataset``.
-
     Raises:
         InputError: unknown size, negative seed, fewer than one job, a cache folder that cannot be
             written (read-only, full), or a dependency without its photographs or font.

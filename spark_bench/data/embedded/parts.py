@@ -86,8 +86,6 @@ def write_parts(root: Path, sizes: Sizes, seed: int, jobs: int) -> None:
     """Write all images and annotations of the set below an existing, empty folder.
 
     Args:
-        root: the folder.
-        sizes: a ``Sizes``.
         seed: non-negative integer.
         jobs: number of processes; 1 draws in this one. The files do not depend on it.
 

@@ -40,7 +40,6 @@ class TarShards(Source):
     The index of a shard is kept in the cache folder, under the shard's path, size and time of change.
 
     Args:
-        shards: paths, in order.
         skip_held_out: leave out those folders; otherwise all images are taken.
 
     Raises:
@@ -209,7 +208,6 @@ class ZipArchive(Source):
     """Images in a zip file, but for what is ignored, and for folders that are held out for evaluation.
 
     Args:
-        path: of the file.
         skip_held_out: leave out those folders; otherwise all images are taken.
 
     Raises:

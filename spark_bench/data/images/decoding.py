@@ -55,18 +55,14 @@ class Decoded(NamedTuple):
 
 
 def read_image(file: Path | str | BinaryIO, name: str | None = None) -> Image.Image:
-    """Decode an image completely and upright; of an animation, the first frame.
+    """Decode an image completely, upright and in RGB; of an animation, the first frame.
 
     What EXIF says of its orientation is applied, as annotation tools and browsers do. Values that are not of 8 bits
     are scaled by what their type says, the same for all images of a data set, and refused where it says nothing:
     see :func:`~spark_bench.data.images.bit_depth.to_rgb`.
 
     Args:
-        file: path or binary file.
         name: what to call it in an error, where ``file`` is not a path.
-
-    Returns:
-        :class:`PIL.Image.Image` in RGB.
 
     Raises:
         InputError: naming the file, where it is absent, cut short, not an image, or of values without a plain scale.
@@ -78,7 +74,6 @@ def read_stated(path: Path | str, stated: tuple[int, int], where: str, pixels: b
     """:func:`read_image` of a file whose size annotations state.
 
     Args:
-        path: of the file.
         stated: (width, height).
         where: what states it, for the message.
         pixels: False reads the header alone, and returns None.
@@ -98,15 +93,7 @@ def read_stated(path: Path | str, stated: tuple[int, int], where: str, pixels: b
 
 
 def read_from(source: Source, index: int) -> Image.Image:
-    """Decode an image of a source; see :func:`read_image`.
-
-    Args:
-        source: of images.
-        index: of the image.
-
-    Raises:
-        InputError: naming the image.
-    """
+    """Decode an image of a source; see :func:`read_image`. Raises InputError, naming the image."""
     name = source.name(index)
     try:
         file = source.open(index)
@@ -141,14 +128,7 @@ def explain(error: Exception) -> tuple[str, str]:
 
 
 def decode(file: Path | str | BinaryIO, pixels: bool = True) -> Decoded:
-    """Decode an image, upright, in RGB.
-
-    Args:
-        file: path or binary file.
-        pixels: False reads no more than its size, mode and orientation.
-
-    Returns:
-        :class:`Decoded`.
+    """Decode an image, upright, in RGB; without ``pixels``, read no more than its size, mode and orientation.
 
     Raises:
         UnplainError: see :func:`~spark_bench.data.images.bit_depth.to_rgb`.

@@ -40,8 +40,7 @@ def contents_digest(root: Path | str, names: Sequence[str]) -> str:
     tells on standard error how far it is. Of several processes at once, one hashes and the others find its digests.
 
     Args:
-        root: folder.
-        names: sequence of paths relative to it, or absolute; for many a
+        names: paths relative to the root, or absolute; for many a
             :class:`~spark_bench.data.images.numbered.NameTable`.
 
     Raises:

@@ -41,8 +41,7 @@ def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: b
     Links to folders are followed, each folder once. No file is looked at beyond its directory entry.
 
     Args:
-        root: folder.
-        wanted: function from a file name to bool.
+        wanted: says of the bare name of a file whether it is listed.
         skip_held_out: leave out ``val`` and ``test`` folders that lie beside a ``train`` folder.
         refuse_links: refuse a link that leads nowhere, which is passed over otherwise.
 

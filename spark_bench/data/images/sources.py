@@ -23,12 +23,7 @@ _LISTS = ('.txt', '.lst')
 
 
 class ImageFiles(Source):
-    """Images that are files.
-
-    Args:
-        root: folder that the names are relative to.
-        names: iterable of names, or absolute paths.
-    """
+    """Images that are files, by names relative to ``root`` or absolute paths."""
 
     def __init__(self, root: Path | str, names: Iterable[str]):
         super().__init__(names)

@@ -10,11 +10,7 @@ _TRAIN_FOLDERS, _EVALUATION_FOLDERS = ('train', 'training'), ('val', 'valid', 'v
 
 
 def leave_held_out(names: Collection[str]) -> list[str]:
-    """Drop what is held out for evaluation, by name, where there is something to train on beside it.
-
-    Args:
-        names: names of sibling folders, or of shards.
-    """
+    """Sibling folders, or shards, without those held out for evaluation where some are to train on, by their names."""
     beside = any(_TRAIN.search(name) for name in names)
     return [name for name in names if not (beside and _HELD_OUT.search(name))]
 
@@ -48,9 +44,6 @@ def held_out_folders(names: Iterable[str]) -> set[str]:
 
     Args:
         names: paths of its members, parts parted by ``/``.
-
-    Returns:
-        set of paths of folders.
     """
     siblings: dict[str, set[str]] = {}
     for folder in {name.rpartition('/')[0] for name in names}:
