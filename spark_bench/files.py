@@ -141,13 +141,20 @@ def claim_output(path: Path | str, own: bytes, option: str = '--output') -> Path
     folder = next(parent for parent in Path(os.path.abspath(path)).parents if parent.exists())
     try:
         _refuse_foreign(path, own, told)
-        # What the permissions say is not the whole truth: the system may be mounted read-only, or full.
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b'x')
+        try_writing(folder)
     except OSError as error:
         raise InputError(f'{told} cannot be written ({printable(error.filename or folder)}: {error.strerror}): give '
                          'another place, or mend that') from error
     return path
+
+
+def try_writing(folder: Path) -> None:
+    """Write to a folder, and leave nothing. Raises OSError.
+
+    What the permissions say is not the whole truth: the system may be mounted read-only, or full.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b'x')
 
 
 def _refuse_foreign(path, own, told):

@@ -5,13 +5,12 @@ import gc
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from spark_bench.errors import InputError
-from spark_bench.files import create_file, encode
+from spark_bench.files import create_file, encode, try_writing
 from spark_bench.places import NAME_PATTERN
 from spark_bench.records.json_files import parse_json
 from spark_bench.records.json_schema import ORIGINS, SCHEMA_VERSION, check, follow_schema
@@ -200,9 +199,7 @@ def check_writable(results: str | Path, origin: str, suite: str, task: str, arch
     path = record_path(results, origin, suite, task, arch, method, seed)
     folder = next(parent for parent in path.parents if os.path.exists(parent))
     try:
-        # What the permissions say is not the whole truth: the system may be mounted read-only, or full.
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b'x')
+        try_writing(folder)
     except OSError as error:
         raise InputError(f'cannot write {path}: {folder} is not a folder that may be written to ({error.strerror}); '
                          f'make it so, or choose another with {option}') from error

@@ -92,17 +92,15 @@ def write_report(results: str | Path, suite: str, output: str | Path, work_root:
     return write_output(output, page)
 
 
-def write_figures(results: str | Path, suite: str, specs: Sequence[TableSpec] = (),
-                  folder: str | Path | None = None) -> list[Path]:
-    """Write the report's figures as SVG and PNG to ``folder``, ``<results>/figures/<suite>`` if None; the paths.
+def write_figures(results: str | Path, suite: str, specs: Sequence[TableSpec] = ()) -> list[Path]:
+    """Write the report's figures as SVG and PNG to ``<results>/figures/<suite>``; return the paths.
 
     Raises:
         InputError: if the suite has no record, if a record is unsound, or if the folder cannot be written.
     """
     records = load_suite(results, suite)
     drawings = [*draw_charts(tables_of(records, specs), records), *draw_curves(records)]
-    folder = folder or Path(results, 'figures', suite)
-    return [path for drawing in drawings for path in save_drawing(drawing, folder)]
+    return [path for drawing in drawings for path in save_drawing(drawing, Path(results, 'figures', suite))]
 
 
 def _summary(records: Sequence[Record]) -> list[str]:

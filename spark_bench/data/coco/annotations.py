@@ -13,6 +13,7 @@ from spark_bench.errors import InputError
 
 # No image has as many pixels a side; pycocotools draws a polygon's outline in memory, however far it reaches.
 PIXEL_LIMIT = 10 ** 6
+_SHOWN = 60  # characters of a value in a message
 _NEEDED = {'images': ('id', 'file_name', 'width', 'height'), 'categories': ('id', 'name'),
            'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'segmentation')}
 _DROP = 'correct it, or take it out of the file'
@@ -167,14 +168,14 @@ def name_entry(key: str, position: int, entry: dict) -> str:
     return f'{key}[{position}] (id {shorten(entry["id"])})'
 
 
-def shorten(value: object, length: int = 60) -> str:
+def shorten(value: object) -> str:
     """A value from a JSON file, whatever it is, as one short printable line."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a number of thousands of digits
         text = f'a {type(value).__name__}'
     text = text.encode('ascii', 'backslashreplace').decode()
-    return text if len(text) <= length else f'{text[:length - 1]}…'
+    return text if len(text) <= _SHOWN else f'{text[:_SHOWN - 1]}…'
 
 
 def _table(contents, key, fault):
