@@ -14,7 +14,6 @@ def parse_json(path: str | Path, remedy: str = 'mend the file', strict_numbers: 
     """What the JSON file at ``path`` holds.
 
     Args:
-        path: of an ordinary file.
         remedy: what to do about a broken file, for the message.
         strict_numbers: refuse also a number that no float can hold.
 

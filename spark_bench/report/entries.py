@@ -53,8 +53,7 @@ def _software_of(record: Record) -> str:
 def group_entries(records: Sequence[Record], software: Sequence[str]) -> dict[str, list[list[Entry]]]:
     """The entries by backbone, small to large, and cell: by task, method and origin; the seeds of one in a list.
 
-    Args:
-        software: keys that ``distinct_software`` gives.
+    ``software`` are the keys that ``distinct_software`` gives.
     """
     pretrainings = [record for record in records if record.kind == 'pretrain']
     rank = {method: i for i, method in enumerate(order_methods(r.method for r in records))}

@@ -31,7 +31,6 @@ def to_html(table: Table, link: Callable[[Row, Column], str | None] | None = Non
     missing, incomplete, failed, unverified; ``first`` is a backbone's first row.
 
     Args:
-        table: of any text.
         link: gives the href of a cell's value, such as the anchor of its record; None for no link.
         prefix: begins every identifier, with the table's name; fragments of one page need different ones.
     """

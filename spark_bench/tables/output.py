@@ -15,9 +15,7 @@ def choose_format(name: str | None, output: str | None, known: Collection[str], 
     """The format of what a command writes, before its work: as asked for, else as the output's name ends.
 
     Args:
-        name: of the format; None where none was asked for.
         output: path of the file; None for standard output.
-        known: formats that the command has.
         own: how its files begin, see ``claim_output``.
 
     Raises:

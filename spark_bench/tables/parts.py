@@ -108,7 +108,6 @@ class Row:
     arch: str
     method: str
     origin: str
-    verified: bool  # False if any figure of the row was not read in its source
     cells: tuple[Cell, ...]
 
     @property

@@ -23,7 +23,6 @@ def check(root: Path | str, layout: str | None = None, workers: int | None = Non
     """Check a data set.
 
     Args:
-        root: folder.
         layout: ``coco`` or ``imagenet``; None to find out.
         workers: processes that open images; None for one a CPU core.
         decode: decode every image and compare their contents; otherwise their headers alone are read.
