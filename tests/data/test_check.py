@@ -30,6 +30,12 @@ def link_nowhere(root):
     (root / 'train/n00000001/9.jpg').symlink_to('nothing')
 
 
+def link_below(root):
+    # Beside it there is a file of its name.
+    (root / 'train/n00000001/more').mkdir()
+    (root / 'train/n00000001/more/1.JPEG').symlink_to('nothing')
+
+
 CLASSES = {
     'sound': (lambda root: None, 'ImageNet subset', '2 classes'),
     'one side': (lambda root: save_noise(root / 'train/n00000003/1.jpg', 90), 'classes differ', 'train/n00000003'),
@@ -38,6 +44,7 @@ CLASSES = {
     'garbage': (lambda root: (root / 'val/n00000001/0.JPEG').write_text('no'), 'image', 'val/n00000001/0.JPEG'),
     'leak': (lambda root: shutil.copy(root / 'val/n00000001/0.JPEG', root / 'train/n00000002/x.jpg'), 'leak', 'x.jpg'),
     'link': (link_nowhere, 'link', '9.jpg'),
+    'link below a class': (link_below, 'link', 'train/n00000001/more/1.JPEG'),
     'circle': (lambda root: (root / 'val/n00000001/up').symlink_to('up'), 'folder', 'val/n00000001'),
     'text': (lambda root: (root / 'val/n00000001/a.txt').write_text('a'), 'not an image', 'a.txt'),
     'outside': (lambda root: save_noise(root / 'train/a.png', 90), 'outside of classes', 'train/a.png'),

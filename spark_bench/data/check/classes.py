@@ -92,17 +92,14 @@ def _is_folder(entry):
 
 def _list_class(report, name):
     """Names of images of one class, at any depth, relative to the root."""
-    met = []
     try:
-        found, passed = list_files(report.root / name, lambda own: met.append(own) or True)
+        found, passed, dangling = list_files(report.root / name, lambda own: True)
     except InputError as error:
         report.add('folder', name, str(error))
         return []
-    for own in passed:
-        report.add('leftover', f'{name}/{own}')
-    passed = {own.rpartition('/')[2] for own in passed}
-    for own in sorted(set(met).difference(passed, (file.rpartition('/')[2] for file in found))):
-        report.add('link', f'{name}/{own}')
+    for kind, names in (('leftover', passed), ('link', dangling)):
+        for own in names:
+            report.add(kind, f'{name}/{own}')
     images = [f'{name}/{file}' for file in found if is_image(file)]
     for file in found:
         if not is_image(file):

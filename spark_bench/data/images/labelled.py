@@ -156,8 +156,10 @@ def _open_split(root, split):
 
 def _list(folder):
     """``(images, shards)`` below a folder, of which one has something in it; names relative to it."""
-    found = list_files(folder, lambda name: is_image(name) or name.lower().endswith(('.tar', *COMPRESSED)),
-                       refuse_links=True)
+    found = list_files(folder, lambda name: is_image(name) or name.lower().endswith(('.tar', *COMPRESSED)))
+    if found.dangling:
+        raise InputError(f'{folder / found.dangling[0]} is a link that leads nowhere: restore what it leads to, or '
+                         'remove it')
     say_passed_over(folder, found.passed)
     images, shards = [], []
     for name in found.names:

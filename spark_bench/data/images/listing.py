@@ -28,14 +28,15 @@ class Listing(NamedTuple):
     Attributes:
         names: of files, sorted by the parts of their path.
         passed: what is ignored, and what this project has written; a folder ends in ``/``.
+        dangling: links that lead nowhere.
     """
 
     names: list
     passed: list
+    dangling: list
 
 
-def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: bool = False,
-               refuse_links: bool = False) -> Listing:
+def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: bool = False) -> Listing:
     """List files below ``root``, at any depth, but for what is ignored and for folders that this project has written.
 
     Links to folders are followed, each folder once. No file is looked at beyond its directory entry.
@@ -43,12 +44,11 @@ def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: b
     Args:
         wanted: says of the bare name of a file whether it is listed.
         skip_held_out: leave out ``val`` and ``test`` folders that lie beside a ``train`` folder.
-        refuse_links: refuse a link that leads nowhere, which is passed over otherwise.
 
     Raises:
-        InputError: for a folder that cannot be read, or such a link.
+        InputError: for a folder that cannot be read.
     """
-    root, names, passed, seen = str(root), [], [], set()
+    found, seen = Listing([], [], []), set()
 
     def visit(folder, prefix):
         try:
@@ -59,11 +59,11 @@ def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: b
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
             if prefix and any(entry.name == MARKER for entry in entries):
-                passed.append(prefix)
+                found.passed.append(prefix)
                 return
             left = [entry for entry in entries if is_ignored(entry.name)]
-            passed.extend(f'{prefix}{entry.name}{"/" if entry.is_dir() else ""}' for entry in left
-                          if entry.is_dir() or wanted(entry.name))
+            found.passed.extend(f'{prefix}{entry.name}{"/" if entry.is_dir() else ""}' for entry in left
+                                if entry.is_dir() or wanted(entry.name))
             if left:
                 entries = [entry for entry in entries if not is_ignored(entry.name)]
             folders = [entry.name for entry in entries if entry.is_dir()]
@@ -74,11 +74,11 @@ def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: b
             if entry.name in folders:
                 visit(entry.path, f'{prefix}{entry.name}/')
             elif wanted(entry.name) and entry.is_file():
-                names.append(prefix + entry.name)
-            elif refuse_links and entry.is_symlink() and not os.path.exists(entry.path):
-                raise InputError(f'{entry.path} is a link that leads nowhere: restore what it leads to, or remove it')
-    visit(root, '')
-    return Listing(names, passed)
+                found.names.append(prefix + entry.name)
+            elif entry.is_symlink() and not os.path.exists(entry.path):
+                found.dangling.append(prefix + entry.name)
+    visit(str(root), '')
+    return found
 
 
 def find_images(root: Path | str) -> list[Path]:

@@ -83,7 +83,7 @@ def _open_folder(root):
     if images.names:
         say_passed_over(root, images.passed)
         return ImageFiles(root, images.names)
-    archives, passed = list_files(
+    archives, passed, _ = list_files(
         root, lambda name: name.lower().endswith(('.tar', *COMPRESSED)), skip_held_out=True)
     shards = [name for name in archives if name.lower().endswith('.tar')]
     if shards:
