@@ -5,7 +5,7 @@ import gc
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,10 @@ def load_all(results: str | Path, suite: str | None = None, curves: bool = True)
 def read_many(paths: Sequence[str], curves: bool = True) -> list[Record]:
     """``read`` of each path, as strict and many times faster for thousands; ``curves`` as in ``load_all``."""
     records = []
-    with _no_garbage_collection():
+    # What JSON holds has no cycles, yet the collector would look through millions of points again and again.
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
         for start in range(0, len(paths), _CHUNK):
             chunk = paths[start : start + _CHUNK]
             contents = [parse_json(path, _remedy(path), strict_numbers=False) for path in chunk]
@@ -98,19 +101,10 @@ def read_many(paths: Sequence[str], curves: bool = True) -> list[Record]:
                     _check(path)
             for path, values in zip(chunk, contents, strict=True):
                 records.append(_record(path, values if curves else {**values, 'curves': {}}))
-    return records
-
-
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    # What JSON holds has no cycles, yet the collector would look through millions of points again and again.
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
     finally:
         if was_enabled:
             gc.enable()
+    return records
 
 
 def paths_below(folder: str | Path, depth: int = 5) -> list[str]:
