@@ -19,6 +19,18 @@ def pytest_configure(config):
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
 
 
+# Folders whose files take long: the first to be dealt out, so that no process is left alone with one of them.
+LONG = ('suites', 'runs', 'training', 'probes', 'models')
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        folder = item.path.parent.name
+        return LONG.index(folder) if folder in LONG else len(LONG)
+
+    items.sort(key=place)
+
+
 @pytest.fixture(scope='session', autouse=True)
 def cache_of_the_session(tmp_path_factory):
     """What is generated or fetched goes where all processes of the session share it, and never to the user's cache."""

@@ -18,7 +18,7 @@ def add_options(parser: Parser) -> None:
 
 def main(args: Namespace) -> int:
     """Run what is missing of a suite, then print the table and write the report; 0 only if no cell failed."""
-    from spark_bench.suites import command, plan
+    from spark_bench.suites import command, plan, runner
     from spark_bench.suites.definition import load_suite
     if args.arch not in SMALL_ARCHS:
         # Loads torch, which takes seconds: the two that are known to be right skip it.
@@ -27,4 +27,5 @@ def main(args: Namespace) -> int:
     suite = load_suite('demo_quick' if args.quick else 'demo', args.arch)
     places = plan.Places({}, args.work_dir or f'work_dirs/{suite.name}', args.results, args.cache_dir)
     command.claim_outputs(suite, places)
-    return command.run(suite, plan.build_cells(suite, suite.cells, places), places, args.jobs)
+    return command.run(suite, plan.build_cells(suite, suite.cells, places), places, runner.start_server(),
+                       args.jobs)

@@ -5,6 +5,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 from spark_bench.errors import InputError
@@ -24,7 +25,7 @@ from spark_bench.suites.plan import (
     use_published,
 )
 from spark_bench.suites.rehearsal import check_cells
-from spark_bench.suites.runner import Job, SuiteRun, run_cells, start_server
+from spark_bench.suites.runner import Job, SuiteRun, in_server, run_cells, start_server
 from spark_bench.suites.status import RECORDED, show, state_of
 from spark_bench.tables.command import claim_tables, print_tables
 
@@ -40,7 +41,11 @@ def main(args: Namespace) -> int:
     if args.status:
         show(suite, chosen, places)
         return 0
-    check_cells(suite, chosen)
+    if args.dry_run or args.cluster:
+        check_cells(suite, chosen)
+    else:
+        server = start_server()
+        in_server(server, check_cells, suite, chosen)
     if args.dry_run:
         print_plan(suite, chosen, places)
         return 0
@@ -51,7 +56,7 @@ def main(args: Namespace) -> int:
     cells = build_cells(suite, chosen, places, args.download)
     if args.cluster == 'local':
         return rehearse(suite, cells, places, args)
-    return run(suite, cells, places, args.jobs, args.gpus or 1)
+    return run(suite, cells, places, server, args.jobs, args.gpus or 1)
 
 
 def check_cluster_options(args: Namespace) -> None:
@@ -82,11 +87,13 @@ def is_recorded(spec: CellSpec, suite: Suite, places: Places) -> bool:
     return state_of(spec, suite, places).word == RECORDED
 
 
-def run(suite: Suite, cells: Sequence[SuiteRun], places: Places, jobs: int | None = None, gpus: int = 1) -> int:
+def run(suite: Suite, cells: Sequence[SuiteRun], places: Places, server: ForkServerContext, jobs: int | None = None,
+        gpus: int = 1) -> int:
     """Run cells on this machine; then, unless all failed, print tables and write the report; last, list the failures.
 
     Args:
         suite, cells, places: what to run.
+        server: of :func:`~spark_bench.suites.runner.start_server`.
         jobs: cells at a time; None for one, or one a CPU core where each takes one thread.
         gpus: processes that train together in each, fewer where they do not divide its batch.
 
@@ -96,7 +103,7 @@ def run(suite: Suite, cells: Sequence[SuiteRun], places: Places, jobs: int | Non
     for cell in cells:
         cell.processes = fitting_processes([cell], gpus)
     default = len(os.sched_getaffinity(0)) if all(cell.options.get('threads') == 1 for cell in cells) else 1
-    return conclude(suite, places, cells, run_cells(cells, jobs or default, partial(Job, start_server(), gpus)))
+    return conclude(suite, places, cells, run_cells(cells, jobs or default, partial(Job, server, gpus)))
 
 
 def rehearse(suite: Suite, cells: Sequence[SuiteRun], places: Places, args: Namespace) -> int:

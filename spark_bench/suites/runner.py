@@ -200,6 +200,38 @@ def start_server() -> ForkServerContext:
     return context
 
 
+def in_server(context: ForkServerContext, function: Callable[..., None], *arguments: Any) -> None:
+    """Call a function in a process forked from the server, where all libraries are loaded; what it raises, this does.
+
+    Raises:
+        RunError: where that process was killed.
+    """
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=_call, args=(sending, function, arguments))
+    try:
+        process.start()
+        sending.close()
+        error, told = receiving.recv()
+    except EOFError:
+        process.join()
+        raise RunError(f'the process that checks the cells ended with status {process.exitcode}: try again') from None
+    finally:
+        if process.pid is not None:
+            process.kill()
+            process.join()
+    if error is not None:
+        raise error from (None if isinstance(error, InputError) else RuntimeError(told))
+
+
+def _call(connection, function, arguments):
+    """In the new process: send what the function raises, and where."""
+    try:
+        function(*arguments)
+        connection.send((None, ''))
+    except Exception as error:  # noqa: BLE001 - raised again in the first process
+        connection.send((error, traceback.format_exc()))
+
+
 @contextlib.contextmanager
 def _silence():
     """What is started within writes to nowhere."""
