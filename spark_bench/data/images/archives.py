@@ -87,7 +87,7 @@ class TarShards(Source):
         shards = [os.path.abspath(self._shards[shard]) for shard in used]
         digests = file_digests(os.path.dirname(shards[0]), shards)
         contents = {shard: own.tobytes().hex() for shard, own in zip(used, digests, strict=True)}
-        for name, (shard, start, size) in zip(self.names, self._places_N3.tolist(), strict=True):
+        for name, (shard, start, size) in zip(self.names, self._places_N3, strict=True):
             digest.update(os.fsencode(name) + f'\0{contents[shard]}:{start}:{size}\n'.encode())
         return digest.hexdigest()
 
@@ -253,6 +253,6 @@ class ZipArchive(Source):
     def fingerprint(self) -> str:
         """SHA-256 over the members' names, sizes and checksums, hex."""
         digest = hashlib.sha256()
-        for name, (size, crc) in zip(self.names, self._checks_N2.tolist(), strict=True):
+        for name, (size, crc) in zip(self.names, self._checks_N2, strict=True):
             digest.update(os.fsencode(name) + f'\0{size}\0{crc}\n'.encode())
         return digest.hexdigest()
