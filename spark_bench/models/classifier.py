@@ -1,4 +1,4 @@
-"""A timm convnet as a classifier that mmengine's Runner trains: mixup, CutMix, and the losses of the recipes."""
+"""A network of timm as a classifier that mmengine's Runner trains: mixup, CutMix, and the losses of the recipes."""
 
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,15 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from timm.data import Mixup
 from timm.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from pretrain.encoder import create_network
 from spark_bench import checkpoints
 from spark_bench.errors import InputError
 from spark_bench.models.backbones import coarse_groups, is_convnext, stage_depths
-from spark_bench.models.layer_depth import convnext_layer, resnet_classifier_layer
+from spark_bench.models.layer_depth import convnext_layer, resnet_classifier_layer, timm_swin_layer, vit_layer
 
 # Targets are smoothed where images are mixed, so the losses themselves smooth nothing.
 LOSSES = {'soft_target': SoftTargetCrossEntropy, 'binary': lambda: BinaryCrossEntropy(smoothing=0.0)}
@@ -101,9 +103,13 @@ class SparKClassifier(BaseModel):
     def get_layer_depth(self, param_name: str) -> tuple[int, int]:
         """``(layer, layers)`` of a parameter; see :mod:`spark_bench.models.layer_depth`.
 
-        ResNets and ConvNeXts follow their recipes' rules; of other networks, each stage is a layer.
+        ResNets, ConvNeXts, Swins and ViTs follow their recipes' rules; of other networks, each stage is a layer.
         """
         name = param_name.removeprefix(_BACKBONE)
+        if isinstance(self.backbone, VisionTransformer):
+            return vit_layer(name, len(self.backbone.blocks))
+        if isinstance(self.backbone, SwinTransformer):
+            return timm_swin_layer(name, [len(stage.blocks) for stage in self.backbone.layers])
         if 'layer1' in self._depths:
             return resnet_classifier_layer(name, list(self._depths.values()))
         if is_convnext(self.backbone):

@@ -30,11 +30,11 @@ class Measured(ABC, Generic[AnyOptions]):
 
     Class attributes:
         Options: class of its options.
-        embedded: part of the embedded data set that it uses where no data are named.
         needed: metrics without which a record says nothing.
 
     Attributes:
         task: of :data:`spark_bench.records.json_schema.TASKS`; the class has it where the kind has but one.
+        embedded: part of the embedded data set that it uses where no data are named; likewise.
         options: complete ones.
         cfg: the config, complete but for places until :meth:`place` fills them in.
         arch: architecture, for the record.
@@ -43,9 +43,9 @@ class Measured(ABC, Generic[AnyOptions]):
     """
 
     Options: ClassVar[type[RunOptions]]
-    embedded: ClassVar[str]
     needed: ClassVar[tuple[str, ...]]
     task: str
+    embedded: str
     options: AnyOptions
     cfg: Config
     arch: str

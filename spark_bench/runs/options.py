@@ -71,7 +71,8 @@ class PretrainOptions(TrainingOptions):
     """Of a pretraining; None keeps the config's value.
 
     Attributes:
-        ablation: see :mod:`pretrain.ablations`.
+        method: of the record, and of :data:`spark_bench.models.methods.METHODS`: what trains the encoder.
+        ablation: another word for the same, of SparK and its ablations.
         bad_images: ``fail`` or ``skip``.
         image_interval: epochs between reconstructions, 0 for none.
     """

@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Iterable
-from typing import Any
 
 from spark_bench.errors import InputError
 from spark_bench.places import shipped
@@ -30,9 +29,8 @@ def check_cells(suite: Suite, specs: Iterable[CellSpec]) -> None:
         known.add(what)
         # How batches are divided among processes is known where those are: in the run.
         kind = kind_of(spec.kind)
-        ablation: dict[str, Any] = {} if method is None else {'ablation': method}
         options = kind.Options(config=str(shipped(spec.recipe)), arch=spec.arch, overrides=dict(spec.overrides),
-                               **{**spec.options, 'accumulate': None}, **ablation)
+                               method=method, **{**spec.options, 'accumulate': None})
         logging.disable(logging.WARNING)  # what a run warns of, it tells then
         try:
             kind.check_recipe(options)

@@ -38,11 +38,8 @@ def explain(model: nn.Module, batches: Sequence[dict], states: Mapping[str, Any]
             computing: Callable[[torch.device], contextlib.AbstractContextManager]) -> Cause:
     """Repeat the forward passes of a failed step and watch every module.
 
-    The packed engine calls some modules as functions, which no hook sees; the reference engine computes the same and
-    calls every one.
-
     Args:
-        model: :class:`~spark_bench.models.pretrainer.SparKPretrainer`, perhaps wrapped for several processes.
+        model: :class:`~spark_bench.models.pretraining.PretrainingModel`, perhaps wrapped for several processes.
         batches: the batches of the step.
         states: random states before the step, for the same masks.
         computing: function from a device to the context of the forward pass.
@@ -51,13 +48,13 @@ def explain(model: nn.Module, batches: Sequence[dict], states: Mapping[str, Any]
         :class:`Cause`.
     """
     model = getattr(model, 'module', model)
-    sound = {name: bool(torch.isfinite(value).all()) for name, value in model.spark.state_dict().items()}
-    gradients = [name for name, parameter in model.spark.named_parameters()
+    sound = {name: bool(torch.isfinite(value).all()) for name, value in model.trained.state_dict().items()}
+    gradients = [name for name, parameter in model.trained.named_parameters()
                  if parameter.grad is not None and not torch.isfinite(parameter.grad).all()]
     first = _watch(model, batches, states, computing)
     broken = [name for name in sound if not sound[name]]
     # Running statistics take up what the failed step computed: they follow, and are not the cause.
-    parameters = [name for name in broken if name in dict(model.spark.named_parameters())]
+    parameters = [name for name in broken if name in dict(model.trained.named_parameters())]
     if parameters:
         return Cause(f'{parameters[0]} held values that are not finite before the step', True)
     if first is not None:
@@ -65,7 +62,7 @@ def explain(model: nn.Module, batches: Sequence[dict], states: Mapping[str, Any]
     if gradients:
         # Gradients flow from the loss back: the last parameter is the first that they reach.
         return Cause(f'the outputs of all modules are finite, the gradient of {gradients[-1]} is not', True)
-    return Cause('no module gives such a value when the step is repeated in the reference engine', False)
+    return Cause('no module gives such a value when the step is repeated', False)
 
 
 @torch.no_grad()
@@ -79,18 +76,15 @@ def _watch(model, batches, states, computing):
             found.append(f'{name} ({type(module).__name__})')
 
     handles = [module.register_forward_hook(lambda module, _, output, name=name: look(name, module, output))
-               for name, module in model.spark.named_modules() if name]
-    encoder, engine = model.spark.encoder, model.spark.encoder.engine
+               for name, module in model.trained.named_modules() if name]
     set_random_states(states)
     try:
-        if engine == 'packed':
-            encoder.engine = 'reference'
-        for batch in batches:
-            data = model.data_preprocessor(batch, True)
-            with computing(data['inputs'].device):
-                model(**data, mode='loss')
+        with model.observable():
+            for batch in batches:
+                data = model.data_preprocessor(batch, True)
+                with computing(next(model.parameters()).device):
+                    model(**data, mode='loss')
     finally:
-        encoder.engine = engine
         for handle in handles:
             with contextlib.suppress(KeyError):
                 handle.remove()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, OPTIMIZERS
-from timm.optim import Lamb
+from timm.optim import Lamb, Lars
 
 from spark_bench.files import write_atomically
 from spark_bench.training.processes import is_main_process
@@ -16,8 +16,9 @@ from spark_bench.training.processes import is_main_process
 if TYPE_CHECKING:
     from mmengine.runner import Runner
 
-# timm's LAMB, as the recipe names it; mmpretrain has one of its own under the plain name.
+# timm's, as the recipes name them; mmpretrain has others of its own under the plain names.
 OPTIMIZERS.register_module(name='TimmLamb', module=Lamb)
+OPTIMIZERS.register_module(name='TimmLars', module=Lars)
 
 
 @HOOKS.register_module()

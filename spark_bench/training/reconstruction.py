@@ -4,11 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import nn
-
-from pretrain import visualize
-from pretrain.masking import random_mask
 
 if TYPE_CHECKING:
     from spark_bench.data.pretraining import Images
@@ -17,17 +13,17 @@ SHOWN_IMAGES = 6
 SHOWN_SEED = 2023
 
 
-def load_images(model: nn.Module, dataset: 'Images', indices: Iterable[int]) -> np.ndarray:
-    """The chosen images at the model's input size, uint8 (n, H, W, 3).
+def load_images(model: nn.Module, dataset: 'Images', indices: Iterable[int]) -> np.ndarray | None:
+    """The chosen images at the model's input size, uint8 (n, H, W, 3); None where it reconstructs nothing.
 
     Args:
-        model: :class:`~spark_bench.models.pretrainer.SparKPretrainer`, perhaps wrapped for several processes.
+        model: :class:`~spark_bench.models.pretraining.PretrainingModel`, perhaps wrapped for several processes.
         dataset: :class:`~spark_bench.data.pretraining.Images`.
         indices: numbers of images.
     """
-    spark = getattr(model, 'module', model).spark
-    side = spark.grid * spark.patch_size
-    return np.stack([np.asarray(dataset.read(index)[0].resize((side, side))) for index in indices])
+    side = getattr(model, 'module', model).shown_side
+    return None if side is None else np.stack(
+        [np.asarray(dataset.read(index)[0].resize((side, side))) for index in indices])
 
 
 def reconstruct(model: nn.Module, pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -40,10 +36,4 @@ def reconstruct(model: nn.Module, pixels: np.ndarray) -> dict[str, np.ndarray]:
     Returns:
         dict of uint8 arrays (n, H, W, 3): ``original``, ``masked``, ``reconstruction``, ``pasted``.
     """
-    model = getattr(model, 'module', model)
-    generator = torch.Generator().manual_seed(SHOWN_SEED)
-    active = random_mask(len(pixels), model.spark.grid, model.spark.mask_ratio, generator)
-    images = visualize.reconstruct(
-        model.spark, torch.from_numpy(pixels).permute(0, 3, 1, 2), active,
-        mean=model.data_preprocessor.mean, std=model.data_preprocessor.std)
-    return {name: tensor.numpy() for name, tensor in vars(images).items()}
+    return getattr(model, 'module', model).reconstruct(pixels, SHOWN_SEED)

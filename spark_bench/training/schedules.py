@@ -72,7 +72,8 @@ class DecayGroups:
     """Two parameter groups: with weight decay, and without.
 
     Without are biases, norms, layer scale and all other parameters of one dimension, and those that the model names
-    in ``no_weight_decay()`` (mask tokens).
+    in ``no_weight_decay()`` (mask tokens). The model is a
+    :class:`~spark_bench.models.pretraining.PretrainingModel`.
     """
 
     def __init__(self, optim_wrapper_cfg: Mapping[str, Any], paramwise_cfg: Mapping[str, Any] | None = None) -> None:
@@ -80,9 +81,9 @@ class DecayGroups:
         self.optimizer_cfg = self.wrapper_cfg.pop('optimizer')
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        spark = getattr(model, 'module', model).spark
-        exempt = spark.no_weight_decay()
-        named = [(name, parameter) for name, parameter in spark.named_parameters() if parameter.requires_grad]
+        bare = getattr(model, 'module', model)
+        exempt = bare.no_weight_decay()
+        named = [(name, parameter) for name, parameter in bare.trained.named_parameters() if parameter.requires_grad]
         decayed = [parameter for name, parameter in named if parameter.dim() > 1 and name not in exempt]
         others = [parameter for name, parameter in named if parameter.dim() <= 1 or name in exempt]
         groups = [dict(params=decayed), dict(params=others, weight_decay=0.0)]

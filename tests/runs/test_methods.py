@@ -1,0 +1,180 @@
+"""Pretraining by every method: the loss is mmpretrain's, a run that broke off ends with the same bits."""
+
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import DATASETS
+from mmengine.runner import Runner
+from mmpretrain.registry import MODELS
+from safetensors.torch import load_file
+from small_methods import (
+    BATCH,
+    EPOCHS,
+    MEAN,
+    METHODS,
+    OPTIMIZERS,
+    SEED,
+    STD,
+    STOCK,
+    UPDATES,
+    collate,
+    schedule,
+    small_recipe,
+    words,
+    write_images,
+)
+from torch.utils.data import DataLoader
+
+from pretrain.encoder import create_network
+from spark_bench import checkpoints, commands
+from spark_bench.models.backbones import SparKTimm
+from spark_bench.models.classifier import SparKClassifier
+from spark_bench.models.detection_backbones import SparKSwin
+from spark_bench.models.supervised import SupervisedPretrainer
+from spark_bench.models.vit import SparKViT
+from spark_bench.probes.features import build_backbone
+from spark_bench.training.batches import ImageSampler
+from spark_bench.training.loop import UpdateLoop
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp('images'))
+
+
+@pytest.fixture(scope='module', params=METHODS)
+def finished(request, images, tmp_path_factory):
+    """(method, folder) of a run of fifty updates."""
+    folder = tmp_path_factory.mktemp(request.param)
+    assert commands.main(words(small_recipe(request.param, folder), images, folder)) == 0
+    return request.param, folder
+
+
+def curve_of(folder):
+    [path] = (folder / 'results').rglob('*.json')
+    return [loss for _, loss in json.loads(path.read_text())['curves']['loss']]
+
+
+class Watch(Hook):
+    """Notes every loss; starts from given weights where there are any."""
+
+    def __init__(self, weights=None):
+        self.losses, self.weights = [], weights
+
+    def before_train(self, runner):
+        if self.weights is not None:
+            runner.model.load_state_dict(self.weights, strict=True)
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.losses.append(float(outputs['loss']))
+
+
+def stock_weights():
+    """The classifier's first weights, in mmpretrain's names: its layer and timm's are initialised otherwise."""
+    torch.manual_seed(SEED)
+    ours = SupervisedPretrainer('test_resnet', 2).backbone.state_dict()
+    return {f'head.{name}' if name.startswith('fc.') else f'backbone.timm_model.{name}': value
+            for name, value in ours.items()}
+
+
+def train_stock(method, images, folder):
+    """mmpretrain's model, trained by mmengine's Runner on the same views; its losses."""
+    dataset = dict(Config.fromfile(small_recipe(method, folder)).train_dataloader.dataset, root=str(images))
+    dataset = DATASETS.build(dataset)
+    loader = DataLoader(dataset, BATCH, sampler=ImageSampler(dataset, SEED, BATCH), collate_fn=collate)
+    model = dict(STOCK[method])
+    if method != 'supervised':
+        model['data_preprocessor'] = dict(type='SelfSupDataPreprocessor', mean=MEAN, std=STD)
+    watch = Watch(stock_weights() if method == 'supervised' else None)
+    runner = Runner(
+        model=model, work_dir=str(folder / 'stock'), train_dataloader=loader, default_scope='mmpretrain',
+        train_cfg=dict(by_epoch=True, max_epochs=EPOCHS), optim_wrapper=dict(type='OptimWrapper', **OPTIMIZERS[method]),
+        param_scheduler=schedule(), custom_hooks=[watch], randomness=dict(seed=SEED), experiment_name=f'stock_{method}',
+        default_hooks=dict(checkpoint=None))
+    runner.train()
+    return watch.losses
+
+
+def test_fifty_losses_are_those_of_mmpretrains_model_in_mmengines_runner(finished, images, tmp_path):
+    method, folder = finished
+    ours, theirs = np.array(curve_of(folder)), np.array(train_stock(method, images, tmp_path))
+    assert len(ours) == len(theirs) == UPDATES and len(set(ours)) > UPDATES // 2
+    assert np.abs(ours - theirs).max() <= 1e-6 * np.abs(theirs).max()
+
+
+def test_broken_off_in_mid_epoch_it_ends_with_the_same_bits(finished, images, tmp_path, monkeypatch):
+    method, reference = finished
+    config, step = reference / f'{method}.py', UpdateLoop.run_iter
+
+    def broken(self, index, batch):
+        if self._iter == 12:
+            raise KeyboardInterrupt
+        return step(self, index, batch)
+    monkeypatch.setattr(UpdateLoop, 'run_iter', broken)
+    assert commands.main(words(config, images, tmp_path, '--checkpoint-interval', '3')) == 130
+    monkeypatch.setattr(UpdateLoop, 'run_iter', step)
+    arguments = words(config, images, tmp_path, '--checkpoint-interval', '3')
+    arguments[arguments.index('--workers') + 1] = '1'  # which changes nothing
+    assert commands.main(arguments) == 0
+    assert curve_of(tmp_path) == curve_of(reference)
+    for name in ('encoder', method):
+        one, other = (load_file(folder / 'work' / f'{name}.safetensors') for folder in (reference, tmp_path))
+        assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one), name
+
+
+def features_of(method, folder, image):
+    """What mmpretrain's own model, filled with the whole file, makes of images before any pooling."""
+    weights = load_file(folder / 'work' / f'{method}.safetensors')
+    if method == 'supervised':
+        network = create_network('test_resnet', num_classes=2)
+        network.load_state_dict(weights, strict=True)
+        return network.eval().forward_features(image)
+    model = MODELS.build({**STOCK[method], '_scope_': 'mmpretrain'})
+    model.load_state_dict(weights, strict=True)
+    return model.eval().extract_feat(image)[0]
+
+
+def maps_of(features, method):
+    """Features of classification networks of timm as ``(B, C, h, w)``, or tokens of ViTs as they are."""
+    return features.permute(0, 3, 1, 2) if method == 'simmim' else features
+
+
+@torch.no_grad()
+def test_its_encoder_gives_the_same_features_in_classifier_probe_and_detector(finished):
+    method, folder = finished
+    encoder, arch = str(folder / 'work' / 'encoder.safetensors'), checkpoints.read_metadata(
+        folder / 'work' / 'encoder.safetensors')['arch']
+    image = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    expected = features_of(method, folder, image)
+    network = create_network(arch)
+    coverage = checkpoints.load(network, encoder)
+    assert not coverage.unused and not coverage.fresh and set(coverage.loaded) == set(network.state_dict())
+    probe = build_backbone(arch, encoder)
+    classifier = SparKClassifier(arch, 3, encoder)
+    classifier.init_weights()
+    for other in (probe, classifier.backbone.eval()):
+        found = maps_of(other.forward_features(image), method)
+        assert torch.allclose(found, expected, atol=1e-5), (method, (found - expected).abs().max())
+    detector = build_detector(method, arch, encoder)
+    detector.init_weights()
+    if method == 'simmim':  # whose outputs have norms of their own, that start fresh
+        detector.norm3.load_state_dict(network.norm.state_dict())
+    last = detector.eval()(image)[-1]
+    if method == 'mae':
+        # A detector's ViT has neither class token nor final norm.
+        plain = timm.create_model(arch, class_token=False, num_classes=0, global_pool='')
+        weights = {name: value for name, value in load_file(encoder).items() if name != 'cls_token'}
+        plain.load_state_dict(weights | {'pos_embed': weights['pos_embed'][:, 1:]}, strict=True)
+        last, expected = plain.norm(last.flatten(2).transpose(1, 2)), plain.eval().forward_features(image)
+    assert torch.allclose(last, expected, atol=1e-5)
+
+
+def build_detector(method, arch, encoder):
+    if method == 'mae':
+        return SparKViT(arch, encoder, input_size=96, window_size=0)
+    return SparKSwin(arch, encoder, window_size=3) if method == 'simmim' else SparKTimm(arch, encoder)
