@@ -102,8 +102,8 @@ def made(kind, images, tmp_path, **changes):
     name = {Finetuning: 'finetune', Pretraining: 'pretrain'}[kind]
     return kind(kind.Options(**{
         'config': str(ROOT / f'pretrain/configs/demo_{name}.py'), 'suite': 's', 'method': 'spark',
-        'arch': 'test_resnet', 'data_root': str(images), 'work_dir': str(tmp_path / 'w'), 'results': str(tmp_path / 'r'),
-        'overrides': {'global_batch': 8}, **changes}))
+        'arch': 'test_resnet', 'data_root': str(images), 'work_dir': str(tmp_path / 'w'),
+        'results': str(tmp_path / 'r'), 'overrides': {'global_batch': 8}, **changes}))
 
 
 def hashes(images, tmp_path, **changes):
