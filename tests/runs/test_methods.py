@@ -36,8 +36,11 @@ from spark_bench import checkpoints, commands
 from spark_bench.models.backbones import SparKTimm
 from spark_bench.models.classifier import SparKClassifier
 from spark_bench.models.detection_backbones import SparKSwin
+from spark_bench.models.methods import METHODS as METHODS_KNOWN
+from spark_bench.models.pretraining import pretrainer_of
 from spark_bench.models.supervised import SupervisedPretrainer
 from spark_bench.models.vit import SparKViT
+from spark_bench.places import shipped
 from spark_bench.probes.features import build_backbone
 from spark_bench.training.batches import ImageSampler
 from spark_bench.training.loop import UpdateLoop
@@ -108,6 +111,9 @@ def test_fifty_losses_are_those_of_mmpretrains_model_in_mmengines_runner(finishe
     assert np.abs(ours - theirs).max() <= 1e-6 * np.abs(theirs).max()
 
 
+@pytest.mark.parametrize('finished', [
+    method if method in ('mae', 'moco_v2') else pytest.param(method, marks=pytest.mark.slow) for method in METHODS],
+    indirect=True)
 def test_broken_off_in_mid_epoch_it_ends_with_the_same_bits(finished, images, tmp_path, monkeypatch):
     method, reference = finished
     config, step = reference / f'{method}.py', UpdateLoop.run_iter
@@ -181,3 +187,31 @@ def build_detector(method, arch, encoder):
     if method == 'mae':
         return SparKViT(arch, encoder, input_size=96, window_size=0)
     return SparKSwin(arch, encoder, window_size=3) if method == 'simmim' else SparKTimm(arch, encoder)
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['--method', 'dino'], "unknown method of pretraining 'dino': choose one of spark, "),
+    (['pretrain/configs/small_mae.py', '--method', 'simmim'], 'the recipe pretrains by mae'),
+    (['pretrain/configs/demo_pretrain.py', '--method', 'mae'], 'the recipe pretrains by spark or an ablation'),
+    (['--method', 'spark', '--ablation', 'ape'], 'are two methods: give one'),
+    (['mmdet_configs/demo/mask-rcnn_demo.py'], 'is no recipe of pretraining'),
+    (['--method', 'mae', '--arch', 'test_resnet'], 'mae pretrains plain ViTs'),
+    (['--method', 'simmim', '--arch', 'vit_mini'], 'simmim pretrains Swins'),
+    (['--method', 'byol', '--arch', 'swin_mini'], 'by the last map of a convnet'),
+    (['--method', 'mae', '--arch', 'vit_tiny'], 'model.input_size is 96: vit_tiny is made for 224'),
+    (['--method', 'byol', '--batch-size', '8'], 'cannot sum the gradients of 8 batches'),
+    (['--method', 'supervised', '--bad-images', 'skip'], '--bad-images has no meaning for supervised'),
+    (['--method', 'moco_v2', '--cfg-options', 'model.queue_len=100'], 'model.queue_len is 100'),
+    (['--method', 'simmim', '--cfg-options', 'model.mask_patch=32'], 'views.mask_patch is 16'),
+    (['--method', 'moco_v2', '--cfg-options', 'train_dataloader.dataset.views.type=mae'], 'takes moco_v2 or byol')])
+def test_what_does_not_fit_is_refused_before_anything_is_written(images, tmp_path, capsys, arguments, message):
+    assert commands.main(['pretrain', '--data-root', str(images), '--work-dir', str(tmp_path / 'work'), '--results',
+                          str(tmp_path / 'results'), *arguments]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1 and message in error[0] and not (tmp_path / 'work').exists(), error
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_a_method_without_a_config_takes_its_small_recipe(method):
+    cfg = Config.fromfile(shipped(METHODS_KNOWN[method].recipe))
+    assert pretrainer_of(cfg, '').settle(cfg.model) == method

@@ -43,7 +43,7 @@ def build(method):
 
 
 def whole_batch(method):
-    """Arguments of ``forward`` for eight images; the halves differ, so that statistics of one alone would be far off."""
+    """Arguments of ``forward`` for eight images; statistics of one half alone would be far off."""
     draw = torch.Generator().manual_seed(1)
     views = torch.randn(2, 8, 3, 96, 96, generator=draw, dtype=torch.float64)
     views[:, 4:] = 3 * views[:, 4:] + 2
