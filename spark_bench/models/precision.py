@@ -22,25 +22,23 @@ def prepare_detector(model: nn.Module, channels_last: bool = False) -> None:
         return
     heads = [model.rpn_head, model.roi_head.bbox_head, getattr(model.roi_head, 'mask_head', None)]
     for head in filter(None, heads):
-        head.register_forward_hook(lambda _, __, output: _as_float32(output))
+        head.register_forward_hook(lambda _, __, output: _convert(output, _as_float32))
     for module in model.modules():
         if isinstance(module, BaseRoIExtractor):
-            module.register_forward_pre_hook(lambda _, arguments: _for_operators(arguments))
+            module.register_forward_pre_hook(lambda _, arguments: _convert(
+                arguments, lambda tensor: tensor.float().contiguous()))
     if channels_last:
         model.to(memory_format=torch.channels_last)
         model.backbone.register_forward_pre_hook(
             lambda _, arguments: (arguments[0].contiguous(memory_format=torch.channels_last), *arguments[1:]))
 
 
-def _for_operators(value):
+def _convert(value, function):
+    """The same with ``function`` of every tensor, in lists and tuples of any depth."""
     if torch.is_tensor(value):
-        return value.float().contiguous()
-    return type(value)(_for_operators(part) for part in value) if isinstance(value, (list, tuple)) else value
+        return function(value)
+    return type(value)(_convert(part, function) for part in value) if isinstance(value, (list, tuple)) else value
 
 
-def _as_float32(value):
-    if torch.is_tensor(value):
-        return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
-    if isinstance(value, (list, tuple)):
-        return type(value)(_as_float32(part) for part in value)
-    return value
+def _as_float32(tensor):
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor

@@ -43,8 +43,7 @@ def check_shapes(model: nn.Module, cfg: 'ConfigDict') -> None:
 
 def _check_neck(model, cfg):
     """``(channels, number)`` of the neck's maps."""
-    parameter = next(model.parameters())
-    maps = model.backbone(torch.zeros(1, 3, _SIDE, _SIDE, device=parameter.device, dtype=parameter.dtype))
+    maps = model.backbone(next(model.parameters()).new_zeros(1, 3, _SIDE, _SIDE))
     found = [map_BChw.shape[1] for map_BChw in maps]
     wanted = cfg.neck.get('in_channels')
     _demand(cfg, 'neck.in_channels', found if isinstance(wanted, (list, tuple)) else found[0],
@@ -64,14 +63,13 @@ def _check_levels(cfg, levels):
 
 
 def _check_heads(model, cfg, channels):
-    heads = model.roi_head
     side = _value(cfg, 'roi_head.bbox_roi_extractor.roi_layer.output_size')
     _demand(cfg, 'roi_head.bbox_head.roi_feat_size', side,
             'side of what is cut out for boxes (model.roi_head.bbox_roi_extractor.roi_layer.output_size)')
     side = _value(cfg, 'roi_head.mask_roi_extractor.roi_layer.output_size')
     if isinstance(side, int):
-        parameter = next(heads.mask_head.parameters())
-        mask = heads.mask_head(torch.zeros(1, channels, side, side, device=parameter.device, dtype=parameter.dtype))
+        head = model.roi_head.mask_head
+        mask = head(next(head.parameters()).new_zeros(1, channels, side, side))
         _demand(cfg, 'train_cfg.rcnn.mask_size', mask.shape[-1],
                 f'side of the masks that model.roi_head.mask_head makes of {side}x{side} '
                 '(model.roi_head.mask_roi_extractor.roi_layer.output_size)')
@@ -111,10 +109,10 @@ def check_size(network: nn.Module, arch: str, side: int, option: str) -> None:
     Raises:
         InputError: with the size that the network is made for.
     """
-    parameter, training = next(network.parameters()), network.training
+    training = network.training
     network.eval()
     try:
-        network.forward_features(torch.zeros(1, 3, side, side, dtype=parameter.dtype, device=parameter.device))
+        network.forward_features(next(network.parameters()).new_zeros(1, 3, side, side))
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         own = (getattr(network, 'pretrained_cfg', None) or {}).get('input_size')

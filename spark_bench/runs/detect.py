@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
+from timm.utils import unwrap_model
 
 from spark_bench import checkpoints
 from spark_bench.checkpoints.classes import classes_of, demand_distinct, shown
@@ -62,7 +63,7 @@ class Detection(Run[DetectOptions]):
     def demand_batch(self) -> None:
         """Refuse a split without an object to learn from, too."""
         if not sum(self.train_split.objects.get(name, 0) for name in self._learnt_from()):
-            side = self.cfg.train_dataloader.dataset.get('filter_cfg', {}).get('min_size', 0)
+            side = (self.cfg.train_dataloader.dataset.get('filter_cfg') or {}).get('min_size', 0)
             raise InputError(f'{self.train_split.annotations} has no object to learn from in images of at least '
                              f'{side} pixels a side: lower train_dataloader.dataset.filter_cfg.min_size with '
                              '--cfg-options')
@@ -92,7 +93,7 @@ class Detection(Run[DetectOptions]):
         return record
 
     def check_built(self, runner: Runner) -> None:
-        check_shapes(getattr(runner.model, 'module', runner.model), self.cfg.model)
+        check_shapes(unwrap_model(runner.model), self.cfg.model)
         rehearse(runner, self.val.sizes)
 
     def predict(self, runner: Runner) -> None:
@@ -103,7 +104,7 @@ class Detection(Run[DetectOptions]):
         metrics, artifacts = evaluate_predictions(self.work_dir, self.val, self.options)
         write_metrics(self.work_dir, metrics)
         artifacts['detector'] = self.work_dir / 'detector.safetensors'
-        checkpoints.save(getattr(runner.model, 'module', runner.model), artifacts['detector'], {
+        checkpoints.save(unwrap_model(runner.model), artifacts['detector'], {
             'format': 'mmdet detector', 'arch': self.arch, 'method': self.options.method,
             'config_hash': self.identity.hash, 'classes': json.dumps(self.train_split.categories)})
         return self.write_training_record(
@@ -144,7 +145,7 @@ class DetectorEvaluation(Evaluation[DetectOptions]):
         place_evaluation(self.cfg, self.options, self.val, self.classes)
 
     def load(self) -> None:
-        model = getattr(self.runner.model, 'module', self.runner.model)
+        model = unwrap_model(self.runner.model)
         check_shapes(model, self.cfg.model)
         load_detector(model, self.options.weights)
 
@@ -152,7 +153,7 @@ class DetectorEvaluation(Evaluation[DetectOptions]):
         self.runner.test()
 
     def measure(self) -> dict[str, float | None]:
-        return evaluate_predictions(self.folder.path, self.val, self.options)[0]
+        return evaluate_predictions(self.work_dir, self.val, self.options)[0]
 
 
 def fit_model(cfg: Config, options: DetectOptions, categories: int) -> None:

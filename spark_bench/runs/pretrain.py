@@ -5,11 +5,12 @@ import os
 import numpy as np
 from mmengine.config import Config
 from mmengine.runner import Runner
+from timm.utils import unwrap_model
 
 from spark_bench import checkpoints
 from spark_bench.checkpoints.writing import save_safetensors
 from spark_bench.data.images.labelled import fingerprint, open_labelled
-from spark_bench.data.images.sources import open_images, spread
+from spark_bench.data.images.sources import open_images
 from spark_bench.errors import InputError
 from spark_bench.files import write_atomically
 from spark_bench.models.methods import get_method
@@ -17,9 +18,9 @@ from spark_bench.models.pretraining import PretrainingModel, pretrainer_of
 from spark_bench.records.schema import Record
 from spark_bench.runs.inputs import Start
 from spark_bench.runs.options import PretrainOptions
-from spark_bench.runs.overrides import set_epochs, set_workers
+from spark_bench.runs.overrides import set_length, set_workers
 from spark_bench.runs.run import Run
-from spark_bench.training.reconstruction import SHOWN_IMAGES, load_images, reconstruct
+from spark_bench.training.reconstruction import load_images, reconstruct
 from spark_bench.training.resume import bad_images
 
 
@@ -60,7 +61,7 @@ class Pretraining(Run[PretrainOptions]):
             cfg.model.num_classes = classes
         kind.check(cfg)
         _check_dataset(kind, cfg)
-        set_epochs(cfg, max(1, round(cfg.train_cfg.max_epochs * get_method(method).schedule_scale)))
+        set_length(cfg, max(1, round(cfg.train_cfg.max_epochs * get_method(method).schedule_scale)))
         super().fit_recipe(cfg, options, classes)
         if not kind.accumulates and cfg.train_cfg.accumulate > 1:
             raise InputError(f'{method} cannot sum the gradients of {cfg.train_cfg.accumulate} batches for an update, '
@@ -95,13 +96,12 @@ class Pretraining(Run[PretrainOptions]):
         self.bad = bad_images(runner)
 
     def finish(self, runner: Runner) -> Record:
-        model, dataset = getattr(runner.model, 'module', runner.model), runner.train_dataloader.dataset
+        model, dataset = unwrap_model(runner.model), runner.train_dataloader.dataset
         artifacts = self._save_weights(model)
-        pixels = load_images(model, dataset, spread(self.source, SHOWN_IMAGES))
-        if pixels is not None:
+        if model.shown_side is not None:
             artifacts['reconstructions'] = self.work_dir / 'reconstructions.npz'
-            np.savez_compressed(artifacts['reconstructions'],
-                                **reconstruct(model, pixels))  # type: ignore[arg-type]
+            images = reconstruct(model, load_images(model, dataset))
+            np.savez_compressed(artifacts['reconstructions'], **images)  # type: ignore[arg-type]
         curve = runner.message_hub.get_scalar('train/loss').data[0]
         metrics = {'loss': float(curve[-max(1, len(curve) // 10):].mean())}
         if getattr(dataset, 'skips', False):

@@ -1,29 +1,27 @@
 """Reconstructions of a few fixed images with fixed masks: the same for every method and every epoch."""
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
+from timm.utils import unwrap_model
 from torch import nn
 
-if TYPE_CHECKING:
-    from spark_bench.data.pretraining import Images
+from spark_bench.data.images.sources import spread
+from spark_bench.data.pretraining import Images
 
 SHOWN_IMAGES = 6
 SHOWN_SEED = 2023
 
 
-def load_images(model: nn.Module, dataset: 'Images', indices: Iterable[int]) -> np.ndarray | None:
-    """The chosen images at the model's input size, uint8 (n, H, W, 3); None where it reconstructs nothing.
+def load_images(model: nn.Module, dataset: Images) -> np.ndarray:
+    """A few images from all over a data set at the model's input size, uint8 (n, H, W, 3).
 
     Args:
-        model: :class:`~spark_bench.models.pretraining.PretrainingModel`, perhaps wrapped for several processes.
-        dataset: :class:`~spark_bench.data.pretraining.Images`.
-        indices: numbers of images.
+        model: :class:`~spark_bench.models.pretraining.PretrainingModel` that reconstructs, perhaps wrapped for several
+            processes.
     """
-    side = getattr(model, 'module', model).shown_side
-    return None if side is None else np.stack(
-        [np.asarray(dataset.read(index)[0].resize((side, side))) for index in indices])
+    side = unwrap_model(model).shown_side
+    images = (dataset.read(index)[0] for index in spread(dataset.source, SHOWN_IMAGES))
+    return np.stack([np.asarray(image.resize((side, side))) for image in images])
 
 
 def reconstruct(model: nn.Module, pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -36,4 +34,4 @@ def reconstruct(model: nn.Module, pixels: np.ndarray) -> dict[str, np.ndarray]:
     Returns:
         dict of uint8 arrays (n, H, W, 3): ``original``, ``masked``, ``reconstruction``, ``pasted``.
     """
-    return getattr(model, 'module', model).reconstruct(pixels, SHOWN_SEED)
+    return unwrap_model(model).reconstruct(pixels, SHOWN_SEED)
