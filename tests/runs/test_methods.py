@@ -42,6 +42,9 @@ from spark_bench.models.supervised import SupervisedPretrainer
 from spark_bench.models.vit import SparKViT
 from spark_bench.places import shipped
 from spark_bench.probes.features import build_backbone
+from spark_bench.runs.inputs import load_config
+from spark_bench.runs.options import PretrainOptions
+from spark_bench.runs.pretrain import Pretraining
 from spark_bench.training.batches import ImageSampler
 from spark_bench.training.loop import UpdateLoop
 
@@ -183,6 +186,24 @@ def test_its_encoder_gives_the_same_features_in_classifier_probe_and_detector(fi
     assert torch.allclose(last, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize('finished', ['mae', pytest.param('simmim', marks=pytest.mark.slow)], indirect=True)
+def test_its_encoder_is_fine_tuned_and_probed_as_it_is(finished, images, tmp_path):
+    method, folder = finished
+    encoder = str(folder / 'work' / 'encoder.safetensors')
+    shared = ['--data-root', str(images), '--weights', encoder, '--results', str(tmp_path / 'results'),
+              '--threads', '1', '--workers', '0']
+    assert commands.main([
+        'finetune', 'pretrain/configs/cifar10_finetune.py', '--arch', checkpoints.read_metadata(encoder)['arch'],
+        *shared, '--work-dir', str(tmp_path / 'finetune'), '--epochs', '3', '--cfg-options', 'global_batch=4',
+        'model.drop_path_rate=0.1', 'optim_wrapper.paramwise_cfg.decay_rate=0.7']) == 0
+    assert commands.main(['evaluate', '--protocol', 'knn', *shared, '--work-dir', str(tmp_path / 'knn'),
+                          '--input-size', '96', '--neighbours', '3']) == 0
+    records = [json.loads(path.read_text()) for path in (tmp_path / 'results').rglob('*.json')]
+    pretrained = checkpoints.read_metadata(encoder)['config_hash']
+    assert {record['task'] for record in records} == {'classification', 'knn'}
+    assert {(record['method'], record['weights']['config_hash']) for record in records} == {(method, pretrained)}
+
+
 def build_detector(method, arch, encoder):
     if method == 'mae':
         return SparKViT(arch, encoder, input_size=96, window_size=0)
@@ -215,3 +236,34 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(images, tmp_pat
 def test_a_method_without_a_config_takes_its_small_recipe(method):
     cfg = Config.fromfile(shipped(METHODS_KNOWN[method].recipe))
     assert pretrainer_of(cfg, '').settle(cfg.model) == method
+
+
+# From recipe to a small network for it, and to its learning rate, written down again from its source.
+PUBLISHED = {
+    'mae_vit-base_1600e': ('vit_tiny', 1.5e-4 * 4096 / 256), 'mae_vit-base_800e': ('vit_tiny', 2.4e-3),
+    'simmim_swin-base_100e': ('swin_mini', 2e-4 * 2048 / 512), 'simmim_swin-base_800e': ('swin_mini', 4e-4),
+    'moco_v2_resnet50_800e': ('test_resnet', 0.03), 'byol_resnet50_1000e': ('test_resnet', 0.2 * 4096 / 256),
+    'supervised_resnet50_90e': ('test_resnet', 0.1)}
+
+
+@pytest.mark.parametrize('recipe', PUBLISHED)
+def test_recipes_of_published_size_state_the_published_values(recipe):
+    path = shipped(f'pretrain/configs/{recipe}.py')
+    Pretraining.check_recipe(PretrainOptions(config=str(path)))
+    cfg = load_config(str(path), {})
+    Pretraining.fit_recipe(cfg, PretrainOptions(config=str(path)))
+    epochs = int(recipe.rpartition('_')[2].removesuffix('e'))
+    assert cfg.recipe_version == 1 and cfg.expected is None
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(PUBLISHED[recipe][1]) and cfg.train_cfg.max_epochs == epochs
+    assert cfg.param_scheduler[-1].end == epochs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('recipe', PUBLISHED)
+def test_recipes_of_published_size_train_a_small_network(recipe, images, tmp_path):
+    assert commands.main(words(
+        f'pretrain/configs/{recipe}.py', images, tmp_path, '--arch', PUBLISHED[recipe][0], '--epochs', '1',
+        '--batch-size', '8', '--cfg-options', 'global_batch=8',
+        *['model.queue_len=32'] * recipe.startswith('moco'), *['model.hidden=32'] * recipe.startswith('byol'))) == 0
+    losses = curve_of(tmp_path)
+    assert len(losses) == 2 and all(np.isfinite(losses))
