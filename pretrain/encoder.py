@@ -7,6 +7,7 @@ import timm
 import torch
 from torch import nn
 
+from pretrain import networks  # noqa: F401 - registers them
 from pretrain.errors import InputError
 from pretrain.masking import VisibleLayout
 from pretrain.sparse.engines import run_packed, run_reference
@@ -34,11 +35,11 @@ def demand_known(arch: str) -> None:
 
 
 def create_network(arch: str, drop_path_rate: float | None = 0.0, num_classes: int = 0) -> nn.Module:
-    """Create a timm convnet, freshly initialised; without its classifier unless ``num_classes`` is given.
+    """Create a network of timm, freshly initialised; without its classifier unless ``num_classes`` is given.
 
     Raises:
-        InputError: for a name timm does not know (with the nearest ones), or a network that is not a
-            convnet with a feature pyramid, or a rate that is none.
+        InputError: for a name timm does not know (with the nearest ones), or a network that gives no
+            feature maps, or a rate that is none.
     """
     demand_known(arch)
     if not 0 <= (drop_path_rate or 0) < 1:

@@ -11,10 +11,13 @@ from spark_bench.evaluation import accuracy  # noqa: E402, F401
 from spark_bench.models import (  # noqa: E402, F401
     backbones,
     classifier,
+    contrastive,
     detection_backbones,
     feature_pyramid,
     layer_decay,
+    masked,
     pretrainer,
+    supervised,
     vit,
 )
 from spark_bench.training import (  # noqa: E402, F401

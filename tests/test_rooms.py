@@ -9,8 +9,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # From the ground up: a room imports those before it, and none behind it. Files of one line stand beside each other.
 FLOORS = (
-    'pretrain.errors', 'pretrain.ablations', 'pretrain.masking', 'pretrain.sparse', 'pretrain.encoder',
-    'pretrain.densify', 'pretrain.decoder', 'pretrain.spark', 'pretrain.visualize', 'pretrain', 'spark_bench.errors',
+    'pretrain.errors', 'pretrain.ablations', 'pretrain.networks', 'pretrain.masking', 'pretrain.sparse',
+    'pretrain.encoder', 'pretrain.densify', 'pretrain.decoder', 'pretrain.spark', 'pretrain.visualize', 'pretrain',
+    'spark_bench.errors',
     'spark_bench.places', 'spark_bench.locks', 'spark_bench.files', 'spark_bench.configs', 'spark_bench.devices',
     'spark_bench.compatibility', 'spark_bench.operators', 'spark_bench.checkpoints', 'spark_bench.records',
     'spark_bench.data', 'spark_bench.models', 'spark_bench.training', 'spark_bench.evaluation', 'spark_bench.probes',

@@ -8,6 +8,8 @@ from functools import lru_cache
 import timm
 import torch
 
+from pretrain import networks  # noqa: F401 - registers them
+
 Shapes = Mapping[str, tuple[int, ...]]  # from name to shape
 
 # (blocks a stage, channels of the first map) → timm's name. Source: timm.models.convnext, where every size is

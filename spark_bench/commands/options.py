@@ -9,21 +9,23 @@ from spark_bench.places import RESULTS
 
 
 def add_run(parser: Parser, config: str, data: str,
-            work_dir: str = 'work_dirs/<suite>/<task>/<arch>/<method>/<seed>') -> None:
+            work_dir: str = 'work_dirs/<suite>/<task>/<arch>/<method>/<seed>',
+            method: str = 'row of the table (default: what the weights say)') -> None:
     """Options of what runs a recipe.
 
     Args:
         config: that is run unless another is given.
         data: what the data set may be.
         work_dir: the default, for people.
+        method: what that option says.
     """
     parser.add_argument('config', nargs='?', metavar='CONFIG', help=f'mmengine config (default: {config})')
     parser.set_defaults(default_config=config)
     parser.add_argument('--data-root', metavar='DIR', help=f'{data} (default: the embedded data set)')
-    parser.add_argument('--arch', metavar='NAME', help='timm convnet (default: the one of the config)')
+    parser.add_argument('--arch', metavar='NAME', help='network of timm (default: the one of the config)')
     parser.add_argument('--seed', type=seed, default=0, metavar='N')
     parser.add_argument('--suite', default='custom', metavar='NAME', help='table of the record (default: custom)')
-    parser.add_argument('--method', metavar='NAME', help='row of the table (default: what the weights say)')
+    parser.add_argument('--method', metavar='NAME', help=method)
     parser.add_argument('--threads', type=positive, metavar='N', help='CPU threads')
     parser.add_argument('--cfg-options', nargs='+', default=[], type=setting, metavar='KEY=VALUE',
                         help='change values of the config, such as train_cfg.max_epochs=2')

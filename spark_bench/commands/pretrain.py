@@ -1,16 +1,20 @@
-"""pretrain a convnet on a folder of images"""
+"""pretrain a network on a folder of images"""
 
 from pretrain.ablations import ABLATIONS, get_ablation
 from spark_bench.commands.options import add_run, add_speed
 from spark_bench.commands.parsing import Namespace, Parser, count, positive
 from spark_bench.commands.training import train
+from spark_bench.models.methods import METHODS, get_method
 
 
 def add_options(parser: Parser) -> None:
     add_run(parser, 'pretrain/configs/demo_pretrain.py',
-            'folder (any depth, ImageNet, COCO, tar shards), list file .txt, .tar or .zip of images')
-    parser.add_argument('--ablation', default='spark', metavar='NAME',
-                        help=f'{", ".join(name for name, value in ABLATIONS.items() if value.pretrains)}')
+            'folder (any depth, ImageNet, COCO, tar shards), list file .txt, .tar or .zip of images; for supervised, '
+            'images in classes as for finetune',
+            method=f'{", ".join(METHODS)} (default: what the config says; without a config, spark); without a config, '
+            'its small recipe is run')
+    parser.add_argument('--ablation', metavar='NAME', help='another word for --method: '
+                        f'{", ".join(name for name, value in ABLATIONS.items() if value.pretrains)}')
     parser.add_argument('--epochs', type=positive, metavar='N', help='schedules are stretched to them')
     add_speed(parser)
     parser.add_argument('--bad-images', choices=('fail', 'skip'), help='that cannot be read (default: fail)')
@@ -19,5 +23,8 @@ def add_options(parser: Parser) -> None:
 
 
 def main(args: Namespace) -> int:
-    get_ablation(args.ablation)
+    if args.ablation is not None:
+        get_ablation(args.ablation)
+    if args.method is not None:
+        args.default_config = get_method(args.method).recipe
     return train(args, 'pretrain')

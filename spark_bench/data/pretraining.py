@@ -1,15 +1,16 @@
 """What is pretrained on: images without labels, cropped and flipped at random."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.registry import DATASETS
 from PIL import Image
-from torchvision.transforms import v2
 
 from spark_bench.data.images.decoding import read_from
 from spark_bench.data.images.seeding import SeededItems
 from spark_bench.data.images.sources import open_images
+from spark_bench.data.views import build_views
 from spark_bench.errors import InputError
 
 BAD_IMAGES = ('fail', 'skip')
@@ -19,40 +20,37 @@ _BAD_IN_A_ROW = 50
 
 @DATASETS.register_module()
 class Images(SeededItems, torch.utils.data.Dataset):
-    """Images with SparK's pretraining augmentation.
-
-    Random resized crop of scale (0.67, 1.0), bicubic, and a horizontal flip: the authors' recipe.
+    """Images as a method of pretraining augments them.
 
     Args:
         root: see :func:`spark_bench.data.images.sources.open_images`.
         input_size: side of the images in pixels.
         bad_images: ``fail`` stops at an image that cannot be read; ``skip`` takes the next one in its place.
+        views: ``type`` and options of :func:`spark_bench.data.views.build_views`; SparK's where None.
 
-    Items are ``{'inputs': uint8 (3, input_size, input_size)}`` and, with ``skip``, ``bad``: the names of the images
-    passed over, joined by zero bytes. They are asked for as :class:`~spark_bench.data.images.seeding.SeededItems` says.
+    Items are what the views make, ``{'inputs': uint8 (3, input_size, input_size)}`` of SparK's, and, with ``skip``,
+    ``bad``: the names of the images passed over, joined by zero bytes. They are asked for as
+    :class:`~spark_bench.data.images.seeding.SeededItems` says.
 
     Raises:
         InputError: naming the option, or the image.
     """
 
-    def __init__(self, root: Path | str, input_size: int, bad_images: str = 'fail'):
+    def __init__(self, root: Path | str, input_size: int, bad_images: str = 'fail',
+                 views: dict[str, Any] | None = None):
         if bad_images not in BAD_IMAGES:
             raise InputError(f'bad_images is {bad_images!r}: choose one of {", ".join(BAD_IMAGES)}')
         self.source = open_images(root)
         self.skips = bad_images == 'skip'
-        self.transform = v2.Compose([
-            v2.RandomResizedCrop(input_size, scale=(0.67, 1.0), interpolation=v2.InterpolationMode.BICUBIC),
-            v2.RandomHorizontalFlip(),
-            v2.PILToTensor(),
-        ])
+        self.views = build_views(input_size, **(views or {}))
 
     def __len__(self):
         return len(self.source)
 
-    def load_item(self, index: int) -> dict[str, torch.Tensor | str]:
+    def load_item(self, index: int) -> dict[str, Any]:
         """The item of an image, drawn from the process's generators."""
         image, bad = self.read(index)
-        item = {'inputs': self.transform(image)}
+        item = self.views(image)
         if self.skips:
             item['bad'] = '\0'.join(bad)
         return item

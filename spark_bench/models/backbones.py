@@ -11,12 +11,14 @@ from mmengine.registry import MODELS
 from timm.layers import LayerNorm2d
 from timm.models import group_parameters
 from timm.models.convnext import ConvNeXt
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from pretrain.encoder import FeaturePyramid, create_network
 from spark_bench import checkpoints
 from spark_bench.errors import InputError
-from spark_bench.models.layer_depth import convnext_layer, inner_name, resnet_layer
+from spark_bench.models.layer_depth import convnext_layer, inner_name, resnet_layer, timm_swin_layer, vit_layer
 
 
 @MODELS.register_module()
@@ -103,9 +105,9 @@ def load_weights(network: nn.Module, path: Path | str | None, arch: str, key_pre
 
 def timm_layer(name: str, network: nn.Module, groups: Mapping[str, int],
                resnet_rule: Callable[[str, list[int]], tuple[int, int]], layers: int) -> tuple[int, int]:
-    """``(layer, layers)`` of a parameter of a timm convnet; see :mod:`spark_bench.models.layer_depth`.
+    """``(layer, layers)`` of a parameter of a network of timm; see :mod:`spark_bench.models.layer_depth`.
 
-    ResNets and ConvNeXts follow their recipes' rules; of other networks, each stage is a layer.
+    ResNets, ConvNeXts, Swins and ViTs follow their recipes' rules; of other networks, each stage is a layer.
 
     Args:
         name: in ``network``; any other for what stands behind it.
@@ -118,6 +120,10 @@ def timm_layer(name: str, network: nn.Module, groups: Mapping[str, int],
         return resnet_rule(name, [len(stage) for stage in stages])
     if isinstance(network, ConvNeXt):
         return convnext_layer(name, [len(stage.blocks) for stage in network.stages])
+    if isinstance(network, SwinTransformer):
+        return timm_swin_layer(name, [len(stage.blocks) for stage in network.layers])
+    if isinstance(network, VisionTransformer):
+        return vit_layer(name, len(network.blocks))
     return groups.get(name, layers - 1), layers
 
 

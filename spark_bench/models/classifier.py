@@ -1,4 +1,4 @@
-"""A timm convnet as a classifier that mmengine's Runner trains: mixup, CutMix, and the losses of the recipes."""
+"""A network of timm as a classifier that mmengine's Runner trains: mixup, CutMix, and the losses of the recipes."""
 
 from pathlib import Path
 from typing import Any

@@ -141,7 +141,7 @@ class SparKSwin(_Accounted, SwinTransformer):
     """mmdet's Swin; see there for further arguments.
 
     Args:
-        arch: ``swin_tiny``, ``swin_small``, ``swin_base`` or ``swin_large``.
+        arch: ``swin_tiny``, ``swin_small``, ``swin_base``, ``swin_large``, or ``swin_mini``, of small images.
         weights: checkpoint in any known format; fresh initialisation when None. Position tables of another window are
             resized, as SimMIM's (trained with a window of 6) need it.
         key_prefix: as in :class:`SparKResNet`.
@@ -150,9 +150,10 @@ class SparKSwin(_Accounted, SwinTransformer):
         InputError: for an unknown ``arch`` or a wrong rate; from ``init_weights``, for a checkpoint that does not fit.
     """
 
-    # Channels of the first stage, blocks and heads a stage. Source: microsoft/Swin-Transformer.
+    # Channels of the first stage, blocks and heads a stage. Source: microsoft/Swin-Transformer; pretrain.networks.
     sizes = {'swin_tiny': (96, (2, 2, 6, 2), (3, 6, 12, 24)), 'swin_small': (96, (2, 2, 18, 2), (3, 6, 12, 24)),
-             'swin_base': (128, (2, 2, 18, 2), (4, 8, 16, 32)), 'swin_large': (192, (2, 2, 18, 2), (6, 12, 24, 48))}
+             'swin_base': (128, (2, 2, 18, 2), (4, 8, 16, 32)), 'swin_large': (192, (2, 2, 18, 2), (6, 12, 24, 48)),
+             'swin_mini': (32, (2, 2, 2, 2), (1, 2, 4, 8))}
 
     def __init__(self, arch: str, weights: Path | str | None = None, key_prefix: str | None = None, **swin: Any):
         check_choice('SparKSwin', arch, list(self.sizes))

@@ -12,7 +12,8 @@ import math
 import re
 from collections.abc import Sequence
 
-__all__ = ['convnext_layer', 'inner_name', 'resnet_classifier_layer', 'resnet_layer', 'swin_layer', 'vit_layer']
+__all__ = ['convnext_layer', 'inner_name', 'resnet_classifier_layer', 'resnet_layer', 'swin_layer', 'timm_swin_layer',
+           'vit_layer']
 
 # A third stage with more blocks than this is cut into groups over 9 layers, a shorter one over 3.
 _LONG_STAGE = 9
@@ -101,13 +102,19 @@ def swin_layer(name: str, depths: Sequence[int]) -> tuple[int, int]:
     return layer, total + 2
 
 
+def timm_swin_layer(name: str, depths: Sequence[int]) -> tuple[int, int]:
+    """:func:`swin_layer` for timm's names, where a downsampling stands at the beginning of the stage behind it."""
+    theirs = re.sub(r'^layers\.(\d+)\.downsample', lambda match: f'stages.{int(match[1]) - 1}.downsample', name)
+    return swin_layer(re.sub(r'^layers\.', 'stages.', theirs), depths)
+
+
 def vit_layer(name: str, depth: int) -> tuple[int, int]:
-    """Patch and position embedding 0; each block a layer of its own, from 1; the rest behind the last.
+    """Class token, patch and position embedding 0; each block a layer of its own, from 1; the rest behind the last.
 
     Args:
         name: in timm's names: ``pos_embed``, ``patch_embed.proj.weight``, ``blocks.3.attn.rel_pos_h``.
         depth: number of blocks.
     """
     match = re.match(r'blocks\.(\d+)\.', name)
-    outside = 0 if name.startswith(('pos_embed', 'patch_embed.')) else depth + 1
+    outside = 0 if name.startswith(('pos_embed', 'cls_token', 'patch_embed.')) else depth + 1
     return int(match[1]) + 1 if match else outside, depth + 2

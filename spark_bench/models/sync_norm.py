@@ -24,25 +24,28 @@ class _SumOverProcesses(torch.autograd.Function):
         return gradient
 
 
-class SyncBatchNorm2d(nn.BatchNorm2d):
+class _Synchronised(nn.modules.batchnorm._BatchNorm):
     """What ``nn.SyncBatchNorm`` computes, for processes without a GPU, where that one refuses to work.
 
     Processes may hold different numbers of positions.
     """
 
-    def forward(self, x_NChw: torch.Tensor) -> torch.Tensor:
+    def forward(self, x_NC: torch.Tensor) -> torch.Tensor:
+        """``x_NC`` is ``(N, C)``, perhaps with a place's sides behind."""
         if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
-            return super().forward(x_NChw)
-        x_NChw = x_NChw.to(torch.promote_types(x_NChw.dtype, self.weight.dtype))
-        count = x_NChw.new_tensor([x_NChw.numel() / x_NChw.shape[1]])
-        total = _SumOverProcesses.apply(torch.cat([x_NChw.sum((0, 2, 3)), count]))
+            return super().forward(x_NC)
+        x_NC = x_NC.to(torch.promote_types(x_NC.dtype, self.weight.dtype))
+        places = [0, *range(2, x_NC.dim())]
+        each_C = [-1, *[1] * (x_NC.dim() - 2)]
+        count = x_NC.new_tensor([x_NC.numel() / x_NC.shape[1]])
+        total = _SumOverProcesses.apply(torch.cat([x_NC.sum(places), count]))
         count = total[-1].detach()
         mean_C = total[:-1] / count
-        centred = x_NChw - mean_C[:, None, None]
-        variance_C = _SumOverProcesses.apply(centred.square().sum((0, 2, 3))) / count
+        centred = x_NC - mean_C.view(each_C)
+        variance_C = _SumOverProcesses.apply(centred.square().sum(places)) / count
         self._update_running(mean_C.detach(), variance_C.detach() * count / (count - 1))
         scale_C = self.weight * (variance_C + self.eps).rsqrt()
-        return centred * scale_C[:, None, None] + self.bias[:, None, None]
+        return centred * scale_C.view(each_C) + self.bias.view(each_C)
 
     @torch.no_grad()
     def _update_running(self, mean_C, unbiased_C):
@@ -51,6 +54,14 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean_C.to(self.running_mean), momentum)
         self.running_var.lerp_(unbiased_C.to(self.running_var), momentum)
+
+
+class SyncBatchNorm2d(_Synchronised, nn.BatchNorm2d):
+    """See :class:`_Synchronised`."""
+
+
+class SyncBatchNorm1d(_Synchronised, nn.BatchNorm1d):
+    """The same of vectors."""
 
 
 class SyncBatchNormAct2d(SyncBatchNorm2d):
@@ -78,10 +89,12 @@ def synchronise(model: nn.Module, device: torch.device) -> nn.Module:
     if device.type == 'cuda':
         return convert_sync_batchnorm(model)
     for name, module in list(model.named_modules()):
-        if type(module) in (nn.BatchNorm2d, BatchNormAct2d) or isinstance(module, nn.SyncBatchNorm):
+        if type(module) in (nn.BatchNorm2d, nn.BatchNorm1d, BatchNormAct2d) or isinstance(module, nn.SyncBatchNorm):
             sizes = module.num_features, module.eps, module.momentum
-            norm = SyncBatchNormAct2d(*sizes, drop=module.drop, act=module.act) \
-                if type(module) is BatchNormAct2d else SyncBatchNorm2d(*sizes)
+            if type(module) is BatchNormAct2d:
+                norm = SyncBatchNormAct2d(*sizes, drop=module.drop, act=module.act)
+            else:
+                norm = (SyncBatchNorm1d if type(module) is nn.BatchNorm1d else SyncBatchNorm2d)(*sizes)
             norm = norm.to(module.weight).train(module.training)
             norm.load_state_dict(module.state_dict())
             for parameter, old in zip(norm.parameters(), module.parameters(), strict=True):

@@ -34,14 +34,14 @@ class SparKViT(VisionTransformerSAM):
     and are interpolated as the network runs. There is no class token and no norm behind the last block.
 
     Args:
-        arch: ``vit_tiny``, ``vit_small``, ``vit_base`` or ``vit_large``.
+        arch: ``vit_tiny``, ``vit_small``, ``vit_base``, ``vit_large``, or ``vit_mini``, of small images.
         weights: checkpoint in any known format; fresh initialisation when None. Relative positions are not in it.
         key_prefix: beginning of the names of the network to take, of a file that holds several.
         input_size: side of the images in pixels. A smaller one is padded to this square at the right and at the
             bottom with 0, the mean colour behind the preprocessor; a larger one to whole patches.
         window_size: side of a window in patches; the map is padded to whole windows. 0: every block attends globally.
         global_blocks: numbers of the blocks that attend globally; by default the last of each quarter.
-        pretrained_size: side of the images of pretraining in pixels.
+        pretrained_size: side of the images of pretraining in pixels; 224 where None, of ``vit_mini`` 96.
         drop_path_rate: stochastic depth, growing linearly from 0 at the first block.
         frozen_stages: the embedding and this many blocks keep their weights; 0 is the embedding alone, -1 nothing.
         with_cp: activation checkpointing, block by block.
@@ -50,18 +50,20 @@ class SparKViT(VisionTransformerSAM):
         InputError: for an unknown ``arch`` or a wrong rate; from ``init_weights``, for a checkpoint that does not fit.
     """
 
-    # Channels, blocks, heads. Source: timm.models.vision_transformer.
+    # Channels, blocks, heads. Source: timm.models.vision_transformer; pretrain.networks.
     sizes = {'vit_tiny': (192, 12, 3), 'vit_small': (384, 12, 6), 'vit_base': (768, 12, 12),
-             'vit_large': (1024, 24, 16)}
+             'vit_large': (1024, 24, 16), 'vit_mini': (128, 6, 4)}
 
     def __init__(self, arch: str, weights: Path | str | None = None, input_size: int = 1024, window_size: int = 14,
-                 global_blocks: Iterable[int] | None = None, pretrained_size: int = 224, drop_path_rate: float = 0.1,
-                 frozen_stages: int = -1, with_cp: bool = False, key_prefix: str | None = None):
+                 global_blocks: Iterable[int] | None = None, pretrained_size: int | None = None,
+                 drop_path_rate: float = 0.1, frozen_stages: int = -1, with_cp: bool = False,
+                 key_prefix: str | None = None):
         check_choice('SparKViT', arch, list(self.sizes))
         check_rate(drop_path_rate)
         width, depth, heads = self.sizes[arch]
         if global_blocks is None:
-            global_blocks = range(depth // 4 - 1, depth, depth // 4)
+            global_blocks = [depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]
+        pretrained_size = pretrained_size or (96 if arch == 'vit_mini' else 224)
         super().__init__(
             img_size=input_size, patch_size=_PATCH, num_classes=0, embed_dim=width, depth=depth, num_heads=heads,
             norm_layer=partial(nn.LayerNorm, eps=1e-6), drop_path_rate=drop_path_rate, use_abs_pos=False,

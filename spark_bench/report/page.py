@@ -30,6 +30,10 @@ METHOD_NOTES = {
     'ape': 'absolute position embedding added to every feature map that reaches the decoder',
     'loss_on_all': 'the loss over visible patches too, not the masked ones alone',
     'half_schedule': 'half the epochs of pretraining',
+    'mae': 'a masked autoencoder: a quarter of the patches through a ViT, a small decoder for the rest',
+    'simmim': 'hidden pixels, told from the last map of a Swin by one linear layer',
+    'moco_v2': 'momentum contrast: two views of an image against a queue of others',
+    'byol': "one view's projection predicts the other's, of a slow copy of the network",
 }
 OWN = rb'(?s)<!DOCTYPE html>.{0,2000}<title>SparK benchmark: '  # how a report begins
 PRINTED_RECORDS = 40  # with more, print shows their first lines alone: a hundred pages help no one

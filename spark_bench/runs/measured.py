@@ -30,9 +30,9 @@ class Measured(ABC, Generic[AnyOptions]):
     """What has a record: its identity, its folder."""
 
     Options: ClassVar[type[RunOptions]]
-    embedded: ClassVar[str]  # part of the embedded data set that it uses where no data are named
     needed: ClassVar[tuple[str, ...]]  # metrics without which a record says nothing
     task: str  # of spark_bench.records.json_schema.TASKS; the class has it where the kind has but one
+    embedded: str  # part of the embedded data set that it uses where no data are named; likewise
     options: AnyOptions  # complete ones
     cfg: Config  # complete but for places, until place() fills them in
     arch: str  # architecture, for the record

@@ -47,7 +47,7 @@ class TrainingOptions(RunOptions):
 class PretrainOptions(TrainingOptions):
     """Of a pretraining; None keeps the config's value."""
 
-    ablation: str | None = None  # see pretrain.ablations
+    ablation: str | None = None  # another word for method, of SparK and its ablations
     bad_images: str | None = None  # ``fail`` or ``skip``
     image_interval: int | None = None  # epochs between reconstructions, 0 for none
 

@@ -1,4 +1,4 @@
-"""Pretraining: images in, an encoder's weights and a record out."""
+"""Pretraining by any method: images in, an encoder's weights and a record out."""
 
 import os
 
@@ -7,12 +7,14 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from timm.utils import unwrap_model
 
-from pretrain.ablations import get_ablation
 from spark_bench import checkpoints
+from spark_bench.checkpoints.writing import save_safetensors
+from spark_bench.data.images.labelled import fingerprint, open_labelled
 from spark_bench.data.images.sources import open_images
 from spark_bench.errors import InputError
 from spark_bench.files import write_atomically
-from spark_bench.models.backbones import pyramid_channels
+from spark_bench.models.methods import get_method
+from spark_bench.models.pretraining import PretrainingModel, pretrainer_of
 from spark_bench.records.schema import Record
 from spark_bench.runs.inputs import Start
 from spark_bench.runs.options import PretrainOptions
@@ -25,36 +27,50 @@ from spark_bench.training.resume import bad_images
 class Pretraining(Run[PretrainOptions]):
     """One pretraining.
 
-    The work directory then holds ``encoder.safetensors`` (the encoder in timm's names), ``spark.safetensors`` (the
-    whole model), the config, the logs, ``reconstructions.npz`` and, where images were skipped,
-    ``bad_images.txt``.
+    The work directory then holds ``encoder.safetensors`` (the encoder in timm's names), the whole model
+    (``spark.safetensors``, or by the name of the method), the config, the logs, ``reconstructions.npz`` where the
+    method reconstructs and, where images were skipped, ``bad_images.txt``.
     """
 
-    task, embedded, needed = 'pretrain', 'unlabelled', ('loss',)
+    task, needed = 'pretrain', ('loss',)
     Options = PretrainOptions
 
     def start(self, options: PretrainOptions, cfg: Config) -> Start:
-        """Nothing: its method is the ablation."""
-        ablation = options.ablation or cfg.model.ablation
-        get_ablation(ablation)
-        return Start(options.weights, options.method or ablation)
+        """Nothing: its method is the recipe's, or the one that is asked for."""
+        self.kind = pretrainer_of(cfg, options.config)
+        self.embedded = self.kind.data
+        return Start(options.weights, _method(self.kind, cfg, options))
 
     def open_data(self) -> str:
-        self.source = open_images(self.options.data_root)
+        if self.kind.labelled:
+            train, val = open_labelled(self.options.data_root)
+            self.source, self.class_names = train.source, train.classes
+            return fingerprint(train, val)
+        self.source, self.class_names = open_images(self.options.data_root), ()
         return self.source.fingerprint()
 
+    def classes(self) -> int:
+        return len(self.class_names)
+
     @classmethod
-    def fit_recipe(cls, cfg: Config, options: PretrainOptions, classes: int = 0) -> None:
+    def fit_recipe(cls, cfg: Config, options: PretrainOptions, classes: int = 2) -> None:
+        kind = pretrainer_of(cfg, options.config)
+        method = _method(kind, cfg, options)
         cfg.model.arch = options.arch or cfg.model.arch
-        cfg.model.ablation = options.ablation or cfg.model.ablation
-        pyramid_channels(cfg.model.arch)
-        side, given = cfg.model.get('input_size', 224), cfg.train_dataloader.dataset.get('input_size')
-        if given not in (None, side):
-            raise InputError(f'model.input_size is {side}, but train_dataloader.dataset.input_size is {given}: change '
-                             'both with --cfg-options')
-        set_length(cfg, max(1, round(cfg.train_cfg.max_epochs * get_ablation(cfg.model.ablation).schedule_scale)))
+        if kind.labelled:
+            cfg.model.num_classes = classes
+        kind.check(cfg)
+        _check_dataset(kind, cfg)
+        set_length(cfg, max(1, round(cfg.train_cfg.max_epochs * get_method(method).schedule_scale)))
         super().fit_recipe(cfg, options, classes)
+        if not kind.accumulates and cfg.train_cfg.accumulate > 1:
+            raise InputError(f'{method} cannot sum the gradients of {cfg.train_cfg.accumulate} batches for an update, '
+                             'its slow copy moves with every batch: leave --batch-size and --accumulate away, start '
+                             'more processes, or lower global_batch with --cfg-options')
         if options.bad_images is not None:
+            if kind.labelled:
+                raise InputError(f'--bad-images has no meaning for {method}, which stops at an image that cannot be '
+                                 'read: leave it away')
             cfg.train_dataloader.dataset.bad_images = options.bad_images
         if options.image_interval is not None:
             for hook in cfg.custom_hooks:
@@ -82,12 +98,13 @@ class Pretraining(Run[PretrainOptions]):
     def finish(self, runner: Runner) -> Record:
         model, dataset = unwrap_model(runner.model), runner.train_dataloader.dataset
         artifacts = self._save_weights(model)
-        artifacts['reconstructions'] = self.work_dir / 'reconstructions.npz'
-        images = reconstruct(model, load_images(model, dataset))
-        np.savez_compressed(artifacts['reconstructions'], **images)  # type: ignore[arg-type]
+        if model.shown_side is not None:
+            artifacts['reconstructions'] = self.work_dir / 'reconstructions.npz'
+            images = reconstruct(model, load_images(model, dataset))
+            np.savez_compressed(artifacts['reconstructions'], **images)  # type: ignore[arg-type]
         curve = runner.message_hub.get_scalar('train/loss').data[0]
         metrics = {'loss': float(curve[-max(1, len(curve) // 10):].mean())}
-        if dataset.skips:
+        if getattr(dataset, 'skips', False):
             artifacts['bad_images'] = self.work_dir / 'bad_images.txt'
             write_atomically(artifacts['bad_images'], b''.join(os.fsencode(name) + b'\n' for name in self.bad))
             metrics['skipped_images'] = len(self.bad)
@@ -98,14 +115,36 @@ class Pretraining(Run[PretrainOptions]):
 
     def _save_weights(self, model) -> dict:
         """Write the encoder in timm's names and the whole model; return their paths by name."""
-        cfg = self.cfg
-        paths = {'encoder': self.work_dir / 'encoder.safetensors', 'spark': self.work_dir / 'spark.safetensors'}
+        encoder = model.encoder()
+        paths = {name: self.work_dir / f'{name}.safetensors' for name in ('encoder', model.file)}
         common = {'arch': self.arch, 'method': self.options.method, 'config_hash': self.identity.hash,
                   'setup_hash': self.setup_hash}
-        checkpoints.save(model.spark, paths['spark'], {
-            'format': 'spark', **common, 'input_size': str(cfg.model.input_size),
-            'mask_ratio': str(cfg.model.mask_ratio), 'ablation': cfg.model.ablation,
-            'decoder_width': str(cfg.model.get('decoder_width', 768)), 'patch_size': str(model.spark.patch_size),
-            'epochs': str(cfg.train_cfg.max_epochs)})
-        checkpoints.save(model.spark.encoder.pyramid.network, paths['encoder'], {'format': 'timm', **common})
+        checkpoints.save(model.trained, paths[model.file], {
+            **model.settings(), **common, 'epochs': str(self.cfg.train_cfg.max_epochs)})
+        save_safetensors(encoder.tensors, paths['encoder'], {'format': encoder.library, **common})
         return paths
+
+
+def _method(kind: type[PretrainingModel], cfg: Config, options: PretrainOptions) -> str:
+    """The method that options and recipe name, settled in the recipe; raises InputError where they do not agree."""
+    if None not in (options.method, options.ablation) and options.method != options.ablation:
+        raise InputError(f'--method {options.method} and --ablation {options.ablation} are two methods: give one')
+    asked = options.method or options.ablation
+    if asked is not None:
+        get_method(asked)
+    return kind.settle(cfg.model, asked)
+
+
+def _check_dataset(kind, cfg):
+    """Refuse a data set that gives the model other images than it takes. Raises InputError naming the key."""
+    dataset, place = cfg.train_dataloader.dataset, 'train_dataloader.dataset'
+    if (dataset.get('type') == 'ClassImages') != kind.labelled:
+        raise InputError(f'{place}.type is {dataset.get("type")}: {kind.methods[0]} learns from '
+                         f'{"ClassImages" if kind.labelled else "Images"}')
+    side, given = kind.side(cfg.model), dataset.get('input_size')
+    if side is not None and given not in (None, side):
+        raise InputError(f'model.input_size is {side}, but {place}.input_size is {given}: change '
+                         'both with --cfg-options')
+    views = dataset.get('views', {}).get('type', 'spark')
+    if kind.views and views not in kind.views:
+        raise InputError(f'{place}.views.type is {views!r}: {kind.methods[0]} takes {" or ".join(kind.views)}')

@@ -7,8 +7,8 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
-from pretrain.ablations import ABLATIONS
 from spark_bench.errors import InputError, nearest, printable
+from spark_bench.models.methods import METHODS
 from spark_bench.places import NAME_PATTERN, shipped
 from spark_bench.records.json_schema import TASK_PATTERN
 from spark_bench.runs.options import OPTIONS_OF
@@ -123,10 +123,9 @@ def check_group(where: str, group: Mapping[str, Any], data: Mapping[str, str]) -
         return
     if 'start' in group:
         raise InputError(f'{where} has a start: a pretraining starts from nothing, leave it away')
-    known = [name for name, ablation in ABLATIONS.items() if ablation.pretrains]
-    unknown = [method for method in group['methods'] if method not in known]
+    unknown = [method for method in group['methods'] if method not in METHODS]
     if unknown:
-        raise InputError(f'{where} pretrains {unknown[0]!r}: choose one of {", ".join(known)}')
+        raise InputError(f'{where} pretrains {unknown[0]!r}: choose one of {", ".join(METHODS)}')
 
 
 def find_recipe(where: str, recipe: str, arch: str) -> str:

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pretrain.ablations import ABLATIONS
 from spark_bench.configs import read_config
+from spark_bench.models.methods import get_method
 from spark_bench.places import shipped
 from spark_bench.suites.definition import CellSpec, Suite
 from spark_bench.suites.plan import Places
@@ -54,7 +54,7 @@ def estimate(spec: CellSpec) -> Cost:
     gmacs = spec.gmacs or (network and _gmacs(spec, network['multiply_adds'] / 1e9))
     hours = None
     if gmacs and spec.images:
-        scale = ABLATIONS[spec.method].schedule_scale if spec.kind == 'pretrain' else 1.0
+        scale = get_method(spec.method).schedule_scale if spec.kind == 'pretrain' else 1.0
         hours = _FLOP_PER_MAC * gmacs * 1e9 * spec.images * scale / FLOPS / 3600
     kept, trained = _parameters(spec, network['parameters'] if network else 100e6)
     peak = kept + _CHECKPOINTS * _HELD[spec.kind] * trained
@@ -77,6 +77,9 @@ def _parameters(spec, network):
     if spec.kind == 'classification':
         return 4 * network, network  # the last and the best, raw and EMA
     model = read_config(shipped(spec.recipe), f'{spec.name}: the recipe', import_custom_modules=False).get('model', {})
+    if spec.kind == 'pretrain' and model.get('type') != 'SparKPretrainer':
+        # A slow copy of the network, or a decoder.
+        return 3 * network, 2 * network
     if spec.kind == 'pretrain':
         width = spec.overrides.get('model.decoder_width', model.get('decoder_width', 768))
         trained = network + _DECODER * (width / 768) ** 2

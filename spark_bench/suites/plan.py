@@ -110,9 +110,7 @@ def build_cells(suite: Suite, specs: Sequence[CellSpec], places: Places, downloa
             config=str(shipped(spec.recipe)), suite=suite.name, task=spec.task, method=spec.method, arch=spec.arch,
             data_root=places.data[spec.data], work_dir=str(places.work_dir_of(spec)), results=str(places.results),
             seed=spec.seed, overrides=dict(spec.overrides), **spec.options)
-        if spec.kind == 'pretrain':
-            options['ablation'] = spec.method
-        else:
+        if spec.kind != 'pretrain':
             options['weights'] = _weights(spec, places, download)
         runs[spec.name] = SuiteRun(spec.name, spec.kind, options, spec.weight or 1.0, needs)
     return list(runs.values())

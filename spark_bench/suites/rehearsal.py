@@ -18,9 +18,9 @@ def check_cells(suite: Suite, specs: Iterable[CellSpec]) -> None:
     """
     known = set()
     for spec in specs:
-        ablation = {'ablation': spec.method} if spec.kind == 'pretrain' else {}
+        method = {'method': spec.method} if spec.kind == 'pretrain' else {}
         # How batches are divided among processes is known where those are: in the run.
-        chosen = {**spec.options, **ablation, 'accumulate': None}
+        chosen = {**spec.options, **method, 'accumulate': None}
         what = spec.kind, spec.recipe, spec.arch, json.dumps([chosen, spec.overrides], default=str)
         if what in known:
             continue

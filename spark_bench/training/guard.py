@@ -22,11 +22,8 @@ def explain(model: nn.Module, batches: Sequence[dict], states: Mapping[str, Any]
             computing: Callable[[torch.device], contextlib.AbstractContextManager]) -> str | None:
     """Repeat the forward passes of a failed step and watch every module.
 
-    The packed engine calls some modules as functions, which no hook sees; the reference engine computes the same and
-    calls every one.
-
     Args:
-        model: :class:`~spark_bench.models.pretrainer.SparKPretrainer`, perhaps wrapped for several processes.
+        model: :class:`~spark_bench.models.pretraining.PretrainingModel`, perhaps wrapped for several processes.
         batches: the batches of the step.
         states: random states before the step, for the same masks.
         computing: function from a device to the context of the forward pass.
@@ -37,7 +34,7 @@ def explain(model: nn.Module, batches: Sequence[dict], states: Mapping[str, Any]
     """
     model = unwrap_model(model)
     # Not the running statistics: they take up what the failed step computed.
-    parameters = dict(model.spark.named_parameters())
+    parameters = dict(model.trained.named_parameters())
     broken = [name for name, parameter in parameters.items() if not torch.isfinite(parameter).all()]
     gradients = [name for name, parameter in parameters.items()
                  if parameter.grad is not None and not torch.isfinite(parameter.grad).all()]
@@ -63,18 +60,15 @@ def _watch(model, batches, states, computing):
             found.append(f'{name} ({type(module).__name__})')
 
     handles = [module.register_forward_hook(lambda module, _, output, name=name: look(name, module, output))
-               for name, module in model.spark.named_modules() if name]
-    encoder, engine = model.spark.encoder, model.spark.encoder.engine
+               for name, module in model.trained.named_modules() if name]
     set_random_states(states)
     try:
-        if engine == 'packed':
-            encoder.engine = 'reference'
-        for batch in batches:
-            data = model.data_preprocessor(batch, True)
-            with computing(data['inputs'].device):
-                model(**data, mode='loss')
+        with model.observable():
+            for batch in batches:
+                data = model.data_preprocessor(batch, True)
+                with computing(next(model.parameters()).device):
+                    model(**data, mode='loss')
     finally:
-        encoder.engine = engine
         for handle in handles:
             handle.remove()
     return found[0] if found else None

@@ -112,7 +112,7 @@ class PretrainLoop(UpdateLoop):
         # The loss and the gradients are sums over all processes, so all of them are here.
         causes = enumerate(all_gather_object(cause))
         rank, cause = next((found for found in causes if found[1]), (
-            0, 'no module gives such a value when the step is repeated in the reference engine'))
+            0, 'no module gives such a value when the step is repeated'))
         where = f', process {rank}' if get_world_size() > 1 else ''
         raise once(RunError(f'step {self._iter + 1} of {self._max_iters}{where}: {error}; {cause}. The weights saved '
                             'before are sound: lower the learning rate, or look at the images of that step'))

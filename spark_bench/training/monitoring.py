@@ -14,6 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from PIL import Image
+from timm.utils import unwrap_model
 
 from spark_bench.files import write_atomically
 from spark_bench.training.reconstruction import load_images, reconstruct
@@ -110,7 +111,7 @@ class TensorBoardHook(Hook):
         from torch.utils.tensorboard import SummaryWriter
         # What a killed attempt logged behind its last checkpoint is computed, and logged, again.
         self._writer = SummaryWriter(str(Path(runner.work_dir) / 'tensorboard'), purge_step=runner.iter + 1)
-        if self.image_interval:
+        if self.image_interval and unwrap_model(runner.model).shown_side is not None:
             self._images = load_images(runner.model, runner.train_dataloader.dataset)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Sequence[dict] | None = None,

@@ -2,12 +2,9 @@
 
 
 import numpy as np
-import torch
 from timm.utils import unwrap_model
 from torch import nn
 
-from pretrain import visualize
-from pretrain.masking import random_mask
 from spark_bench.data.images.sources import spread
 from spark_bench.data.pretraining import Images
 
@@ -19,10 +16,10 @@ def load_images(model: nn.Module, dataset: Images) -> np.ndarray:
     """A few images from all over a data set at the model's input size, uint8 (n, H, W, 3).
 
     Args:
-        model: :class:`~spark_bench.models.pretrainer.SparKPretrainer`, perhaps wrapped for several processes.
+        model: :class:`~spark_bench.models.pretraining.PretrainingModel` that reconstructs, perhaps wrapped for several
+            processes.
     """
-    spark = unwrap_model(model).spark
-    side = spark.grid * spark.patch_size
+    side = unwrap_model(model).shown_side
     images = (dataset.read(index)[0] for index in spread(dataset.source, SHOWN_IMAGES))
     return np.stack([np.asarray(image.resize((side, side))) for image in images])
 
@@ -37,10 +34,4 @@ def reconstruct(model: nn.Module, pixels: np.ndarray) -> dict[str, np.ndarray]:
     Returns:
         dict of uint8 arrays (n, H, W, 3): ``original``, ``masked``, ``reconstruction``, ``pasted``.
     """
-    model = unwrap_model(model)
-    generator = torch.Generator().manual_seed(SHOWN_SEED)
-    active = random_mask(len(pixels), model.spark.grid, model.spark.mask_ratio, generator)
-    images = visualize.reconstruct(
-        model.spark, torch.from_numpy(pixels).permute(0, 3, 1, 2), active,
-        mean=model.data_preprocessor.mean, std=model.data_preprocessor.std)
-    return {name: tensor.numpy() for name, tensor in vars(images).items()}
+    return unwrap_model(model).reconstruct(pixels, SHOWN_SEED)

@@ -1,4 +1,4 @@
-"""mmengine's Runner, with checkpoints that are never unpickled and batch norm that is always synchronised."""
+"""mmengine's Runner, with checkpoints that are never unpickled and batch norm that is synchronised."""
 
 import os
 from typing import Any
@@ -20,13 +20,15 @@ class BenchRunner(Runner):
     """See :class:`mmengine.runner.Runner`."""
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """Move the model to its device and, in several processes, synchronise its batch norms and its gradients."""
+        """Move the model to its device and, in several processes, synchronise its gradients and, unless it says
+        otherwise, its batch norms."""
         prepare_detector(model, channels_last=self.cfg.get('channels_last', False))
         if not self.distributed:
             return super().wrap_model(model_wrapper_cfg, model)
         model = model.to(get_device())
         device = next(model.parameters()).device
-        model = synchronise(model, device)
+        if getattr(model, 'synchronises', True):
+            model = synchronise(model, device)
         devices = [int(os.environ['LOCAL_RANK'])] if device.type == 'cuda' else None
         return MMDistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 

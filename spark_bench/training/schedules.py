@@ -7,13 +7,14 @@ from typing import Any
 from mmengine.optim import OPTIM_WRAPPER_CONSTRUCTORS, OptimWrapper
 from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS, PARAM_SCHEDULERS
-from timm.optim import Lamb
+from timm.optim import Lamb, Lars
 from timm.utils import unwrap_model
 from torch import nn
 from torch.optim import Optimizer
 
-# timm's LAMB, as the recipe names it; mmpretrain has one of its own under the plain name.
+# timm's, as the recipes name them; mmpretrain has others of its own under the plain names.
 OPTIMIZERS.register_module(name='TimmLamb', module=Lamb)
+OPTIMIZERS.register_module(name='TimmLars', module=Lars)
 
 
 class _ClosedForm(_ParamScheduler):
@@ -74,7 +75,8 @@ class DecayGroups:
     """Two parameter groups: with weight decay, and without.
 
     Without are biases, norms, layer scale and all other parameters of one dimension, and those that the model names
-    in ``no_weight_decay()`` (mask tokens).
+    in ``no_weight_decay()`` (mask tokens). The model is a
+    :class:`~spark_bench.models.pretraining.PretrainingModel`.
     """
 
     def __init__(self, optim_wrapper_cfg: Mapping[str, Any], paramwise_cfg: Mapping[str, Any] | None = None) -> None:
@@ -82,9 +84,9 @@ class DecayGroups:
         self.optimizer_cfg = self.wrapper_cfg.pop('optimizer')
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        spark = unwrap_model(model).spark
-        exempt = spark.no_weight_decay()
-        named = [(name, parameter) for name, parameter in spark.named_parameters() if parameter.requires_grad]
+        bare = unwrap_model(model)
+        exempt = bare.no_weight_decay()
+        named = [(name, parameter) for name, parameter in bare.trained.named_parameters() if parameter.requires_grad]
         decayed = [parameter for name, parameter in named if parameter.dim() > 1 and name not in exempt]
         others = [parameter for name, parameter in named if parameter.dim() <= 1 or name in exempt]
         groups = [dict(params=decayed), dict(params=others, weight_decay=0.0)]

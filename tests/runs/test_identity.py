@@ -11,10 +11,10 @@ from small_recipes import ROOT
 
 from pretrain import build_spark
 from spark_bench import registration  # noqa: F401
-from spark_bench.checkpoints import save
+from spark_bench.checkpoints import read_metadata, save
 from spark_bench.errors import InputError
+from spark_bench.models.pretrainer import SparKPretrainer
 from spark_bench.records.differences import keys_that_differ
-from spark_bench.runs import pretrain
 from spark_bench.runs.finetune import Finetuning
 from spark_bench.runs.pretrain import Pretraining
 from spark_bench.runs.probe import Probe
@@ -101,9 +101,9 @@ def test_a_recipe_is_the_same_before_and_after_its_places_are_filled_in(images, 
 def made(kind, images, tmp_path, **changes):
     name = {Finetuning: 'finetune', Pretraining: 'pretrain'}[kind]
     return kind(kind.Options(**{
-        'config': str(ROOT / f'pretrain/configs/demo_{name}.py'), 'suite': 's', 'method': 'm', 'arch': 'test_resnet',
-        'data_root': str(images), 'work_dir': str(tmp_path / 'w'), 'results': str(tmp_path / 'r'),
-        'overrides': {'global_batch': 8}, **changes}))
+        'config': str(ROOT / f'pretrain/configs/demo_{name}.py'), 'suite': 's', 'method': 'spark',
+        'arch': 'test_resnet', 'data_root': str(images), 'work_dir': str(tmp_path / 'w'),
+        'results': str(tmp_path / 'r'), 'overrides': {'global_batch': 8}, **changes}))
 
 
 def hashes(images, tmp_path, **changes):
@@ -150,14 +150,13 @@ def test_starts_from_pretrainings_of_other_seeds_are_of_one_setup(images, tmp_pa
     assert probe(str(best))[1] != probes[0][1]  # of the same training, but others
 
 
-def test_weights_carry_the_hash_on(images, tmp_path, monkeypatch):
+def test_weights_carry_the_hash_on(images, tmp_path):
     run = made(Finetuning, images, tmp_path)
     assert run.cfg.weights_metadata['setup_hash'] == run.setup_hash
     run = made(Pretraining, images, tmp_path)
-    saved = []
-    monkeypatch.setattr(pretrain.checkpoints, 'save', lambda model, path, header: saved.append(header))
-    run._save_weights(SimpleNamespace(spark=build_spark('test_resnet', 64, 0.6, decoder_width=32)))
-    assert [header['setup_hash'] for header in saved] == [run.setup_hash] * 2
+    run.work_dir.mkdir()
+    paths = run._save_weights(SparKPretrainer(arch='test_resnet', input_size=64, decoder_width=32))
+    assert [read_metadata(path)['setup_hash'] for path in paths.values()] == [run.setup_hash] * 2
 
 
 def test_what_is_other_than_in_a_record_is_told_by_its_keys(images, tmp_path):

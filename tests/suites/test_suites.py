@@ -19,6 +19,7 @@ from spark_bench.places import shipped
 from spark_bench.records import load_all
 from spark_bench.suites.definition import load_suite, shipped_suites
 from spark_bench.suites.plan import Places, build_cells, parse_data, select, use_published
+from spark_bench.suites.rehearsal import check_cells
 from spark_bench.suites.runner import SuiteRun, devices_of, run_cells
 from spark_bench.suites.status import state_of
 
@@ -68,6 +69,16 @@ def test_published_weights_take_the_place_of_pretraining(tmp_path, monkeypatch):
     places = Places({'imagenet': 'i', 'coco': 'c'}, str(tmp_path / 'work'), str(tmp_path / 'results'), str(tmp_path))
     with pytest.raises(InputError, match='resnet50_1kpretrained_timm_style.pth.*--download'):
         build_cells(suite, specs, places)
+
+
+@pytest.mark.parametrize('name, spared, left', [
+    ('transformers', ['mae', 'simmim', 'spark'], []), ('resnet50', ['spark', 'supervised'], ['byol', 'moco_v2'])])
+def test_rows_of_other_methods_are_pretrained_unless_their_weights_are_published(name, spared, left):
+    def pretrained(specs):
+        return sorted(cell.method for cell in specs if cell.kind == 'pretrain')
+    suite = load_suite(name)
+    assert pretrained(suite.cells) == sorted(spared + left) and pretrained(use_published(suite.cells)) == left
+    check_cells(suite, suite.cells)
 
 
 def test_data_sets_have_to_be_given_by_their_names(suite, tmp_path):

@@ -1,0 +1,35 @@
+"""Transformers in timm's registry: short names of the usual sizes, and two small ones for small images.
+
+Importing this module registers them: what takes a name of timm then takes these.
+"""
+
+from typing import Any
+
+import timm
+from timm.models import register_model
+from torch import nn
+
+# From name to timm's name, what differs from that network, and the side of its images in pixels.
+_NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {
+    **{f'vit_{size}': (f'vit_{size}_patch16_224', {}, 224) for size in ('tiny', 'small', 'base', 'large')},
+    **{f'swin_{size}': (f'swin_{size}_patch4_window7_224', {}, 224) for size in ('tiny', 'small', 'base', 'large')},
+    # 1.2 million parameters.
+    'vit_mini': ('vit_tiny_patch16_224', dict(img_size=96, embed_dim=128, depth=6, num_heads=4,
+                                              dynamic_img_size=True), 96),
+    # 2.3 million.
+    'swin_mini': ('swin_tiny_patch4_window7_224', dict(img_size=96, window_size=3, embed_dim=32, depths=(2, 2, 2, 2),
+                                                       num_heads=(1, 2, 4, 8)), 96),
+}
+
+
+def _register(name, full, differences, side):
+    def build(pretrained: bool = False, **arguments: Any) -> nn.Module:
+        network = timm.create_model(full, pretrained=pretrained and not differences, **{**differences, **arguments})
+        network.pretrained_cfg = {**network.pretrained_cfg, 'input_size': (3, side, side)}
+        return network
+    build.__name__ = name
+    register_model(build)
+
+
+for _name, _network in _NETWORKS.items():
+    _register(_name, *_network)

@@ -1,0 +1,38 @@
+"""Supervised pretraining: a classifier whose network starts a transfer."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from mmengine.registry import MODELS
+from torch import nn
+
+from pretrain.encoder import create_network
+from spark_bench.models.classifier import SparKClassifier
+from spark_bench.models.pretraining import Encoder, PretrainingModel
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+
+@MODELS.register_module()
+class SupervisedPretrainer(SparKClassifier, PretrainingModel):
+    """Any network of timm, trained with labels; the arguments are those of :class:`SparKClassifier`."""
+
+    methods, file, data, labelled = ('supervised',), 'supervised', 'classification', True
+
+    @classmethod
+    def check(cls, cfg: 'Config') -> None:
+        with torch.device('meta'):
+            create_network(cfg.model.arch, cfg.model.get('drop_path_rate', 0.0))
+
+    @property
+    def trained(self) -> nn.Module:
+        return self.backbone
+
+    def encoder(self) -> Encoder:
+        with torch.device('meta'):
+            names = create_network(self.arch).state_dict()
+        return Encoder({name: value for name, value in self.backbone.state_dict().items() if name in names})
+
+    def settings(self) -> dict[str, str]:
+        return {'format': 'timm'}
