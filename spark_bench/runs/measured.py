@@ -31,9 +31,9 @@ class Measured(ABC, Generic[AnyOptions]):
     Class attributes:
         Options: class of its options.
         embedded: part of the embedded data set that it uses where no data are named.
-        needed: metrics without which a record says nothing.
 
     Attributes:
+        needed: metrics without which a record says nothing; the class has them where they are always the same.
         task: of :data:`spark_bench.records.json_schema.TASKS`; the class has it where the kind has but one.
         options: complete ones.
         cfg: the config, complete but for places until :meth:`place` fills them in.
@@ -44,7 +44,7 @@ class Measured(ABC, Generic[AnyOptions]):
 
     Options: ClassVar[type[RunOptions]]
     embedded: ClassVar[str]
-    needed: ClassVar[tuple[str, ...]]
+    needed: tuple[str, ...]
     task: str
     options: AnyOptions
     cfg: Config

@@ -101,10 +101,19 @@ class DetectOptions(TrainingOptions):
     Attributes:
         backend: that computes AP and AR.
         bootstrap: number of resamples for confidence intervals.
+        label_fraction: share of the training images to learn from, see
+            :func:`spark_bench.data.coco.subset.draw_images`; None for the config's.
+        label_seed: of the draw.
+        frozen: the backbone keeps its weights and statistics; None for what the config says.
+        val_interval: epochs, or updates where the recipe counts those, between evaluations; None for none.
     """
 
     backend: str = 'fast'
     bootstrap: int = 0
+    label_fraction: float | None = None
+    label_seed: int = 0
+    frozen: bool | None = None
+    val_interval: int | None = None
 
 
 @dataclass(frozen=True)
