@@ -1,6 +1,7 @@
 """Densify: from packed visible patches to the dense map that the decoder reads."""
 
 import torch
+from timm.layers import LayerNorm2d
 from torch import nn
 
 from pretrain.masking import VisibleLayout
@@ -22,7 +23,7 @@ class Densify(nn.Module):
     def __init__(self, channels: int, width: int, *, deepest: bool, batch_norm: bool, mask_token: bool = True,
                  grid: tuple[int, int] | None = None) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(channels) if batch_norm else ChannelLayerNorm(channels)
+        self.norm = nn.BatchNorm2d(channels) if batch_norm else LayerNorm2d(channels, eps=1e-6)
         self.mask_token = nn.Parameter(torch.zeros(1, channels, 1, 1)) if mask_token else None
         if deepest and channels == width:
             self.proj = nn.Identity()
@@ -41,16 +42,6 @@ class Densify(nn.Module):
             features = layout.unpack(features, fill_C=self.mask_token.view(-1))
         dense_Bdhw = self.proj(features)
         return dense_Bdhw if self.position_1dhw is None else dense_Bdhw + self.position_1dhw
-
-
-class ChannelLayerNorm(nn.LayerNorm):
-    """Layer norm over the channels of ``(B, C, h, w)``, with the ε of ConvNeXt (1e-6)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=1e-6)
-
-    def forward(self, x_BChw: torch.Tensor) -> torch.Tensor:
-        return super().forward(x_BChw.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def sincos_position_embedding(width: int, height: int, width_positions: int) -> torch.Tensor:

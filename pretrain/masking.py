@@ -207,11 +207,8 @@ class VisibleLayout:
     def _halo_table(self, block, before, after):
         """Row of ``rows`` in :meth:`gather_halo` for each position of each padded patch, flattened."""
         key = ('halo', block, before, after)
-        if key not in self._tables:
-            self._tables[key] = self._build_halo_table(block, before, after)
-        return self._tables[key]
-
-    def _build_halo_table(self, block, before, after):
+        if key in self._tables:
+            return self._tables[key]
         device = self.patch_N.device
         masked, outside = self.visible * block * block, self.visible * block * block + 1
         reach = max(-(-before // block), -(-after // block))
@@ -230,4 +227,5 @@ class VisibleLayout:
         slot_Nkk = slot[self.image_N[:, None, None], row[:, :, None], column[:, None, :]]
         table = slot_Nkk * (block * block) + inner[:, None] * block + inner
         table = torch.where(slot_Nkk == -1, masked, table)
-        return torch.where(slot_Nkk == -2, outside, table).flatten()
+        self._tables[key] = torch.where(slot_Nkk == -2, outside, table).flatten()
+        return self._tables[key]

@@ -21,7 +21,7 @@ class SparK(nn.Module):
     """The pretraining model.
 
     Args:
-        encoder: :class:`~pretrain.encoder.SparseEncoder`.
+        encoder: of the visible patches.
         input_size: H = W of the training images, a multiple of the encoder's stride.
         mask_ratio: fraction of patches hidden.
         ablation: name in ``pretrain.ABLATIONS``.
@@ -188,9 +188,6 @@ def build_spark(arch: str | nn.Module, input_size: int = 224, mask_ratio: float 
         decoder_width: channels of the deepest decoder block, 768 in the paper.
         drop_path_rate: stochastic depth; None takes the authors' value for ``arch``.
         patch_size: side of a mask patch in pixels, any multiple of the network's stride (the default).
-
-    Returns:
-        :class:`SparK`.
 
     Raises:
         InputError: naming the argument that is wrong.

@@ -56,15 +56,12 @@ def reconstruct(spark: SparK, pixels_B3HW: torch.Tensor, active_B1ff: torch.Tens
     visible patches (see :func:`interpolate_visible`): no masked pixel has any influence then.
 
     Args:
-        spark: :class:`~pretrain.spark.SparK`; its mode is the same afterwards.
+        spark: its mode is the same afterwards.
         pixels_B3HW: uint8, of the size the model was built for.
         active_B1ff: bool mask, True = visible.
         mean: of the three channels in pixels, as in training.
         std: likewise.
         statistics: ``original`` or ``visible``.
-
-    Returns:
-        :class:`Reconstruction`.
 
     Raises:
         InputError: for another name of ``statistics``.
@@ -151,7 +148,7 @@ class MaskPattern:
 @torch.no_grad()
 def mask_patterns(encoder: SparseEncoder, image_B3HW: torch.Tensor, active_B1ff: torch.Tensor,
                   layers: Sequence[int] | None = None) -> list[MaskPattern]:
-    """Follow the mask through an encoder, as its own engine runs it.
+    """Follow the mask through an encoder, as its own engine runs it; the deepest pattern last.
 
     A position responds where the map differs, in any channel, from the one that the all-zero image gives: what
     biases alone produce is no trace of the visible patches. Sparse engines leave the mask as it is; in the dense one
@@ -162,14 +159,11 @@ def mask_patterns(encoder: SparseEncoder, image_B3HW: torch.Tensor, active_B1ff:
     as fresh residual branches end in them, count as open, as they are after one step of training.
 
     Args:
-        encoder: :class:`~pretrain.encoder.SparseEncoder`.
+        encoder: it stays as it is.
         image_B3HW: normalised images; nowhere zero in all channels, or they have holes of their own.
         active_B1ff: bool mask, True = visible.
         layers: after how many convolutions to look, 0 for the image; 0, 1, 2, 4, 8, … and the last when
             None. Only convolutions with a kernel larger than one position count: no other can spread the mask.
-
-    Returns:
-        list of :class:`MaskPattern`, the deepest last.
 
     Raises:
         InputError: for a layer that the network does not have.
@@ -199,9 +193,10 @@ def _run(engine, pyramid, graph, image_B3HW, layout):
 def _observe(pyramid, layers):
     """A graph of ``pyramid`` whose outputs are the chosen layers, and ``{layer: name}``."""
     graph = trace(pyramid)
-    modules = dict(pyramid.named_modules())
-    nodes = [node for node in graph.nodes if node.op == 'placeholder'
-             or node.op == 'call_module' and _spreads(modules[node.target])]
+    spreading = {name for name, module in pyramid.named_modules()
+                 if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1}
+    nodes = [node for node in graph.nodes
+             if node.op == 'placeholder' or node.op == 'call_module' and node.target in spreading]
     if layers is None:
         last = len(nodes) - 1
         layers = [0, *(2 ** i for i in range(last.bit_length())), last]
@@ -221,10 +216,6 @@ def _observe(pyramid, layers):
             graph.erase_node(node)
     names = {layer: nodes[layer].target.removeprefix('network.') if layer else 'input' for layer in layers}
     return graph, names
-
-
-def _spreads(module):
-    return isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1
 
 
 def _open_closed_branches(network):

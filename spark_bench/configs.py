@@ -10,12 +10,7 @@ if TYPE_CHECKING:
 
 
 def read_config(path: str | Path, what: str = 'config', import_custom_modules: bool = True) -> 'Config':
-    """The config in a file.
-
-    Args:
-        path: of the file.
-        what: it is, for the message.
-        import_custom_modules: import what its ``custom_imports`` names.
+    """The config in a file, which messages call ``what``.
 
     Raises:
         InputError: one line with what is wrong.

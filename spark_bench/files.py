@@ -48,6 +48,31 @@ def write_atomically(path: Path | str, contents: bytes) -> None:
         os.replace(temporary, path)
 
 
+def write_output(path: Path | str, content: str | bytes) -> Path:
+    """Write what a command was asked for, replacing the file that was there in one step; return the path.
+
+    A link stays one: the file that it leads to is replaced.
+
+    Raises:
+        InputError: if the folder cannot be written, or if something other than a file stands there.
+    """
+    path, target = Path(path), Path(os.path.realpath(path))
+    if os.path.exists(path) and not os.path.isfile(target):
+        raise InputError(f'cannot write {path}: what stands there is not a file; choose another name')
+    try:
+        write_atomically(target, encode(content) if isinstance(content, str) else content)
+    except OSError as error:
+        raise InputError(f'cannot write {path}: {error.strerror}; make the folder writable, or choose another'
+                         ) from error
+    return path
+
+
+def encode(text: str) -> bytes:
+    """``text`` as UTF-8, also that of a file name that is none."""
+    # The escape of a file name's undecodable byte is also its escape in JSON, so it reads back the same.
+    return text.encode('utf-8', errors='backslashreplace')
+
+
 def create_file(path: Path, contents: bytes) -> None:
     """Write ``path`` in one step, with the folders above it, where nothing is yet.
 
@@ -107,9 +132,6 @@ def claim_output(path: Path | str, own: bytes, option: str = '--output') -> Path
         own: regular expression for bytes that matches the beginning of what the command itself writes.
         option: that names the file, for the message.
 
-    Returns:
-        the path.
-
     Raises:
         InputError: where another file stands there, or none can be written.
     """
@@ -119,13 +141,20 @@ def claim_output(path: Path | str, own: bytes, option: str = '--output') -> Path
     folder = next(parent for parent in Path(os.path.abspath(path)).parents if parent.exists())
     try:
         _refuse_foreign(path, own, told)
-        # What the permissions say is not the whole truth: the system may be mounted read-only, or full.
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b'x')
+        try_writing(folder)
     except OSError as error:
         raise InputError(f'{told} cannot be written ({printable(error.filename or folder)}: {error.strerror}): give '
                          'another place, or mend that') from error
     return path
+
+
+def try_writing(folder: Path) -> None:
+    """Write to a folder, and leave nothing. Raises OSError.
+
+    What the permissions say is not the whole truth: the system may be mounted read-only, or full.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b'x')
 
 
 def _refuse_foreign(path, own, told):
@@ -240,5 +269,5 @@ def _is_abandoned(path, host, pid):
     except ProcessLookupError:
         return True
     except PermissionError:  # alive, of another user
-        return False
+        pass
     return False

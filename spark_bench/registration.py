@@ -18,13 +18,11 @@ from spark_bench.models import (  # noqa: E402, F401
     vit,
 )
 from spark_bench.training import (  # noqa: E402, F401
-    atomic_files,
     batches,
     ema,
     loop,
     monitoring,
     precise_norm,
-    progress,
     resume,
     schedules,
 )

@@ -26,6 +26,7 @@ from timm import layers
 from timm.layers.pool2d_same import MaxPool2dSame
 from torch import nn
 from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 from pretrain.errors import InputError
 from pretrain.masking import VisibleLayout
@@ -72,7 +73,8 @@ def window_of(module: nn.Module, block: int) -> tuple[int, int, int, int, int] |
     Raises:
         InputError: where the stride does not divide the patch.
     """
-    axes = set(zip(*(_pair(getattr(module, name, 1)) for name in ('kernel_size', 'stride', 'dilation')), strict=True))
+    axes = set(zip(*(layers.to_2tuple(getattr(module, name, 1)) for name in ('kernel_size', 'stride', 'dilation')),
+                   strict=True))
     if len(axes) > 1:
         return None
     [(kernel, stride, dilation)] = axes
@@ -86,17 +88,13 @@ def window_of(module: nn.Module, block: int) -> tuple[int, int, int, int, int] |
         before = max(reach + 1 - stride, 0) // 2
     elif isinstance(module.padding, str):
         before = reach // 2 if module.padding == 'same' else 0
-    elif len(set(_pair(module.padding))) == 1:
-        before = _pair(module.padding)[0]
+    elif len(set(layers.to_2tuple(module.padding))) == 1:
+        before = layers.to_2tuple(module.padding)[0]
     else:
         return None
     if not (same or reach + 1 - stride <= 2 * before <= reach):
         return None
     return kernel, stride, dilation, before, max(reach + 1 - stride - before, 0)
-
-
-def _pair(value):
-    return tuple(value) if isinstance(value, (tuple, list)) else (value, value)
 
 
 def _autocast(*tensors):
@@ -246,7 +244,7 @@ def _depthwise_input_gradient(x, grad, kernels, stride, padding, dilation):
     centred = stride == 1 and 2 * padding == dilation * (kernels.shape[-1] - 1)
     if centred and _fast_on_cpu(x):
         return F.conv2d(grad, kernels.flip(2, 3), None, 1, padding, dilation, len(kernels))
-    return _convolution_gradient(x, grad, kernels, stride, padding, dilation, wanted=0)
+    return conv2d_input(x.shape, kernels, grad, stride, padding, dilation, len(kernels))
 
 
 def _depthwise_weight_gradient(x, grad, kernels, stride, padding, dilation):
@@ -256,13 +254,7 @@ def _depthwise_weight_gradient(x, grad, kernels, stride, padding, dilation):
     kernel does it three to five times faster than oneDNN's own weight gradient.
     """
     if not _fast_on_cpu(x):
-        return _convolution_gradient(x, grad, kernels, stride, padding, dilation, wanted=1)
+        return conv2d_weight(x, kernels.shape, grad, stride, padding, dilation, len(kernels))
     correlation = F.conv2d(x, grad.transpose(0, 1), None, dilation, padding, stride, len(kernels))
     size = kernels.shape[-1]
     return correlation[0, :, None, :size, :size]
-
-
-def _convolution_gradient(x, grad, kernels, stride, padding, dilation, wanted):
-    return torch.ops.aten.convolution_backward(
-        grad, x, kernels, None, [stride] * 2, [padding] * 2, [dilation] * 2, False, [0, 0], len(kernels),
-        [index == wanted for index in range(3)])[wanted]

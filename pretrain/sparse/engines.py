@@ -1,5 +1,8 @@
 """The two interpreters of a traced network: both take the mask layout as an argument."""
 
+from contextlib import nullcontext
+from dataclasses import replace
+
 import torch
 from torch import fx, nn
 
@@ -14,13 +17,11 @@ _THRIFTY = (packed_convolution, packed_max_pool)
 
 
 class _Interpreter(fx.Interpreter):
-    """Runs a traced graph, each module through its sparse counterpart."""
+    """Runs a traced graph, each module through its sparse counterpart: the ``packed`` or the ``reference`` one."""
 
-    counterpart: str
-
-    def __init__(self, network, graph, layout):
+    def __init__(self, network, graph, layout, counterpart):
         super().__init__(network, graph=graph)
-        self.layout = layout
+        self.layout, self.counterpart = layout, counterpart
 
     def call_module(self, target, args, kwargs):
         module = self.fetch_attr(target)
@@ -34,37 +35,25 @@ class _Interpreter(fx.Interpreter):
 class _Packed(_Interpreter):
     """Runs the packed counterparts, and lets convolutions keep recipes of their inputs where there are any."""
 
-    counterpart = 'packed'
+    def __init__(self, network, graph, layout):
+        super().__init__(network, graph, layout, 'packed')
+        self.recipes = {}  # from node to NormedActivation
 
     def run_node(self, node):
-        self._recipe, self._recipes = None, getattr(self, '_recipes', {})
-        source = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
-        self._source_recipe = self._recipes.get(source)
-        result = super().run_node(node)
-        if self._recipe is not None:
-            self._recipes[node] = self._recipe
-        return result
-
-    def call_module(self, target, args, kwargs):
-        module, recipe = self.fetch_attr(target), self._source_recipe
-        if not torch.is_grad_enabled() or kwargs or len(args) != 1:
-            return super().call_module(target, args, kwargs)
+        source = node.args[0] if len(node.args) == 1 and not node.kwargs else None
+        if node.op != 'call_module' or not isinstance(source, fx.Node) or not torch.is_grad_enabled():
+            return super().run_node(node)
+        module, x_NCbb, recipe, kept = self.fetch_attr(node.target), self.env[source], self.recipes.get(source), None
         if can_be_made_again(module):
-            self._recipe = NormedActivation(module, args[0])
+            self.recipes[node] = NormedActivation(module, x_NCbb.detach())
         elif recipe is not None and type(module) is nn.Identity:
-            self._recipe = recipe
-        elif recipe is not None and type(module) is nn.ReLU and recipe.activation is None:
-            self._recipe = recipe.followed_by(nn.functional.relu)
-            with keeping(self._recipe, args[0]):
-                return module(args[0])
-        elif recipe is not None and getattr(MODULES.get(type(module)), 'packed', None) in _THRIFTY:
-            with keeping(recipe, args[0]):
-                return super().call_module(target, args, kwargs)
-        return super().call_module(target, args, kwargs)
-
-
-class _Reference(_Interpreter):
-    counterpart = 'reference'
+            self.recipes[node] = recipe
+        elif recipe is not None and type(module) is nn.ReLU and not recipe.rectified:
+            kept = self.recipes[node] = replace(recipe, rectified=True)
+        elif getattr(MODULES.get(type(module)), 'packed', None) in _THRIFTY:
+            kept = recipe
+        with nullcontext() if kept is None else keeping(kept, x_NCbb):
+            return super().run_node(node)
 
 
 def run_packed(network: nn.Module, graph: fx.Graph, image_B3HW: torch.Tensor,
@@ -85,4 +74,4 @@ def run_reference(network: nn.Module, graph: fx.Graph, image_B3HW: torch.Tensor,
         list of dense maps ``x_BChw`` with zeros at masked positions, one for each output of the network.
     """
     masked = image_B3HW * expand_mask(layout.active_B1ff, *image_B3HW.shape[-2:])
-    return _Reference(network, graph, layout).run(masked)
+    return _Interpreter(network, graph, layout, 'reference').run(masked)

@@ -96,7 +96,7 @@ def packed_per_image(module: nn.Module, x: torch.Tensor, layout: VisibleLayout) 
     Squeeze-excite, GRN and group norm see the visible patches of an image laid end to end, as an image of its own:
     they average over the visible positions that way.
     """
-    return _per_image(module, x, layout.counts, x.shape[1:-1] if _channels_last(module) else x.shape[2:])
+    return _per_image(module, x, layout.counts)
 
 
 def reference_per_image(module: nn.Module, x: torch.Tensor, layout: VisibleLayout) -> torch.Tensor:
@@ -105,18 +105,18 @@ def reference_per_image(module: nn.Module, x: torch.Tensor, layout: VisibleLayou
     x_BhwC = x if last else x.permute(0, 2, 3, 1)
     visible_Bhw = expand_mask(layout.active_B1ff, *x_BhwC.shape[1:3]).squeeze(1)
     rows_nC = x_BhwC[visible_Bhw][:, None, None]
-    positions = [int(mask.sum()) for mask in visible_Bhw]
-    out_n = _per_image(module, rows_nC if last else rows_nC.permute(0, 3, 1, 2), positions, (1, 1))
+    positions = visible_Bhw.flatten(1).sum(1).tolist()
+    out_n = _per_image(module, rows_nC if last else rows_nC.permute(0, 3, 1, 2), positions)
     out_BhwC = torch.zeros_like(x_BhwC, dtype=out_n.dtype)
     out_BhwC[visible_Bhw] = out_n.flatten(1)
     return out_BhwC if last else out_BhwC.permute(0, 3, 1, 2)
 
 
-def _per_image(module, x_NCbb, counts, block):
+def _per_image(module, x_NCbb, counts):
     """Run ``module`` on the patches of each image in turn, or of all at once where they are equally many."""
     last = _channels_last(module)
     x_NbbC = x_NCbb if last else x_NCbb.permute(0, 2, 3, 1)
-    channels, (high, wide) = x_NbbC.shape[-1], block
+    _, high, wide, channels = x_NbbC.shape
 
     def run(patches_NbbC, images):
         strip = patches_NbbC.reshape(images, -1, wide, channels)

@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from timm.layers import to_2tuple
 from torch import nn
 from torch.autograd.function import once_differentiable
 
@@ -26,7 +27,9 @@ def packed_max_pool(module: nn.MaxPool2d, x_NCbb: torch.Tensor, layout: VisibleL
 
 def packed_average_pool(module: nn.AvgPool2d, x_NCbb: torch.Tensor, layout: VisibleLayout) -> torch.Tensor:
     """Average-pool a packed map. Masked neighbours count as 0, as they do on the masked dense map."""
-    patchwise = module.kernel_size == module.stride and module.padding == 0 and x_NCbb.shape[-1] % module.stride == 0
+    strides = to_2tuple(module.stride)
+    patchwise = (to_2tuple(module.kernel_size) == strides and not any(to_2tuple(module.padding))
+                 and not any(x_NCbb.shape[-1] % stride for stride in strides))
     return module(x_NCbb) if patchwise else layout.pack(module(layout.unpack(x_NCbb)))
 
 

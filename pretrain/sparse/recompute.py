@@ -4,36 +4,33 @@ A batch norm keeps its input, and the convolution behind it keeps the norm's act
 second is one pass over memory away from the first, so it is not kept.
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 
+@dataclass(frozen=True)
 class NormedActivation:
-    """The recipe ``activation(batch_norm(x))`` of a map that exists now and is wanted again in the backward pass.
+    """The recipe of a map that exists now and is wanted again in the backward pass: a batch norm, perhaps a ReLU.
 
-    Args:
+    Attributes:
         norm: ``BatchNorm2d`` in training, with affine parameters.
-        x_NCbb: its input, which autograd keeps anyway.
-        activation: module of one argument, or None.
+        x_NCbb: its input, which autograd keeps anyway; detached, or it would keep all that it was made of.
+        rectified: whether a ReLU follows.
     """
 
-    def __init__(self, norm: nn.BatchNorm2d, x_NCbb: torch.Tensor,
-                 activation: Callable[[torch.Tensor], torch.Tensor] | None = None) -> None:
-        self.norm, self.x_NCbb, self.activation = norm, x_NCbb.detach(), activation
-
-    def followed_by(self, activation: Callable[[torch.Tensor], torch.Tensor]) -> 'NormedActivation':
-        """The recipe with ``activation`` behind it."""
-        return NormedActivation(self.norm, self.x_NCbb, activation)
+    norm: nn.BatchNorm2d
+    x_NCbb: torch.Tensor
+    rectified: bool = False
 
     def make(self) -> torch.Tensor:
         """The map, to the bit as it was: the moments are those of the same input."""
         norm = self.norm
         with torch.no_grad():
             y_NCbb = nn.functional.batch_norm(self.x_NCbb, None, None, norm.weight, norm.bias, True, 0.0, norm.eps)
-            return y_NCbb if self.activation is None else self.activation(y_NCbb)
+            return y_NCbb.relu() if self.rectified else y_NCbb
 
 
 def can_be_made_again(norm: nn.Module) -> bool:

@@ -35,9 +35,6 @@ def trace(network: nn.Module) -> fx.Graph:
     Args:
         network: module from an image ``(B, 3, H, W)`` to a list of feature maps.
 
-    Returns:
-        ``torch.fx.Graph``.
-
     Raises:
         InputError: naming the module path and type, or the function, that is not known, and how to
             register it.

@@ -18,16 +18,16 @@ _CONVNEXTS = {
     ((3, 3, 27, 3), 192): 'large', ((3, 3, 27, 3), 256): 'xlarge', ((3, 3, 27, 3), 352): 'huge',
     ((3, 4, 30, 3), 384): 'xxlarge',
 }
-# Blocks a stage → candidates. Source: timm.models.resnet.
+# Blocks a stage → what timm's names of such networks have in them, and those to try first. Source: timm.models.resnet.
 _RESNETS = {
-    (1, 1, 1, 1): ('test_resnet', 'resnet10t', 'resnet14t'),
-    (2, 2, 2, 2): ('resnet18', 'resnet18d', 'resnet26', 'resnet26d'),
-    (3, 4, 6, 3): ('resnet50', 'resnet34', 'resnet50d', 'resnet50c', 'resnet34d', 'resnext50_32x4d', 'wide_resnet50_2',
-                   'seresnet50'),
-    (3, 4, 23, 3): ('resnet101', 'resnet101d', 'resnet101c', 'resnext101_32x8d', 'resnext101_64x4d',
-                    'resnext101_32x4d', 'wide_resnet101_2'),
-    (3, 8, 36, 3): ('resnet152', 'resnet152d', 'resnet152c'),
-    (3, 24, 36, 3): ('resnet200', 'resnet200d'),
+    (1, 1, 1, 1): ('10|14', ('test_resnet', 'resnet10t', 'resnet14t')),
+    (2, 2, 2, 2): ('18|26', ('resnet18', 'resnet18d', 'resnet26', 'resnet26d')),
+    (3, 4, 6, 3): ('34|50', ('resnet50', 'resnet34', 'resnet50d', 'resnet50c', 'resnet34d', 'resnext50_32x4d',
+                             'wide_resnet50_2', 'seresnet50')),
+    (3, 4, 23, 3): ('101', ('resnet101', 'resnet101d', 'resnet101c', 'resnext101_32x8d', 'resnext101_64x4d',
+                            'resnext101_32x4d', 'wide_resnet101_2')),
+    (3, 8, 36, 3): ('152', ('resnet152', 'resnet152d', 'resnet152c')),
+    (3, 24, 36, 3): ('200', ('resnet200', 'resnet200d')),
 }
 _SWINS = {((2, 2, 6, 2), 96): 'tiny', ((2, 2, 18, 2), 96): 'small', ((2, 2, 18, 2), 128): 'base',
           ((2, 2, 18, 2), 192): 'large'}
@@ -36,33 +36,24 @@ _SWIN_IMAGES = {7: 224, 12: 384}
 _VITS = {(12, 192): 'tiny', (12, 384): 'small', (12, 768): 'base', (24, 1024): 'large', (32, 1280): 'huge'}
 
 
-def detect(family: str | None, shapes: Shapes, hint: str | None = None) -> tuple[str | None, bool]:
-    """Find the timm architecture of a network.
+def detect(family: str | None, shapes: Shapes, hint: str | None = None) -> str | None:
+    """The timm name of a network, or None: of one whose tensors without classifier have the same shapes, or most.
 
     Args:
         family: see :class:`~spark_bench.checkpoints.formats.base.Adapter`; None for an unknown one.
         shapes: from canonical name to shape.
         hint: a timm name to try first, such as a file's ``arch``.
-
-    Returns:
-        ``(name, exact)``: the timm name, or None; and whether every tensor of that network without its
-        classifier is there in its shape, and none else.
     """
     candidates = list(_candidates(family, shapes))
     if hint and (family is None or not candidates or not any(differences(hint, shapes, family))):
         candidates = [hint, *candidates]
     candidates = [name for name in candidates if name and timm.is_model(name)]
-    for name in candidates:
+    for name in (*candidates, *_variants(family, shapes)):
         if not any(differences(name, shapes, family)):
-            return name, True
-    if family is None:
-        return None, False
-    for name in _variants(family, shapes):
-        if not any(differences(name, shapes, family)):
-            return name, True
+            return name
     # A damaged or cut file still says what it is of; a network with little in common is another one.
-    return next((name for name in candidates
-                 if sum(map(len, differences(name, shapes, family))) <= len(shapes) // 4), None), False
+    return next((name for name in candidates if family
+                 and sum(map(len, differences(name, shapes, family))) <= len(shapes) // 4), None)
 
 
 def differences(arch: str, shapes: Shapes, family: str | None) -> tuple[list[str], list[str], list[str]]:
@@ -70,16 +61,13 @@ def differences(arch: str, shapes: Shapes, family: str | None) -> tuple[list[str
     reference = network_shapes(arch)
     if reference is None:
         return [arch], [], []
-    missing = [name for name in reference if name not in shapes and not is_optional(family, name)]
+    # What files of a complete network may lack.
+    norms = ('head.', 'norm.', 'fc_norm.') if family in ('convnext', 'swin', 'vit') else ()
+    missing = [name for name in reference if name not in shapes and not name.startswith(norms)
+               and not name.endswith('num_batches_tracked')]
     other = [name for name, shape in reference.items() if name in shapes and squeeze(shapes[name]) != squeeze(shape)]
     whole = network_shapes(arch, classifier=True)
     return missing, other, [name for name in shapes if name not in reference and name not in whole]
-
-
-def is_optional(family: str | None, name: str) -> bool:
-    """Tensors that files of a complete network may lack."""
-    return name.endswith('num_batches_tracked') or family in ('convnext', 'swin', 'vit') and \
-        name.startswith(('head.', 'norm.', 'fc_norm.'))
 
 
 def squeeze(shape: Iterable[int]) -> tuple[int, ...]:
@@ -114,7 +102,7 @@ def _candidates(family, shapes):
         second = 'stages.0.blocks.0.mlp.grn.weight' in shapes
         yield from ([f'convnext{"v2" if second else ""}_{size}'] if size else ['test_convnext'])
     elif family == 'resnet':
-        yield from _RESNETS.get(_stages(family, shapes)[0], ())
+        yield from _RESNETS.get(_stages(family, shapes)[0], ('', ()))[1]
     elif family == 'swin':
         size = _SWINS.get(_stages(family, shapes))
         table = shapes.get('layers.0.blocks.0.attn.relative_position_bias_table') or (1,)
@@ -127,14 +115,12 @@ def _candidates(family, shapes):
 
 def _variants(family, shapes):
     """timm's rarer networks of as many blocks: each has to be built to be compared."""
-    numbers = {(1, 1, 1, 1): '10|14', (2, 2, 2, 2): '18|26', (3, 4, 6, 3): '34|50', (3, 4, 23, 3): '101',
-               (3, 8, 36, 3): '152', (3, 24, 36, 3): '200'}
     if family == 'convnext':
         return timm.list_models(module='convnext')
-    if family != 'resnet' or _stages(family, shapes)[0] not in numbers:
+    if family != 'resnet' or _stages(family, shapes)[0] not in _RESNETS:
         return ()
-    return [name for name in timm.list_models(module='resnet')
-            if re.search(numbers[_stages(family, shapes)[0]], name)]
+    numbers, _ = _RESNETS[_stages(family, shapes)[0]]
+    return [name for name in timm.list_models(module='resnet') if re.search(numbers, name)]
 
 
 def _vit(shapes):

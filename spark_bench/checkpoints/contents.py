@@ -1,7 +1,7 @@
 """A file, its format, its architecture, its faults: what loading, converting and inspecting start from."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -22,7 +22,6 @@ class Contents:
         file: what was read.
         naming: format, and canonical names.
         arch: timm name; None where there is none.
-        complete: whether every tensor of that architecture is there.
         contradictions: between what the file says of itself and its tensors.
         notes: what else a person must know before these weights are used.
     """
@@ -30,33 +29,23 @@ class Contents:
     file: CheckpointFile
     naming: Naming
     arch: str | None
-    complete: bool
     contradictions: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """From canonical name to shape, of the network alone."""
-        return network_part(self.naming, self.file.tensors)
-
-    def shapes_of_decoder(self) -> dict[str, tuple[int, ...]]:
-        """From canonical name to shape, of a pretraining model's decoder and densify layers."""
-        return {target: tuple(self.file.tensors[name].shape) for name, target in self.naming.canonical.items()
-                if self.naming.kind(target) == 'decoder'}
-
-    def value(self, name: str) -> torch.Tensor:
-        """The tensor ``name`` of the file in canonical layout."""
-        target, value = self.naming.canonical[name], self.file.tensors[name]
-        if _is_counter(target) and value.is_floating_point() and bool(torch.isfinite(value).all()):
-            value = value.long()
-        return self.naming.adapter.value_in(target, value) if self._is_network(target) else value
-
-    def _is_network(self, target):
-        return self.naming.adapter is not None and self.naming.kind(target) in ('encoder', 'head')
+    def shapes(self, *kinds: str) -> dict[str, tuple[int, ...]]:
+        """From canonical name to shape, of the tensors of these parts, see :meth:`Naming.kind`."""
+        return self.naming.shapes(self.file.tensors, *kinds)
 
     def canonical(self) -> dict[str, torch.Tensor]:
         """From canonical name to tensor in canonical layout, everything that has a use."""
-        return {target: self.value(name) for name, target in self.naming.canonical.items()
-                if self.naming.kind(target) != 'other part'}
+        tensors = {}
+        for name, target in self.naming.canonical.items():
+            value = self.file.tensors[name]
+            if _is_counter(target) and value.is_floating_point() and bool(torch.isfinite(value).all()):
+                value = value.long()
+            if self.naming.kind(target) != 'other part':
+                tensors[target] = self.naming.adapter.value_in(target, value)
+        return tensors
 
     def left_out(self) -> tuple[str, ...]:
         """What no network has a place for: names of tensors, then of other entries of the file."""
@@ -70,21 +59,21 @@ class Contents:
 
         A list of texts, without the file's name; empty for a whole network of a known architecture.
         """
-        naming, arch = self.naming, self.arch
+        naming, arch, shapes = self.naming, self.arch, self.shapes('encoder', 'head')
         faults = []
-        if arch is None and naming.adapter is None:
+        if arch is None and naming.family is None:
             faults.append(explain_names(self.file.tensors))
         elif arch is None:
             faults.append(f'no timm architecture has these blocks and channels '
-                          f'({architectures.describe(naming.family, self.shapes())})')
+                          f'({architectures.describe(naming.family, shapes)})')
         else:
-            missing, other, extra = architectures.differences(arch, self.shapes(), naming.family)
-            faults += _listed(f'not a complete {arch}', missing, 'missing')
-            faults += _listed(f'not a {arch}', other, 'of another shape')
-            faults += _listed(f'not a {arch}', extra, 'unknown to it')
+            missing, other, extra = architectures.differences(arch, shapes, naming.family)
+            faults += _listed(f'not a complete {arch}: ', missing, 'missing')
+            faults += _listed(f'not a {arch}: ', other, 'of another shape')
+            faults += _listed(f'not a {arch}: ', extra, 'unknown to it')
         used = {name: self.file.tensors[name] for name, target in naming.canonical.items()
                 if naming.kind(target) != 'other part'}
-        whole = [name for name, value in used.items() if naming.adapter is not None
+        whole = [name for name, value in used.items() if naming.family
                  and not value.is_floating_point() and not _is_counter(naming.canonical[name])]
         return [*faults, *_listed('', naming.unknown, 'unknown'),
                 *_listed('', whole, 'of another kind of number (whole ones)'),
@@ -119,24 +108,23 @@ def _open(path, key_prefix, version):
     naming = identify(file.tensors, str(path), file.key_prefix)
     hint = file.metadata.get('arch')
     hint = hint if isinstance(hint, str) and timm.is_model(hint) else None
-    encoder = {name: shape for name, shape in network_part(naming, file.tensors).items()
-               if naming.kind(name) == 'encoder'}
-    arch, complete = architectures.detect(naming.family, encoder, hint)
-    if arch is None and naming.adapter is None and hint:
-        naming, arch, complete = _of_its_word(naming, file, hint)
+    encoder = naming.shapes(file.tensors, 'encoder')
+    arch = architectures.detect(naming.family, encoder, hint)
+    if arch is None and naming.family is None and hint:
+        naming, arch = _of_its_word(naming, file, hint)
     if arch is not None:
         naming = set_aside(naming, _no_classifier(naming, file.tensors, arch))
-    notes = (naming.adapter.note,) if naming.adapter is not None and naming.adapter.note else ()
-    return Contents(file, naming, arch, complete, tuple(_contradictions(file, naming, encoder, arch, hint)), notes)
+    notes = (naming.adapter.note,) if naming.adapter.note else ()
+    return Contents(file, naming, arch, tuple(_contradictions(file, naming, encoder, arch, hint)), notes)
 
 
 def _of_its_word(naming, file, hint):
-    """``(naming, arch, complete)`` of a network of no known format that is what the file says, beside other parts."""
+    """``(naming, arch)`` of a network of no known format that is what the file says, beside other parts."""
     modules = {name.partition('.')[0] for name in architectures.network_shapes(hint, classifier=True) or ()}
     other = [name for name, target in naming.canonical.items() if target.partition('.')[0] not in modules]
     alone = set_aside(naming, other)
-    arch, complete = architectures.detect(None, network_part(alone, file.tensors), hint)
-    return (alone, arch, complete) if arch else (naming, None, False)
+    arch = architectures.detect(None, alone.shapes(file.tensors, 'encoder', 'head'), hint)
+    return (alone, arch) if arch else (naming, None)
 
 
 def _no_classifier(naming, tensors, arch):
@@ -163,21 +151,21 @@ def _fits(module, parts, tensors, whole):
         squeeze(found[last][1:]) == squeeze(shape[1:]) for last, shape in wanted.items())
 
 
-def network_part(naming: Naming, tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
-    """From canonical name to shape, of the encoder and its classifier."""
-    return {target: tuple(tensors[name].shape) for name, target in naming.canonical.items()
-            if naming.kind(target) in ('encoder', 'head')}
-
-
 def not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
     """Names of floating-point tensors with a NaN or an infinity."""
-    return [name for name, value in tensors.items()
-            if value.is_floating_point() and not bool(torch.isfinite(_wide(value)).all())]
-
-
-def _wide(value):
     # The 8-bit floats have no isfinite of their own.
-    return value.float() if value.element_size() == 1 else value
+    return [name for name, value in tensors.items() if value.is_floating_point()
+            and not bool(torch.isfinite(value.float() if value.element_size() == 1 else value).all())]
+
+
+def first_of(names: Sequence[str]) -> str:
+    """The first three names and how many more there are, for a message."""
+    return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')
+
+
+def fault_of(what: str, names: Sequence[str]) -> list[str]:
+    """A fault of these tensors, in a list; none of none."""
+    return [f'{len(names)} tensors {what} ({first_of(names)})'] if names else []
 
 
 def _is_counter(name):
@@ -185,10 +173,7 @@ def _is_counter(name):
 
 
 def _listed(what, names, fault):
-    if not names:
-        return []
-    more = f' and {len(names) - 3} more' if len(names) > 3 else ''
-    return [f'{what}{": " if what else ""}{", ".join(names[:3])}{more} {fault} ({len(names)} tensors)']
+    return [f'{what}{first_of(names)} {fault} ({len(names)} tensors)'] if names else []
 
 
 def _contradictions(file, naming, shapes, arch, hint):

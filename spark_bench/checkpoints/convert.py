@@ -4,7 +4,8 @@ from pathlib import Path
 
 from spark_bench.checkpoints import architectures
 from spark_bench.checkpoints.contents import Contents, open_checkpoint
-from spark_bench.checkpoints.formats import network_adapter, wrapping
+from spark_bench.checkpoints.formats import network_adapter
+from spark_bench.checkpoints.formats.spark import OwnSparK
 from spark_bench.checkpoints.pretraining import spark_settings
 from spark_bench.checkpoints.writing import save_safetensors, save_torch, spark_layout
 from spark_bench.errors import InputError
@@ -35,14 +36,14 @@ def convert(path: Path | str, to: str, output: Path | str | None = None, force: 
     contents = open_checkpoint(path, key_prefix)
     _check_target(contents, to)
     output = Path(output) if output else Path(path).with_suffix(f'.{to}{_SUFFIXES.get(to, ".pth")}')
-    _check_output(output, force)
+    _check_output(output, to, force)
     tensors = contents.canonical()
-    metadata = _metadata(contents, to)
+    metadata = {**{str(name): str(value) for name, value in contents.file.metadata.items()}, 'arch': contents.arch,
+                'converted_from': contents.naming.format, 'format': to}
     renamed = _rename(contents, tuple(tensors), to)
     written = {new: _value(contents, tensors, name, to) for name, new in renamed.items() if new is not None}
     if to == 'spark':
-        own = {name: tensors[name] for name, new in renamed.items() if new is not None}
-        _save_spark(contents, own, metadata, output)
+        save_torch(spark_layout(contents.naming.family, written, metadata), output)
     else:
         _save(written, metadata, to, output)
     homeless = [name for name, target in contents.naming.canonical.items()
@@ -69,7 +70,7 @@ def _check_target(contents, to):
 def _refusal(contents, to):
     """Why a conversion is not possible; None where it is."""
     naming = contents.naming
-    if naming.adapter is None:
+    if naming.family is None:
         return None if to in ('timm', 'safetensors') else 'its names are not of a format that is known here'
     if to == 'spark':
         if naming.family not in ('convnext', 'resnet'):
@@ -92,7 +93,7 @@ def _refusal(contents, to):
     return None
 
 
-def _check_output(output, force):
+def _check_output(output, to, force):
     if output.suffix not in ('.safetensors', '.pth', '.pt'):
         raise InputError(f'{output}: give an output that ends in .safetensors or .pth')
     if not output.parent.is_dir():
@@ -101,24 +102,22 @@ def _check_output(output, force):
         raise InputError(f'{output} is a folder: give the name of a file')
     if output.exists() and not force:
         raise InputError(f'{output} exists: give --force to overwrite it, or another --output')
+    if to == 'spark' and output.suffix != '.pth':
+        raise InputError(f"{output}: the authors' format is a .pth file")
 
 
 def _rename(contents, names, to):
     """From canonical name to the new one; None for what the format has no place for."""
     naming = contents.naming
-    if to == 'safetensors':
-        if not naming.has_decoder:
-            return {name: name if naming.kind(name) in ('encoder', 'head') else None for name in names}
-        own = wrapping('spark_bench').network_prefix
-        places = {'encoder': own + '{}', 'decoder': '{}'}
-        return {name: places[naming.kind(name)].format(name) if naming.kind(name) in places else None
-                for name in names}
-    kept = {'spark': ('encoder', 'decoder'), 'mmdet': ('encoder', 'output norm'),
-            'timm': ('encoder', 'head')}.get(to, ('encoder', 'head', 'output norm'))
-    if to == 'spark':
-        return {name: name if naming.kind(name) in kept else None for name in names}
-    if naming.adapter is None:
+    if to in ('safetensors', 'spark'):
+        prefixes = {'encoder': '', 'decoder': ''} if to == 'spark' else {'encoder': '', 'head': ''}
+        if to == 'safetensors' and naming.has_decoder:
+            prefixes = {'encoder': OwnSparK.network_prefix, 'decoder': ''}
+        return {name: prefixes[naming.kind(name)] + name if naming.kind(name) in prefixes else None for name in names}
+    if naming.family is None:
         return {name: name for name in names}
+    kept = {'mmdet': ('encoder', 'output norm'),
+            'timm': ('encoder', 'head')}.get(to, ('encoder', 'head', 'output norm'))
     adapter = network_adapter(naming.family, _ADAPTERS[to])
     chosen = [name for name in names if naming.kind(name) in kept]
     return dict.fromkeys(names) | adapter.foreign_names(chosen)
@@ -126,20 +125,10 @@ def _rename(contents, names, to):
 
 def _value(contents, tensors, name, to):
     """The tensor in the layout of the format."""
-    value, naming = tensors[name], contents.naming
-    if naming.adapter is None or naming.kind(name) not in ('encoder', 'head'):
-        return value
+    value, family = tensors[name], contents.naming.family
     if to in ('timm', 'safetensors'):
-        shape = (architectures.network_shapes(contents.arch) or {}).get(name) if contents.arch else None
-        return value.reshape(shape) if shape is not None else value
-    return network_adapter(naming.family, _ADAPTERS.get(to, 'timm')).value_out(name, value)
-
-
-def _metadata(contents, to):
-    kept = {str(name): str(value) for name, value in contents.file.metadata.items()}
-    if contents.arch:
-        kept['arch'] = contents.arch
-    return kept | {'converted_from': contents.naming.format, 'format': to}
+        return value.reshape(architectures.network_shapes(contents.arch).get(name, value.shape))
+    return value if to == 'spark' else network_adapter(family, _ADAPTERS[to]).value_out(name, value)
 
 
 def _save(tensors, metadata, to, output):
@@ -149,12 +138,3 @@ def _save(tensors, metadata, to, output):
     whole = {name: value.contiguous().clone() for name, value in tensors.items()}
     key = 'state_dict' if to in ('mmdet', 'mmpretrain') else 'model'
     save_torch({key: whole, 'meta': metadata} if key == 'state_dict' else {**metadata, key: whole}, output)
-
-
-def _save_spark(contents, tensors, metadata, output):
-    layout = spark_layout(contents.naming.family, tensors, metadata)
-    if output.suffix != '.pth':
-        raise InputError(f"{output}: the authors' format is a .pth file")
-    layout['module'] = {name: value.contiguous().clone() if hasattr(value, 'contiguous') else value
-                        for name, value in layout['module'].items()}
-    save_torch(layout, output)

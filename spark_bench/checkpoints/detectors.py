@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
-from spark_bench.checkpoints.contents import not_finite
+from spark_bench.checkpoints.contents import fault_of, not_finite
 from spark_bench.checkpoints.files.reading import read_tensors
 from spark_bench.errors import InputError
 
@@ -24,18 +24,12 @@ def load_detector(model: nn.Module, path: Path | str) -> None:
     # Preprocessing constants and counters that not every version of mmdet saves.
     spare = {name for name in {*wanted, *found} if name.startswith('data_preprocessor.')
              or name.endswith(('num_batches_tracked', 'relative_position_index'))}
-    problems = [_problem('missing from the file', sorted(set(wanted) - set(found) - spare)),
-                _problem('unknown to the detector', sorted(set(found) - set(wanted) - spare)),
-                _problem('of another shape', [name for name in wanted if name in found
-                                              and found[name].shape != wanted[name].shape]),
-                _problem('not finite', not_finite(found))]
-    if any(problems):
-        raise InputError(f'{path} does not fit this detector: {"; ".join(filter(None, problems))}. Give the detector '
+    problems = [*fault_of('missing from the file', sorted(set(wanted) - set(found) - spare)),
+                *fault_of('unknown to the detector', sorted(set(found) - set(wanted) - spare)),
+                *fault_of('of another shape', [name for name in wanted if name in found
+                                               and found[name].shape != wanted[name].shape]),
+                *fault_of('not finite', not_finite(found))]
+    if problems:
+        raise InputError(f'{path} does not fit this detector: {"; ".join(problems)}. Give the detector '
                          'that this config trained, with the same number of categories')
     model.load_state_dict({name: found.get(name, value) for name, value in wanted.items()}, strict=True)
-
-
-def _problem(what, names):
-    if not names:
-        return ''
-    return f'{len(names)} tensors {what} ({", ".join(names[:3])}{f" and {len(names) - 3} more" if names[3:] else ""})'

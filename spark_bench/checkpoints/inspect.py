@@ -40,9 +40,11 @@ def inspect(path: Path | str, key_prefix: str | None = None) -> dict[str, Any]:
     tensors, naming = contents.file.tensors, contents.naming
     return {
         'file': str(path), 'bytes': Path(path).stat().st_size, 'container': contents.file.container,
-        'metadata': {name: _printable(value) for name, value in contents.file.metadata.items()},
+        'metadata': {name: ' '.join(value.split())[:200] if isinstance(value, str) else value
+                     for name, value in contents.file.metadata.items()},
         'format': naming.format, 'prefix': naming.prefix, 'family': naming.family, 'arch': contents.arch,
-        'description': contents.arch or architectures.describe(naming.family, contents.shapes()),
+        'description': contents.arch or architectures.describe(
+            naming.family, contents.shapes('encoder', 'head')),
         'tensors': len(tensors), 'parameters': sum(_parameters(name, tensors[name]) for name in tensors),
         'parts': _parts(contents),
         'dtypes': dict(Counter(str(tensor.dtype).removeprefix('torch.') for tensor in tensors.values())),
@@ -115,7 +117,3 @@ def _initialises(contents, key_prefix):
     except InputError as error:
         return found, [str(error)]
     return [*found, f'SparK with decoder: spark_bench.checkpoints.load({model}, {path!r}{chosen})'], []
-
-
-def _printable(value):
-    return ' '.join(value.split())[:200] if isinstance(value, str) else value

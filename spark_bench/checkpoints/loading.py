@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import timm
-import torch
 from torch import nn
 
 from spark_bench.checkpoints import architectures
-from spark_bench.checkpoints.contents import not_finite, open_checkpoint
+from spark_bench.checkpoints.contents import fault_of, first_of, not_finite, open_checkpoint
+from spark_bench.checkpoints.formats.base import Adapter
 from spark_bench.checkpoints.formats.transformers import resize_table
 from spark_bench.checkpoints.naming import Naming, explain_names, identify
 from spark_bench.errors import InputError
@@ -46,10 +46,10 @@ class Coverage:
     def __str__(self):
         kind = ', '.join(part for part in (self.arch, f'{self.format} format' if self.format else '') if part)
         text = f'{len(self.loaded)} tensors loaded from {self.path}' + (f' ({kind})' if kind else '')
-        text += f', {len(self.fresh)} left fresh ({_shown(self.fresh)})' if self.fresh else \
+        text += f', {len(self.fresh)} left fresh ({first_of(self.fresh)})' if self.fresh else \
             ', every tensor of the network filled'
         if self.unused:
-            text += f'; left out: {_shown(self.unused)}'
+            text += f'; left out: {first_of(self.unused)}'
         if self.cast:
             text += f'; {self.cast} changed in dtype'
         return '; '.join([text, *self.notes])
@@ -106,18 +106,20 @@ def _fill(model, wanted, contents, source, values, target):
     unknown = [name for name in source.unknown if name not in alike.values()]
     resized = _resize_tables(new, wanted)
     known = _known_leftovers(model, source, target, contents.naming.family is None and contents.arch is None)
-    problems = _pretraining_problem(source, target)
+    problems = []
+    if target.has_decoder and not source.has_decoder and source.family:
+        problems.append('it holds the encoder only, the decoder is missing: load it into model.encoder.pyramid.network')
     if not new:
         problems.append(explain_names(source.canonical))
-    problems += _problems('missing from the file', sorted(name for name in fresh if not _may_be_fresh(name, target)))
-    problems += _problems('unknown to the network', [*unknown, *(name for name in unused if not known(name))])
-    problems += _problems('of another shape', [
+    problems += fault_of('missing from the file', sorted(name for name in fresh if not target.may_be_fresh(name)))
+    problems += fault_of('unknown to the network', [*unknown, *(name for name in unused if not known(name))])
+    problems += fault_of('of another shape', [
         f'{name} {tuple(values[canonical].shape)} for {tuple(wanted[name].shape)}'
         for name, canonical in by_target.items() if new[name].shape != wanted[name].shape])
-    problems += _problems('of another kind of number', [
+    problems += fault_of('of another kind of number', [
         f'{name} {new[name].dtype} for {wanted[name].dtype}' for name in new
         if new[name].is_floating_point() != wanted[name].is_floating_point()])
-    problems += _problems('not finite', not_finite(values | new))
+    problems += fault_of('not finite', not_finite(values | new))
     if problems:
         raise InputError(f'{path} does not fit {type(model).__name__}: {"; ".join(problems)}. Give the checkpoint of '
                          'the same architecture (spark-bench inspect FILE says what this one is)')
@@ -126,7 +128,7 @@ def _fill(model, wanted, contents, source, values, target):
                 if source.canonical.get(name) not in used and name not in alike.values()]
     return Coverage(
         path, tuple(name for name in wanted if name in new), tuple(dict.fromkeys([*unused, *left_out])), tuple(fresh),
-        source.format, contents.arch or architectures.describe(source.family, contents.shapes()),
+        source.format, contents.arch or architectures.describe(source.family, contents.shapes('encoder', 'head')),
         sum(new[name].dtype != wanted[name].dtype for name in new),
         (*contents.contradictions, *contents.notes, *resized))
 
@@ -145,8 +147,7 @@ def _of_one_name(contents, wanted, known):
 
 def _fit(target, canonical, value, place):
     """In the target's layout; linear layers and 1×1 convolutions hold the same weights."""
-    if target.adapter is not None and target.kind(canonical) in ('encoder', 'head'):
-        value = target.adapter.value_out(canonical, value)
+    value = target.adapter.value_out(canonical, value)
     same = architectures.squeeze(value.shape) == architectures.squeeze(place.shape)
     return value.reshape(place.shape) if same else value
 
@@ -161,13 +162,6 @@ def _resize_tables(new, wanted):
     for name in names:
         new[name] = resize_table(new[name], len(wanted[name]))
     return (f'{len(names)} position tables resized from {before} to {len(wanted[names[0]])} entries',)
-
-
-def _may_be_fresh(name, target):
-    if name not in target.canonical:
-        return name in target.dead
-    return target.may_be_fresh(name) or name.endswith(('.num_batches_tracked', '.rel_pos_h', '.rel_pos_w')) \
-        or target.adapter is None and name.startswith('head.')
 
 
 def _known_leftovers(model, source, target, anything):
@@ -190,29 +184,11 @@ def _known_leftovers(model, source, target, anything):
 
 def _full_names(model):
     """Names in the whole timm network of which ``model`` may be a pruned one; nothing for other libraries' models."""
-    config = getattr(model, 'pretrained_cfg', None) or {}
-    arch = config.get('architecture')
-    if not arch or not timm.is_model(arch):
-        return set()
-    with torch.device('meta'):
-        return set(timm.create_model(arch, pretrained=False).state_dict())
-
-
-def _pretraining_problem(source, target):
-    if target.has_decoder and not source.has_decoder and source.family:
-        return ['it holds the encoder only, the decoder is missing: load it into model.encoder.pyramid.network']
-    return []
+    arch = (getattr(model, 'pretrained_cfg', None) or {}).get('architecture')
+    return set(architectures.network_shapes(arch, classifier=True) or () if arch and timm.is_model(arch) else ())
 
 
 def _as_they_are(naming, names):
     """Names stand for themselves, without what a wrapper put before all of them."""
     prefix = naming.prefix if all(name.startswith(naming.prefix) for name in names) else ''
-    return Naming(None, None, prefix, {name: name[len(prefix):] for name in names})
-
-
-def _problems(what, names):
-    return [f'{len(names)} tensors {what} ({_shown(names)})'] if names else []
-
-
-def _shown(names):
-    return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')
+    return Naming(Adapter(), None, prefix, {name: name[len(prefix):] for name in names})

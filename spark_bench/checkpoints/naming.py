@@ -1,5 +1,6 @@
 """Which format a set of tensor names is in, and what each tensor is called canonically."""
 
+import os.path
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,8 +13,8 @@ from spark_bench.checkpoints.formats.base import Adapter, Wrapping
 from spark_bench.errors import InputError
 
 # What people and libraries put before all names of a network that has no format known here.
-_WRAPPERS = ('_orig_mod.', 'module.', 'model.', 'backbone.', 'encoder.', 'network.', 'net.', 'pyramid.', 'spark.',
-             'sparse_encoder.', 'sp_cnn.', 'trunk.', 'body.', 'vit.')
+_WRAPPERS = re.compile(r'((_orig_mod|module|model|backbone|encoder|network|net|pyramid|spark|sparse_encoder|sp_cnn|'
+                       r'trunk|body|vit)\.)*')
 # A slow copy of the weights that training keeps beside the network itself: MoCo's key encoder, BYOL's target, an EMA.
 # A teacher is none: whether it or the student is the result differs from method to method.
 _COPY = re.compile(r'(^|\.)((\w+_)?(ema|momentum|target)(_\w+)?|encoder_k|key_encoder|averaged?(_\w+)?)\.')
@@ -55,7 +56,7 @@ class Naming:
     """How the tensors of a file or of a model are named.
 
     Attributes:
-        adapter: of the network; None where no known format matches, and names stand for themselves.
+        adapter: of the network; where no known format matches, and names stand for themselves, the plain one.
         wrapping: of the SparK model around it; None for a network alone.
         prefix: what stands before the network's names.
         canonical: from name to canonical name.
@@ -63,7 +64,7 @@ class Naming:
         unknown: the rest.
     """
 
-    adapter: Adapter | None
+    adapter: Adapter
     wrapping: Wrapping | None
     prefix: str
     canonical: dict[str, str]
@@ -72,15 +73,14 @@ class Naming:
 
     @property
     def family(self) -> str | None:
-        return self.adapter.family if self.adapter else None
+        """See :class:`~spark_bench.checkpoints.formats.base.Adapter`; None where no known format matches."""
+        return self.adapter.family
 
     @property
     def format(self) -> str:
         """Name of the format for a person."""
         if self.wrapping:
             return self.wrapping.format
-        if self.adapter is None:
-            return 'unknown'
         if any('SimMIM' in reason for reason in self.dead.values()):
             return 'SimMIM'
         if any('MAE' in reason for reason in self.dead.values()):
@@ -91,10 +91,13 @@ class Naming:
         return self.adapter.format
 
     def may_be_fresh(self, name: str) -> bool:
-        """Whether a model's tensor ``name`` is of a part that weights of a network need not hold."""
+        """Whether weights of a network need not hold a model's tensor ``name``."""
+        if name not in self.canonical:
+            return name in self.dead
         kind = self.kind(self.canonical[name])
-        return kind in ('head', 'output norm') or kind == 'other part' and \
-            bool(_PARTS.match(_without(name, self.prefix)))
+        return kind in ('head', 'output norm') or name.endswith(('.num_batches_tracked', '.rel_pos_h', '.rel_pos_w')) \
+            or kind == 'other part' and _PARTS.match(_without(name, self.prefix)) is not None \
+            or self.family is None and name.startswith('head.')
 
     @property
     def has_decoder(self) -> bool:
@@ -109,6 +112,11 @@ class Naming:
         if name.startswith(_BESIDE):
             return 'other part'
         return 'head' if self.family and _HEADS[self.family].match(name) else 'encoder'
+
+    def shapes(self, tensors: Mapping[str, torch.Tensor], *kinds: str) -> dict[str, tuple[int, ...]]:
+        """From canonical name to shape, of those ``tensors`` that are of one of the ``kinds``."""
+        return {target: tuple(tensors[name].shape) for name, target in self.canonical.items()
+                if self.kind(target) in kinds}
 
 
 def identify(tensors: Mapping[str, torch.Tensor] | Collection[str], source: str,
@@ -134,8 +142,8 @@ def identify(tensors: Mapping[str, torch.Tensor] | Collection[str], source: str,
         key_prefix = f'{key_prefix.rstrip(".")}.'
     adapter, prefix = _choose_network(tensors, source, key_prefix)
     if adapter is None:
-        outer = _common_wrapper(names) if key_prefix is None else key_prefix
-        return Naming(None, None, outer, {
+        outer = _WRAPPERS.match(os.path.commonprefix(names))[0] if key_prefix is None else key_prefix
+        return Naming(Adapter(), None, outer, {
             name: name[len(outer):] if name.startswith(outer) else _BESIDE + name for name in names})
     base, around = _find_wrapping(names, prefix)
     canonical, dead, unknown = {}, {}, []
@@ -144,13 +152,14 @@ def identify(tensors: Mapping[str, torch.Tensor] | Collection[str], source: str,
         if name.startswith(prefix):
             inner = name[len(prefix):]
             reason, target = adapter.dead_reason(inner), inside[inner]
-            if reason is None and not _has_place(adapter.family, target, prefix) and adapter.owns(inner):
+            if reason is None and not _has_place(adapter.family, target, prefix) and re.match(adapter.own, inner):
                 unknown.append(name)
                 continue
         elif around and name.startswith(base):
             reason, target = around.dead_reason(name[len(base):]), around.canonical_name(name[len(base):])
         else:
-            reason, target = None, _outside(_without(name, prefix), adapter)
+            outer = _without(name, prefix)
+            reason, target = None, adapter.outside_name(outer) or (outer if _NORMS.match(outer) else None)
         if reason:
             dead[name] = reason
         elif _has_place(adapter.family, target, prefix) or around and (target or '').startswith(PRETRAINING):
@@ -205,7 +214,7 @@ def _networks(tensors):
         anchor = adapter.anchors[0]
         prefixes = [name[:-len(anchor)] for name in tensors if name == anchor or name.endswith(f'.{anchor}')]
         for prefix in sorted(prefixes):
-            if prefix not in found and adapter.matches(_under(prefix, tensors, adapter)):
+            if prefix not in found and adapter.matches(prefix, tensors):
                 found[prefix] = adapter
     return found
 
@@ -233,7 +242,7 @@ def _coverage(prefix, adapter, tensors):
     inside = adapter.canonical_names([name[len(prefix):] for name in tensors if name.startswith(prefix)])
     shapes = {target: tuple(tensors[prefix + inner].shape) for inner, target in inside.items() if target} \
         if hasattr(tensors, 'items') else {}
-    arch = architectures.detect(adapter.family, shapes)[0] if shapes else None
+    arch = architectures.detect(adapter.family, shapes) if shapes else None
     if arch is None:
         return f' ({len(inside)} tensors of a {adapter.family})'
     wanted = architectures.network_shapes(arch)
@@ -244,28 +253,12 @@ def _beginnings(tensors):
     return sorted({repr(f'{name.partition(".")[0]}.') for name in tensors})[:5]
 
 
-def _under(prefix, names, adapter):
-    """Of the names that decide about an adapter, those present under the prefix."""
-    return {name for name in (*adapter.anchors, adapter.absent) if name and prefix + name in names}
-
-
 def _find_wrapping(names, prefix):
     for around in WRAPPINGS:
         base = prefix.removesuffix(around.network_prefix)
         if base != prefix and base + around.anchor in names:
             return base, around
     return '', None
-
-
-def _common_wrapper(names):
-    """The longest chain of wrappers that all names share."""
-    outer = ''
-    while True:
-        wrapper = next((wrapper for wrapper in _WRAPPERS
-                        if all(name.startswith(outer + wrapper) for name in names)), None)
-        if wrapper is None or not names:
-            return outer
-        outer += wrapper
 
 
 def _without(name, prefix):
@@ -275,12 +268,6 @@ def _without(name, prefix):
             break
         name = name[len(word) + 1:]
     return name
-
-
-def _outside(name, adapter):
-    """The canonical name of a tensor beside the network, or None."""
-    target = adapter.outside_name(name)
-    return name if target is None and _NORMS.match(name) else target
 
 
 def _check_distinct(canonical, source):

@@ -7,7 +7,7 @@ import torch
 
 from pretrain.spark import build_spark
 from spark_bench.checkpoints.architectures import squeeze
-from spark_bench.checkpoints.naming import identify
+from spark_bench.checkpoints.naming import PRETRAINING
 from spark_bench.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def stated_settings(contents: 'Contents') -> dict[str, Any]:
         InputError: for values that make no sense.
     """
     said = contents.file.metadata
-    width = contents.shapes_of_decoder().get(_WIDTH) or (said.get('dense_decoder.width', 768),)
+    width = contents.shapes('decoder').get(_WIDTH) or (said.get('dense_decoder.width', 768),)
     try:
         settings = dict(
             input_size=int(said.get('input_size', said.get('sparse_encoder.input_size', 224))),
@@ -52,14 +52,13 @@ def spark_settings(contents: 'Contents') -> dict[str, Any]:
         InputError: where the decoder is not whole, or the file's values make no sense.
     """
     settings = {'arch': contents.arch, **stated_settings(contents)}
-    stated, found = settings['ablation'], contents.shapes_of_decoder()
+    stated, found = settings['ablation'], contents.shapes('decoder')
     faults = {}
     for ablation in _STRUCTURES if stated is None else (stated,):
         with torch.device('meta'):
             model = build_spark(**{**settings, 'ablation': ablation})
-        naming = identify(tuple(model.state_dict()), 'the model')
-        wanted = {naming.canonical[name]: tuple(value.shape) for name, value in model.state_dict().items()
-                  if naming.kind(naming.canonical.get(name, '')) == 'decoder'}
+        wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()
+                  if name.startswith(PRETRAINING)}
         faults[ablation] = sorted(name for name in wanted.keys() | found.keys()
                                   if not name.endswith('num_batches_tracked')
                                   and squeeze(wanted.get(name, (0,))) != squeeze(found.get(name, (0,))))

@@ -43,7 +43,7 @@ def choose_weights(asked: str | None, config: 'Config | dict[str, Any]', arch: s
     name = config.get('init') if asked is None else asked
     if name is None or name == 'scratch':
         return None, 'scratch'
-    if asked is not None and (Path(asked).exists() or asked not in names()):
+    if asked is not None and (Path(asked).exists() or asked not in {entry['name'] for entry in read_index()}):
         # What the file says of itself comes before the recipe that it is given for.
         said = read_metadata(asked).get('method', '')
         # Another code may keep anything under that word.
@@ -56,11 +56,6 @@ def choose_weights(asked: str | None, config: 'Config | dict[str, Any]', arch: s
         raise InputError(f'--weights {name}: name the network with --arch; published are those of {known}')
     path = find_published(name, arch, cache_dir, download)
     return str(path), name if asked else config.get('method', name)
-
-
-def names() -> list[str]:
-    """The names of the index."""
-    return sorted({entry['name'] for entry in read_index()})
 
 
 def read_index() -> list[dict[str, str | None]]:
@@ -80,12 +75,12 @@ def find_published(name: str, arch: str, cache_dir: Path | str | None = None, do
         InputError: for an entry that does not exist, a file that is not there, or a wrong checksum.
         RunError: where the download fails.
     """
-    entries = [entry for entry in read_index() if entry['name'] == name and entry['arch'] == arch]
-    if not entries:
-        known = sorted(entry['arch'] for entry in read_index() if entry['name'] == name)
-        raise InputError(f'no published weights {name!r} of {arch} are known (of {", ".join(known) or "nothing"} they '
-                         f'are): give a file with --weights, or add it to {INDEX}')
-    entry = entries[0]
+    entries = {entry['arch']: entry for entry in read_index() if entry['name'] == name}
+    if arch not in entries:
+        known = ', '.join(sorted(entries)) or 'nothing'
+        raise InputError(f'no published weights {name!r} of {arch} are known (of {known} they are): give a file with '
+                         f'--weights, or add it to {INDEX}')
+    entry = entries[arch]
     path = cache_folder(cache_dir) / 'weights' / entry['file']
     if not path.is_file():
         if not download:

@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from spark_bench.checkpoints.formats import network_adapter, wrapping
-from spark_bench.checkpoints.naming import identify
+from spark_bench.checkpoints.formats import network_adapter
+from spark_bench.checkpoints.formats.spark import AuthorsSparK
+from spark_bench.checkpoints.naming import PRETRAINING, identify
 from spark_bench.errors import InputError
 from spark_bench.files import new_file
 
@@ -63,7 +64,8 @@ def save_spark(model: 'SparK', path: Path | str, metadata: Mapping[str, Any]) ->
     naming = identify(tuple(model.state_dict()), type(model).__name__)
     side = model.grid * model.encoder.stride
     metadata = {'input_size': side, 'mask_ratio': model.mask_ratio, **metadata}
-    tensors = {canonical: _canonical_value(naming, canonical, model.state_dict()[name])
+    state = model.state_dict()
+    tensors = {canonical: naming.adapter.value_in(canonical, state[name].cpu())
                for name, canonical in naming.canonical.items()}
     save_torch(spark_layout(naming.family, tensors, metadata), path)
 
@@ -80,7 +82,12 @@ def spark_layout(family: str | None, tensors: Mapping[str, torch.Tensor],
         raise InputError("the authors' format holds ResNets and ConvNeXts only: save this model with "
                          'spark_bench.checkpoints.save')
     side = int(_number(metadata, 'input_size', 224))
-    module = spark_names(family, tensors)
+    around = AuthorsSparK()
+    network = {name: value for name, value in tensors.items() if not name.startswith(PRETRAINING)}
+    module = {around.network_prefix + name: value
+              for name, value in network_adapter(family, style).from_canonical(network).items()}
+    module |= {around.foreign_name(name): tensors[name] for name in tensors if name not in network}
+    module = {name: value.contiguous().clone() for name, value in module.items()}
     module |= {'imn_m': torch.tensor(_MEAN).view(1, 3, 1, 1), 'imn_s': torch.tensor(_STD).view(1, 3, 1, 1),
                'norm_black': torch.zeros(1, 3, side, side)}
     module['config'] = {
@@ -95,16 +102,6 @@ def spark_layout(family: str | None, tensors: Mapping[str, torch.Tensor],
             'module': module, 'is_pretrain': True}
 
 
-def spark_names(family: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The authors' names of the network, its decoder and its densify layers; a classifier is left out."""
-    adapter = network_adapter(family, {'convnext': 'official', 'resnet': 'timm'}[family])
-    around = wrapping('spark')
-    network = {name: value for name, value in tensors.items() if not name.startswith(('decoder.', 'densify.'))}
-    own = {name: around.foreign_name(name) for name in tensors if name not in network}
-    return {around.network_prefix + name: value for name, value in adapter.from_canonical(network).items()} | \
-        {foreign: tensors[name] for name, foreign in own.items()}
-
-
 def _number(metadata, name, default):
     value = metadata.get(name, default)
     try:
@@ -115,8 +112,3 @@ def _number(metadata, name, default):
     if not 0 <= number <= 10_000:
         raise InputError(f'metadata {name}={value!r} is not possible')
     return number
-
-
-def _canonical_value(naming, canonical, value):
-    value = value.detach().cpu()
-    return naming.adapter.value_in(canonical, value) if naming.kind(canonical) in ('encoder', 'head') else value

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from spark_bench.commands.failures import TRAINING, tell
-from spark_bench.commands.parsing import Parser, contradiction, unfit_name
+from spark_bench.commands.parsing import Parser, refuse_contradiction, refuse_unfit_name
 from spark_bench.commands.streams import flush_output, is_pipe_at_its_end, prepare_streams
 from spark_bench.errors import InputError
 
@@ -48,9 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         if not has_output and args.command not in (*TRAINING, 'evaluate'):
             raise InputError('standard output is closed, and what this command tells goes there: give it a file, or '
                              '/dev/null')
-        odd = contradiction(args) or unfit_name(args)
-        if odd:
-            raise InputError(odd)
+        refuse_contradiction(args)
+        refuse_unfit_name(args)
         status = COMMANDS[args.command].main(args)
         flush_output()
         return status

@@ -1,11 +1,9 @@
 """prepare data sets"""
 
 import sys
-from pathlib import Path
 
 from spark_bench.commands.options import add_cache
 from spark_bench.commands.parsing import Namespace, Parser, count, positive, seed
-from spark_bench.errors import InputError
 
 
 def add_options(parser: Parser) -> None:
@@ -68,9 +66,6 @@ def _check(args):
     from spark_bench.data.check import check
     from spark_bench.files import claim_output, write_atomically
     if args.json:  # refused before the work rather than after it
-        folder = Path(args.json).parent
-        if not folder.is_dir():
-            raise InputError(f'--json {args.json}: there is no folder {folder}; make it, or give another')
         output = claim_output(args.json, rb'\{\s*"root":[^\n]*\n\s*"layout":', '--json')
     report = check(args.root, args.layout, args.workers, not args.no_decode, args.limit_shown)
     report.print(args.limit_shown)

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from spark_bench.commands.parsing import Namespace, Parser
+from spark_bench.places import cache_folder
 
 SETUP = 'run `make setup`'
 REINSTALL = 'run .venv/bin/pip install --force-reinstall --no-deps '
@@ -46,24 +47,21 @@ class _Unwell(Exception):
 
 def run_checks() -> list[Check]:
     """Run every check. Returns one row a check, in the order of the report; nothing is raised."""
-    checks = [_check('python', _python, 'run `make setup PYTHON=python3.12`')]
-    for module, distribution in PACKAGES:
-        checks.append(_check(distribution, partial(_package, module, distribution), SETUP))
-    checks += [
+    return [
+        _check('python', _python, 'run `make setup PYTHON=python3.12`'),
+        *(_check(distribution, partial(_package, module, distribution), SETUP) for module, distribution in PACKAGES),
         _check('processor', _processor, ''),
         _check('memory', _memory, f'free or add memory: {MEMORY_GB:.0f} GB are needed'),
         _check('GPU', _gpu, SETUP),
         _check("mmcv's operators on the CPU", partial(_operators, 'cpu'), OPERATORS),
-    ]
-    if _has_cuda():
-        checks.append(_check("mmcv's operators on the GPU", partial(_operators, 'cuda'), OPERATORS))
-    return checks + [
+        *([_check("mmcv's operators on the GPU", partial(_operators, 'cuda'), OPERATORS)] if _has_cuda() else ()),
         _check('COCO masks', _coco_masks, REINSTALL + 'pycocotools'),
         _check('DejaVu font', _font, REINSTALL + 'matplotlib'),
         _check('sample photographs', _photographs, REINSTALL + 'scikit-image scikit-learn'),
-        _check('disk of the cache', _cache_disk,
+        _check('disk of the cache', lambda: _disk(cache_folder()),
                'free some space, or set SPARK_BENCH_CACHE to a folder on another disk'),
-        _check('disk of this folder', _working_disk, 'free some space, or give --work-dir on another disk'),
+        _check('disk of this folder', lambda: _disk(Path.cwd()),
+               'free some space, or give --work-dir on another disk'),
     ]
 
 
@@ -121,14 +119,13 @@ def _package(module: str, distribution: str) -> str:
     """Version of the distribution, if its module imports and it lies in the range spark-bench asks for."""
     from importlib.metadata import version
 
+    from packaging.specifiers import SpecifierSet
+
     importlib.import_module(module)
     found = version(distribution)
     wanted = _wanted_versions().get(distribution.lower(), '')
-    if wanted:
-        from packaging.specifiers import SpecifierSet
-
-        if not SpecifierSet(wanted).contains(found, prereleases=True):
-            raise _Unwell(f'{found} is installed, {wanted} is needed')
+    if not SpecifierSet(wanted).contains(found, prereleases=True):
+        raise _Unwell(f'{found} is installed, {wanted} is needed')
     return found
 
 
@@ -237,16 +234,6 @@ def _photographs() -> str:
         with Image.open(path) as image:
             image.load()
     return f'{len(paths)} of {len(paths)} can be read'
-
-
-def _cache_disk() -> str:
-    from spark_bench.places import cache_folder
-
-    return _disk(cache_folder())
-
-
-def _working_disk() -> str:
-    return _disk(Path.cwd())
 
 
 def _disk(folder: Path) -> str:

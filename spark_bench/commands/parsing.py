@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, cast
 
 from spark_bench.commands.failures import EXIT_USAGE
-from spark_bench.errors import printable
+from spark_bench.errors import InputError, printable
 from spark_bench.places import NAME_PATTERN
 
 # Options that are another word for keys of the config.
@@ -98,27 +98,25 @@ def take_local_rank(words: Iterable[str]) -> list[str]:
     return taken
 
 
-def unfit_name(args: Namespace) -> str | None:
-    """One line on a name that no record can have, by the option that gave it; None without."""
+def refuse_unfit_name(args: Namespace) -> None:
+    """Raise InputError for a name that no record can have, by the option that gave it."""
     for name in ('suite', 'method'):
         value = getattr(args, name, None)
         is_file = name == 'suite' and (args.command == 'run' or str(value).endswith('.py'))
         if value is not None and not is_file and not re.match(NAME_PATTERN, value):
-            return (f'--{name} {printable(repr(value))} is no name; use letters, digits, ".", "_", "-", without ".." '
-                    'or leading "."')
-    return None
+            raise InputError(f'--{name} {printable(repr(value))} is no name; use letters, digits, ".", "_", "-", '
+                             'without ".." or leading "."')
 
 
-def contradiction(args: Namespace) -> str | None:
-    """One line on a value that is given by an option and by ``--cfg-options`` in different ways; None without."""
+def refuse_contradiction(args: Namespace) -> None:
+    """Raise InputError for a value that an option and ``--cfg-options`` give in different ways."""
     given = dict(getattr(args, 'cfg_options', ()))
     for name, keys in _WORDS_FOR.items():
         value = getattr(args, name, None)
-        key = next((key for key in keys if value is not None and given.get(key, value) != value), None)
-        if key:
-            return (f'--{name.replace("_", "-")} and --cfg-options {key}={given[key]} are two words for one value: '
-                    'leave one away')
-    return None
+        for key in keys if value is not None else ():
+            if given.get(key, value) != value:
+                raise InputError(f'--{name.replace("_", "-")} and --cfg-options {key}={given[key]} are two words for '
+                                 'one value: leave one away')
 
 
 def _number(name, read, fits, complaint):

@@ -27,7 +27,6 @@ def convert(source: Path | str, output: Path | str) -> dict[str, int]:
 
     Args:
         source: the .tar.gz of the binary version, or the folder that it unpacks to.
-        output: folder to make.
 
     Returns:
         split → number of images.
@@ -67,34 +66,33 @@ def _write_split(folder, classes, batches):
 
 def _read(source):
     """Name → content of the files that are wanted, from the archive or a folder."""
+    places, contents = {}, {}
     try:
-        if source.is_dir():
-            paths = sorted(path for path in source.rglob('*') if _is_wanted(path.relative_to(source)))
-            _refuse_copies(source, paths)
-            return {path.name: path.read_bytes() for path in paths}
-        with tarfile.open(source) as archive:
-            members = {}
-            for member in archive:
-                if member.isfile() and _is_wanted(Path(member.name)) and member.size < 2 ** 28:
-                    _refuse_copies(source, [*map(Path, members), Path(member.name)])
-                    members[member.name] = archive.extractfile(member).read()
-            while archive.fileobj.read(2 ** 20):  # to the end, where gzip keeps its checksum
-                pass
-            return {Path(name).name: content for name, content in members.items()}
+        for path, read in _files_of(source):
+            # Which of two files of one name is meant cannot be told.
+            if path.name in places:
+                raise InputError(f'{source} holds {path.name} twice, {places[path.name]} and {path}: {_REMEDY}')
+            places[path.name], contents[path.name] = path, read()
     except InputError:
         raise
     except _BROKEN as error:
         raise InputError(f'{source} cannot be read ({error}): {_REMEDY}') from error
+    return contents
+
+
+def _files_of(source):
+    """``(path, function that reads it)`` of the files that are wanted."""
+    if source.is_dir():
+        yield from ((path, path.read_bytes) for path in sorted(source.rglob('*'))
+                    if _is_wanted(path.relative_to(source)))
+        return
+    with tarfile.open(source) as archive:
+        for member in archive:
+            if member.isfile() and _is_wanted(Path(member.name)) and member.size < 2 ** 28:
+                yield Path(member.name), archive.extractfile(member).read
+        while archive.fileobj.read(2 ** 20):  # to the end, where gzip keeps its checksum
+            pass
 
 
 def _is_wanted(path):
     return path.name in (_CLASSES, *_FILES['train'], *_FILES['test']) and not ignored_in(path.as_posix())
-
-
-def _refuse_copies(source, paths):
-    """Refuse a second file of one name: which of them is meant cannot be told."""
-    known = {}
-    for path in paths:
-        if path.name in known:
-            raise InputError(f'{source} holds {path.name} twice, {known[path.name]} and {path}: {_REMEDY}')
-        known[path.name] = path

@@ -20,8 +20,6 @@ from spark_bench.data.images.seeding import SeededItems
 from spark_bench.data.trivial_augment import TrivialAugment
 from spark_bench.errors import InputError
 
-__all__ = ['AUGMENTATIONS', 'ClassImages', 'build_transform', 'evaluation_transform', 'training_transform']
-
 AUGMENTATIONS = ('trivial', 'autoaugment_v0', 'none')
 SPLITS = ('train', 'val')
 Transform = Callable[[Image.Image], torch.Tensor]

@@ -8,11 +8,11 @@ import os
 from pathlib import Path
 
 from spark_bench.data.check.coco import Split, compare_splits, judge_split_files
-from spark_bench.data.check.report import KINDS, Report
+from spark_bench.data.check.report import KINDS, PROBLEM, Report
 from spark_bench.data.coco.near_names import NearNames, probably
 from spark_bench.data.images.decoding import read_stated
 from spark_bench.data.images.identity import contents_digest
-from spark_bench.data.images.listing import NameTable
+from spark_bench.data.images.numbered import NameTable
 from spark_bench.errors import InputError, printable
 
 # Up to this many images a split is decoded as a whole beforehand. A larger one would take minutes; there a
@@ -34,42 +34,30 @@ def open_coco(root: Path | str) -> tuple[Split, Split]:
     Raises:
         InputError: one line naming the file, what is wrong with it and the remedy.
     """
-    report = Report(Path(root), 'coco', decoded=False)
-    splits = [_only(judge_split_files(report, kind)) for kind in ('train', 'val') if _is_folder(root)]
-    compare_splits(report, splits)
-    _refuse(report)
-    return tuple(splits)
+    train, val = _open(root, ('train', 'val'))
+    return train, val
 
 
 def open_split(root: Path | str, kind: str) -> Split:
     """Find one split, ``train`` or ``val``, alone; see :func:`open_coco`."""
-    report = Report(Path(root), 'coco', decoded=False)
-    split = _only(judge_split_files(report, kind)) if _is_folder(root) else None
-    _refuse(report)
+    [split] = _open(root, (kind,))
     return split
 
 
-def _is_folder(root):
+def _open(root, kinds):
+    """The split of each kind; the first problem that is found with any is raised as an error."""
     if not Path(root).is_dir():
         raise InputError(f'data root {root} is not a folder: give a folder in COCO layout with --data-root')
-    return True
-
-
-def _only(splits):
-    return splits[0] if splits else None
-
-
-def _refuse(report):
-    """Raise the first problem of a report as an error."""
-    found = [(kind, finding) for kind, finding in report.findings.items() if KINDS[kind][0] == 'problem']
-    if not found:
-        return
-    _, finding = found[0]
+    report = Report(Path(root), 'coco', decoded=False)
+    splits = [split for kind in kinds for split in judge_split_files(report, kind)]
+    compare_splits(report, splits)
+    finding = next((finding for kind, finding in report.findings.items() if KINDS[kind][0] == PROBLEM), None)
+    if finding is None:
+        return splits
     file, detail = finding.examples[0]
     apart = detail.startswith(('images[', 'categories[', 'annotations[', 'of '))
     more = f' (and {report.problems - 1} more: spark-bench data check {report.root})' if report.problems > 1 else ''
-    raise InputError(printable(f'{report.root / file}{":" if apart else ""} {detail}: '
-                               f'{finding.remedy}{more}'))
+    raise InputError(printable(f'{report.root / file}{":" if apart else ""} {detail}: {finding.remedy}{more}'))
 
 
 def identify(split: Split) -> str:

@@ -40,7 +40,6 @@ def convert(source: Path | str, output: Path | str, tell: Callable[[str], None] 
 
     Args:
         source: the .zip, or the folder that it unpacks to.
-        output: folder to make.
         tell: takes a line on what is left out.
 
     Returns:

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import all_gather_object, is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from timm.utils import unwrap_model
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -18,7 +20,6 @@ from spark_bench import checkpoints
 from spark_bench.evaluation.rehearsal import blame_evaluation
 from spark_bench.files import write_atomically
 from spark_bench.training.ema import ema_of
-from spark_bench.training.processes import gather, is_main_process
 from spark_bench.training.resume import random_states, set_random_states
 
 _KEPT = 5
@@ -26,17 +27,11 @@ _KEPT = 5
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a classifier says of N images, in the order of the split.
+    """What a classifier says of N images, in the order of the split."""
 
-    Attributes:
-        labels: (N,) int64, the true classes.
-        classes: (N, K) int64, the K = 5 (or fewer) likeliest classes, likeliest first.
-        scores: (N, K) float32, their logits.
-    """
-
-    labels: np.ndarray
-    classes: np.ndarray
-    scores: np.ndarray
+    labels: np.ndarray  # (N,) int64, the true classes
+    classes: np.ndarray  # (N, K) int64, the K = 5 (or fewer) likeliest classes, likeliest first
+    scores: np.ndarray  # (N, K) float32, their logits
 
     def accuracy(self, k: int) -> float | None:
         """Share of images whose class is among the k likeliest, in percent; None where fewer than k are known."""
@@ -68,33 +63,25 @@ def predict(models: Mapping[str, nn.Module], loader: Iterable[dict[str, Any]]) -
     """
     modes = {name: model.training for name, model in models.items()}
     states = random_states()  # a loader draws when it is opened
-    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in models}
-    truth = []
+    parts = []
     for model in models.values():
         model.eval()
     for batch in loader:
-        truth.append((batch['index'].numpy(), batch['label'].numpy()))
-        for name, model in models.items():
+        arrays = [batch['index'].numpy(), batch['label'].numpy()]
+        for model in models.values():
             logits = model(model.data_preprocessor(batch, False)['inputs'], mode='tensor')
             scores, classes = logits.topk(min(_KEPT, logits.shape[1]), dim=1)
-            found[name].append((classes.cpu().numpy(), scores.cpu().numpy()))
+            arrays += classes.cpu().numpy(), scores.cpu().numpy()
+        parts.append(arrays)
     set_random_states(states)
     for name, model in models.items():
         model.train(modes[name])
-    return _in_order(truth, found)
-
-
-def _in_order(truth, found):
-    """Join the parts of all processes; an image that was dealt to two of them counts once."""
-    indices, labels = (np.concatenate(parts) for parts in zip(*_joined(truth), strict=True))
-    _, first = np.unique(indices, return_index=True)
-    joined = {name: [np.concatenate(parts)[first] for parts in zip(*_joined(mine), strict=True)]
-              for name, mine in found.items()}
-    return {name: Predictions(labels[first], *parts) for name, parts in joined.items()}
-
-
-def _joined(parts):
-    return [part for of_process in gather(parts) for part in of_process]
+    parts = [part for of_process in all_gather_object(parts) for part in of_process]
+    joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    # In the order of the split; an image that was dealt to two processes counts once.
+    _, first = np.unique(joined[0], return_index=True)
+    labels, *found = (array[first] for array in joined[1:])
+    return {name: Predictions(labels, *pair) for name, *pair in zip(models, found[::2], found[1::2], strict=True)}
 
 
 @HOOKS.register_module()
@@ -138,26 +125,21 @@ class AccuracyHook(Hook):
         self.predict(runner)
         entry = {'epoch': epoch, 'step': step, **{name: found.accuracy(1) for name, found in self.predictions.items()}}
         history = evaluations(runner)
-        for name in self.predictions:
-            if all(entry[name] > earlier[name] for earlier in history):
-                self._keep(runner, name)
+        for name, model in models_of(runner).items():
+            if is_main_process() and all(entry[name] > earlier[name] for earlier in history):
+                save_classifier(model, Path(runner.work_dir) / weights_name('best', name), runner.cfg.weights_metadata)
         runner.message_hub.update_info('evaluations', [*history, entry])
-        shown = ', '.join(f'top-1 {found.accuracy(1):.2f} ({name} weights)' for name, found in self.predictions.items())
+        shown = ', '.join(f'top-1 {entry[name]:.2f} ({name} weights)' for name in self.predictions)
         runner.logger.info(f'epoch {epoch}: {shown}')
 
     def predict(self, runner: Runner) -> None:
         """Evaluate the weights as they are."""
         self.predictions = predict(models_of(runner), self._loader)
 
-    def _keep(self, runner, name):
-        if is_main_process():
-            save_classifier(models_of(runner)[name], Path(runner.work_dir) / weights_name('best', name),
-                            runner.cfg.weights_metadata)
-
 
 def models_of(runner: Runner) -> dict[str, nn.Module]:
     """The classifiers of a run: ``raw``, and ``ema`` where one is kept."""
-    models = {'raw': getattr(runner.model, 'module', runner.model)}
+    models = {'raw': unwrap_model(runner.model)}
     ema = ema_of(runner)
     return models if ema is None else {**models, 'ema': ema.model}
 

@@ -8,6 +8,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from timm.utils import unwrap_model
 
 from spark_bench import checkpoints
 from spark_bench.data.coco.dataset import CocoPredictions
@@ -89,7 +90,7 @@ def predictions_of(runner: Runner) -> CocoPredictions:
 
 def save_detector(runner: Runner, path: Path) -> None:
     """Write a run's detector as mmdet names its tensors."""
-    checkpoints.save(getattr(runner.model, 'module', runner.model), path, runner.cfg.weights_metadata)
+    checkpoints.save(unwrap_model(runner.model), path, runner.cfg.weights_metadata)
 
 
 def keep_best(runner: Runner, last: dict[str, Any]) -> tuple[dict[str, Any], Path]:

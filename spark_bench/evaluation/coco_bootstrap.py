@@ -94,8 +94,12 @@ def average_precision(categories: Sequence[CategoryMatches], draws: np.ndarray) 
         draws: how often each image was drawn, int [images].
     """
     # The axes and thus the order of summation are those of COCOeval.summarize.
-    precision = np.stack([category.precision(draws) for category in categories], axis=2)
-    valid = precision[precision > -1]
+    return mean_percent(np.stack([category.precision(draws) for category in categories], axis=2))
+
+
+def mean_percent(values: np.ndarray) -> float | None:
+    """Mean in percent of the shares that are known, or None; -1 stands for what is not."""
+    valid = values[values > -1]
     return 100.0 * float(np.mean(valid)) if len(valid) else None
 
 
@@ -116,10 +120,7 @@ def interval(categories: Sequence[CategoryMatches], images: int, resamples: int,
         (low, high) in percent; (None, None) if there is no object.
     """
     generator = np.random.default_rng(seed)
-    values = []
-    for _ in range(resamples):
-        draws = np.bincount(generator.integers(0, images, images), minlength=images)
-        values.append(average_precision(categories, draws))
-    values = [value for value in values if value is not None]
+    draws = (np.bincount(generator.integers(0, images, images), minlength=images) for _ in range(resamples))
+    values = [value for drawn in draws if (value := average_precision(categories, drawn)) is not None]
     low, high = np.percentile(values, [2.5, 97.5]).tolist() if values else (None, None)
     return low, high

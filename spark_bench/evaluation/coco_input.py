@@ -24,19 +24,12 @@ _CHUNK = 4096  # masks whose run lengths are decoded at a time
 
 @dataclass(frozen=True)
 class Truth:
-    """A COCO annotation file.
-
-    Attributes:
-        path: of the file.
-        contents: what it holds, cleaned: ``images``, ``annotations``, ``categories``.
-        sizes: from image id to (height, width), in ascending order of the id.
-        categories: from category id to name, in ascending order of the id.
-    """
+    """A COCO annotation file."""
 
     path: Path
-    contents: dict
-    sizes: dict
-    categories: dict
+    contents: dict  # what it holds, cleaned: ``images``, ``annotations``, ``categories``
+    sizes: dict  # from image id to (height, width), in ascending order of the id
+    categories: dict  # from category id to name, in ascending order of the id
 
 
 def read_truth(annotations: Path | str) -> Truth:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from spark_bench.errors import InputError
-from spark_bench.evaluation.coco_bootstrap import CategoryMatches, ImageMatches, interval
+from spark_bench.evaluation.coco_bootstrap import CategoryMatches, ImageMatches, interval, mean_percent
 from spark_bench.evaluation.coco_input import Truth, check_predictions, load_predictions, read_truth
 from spark_bench.files import write_atomically
 
@@ -63,12 +63,6 @@ class _Curves:
     precision: np.ndarray
     recall: np.ndarray
     matches: Callable[[], Iterator[tuple[int, ImageMatches]]]
-
-
-def evaluate(annotations: Path | str, predictions: list[dict] | Path | str, backend: str = 'fast', bootstrap: int = 0,
-             seed: int = 0) -> dict[str, float | None]:
-    """The metrics of :func:`run_evaluation` alone, as a dict."""
-    return run_evaluation(annotations, predictions, backend, bootstrap, seed).metrics
 
 
 def run_evaluation(annotations: Path | str, predictions: list[dict] | Path | str, backend: str = 'fast',
@@ -149,12 +143,7 @@ def _figures(kind, precision, recall):
     figures |= {f'ap_{size}': precision[..., area, -1] for area, size in enumerate(_SIZES, 1)}
     figures |= {f'ar{count}': recall[..., 0, index] for index, count in enumerate((1, 10, 100))}
     figures |= {f'ar_{size}': recall[..., area, -1] for area, size in enumerate(_SIZES, 1)}
-    return {f'{kind}_{name}': _mean(values) for name, values in figures.items()}
-
-
-def _mean(values):
-    valid = values[values > -1]
-    return 100.0 * float(np.mean(valid)) if len(valid) else None
+    return {f'{kind}_{name}': mean_percent(values) for name, values in figures.items()}
 
 
 def _by_category(matches, truth):
@@ -216,7 +205,8 @@ def _pycocotools(truth: Truth, results, iou_type):
     known.dataset = truth.contents | {'annotations': [dict(entry) for entry in truth.contents['annotations']]}
     with contextlib.redirect_stdout(io.StringIO()):
         known.createIndex()
-        evaluation = COCOeval(known, known.loadRes(results) if results else _no_detections(known), iou_type)
+        # loadRes looks at the first result, so it cannot read an empty list.
+        evaluation = COCOeval(known, known.loadRes(results) if results else COCO(), iou_type)
         evaluation.evaluate()
         evaluation.accumulate()
 
@@ -226,15 +216,6 @@ def _pycocotools(truth: Truth, results, iou_type):
                                  for ids in (truth.sizes, truth.categories)))
 
     return _Curves(evaluation.eval['precision'], evaluation.eval['recall'], matches)
-
-
-def _no_detections(truth):
-    # loadRes looks at the first result, so it cannot read an empty list.
-    from pycocotools.coco import COCO
-    empty = COCO()
-    empty.dataset = {key: truth.dataset[key] for key in ('images', 'categories')} | {'annotations': []}
-    empty.createIndex()
-    return empty
 
 
 _BACKENDS = {'fast': _fast, 'pycocotools': _pycocotools}

@@ -1,6 +1,6 @@
 """timm's convnets as backbones in OpenMMLab's registry."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +8,16 @@ import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
+from timm.layers import LayerNorm2d
 from timm.models import group_parameters
 from timm.models.convnext import ConvNeXt
 from torch import nn
 
-from pretrain.densify import ChannelLayerNorm
 from pretrain.encoder import FeaturePyramid, create_network
 from spark_bench import checkpoints
 from spark_bench.errors import InputError
 from spark_bench.models.freezing import Freezable
-from spark_bench.models.layer_depth import convnext_layer, resnet_layer
-
-_NETWORK = 'pyramid.network.'
+from spark_bench.models.layer_depth import convnext_layer, inner_name, resnet_layer
 
 
 @MODELS.register_module()
@@ -54,12 +52,11 @@ class SparKTimm(Freezable, BaseModule):
         self.arch, self.weights, self.key_prefix, self.frozen_stages = arch, weights, key_prefix, frozen_stages
         self.pyramid = FeaturePyramid(create_network(arch, drop_path_rate))
         self.out_indices = tuple(out_indices)
-        channels = chosen_channels(self.pyramid.channels, self.out_indices)
-        norm = ChannelLayerNorm if _uses_layer_norm(self.pyramid) else nn.Identity
-        self.norms = nn.ModuleList(norm(width) for width in channels)
+        by_batch = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.pyramid.modules())
+        self.norms = nn.ModuleList(nn.Identity() if by_batch else LayerNorm2d(channels, eps=1e-6)
+                                   for channels in chosen_channels(self.pyramid.channels, self.out_indices))
         if with_cp:
             self.pyramid.network.set_grad_checkpointing(True)
-        self._depths = stage_depths(self.pyramid.network)
         self._groups = coarse_groups(self.pyramid.network)
         self._freeze()
         self.freeze(frozen)
@@ -81,18 +78,9 @@ class SparKTimm(Freezable, BaseModule):
         return self
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """``(layer, layers)`` of a parameter; see :mod:`spark_bench.models.layer_depth`.
-
-        ResNets and ConvNeXts follow their recipes' rules; of other networks, each stage is a layer.
-        """
-        inside = param_name.startswith(prefix + _NETWORK)
-        name = param_name[len(prefix + _NETWORK):] if inside else ''
-        if 'layer1' in self._depths:
-            return resnet_layer(name, list(self._depths.values()))
-        if is_convnext(self.pyramid.network):
-            return convnext_layer(name, list(self._depths.values()))
-        layers = max(self._groups.values()) + 2
-        return self._groups.get(name, layers - 1), layers
+        """``(layer, layers)`` of a parameter; see :func:`timm_layer`."""
+        name = inner_name(param_name, f'{prefix}pyramid.network.')
+        return timm_layer(name, self.pyramid.network, self._groups, resnet_layer, max(self._groups.values()) + 2)
 
     def _freeze(self):
         if self.frozen_stages < 0:
@@ -119,22 +107,24 @@ def load_weights(network: nn.Module, path: Path | str | None, arch: str, key_pre
         print_log(f'backbone {arch}: {coverage}', logger='current')
 
 
-def _uses_layer_norm(network):
-    return not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+def timm_layer(name: str, network: nn.Module, groups: Mapping[str, int],
+               resnet_rule: Callable[[str, list[int]], tuple[int, int]], layers: int) -> tuple[int, int]:
+    """``(layer, layers)`` of a parameter of a timm convnet; see :mod:`spark_bench.models.layer_depth`.
 
+    ResNets and ConvNeXts follow their recipes' rules; of other networks, each stage is a layer.
 
-def is_convnext(network: nn.Module) -> bool:
-    """Whether a timm network is a ConvNeXt, of either version."""
-    return isinstance(network, ConvNeXt)
-
-
-def stage_depths(network: nn.Module) -> dict[str, int]:
-    """Blocks a stage, by the stage's name, of ResNets (``layer1`` …) and ConvNeXts (``stages.0`` …)."""
-    stages = {f'layer{i}': getattr(network, f'layer{i}', None) for i in (1, 2, 3, 4)}
-    if None in stages.values():
-        stages = {f'stages.{i}': getattr(stage, 'blocks', stage)
-                  for i, stage in enumerate(getattr(network, 'stages', []))}
-    return {name: len(stage) for name, stage in stages.items() if hasattr(stage, '__len__')}
+    Args:
+        name: in ``network``; any other for what stands behind it.
+        groups: see :func:`coarse_groups`.
+        resnet_rule: detection's or classification's.
+        layers: of other networks.
+    """
+    stages = [getattr(network, f'layer{i}', None) for i in (1, 2, 3, 4)]
+    if all(isinstance(stage, nn.Sequential) for stage in stages):
+        return resnet_rule(name, [len(stage) for stage in stages])
+    if isinstance(network, ConvNeXt):
+        return convnext_layer(name, [len(stage.blocks) for stage in network.stages])
+    return groups.get(name, layers - 1), layers
 
 
 def coarse_groups(network: nn.Module) -> dict[str, int]:

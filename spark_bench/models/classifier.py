@@ -14,12 +14,11 @@ from torch import nn
 from pretrain.encoder import create_network
 from spark_bench import checkpoints
 from spark_bench.errors import InputError
-from spark_bench.models.backbones import coarse_groups, is_convnext, stage_depths
-from spark_bench.models.layer_depth import convnext_layer, resnet_classifier_layer
+from spark_bench.models.backbones import coarse_groups, timm_layer
+from spark_bench.models.layer_depth import resnet_classifier_layer
 
 # Targets are smoothed where images are mixed, so the losses themselves smooth nothing.
 LOSSES = {'soft_target': SoftTargetCrossEntropy, 'binary': lambda: BinaryCrossEntropy(smoothing=0.0)}
-_BACKBONE = 'backbone.'
 
 
 @MODELS.register_module()
@@ -63,7 +62,7 @@ class SparKClassifier(BaseModel):
         self._mixup = Mixup(mixup_alpha, cutmix_alpha, label_smoothing=label_smoothing, num_classes=num_classes)
         # Otherwise timm only makes smoothed targets.
         self._mixup.mixup_enabled = max(mixup_alpha, cutmix_alpha) > 0
-        self._depths, self._groups = stage_depths(self.backbone), coarse_groups(self.backbone)
+        self._groups = coarse_groups(self.backbone)
 
     def init_weights(self) -> None:
         """Load ``weights``; called by OpenMMLab after the model is built. timm has initialised the rest."""
@@ -99,14 +98,6 @@ class SparKClassifier(BaseModel):
         return inputs[odd:], target[odd:]
 
     def get_layer_depth(self, param_name: str) -> tuple[int, int]:
-        """``(layer, layers)`` of a parameter; see :mod:`spark_bench.models.layer_depth`.
-
-        ResNets and ConvNeXts follow their recipes' rules; of other networks, each stage is a layer.
-        """
-        name = param_name.removeprefix(_BACKBONE)
-        if 'layer1' in self._depths:
-            return resnet_classifier_layer(name, list(self._depths.values()))
-        if is_convnext(self.backbone):
-            return convnext_layer(name, list(self._depths.values()))
-        layers = max(self._groups.values()) + 1
-        return self._groups[name], layers
+        """``(layer, layers)`` of a parameter; see :func:`~spark_bench.models.backbones.timm_layer`."""
+        return timm_layer(param_name.removeprefix('backbone.'), self.backbone, self._groups, resnet_classifier_layer,
+                          max(self._groups.values()) + 1)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from mmdet.models.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from mmdet.models.backbones.swin import SwinTransformer
+from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from mmpretrain.models.backbones.convnext import ConvNeXt
 from timm.layers import DropPath
@@ -19,7 +20,16 @@ from torch.utils.checkpoint import checkpoint
 
 from spark_bench.models.backbones import check_choice, check_rate, load_weights
 from spark_bench.models.freezing import Freezable
-from spark_bench.models.layer_depth import convnext_layer, resnet_layer, swin_layer
+from spark_bench.models.layer_depth import convnext_layer, inner_name, resnet_layer, swin_layer
+
+
+class _Accounted(Freezable, BaseModule):
+    """Stands before a library's backbone that has ``arch``, ``weights`` and ``key_prefix``."""
+
+    def init_weights(self) -> None:
+        """Load ``weights``; called by OpenMMLab after the model is built."""
+        super().init_weights()
+        load_weights(self, self.weights, self.arch, self.key_prefix)
 
 
 class _DropPathBlock:
@@ -53,7 +63,7 @@ class _Bottleneck(_DropPathBlock, Bottleneck):
 
 
 @MODELS.register_module()
-class SparKResNet(Freezable, ResNet):
+class SparKResNet(_Accounted, ResNet):
     """mmdet's ResNet; see there for further arguments.
 
     Args:
@@ -88,18 +98,13 @@ class SparKResNet(Freezable, ResNet):
                 block.drop_path = DropPath(rate)
         self.freeze(frozen)
 
-    def init_weights(self) -> None:
-        """Load ``weights``; called by OpenMMLab after the model is built."""
-        super().init_weights()
-        load_weights(self, self.weights, self.arch, self.key_prefix)
-
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """``(layer, layers)`` of a parameter; see :func:`~spark_bench.models.layer_depth.resnet_layer`."""
-        return resnet_layer(_inner(param_name, prefix), self.stage_blocks)
+        return resnet_layer(inner_name(param_name, prefix), self.stage_blocks)
 
 
 @MODELS.register_module()
-class SparKConvNeXt(Freezable, ConvNeXt):
+class SparKConvNeXt(_Accounted, ConvNeXt):
     """mmpretrain's ConvNeXt with four outputs, each behind a layer norm of its own; see there for further arguments.
 
     Args:
@@ -125,21 +130,16 @@ class SparKConvNeXt(Freezable, ConvNeXt):
         self.arch, self.weights, self.key_prefix = f'convnext_{size}', weights, key_prefix
         self.freeze(frozen)
 
-    def init_weights(self) -> None:
-        """Load ``weights``; called by OpenMMLab after the model is built."""
-        super().init_weights()
-        load_weights(self, self.weights, self.arch, self.key_prefix)
-
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """``(layer, layers)`` of a parameter; see :func:`~spark_bench.models.layer_depth.convnext_layer`."""
-        name = _inner(param_name, prefix).replace('downsample_layers.0.', 'stem.')
+        name = inner_name(param_name, prefix).replace('downsample_layers.0.', 'stem.')
         name = re.sub(r'^downsample_layers\.(\d)', r'stages.\1.downsample', name)
         name = re.sub(r'^stages\.(\d)\.(\d+)\.', r'stages.\1.blocks.\2.', name)
         return convnext_layer(name, self.depths)
 
 
 @MODELS.register_module()
-class SparKSwin(Freezable, SwinTransformer):
+class SparKSwin(_Accounted, SwinTransformer):
     """mmdet's Swin; see there for further arguments.
 
     Args:
@@ -165,20 +165,10 @@ class SparKSwin(Freezable, SwinTransformer):
         self.arch, self.weights, self.key_prefix, self.depths = arch, weights, key_prefix, depths
         self.freeze(frozen)
 
-    def init_weights(self) -> None:
-        """Load ``weights``; called by OpenMMLab after the model is built."""
-        super().init_weights()
-        load_weights(self, self.weights, self.arch, self.key_prefix)
-
     def forward(self, image_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return a tuple of four maps ``(B, C, h, w)``, finest first."""
         return tuple(super().forward(image_B3HW))
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """``(layer, layers)`` of a parameter; see :func:`~spark_bench.models.layer_depth.swin_layer`."""
-        return swin_layer(_inner(param_name, prefix), self.depths)
-
-
-def _inner(name, prefix):
-    """A parameter's name within the backbone; empty for one outside, which every rule takes for the rest."""
-    return name[len(prefix):] if name.startswith(prefix) else ''
+        return swin_layer(inner_name(param_name, prefix), self.depths)

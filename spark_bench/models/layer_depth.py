@@ -12,10 +12,17 @@ import math
 import re
 from collections.abc import Sequence
 
-__all__ = ['convnext_layer', 'resnet_classifier_layer', 'resnet_layer', 'swin_layer', 'vit_layer']
+__all__ = ['convnext_layer', 'inner_name', 'resnet_classifier_layer', 'resnet_layer', 'swin_layer', 'vit_layer']
 
 # A third stage with more blocks than this is cut into groups over 9 layers, a shorter one over 3.
 _LONG_STAGE = 9
+# Stage and block in the names of ResNets, and how their stems begin.
+_RESNET = r'layer([1-4])\.(\d+)\.', ('conv1.', 'bn1.', 'stem.')
+
+
+def inner_name(name: str, prefix: str) -> str:
+    """A parameter's name within the backbone; empty for one outside, which every rule takes for the rest."""
+    return name[len(prefix):] if name.startswith(prefix) else ''
 
 
 def resnet_layer(name: str, depths: Sequence[int]) -> tuple[int, int]:
@@ -29,12 +36,8 @@ def resnet_layer(name: str, depths: Sequence[int]) -> tuple[int, int]:
         depths: blocks in each of the four stages.
     """
     last = 11 if depths[2] > _LONG_STAGE else 5
-    match = re.match(r'layer([1-4])\.(\d+)\.', name)
-    if match:
-        stage, block = int(match[1]), int(match[2])
-        layer = {1: 1, 2: 2, 3: min(3 + block // 3, last), 4: last}[stage]
-    else:
-        layer = 0 if name.startswith(('conv1.', 'bn1.', 'stem.')) else last + 1
+    stage, block = _stage_and_block(name, *_RESNET)
+    layer = {'stem': 0, '1': 1, '2': 2, '3': min(3 + block // 3, last), '4': last, 'rest': last + 1}[stage]
     return layer, last + 2
 
 
@@ -52,12 +55,9 @@ def resnet_classifier_layer(name: str, depths: Sequence[int]) -> tuple[int, int]
     second, third = (4, 4) if depths[1] > 4 else (2, 3)
     after_second = 2 + math.ceil(depths[1] / second)
     last = after_second + math.ceil(depths[2] / third)
-    match = re.match(r'layer([1-4])\.(\d+)\.', name)
-    if match:
-        stage, block = int(match[1]), int(match[2])
-        layer = {1: 1, 2: 2 + block // second, 3: after_second + block // third, 4: last}[stage]
-    else:
-        layer = 0 if name.startswith(('conv1.', 'bn1.', 'stem.')) else last + 1
+    stage, block = _stage_and_block(name, *_RESNET)
+    layer = {'stem': 0, '1': 1, '2': 2 + block // second, '3': after_second + block // third, '4': last,
+             'rest': last + 1}[stage]
     return layer, last + 2
 
 
@@ -70,13 +70,17 @@ def convnext_layer(name: str, depths: Sequence[int]) -> tuple[int, int]:
         depths: blocks in each of the four stages.
     """
     last = 12 if depths[2] > _LONG_STAGE else 6
-    match = re.match(r'stages\.([0-3])\.(?:downsample|blocks\.(\d+))\.', name)
-    if match:
-        stage, block = int(match[1]), int(match[2] or 0)
-        layer = {0: 1, 1: 2, 2: 3 + block // 3, 3: last}[stage]
-    else:
-        layer = 0 if name.startswith('stem.') else last + 1
+    stage, block = _stage_and_block(name, r'stages\.([0-3])\.(?:downsample|blocks\.(\d+))\.', 'stem.')
+    layer = {'stem': 0, '0': 1, '1': 2, '2': 3 + block // 3, '3': last, 'rest': last + 1}[stage]
     return layer, last + 2
+
+
+def _stage_and_block(name, pattern, stem):
+    """The stage as the name has it, ``stem`` or ``rest``; and the number of the block in it."""
+    match = re.match(pattern, name)
+    if match:
+        return match[1], int(match[2] or 0)
+    return 'stem' if name.startswith(stem) else 'rest', 0
 
 
 def swin_layer(name: str, depths: Sequence[int]) -> tuple[int, int]:

@@ -26,10 +26,10 @@ def prepare_detector(model: nn.Module, channels_last: bool = False) -> None:
     if not hasattr(model, 'backbone'):
         return
     for head in _heads(model):
-        head.register_forward_hook(lambda _, __, output: _as_float32(output))
+        head.register_forward_hook(lambda _, __, output: _convert(output, _as_float32))
     for module in model.modules():
         if isinstance(module, BaseRoIExtractor):
-            module.register_forward_pre_hook(lambda _, arguments: _for_operators(arguments))
+            module.register_forward_pre_hook(lambda _, arguments: _convert(arguments, _for_operators))
         elif isinstance(module, _OPERATORS):
             module.forward = _in_float32(module.forward)
     if channels_last:
@@ -60,19 +60,21 @@ def _in_float32(forward):
         if not torch.is_autocast_enabled(device.type):
             return forward(*arguments, **named)
         with torch.autocast(device.type, enabled=False):
-            return forward(*_for_operators(arguments), **{name: _for_operators(value) for name, value in named.items()})
+            return forward(*_convert(arguments, _for_operators),
+                           **{name: _convert(value, _for_operators) for name, value in named.items()})
     return wrapped
 
 
-def _for_operators(value):
+def _convert(value, function):
+    """The same with ``function`` of every tensor, in lists and tuples of any depth."""
     if torch.is_tensor(value):
-        return value.float().contiguous() if value.is_floating_point() else value
-    return type(value)(_for_operators(part) for part in value) if isinstance(value, (list, tuple)) else value
+        return function(value)
+    return type(value)(_convert(part, function) for part in value) if isinstance(value, (list, tuple)) else value
 
 
-def _as_float32(value):
-    if torch.is_tensor(value):
-        return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
-    if isinstance(value, (list, tuple)):
-        return type(value)(_as_float32(part) for part in value)
-    return value
+def _as_float32(tensor):
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+def _for_operators(tensor):
+    return tensor.float().contiguous() if tensor.is_floating_point() else tensor

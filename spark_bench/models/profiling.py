@@ -1,5 +1,6 @@
 """Time and activation memory of the packed engine against the plain masked-dense definition, in one run."""
 
+import itertools
 import statistics
 import time
 import warnings
@@ -123,8 +124,4 @@ def _peak_bytes(model, part, image, active, amp):
             _run_once(model, part, image, active, amp)
     changes = sorted((event.start_ns(), event.nbytes()) for event in profiler.profiler.kineto_results.events()
                      if event.name() == '[memory]')
-    in_use = peak = 0
-    for _, change in changes:
-        in_use += change
-        peak = max(peak, in_use)
-    return peak
+    return max(itertools.accumulate((change for _, change in changes), initial=0))

@@ -64,8 +64,7 @@ def check_shapes(model: nn.Module, cfg: 'ConfigDict') -> None:
 
 def _check_backbone(model, cfg):
     """The maps that the backbone gives."""
-    parameter = next(model.parameters())
-    maps = model.backbone(torch.zeros(1, 3, _SIDE, _SIDE, device=parameter.device, dtype=parameter.dtype))
+    maps = model.backbone(next(model.parameters()).new_zeros(1, 3, _SIDE, _SIDE))
     found, key = [map_BChw.shape[1] for map_BChw in maps], first_input(cfg)
     is_list = any(isinstance(value, (list, tuple)) for _, value in _values(cfg, key))
     _demand(cfg, key, found if is_list else found[0],
@@ -90,8 +89,7 @@ def _check_rois(model, cfg):
     heads = getattr(model.roi_head, 'mask_head', None)
     head = heads[0] if isinstance(heads, nn.ModuleList) else heads
     if isinstance(side, int) and isinstance(head, FCNMaskHead):
-        parameter = next(head.parameters())
-        mask = head(torch.zeros(1, width, side, side, device=parameter.device, dtype=parameter.dtype))
+        mask = head(next(head.parameters()).new_zeros(1, width, side, side))
         _demand(cfg, 'train_cfg.rcnn.mask_size', mask.shape[-1],
                 f'side of the masks that model.roi_head.mask_head makes of {side}x{side} '
                 '(model.roi_head.mask_roi_extractor.roi_layer.output_size)')
@@ -141,10 +139,10 @@ def check_size(network: nn.Module, arch: str, side: int, option: str) -> None:
     Raises:
         InputError: with the size that the network is made for.
     """
-    parameter, training = next(network.parameters()), network.training
+    training = network.training
     network.eval()
     try:
-        network.forward_features(torch.zeros(1, 3, side, side, dtype=parameter.dtype, device=parameter.device))
+        network.forward_features(next(network.parameters()).new_zeros(1, 3, side, side))
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         own = (getattr(network, 'pretrained_cfg', None) or {}).get('input_size')

@@ -4,6 +4,7 @@ Source: Li et al., Exploring Plain Vision Transformer Backbones for Object Detec
 released code, detectron2 projects/ViTDet.
 """
 
+import math
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from spark_bench.models.backbones import check_choice, check_rate, load_weights
 from spark_bench.models.freezing import Freezable
-from spark_bench.models.layer_depth import vit_layer
+from spark_bench.models.layer_depth import inner_name, vit_layer
 
 __all__ = ['SparKViT']
 
@@ -86,9 +87,9 @@ class SparKViT(Freezable, VisionTransformerSAM):
         """Return a tuple of one map ``(B, C, H/16, W/16)``, of the padded image."""
         x_BhwC = self.patch_embed(self._pad(image_B3HW))
         x_BhwC = x_BhwC + self._positions(*x_BhwC.shape[1:3])
-        run = partial(checkpoint, use_reentrant=False) if self.with_cp and self.training else _call
         for block in self.blocks:
-            x_BhwC = run(block, x_BhwC)
+            with_cp = self.with_cp and self.training
+            x_BhwC = checkpoint(block, x_BhwC, use_reentrant=False) if with_cp else block(x_BhwC)
         return (x_BhwC.permute(0, 3, 1, 2).contiguous(),)
 
     def train(self, mode: bool = True) -> 'SparKViT':
@@ -99,8 +100,7 @@ class SparKViT(Freezable, VisionTransformerSAM):
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """``(layer, layers)`` of a parameter; see :func:`~spark_bench.models.layer_depth.vit_layer`."""
-        inner = param_name[len(prefix):] if param_name.startswith(prefix) else ''
-        return vit_layer(inner, len(self.blocks))
+        return vit_layer(inner_name(param_name, prefix), len(self.blocks))
 
     def _pad(self, image_B3HW):
         height, width = (max(self.input_size, -(-side // _PATCH) * _PATCH) for side in image_B3HW.shape[-2:])
@@ -108,16 +108,11 @@ class SparKViT(Freezable, VisionTransformerSAM):
 
     def _positions(self, height, width):
         """Absolute positions ``(1, height, width, C)``, bicubic where the grid is another than in pretraining."""
-        side = self.patch_grid
+        side = math.isqrt(self.pos_embed.shape[1] - 1)
         positions_1Chw = self.pos_embed[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
         if (height, width) != (side, side):
             positions_1Chw = F.interpolate(positions_1Chw, (height, width), mode='bicubic', align_corners=False)
         return positions_1Chw.permute(0, 2, 3, 1)
-
-    @property
-    def patch_grid(self) -> int:
-        """Side of the grid of absolute positions."""
-        return round((self.pos_embed.shape[1] - 1) ** 0.5)
 
     def _freeze(self):
         if self.frozen_stages < 0:
@@ -126,7 +121,3 @@ class SparKViT(Freezable, VisionTransformerSAM):
         for module in (self.patch_embed, *self.blocks[:self.frozen_stages]):
             module.eval()
             module.requires_grad_(False)
-
-
-def _call(block, x_BhwC):
-    return block(x_BhwC)

@@ -8,6 +8,7 @@ Suffixes: N images, C channels, H W size of a map, R boxes, h w bins or kernel, 
 """
 
 import functools
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -17,6 +18,10 @@ from torch import Tensor
 from spark_bench.operators import MissingOperator
 
 FLT_MIN = torch.finfo(torch.float32).tiny
+# Sizes of a deformable convolution, which mmcv gives by name, in the order in which torchvision takes them.
+_PLAIN = itemgetter('dH', 'dW', 'padH', 'padW', 'dilationH', 'dilationW', 'group', 'deformable_group')
+_MODULATED = itemgetter('stride_h', 'stride_w', 'pad_h', 'pad_w', 'dilation_h', 'dilation_w', 'group',
+                        'deformable_group')
 
 
 def __getattr__(name):
@@ -108,7 +113,8 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
                       aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
                       pool_mode: int, aligned: bool) -> None:
     """Fill ``output`` (R, C, h, w) from ``input`` (N, C, H, W) and ``rois`` (R, 5: image, x1, y1, x2, y2)."""
-    _refuse_maximum(pool_mode)
+    if pool_mode == 0:
+        raise MissingOperator("roi_align_forward with pool_mode='max'")
     output.copy_(torch.ops.torchvision.roi_align(
         *_precise(input, rois), spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned))
 
@@ -118,15 +124,9 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
                        aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
                        pool_mode: int, aligned: bool) -> None:
     """Fill ``grad_input`` (N, C, H, W) from ``grad_output`` (R, C, h, w)."""
-    _refuse_maximum(pool_mode)
     grad_input.copy_(torch.ops.torchvision._roi_align_backward(
         *_precise(grad_output, rois), spatial_scale, aligned_height, aligned_width, *grad_input.shape, sampling_ratio,
         aligned))
-
-
-def _refuse_maximum(pool_mode):
-    if pool_mode == 0:
-        raise MissingOperator("roi_align_forward with pool_mode='max'")
 
 
 @_without_autocast
@@ -162,54 +162,42 @@ def _weighted(values, weight, target):
 
 @_without_autocast
 def deform_conv_forward(input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, columns: Tensor, ones: Tensor,
-                        kW: int, kH: int, dW: int, dH: int, padW: int, padH: int, dilationW: int, dilationH: int,
-                        group: int, deformable_group: int, im2col_step: int) -> None:
+                        **sizes: int) -> None:
     """Deformable convolution (Dai et al., 2017): fill ``output`` from ``input`` and ``offset`` (dy, dx a point)."""
-    geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
-    output.copy_(_deform(input, weight, offset, None, None, geometry))
+    output.copy_(_deform(input, weight, offset, None, None, _PLAIN(sizes)))
 
 
 @_without_autocast
 def deform_conv_backward_input(input: Tensor, offset: Tensor, gradOutput: Tensor, gradInput: Tensor, gradOffset: Tensor,
-                               weight: Tensor, columns: Tensor, kW: int, kH: int, dW: int, dH: int, padW: int,
-                               padH: int, dilationW: int, dilationH: int, group: int, deformable_group: int,
-                               im2col_step: int) -> None:
-    geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
-    gradients = _deform_backward(gradOutput, input, weight, offset, None, None, geometry)
+                               weight: Tensor, columns: Tensor, **sizes: int) -> None:
+    gradients = _deform_backward(gradOutput, input, weight, offset, None, None, _PLAIN(sizes))
     gradInput.copy_(gradients[0])
     gradOffset.copy_(gradients[2])
 
 
 @_without_autocast
 def deform_conv_backward_parameters(input: Tensor, offset: Tensor, gradOutput: Tensor, gradWeight: Tensor,
-                                    columns: Tensor, ones: Tensor, kW: int, kH: int, dW: int, dH: int, padW: int,
-                                    padH: int, dilationW: int, dilationH: int, group: int, deformable_group: int,
-                                    scale: float, im2col_step: int) -> None:
-    geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
+                                    columns: Tensor, ones: Tensor, scale: float, **sizes: int) -> None:
     # Its own gradient does not depend on the weight, which mmcv does not hand over.
-    gradients = _deform_backward(gradOutput, input, torch.zeros_like(gradWeight), offset, None, None, geometry)
+    gradients = _deform_backward(gradOutput, input, torch.zeros_like(gradWeight), offset, None, None, _PLAIN(sizes))
     gradWeight.add_(gradients[1], alpha=scale)
 
 
 @_without_autocast
 def modulated_deform_conv_forward(input: Tensor, weight: Tensor, bias: Tensor, ones: Tensor, offset: Tensor,
-                                  mask: Tensor, output: Tensor, columns: Tensor, kernel_h: int, kernel_w: int,
-                                  stride_h: int, stride_w: int, pad_h: int, pad_w: int, dilation_h: int,
-                                  dilation_w: int, group: int, deformable_group: int, with_bias: bool) -> None:
+                                  mask: Tensor, output: Tensor, columns: Tensor, with_bias: bool,
+                                  **sizes: int) -> None:
     """Modulated deformable convolution (Zhu et al., 2019): each point is also weighted by ``mask``."""
-    geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
-    output.copy_(_deform(input, weight, offset, mask, bias if with_bias else None, geometry))
+    output.copy_(_deform(input, weight, offset, mask, bias if with_bias else None, _MODULATED(sizes)))
 
 
 @_without_autocast
 def modulated_deform_conv_backward(input: Tensor, weight: Tensor, bias: Tensor, ones: Tensor, offset: Tensor,
                                    mask: Tensor, columns: Tensor, grad_input: Tensor, grad_weight: Tensor,
                                    grad_bias: Tensor, grad_offset: Tensor, grad_mask: Tensor, grad_output: Tensor,
-                                   kernel_h: int, kernel_w: int, stride_h: int, stride_w: int, pad_h: int, pad_w: int,
-                                   dilation_h: int, dilation_w: int, group: int, deformable_group: int,
-                                   with_bias: bool) -> None:
-    geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
-    gradients = _deform_backward(grad_output, input, weight, offset, mask, bias if with_bias else None, geometry)
+                                   with_bias: bool, **sizes: int) -> None:
+    gradients = _deform_backward(grad_output, input, weight, offset, mask, bias if with_bias else None,
+                                 _MODULATED(sizes))
     for filled, gradient in zip((grad_input, grad_weight, grad_offset, grad_mask), gradients[:4], strict=True):
         filled.copy_(gradient)
     if with_bias:

@@ -105,9 +105,7 @@ def _largest(value_BN, k):
 
 
 def _normalise(x_BC, device):
-    x_BC = x_BC.to(device, torch.float64)
-    length_B1 = x_BC.norm(dim=1, keepdim=True)
-    return x_BC / torch.where(length_B1 > 0, length_B1, 1.0)
+    return functional.normalize(x_BC.to(device, torch.float64), eps=torch.finfo(torch.float64).tiny)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_gather
+from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
 from mmengine.logging import print_log
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
@@ -24,7 +24,7 @@ from spark_bench.data.images.seeding import drawing_from
 from spark_bench.errors import InputError, RunError, bare_message
 from spark_bench.files import write_atomically
 from spark_bench.models.backbones import load_weights
-from spark_bench.training.processes import from_main, gather, get_rank, get_world_size, is_main_process
+from spark_bench.training.processes import from_main
 
 __all__ = ['Extractor', 'build_backbone', 'cached_features', 'identify']
 
@@ -94,23 +94,21 @@ class Extractor:
             InputError: naming an image that cannot be read, in every process.
         """
         batches = [indices[start:start + self.batch_size] for start in range(0, len(indices), self.batch_size)]
-        rounds = -(-len(batches) // get_world_size())
-        mine = batches[get_rank()::get_world_size()]
         found, error = [], None
-        computed = self._compute(dataset, mine)
-        for _ in range(rounds):
+        computed = self._compute(dataset, batches[get_rank()::get_world_size()])
+        for _ in range(0, len(batches), get_world_size()):
             try:
-                x_BC = next(computed, self._nothing()) if error is None else self._nothing()
-            except InputError as raised:  # the others wait for this process's part
-                x_BC, error = self._nothing(), raised
-            found += self._join(x_BC)
-        errors = [message for message in gather(None if error is None else bare_message(error)) if message]
+                x_BC = next(computed, None)
+            except InputError as raised:  # the others wait for this process's part: from now on, None
+                x_BC, error = None, bare_message(raised)
+            found += all_gather_object(x_BC)
+        errors = [message for message in all_gather_object(error) if message]
         if errors:
             raise InputError(errors[0])
-        return np.concatenate([x_BC.numpy() for x_BC in found])[:len(indices)] if is_main_process() else None
+        return np.concatenate([x_BC for x_BC in found if x_BC is not None]) if is_main_process() else None
 
     def _compute(self, dataset, batches):
-        """Generator of ``x_BC``, float32, of each batch."""
+        """Generator of ``x_BC``, float32 of numpy, of each batch."""
         loader = DataLoader(dataset, batch_sampler=[list(map(int, batch)) for batch in batches],
                             num_workers=min(self.workers, len(batches)))
         network, precision = self.network.to(self.device), contextlib.nullcontext()
@@ -119,21 +117,8 @@ class Extractor:
         for batch in loader:
             with precision, torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
                 map_BChw = network.forward_features(batch['inputs'].to(self.device))
-                yield network.forward_head(map_BChw, pre_logits=True).float()
-
-    def _nothing(self):
-        width = getattr(self.network, 'head_hidden_size', None) or self.network.num_features
-        return torch.zeros(0, width, device=self.device)
-
-    def _join(self, x_BC):
-        """Batches of all processes, by rank, on the CPU; of all but the last of a split, ``batch_size`` images."""
-        if get_world_size() == 1:
-            return [x_BC.cpu()]
-        count = torch.tensor([len(x_BC)], device=self.device)
-        counts = [int(n) for n in all_gather(count)]
-        padded = torch.zeros(max(counts), x_BC.shape[1], device=self.device)
-        padded[:len(x_BC)] = x_BC
-        return [part_BC[:n].cpu() for part_BC, n in zip(all_gather(padded), counts, strict=True)]
+                x_BC = network.forward_head(map_BChw, pre_logits=True).float().cpu().numpy()
+            yield x_BC
 
 
 def identify(**what: Any) -> str:

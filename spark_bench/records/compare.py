@@ -11,8 +11,6 @@ from spark_bench.records.json_schema import ORIGINS
 from spark_bench.records.schema import Record
 from spark_bench.records.store import paths_below, read_many
 
-__all__ = ['Pair', 'load_set', 'pair_up']
-
 
 @dataclass(frozen=True)
 class Pair:

@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ['collect_environment']
-
 # OpenMMLab's packages go by two names on the index, the project's own and its continuation's.
 DISTRIBUTIONS = (
     'torch', 'torchvision', 'timm', 'numpy', 'scipy', 'mmengine', 'onedl-mmengine', 'mmcv', 'onedl-mmcv', 'mmdet',
@@ -27,7 +25,11 @@ def collect_environment() -> dict[str, Any]:
     """
     revision, dirty = _git_state(Path(__file__).resolve())
     torch = sys.modules.get('torch')
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    cores = usable_cores()
+    versions = {}
+    for name in DISTRIBUTIONS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
     return {
         'git_revision': revision,
         'git_dirty': dirty,
@@ -38,16 +40,14 @@ def collect_environment() -> dict[str, Any]:
         'threads': torch.get_num_threads() if torch else cores,
         'memory_gb': round(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30, 1),
         'gpu': torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None,
-        'packages': _versions(),
+        'packages': versions,
     }
 
 
-def _versions() -> dict[str, str]:
-    versions = {}
-    for name in DISTRIBUTIONS:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions
+def usable_cores() -> int:
+    """The cores that this process may use: what a container or a batch system grants."""
+    # The affinity is absent outside Linux.
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _git_state(file: Path) -> tuple[str | None, bool | None]:

@@ -9,14 +9,11 @@ from typing import Any
 
 from spark_bench.errors import InputError
 
-__all__ = ['parse_json']
-
 
 def parse_json(path: str | Path, remedy: str = 'mend the file', strict_numbers: bool = True) -> Any:
     """What the JSON file at ``path`` holds.
 
     Args:
-        path: of an ordinary file.
         remedy: what to do about a broken file, for the message.
         strict_numbers: refuse also a number that no float can hold.
 

@@ -11,9 +11,6 @@ from spark_bench.records.quick_check import Check, compile_check
 if TYPE_CHECKING:
     import jsonschema
 
-__all__ = ['LARGEST', 'OPTIONAL', 'ORIGINS', 'PERCENT_PATTERN', 'RECORD_SCHEMA', 'SCHEMA_VERSION', 'TASKS',
-           'TASK_PATTERN', 'check', 'follow_schema', 'raise_first']
-
 SCHEMA_VERSION = 1
 ORIGINS = ('measured', 'published')
 LARGEST = 1e100  # of any figure: sums and squares of such are finite too

@@ -7,8 +7,6 @@ from pathlib import Path
 from spark_bench.records.schema import Record
 from spark_bench.records.store import check_writable, find, is_repetition, write
 
-__all__ = ['merge']
-
 INPUTS = ('config', 'weights', 'data')  # what Record.inputs are the hashes of
 
 

@@ -10,8 +10,6 @@ from typing import Any
 
 from spark_bench.records.json_schema import LARGEST, OPTIONAL, PERCENT_PATTERN, SCHEMA_VERSION, check
 
-__all__ = ['Record', 'record_path']
-
 
 @dataclass(frozen=True)
 class Record:

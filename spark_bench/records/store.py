@@ -5,20 +5,16 @@ import gc
 import json
 import os
 import re
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from spark_bench.errors import InputError
-from spark_bench.files import create_file, write_atomically
+from spark_bench.files import create_file, encode, try_writing
 from spark_bench.places import NAME_PATTERN
 from spark_bench.records.json_files import parse_json
 from spark_bench.records.json_schema import ORIGINS, SCHEMA_VERSION, check, follow_schema
 from spark_bench.records.schema import Record, record_path
-
-__all__ = ['check_writable', 'find', 'is_repetition', 'load_all', 'paths_below', 'read', 'read_many', 'recorded_suites',
-           'suite_folder', 'write', 'write_output', 'write_text_output']
 
 _CHUNK = 100  # files in memory as parsed, before they are records
 _RESTORE = 'restore it from version control, or move it away and repeat its run'
@@ -40,7 +36,7 @@ def write(record: Record, results: str | Path) -> Path:
     path = record_path(results, *record.identity)
     text = json.dumps(values, indent=1, allow_nan=False, ensure_ascii=False) + '\n'
     try:
-        create_file(path, _encoded(text))
+        create_file(path, encode(text))
     except FileExistsError:
         if not path.is_file():
             raise InputError(f'{path}: a file stands where a folder is needed, or the reverse; move it away, or '
@@ -93,7 +89,10 @@ def load_all(results: str | Path, suite: str | None = None, curves: bool = True)
 def read_many(paths: Sequence[str], curves: bool = True) -> list[Record]:
     """``read`` of each path, as strict and many times faster for thousands; ``curves`` as in ``load_all``."""
     records = []
-    with _no_garbage_collection():
+    # What JSON holds has no cycles, yet the collector would look through millions of points again and again.
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
         for start in range(0, len(paths), _CHUNK):
             chunk = paths[start : start + _CHUNK]
             contents = [parse_json(path, _remedy(path), strict_numbers=False) for path in chunk]
@@ -102,19 +101,10 @@ def read_many(paths: Sequence[str], curves: bool = True) -> list[Record]:
                     _check(path)
             for path, values in zip(chunk, contents, strict=True):
                 records.append(_record(path, values if curves else {**values, 'curves': {}}))
-    return records
-
-
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    # What JSON holds has no cycles, yet the collector would look through millions of points again and again.
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
     finally:
         if was_enabled:
             gc.enable()
+    return records
 
 
 def paths_below(folder: str | Path, depth: int = 5) -> list[str]:
@@ -203,9 +193,7 @@ def check_writable(results: str | Path, origin: str, suite: str, task: str, arch
     path = record_path(results, origin, suite, task, arch, method, seed)
     folder = next(parent for parent in path.parents if os.path.exists(parent))
     try:
-        # What the permissions say is not the whole truth: the system may be mounted read-only, or full.
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b'x')
+        try_writing(folder)
     except OSError as error:
         raise InputError(f'cannot write {path}: {folder} is not a folder that may be written to ({error.strerror}); '
                          f'make it so, or choose another with {option}') from error
@@ -223,32 +211,3 @@ def recorded_suites(results: str | Path) -> list[str]:
         with contextlib.suppress(OSError):
             found |= {path.parent.name for path in Path(results, origin).glob('*/*/')}
     return sorted(name for name in found if re.match(NAME_PATTERN, name))
-
-
-def write_text_output(path: str | Path, text: str) -> Path:
-    """``write_output`` of ``text`` as UTF-8."""
-    return write_output(path, _encoded(text))
-
-
-def write_output(path: str | Path, content: bytes) -> Path:
-    """Write ``content`` to ``path``, replacing the file that was there in one step; return the path.
-
-    A link stays one: the file that it leads to is replaced.
-
-    Raises:
-        InputError: if the folder cannot be written, or if something other than a file stands there.
-    """
-    path, target = Path(path), Path(os.path.realpath(path))
-    if os.path.exists(path) and not os.path.isfile(target):
-        raise InputError(f'cannot write {path}: what stands there is not a file; choose another name')
-    try:
-        write_atomically(target, content)
-    except OSError as error:
-        raise InputError(f'cannot write {path}: {error.strerror}; make the folder writable, or choose another'
-                         ) from error
-    return path
-
-
-def _encoded(text: str) -> bytes:
-    # The escape of a file name's undecodable byte is also its escape in JSON, so it reads back the same.
-    return text.encode('utf-8', errors='backslashreplace')

@@ -3,8 +3,6 @@
 import re
 from collections.abc import Iterable
 
-__all__ = ['MARKERS', 'PARAMETERS', 'family_of', 'order_archs']
-
 # Millions of parameters with a classifier of 1,000 classes, as timm counts them.
 PARAMETERS = {
     'resnet50': 25.6, 'resnet101': 44.5, 'resnet152': 60.2, 'resnet200': 64.7, 'convnext_tiny': 28.6,

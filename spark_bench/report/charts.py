@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ['bar_chart', 'gain_bars', 'value_dots']
-
 DOTS = 40  # rows in a figure of points
 BACKBONES = 6  # in a figure of bars: further ones are named, not drawn
 ERROR_BARS = {'ecolor': TEXT_COLOUR, 'elinewidth': 1, 'capsize': 3}

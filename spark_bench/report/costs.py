@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 from spark_bench.records.schema import Record
 from spark_bench.report.backbones import MARKERS, order_archs
 from spark_bench.report.figures import TEXT_COLOUR, Drawing, dress, legend_above, method_colours, spoken
-from spark_bench.tables.build import group_by_cell
+from spark_bench.tables.build import group_by_cell, order_methods
 from spark_bench.tables.parts import Cell, Row, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-__all__ = ['cost_chart', 'pretraining_of']
 
 SECONDS_AN_HOUR = 3600
 
@@ -124,10 +122,10 @@ def _draw_costs(axes: 'Axes', table: Table, costs: Sequence[_Cost], amounts: Seq
 
 def _legend_of_costs(figure: 'Figure', axes: 'Axes', table: Table, rows: Sequence[Row]) -> None:
     colours = method_colours(row.method for row in table.rows)
-    for method in (m for m in colours if any(row.method == m for row in rows)):
+    for method in order_methods(row.method for row in rows):
         axes.plot([], [], 'o', color=colours[method], label=method)
     all_archs = order_archs(row.arch for row in table.rows)
-    archs = [arch for arch in all_archs if any(row.arch == arch for row in rows)]
+    archs = order_archs(row.arch for row in rows)
     for arch in archs if len(archs) > 1 else ():
         marker = MARKERS[all_archs.index(arch) % len(MARKERS)]
         axes.plot([], [], marker, color=TEXT_COLOUR, markerfacecolor='none', label=arch)

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ['Sparkline', 'accuracy_curves', 'loss_curves', 'moving_average', 'sparkline', 'thin']
-
 PANELS = 12  # in a figure: further backbones are named, not drawn
 POINTS = 16000  # in a figure, shared by its lines, so that a page of hundreds of runs stays small
 FAINT_LINES = 24  # with more lines than this in a panel, the values as logged would only be a cloud

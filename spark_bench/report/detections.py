@@ -15,8 +15,6 @@ from spark_bench.records.schema import Record
 from spark_bench.report.galleries import Gallery, Unusable, artifact, existing, make_galleries, one_line
 from spark_bench.report.images import Image, draw_objects
 
-__all__ = ['detection_galleries']
-
 SCORE_THRESHOLD = 0.3  # detections below it are not drawn
 
 Found = Mapping[int, list[dict[str, Any]]]  # image identifier → COCO's annotations or results

@@ -11,8 +11,6 @@ from spark_bench.report.figures import Drawing
 from spark_bench.report.scaling import scaling_curves
 from spark_bench.tables.parts import Table
 
-__all__ = ['draw_charts', 'draw_curves', 'tasks_of']
-
 
 def draw_charts(tables: Sequence[Table], records: Sequence[Record]) -> list[Drawing]:
     """The figures that are drawn from the rows of tables; those that have nothing to show are left out.

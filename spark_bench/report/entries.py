@@ -14,8 +14,6 @@ from spark_bench.tables.build import order_methods
 from spark_bench.tables.parts import Column, Row
 from spark_bench.tables.text import DAGGER
 
-__all__ = ['Entry', 'cell_id', 'cell_target', 'distinct_software', 'duration', 'group_entries', 'record_id']
-
 LEADING_METRICS = ('top1', 'box_ap', 'mask_ap', 'loss')  # also in the line of a closed entry
 
 
@@ -55,9 +53,7 @@ def _software_of(record: Record) -> str:
 def group_entries(records: Sequence[Record], software: Sequence[str]) -> dict[str, list[list[Entry]]]:
     """The entries by backbone, small to large, and cell: by task, method and origin; the seeds of one in a list.
 
-    Args:
-        records: of the suite.
-        software: keys that ``distinct_software`` gives.
+    ``software`` are the keys that ``distinct_software`` gives.
     """
     pretrainings = [record for record in records if record.kind == 'pretrain']
     rank = {method: i for i, method in enumerate(order_methods(r.method for r in records))}
@@ -74,9 +70,7 @@ def group_entries(records: Sequence[Record], software: Sequence[str]) -> dict[st
 def cell_target(row: Row, column: Column, cells: Mapping[tuple[str, str, str, str], Sequence[Record]]) -> str | None:
     """The address in the page of the records behind one cell of a table; None if there are none.
 
-    Args:
-        row, column: of the table.
-        cells: as ``group_by_cell`` gives them.
+    ``cells`` are as ``group_by_cell`` gives them.
     """
     found = cells.get((row.origin, column.task, row.arch, row.method))
     if not found:

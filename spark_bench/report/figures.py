@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from spark_bench.records.store import write_output, write_text_output
+from spark_bench.files import write_output
 from spark_bench.tables.build import order_methods
 from spark_bench.tables.parts import Cell, Column, Table
 from spark_bench.tables.text import DAGGER
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.container import Container
     from matplotlib.figure import Figure
-
-__all__ = ['TEXT_COLOUR', 'Drawing', 'cell_words', 'dagger_note', 'dress', 'inline_svg', 'legend_above',
-           'method_colours', 'not_drawn', 'save_drawing', 'spoken']
 
 # Okabe and Ito's palette, told apart by the colour-blind too, darkened or lightened so that each has a
 # contrast of about 3:1 on white and on near-black; the baselines are the quiet ones.
@@ -149,8 +146,7 @@ def save_drawing(drawing: Drawing, folder: str | Path) -> list[Path]:
     svg = _render(drawing, 'svg', facecolor='white', metadata=NO_METADATA).decode('utf-8')
     png = _render(drawing, 'png', facecolor='white', dpi=200, metadata={'Software': None})
     path = Path(folder, f'{drawing.name}.svg')
-    write_text_output(path, svg.replace(TEXT_COLOUR, '#000000'))
-    return [path, write_output(path.with_suffix('.png'), png)]
+    return [write_output(path, svg.replace(TEXT_COLOUR, '#000000')), write_output(path.with_suffix('.png'), png)]
 
 
 def _render(drawing: Drawing, form: str, **options: Any) -> bytes:

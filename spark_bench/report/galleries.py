@@ -9,8 +9,6 @@ from spark_bench.records.schema import Record
 from spark_bench.report.images import Image
 from spark_bench.tables.build import order_methods
 
-__all__ = ['Gallery', 'Unusable', 'artifact', 'existing', 'make_galleries', 'one_line']
-
 BACKBONES = 6  # with images in one section; further ones are named
 IMAGES = 120  # about, in one section: more methods, fewer rows
 
@@ -42,8 +40,6 @@ def make_galleries(records: Sequence[Record], task: str, count: int,
     Beyond BACKBONES of them, a gallery without images names the others.
 
     Args:
-        records: of the suite.
-        task: whose records are shown.
         count: rows of a gallery at most; fewer where all of them would make the page large.
         make: from the records of a backbone in the table's order, the number of rows and a title.
     """

@@ -5,14 +5,9 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import PIL.ImageFont
-
-__all__ = ['Categories', 'Image', 'Objects', 'draw_objects', 'encode']
 
 DETECTION_SIDE = 448  # twice the embedded images' 256 or so: names stay legible
 # Ten hues far apart, readable below white text; category i takes colour i modulo 10.
@@ -59,8 +54,10 @@ def draw_objects(pixels: np.ndarray, objects: Objects, categories: Categories, t
     Raises:
         ValueError, TypeError, KeyError, IndexError: for damaged boxes or masks.
     """
+    import matplotlib
     import PIL.Image
     import PIL.ImageDraw
+    import PIL.ImageFont
 
     height, width = pixels.shape[:2]
     scale = DETECTION_SIDE / max(height, width)
@@ -73,7 +70,8 @@ def draw_objects(pixels: np.ndarray, objects: Objects, categories: Categories, t
             covered = np.asarray(PIL.Image.fromarray(mask * np.uint8(255)).resize(size)) > 127
             canvas[covered] = 0.55 * canvas[covered] + 0.45 * np.array(colour)
     image = PIL.Image.fromarray(canvas.round().astype(np.uint8))
-    pen, font = PIL.ImageDraw.Draw(image), _font(13)
+    pen = PIL.ImageDraw.Draw(image)
+    font = PIL.ImageFont.truetype(str(Path(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')), 13)
     words = []
     for item, colour in zip(objects, colours, strict=True):
         x, y, w, h = (float(v) * scale for v in item['bbox'])
@@ -101,10 +99,3 @@ def _mask(segmentation: Any, height: int, width: int) -> np.ndarray | None:
         segmentation = pycocotools.mask.frPyObjects(segmentation, height, width)
     mask = pycocotools.mask.decode(segmentation)
     return mask if mask.shape == (height, width) else None
-
-
-def _font(size: int) -> 'PIL.ImageFont.FreeTypeFont':
-    import matplotlib
-    import PIL.ImageFont
-
-    return PIL.ImageFont.truetype(str(Path(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')), size)

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from spark_bench.errors import InputError
-from spark_bench.files import claim_output
+from spark_bench.files import claim_output, write_output
 from spark_bench.records.schema import Record
-from spark_bench.records.store import write_text_output
 from spark_bench.report.detections import detection_galleries
 from spark_bench.report.drawings import draw_charts, draw_curves, tasks_of
 from spark_bench.report.entries import cell_id, cell_target, distinct_software, duration, group_entries, record_id
@@ -19,8 +18,6 @@ from spark_bench.tables.build import Failure, group_by_cell, order_methods
 from spark_bench.tables.html import templates, to_html
 from spark_bench.tables.parts import Table, TableSpec
 from spark_bench.tables.suite import load_suite, tables_of
-
-__all__ = ['claim_report', 'write_figures', 'write_report']
 
 # One line a method for the legend below the table; a method without one is only named.
 METHOD_NOTES = {
@@ -59,8 +56,6 @@ def write_report(results: str | Path, suite: str, output: str | Path, work_root:
 
     Args:
         results: root of the records.
-        suite: name of the suite.
-        output: path of the file.
         work_root: artifacts and data sets are looked for below it and at their paths as recorded; one that is gone
             becomes a sentence in the report.
         specs: the tables of the suite; one of all its records if there are none.
@@ -94,20 +89,18 @@ def write_report(results: str | Path, suite: str, output: str | Path, work_root:
         groups=group_entries(records, list(software)), software=software.values(), record_id=record_id, cell_id=cell_id,
         few=len(records) <= PRINTED_RECORDS, script=script,
         policy=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode())
-    return write_text_output(output, page)
+    return write_output(output, page)
 
 
-def write_figures(results: str | Path, suite: str, specs: Sequence[TableSpec] = (),
-                  folder: str | Path | None = None) -> list[Path]:
-    """Write the report's figures as SVG and PNG to ``folder``, ``<results>/figures/<suite>`` if None; the paths.
+def write_figures(results: str | Path, suite: str, specs: Sequence[TableSpec] = ()) -> list[Path]:
+    """Write the report's figures as SVG and PNG to ``<results>/figures/<suite>``; return the paths.
 
     Raises:
         InputError: if the suite has no record, if a record is unsound, or if the folder cannot be written.
     """
     records = load_suite(results, suite)
     drawings = [*draw_charts(tables_of(records, specs), records), *draw_curves(records)]
-    folder = folder or Path(results, 'figures', suite)
-    return [path for drawing in drawings for path in save_drawing(drawing, folder)]
+    return [path for drawing in drawings for path in save_drawing(drawing, Path(results, 'figures', suite))]
 
 
 def _summary(records: Sequence[Record]) -> list[str]:

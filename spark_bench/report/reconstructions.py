@@ -12,8 +12,6 @@ from spark_bench.records.schema import Record
 from spark_bench.report.galleries import Gallery, Unusable, artifact, make_galleries, one_line
 from spark_bench.report.images import encode
 
-__all__ = ['reconstruction_galleries']
-
 SIDE = 224  # pixels of the longer side in the report
 
 

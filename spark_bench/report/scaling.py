@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ['scaling_curves']
-
 
 def scaling_curves(table: Table, name: str = 'scaling') -> Drawing | None:
     """Each column over the sizes of every family of backbones, a line a row, with the gains over the baseline.

@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
+from timm.utils import unwrap_model
 
 from spark_bench.checkpoints.classes import classes_of, demand_distinct, shown
 from spark_bench.checkpoints.detectors import load_detector
@@ -84,7 +85,7 @@ class Detection(Run[DetectOptions]):
     def demand_batch(self) -> None:
         """Refuse a split without an object to learn from, too."""
         if not sum(self.train_split.objects.get(name, 0) for name in self._learnt_from()):
-            side = self.cfg.train_dataloader.dataset.get('filter_cfg', {}).get('min_size', 0)
+            side = (self.cfg.train_dataloader.dataset.get('filter_cfg') or {}).get('min_size', 0)
             raise InputError(f'{self.train_split.annotations} has no object to learn from in images of at least '
                              f'{side} pixels a side: lower train_dataloader.dataset.filter_cfg.min_size with '
                              '--cfg-options')
@@ -127,7 +128,7 @@ class Detection(Run[DetectOptions]):
         return record
 
     def check_built(self, runner: Runner) -> None:
-        model = getattr(runner.model, 'module', runner.model)
+        model = unwrap_model(runner.model)
         check_categories(model, len(self.train_split.categories))
         check_shapes(model, self.cfg.model)
         rehearse(runner, self.val.sizes)
@@ -193,7 +194,7 @@ class DetectorEvaluation(Evaluation[DetectOptions]):
         place_evaluation(self.cfg, self.options, self.val, self.classes)
 
     def load(self) -> None:
-        model = getattr(self.runner.model, 'module', self.runner.model)
+        model = unwrap_model(self.runner.model)
         check_categories(model, len(self.classes))
         check_shapes(model, self.cfg.model)
         load_detector(model, self.options.weights)
@@ -202,7 +203,7 @@ class DetectorEvaluation(Evaluation[DetectOptions]):
         self.runner.test()
 
     def measure(self) -> dict[str, float | None]:
-        return evaluate_predictions(self.folder.path, self.val, self.options, predictions_of(self.runner).files)[0]
+        return evaluate_predictions(self.work_dir, self.val, self.options, predictions_of(self.runner).files)[0]
 
 
 def fit_model(cfg: Config, options: DetectOptions, categories: int) -> None:

@@ -1,5 +1,6 @@
 """Evaluating a trained model on a val split: a folder of its own, metrics, no record."""
 
+import contextlib
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
@@ -7,10 +8,12 @@ from typing import ClassVar, Generic
 
 from spark_bench.checkpoints.contents import close_checkpoint
 from spark_bench.errors import InputError
+from spark_bench.files import write_atomically
 from spark_bench.places import default_evaluation_dir
-from spark_bench.runs.folders import EvaluationFolder, write_metrics
+from spark_bench.runs.folders import STAMP, claim_folder, write_metrics
 from spark_bench.runs.inputs import blame_config, data_root_of, load_config, use_threads
 from spark_bench.runs.options import AnyOptions
+from spark_bench.runs.recipe import Identity
 from spark_bench.training.processes import agreed, from_main, join, leave
 from spark_bench.training.runner import BenchRunner
 
@@ -29,10 +32,10 @@ def evaluate(kind: 'type[Evaluation[AnyOptions]]', options: AnyOptions) -> tuple
     with blame_config(options.config, running=lambda: True):
         this.predict()
     metrics = from_main(this.measure)
-    from_main(lambda: write_metrics(this.folder.path, metrics))
-    this.folder.release()
+    from_main(lambda: write_metrics(this.work_dir, metrics))
+    this.lock.close()
     leave()
-    return metrics, this.folder.path
+    return metrics, this.work_dir
 
 
 class Evaluation(ABC, Generic[AnyOptions]):
@@ -41,42 +44,46 @@ class Evaluation(ABC, Generic[AnyOptions]):
     Args:
         options: ``weights`` is the whole trained model.
 
-    Class attributes:
-        embedded: part of the embedded data set that it uses where no data are named.
-        trained: what ``weights`` has to be, for the refusal where there are none.
-
     Attributes:
         classes: of the model, in the order of its outputs.
+        work_dir: the folder, which neither a training nor another evaluation has.
+        lock: held by the first process, so that no other evaluation has the folder meanwhile.
 
     Raises:
         InputError: for data, a config, weights or options that do not fit.
     """
 
-    embedded: ClassVar[str]
-    trained: ClassVar[str]
+    embedded: ClassVar[str]  # part of the embedded data set that it uses where no data are named
+    trained: ClassVar[str]  # what ``weights`` has to be, for the refusal where there are none
 
     def __init__(self, options: AnyOptions) -> None:
         if options.weights is None:
             raise InputError(f'evaluate needs {self.trained} with --weights')
         cfg = load_config(options.config, options.overrides)
         data_root = data_root_of(options, cfg, self.embedded)
-        folder = options.work_dir or str(default_evaluation_dir(
-            options.config, options.weights, data_root, arch=options.arch, overrides=options.overrides))
-        self.cfg, self.options = cfg, replace(options, data_root=data_root, work_dir=folder)
-        self.folder = EvaluationFolder(self.options)
+        # Without --arch it is the weights that say it.
+        own, bare = (default_evaluation_dir(options.config, options.weights, data_root, arch=arch,
+                                            overrides=options.overrides) for arch in (options.arch, None))
+        self.work_dir, self.lock = Path(options.work_dir or own), contextlib.ExitStack()
+        self.cfg, self.options = cfg, replace(options, data_root=data_root, work_dir=str(self.work_dir))
+        identity = Identity('evaluation', {}, own.name, None, None)
         self.open_data()
-        from_main(self.folder.claim)
+        # A folder of before there were stamps is known by its name.
+        from_main(lambda: self._claim(identity, self.work_dir.name in (own.name, bare.name)))
         self.classes = self.match_classes()
         self.fit_recipe()
         for key in _FOR_TRAINING:
             cfg.pop(key, None)
-        cfg.work_dir, cfg.launcher = str(self.folder.path), options.launcher
+        cfg.work_dir, cfg.launcher = str(self.work_dir), options.launcher
         use_threads(options.threads)
         with blame_config(options.config):
             self.runner = BenchRunner.from_cfg(cfg)
         self.load()
         close_checkpoint()
-        from_main(self.folder.mark)
+        from_main(lambda: write_atomically(self.work_dir / STAMP, identity.text.encode()))
+
+    def _claim(self, identity, known):
+        self.lock = claim_folder(self.work_dir, identity, self.options.config, known)
 
     @abstractmethod
     def open_data(self) -> None:

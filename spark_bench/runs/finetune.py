@@ -27,8 +27,6 @@ from spark_bench.runs.options import FinetuneOptions
 from spark_bench.runs.overrides import set_workers
 from spark_bench.runs.run import Run
 
-_MODEL = 'SparKClassifier'
-
 
 class Finetuning(Run[FinetuneOptions]):
     """One fine-tuning.
@@ -164,13 +162,13 @@ class ClassifierEvaluation(Evaluation[FinetuneOptions]):
         self.found = replace(found, labels=numbers[found.labels])
 
     def measure(self) -> dict[str, float | None]:
-        self.found.save(self.folder.path / 'predictions.npz', self.classes)
+        self.found.save(self.work_dir / 'predictions.npz', self.classes)
         return {'top1': self.found.accuracy(1), 'top5': self.found.accuracy(5)}
 
 
 def fit_model(cfg: Config, options: FinetuneOptions, classes: int) -> None:
     """Fill in what follows from the architecture and from the number of classes."""
-    if cfg.model.type != _MODEL:
+    if cfg.model.type != 'SparKClassifier':
         raise InputError(f'{options.config} is no recipe of classification (its model is {cfg.model.type}): take one '
                          'of pretrain/configs/finetune_*.py')
     cfg.model.arch = options.arch or cfg.model.arch

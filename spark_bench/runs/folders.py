@@ -7,9 +7,7 @@ from pathlib import Path
 from spark_bench.errors import InputError
 from spark_bench.files import make_folder, write_atomically
 from spark_bench.locks import hold
-from spark_bench.places import default_evaluation_dir
 from spark_bench.records.differences import keys_that_differ
-from spark_bench.runs.options import RunOptions
 from spark_bench.runs.recipe import Identity
 
 STAMP = 'recipe.json'
@@ -18,37 +16,16 @@ _OUTPUTS = ('metrics.json', 'categories.json', 'predictions.*.json', 'prediction
             'detector*.safetensors', 'classifier*.safetensors', 'encoder.safetensors', 'spark.safetensors')
 
 
-class EvaluationFolder:
-    """The folder of one evaluation, which neither a training nor another evaluation has."""
-
-    def __init__(self, options: RunOptions) -> None:
-        self.path, self._config = Path(options.work_dir), options.config
-        self._lock: contextlib.ExitStack | None = None
-        # Without --arch it is the weights that say it.
-        names = [default_evaluation_dir(options.config, options.weights, options.data_root, arch=arch,
-                                        overrides=options.overrides).name for arch in (options.arch, None)]
-        self._identity = Identity('evaluation', {}, names[0], None, None)
-        self._is_own_name = self.path.name in names  # so they were called before they had a stamp
-
-    def claim(self) -> None:
-        """Make the folder and hold it. Raises InputError where it is another's."""
-        make_work_dir(self.path)
-        check_stamp(self.path, self._identity, self._config, known=self._is_own_name)
-        self._lock = lock_folder(self.path)
-
-    def mark(self) -> None:
-        """Say whose the folder is, once all that can be refused has been."""
-        write_atomically(self.path / STAMP, self._identity.text.encode())
-
-    def release(self) -> None:
-        """Let another evaluation of this process have it."""
-        if self._lock is not None:
-            self._lock.close()
-
-
 def write_metrics(folder: Path, metrics: dict[str, float | None]) -> None:
     """Write ``metrics.json``."""
     write_atomically(folder / 'metrics.json', (json.dumps(metrics, indent=1) + '\n').encode())
+
+
+def claim_folder(work_dir: Path, identity: Identity, config: str, known: bool = False) -> contextlib.ExitStack:
+    """Make a folder and hold it for what has that identity; see :func:`check_stamp` and :func:`lock_folder`."""
+    make_work_dir(work_dir)
+    check_stamp(work_dir, identity, config, known)
+    return lock_folder(work_dir)
 
 
 def check_stamp(work_dir: Path, identity: Identity, config: str, known: bool = False) -> None:

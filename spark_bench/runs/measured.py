@@ -5,6 +5,7 @@ import re
 import time
 from abc import ABC
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, ClassVar, Generic
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import get_world_size
 
 from spark_bench.checkpoints import read_metadata
 from spark_bench.checkpoints.contents import open_checkpoint
@@ -22,35 +24,20 @@ from spark_bench.records import environment, schema, store
 from spark_bench.records.differences import keys_that_differ
 from spark_bench.runs.options import AnyOptions, RunOptions
 from spark_bench.runs.recipe import Identity
-from spark_bench.training.processes import get_world_size
 
 
 class Measured(ABC, Generic[AnyOptions]):
-    """What has a record: its identity, its folder.
-
-    Class attributes:
-        Options: class of its options.
-        embedded: part of the embedded data set that it uses where no data are named.
-
-    Attributes:
-        needed: metrics without which a record says nothing; the class has them where they are always the same.
-        task: of :data:`spark_bench.records.json_schema.TASKS`; the class has it where the kind has but one.
-        options: complete ones.
-        cfg: the config, complete but for places until :meth:`place` fills them in.
-        arch: architecture, for the record.
-        weights: what it starts from, see :func:`describe_weights`.
-        identity: what decides the record.
-    """
+    """What has a record: its identity, its folder."""
 
     Options: ClassVar[type[RunOptions]]
-    embedded: ClassVar[str]
-    needed: tuple[str, ...]
-    task: str
-    options: AnyOptions
-    cfg: Config
-    arch: str
-    weights: dict[str, str | None] | None
-    identity: Identity
+    embedded: ClassVar[str]  # part of the embedded data set that it uses where no data are named
+    needed: tuple[str, ...]  # metrics without which a record says nothing; the class has them where always the same
+    task: str  # of spark_bench.records.json_schema.TASKS; the class has it where the kind has but one
+    options: AnyOptions  # complete ones
+    cfg: Config  # complete but for places, until place() fills them in
+    arch: str  # architecture, for the record
+    weights: dict[str, str | None] | None  # what it starts from, see describe_weights
+    identity: Identity  # what decides the record
     work_dir: Path
 
     def identify(self, recipe: dict[str, Any], data: str) -> None:
@@ -59,10 +46,11 @@ class Measured(ABC, Generic[AnyOptions]):
         self.weights = describe_weights(self.options.weights, self.options.key_prefix)
         self.work_dir = Path(self.options.work_dir)
         self.identity = Identity(self.options.task or self.task, recipe, data, self.options.seed, self._start())
-        self.setup_hash = self.identity.of_setup(self._start_of_setup()).hash
+        # What it has in common with runs of other seeds, which start from what theirs have in common.
+        self.setup_hash = replace(self.identity, seed=None, start=self._start_of_setup()).hash
         self._started, self._earlier_s = time.monotonic(), 0.0
         self._started_at = datetime.now(timezone.utc)
-        self._lock: contextlib.ExitStack | None = None  # held by the process that writes, while it runs
+        self._lock = contextlib.ExitStack()  # of the folder: held by the process that writes, while it runs
 
     def _start(self) -> str | None:
         return self._with_prefix(
@@ -113,8 +101,7 @@ class Measured(ABC, Generic[AnyOptions]):
 
     def release(self) -> None:
         """Let another run of this process have the folder, however long this object is kept."""
-        if self._lock is not None:
-            self._lock.close()
+        self._lock.close()
 
     def write_record(self, metrics: dict[str, float | None], counts: dict[str, Any], artifacts: dict[str, Path],
                      curves: dict[str, list]) -> schema.Record:
@@ -136,11 +123,10 @@ class Measured(ABC, Generic[AnyOptions]):
                            'look at the evaluation data')
         self.cfg.dump(self.work_dir / 'config.py')
         root = Path(self.options.data_root)
-        origin, suite, task, arch, method, seed = self._record_identity
         record = schema.Record(
-            origin=origin, suite=suite, task=task, arch=arch, method=method, seed=seed, metrics=metrics, curves=curves,
-            config_hash=self.identity.hash, setup_hash=self.setup_hash, recipe=self.identity.recipe,
-            config=str(self.work_dir / 'config.py'), weights=self.weights,
+            *self._record_identity, metrics=metrics, curves=curves, config_hash=self.identity.hash,
+            setup_hash=self.setup_hash, recipe=self.identity.recipe, config=str(self.work_dir / 'config.py'),
+            weights=self.weights,
             dataset={'name': '/'.join(root.resolve().parts[-2:]), 'sha256': self.identity.data, 'root': str(root),
                      **counts},
             environment=environment.collect_environment(),
@@ -165,5 +151,6 @@ def describe_weights(path: str | None, key_prefix: str | None = None) -> dict[st
     stated = open_checkpoint(path, key_prefix).file.metadata.get('config_hash')
     chosen = {} if key_prefix is None else {'key_prefix': key_prefix}
     # Another code's file may call something else so.
+    known = isinstance(stated, str) and re.fullmatch('[0-9a-f]{6,128}', stated)
     return {'path': str(path), 'sha256': sha256(Path(path).read_bytes()).hexdigest(),
-            'config_hash': stated if re.fullmatch('[0-9a-f]{6,128}', str(stated)) else None, **chosen}
+            'config_hash': stated if known else None, **chosen}

@@ -46,21 +46,18 @@ def apply_overrides(cfg: Config, overrides: dict[str, Any]) -> None:
             and a value of another kind than the config has there.
     """
     for key, value in overrides.items():
-        _check_key(cfg, key)
-        _check_kind(cfg, key, value)
+        _check(cfg, key, value)
     unit, other = ('max_updates', 'max_epochs') if 'max_updates' in cfg.train_cfg else ('max_epochs', 'max_updates')
     if f'train_cfg.{other}' in overrides:
         raise InputError(f'--cfg-options train_cfg.{other}: the config counts otherwise; give train_cfg.{unit}')
     before = cfg.train_cfg[unit]
     cfg.merge_from_dict(overrides)
     wanted, cfg.train_cfg[unit] = cfg.train_cfg[unit], before
-    if unit == 'max_updates':
-        set_updates(cfg, wanted)
-    else:
-        set_epochs(cfg, wanted)
+    set_length(cfg, wanted, unit)
 
 
-def _check_key(cfg, key):
+def _check(cfg, key, value):
+    """Refuse a key that nothing reads, or that is decided elsewhere, and a value of another kind than is there."""
     top = key.split('.')[0]
     remedy = next((remedy for owned, remedy in _OWNED.items() if fnmatch.fnmatchcase(f'{key}.', f'{owned}.*')), None)
     if remedy:
@@ -71,9 +68,7 @@ def _check_key(cfg, key):
                              'here: change the values that it stands for, or the file')
         close = difflib.get_close_matches(top, _READ, 1)
         raise InputError(f'--cfg-options {key}: a config has no {top!r}' + (f'; {close[0]!r}?' if close else ''))
-    parent = cfg
-    for part in key.split('.')[:-1]:
-        parent = _child(parent, part, key)
+    _check_kind(cfg, key, value)
 
 
 def _child(parent, part, key):
@@ -105,8 +100,7 @@ def _check_kind(cfg, key, value):
         raise InputError(f'--cfg-options {key}={value}: the config has {wanted} there')
     if isinstance(current, dict) and not value.get('_delete_'):
         for name, inner in value.items():
-            _check_key(cfg, f'{key}.{name}')
-            _check_kind(cfg, f'{key}.{name}', inner)
+            _check(cfg, f'{key}.{name}', inner)
 
 
 def _check_new(cfg, parent, key):
@@ -117,32 +111,27 @@ def _check_new(cfg, parent, key):
                          + (f'did you mean {place}.{near}?' if near else f'it has {", ".join(list(parent)[:8])}'))
 
 
-def set_epochs(cfg: Config, epochs: int) -> None:
-    """Train for ``epochs``: schedules that end with the training are stretched to its new end."""
-    if not isinstance(epochs, int) or epochs < 1:
-        raise InputError(f'train_cfg.max_epochs is {epochs!r}: give a whole number of epochs from 1 up')
-    before = cfg.train_cfg.max_epochs
+def set_length(cfg: Config, length: int, unit: str = 'max_epochs') -> None:
+    """Train for so many epochs, or ``max_updates``: schedules that end with the training are stretched to its new end.
+
+    Raises:
+        InputError: where that is no number of them.
+    """
+    in_epochs = unit == 'max_epochs'
+    if not isinstance(length, int) or length < 1:
+        raise InputError(f'train_cfg.{unit} is {length!r}: give a whole number of '
+                         f'{"epochs" if in_epochs else "updates"} from 1 up')
     for number, scheduler in enumerate(cfg.param_scheduler):
-        if scheduler.get('by_epoch', True) and scheduler.get('end') == before:
-            _stretch(scheduler, epochs)
-        if scheduler.get('warmup', 0) >= epochs:
-            print_log(f'the learning rate is still rising when the training of {epochs} epochs ends, its warm-up takes '
+        if scheduler.get('by_epoch', True) == in_epochs and scheduler.get('end') == cfg.train_cfg[unit]:
+            _stretch(scheduler, length)
+        if in_epochs and scheduler.get('warmup', 0) >= length:
+            print_log(f'the learning rate is still rising when the training of {length} epochs ends, its warm-up takes '
                       f'{scheduler.warmup}: --cfg-options param_scheduler.{number}.warmup=… shortens it', 'current',
                       logging.WARNING)
-    # A training as short as its warm-up has nothing after it.
-    cfg.param_scheduler = [s for s in cfg.param_scheduler
-                           if not s.get('by_epoch', True) or s.get('begin', 0) < epochs]
-    cfg.train_cfg.max_epochs = epochs
-
-
-def set_updates(cfg: Config, updates: int) -> None:
-    """Train for so many updates of the weights; as :func:`set_epochs`."""
-    if not isinstance(updates, int) or updates < 1:
-        raise InputError(f'train_cfg.max_updates is {updates!r}: give a whole number of updates from 1 up')
-    for scheduler in cfg.param_scheduler:
-        if not scheduler.get('by_epoch', True) and scheduler.get('end') == cfg.train_cfg.max_updates:
-            _stretch(scheduler, updates)
-    cfg.train_cfg.max_updates = updates
+    if in_epochs:  # a training as short as its warm-up has nothing after it
+        cfg.param_scheduler = [s for s in cfg.param_scheduler
+                               if not s.get('by_epoch', True) or s.get('begin', 0) < length]
+    cfg.train_cfg[unit] = length
 
 
 def set_speed(cfg: Config, options: TrainingOptions) -> None:

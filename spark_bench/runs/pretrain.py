@@ -5,19 +5,20 @@ import os
 import numpy as np
 from mmengine.config import Config
 from mmengine.runner import Runner
+from timm.utils import unwrap_model
 
 from pretrain.ablations import get_ablation
 from spark_bench import checkpoints
-from spark_bench.data.images.sources import open_images, spread
+from spark_bench.data.images.sources import open_images
 from spark_bench.errors import InputError
 from spark_bench.files import write_atomically
 from spark_bench.models.backbones import pyramid_channels
 from spark_bench.records.schema import Record
 from spark_bench.runs.inputs import Start
 from spark_bench.runs.options import PretrainOptions
-from spark_bench.runs.overrides import set_epochs, set_workers
+from spark_bench.runs.overrides import set_length, set_workers
 from spark_bench.runs.run import Run
-from spark_bench.training.reconstruction import SHOWN_IMAGES, load_images, reconstruct
+from spark_bench.training.reconstruction import load_images, reconstruct
 from spark_bench.training.resume import bad_images
 
 
@@ -51,7 +52,7 @@ class Pretraining(Run[PretrainOptions]):
         if given not in (None, side):
             raise InputError(f'model.input_size is {side}, but train_dataloader.dataset.input_size is {given}: change '
                              'both with --cfg-options')
-        set_epochs(cfg, max(1, round(cfg.train_cfg.max_epochs * get_ablation(cfg.model.ablation).schedule_scale)))
+        set_length(cfg, max(1, round(cfg.train_cfg.max_epochs * get_ablation(cfg.model.ablation).schedule_scale)))
         super().fit_recipe(cfg, options, classes)
         if options.bad_images is not None:
             cfg.train_dataloader.dataset.bad_images = options.bad_images
@@ -79,11 +80,11 @@ class Pretraining(Run[PretrainOptions]):
         self.bad = bad_images(runner)
 
     def finish(self, runner: Runner) -> Record:
-        model, dataset = getattr(runner.model, 'module', runner.model), runner.train_dataloader.dataset
+        model, dataset = unwrap_model(runner.model), runner.train_dataloader.dataset
         artifacts = self._save_weights(model)
         artifacts['reconstructions'] = self.work_dir / 'reconstructions.npz'
-        pixels = load_images(model, dataset, spread(self.source, SHOWN_IMAGES))
-        np.savez_compressed(artifacts['reconstructions'], **reconstruct(model, pixels))  # type: ignore[arg-type]
+        images = reconstruct(model, load_images(model, dataset))
+        np.savez_compressed(artifacts['reconstructions'], **images)  # type: ignore[arg-type]
         curve = runner.message_hub.get_scalar('train/loss').data[0]
         metrics = {'loss': float(curve[-max(1, len(curve) // 10):].mean())}
         if dataset.skips:

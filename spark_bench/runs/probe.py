@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 
 from spark_bench.checkpoints.contents import close_checkpoint, open_checkpoint
 from spark_bench.data.classification import ClassImages
@@ -23,7 +24,7 @@ from spark_bench.runs.folders import lock_folder, make_work_dir
 from spark_bench.runs.inputs import data_root_of, start_of, use_threads
 from spark_bench.runs.measured import Measured
 from spark_bench.runs.options import ProbeOptions
-from spark_bench.training.processes import agreed, from_main, is_main_process, join, leave
+from spark_bench.training.processes import agreed, from_main, join, leave
 
 TEMPERATURE = 0.07
 _KEPT_CLASSES = 5

@@ -47,21 +47,13 @@ def _without_placement(value: Any, place: str) -> Any:
 
 @dataclass(frozen=True)
 class Identity:
-    """What decides the figures of a run, all of it; its values are JSON's.
+    """What decides the figures of a run, all of it; its values are JSON's."""
 
-    Attributes:
-        task: of the record.
-        recipe: see :func:`recipe_of`.
-        data: digest of what the run reads.
-        seed: of the run; None for what runs of other seeds have in common with it.
-        start: of the weights that it starts from; None for none.
-    """
-
-    task: str
-    recipe: dict[str, Any]
-    data: str
-    seed: int | None
-    start: str | None
+    task: str  # of the record
+    recipe: dict[str, Any]  # see recipe_of
+    data: str  # digest of what the run reads
+    seed: int | None  # of the run; None for what runs of other seeds have in common with it
+    start: str | None  # digest of the weights that it starts from; None for none
 
     @property
     def text(self) -> str:
@@ -72,10 +64,6 @@ class Identity:
     def hash(self) -> str:
         """Sixteen hexadecimal digits of it."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
-
-    def of_setup(self, start: str | None) -> 'Identity':
-        """What it has in common with runs of other seeds, which start from what they have in common with ``start``."""
-        return replace(self, seed=None, start=start)
 
     def of_training(self, data: str) -> 'Identity':
         """What decides the weights of a detector alone, trained on ``data``: the evaluation may be mended behind it."""

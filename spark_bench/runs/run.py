@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -15,7 +16,7 @@ from spark_bench.errors import InputError
 from spark_bench.files import write_atomically
 from spark_bench.places import default_work_dir
 from spark_bench.records.schema import Record
-from spark_bench.runs.folders import STAMP, check_stamp, lock_folder, make_work_dir
+from spark_bench.runs.folders import STAMP, claim_folder
 from spark_bench.runs.inputs import Start, arch_of, blame_config, data_root_of, load_config, start_of, use_threads
 from spark_bench.runs.measured import Measured
 from spark_bench.runs.options import AnyTraining
@@ -23,8 +24,8 @@ from spark_bench.runs.overrides import set_speed
 from spark_bench.runs.recipe import Identity, recipe_of
 from spark_bench.training.batches import fit_batch
 from spark_bench.training.memory import keep_freed_memory
-from spark_bench.training.processes import agreed, from_main, get_world_size, is_main_process, join, leave
-from spark_bench.training.progress import earlier_seconds
+from spark_bench.training.monitoring import earlier_seconds
+from spark_bench.training.processes import agreed, from_main, join, leave
 from spark_bench.training.resume import clear_leftovers, newest_checkpoint
 from spark_bench.training.runner import BenchRunner
 
@@ -140,9 +141,7 @@ class Run(Measured[AnyTraining]):
 
     def _claim_work_dir(self) -> Path | None:
         """Prepare the folder for this run alone; the checkpoint to resume from, or None."""
-        make_work_dir(self.work_dir)
-        check_stamp(self.work_dir, self.training, self.options.config)
-        self._lock = lock_folder(self.work_dir)
+        self._lock = claim_folder(self.work_dir, self.training, self.options.config)
         clear_leftovers(self.work_dir)
         return newest_checkpoint(self.work_dir)
 

@@ -46,21 +46,14 @@ def _is_count(value, least=0):
     return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2 ** 32
 
 
-def _is_positive(value):
-    return _is_count(value, 1)
-
-
 def _is_list_of(holds):
     return lambda value: isinstance(value, (list, tuple)) and bool(value) and all(map(holds, value))
 
 
-def _is_flag(value):
-    return isinstance(value, bool)
-
-
-_COUNT, _POSITIVE, _FLAG = (_is_count, 'a whole number, 0 or more'), (_is_positive, 'a whole number from 1 up'), (
-    _is_flag, 'True or False')
+_COUNT = (_is_count, 'a whole number, 0 or more')
+_POSITIVE = (lambda value: _is_count(value, 1), 'a whole number from 1 up')
 _NUMBER = (_is_number, 'a number above 0')
+_FLAG = (lambda value: isinstance(value, bool), 'True or False')
 _NAMES = 'letters, digits, ".", "_" and "-"'
 
 _SUITE = {
@@ -118,13 +111,7 @@ def check_suite(path: Path, cfg: Mapping[str, Any]) -> None:
 
 
 def check_group(where: str, group: Mapping[str, Any], data: Mapping[str, str]) -> None:
-    """Look at a group of cells.
-
-    Args:
-        where: for the message.
-        group: dict.
-        data: the data sets of the suite.
-    """
+    """Look at a group of cells; ``data`` are the data sets of the suite."""
     _check(where, group, _GROUP, _NEEDED)
     kind = {field.name for field in fields(OPTIONS_OF[group['task'].partition('_')[0]])}
     _check(f'{where}, options', group.get('options', {}), {key: OPTIONS[key] for key in OPTIONS if key in kind})
@@ -185,8 +172,3 @@ def _check(where, values, allowed, needed=()):
         holds, wanted = allowed[key]
         if not holds(value):
             raise InputError(f'{where} has {key} = {printable(repr(value))[:80]}: give {wanted}')
-
-
-def is_embedded(data: str) -> bool:
-    """Whether a cell's data is a part of the embedded data set."""
-    return data.partition(':')[0] in EMBEDDED

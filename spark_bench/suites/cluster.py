@@ -11,18 +11,17 @@ import time
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import submitit
 
 from spark_bench.errors import InputError, RunError, printable
 from spark_bench.files import make_folder
 from spark_bench.runs import run_task
 from spark_bench.suites.definition import Suite
 from spark_bench.suites.plan import fitting_processes
-from spark_bench.suites.runner import SuiteRun, devices_of, fraction_of
+from spark_bench.suites.runner import SuiteRun, devices_of
 from spark_bench.suites.status import failure_of, job_of, note_failure, note_job
-
-if TYPE_CHECKING:
-    import submitit
 
 _GPUS = 8  # a cell
 _GRACE_S = 900  # longer than what clusters give a job that has to go
@@ -55,13 +54,13 @@ class ClusterJob:
             if terminated:
                 _wait_to_be_stopped()
             self._note(error if isinstance(error, (InputError, RunError)) else
-                       f'{type(error).__name__}: {" ".join(str(error).split())[:200]}; see {_error_log()}')
+                       f'{type(error).__name__}: {" ".join(str(error).split())[:200]}; see '
+                       f'{submitit.JobEnvironment().paths.stderr}')
             raise
         return options['work_dir']
 
-    def checkpoint(self) -> 'submitit.helpers.DelayedSubmission':
+    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """What submitit submits anew when the job is stopped or preempted: the same, which goes on where it was."""
-        import submitit
         return submitit.helpers.DelayedSubmission(self)
 
     def _note(self, why):
@@ -71,7 +70,6 @@ class ClusterJob:
 
 def _leave_signal_to_task():
     """In a process that loads images: submitit's signal comes to it too, but is for the task to answer."""
-    import submitit
     signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, f'SIG{submitit.JobEnvironment.USR_SIG}')})
 
 
@@ -97,24 +95,17 @@ def _note_signal(number):
     return came
 
 
-def _error_log():
-    import submitit
-    return submitit.JobEnvironment().paths.stderr
-
-
-def submit(suite: Suite, cells: Sequence[SuiteRun], args: Namespace) -> int:
+def submit(suite: Suite, cells: Sequence[SuiteRun], folder: Path, args: Namespace) -> int:
     """Submit the cells to Slurm and return at once: every pretraining, and what starts from it to begin after it.
 
     A cell of which a job is queued or running is left out.
 
     Args:
         suite: for the names of the jobs.
-        cells: list of :class:`~spark_bench.suites.runner.SuiteRun`.
-        args: ``gpus``, ``gpus_per_node``, ``cpus_per_gpu``, ``partition``, ``hours``, ``jobs``, ``slurm``, ``work_dir``
-            and ``suite`` of the command line.
-
-    Returns:
-        exit status.
+        cells: to submit.
+        folder: of logs and scripts.
+        args: ``gpus``, ``gpus_per_node``, ``cpus_per_gpu``, ``partition``, ``hours``, ``jobs``, ``slurm`` and ``suite``
+            of the command line.
 
     Raises:
         InputError: where Slurm's commands are not there, or refuse.
@@ -123,7 +114,6 @@ def submit(suite: Suite, cells: Sequence[SuiteRun], args: Namespace) -> int:
     if most > args.gpus_per_node and most % args.gpus_per_node:
         raise InputError(f'--gpus {most} is no whole number of nodes of {args.gpus_per_node}: give another --gpus or '
                          '--gpus-per-node')
-    folder = job_folder(suite, args)
     executor = make_executor(folder, 'slurm')
     known = {cell.name: job_of(cell.options['work_dir']) for cell in cells}
     alive = _alive_jobs() if any(known.values()) else set()
@@ -142,11 +132,6 @@ def submit(suite: Suite, cells: Sequence[SuiteRun], args: Namespace) -> int:
     return 0
 
 
-def job_folder(suite: Suite, args: Namespace) -> Path:
-    """Where submitit keeps logs and scripts."""
-    return Path(args.work_dir or f'work_dirs/{suite.name}') / 'jobs'
-
-
 def _arrays(cells, jobs):
     """The cells by what an array shares: the task, and the pretraining that is waited for."""
     submitted = {*jobs, *(cell.name for cell in cells)}
@@ -159,7 +144,6 @@ def _arrays(cells, jobs):
 
 def _submit_array(executor, cells, processes):
     """Ids of the jobs of an array, one a cell."""
-    import submitit
     for cell in cells:
         make_folder(cell.options['work_dir'])
     try:
@@ -172,7 +156,7 @@ def _submit_array(executor, cells, processes):
     return [job.job_id for job in jobs]
 
 
-def make_executor(folder: Path, cluster: str, python: str | None = None) -> 'submitit.AutoExecutor':
+def make_executor(folder: Path, cluster: str, python: str | None = None) -> submitit.AutoExecutor:
     """submitit's executor, for ``slurm`` or ``local``.
 
     Args:
@@ -183,7 +167,6 @@ def make_executor(folder: Path, cluster: str, python: str | None = None) -> 'sub
     Raises:
         InputError: where Slurm's commands are not there.
     """
-    import submitit
     try:
         # A job may be stopped and submitted again as often as it takes.
         return submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=1000, local_python=python)
@@ -244,9 +227,6 @@ class LocalJob:
         if self._job.exception() is None:
             return 'done'
         return failure_of(self.cell.options['work_dir']) or f'its job ended early; see {self._job.paths.stderr}'
-
-    def fraction(self) -> float:
-        return fraction_of(self.cell)
 
     def kill(self) -> None:
         """End the job."""

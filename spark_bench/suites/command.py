@@ -3,12 +3,15 @@
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from spark_bench.errors import InputError
 from spark_bench.places import report_path
+from spark_bench.report.page import claim_report, write_report
+from spark_bench.suites import cluster
+from spark_bench.suites.costs import print_plan
 from spark_bench.suites.definition import CellSpec, Suite, load_suite
 from spark_bench.suites.plan import (
     Places,
@@ -21,8 +24,9 @@ from spark_bench.suites.plan import (
     use_published,
 )
 from spark_bench.suites.rehearsal import check_cells
-from spark_bench.suites.runner import SuiteRun
+from spark_bench.suites.runner import Job, SuiteRun, run_cells, start_server
 from spark_bench.suites.status import RECORDED, show, state_of
+from spark_bench.tables.command import claim_tables, print_tables
 
 
 def main(args: Namespace) -> int:
@@ -38,7 +42,6 @@ def main(args: Namespace) -> int:
         return 0
     check_cells(suite, chosen)
     if args.dry_run:
-        from spark_bench.suites.costs import print_plan
         print_plan(suite, chosen, places)
         return 0
     if args.cluster == 'slurm':
@@ -70,8 +73,6 @@ def claim_outputs(suite: Suite, places: Places) -> None:
     Raises:
         InputError: naming the file that somebody else wrote in the place of one.
     """
-    from spark_bench.report.page import claim_report
-    from spark_bench.tables.command import claim_tables
     claim_tables(places.results, [spec.name for spec in suite.tables] or [suite.name])
     claim_report(report_path(places.results, suite.name))
 
@@ -92,7 +93,6 @@ def run(suite: Suite, cells: Sequence[SuiteRun], places: Places, jobs: int | Non
     Returns:
         exit status: 1 where a cell failed.
     """
-    from spark_bench.suites.runner import Job, run_cells, start_server
     for cell in cells:
         cell.processes = fitting_processes([cell], gpus)
     default = len(os.sched_getaffinity(0)) if all(cell.options.get('threads') == 1 for cell in cells) else 1
@@ -101,37 +101,28 @@ def run(suite: Suite, cells: Sequence[SuiteRun], places: Places, jobs: int | Non
 
 def rehearse(suite: Suite, cells: Sequence[SuiteRun], places: Places, args: Namespace) -> int:
     """:func:`run` with the jobs of a cluster, which submitit starts on this machine."""
-    from spark_bench.suites.cluster import LocalJob, job_folder
-    from spark_bench.suites.runner import run_cells
-    start = partial(LocalJob, job_folder(suite, args), args.hours)
+    start = partial(cluster.LocalJob, Path(places.work_dir) / 'jobs', args.hours)
     return conclude(suite, places, cells, run_cells(cells, args.jobs or 1, start))
 
 
 def submit(suite: Suite, specs: Sequence[CellSpec], places: Places, args: Namespace) -> int:
     """Submit what has no record to Slurm; exit status."""
-    from spark_bench.suites import cluster
     missing = [spec for spec in specs if not (is_recorded(spec, suite, places) and has_weights(spec, places))]
     if len(missing) < len(specs):
         print(f'{len(specs) - len(missing)} of {len(specs)} cells are recorded and not submitted')
     cells = build_cells(suite, missing, places, args.download)
-    return cluster.submit(suite, cells, args) if cells else 0
+    return cluster.submit(suite, cells, Path(places.work_dir) / 'jobs', args) if cells else 0
 
 
 def conclude(suite: Suite, places: Places, cells: Sequence[SuiteRun], failed: Sequence[SuiteRun]) -> int:
-    """After a run of ``cells``: tables, report and the list of those that ``failed``; exit status."""
+    """After a run of ``cells``: tables and report, unless all failed, then those that ``failed``; exit status."""
     if len(failed) < len(cells):
-        finish(suite, places, failed)
+        failures = [(*(cell.options[key] for key in ('task', 'arch', 'method', 'seed')), cell.outcome)
+                    for cell in failed]
+        print_tables(places.results, suite.name, suite.tables or None, failures)
+        path = write_report(places.results, suite.name, report_path(places.results, suite.name), Path.cwd(),
+                            suite.tables, failures)
+        print(f'report: {path}')
     for cell in failed:
         print(f'spark-bench: error: {cell.name}: {cell.outcome}', file=sys.stderr)
     return 1 if failed else 0
-
-
-def finish(suite: Suite, places: Places, failed: Iterable[SuiteRun] = ()) -> None:
-    """Print the suite's tables and write the report, from whatever records there are."""
-    from spark_bench.report.page import write_report
-    from spark_bench.tables.command import print_tables
-    failures = [(*(cell.options[key] for key in ('task', 'arch', 'method', 'seed')), cell.outcome) for cell in failed]
-    print_tables(places.results, suite.name, suite.tables or None, failures)
-    path = write_report(places.results, suite.name, report_path(places.results, suite.name), Path.cwd(), suite.tables,
-                        failures)
-    print(f'report: {path}')

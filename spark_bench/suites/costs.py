@@ -48,8 +48,9 @@ def estimate(spec: CellSpec) -> Cost:
     Raises:
         InputError: for an architecture that its kind of run cannot have.
     """
+    import timm  # loads torch, which takes seconds
     # The backbone of a detector may be mmdet's own.
-    network = None if spec.kind == 'detection' and not _is_timm(spec.arch) else _inspect(spec.arch)
+    network = None if spec.kind == 'detection' and not timm.is_model(spec.arch) else _inspect(spec.arch)
     gmacs = spec.gmacs or (network and _gmacs(spec, network['multiply_adds'] / 1e9))
     hours = None
     if gmacs and spec.images:
@@ -85,11 +86,6 @@ def _parameters(spec, network):
     hidden = box_head.get('fc_out_channels', 1024) / 1024 if isinstance(box_head, dict) else 1.0
     trained = network + _BOX_HEAD * width * hidden + _DETECTOR * width ** 2
     return trained, trained
-
-
-def _is_timm(arch):
-    import timm
-    return timm.is_model(arch)
 
 
 def print_plan(suite: Suite, specs: Iterable[CellSpec], places: Places) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from spark_bench.configs import read_config
 from spark_bench.errors import InputError
 from spark_bench.places import default_work_dir, shipped
-from spark_bench.suites.checks import EMBEDDED, is_embedded
+from spark_bench.suites.checks import EMBEDDED
 from spark_bench.suites.definition import CellSpec, Suite
 from spark_bench.suites.runner import SuiteRun
 
@@ -60,7 +60,7 @@ def select(suite: Suite, specs: Sequence[CellSpec], only: Sequence[str] = (), li
 
     Args:
         suite: for the error.
-        specs: list of :class:`~spark_bench.suites.definition.CellSpec`.
+        specs: to choose from.
         only: patterns (``detection/*``) of names; none selects all.
         limit: run at most so many; finished ones do not count.
         finished: tells whether a cell has its record.
@@ -76,16 +76,11 @@ def select(suite: Suite, specs: Sequence[CellSpec], only: Sequence[str] = (), li
                              'are its names')
         wanted.update(names)
     wanted |= {spec.needs.name for spec in specs if spec.name in wanted and spec.needs is not None}
-    chosen, left = [], limit
-    for spec in specs:
-        if spec.name not in wanted:
-            continue
-        if not finished(spec):
-            if left == 0:
-                continue
-            left = None if left is None else left - 1
-        chosen.append(spec)
-    return chosen
+    chosen = [spec for spec in specs if spec.name in wanted]
+    if limit is None:
+        return chosen
+    beyond = [spec.name for spec in chosen if not finished(spec)][limit:]
+    return [spec for spec in chosen if spec.name not in beyond]
 
 
 def use_published(specs: Iterable[CellSpec]) -> list[CellSpec]:
@@ -107,11 +102,14 @@ def build_cells(suite: Suite, specs: Sequence[CellSpec], places: Places, downloa
     places = with_embedded(specs, places)
     runs: dict[str, SuiteRun] = {}
     for spec in specs:
+        if spec.data not in places.data:
+            raise InputError(f'the suite {suite.name} needs data {spec.data!r} ({suite.data[spec.data]}): give '
+                             f'--data-root {spec.data}=DIR')
         needs = runs.get(spec.needs.name) if spec.needs is not None else None
         options = dict(
             config=str(shipped(spec.recipe)), suite=suite.name, task=spec.task, method=spec.method, arch=spec.arch,
-            data_root=_data_root(suite, spec, places), work_dir=str(places.work_dir_of(spec)),
-            results=str(places.results), seed=spec.seed, overrides=dict(spec.overrides), **spec.options)
+            data_root=places.data[spec.data], work_dir=str(places.work_dir_of(spec)), results=str(places.results),
+            seed=spec.seed, overrides=dict(spec.overrides), **spec.options)
         if spec.kind == 'pretrain':
             options['ablation'] = spec.method
         else:
@@ -120,16 +118,9 @@ def build_cells(suite: Suite, specs: Sequence[CellSpec], places: Places, downloa
     return list(runs.values())
 
 
-def _data_root(suite, spec, places):
-    if spec.data not in places.data:
-        raise InputError(f'the suite {suite.name} needs data {spec.data!r} ({suite.data[spec.data]}): give '
-                         f'--data-root {spec.data}=DIR')
-    return places.data[spec.data]
-
-
 def with_embedded(specs: Iterable[CellSpec], places: Places) -> Places:
     """The places, with those of the embedded data set that the cells name; it is generated where it is not there."""
-    names = {spec.data for spec in specs if is_embedded(spec.data)}
+    names = {spec.data for spec in specs if spec.data.partition(':')[0] in EMBEDDED}
     found: dict[str, str] = {}
     for size in {name.partition(':')[0] for name in names}:
         from spark_bench.data import embedded
@@ -145,7 +136,10 @@ def _weights(spec, places, download):
     if spec.start == 'none':
         return 'scratch'
     from spark_bench.checkpoints.published import find_published
-    name = spec.method if spec.start == 'published' else _init_of(spec) or 'scratch'
+    name = spec.method
+    if spec.start == 'recipe':
+        cfg = read_config(shipped(spec.recipe), f'{spec.name}: the recipe', import_custom_modules=False)
+        name = cfg.get('init') or 'scratch'
     return name if name == 'scratch' else str(find_published(name, spec.arch, places.cache_dir, download))
 
 
@@ -156,10 +150,6 @@ def has_weights(spec: CellSpec, places: Places) -> bool:
 
 def _encoder_of(spec, places):
     return places.work_dir_of(spec) / 'encoder.safetensors'
-
-
-def _init_of(spec):
-    return read_config(shipped(spec.recipe), f'{spec.name}: the recipe', import_custom_modules=False).get('init')
 
 
 def fitting_processes(cells: Iterable[SuiteRun], most: int, per_node: int | None = None) -> int:

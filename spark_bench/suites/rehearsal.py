@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Iterable
-from typing import Any
 
 from spark_bench.errors import InputError
 from spark_bench.places import shipped
@@ -14,33 +13,26 @@ from spark_bench.suites.definition import CellSpec, Suite
 def check_cells(suite: Suite, specs: Iterable[CellSpec]) -> None:
     """Build the config of every cell as its run will, without data or weights.
 
-    Args:
-        suite: :class:`~spark_bench.suites.definition.Suite`.
-        specs: its cells to run, a list.
-
     Raises:
         InputError: naming suite, cell and key.
     """
     known = set()
     for spec in specs:
-        method = spec.method if spec.kind == 'pretrain' else None
-        what = spec.kind, spec.recipe, spec.arch, method, json.dumps([spec.options, spec.overrides], default=str)
+        ablation = {'ablation': spec.method} if spec.kind == 'pretrain' else {}
+        # How batches are divided among processes is known where those are: in the run.
+        chosen = {**spec.options, **ablation, 'accumulate': None}
+        what = spec.kind, spec.recipe, spec.arch, json.dumps([chosen, spec.overrides], default=str)
         if what in known:
             continue
         known.add(what)
-        # How batches are divided among processes is known where those are: in the run.
         kind = kind_of(spec.kind)
-        ablation: dict[str, Any] = {} if method is None else {'ablation': method}
         options = kind.Options(config=str(shipped(spec.recipe)), arch=spec.arch, overrides=dict(spec.overrides),
-                               **{**spec.options, 'accumulate': None}, **ablation)
+                               **chosen)
         logging.disable(logging.WARNING)  # what a run warns of, it tells then
         try:
             kind.check_recipe(options)
         except InputError as error:
-            raise InputError(f'suite {suite.name}: {spec.name}: {_in_words_of_a_suite(error)}') from error
+            told = str(error).replace('--cfg-options', 'overrides')  # as a suite calls them
+            raise InputError(f'suite {suite.name}: {spec.name}: {told}') from error
         finally:
             logging.disable(logging.NOTSET)
-
-
-def _in_words_of_a_suite(error):
-    return str(error).replace('--cfg-options', 'overrides')

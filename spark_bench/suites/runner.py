@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
@@ -22,7 +23,7 @@ from spark_bench.errors import InputError, RunError
 from spark_bench.files import make_folder
 from spark_bench.locks import is_held
 from spark_bench.runs import run_task
-from spark_bench.suites.status import failure_of, note_failure
+from spark_bench.suites.status import failure_of, note_failure, progress_of
 
 if TYPE_CHECKING:
     from spark_bench.suites.cluster import LocalJob
@@ -93,18 +94,6 @@ class Job:
         self.process.kill()
         self.process.join()
 
-    def fraction(self) -> float:
-        return fraction_of(self.cell)
-
-
-def fraction_of(cell: SuiteRun) -> float:
-    """The share of its updates that a running cell has done."""
-    try:
-        told = json.loads((Path(cell.options['work_dir']) / 'progress.json').read_text())
-        return told['done'] / told['total']
-    except (OSError, ValueError, KeyError):
-        return 0.0
-
 
 def devices_of(slot: int, processes: int) -> str:
     """The GPUs of one of the cells that run side by side, as ``CUDA_VISIBLE_DEVICES`` has them.
@@ -162,7 +151,6 @@ def _train(task, options, log):
     except (InputError, RunError) as error:
         return str(error)
     except Exception as error:  # noqa: BLE001 - the suite goes on, and the log keeps the traceback
-        import traceback
         traceback.print_exc()
         return f'{type(error).__name__}: {" ".join(str(error).split())[:200]}; see {log}'
 
@@ -234,13 +222,13 @@ def run_cells(cells: Sequence[SuiteRun], jobs: int, start: 'Callable[[SuiteRun, 
     """Run all cells, dependencies first; a cell with a record is skipped by its engine.
 
     Args:
-        cells: list of :class:`SuiteRun`, in the order to start them.
+        cells: in the order to start them.
         jobs: how many at a time.
         start: function from a cell and the slot that it takes (from 0, below ``jobs``) to its running job, with
-            ``cell``, ``slot``, ``started``, ``poll()``, ``fraction()`` and ``kill()`` as :class:`Job` has them.
+            ``cell``, ``slot``, ``started``, ``poll()`` and ``kill()`` as :class:`Job` has them.
 
     Returns:
-        list of the cells that failed or were never started, each with its ``outcome``.
+        the cells that failed or were never started, each with its ``outcome``.
     """
     waiting = list(cells)
     running: list[Job | LocalJob] = []
@@ -262,7 +250,7 @@ def run_cells(cells: Sequence[SuiteRun], jobs: int, start: 'Callable[[SuiteRun, 
                         running.remove(job)
                         job.cell.outcome, job.cell.seconds = outcome, time.monotonic() - job.started
                         _note(job.cell)
-                        display.finished(job.cell)
+                        display.tell_end(job.cell)
         finally:
             for job in running:
                 job.kill()
@@ -284,41 +272,33 @@ def _next_ready(waiting):
     return next((cell for cell in waiting if cell.needs is None or cell.needs.outcome == 'done'), None)
 
 
-class _Display:
+class _Display(Progress):
     """Bars on a terminal, one line a finished cell elsewhere."""
 
     def __init__(self, cells):
-        self._console = Console(stderr=True)
-        self._total = sum(cell.weight for cell in cells)
+        console = Console(stderr=True)
+        super().__init__(
+            TextColumn('{task.description}'), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
+            TextColumn('left'), TimeRemainingColumn(), console=console, transient=True,
+            disable=not console.is_terminal)
+        self._overall = self.add_task('all runs', total=sum(cell.weight for cell in cells))
         self._count, self._ended, self._weight = len(cells), 0, 0.0
         self._bars = {}
-        self._progress = Progress(
-            TextColumn('{task.description}'), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
-            TextColumn('left'), TimeRemainingColumn(), console=self._console, transient=True,
-            disable=not self._console.is_terminal)
-
-    def __enter__(self):
-        self._progress.start()
-        self._overall = self._progress.add_task('all runs', total=self._total)
-        return self
-
-    def __exit__(self, *_):
-        self._progress.stop()
 
     def show(self, running):
         partial = 0.0
         for job in running:
             if job.cell.name not in self._bars:
-                self._bars[job.cell.name] = self._progress.add_task(job.cell.name, total=1.0)
-            fraction = job.fraction()
+                self._bars[job.cell.name] = self.add_task(job.cell.name, total=1.0)
+            fraction, _ = progress_of(job.cell.options['work_dir'])
             partial += fraction * job.cell.weight
-            self._progress.update(self._bars[job.cell.name], completed=fraction)
-        self._progress.update(self._overall, completed=self._weight + partial)
+            self.update(self._bars[job.cell.name], completed=fraction)
+        self.update(self._overall, completed=self._weight + partial)
 
-    def finished(self, cell):
+    def tell_end(self, cell):
         self._ended += 1
         self._weight += cell.weight
-        self._progress.remove_task(self._bars.pop(cell.name))
+        self.remove_task(self._bars.pop(cell.name))
         text = f'{cell.seconds:.0f} s' if cell.outcome == 'done' else f'FAILED: {cell.outcome}'
-        self._console.print(f'[{self._ended}/{self._count}] {cell.name}: {text}', markup=False, highlight=False,
-                            soft_wrap=True)
+        self.console.print(f'[{self._ended}/{self._count}] {cell.name}: {text}', markup=False, highlight=False,
+                           soft_wrap=True)

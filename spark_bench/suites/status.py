@@ -44,7 +44,7 @@ def state_of(spec: 'CellSpec', suite: 'Suite', places: 'Places') -> State:
     if spec.record_path(suite.name, places.results).is_file():
         # A note beside a record: it is of another configuration than the suite has now.
         return State(RECORDED, 1.0, note=failure or '')
-    share, loss = _progress(folder)
+    share, loss = progress_of(folder)
     job = job_of(folder)
     submitted = '' if job is None else f'job {job}'
     if is_held(folder / '.lock'):
@@ -59,9 +59,10 @@ def state_of(spec: 'CellSpec', suite: 'Suite', places: 'Places') -> State:
     return State(READY, note=submitted)
 
 
-def _progress(folder):
+def progress_of(folder: Path | str) -> tuple[float, float | None]:
+    """Of the run in ``folder``: the share of its updates that are done, 0 … 1, and the loss of the newest, or None."""
     try:
-        told = json.loads((folder / 'progress.json').read_text())
+        told = json.loads((Path(folder) / 'progress.json').read_text())
         return min(1.0, told['done'] / told['total']), told['loss']
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
         return 0.0, None
@@ -69,16 +70,17 @@ def _progress(folder):
 
 def failure_of(folder: Path | str) -> str | None:
     """What :func:`note_failure` left in ``folder``, or None."""
-    try:
-        return (Path(folder) / _FAILURE).read_text().strip()
-    except OSError:
-        return None
+    return _read(folder, _FAILURE)
 
 
 def job_of(folder: Path | str) -> str | None:
     """Id of the last job of a cluster that :func:`note_job` left in ``folder``, or None."""
+    return _read(folder, _JOB) or None
+
+
+def _read(folder, name):
     try:
-        return (Path(folder) / _JOB).read_text().strip() or None
+        return (Path(folder) / name).read_text().strip()
     except OSError:
         return None
 
@@ -112,14 +114,11 @@ def show(suite: 'Suite', specs: 'Sequence[CellSpec]', places: 'Places', interval
         while True:
             states = [state_of(spec, suite, places) for spec in specs]
             live.update(_table(suite, specs, states), refresh=True)
-            if all(_is_over(spec, state, suite, places) for spec, state in zip(specs, states, strict=True)):
+            if all(state.word in (RECORDED, FAILED)
+                   or state.word == WAITING and state_of(spec.needs, suite, places).word == FAILED
+                   for spec, state in zip(specs, states, strict=True)):
                 return
             time.sleep(interval_s)
-
-
-def _is_over(spec, state, suite, places):
-    return state.word in (RECORDED, FAILED) or (
-        state.word == WAITING and state_of(spec.needs, suite, places).word == FAILED)
 
 
 def _table(suite, specs, states):

@@ -5,9 +5,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from spark_bench.files import claim_output
+from spark_bench.files import claim_output, write_output
 from spark_bench.records.schema import Record
-from spark_bench.records.store import write_text_output
 from spark_bench.tables.build import Failure
 from spark_bench.tables.csv import to_csv
 from spark_bench.tables.grid import plain_text, show
@@ -18,8 +17,6 @@ from spark_bench.tables.output import choose_format, give
 from spark_bench.tables.parts import Table, TableSpec
 from spark_bench.tables.suite import load_suite, tables_of
 from spark_bench.tables.text import to_grid
-
-__all__ = ['OWN', 'claim_tables', 'main', 'print_tables']
 
 FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
     'terminal': lambda tables: plain_text(*map(to_grid, tables)),
@@ -59,7 +56,6 @@ def print_tables(results: str | Path, suite: str, specs: Sequence[TableSpec] | N
 
     Args:
         results: root of the records.
-        suite: name of the suite.
         specs: its tables; one of all its records if there are none.
         failed: runs that failed, as ``build_table`` takes them.
 
@@ -70,8 +66,8 @@ def print_tables(results: str | Path, suite: str, specs: Sequence[TableSpec] | N
     tables = tables_of(records, specs, failed)
     places = claim_tables(results, [table.name for table in tables])
     for table, place in zip(tables, places, strict=True):
-        write_text_output(f'{place}.md', to_markdown(table))
-        write_text_output(f'{place}.csv', to_csv(table))
+        write_output(f'{place}.md', to_markdown(table))
+        write_output(f'{place}.csv', to_csv(table))
     for table, place in zip(tables, places, strict=True):
         show(to_grid(table, title=table.title or suite))
         print(f'written: {place}.md and .csv')

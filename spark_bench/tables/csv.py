@@ -6,8 +6,6 @@ import io
 from spark_bench.tables.parts import Cell, Column, Row, Table
 from spark_bench.tables.text import DAGGER
 
-__all__ = ['to_csv']
-
 
 def to_csv(*tables: Table) -> str:
     """One line a cell with every digit; empty fields where there is no number, or no answer.

@@ -19,8 +19,6 @@ from spark_bench.tables.parts import Cell, Column
 from spark_bench.tables.suite import COLUMNS
 from spark_bench.tables.text import DAGGER, delta_text, value_text
 
-__all__ = ['Difference', 'Differences', 'compare', 'main']
-
 FIGURES = ('A', 'B', 'B − A')  # headings of the columns that stand to the right
 NOTE = (f'Mean ± sample standard deviation over n seeds. Beyond the noise: by a t-test of Welch at {CONFIDENCE:.0%}; '
         f'one seed tells nothing about noise. {DAGGER}: not checked against its source, and no claim.')
@@ -149,7 +147,6 @@ def compare(a: Sequence[Record], b: Sequence[Record], metrics: Sequence[str] | N
     What both quote alike from others is left out beside measurements.
 
     Args:
-        a, b: the two sets.
         metrics: names; None for those of tables and the loss of pretraining.
     """
     names, pairs = pair_up(a, b)

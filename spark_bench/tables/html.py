@@ -11,8 +11,6 @@ from spark_bench.tables.text import DAGGER, delta_text, delta_verdict, source_ma
 if TYPE_CHECKING:
     import jinja2
 
-__all__ = ['templates', 'to_html']
-
 
 @functools.cache
 def templates(package: str) -> 'jinja2.Environment':
@@ -33,7 +31,6 @@ def to_html(table: Table, link: Callable[[Row, Column], str | None] | None = Non
     missing, incomplete, failed, unverified; ``first`` is a backbone's first row.
 
     Args:
-        table: of any text.
         link: gives the href of a cell's value, such as the anchor of its record; None for no link.
         prefix: begins every identifier, with the table's name; fragments of one page need different ones.
     """

@@ -6,8 +6,6 @@ import unicodedata
 from spark_bench.tables.parts import Cell, Column, Table
 from spark_bench.tables.text import delta_text, source_marks, value_text
 
-__all__ = ['to_latex']
-
 # What LaTeX reads as a command, sets as another glyph in its default encoding, or does not know.
 ESCAPES = {
     **{character: '\\' + character for character in '&%$#_{}'}, '\\': r'\textbackslash{}',

@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from spark_bench.tables.parts import Table
 from spark_bench.tables.text import delta_text, source_marks, value_text
 
-__all__ = ['escape_markdown', 'markdown_lines', 'to_markdown']
-
 
 def to_markdown(table: Table) -> str:
     """A Markdown table under its title, the best figures bold; below it the note, failures and sources."""

@@ -5,8 +5,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ['CONFIDENCE', 'VERDICTS', 'Sample', 'deviation', 'is_beyond_noise', 'is_equal']
-
 CONFIDENCE = 0.95  # of the two-sided test
 VERDICTS = {True: 'beyond the noise', False: 'within the noise', None: 'noise unknown'}
 

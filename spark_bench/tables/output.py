@@ -5,11 +5,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from spark_bench.errors import InputError
-from spark_bench.files import claim_output
-from spark_bench.records.store import write_text_output
+from spark_bench.files import claim_output, write_output
 from spark_bench.tables.grid import Grid, show
-
-__all__ = ['choose_format', 'give']
 
 SUFFIXES = {'.txt': 'terminal', '.md': 'markdown', '.csv': 'csv', '.tex': 'latex', '.html': 'html'}
 
@@ -18,9 +15,7 @@ def choose_format(name: str | None, output: str | None, known: Collection[str], 
     """The format of what a command writes, before its work: as asked for, else as the output's name ends.
 
     Args:
-        name: of the format; None where none was asked for.
         output: path of the file; None for standard output.
-        known: formats that the command has.
         own: how its files begin, see ``claim_output``.
 
     Raises:
@@ -42,7 +37,7 @@ def give(text: str, grids: Collection[Grid], name: str, output: str | None) -> N
         InputError: if the file cannot be written.
     """
     if output is not None:
-        print(f'written: {write_text_output(output, text)}')
+        print(f'written: {write_output(output, text)}')
     elif name == 'terminal':
         show(*grids)
     else:

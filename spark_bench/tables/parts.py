@@ -7,8 +7,6 @@ from spark_bench.places import NAME_PATTERN
 from spark_bench.records.json_schema import PERCENT_PATTERN
 from spark_bench.tables.noise import CONFIDENCE, Sample
 
-__all__ = ['Cell', 'Column', 'Row', 'Table', 'TableSpec']
-
 
 @dataclass(frozen=True)
 class Column:
@@ -110,7 +108,6 @@ class Row:
     arch: str
     method: str
     origin: str
-    verified: bool  # False if any figure of the row was not read in its source
     cells: tuple[Cell, ...]
 
     @property

@@ -11,8 +11,6 @@ from spark_bench.records.store import load_all, recorded_suites, suite_folder
 from spark_bench.tables.build import Failure, build_table
 from spark_bench.tables.parts import Column, Table, TableSpec
 
-__all__ = ['COLUMNS', 'load_suite', 'table_of_suite', 'tables_of']
-
 _SHOWN = 8  # names of suites in a message
 COLUMNS = (
     Column('classification', 'top1', 'top-1'),

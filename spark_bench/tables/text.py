@@ -3,8 +3,6 @@
 from spark_bench.tables.grid import Grid
 from spark_bench.tables.parts import Cell, Column, Row, Table
 
-__all__ = ['DAGGER', 'delta_text', 'delta_verdict', 'source_marks', 'to_grid', 'value_text']
-
 ABSENT = '–'
 LONGEST = 1e6  # from here on a number in print has an exponent
 DAGGER = '†'  # on every figure that was not read in its source

@@ -3,18 +3,15 @@
 import hashlib
 import struct
 from collections.abc import Sized
-from typing import TYPE_CHECKING
 
 import torch
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.dist import get_rank, get_world_size
 from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import DataLoader, Sampler
 
 from spark_bench.errors import InputError
-from spark_bench.training.processes import get_rank, get_world_size
-
-if TYPE_CHECKING:
-    from mmengine.dataset import BaseDataset
 
 
 def divide_batch(global_batch: int, processes: int, batch_size: int | None = None, accumulate: int | None = None,
@@ -142,7 +139,7 @@ class GroupedImageSampler(ImageSampler):
         dataset: as mmengine's; the ``width`` and ``height`` of each entry decide.
     """
 
-    def __init__(self, dataset: 'BaseDataset', seed: int | None, global_batch: int) -> None:
+    def __init__(self, dataset: BaseDataset, seed: int | None, global_batch: int) -> None:
         super().__init__(dataset, seed, global_batch)
         sizes = (dataset.get_data_info(index) for index in range(len(dataset)))
         self._wide = torch.tensor([entry['width'] > entry['height'] for entry in sizes])

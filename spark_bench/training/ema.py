@@ -1,18 +1,15 @@
 """The exponential moving average (EMA) of the weights, beside the weights that are trained."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from timm.utils import ModelEmaV3
+from mmengine.runner import Runner
+from timm.utils import ModelEmaV3, unwrap_model
 from torch import nn
 
 from spark_bench.errors import InputError
-
-if TYPE_CHECKING:
-    from mmengine.runner import Runner
 
 
 @HOOKS.register_module()
@@ -43,31 +40,27 @@ class WeightEmaHook(Hook):
     def model(self) -> nn.Module | None:
         return None if self._ema is None else self._ema.module
 
-    def before_train(self, runner: 'Runner') -> None:
+    def before_train(self, runner: Runner) -> None:
         """Copy the model, or take up the EMA of the checkpoint that the run resumed from."""
-        self._ema = ModelEmaV3(_bare(runner.model), decay=self.decay)
+        self._ema = ModelEmaV3(unwrap_model(runner.model), decay=self.decay)
         if self._stored is not None:
             self._ema.module.load_state_dict(self._stored, strict=True)
             self._stored = None
 
-    def after_train_iter(self, runner: 'Runner', batch_idx: int, data_batch: Sequence[dict] | None = None,
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Sequence[dict] | None = None,
                          outputs: Mapping[str, float] | None = None) -> None:
         """Take the new weights in."""
-        self._ema.update(_bare(runner.model))
+        self._ema.update(unwrap_model(runner.model))
 
-    def before_save_checkpoint(self, runner: 'Runner', checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep the EMA."""
         checkpoint['ema_state_dict'] = {name: value.cpu() for name, value in self.model.state_dict().items()}
 
-    def after_load_checkpoint(self, runner: 'Runner', checkpoint: dict) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Remember the EMA until training starts."""
         self._stored = checkpoint.get('ema_state_dict')
 
 
-def ema_of(runner: 'Runner') -> WeightEmaHook | None:
+def ema_of(runner: Runner) -> WeightEmaHook | None:
     """The run's :class:`WeightEmaHook`, or None."""
     return next((hook for hook in runner.hooks if isinstance(hook, WeightEmaHook)), None)
-
-
-def _bare(model):
-    return getattr(model, 'module', model)

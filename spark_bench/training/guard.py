@@ -2,10 +2,10 @@
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
+from timm.utils import unwrap_model
 from torch import nn
 
 from spark_bench.training.resume import set_random_states
@@ -18,24 +18,8 @@ class NotFinite(Exception):
         super().__init__(f'the loss is {loss}' if loss - loss != 0 else f'the gradient is {norm}, the loss {loss:.4g}')
 
 
-@dataclass(frozen=True)
-class Cause:
-    """Where a value that is not finite appeared first.
-
-    Attributes:
-        text: for people.
-        found: whether this process found it; another one's images may be to blame.
-    """
-
-    text: str
-    found: bool
-
-    def __str__(self):
-        return self.text
-
-
 def explain(model: nn.Module, batches: Sequence[dict], states: Mapping[str, Any],
-            computing: Callable[[torch.device], contextlib.AbstractContextManager]) -> Cause:
+            computing: Callable[[torch.device], contextlib.AbstractContextManager]) -> str | None:
     """Repeat the forward passes of a failed step and watch every module.
 
     The packed engine calls some modules as functions, which no hook sees; the reference engine computes the same and
@@ -48,24 +32,24 @@ def explain(model: nn.Module, batches: Sequence[dict], states: Mapping[str, Any]
         computing: function from a device to the context of the forward pass.
 
     Returns:
-        :class:`Cause`.
+        where a value that is not finite appeared first; None where this process finds none, for another one's images
+        may be to blame.
     """
-    model = getattr(model, 'module', model)
-    sound = {name: bool(torch.isfinite(value).all()) for name, value in model.spark.state_dict().items()}
-    gradients = [name for name, parameter in model.spark.named_parameters()
+    model = unwrap_model(model)
+    # Not the running statistics: they take up what the failed step computed.
+    parameters = dict(model.spark.named_parameters())
+    broken = [name for name, parameter in parameters.items() if not torch.isfinite(parameter).all()]
+    gradients = [name for name, parameter in parameters.items()
                  if parameter.grad is not None and not torch.isfinite(parameter.grad).all()]
     first = _watch(model, batches, states, computing)
-    broken = [name for name in sound if not sound[name]]
-    # Running statistics take up what the failed step computed: they follow, and are not the cause.
-    parameters = [name for name in broken if name in dict(model.spark.named_parameters())]
-    if parameters:
-        return Cause(f'{parameters[0]} held values that are not finite before the step', True)
+    if broken:
+        return f'{broken[0]} held values that are not finite before the step'
     if first is not None:
-        return Cause(f'the first value that is not finite is in the output of {first}', True)
+        return f'the first value that is not finite is in the output of {first}'
     if gradients:
         # Gradients flow from the loss back: the last parameter is the first that they reach.
-        return Cause(f'the outputs of all modules are finite, the gradient of {gradients[-1]} is not', True)
-    return Cause('no module gives such a value when the step is repeated in the reference engine', False)
+        return f'the outputs of all modules are finite, the gradient of {gradients[-1]} is not'
+    return None
 
 
 @torch.no_grad()
@@ -92,6 +76,5 @@ def _watch(model, batches, states, computing):
     finally:
         encoder.engine = engine
         for handle in handles:
-            with contextlib.suppress(KeyError):
-                handle.remove()
+            handle.remove()
     return found[0] if found else None

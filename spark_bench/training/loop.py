@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from mmengine.dist import all_gather_object, get_world_size
 from mmengine.optim import OptimWrapper
 from mmengine.registry import LOOPS, OPTIM_WRAPPERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader
 from spark_bench.errors import InputError, RunError
 from spark_bench.training.batches import UpdateBatches
 from spark_bench.training.guard import NotFinite, explain
-from spark_bench.training.processes import gather, get_world_size, once
+from spark_bench.training.processes import once
 from spark_bench.training.resume import random_states
 
 # Data sets with a larger share of images that cannot be read are broken.
@@ -109,8 +110,9 @@ class PretrainLoop(UpdateLoop):
     def _stop(self, error, batches, states):
         cause = explain(self.runner.model, batches, states, self.runner.optim_wrapper.computing)
         # The loss and the gradients are sums over all processes, so all of them are here.
-        causes = gather(cause)
-        rank, cause = next(((rank, told) for rank, told in enumerate(causes) if told.found), (0, causes[0]))
+        causes = enumerate(all_gather_object(cause))
+        rank, cause = next((found for found in causes if found[1]), (
+            0, 'no module gives such a value when the step is repeated in the reference engine'))
         where = f', process {rank}' if get_world_size() > 1 else ''
         raise once(RunError(f'step {self._iter + 1} of {self._max_iters}{where}: {error}; {cause}. The weights saved '
                             'before are sound: lower the learning rate, or look at the images of that step'))
@@ -181,7 +183,7 @@ class UpdateOptimWrapper(OptimWrapper):
                                      if parameter.grad is not None])
         # One transfer for both: the only time a step waits for the device.
         self.last_loss, norm = torch.stack([loss, torch.stack(norms).norm()]).tolist()
-        if not (abs(self.last_loss) < float('inf') and norm < float('inf')):
+        if not (math.isfinite(self.last_loss) and math.isfinite(norm)):
             raise NotFinite(self.last_loss, norm)
         self.message_hub.update_scalar('train/grad_norm', norm)
         self.message_hub.update_scalar('train/weight_decay', max(group['weight_decay'] for group in groups))

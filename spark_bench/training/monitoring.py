@@ -1,6 +1,7 @@
-"""What a person watches while a run trains: the time left, curves, reconstructions."""
+"""What is watched while a run trains: how far it is, the time left, curves, reconstructions."""
 
 import io
+import json
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -8,21 +9,53 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 from PIL import Image
 
-from spark_bench.data.images.sources import spread
 from spark_bench.files import write_atomically
-from spark_bench.training.processes import is_main_process
-from spark_bench.training.reconstruction import SHOWN_IMAGES, load_images, reconstruct
+from spark_bench.training.reconstruction import load_images, reconstruct
 
 if TYPE_CHECKING:
-    from mmengine.runner import Runner
     from torch.utils.tensorboard import SummaryWriter
 
 # Of evaluations whose names are those of the weights: what was measured of them.
 _TAGS = {'raw': 'top1_raw', 'ema': 'top1_ema'}
+
+
+@HOOKS.register_module()
+class ProgressHook(Hook):
+    """Tells a watching process how far training is, in ``<work_dir>/progress.json``; at most once a second."""
+
+    priority = 'VERY_LOW'
+
+    def __init__(self):
+        self._started = self._written = time.monotonic()
+        self._earlier_s = 0.0
+
+    def before_train(self, runner: Runner) -> None:
+        """Take up the clock of a broken-off attempt."""
+        self._earlier_s = earlier_seconds(runner.work_dir)
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Sequence[dict] | None = None,
+                         outputs: Mapping[str, float] | None = None) -> None:
+        """Write iteration, total and loss."""
+        if not is_main_process() or time.monotonic() - self._written < 1.0:
+            return
+        self._written = time.monotonic()
+        progress = {'done': runner.iter + 1, 'total': runner.max_iters, 'loss': outputs['loss'],
+                    'seconds': round(self._written - self._started + self._earlier_s, 1)}
+        write_atomically(Path(runner.work_dir) / 'progress.json', json.dumps(progress).encode())
+
+
+def earlier_seconds(work_dir: Path | str) -> float:
+    """Seconds that broken-off attempts at a run took, as far as they told; 0 for a first attempt."""
+    try:
+        return float(json.loads((Path(work_dir) / 'progress.json').read_text())['seconds'])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
 
 
 @HOOKS.register_module()
@@ -34,11 +67,11 @@ class EstimateHook(Hook):
         self._ends: list[float] = []
         self._told = False
 
-    def before_train(self, runner: 'Runner') -> None:
+    def before_train(self, runner: Runner) -> None:
         """Start the clock."""
         self._ends = [time.monotonic()]
 
-    def after_train_iter(self, runner: 'Runner', batch_idx: int, data_batch: Sequence[dict] | None = None,
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Sequence[dict] | None = None,
                          outputs: Mapping[str, float] | None = None) -> None:
         """Log the estimate once."""
         if self._told:
@@ -73,7 +106,7 @@ class TensorBoardHook(Hook):
         self._writer: SummaryWriter | None = None
         self._images: np.ndarray | None = None
 
-    def before_train(self, runner: 'Runner') -> None:
+    def before_train(self, runner: Runner) -> None:
         """Open the log behind what was written before, and read the images to show."""
         if not is_main_process():
             return
@@ -81,10 +114,9 @@ class TensorBoardHook(Hook):
         # What a killed attempt logged behind its last checkpoint is computed, and logged, again.
         self._writer = SummaryWriter(str(Path(runner.work_dir) / 'tensorboard'), purge_step=runner.iter + 1)
         if self.image_interval:
-            dataset = runner.train_dataloader.dataset
-            self._images = load_images(runner.model, dataset, spread(dataset.source, SHOWN_IMAGES))
+            self._images = load_images(runner.model, runner.train_dataloader.dataset)
 
-    def after_train_iter(self, runner: 'Runner', batch_idx: int, data_batch: Sequence[dict] | None = None,
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Sequence[dict] | None = None,
                          outputs: Mapping[str, float] | None = None) -> None:
         """Write a point, or the images, where it is time."""
         if self._writer is None:
@@ -116,12 +148,12 @@ class TensorBoardHook(Hook):
         Image.fromarray(grid).save(png, 'PNG')
         write_atomically(Path(runner.work_dir) / 'reconstructions' / f'epoch_{epoch:04d}.png', png.getvalue())
 
-    def before_save_checkpoint(self, runner: 'Runner', checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """A resumed run goes on behind the checkpoint: what is before it must be on disk."""
         if self._writer is not None:
             self._writer.flush()
 
-    def after_run(self, runner: 'Runner') -> None:
+    def after_run(self, runner: Runner) -> None:
         """Close the log."""
         if self._writer is not None:
             self._writer.close()

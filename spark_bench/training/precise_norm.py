@@ -7,6 +7,7 @@ import torch.distributed as dist
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from timm.utils import unwrap_model
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -62,7 +63,7 @@ class PreciseBatchNormHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Recompute; the evaluation that follows sees the result."""
-        model = getattr(runner.model, 'module', runner.model)
+        model = unwrap_model(runner.model)
         model.train()
         norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
         if not norms:

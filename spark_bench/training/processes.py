@@ -9,12 +9,9 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from mmengine.dist import get_rank, get_world_size, init_dist, is_distributed, is_main_process
+from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_main_process
 
 from spark_bench.errors import InputError, RunError, ToldElsewhere
-
-__all__ = ['LAUNCHERS', 'agreed', 'from_main', 'gather', 'get_rank', 'get_world_size', 'is_main_process', 'join',
-           'leave', 'once']
 
 LAUNCHERS = ('none', 'pytorch', 'slurm')
 
@@ -76,23 +73,12 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def gather(value: Value) -> list[Value]:
-    """List of every process's ``value``, by rank; any picklable value."""
-    if not is_distributed():
-        return [value]
-    values: list[Value] = [None] * get_world_size()
-    dist.all_gather_object(values, value)
-    return values
-
-
 def from_main(function: Callable[[], Value]) -> Value:
     """Call ``function`` in the first process alone and return its result in all of them.
 
     Raises:
         InputError, RunError: what the function raised; in all processes but the first, :class:`ToldElsewhere`.
     """
-    if not is_distributed():
-        return function()
     result = error = None
     if is_main_process():
         try:
@@ -100,7 +86,7 @@ def from_main(function: Callable[[], Value]) -> Value:
         except (InputError, RunError) as raised:
             error = raised
     box = [(result, error)]
-    dist.broadcast_object_list(box, src=0)
+    broadcast_object_list(box)
     result, error = box[0]
     if error is not None:
         raise once(error)

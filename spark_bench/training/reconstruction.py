@@ -1,33 +1,30 @@
 """Reconstructions of a few fixed images with fixed masks: the same for every method and every epoch."""
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from timm.utils import unwrap_model
 from torch import nn
 
 from pretrain import visualize
 from pretrain.masking import random_mask
-
-if TYPE_CHECKING:
-    from spark_bench.data.pretraining import Images
+from spark_bench.data.images.sources import spread
+from spark_bench.data.pretraining import Images
 
 SHOWN_IMAGES = 6
 SHOWN_SEED = 2023
 
 
-def load_images(model: nn.Module, dataset: 'Images', indices: Iterable[int]) -> np.ndarray:
-    """The chosen images at the model's input size, uint8 (n, H, W, 3).
+def load_images(model: nn.Module, dataset: Images) -> np.ndarray:
+    """A few images from all over a data set at the model's input size, uint8 (n, H, W, 3).
 
     Args:
         model: :class:`~spark_bench.models.pretrainer.SparKPretrainer`, perhaps wrapped for several processes.
-        dataset: :class:`~spark_bench.data.pretraining.Images`.
-        indices: numbers of images.
     """
-    spark = getattr(model, 'module', model).spark
+    spark = unwrap_model(model).spark
     side = spark.grid * spark.patch_size
-    return np.stack([np.asarray(dataset.read(index)[0].resize((side, side))) for index in indices])
+    images = (dataset.read(index)[0] for index in spread(dataset.source, SHOWN_IMAGES))
+    return np.stack([np.asarray(image.resize((side, side))) for image in images])
 
 
 def reconstruct(model: nn.Module, pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -40,7 +37,7 @@ def reconstruct(model: nn.Module, pixels: np.ndarray) -> dict[str, np.ndarray]:
     Returns:
         dict of uint8 arrays (n, H, W, 3): ``original``, ``masked``, ``reconstruction``, ``pasted``.
     """
-    model = getattr(model, 'module', model)
+    model = unwrap_model(model)
     generator = torch.Generator().manual_seed(SHOWN_SEED)
     active = random_mask(len(pixels), model.spark.grid, model.spark.mask_ratio, generator)
     images = visualize.reconstruct(

@@ -9,21 +9,21 @@ import zipfile
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
+from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 
-from spark_bench.errors import InputError
-from spark_bench.training.processes import gather, get_rank, get_world_size, is_main_process
+from spark_bench.errors import InputError, RunError
+from spark_bench.files import write_atomically
 
-if TYPE_CHECKING:
-    from mmengine.runner import Runner
-
-_NAME = re.compile(r'epoch_(\d+)(?:_iter_(\d+))?\.pth')
+_NAME = re.compile(r'epoch_\d+(_iter_\d+)?\.pth')
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -47,6 +47,19 @@ def set_random_states(states: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state(states['cuda'].cpu())
 
 
+@register_backend('atomic')
+class AtomicBackend(LocalBackend):
+    """Local files that appear whole or not at all: a run killed while it saves leaves the last checkpoint."""
+
+    def put(self, obj: bytes, filepath: Path | str) -> None:
+        """Write bytes to a temporary file beside ``filepath`` and rename it."""
+        try:
+            write_atomically(filepath, obj)
+        except OSError as error:
+            raise RunError(f'{filepath} cannot be written: {error.strerror}; mend that, and the same command goes '
+                           'on from the checkpoint before') from error
+
+
 @HOOKS.register_module()
 class ResumePointHook(Hook):
     """Writes a checkpoint after each epoch, at the end, and in mid-epoch where asked, and keeps the newest few.
@@ -65,17 +78,18 @@ class ResumePointHook(Hook):
         self.interval, self.keep = interval, keep
         self._states: list[dict[str, Any]] | None = None
 
-    def before_save_checkpoint(self, runner: 'Runner', checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add the states of all processes under ``random_state``; lay mmengine's histories out as tensors."""
         checkpoint['random_state'] = self._states
         hub = checkpoint['message_hub']
+        info = {name: list(value) if isinstance(value, deque) else value for name, value in hub['runtime_info'].items()}
         checkpoint['message_hub'] = {
             'log_scalars': {name: [torch.from_numpy(np.asarray(part)) for part in buffer.data]
                             for name, buffer in hub['log_scalars'].items()},
-            'runtime_info': {name: value for name, value in _as_lists(hub['runtime_info']).items() if _is_plain(value)},
+            'runtime_info': {name: value for name, value in info.items() if _is_plain(value)},
             'resumed_keys': dict(hub['resumed_keys'])}
 
-    def after_load_checkpoint(self, runner: 'Runner', checkpoint: dict) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Restore the states, and mmengine's histories."""
         hub = checkpoint['message_hub']
         hub['log_scalars'] = {name: HistoryBuffer(*(part.numpy() for part in parts))
@@ -89,30 +103,23 @@ class ResumePointHook(Hook):
                 'stochastic depth are drawn anew from here on')
             torch.manual_seed(int.from_bytes(states[0]['torch'][:4].tolist(), 'little') + get_rank())
 
-    def after_train_iter(self, runner: 'Runner', batch_idx: int, data_batch: Sequence[dict] | None = None,
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Sequence[dict] | None = None,
                          outputs: Mapping[str, float] | None = None) -> None:
         """Write where it is time; all processes take part."""
         done = runner.iter + 1
         epochs, rest = divmod(done, len(runner.train_dataloader))
         if rest and done < runner.max_iters and not (self.interval and done % self.interval == 0):
             return
-        self._unite_bad_images(runner)
-        self._states = gather(random_states())
+        names = bad_images(runner)
+        # Known to the first process alone from here on: only its copy is saved.
+        runner.message_hub.update_info('bad_images', names if is_main_process() else [])
+        self._states = all_gather_object(random_states())
         name = f'epoch_{epochs}_iter_{rest}.pth' if rest else f'epoch_{epochs}.pth'
         runner.save_checkpoint(runner.work_dir, name, by_epoch=False, backend_args=dict(backend='atomic'))
         if is_main_process():
             for path in checkpoints_of(runner.work_dir)[self.keep:]:
                 path.unlink()
 
-    @staticmethod
-    def _unite_bad_images(runner):
-        names = bad_images(runner)
-        # Known to the first process alone from here on: only its copy is saved.
-        runner.message_hub.update_info('bad_images', names if is_main_process() else [])
-
-
-def _as_lists(info):
-    return {name: list(value) if isinstance(value, deque) else value for name, value in info.items()}
 
 
 def _is_plain(value):
@@ -123,16 +130,16 @@ def _is_plain(value):
     return type(value) in _PLAIN
 
 
-def bad_images(runner: 'Runner') -> list[str]:
+def bad_images(runner: Runner) -> list[str]:
     """Sorted names of the images that were passed over, in all processes."""
-    return sorted({name for names in gather(runner.message_hub.get_info('bad_images', [])) for name in names})
+    known = all_gather_object(runner.message_hub.get_info('bad_images', []))
+    return sorted({name for names in known for name in names})
 
 
 def checkpoints_of(work_dir: Path | str) -> list[Path]:
     """The checkpoints of a run, newest first."""
-    found = [(match, path) for path in Path(work_dir).glob('epoch_*.pth') if (match := _NAME.fullmatch(path.name))]
-    found.sort(key=lambda pair: (int(pair[0][1]), int(pair[0][2] or 0)), reverse=True)
-    return [path for _, path in found]
+    found = [path for path in Path(work_dir).glob('epoch_*.pth') if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: [int(number) for number in re.findall(r'\d+', path.name)], reverse=True)
 
 
 def newest_checkpoint(work_dir: Path | str) -> Path | None:

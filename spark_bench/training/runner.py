@@ -1,13 +1,13 @@
 """mmengine's Runner, with checkpoints that are never unpickled and batch norm that is always synchronised."""
 
 import os
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from mmengine.device import get_device
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from timm.utils import unwrap_model
 from torch import nn
 
 from spark_bench.models.precision import prepare_detector
@@ -30,12 +30,10 @@ class BenchRunner(Runner):
         devices = [int(os.environ['LOCAL_RANK'])] if device.type == 'cuda' else None
         return MMDistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
-    def load_checkpoint(self, filename: str, map_location: str | Callable = 'cpu', strict: bool = True,
-                        revise_keys: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
-        """Load a checkpoint of this very network: every tensor must fit."""
+    def load_checkpoint(self, filename: str, **how: Any) -> dict[str, Any]:
+        """Load a checkpoint of this very network: every tensor must fit, whatever ``how`` mmengine asks for."""
         checkpoint = read_checkpoint(filename)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
-        getattr(self.model, 'module', self.model).load_state_dict(checkpoint['state_dict'], strict=True)
-        self._has_loaded = True
+        unwrap_model(self.model).load_state_dict(checkpoint['state_dict'], strict=True)
         self.logger.info(f'Load checkpoint from {filename}')
         return checkpoint

@@ -7,8 +7,13 @@ from typing import Any
 from mmengine.optim import OPTIM_WRAPPER_CONSTRUCTORS, OptimWrapper
 from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS, PARAM_SCHEDULERS
+from timm.optim import Lamb
+from timm.utils import unwrap_model
 from torch import nn
 from torch.optim import Optimizer
+
+# timm's LAMB, as the recipe names it; mmpretrain has one of its own under the plain name.
+OPTIMIZERS.register_module(name='TimmLamb', module=Lamb)
 
 
 class _ClosedForm(_ParamScheduler):
@@ -21,13 +26,14 @@ class _ClosedForm(_ParamScheduler):
     @classmethod
     def build_iter_from_epoch(cls, *args, end, epoch_length, by_epoch=True, **kwargs):
         """The schedule with its lengths, given in epochs, in updates."""
-        for key in kwargs.keys() & {'warmup'}:
-            kwargs[key] = kwargs[key] * epoch_length
+        if 'warmup' in kwargs:
+            kwargs['warmup'] *= epoch_length
         return cls(*args, end=end * epoch_length, by_epoch=False, **kwargs)
 
-    def _progress(self, first):
-        """0 at step ``first``, 1 at the last step."""
-        return (self.last_step - first) / max(1, self.end - 1 - first)
+    def _cosine(self, first, end_factor):
+        """1 at step ``first``, ``end_factor`` at the last step, half a cosine between."""
+        progress = (self.last_step - first) / max(1, self.end - 1 - first)
+        return end_factor + (1.0 - end_factor) * (0.5 + 0.5 * math.cos(math.pi * progress))
 
 
 @PARAM_SCHEDULERS.register_module()
@@ -46,7 +52,7 @@ class WarmupCosine(_ClosedForm):
         if self.last_step < self.warmup:
             factor = self.start_factor + (1 - self.start_factor) * self.last_step / self.warmup
         else:
-            factor = _cosine(1.0, self.end_factor, self._progress(self.warmup))
+            factor = self._cosine(self.warmup, self.end_factor)
         return [peak * factor for peak in self.base_values]
 
 
@@ -60,11 +66,7 @@ class CosineWeightDecay(_ClosedForm):
         super().__init__(optimizer, 'weight_decay', end=end, **kwargs)
 
     def _get_value(self):
-        return [decay * _cosine(1.0, self.end_factor, self._progress(0)) for decay in self.base_values]
-
-
-def _cosine(start, end, progress):
-    return end + (start - end) * (0.5 + 0.5 * math.cos(math.pi * progress))
+        return [decay * self._cosine(0, self.end_factor) for decay in self.base_values]
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -80,7 +82,7 @@ class DecayGroups:
         self.optimizer_cfg = self.wrapper_cfg.pop('optimizer')
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        spark = getattr(model, 'module', model).spark
+        spark = unwrap_model(model).spark
         exempt = spark.no_weight_decay()
         named = [(name, parameter) for name, parameter in spark.named_parameters() if parameter.requires_grad]
         decayed = [parameter for name, parameter in named if parameter.dim() > 1 and name not in exempt]

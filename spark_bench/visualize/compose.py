@@ -68,7 +68,7 @@ def compose(rows: Sequence[Sequence[np.ndarray]], headings: Sequence[str], capti
 def figure_path(output: Path | str, name: str) -> Path:
     """Where a figure goes: ``output`` itself if it ends in ``.png``, otherwise ``name`` in that folder.
 
-    The folder is made, and found writable, before anything is computed.
+    Whether it can be written is found out before anything is computed.
 
     Raises:
         InputError: for another format, a place that cannot be written, or one that another image has.
@@ -78,16 +78,11 @@ def figure_path(output: Path | str, name: str) -> Path:
     if suffix in _OTHER_FORMATS:
         raise InputError(f'--output {output}: only PNG is written, which loses no pixel; end the name in .png, or give '
                          'a folder')
-    path = claim_output(output if suffix == '.png' else output / name, OWN)
-    try:
-        make_folder(path.parent)
-    except OSError as error:
-        raise InputError(f'cannot make the folder {path.parent}: {error.strerror}; choose another --output') from error
-    return path
+    return claim_output(output if suffix == '.png' else output / name, OWN)
 
 
 def write_png(path: Path | str, image: Image.Image | np.ndarray) -> None:
-    """Write an image (PIL, or a uint8 array) as PNG, replacing what was there in one step.
+    """Write an image (PIL, or a uint8 array) as PNG, with the folder, replacing what was there in one step.
 
     Raises:
         InputError: where the folder cannot be written.
@@ -98,6 +93,7 @@ def write_png(path: Path | str, image: Image.Image | np.ndarray) -> None:
     mark.add_text('Software', 'spark-bench')
     image.save(buffer, format='PNG', optimize=True, pnginfo=mark)
     try:
+        make_folder(Path(path).parent)
         write_atomically(path, buffer.getvalue())
     except OSError as error:
         raise InputError(f'cannot write {path}: {error.strerror}; choose another --output') from error

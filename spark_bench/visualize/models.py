@@ -14,15 +14,10 @@ from spark_bench.errors import InputError
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A file with a whole pretraining model, and what is needed to build that model.
-
-    Attributes:
-        path: the file.
-        label: how figures call it.
-    """
+    """A file with a whole pretraining model, and what is needed to build that model."""
 
     path: str
-    label: str
+    label: str  # how figures call it
     arch: str
     input_size: int
     mask_ratio: float

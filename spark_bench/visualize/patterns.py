@@ -12,8 +12,7 @@ from pretrain.encoder import FeaturePyramid, SparseEncoder, create_network
 from pretrain.errors import InputError
 from pretrain.masking import random_mask
 from pretrain.visualize import MaskPattern, mask_patterns
-from spark_bench.files import claim_output
-from spark_bench.records.store import write_text_output
+from spark_bench.files import claim_output, write_output
 from spark_bench.visualize.compose import compose, figure_path, write_png
 
 RESPONDS, EMPTY = (31, 78, 140), (228, 228, 228)
@@ -36,7 +35,7 @@ def draw(arch: str, output: str, input_size: int, mask_ratio: float, seed: int,
     captions = [[_percent(pattern.fraction) for pattern in patterns] for patterns in (dense, sparse)]
     headings = [str(pattern.layer) if pattern.layer else 'input' for pattern in dense]
     write_png(path, compose(rows, headings, CAPTION.format(arch=arch), ('dense', 'sparse'), captions))
-    write_text_output(table, _to_csv(dense, sparse))
+    write_output(table, _to_csv(dense, sparse))
     return path, table
 
 

@@ -16,7 +16,7 @@ from spark_bench.data.images.ignored import demand_apart
 from spark_bench.data.images.listing import find_images
 from spark_bench.devices import choose_device
 from spark_bench.errors import InputError
-from spark_bench.files import claim_output, make_folder
+from spark_bench.files import claim_output
 from spark_bench.visualize.compose import OWN, compose, figure_path, write_png
 from spark_bench.visualize.models import describe, load_model
 
@@ -53,9 +53,9 @@ def draw(weights: Sequence[str], data_root: str, output: str, *, labels: Sequenc
     figure = compose([list(tiles) for tiles in zip(*columns.values(), strict=True)], list(columns),
                      f'{", ".join(results)}: {100 * files[0].mask_ratio:g} % masked, seed {seed}. '
                      f'{CAPTIONS[statistics]}')
+    write_png(path, figure)
     if write_tiles:
         _write_tiles(tiles, columns)
-    write_png(path, figure)
     return path
 
 
@@ -120,10 +120,6 @@ def _columns(results):
 
 
 def _write_tiles(folder, columns):
-    try:
-        make_folder(folder)
-    except OSError as error:
-        raise InputError(f'cannot make the folder {folder}: {error.strerror}; choose another --output') from error
     for column, (heading, tiles) in enumerate(columns.items()):
         name = ''.join(letter if letter.isalnum() or letter in '-_.' else '_' for letter in heading)
         for row, tile in enumerate(tiles):

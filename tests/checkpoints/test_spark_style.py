@@ -80,6 +80,14 @@ def test_authors_file_fills_our_model_and_comes_back_to_the_bit(arch, official, 
         assert name in dead or torch.equal(value, tensors[name]), name
 
 
+@pytest.mark.parametrize('arch', ['regnetx_002', 'efficientnet_b0'])
+def test_a_network_that_the_authors_format_cannot_hold_is_refused(arch, tmp_path):
+    model = build_spark(arch, 64, decoder_width=64)
+    with pytest.raises(InputError, match='ResNets and ConvNeXts only: save this model with .*checkpoints.save'):
+        checkpoints.save_spark(model, tmp_path / 'a.pth', {'arch': arch})
+    assert not list(tmp_path.iterdir())
+
+
 def test_chain_of_conversions_is_exact_and_keeps_metadata(official, authors, tmp_path):
     tensors = write_authors_file(tmp_path / 'a.pth', 'convnext_atto', official, authors)
     convert(tmp_path / 'a.pth', 'safetensors', tmp_path / 'b.safetensors')

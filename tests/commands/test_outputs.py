@@ -130,6 +130,16 @@ def test_a_profile_replaces_a_profile_alone(tmp_path, capsys, monkeypatch):
     refused(capsys, words, tmp_path / 'p.json')
 
 
+def test_every_command_makes_the_folder_of_its_output(results, tmp_path, monkeypatch):
+    monkeypatch.setattr(profiling, 'measure', lambda arch, **settings: [])
+    root = make_coco(tmp_path / 'data')
+    for number, words in enumerate((['table', '--output', '{}/x.md'], ['report', '--output', '{}/x.html'],
+                                    ['profile', 'test_resnet', '--json', '{}/x.json'],
+                                    ['data', 'check', str(root), '--workers', '1', '--json', '{}/x.json'])):
+        assert commands.main([word.format(f'new{number}/below') for word in words]) in (0, 1)
+        assert len(list(Path(f'new{number}/below').glob('x.*'))) == 1
+
+
 def test_names_that_are_no_files_are_refused(results, capsys):
     Path('folder').mkdir()
     os.mkfifo('pipe.md')

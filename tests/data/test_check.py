@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from coco_defects import change, run, save_noise, truncate
 
-from spark_bench.data.check import check, looking
+from spark_bench.data.check import check, images
 from spark_bench.data.check.duplicates import Digests, report_duplicates
 from spark_bench.data.check.report import KINDS, Report
 
@@ -30,6 +30,12 @@ def link_nowhere(root):
     (root / 'train/n00000001/9.jpg').symlink_to('nothing')
 
 
+def link_below(root):
+    # Beside it there is a file of its name.
+    (root / 'train/n00000001/more').mkdir()
+    (root / 'train/n00000001/more/1.JPEG').symlink_to('nothing')
+
+
 CLASSES = {
     'sound': (lambda root: None, 'ImageNet subset', '2 classes'),
     'one side': (lambda root: save_noise(root / 'train/n00000003/1.jpg', 90), 'classes differ', 'train/n00000003'),
@@ -38,6 +44,7 @@ CLASSES = {
     'garbage': (lambda root: (root / 'val/n00000001/0.JPEG').write_text('no'), 'image', 'val/n00000001/0.JPEG'),
     'leak': (lambda root: shutil.copy(root / 'val/n00000001/0.JPEG', root / 'train/n00000002/x.jpg'), 'leak', 'x.jpg'),
     'link': (link_nowhere, 'link', '9.jpg'),
+    'link below a class': (link_below, 'link', 'train/n00000001/more/1.JPEG'),
     'circle': (lambda root: (root / 'val/n00000001/up').symlink_to('up'), 'folder', 'val/n00000001'),
     'text': (lambda root: (root / 'val/n00000001/a.txt').write_text('a'), 'not an image', 'a.txt'),
     'outside': (lambda root: save_noise(root / 'train/a.png', 90), 'outside of classes', 'train/a.png'),
@@ -77,7 +84,7 @@ def test_a_few_shared_images_of_a_large_val_are_a_note():
 
 
 def test_several_processes_tell_the_same_in_the_same_order(coco, monkeypatch):
-    monkeypatch.setattr(looking, '_CHUNK', 2)
+    monkeypatch.setattr(images, '_CHUNK', 2)
     truncate(coco)
     save_noise(coco / 'train/5.jpg', 5, 'L')
     assert check(coco, workers=3).to_json() == check(coco, workers=1).to_json()

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, TiffImagePlugin
 
 from spark_bench import commands
 from spark_bench.data import detection
-from spark_bench.data.check.looking import judge, look_at
+from spark_bench.data.check.images import judge, look_at
 from spark_bench.data.check.report import Report
 from spark_bench.data.coco.transforms import LoadImage
 from spark_bench.data.images.decoding import decode, read_image

@@ -16,7 +16,7 @@ from spark_bench.data.coco.cleaning import clean
 from spark_bench.data.coco.filtering import FEW, MANY, judge_counts, why_left_out
 from spark_bench.data.detection import open_coco, open_split
 from spark_bench.errors import InputError
-from spark_bench.evaluation.coco_metric import evaluate
+from spark_bench.evaluation.coco_metric import run_evaluation
 
 
 def drawn(rng):
@@ -213,7 +213,7 @@ def test_what_exporters_write_otherwise_is_read_the_same_by_all(coco, name):
     assert note is None or report.findings[note].count >= 2
     # Without the flag, its crowds are objects.
     assert 'iscrowd' in name or open_split(coco, 'val').objects == before
-    fast, slow = (evaluate(*perfect(coco), backend) for backend in BACKENDS)
+    fast, slow = (run_evaluation(*perfect(coco), backend).metrics for backend in BACKENDS)
     assert fast == slow and fast['mask_ap'] == fast['box_ap'] == 100
 
 

@@ -12,7 +12,7 @@ from labelled_layouts import IMAGE, fill, pack_tar, pack_zip
 from spark_bench.data.images import identity
 from spark_bench.data.images.identity import contents_digest, file_digests
 from spark_bench.data.images.labelled import fingerprint, open_labelled
-from spark_bench.data.images.listing import NameTable
+from spark_bench.data.images.numbered import NameTable
 from spark_bench.data.images.sources import open_images
 from spark_bench.errors import InputError
 

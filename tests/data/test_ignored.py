@@ -46,7 +46,7 @@ def littered(root):
 
 
 def names_of(source, prefix=''):
-    return sorted(str(name).removeprefix('./').removeprefix(prefix) for name in source.members())
+    return sorted(str(name).removeprefix('./').removeprefix(prefix) for name in source.names)
 
 
 def test_names_of_leftovers_and_of_data():
@@ -130,7 +130,7 @@ def test_lists_leave_out_leftovers_but_not_what_lies_in_a_hidden_folder_elsewher
     (tmp_path / 'lists/all.txt').write_text(f'{tmp_path}/.cache/data/0.png\n../.cache/data/0.png\n1.png\n._1.png 7\n'
                                             '.ipynb_checkpoints/1.png\n')
     source = open_images(tmp_path / 'lists/all.txt')
-    assert list(source.members()) == [f'{tmp_path}/.cache/data/0.png', '../.cache/data/0.png', '1.png']
+    assert list(source.names) == [f'{tmp_path}/.cache/data/0.png', '../.cache/data/0.png', '1.png']
 
 
 def test_the_check_notes_leftovers_and_compares_none(tmp_path):

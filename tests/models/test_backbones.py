@@ -134,7 +134,8 @@ def test_spark_files_of_mmpretrain_give_the_features_of_mmpretrain(kind, sparse,
 def swin_state(network, window):
     """The file of an official Swin with the weights of mmdet's ``network``, by mmdet's own rules read backwards."""
     from spark_bench.checkpoints.formats import network_adapter
-    canonical = network_adapter('swin', 'mmpretrain').to_canonical(network.state_dict())
+    adapter, own = network_adapter('swin', 'mmpretrain'), network.state_dict()
+    canonical = {name: adapter.value_in(name, own[raw]) for raw, name in adapter.canonical_names(own).items() if name}
     state = network_adapter('swin', 'official').from_canonical(canonical)
     return {name: value for name, value in state.items()
             if not name.startswith('norms.') and not name.endswith('relative_position_index')}

@@ -52,10 +52,11 @@ def test_a_network_of_timm_has_the_same_layers(arch, kind):
     assert sizes(ours) == sizes(other)
 
 
-def test_other_networks_of_timm_have_a_layer_a_stage():
-    backbone = build(type='SparKTimm', arch='regnety_002')
+@pytest.mark.parametrize('arch, last', [('regnety_002', 4), ('hrnet_w18_small', 5)])
+def test_other_networks_of_timm_have_a_layer_a_stage(arch, last):
+    backbone = build(type='SparKTimm', arch=arch)
     layers = {backbone.get_layer_depth(name) for name, _ in backbone.named_parameters()}
-    assert {layer for layer, _ in layers} == {0, 1, 2, 3, 4} and len({count for _, count in layers}) == 1
+    assert {layer for layer, _ in layers} == set(range(last + 1)) and len({count for _, count in layers}) == 1
 
 
 def test_the_long_stage_of_resnet152_stays_below_the_head():

@@ -188,6 +188,18 @@ def test_pooling_over_a_image_sees_its_visible_positions_alone(module, formula):
     assert torch.allclose(operation.reference(module, x_BChw * visible, layout), expected)
 
 
+@pytest.mark.parametrize('pool', [
+    nn.AvgPool2d(2), nn.AvgPool2d((2, 2)), nn.AvgPool2d((2, 4), (2, 4)), nn.AvgPool2d((4, 4), (4, 4), (0, 0)),
+    nn.AvgPool2d((3, 3), (1, 1), (1, 1)), nn.AvgPool2d((3, 3), (2, 2), (1, 1)), nn.MaxPool2d((3, 3), (2, 2), (1, 1))],
+    ids=str)
+def test_windows_may_be_given_an_axis(pool):
+    active = random_mask(2, 3, 0.5, torch.Generator().manual_seed(0))
+    layout, x_BChw = VisibleLayout(active), torch.randn(2, 4, 24, 24, dtype=torch.float64)
+    masked, operation = x_BChw * expand_mask(active, 24, 24), MODULES[type(pool)]
+    packed = layout.unpack(operation.packed(pool, layout.pack(x_BChw), layout))
+    assert torch.allclose(packed, operation.reference(pool, masked, layout), rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize('engine', ['packed', 'reference'])
 @pytest.mark.parametrize('training', [True, False], ids=['train', 'eval'])
 @pytest.mark.parametrize('arch', ['resnet50', 'resnetblur50', 'convnextv2_atto', 'regnety_002', 'tf_efficientnet_b0',

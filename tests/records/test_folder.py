@@ -11,9 +11,9 @@ import pytest
 
 from spark_bench import commands
 from spark_bench.errors import InputError
+from spark_bench.files import write_output
 from spark_bench.records import load_all, read, write
 from spark_bench.records.json_schema import LARGEST
-from spark_bench.records.store import write_text_output
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = 'measured/demo/detection/convnext_atto/spark/1.json'
@@ -200,13 +200,13 @@ def test_a_source_is_a_line_of_printable_text(tmp_path, make_published, source):
 def test_a_link_in_place_of_an_output_stays_and_what_is_no_file_is_left_alone(tmp_path):
     (tmp_path / 'kept.md').write_text('old')
     (tmp_path / 'link.md').symlink_to('kept.md')
-    write_text_output(tmp_path / 'link.md', 'new')
+    write_output(tmp_path / 'link.md', 'new')
     assert (tmp_path / 'link.md').is_symlink() and (tmp_path / 'kept.md').read_text() == 'new'
     os.mkfifo(tmp_path / 'pipe.md')
     (tmp_path / 'device.md').symlink_to('/dev/null')
     for other in (tmp_path / 'pipe.md', tmp_path / 'device.md', tmp_path, Path('/'), Path('')):
         with pytest.raises(InputError, match='not a file') as caught:
-            write_text_output(other, 'text')
+            write_output(other, 'text')
         assert str(other) in str(caught.value)
     assert (tmp_path / 'pipe.md').is_fifo() and (tmp_path / 'device.md').is_char_device()
 

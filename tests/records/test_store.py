@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spark_bench.errors import InputError
+from spark_bench.files import write_output
 from spark_bench.records import collect_environment, find, load_all, read, write
 from spark_bench.records.merge import merge
 from spark_bench.records.schema import record_path
-from spark_bench.records.store import write_text_output
 
 
 def files_below(folder: Path) -> list[str]:
@@ -307,7 +307,7 @@ def test_a_full_or_read_only_folder_is_named_and_nothing_is_left_behind(tmp_path
     monkeypatch.setattr(os, 'fsync', fail)
     message = refusal(write, make_record(), tmp_path)
     assert str(tmp_path) in message and '--results' in message
-    assert str(tmp_path / 'table.md') in refusal(write_text_output, tmp_path / 'table.md', 'text')
+    assert str(tmp_path / 'table.md') in refusal(write_output, tmp_path / 'table.md', 'text')
     assert files_below(tmp_path) == []
 
 

@@ -9,11 +9,15 @@ import sys
 
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from safetensors.torch import load_file
 from small_recipes import ROOT, record_of, tiny, torchrun, words
 
 from spark_bench import commands
 from spark_bench.data import detection
+from spark_bench.data.check.coco import Split
+from spark_bench.errors import InputError
+from spark_bench.runs.detect import Detection
 from spark_bench.training.runner import BenchRunner
 
 
@@ -58,6 +62,15 @@ def test_a_training_set_without_objects_is_refused(recipe, boxes, tmp_path, caps
     assert status == 2 and '1 images to learn from' in error and 'fewer than one batch of 2: lower it' in error
     assert 'global_batch=' in error
     assert not (tmp_path / 'work').exists()
+
+
+@pytest.mark.parametrize('settings', [{}, {'filter_cfg': None}, {'filter_cfg': {'filter_empty_gt': False}}])
+def test_images_without_an_object_are_refused_where_the_recipe_filters_nothing(settings, tmp_path):
+    this = object.__new__(Detection)
+    this.train_split = Split('train', tmp_path / 'instances_train.json', tmp_path, sizes={'a.png': (64, 48)})
+    this.cfg = ConfigDict(train_dataloader=dict(dataset=settings))
+    with pytest.raises(InputError, match='has no object to learn from in images of at least 0 pixels'):
+        this.demand_batch()
 
 
 @pytest.mark.parametrize('split', ['train', 'val'])

@@ -99,7 +99,8 @@ def test_every_backbone_takes_the_network_that_is_chosen(tmp_path):
 def test_words_that_another_code_keeps_beside_its_weights_are_not_taken_for_ours(images, tmp_path):
     state = build_backbone('test_resnet', seed=1).state_dict()
     for name, said, expected in (('a', {'method': 'BYOL / v2', 'config_hash': 'final'}, ('pretrained', None)),
-                                 ('b', {'method': 'byol', 'config_hash': 'ab12ab12'}, ('byol', 'ab12ab12'))):
+                                 ('b', {'method': 'byol', 'config_hash': 'ab12ab12'}, ('byol', 'ab12ab12')),
+                                 ('c', {'method': 'moco', 'config_hash': 123456}, ('moco', None))):
         torch.save({'model': state, 'arch': 'test_resnet', **said}, tmp_path / f'{name}.pth')
         record = measured(probe(images, tmp_path / name, '--weights', tmp_path / f'{name}.pth'))
         assert (record.method, record.weights['config_hash']) == expected

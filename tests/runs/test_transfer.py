@@ -15,7 +15,7 @@ from spark_bench.models.backbones import SparKTimm
 from spark_bench.places import shipped
 from spark_bench.records import load_all
 from spark_bench.runs.inputs import load_config
-from spark_bench.runs.overrides import set_epochs
+from spark_bench.runs.overrides import set_length
 
 REAL_DATA = Path(os.environ.get('SPARK_BENCH_TEST_DATA', Path(__file__).parents[3] / 'shared' / 'data'))
 
@@ -112,10 +112,10 @@ def test_a_record_of_another_configuration_is_never_overwritten(coco, pretrained
 @pytest.mark.parametrize('epochs', [1, 2, 7])
 def test_schedules_end_with_the_training_whatever_its_length(epochs):
     cfg = load_config(str(shipped('pretrain/configs/demo_pretrain.py')), {})
-    set_epochs(cfg, epochs)
+    set_length(cfg, epochs)
     assert cfg.train_cfg.max_epochs == max(s.end for s in cfg.param_scheduler) == epochs
     cfg = load_config(str(shipped('mmdet_configs/demo/mask-rcnn_demo.py')), {})
-    set_epochs(cfg, epochs)
+    set_length(cfg, epochs)
     [cosine] = [s for s in cfg.param_scheduler if s.type == 'CosineAnnealingLR']
     assert cfg.train_cfg.max_epochs == cosine.end == cosine.T_max == epochs and cosine.begin == 0
 

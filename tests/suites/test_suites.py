@@ -19,7 +19,7 @@ from spark_bench.places import shipped
 from spark_bench.records import load_all
 from spark_bench.suites.definition import load_suite, shipped_suites
 from spark_bench.suites.plan import Places, build_cells, parse_data, select, use_published
-from spark_bench.suites.runner import devices_of
+from spark_bench.suites.runner import SuiteRun, devices_of, run_cells
 from spark_bench.suites.status import state_of
 
 
@@ -167,6 +167,26 @@ def test_a_cell_that_fails_stops_what_needs_it_and_nothing_else(suite, images, t
     blocked.rmdir()
     assert spark_bench(words(suite, images, tmp_path, '--jobs', '2', '--only', '*/0')).returncode == 0
     assert state_of(small.cells[0], small, places).word == 'recorded'
+
+
+@pytest.mark.parametrize('told', [
+    '[3, 4]', '3', '{"done": 3, "total": 0, "loss": 1.0}', '{"done": null, "total": 4}', '{"don',
+    '{"done": "a", "total": 4, "loss": 1.0}', None])
+def test_a_damaged_file_of_progress_stops_no_suite(tmp_path, told):
+    if told is not None:
+        (tmp_path / 'progress.json').write_text(told)
+    finished = []
+
+    class Job:
+        def __init__(self, cell, slot):
+            self.cell, self.slot, self.started = cell, slot, 0.0
+
+        def poll(self):
+            finished.append(self.cell.name)
+            return 'done'
+
+    cells = [SuiteRun(name, 'pretrain', {'work_dir': str(tmp_path)}, 1.0) for name in ('first', 'second')]
+    assert run_cells(cells, 1, Job) == [] and finished == ['first', 'second']
 
 
 def jobs_of(runner):

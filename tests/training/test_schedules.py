@@ -14,7 +14,7 @@ from spark_bench import registration  # noqa: F401
 from spark_bench.models.pretrainer import SparKPretrainer
 from spark_bench.places import shipped
 from spark_bench.runs.inputs import load_config
-from spark_bench.runs.overrides import set_epochs
+from spark_bench.runs.overrides import set_length
 from spark_bench.training.batches import fit_batch
 
 RECIPES = sorted(Path(shipped('pretrain/configs')).glob('spark_*.py'))
@@ -27,7 +27,7 @@ DROP_PATH = {'resnet50': 0.05, 'resnet101': 0.08, 'resnet152': 0.10, 'resnet200'
 
 def recipe(path, **options):
     cfg = load_config(str(path), options.pop('overrides', {}))
-    set_epochs(cfg, cfg.train_cfg.max_epochs)
+    set_length(cfg, cfg.train_cfg.max_epochs)
     fit_batch(cfg, **options)
     return cfg, cfg.global_batch
 
@@ -78,7 +78,7 @@ def test_recipes_state_the_published_values(path):
                          ids=lambda value: getattr(value, 'stem', value))
 def test_learning_rate_and_decay_follow_the_formulas_at_each_update(path, epochs):
     cfg, batch = recipe(path)
-    set_epochs(cfg, epochs)
+    set_length(cfg, epochs)
     wrapper = build_optim_wrapper(network(), cfg.optim_wrapper)
     peak, length = cfg.optim_wrapper.optimizer.lr, EPOCH[batch]
     total, warmup = epochs * length, 40 * length

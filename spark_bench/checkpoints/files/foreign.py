@@ -66,7 +66,8 @@ def explain(path: Path, size: int) -> str | None:
     if not any(head):
         return 'begins with zeros alone: it was not written to its end; fetch it again'
     if head[8:9] != b'{' and _is_text(head):
-        return f'is text (it begins with {_shown(head)}), not weights: {_TORCH}'
+        shown = ascii(' '.join(head[:40].decode('utf-8', 'ignore').split()))
+        return f'is text (it begins with {shown}), not weights: {_TORCH}'
     return None
 
 
@@ -87,7 +88,3 @@ def _is_text(head):
     except UnicodeDecodeError:
         return False
     return len(text) > 1 and all(letter.isprintable() or letter in '\r\n\t\ufeff' for letter in text)
-
-
-def _shown(head):
-    return ascii(' '.join(head[:40].decode('utf-8', 'ignore').split()))

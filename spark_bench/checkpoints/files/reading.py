@@ -65,8 +65,9 @@ def read_file(path: Path | str, key_prefix: str | None = None) -> CheckpointFile
     try:
         kind = _kind(path, size)
         if kind == 'safetensors':
-            tensors, metadata = _read_safetensors(path)
-            file = CheckpointFile(str(path), kind, tensors, metadata, key_prefix=key_prefix)
+            with _open_safetensors(path) as opened:
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no dict
+                file = CheckpointFile(str(path), kind, tensors, opened.metadata() or {}, key_prefix=key_prefix)
         else:
             contents = read_arrays(path, size) if kind == 'pickle' else read_torch(path, kind, size)
             file = _unwrap(path, kind, contents, key_prefix)
@@ -74,6 +75,8 @@ def read_file(path: Path | str, key_prefix: str | None = None) -> CheckpointFile
         raise
     except Exception as error:  # noqa: BLE001 - torch's, zipfile's and pickle's parsers raise whatever garbage leads to
         raise InputError(f'{path} is not a readable checkpoint ({type(error).__name__}): copy it again') from error
+    if not file.tensors:
+        raise InputError(f'{path} holds no tensors: expected a state_dict')
     file = _without_wrappers(file)
     for name, tensor in file.tensors.items():
         _check_plain(path, name, tensor, size)
@@ -134,14 +137,6 @@ def _kind(path, size):
     if head[8:9] == b'{' or path.suffix == '.safetensors':
         return 'safetensors'
     return 'pickle' if head[:1] == b'\x80' and head != LEGACY else 'torch legacy'
-
-
-def _read_safetensors(path):
-    with _open_safetensors(path) as file:
-        names = file.keys()
-        if not names:
-            raise InputError(f'{path} holds no tensors: expected a state_dict')
-        return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
 
 
 def _open_safetensors(path):
@@ -228,10 +223,8 @@ def _class_names(meta):
 
 def _state_dict(path, contents):
     """The tensors of a state_dict, and the ``config`` that SparK's authors keep among them."""
-    if not isinstance(contents, dict) or not contents:
-        raise InputError(f'{path} holds no tensors: expected a state_dict')
     tensors, config = {}, {}
-    for name, value in contents.items():
+    for name, value in contents.items() if isinstance(contents, dict) else ():
         if not isinstance(name, str):
             raise InputError(f'{path} has a key that is no string ({type(name).__name__}): expected a state_dict')
         tensor = as_tensor(value)
@@ -241,8 +234,6 @@ def _state_dict(path, contents):
             config = value
         else:
             raise InputError(f'{path}: {_shown(name)} is not a tensor: expected a state_dict')
-    if not tensors:
-        raise InputError(f'{path} holds no tensors: expected a state_dict')
     return tensors, config
 
 

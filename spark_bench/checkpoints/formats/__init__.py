@@ -1,6 +1,6 @@
 """The formats that checkpoints come in, one small adapter each; the lists below are the only register."""
 
-from spark_bench.checkpoints.formats.base import Adapter, Wrapping
+from spark_bench.checkpoints.formats.base import Adapter
 from spark_bench.checkpoints.formats.convnext import (
     HuggingFaceConvNeXt,
     MMConvNeXt,
@@ -31,7 +31,7 @@ NETWORKS = (
 )
 WRAPPINGS = (OwnSparK(), AuthorsSparK(), MMSparK())
 
-__all__ = ['NETWORKS', 'WRAPPINGS', 'network_adapter', 'wrapping']
+__all__ = ['NETWORKS', 'WRAPPINGS', 'network_adapter']
 
 
 def network_adapter(family: str | None, format_name: str) -> Adapter | None:
@@ -39,8 +39,3 @@ def network_adapter(family: str | None, format_name: str) -> Adapter | None:
     return next((adapter for adapter in NETWORKS
                  if adapter.family == family and adapter.format == format_name
                  and not isinstance(adapter, (MMDeepStemResNet, MMPretrainDeepStemResNet))), None)
-
-
-def wrapping(format_name: str) -> Wrapping:
-    """The adapter of a SparK model with decoder."""
-    return next(adapter for adapter in WRAPPINGS if adapter.format == format_name)

@@ -6,26 +6,55 @@ from typing import ClassVar
 
 import torch
 
-_FIELD = re.compile(r'\{(\w)\}')
+# A field of a template, as re.escape writes it.
+_FIELD = re.compile(r'\\\{(\w)\\\}')
 
 Rules = tuple[tuple[str, str], ...]  # foreign name, canonical name
 
 
-class Adapter:
-    """One way of naming the tensors of one family of networks; timm's names are the canonical ones.
+class Names:
+    """A table of names.
 
     A rule is a pair of templates, foreign name and canonical name. ``{i}``, ``{j}`` stand for numbers and
     ``{p}`` for the rest of a name; both sides have the same fields, so that every rule is its own inverse.
 
     Attributes:
         format: name of the format, as ``spark-bench convert --to`` and reports have it.
+        rules: for the tensors that the format names. No rules at all: the names are canonical already.
+        dead: from pattern of a foreign name to what it is, for tensors that no network needs.
+    """
+
+    format: ClassVar[str] = 'unknown'
+    rules: ClassVar[Rules] = ()
+    dead: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self):
+        self._inward, self._outward = _both_ways(self.rules)
+
+    def canonical_name(self, name: str) -> str | None:
+        """The canonical name of a tensor; None for one that the format does not know."""
+        return _translate(name, self._inward) if self.rules else name
+
+    def foreign_name(self, name: str) -> str | None:
+        """The format's name of a canonical tensor; None where it has no place for it."""
+        return _translate(name, self._outward) if self.rules else name
+
+    def dead_reason(self, name: str) -> str | None:
+        """What a tensor without use is, or None for one that is of use."""
+        return next((reason for pattern, reason in self.dead.items() if re.fullmatch(pattern, name)), None)
+
+
+class Adapter(Names):
+    """One way of naming the tensors of one family of networks; timm's names are the canonical ones.
+
+    This class itself stands for any network of no known format: its names are what they are.
+
+    Attributes:
         family: ``resnet``, ``convnext``, ``swin`` or ``vit``.
         anchors: names that every file of the format has; what stands before them is a prefix.
-        absent: a name that no file of the format has.
-        rules: for the network's own tensors. No rules at all: the names are canonical already.
-        outside: for a classifier that stands beside the network (canonical on the right).
+        absent: names that no file of the format has.
+        outside: rules for a classifier that stands beside the network (canonical on the right).
         prefix: what the format puts before the network's names when it writes them.
-        dead: from pattern of a foreign name to what it is, for tensors that no network needs.
         own: pattern of how names of the network's own modules begin. A name there without a rule is an error; one
             elsewhere is of another part.
         final_norm: canonical beginnings of the last output norm, and of the classifier's norm: where a network
@@ -33,35 +62,23 @@ class Adapter:
         note: what a person must know of every file of the format.
     """
 
-    format: ClassVar[str] = ''
-    family: ClassVar[str] = ''
+    family: ClassVar[str | None] = None
     prefix: ClassVar[str] = ''
     own: ClassVar[str] = ''
     note: ClassVar[str] = ''
     anchors: ClassVar[tuple[str, ...]] = ()
-    rules: ClassVar[Rules] = ()
+    absent: ClassVar[tuple[str, ...]] = ()
     outside: ClassVar[Rules] = ()
-    absent: ClassVar[str | None] = None
     final_norm: ClassVar[tuple[str, str] | None] = None
-    dead: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self):
-        self._inward = [(_compile(foreign), canonical) for foreign, canonical in self.rules]
-        self._outward = [(_compile(canonical), foreign) for foreign, canonical in self.rules]
-        self._inward_outside = [(_compile(foreign), canonical) for foreign, canonical in self.outside]
-        self._outward_outside = [(_compile(canonical), foreign) for foreign, canonical in self.outside]
+        super().__init__()
+        self._inward_outside, self._outward_outside = _both_ways(self.outside)
 
-    def matches(self, names: Collection[str]) -> bool:
-        """Whether a network whose tensors are called ``names`` (a set, prefix removed) is of this format."""
-        return all(anchor in names for anchor in self.anchors) and self.absent not in names
-
-    def owns(self, name: str) -> bool:
-        """Whether a tensor (prefix removed) stands in one of the network's own modules."""
-        return re.match(self.own, name) is not None
-
-    def canonical_name(self, name: str) -> str | None:
-        """The canonical name of a tensor of the network; None for one that the format does not know."""
-        return _translate(name, self._inward) if self.rules else name
+    def matches(self, prefix: str, names: Collection[str]) -> bool:
+        """Whether a network whose tensors stand under ``prefix`` among ``names`` is of this format."""
+        return all(prefix + anchor in names for anchor in self.anchors) \
+            and not any(prefix + name in names for name in self.absent)
 
     def outside_name(self, name: str) -> str | None:
         """The canonical name of a tensor that stands beside the network, such as a classifier's."""
@@ -69,15 +86,10 @@ class Adapter:
 
     def foreign_name(self, name: str) -> str | None:
         """The format's full name, with prefix, of a canonical tensor; None where it has no place for it."""
-        beside = _translate(name, self._outward_outside)
-        if beside is not None:
-            return beside
-        inner = _translate(name, self._outward) if self.rules else name
-        return None if inner is None else self.prefix + inner
-
-    def dead_reason(self, name: str) -> str | None:
-        """What a tensor without use is, or None for one that is of use."""
-        return next((reason for pattern, reason in self.dead.items() if re.fullmatch(pattern, name)), None)
+        if not self.rules:
+            return name  # the classifier stands in the network itself
+        beside, inner = _translate(name, self._outward_outside), super().foreign_name(name)
+        return beside or inner and self.prefix + inner
 
     def canonical_names(self, names: Iterable[str]) -> dict[str, str | None]:
         """From each of ``names`` (prefix removed) to its canonical name, or None."""
@@ -96,13 +108,8 @@ class Adapter:
             renamed = {name: last + name[len(final):] if name.startswith(final) else name for name in names}
         return {name: self.foreign_name(other) for name, other in renamed.items()}
 
-    def to_canonical(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Rename (prefix removed before) and bring into canonical layout; names without a rule are left out."""
-        return {name: self.value_in(name, tensors[raw])
-                for raw, name in self.canonical_names(tensors).items() if name is not None}
-
     def from_canonical(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The inverse of :meth:`to_canonical`, with the format's prefix; names without a place are left out."""
+        """Rename, with the format's prefix, and bring into its layout; names without a place are left out."""
         return {raw: self.value_out(name, tensors[name])
                 for name, raw in self.foreign_names(tensors).items() if raw is not None}
 
@@ -115,44 +122,27 @@ class Adapter:
         return value
 
 
-class Wrapping:
+class Wrapping(Names):
     """How a SparK model is named around its network: decoder and densify, canonical names as ``pretrain.SparK`` has.
 
     Attributes:
-        format: name of the format.
         network_prefix: stands before the network's tensors.
         anchor: a name that every file of the format has.
-        rules: as in :class:`Adapter`.
-        dead: as in :class:`Adapter`.
     """
 
-    format: ClassVar[str] = ''
     network_prefix: ClassVar[str] = ''
     anchor: ClassVar[str] = ''
-    rules: ClassVar[Rules] = ()
-    dead: ClassVar[Mapping[str, str]] = {}
 
-    def __init__(self):
-        self._inward = [(_compile(foreign), canonical) for foreign, canonical in self.rules]
-        self._outward = [(_compile(canonical), foreign) for foreign, canonical in self.rules]
 
-    def canonical_name(self, name: str) -> str | None:
-        return _translate(name, self._inward)
-
-    def foreign_name(self, name: str) -> str | None:
-        return _translate(name, self._outward)
-
-    def dead_reason(self, name: str) -> str | None:
-        return next((reason for pattern, reason in self.dead.items() if re.fullmatch(pattern, name)), None)
+def _both_ways(rules):
+    """Pairs of pattern and template: from foreign to canonical names, and back."""
+    return ([(_compile(foreign), canonical) for foreign, canonical in rules],
+            [(_compile(canonical), foreign) for foreign, canonical in rules])
 
 
 def _compile(template):
-    pattern, position = '', 0
-    for match in _FIELD.finditer(template):
-        pattern += re.escape(template[position:match.start()])
-        pattern += f'(?P<{match[1]}>{"[^ ]+" if match[1] == "p" else "[0-9]+"})'
-        position = match.end()
-    return re.compile(pattern + re.escape(template[position:]))
+    return re.compile(_FIELD.sub(lambda field: f'(?P<{field[1]}>{"[^ ]+" if field[1] == "p" else "[0-9]+"})',
+                                 re.escape(template)))
 
 
 def _translate(name, rules):

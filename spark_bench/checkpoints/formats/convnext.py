@@ -24,6 +24,21 @@ class TimmConvNeXt(Adapter):
         return value
 
 
+def _stages(depthwise, pointwise):
+    """The rules of stem and stages, which the authors and OpenMMLab share but for their words for convolutions."""
+    return (
+        ('downsample_layers.0.{j}.{p}', 'stem.{j}.{p}'),
+        ('downsample_layers.{i}.{j}.{p}', 'stages.{i}.downsample.{j}.{p}'),
+        (f'stages.{{i}}.{{j}}.{depthwise}.{{p}}', 'stages.{i}.blocks.{j}.conv_dw.{p}'),
+        ('stages.{i}.{j}.norm.{p}', 'stages.{i}.blocks.{j}.norm.{p}'),
+        (f'stages.{{i}}.{{j}}.{pointwise}1.{{p}}', 'stages.{i}.blocks.{j}.mlp.fc1.{p}'),
+        (f'stages.{{i}}.{{j}}.{pointwise}2.{{p}}', 'stages.{i}.blocks.{j}.mlp.fc2.{p}'),
+        ('stages.{i}.{j}.gamma', 'stages.{i}.blocks.{j}.gamma'),
+        ('stages.{i}.{j}.grn.gamma', 'stages.{i}.blocks.{j}.mlp.grn.weight'),
+        ('stages.{i}.{j}.grn.beta', 'stages.{i}.blocks.{j}.mlp.grn.bias'),
+    )
+
+
 class OfficialConvNeXt(TimmConvNeXt):
     """Names of facebookresearch/ConvNeXt and ConvNeXt-V2, which SparK's authors use too."""
 
@@ -31,15 +46,7 @@ class OfficialConvNeXt(TimmConvNeXt):
     anchors = ('downsample_layers.0.0.weight', 'stages.0.0.dwconv.weight')
     outside = ()
     rules = (
-        ('downsample_layers.0.{j}.{p}', 'stem.{j}.{p}'),
-        ('downsample_layers.{i}.{j}.{p}', 'stages.{i}.downsample.{j}.{p}'),
-        ('stages.{i}.{j}.dwconv.{p}', 'stages.{i}.blocks.{j}.conv_dw.{p}'),
-        ('stages.{i}.{j}.norm.{p}', 'stages.{i}.blocks.{j}.norm.{p}'),
-        ('stages.{i}.{j}.pwconv1.{p}', 'stages.{i}.blocks.{j}.mlp.fc1.{p}'),
-        ('stages.{i}.{j}.pwconv2.{p}', 'stages.{i}.blocks.{j}.mlp.fc2.{p}'),
-        ('stages.{i}.{j}.gamma', 'stages.{i}.blocks.{j}.gamma'),
-        ('stages.{i}.{j}.grn.gamma', 'stages.{i}.blocks.{j}.mlp.grn.weight'),
-        ('stages.{i}.{j}.grn.beta', 'stages.{i}.blocks.{j}.mlp.grn.bias'),
+        *_stages('dwconv', 'pwconv'),
         ('norm.{p}', 'head.norm.{p}'),
         ('head.{p}', 'head.fc.{p}'),
         ('norm{i}.{p}', 'norms.{i}.{p}'),
@@ -57,15 +64,7 @@ class MMConvNeXt(TimmConvNeXt):
     format, prefix = 'mmpretrain', 'backbone.'
     anchors = ('downsample_layers.0.0.weight', 'stages.0.0.depthwise_conv.weight')
     rules = (
-        ('downsample_layers.0.{j}.{p}', 'stem.{j}.{p}'),
-        ('downsample_layers.{i}.{j}.{p}', 'stages.{i}.downsample.{j}.{p}'),
-        ('stages.{i}.{j}.depthwise_conv.{p}', 'stages.{i}.blocks.{j}.conv_dw.{p}'),
-        ('stages.{i}.{j}.norm.{p}', 'stages.{i}.blocks.{j}.norm.{p}'),
-        ('stages.{i}.{j}.pointwise_conv1.{p}', 'stages.{i}.blocks.{j}.mlp.fc1.{p}'),
-        ('stages.{i}.{j}.pointwise_conv2.{p}', 'stages.{i}.blocks.{j}.mlp.fc2.{p}'),
-        ('stages.{i}.{j}.gamma', 'stages.{i}.blocks.{j}.gamma'),
-        ('stages.{i}.{j}.grn.gamma', 'stages.{i}.blocks.{j}.mlp.grn.weight'),
-        ('stages.{i}.{j}.grn.beta', 'stages.{i}.blocks.{j}.mlp.grn.bias'),
+        *_stages('depthwise_conv', 'pointwise_conv'),
         ('norm{i}.{p}', 'norms.{i}.{p}'),
     )
     final_norm = 'norms.3.', 'head.norm.'

@@ -13,22 +13,15 @@ class TimmResNet(Adapter):
     """timm's names, which are torchvision's as well; OpenMMLab puts ``backbone.`` before them."""
 
     format, family = 'timm', 'resnet'
-    anchors = ('layer1.0.conv1.weight', 'layer4.0.conv1.weight')
+    anchors: ClassVar[tuple[str, ...]] = ('layer1.0.conv1.weight', 'layer4.0.conv1.weight')
     own = r'(conv\d|bn\d|gn\d|norm\d?|layer\d+|stem)\.'
     outside = (('head.fc.{p}', 'fc.{p}'),)
 
-    def foreign_name(self, name: str) -> str:
-        # As a target, timm's classifier stands in the network itself.
-        return name
 
-
-class MMResNet(Adapter):
+class MMResNet(TimmResNet):
     """OpenMMLab's names: prefix ``backbone.``, classifier ``head.fc``."""
 
-    format, family, prefix = 'mmpretrain', 'resnet', 'backbone.'
-    anchors: ClassVar[tuple[str, ...]] = TimmResNet.anchors
-    own = TimmResNet.own
-    outside = (('head.fc.{p}', 'fc.{p}'),)
+    format, prefix = 'mmpretrain', 'backbone.'
     rules: ClassVar[Rules] = (
         ('conv1.weight', 'conv1.weight'),
         ('bn1.{p}', 'bn1.{p}'),

@@ -34,7 +34,7 @@ class TimmSwin(Adapter):
 
     format, family = 'timm', 'swin'
     anchors: ClassVar[tuple[str, ...]] = ('patch_embed.proj.weight', 'layers.0.blocks.0.attn.qkv.weight')
-    absent = 'layers.0.downsample.reduction.weight'
+    absent: ClassVar[tuple[str, ...]] = ('layers.0.downsample.reduction.weight',)
     own = r'(patch_embed|layers|stages)\.|absolute_pos_embed$'
     outside: ClassVar[Rules] = (('head.fc.{p}', 'head.fc.{p}'),)
     dead = {r'.*\.(relative_position_index|attn_mask)': _TABLES, r'mask_token': 'the mask token of SimMIM'}
@@ -44,8 +44,8 @@ class OfficialSwin(TimmSwin):
     """Names of microsoft/Swin-Transformer and SimMIM: downsampling stands at the end of the stage before."""
 
     format = 'official'
-    anchors = (*TimmSwin.anchors, 'layers.0.downsample.reduction.weight')
-    absent = None
+    anchors = (*TimmSwin.anchors, *TimmSwin.absent)
+    absent = ()
     outside = ()
     rules = (
         *((f'layers.{i}.downsample.{{p}}', f'layers.{i + 1}.downsample.{{p}}') for i in range(3)),
@@ -80,18 +80,16 @@ class MMSwin(Adapter):
     final_norm = 'norms.3.', 'norm.'
 
     def value_in(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        if '.downsample.' not in name:
-            return value
-        return self._swap(value, (-1, 2, 2))
+        return self._swap(name, value, (-1, 2, 2))
 
     def value_out(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        return self._swap(value, (2, 2, -1)) if '.downsample.' in name else value
+        return self._swap(name, value, (2, 2, -1))
 
     @staticmethod
-    def _swap(value, sides):
+    def _swap(name, value, sides):
         """Between (…, C, row, column) here and the canonical (…, column, row, C): see PatchMerging of either side."""
-        if value.dim() == 0 or value.shape[-1] % 4:
-            return value  # of no use in either layout; its shape will be refused
+        if '.downsample.' not in name or value.dim() == 0 or value.shape[-1] % 4:
+            return value  # a downsampling of another shape is of no use in either layout, and will be refused
         return value.unflatten(-1, sides).movedim((-1, -2, -3), (-3, -2, -1)).flatten(-3)
 
 
@@ -103,9 +101,6 @@ class TimmViT(Adapter):
     own = r'(patch_embed|blocks|layers|norm_pre)\.|\w+_(token|embed)$'
     outside = (('head.fc.{p}', 'head.{p}'),)
     dead = {r'decoder_.*|mask_token': 'the decoder of MAE'}
-
-    def foreign_name(self, name: str) -> str:
-        return name
 
 
 class MMViT(Adapter):

@@ -1,17 +1,16 @@
 """Is a folder in COCO or ImageNet layout whole and sound?
 
-``coco`` and ``classes`` know one layout each, ``shapes`` looks at one annotation, ``looking`` opens the images,
+``coco`` and ``classes`` know one layout each, ``shapes`` looks at one annotation, ``images`` opens the images,
 ``duplicates`` compares them, ``report`` collects what was found and prints it.
 """
 
-import os
 from pathlib import Path
 
 from spark_bench.data.check import classes, coco
 from spark_bench.data.check.duplicates import report_duplicates
 from spark_bench.data.check.report import Report
-from spark_bench.data.images.progress import Progress
 from spark_bench.errors import InputError
+from spark_bench.records.environment import usable_cores
 
 __all__ = ['check']
 
@@ -24,14 +23,10 @@ def check(root: Path | str, layout: str | None = None, workers: int | None = Non
     """Check a data set.
 
     Args:
-        root: folder.
         layout: ``coco`` or ``imagenet``; None to find out.
         workers: processes that open images; None for one a CPU core.
         decode: decode every image and compare their contents; otherwise their headers alone are read.
         limit_shown: examples a kind of problem that will be shown.
-
-    Returns:
-        :class:`~spark_bench.data.check.report.Report`.
 
     Raises:
         InputError: where ``root`` has neither layout.
@@ -39,10 +34,7 @@ def check(root: Path | str, layout: str | None = None, workers: int | None = Non
     root = Path(root)
     layout = _find_layout(root, layout)
     report = Report(root, layout, decode, limit_shown)
-    workers = workers or len(os.sched_getaffinity(0))
-    digests = _LAYOUTS[layout].check_folder(report, decode, workers, Progress())
-    if decode:
-        report_duplicates(report, digests)
+    report_duplicates(report, _LAYOUTS[layout].check_folder(report, workers or usable_cores()))
     return report
 
 

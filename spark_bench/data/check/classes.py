@@ -8,11 +8,11 @@ import os
 from pathlib import Path
 
 from spark_bench.data.check.duplicates import Digests
-from spark_bench.data.check.looking import judge, look_at_all
+from spark_bench.data.check.images import judge, look_at_all
 from spark_bench.data.check.report import Report
 from spark_bench.data.images.ignored import is_ignored, is_own
-from spark_bench.data.images.listing import IMAGENET_CLASSES, WNID, NameTable, is_image, list_files
-from spark_bench.data.images.progress import Progress
+from spark_bench.data.images.listing import IMAGENET_CLASSES, WNID, is_image, list_files
+from spark_bench.data.images.numbered import NameTable
 from spark_bench.data.images.splits import find_splits
 from spark_bench.errors import InputError
 
@@ -42,8 +42,8 @@ def _has_folders(folder):
         return False
 
 
-def check_folder(report: Report, decode: bool, workers: int, progress: Progress) -> Digests:
-    """Check everything but duplicate contents. Returns :class:`~spark_bench.data.check.duplicates.Digests`."""
+def check_folder(report: Report, workers: int) -> Digests:
+    """Check everything but duplicate contents."""
     classes, parts, folders = {}, [], _split_folders(report.root)
     for split, folder in folders.items():
         classes[split], names = _list_split(report, folder)
@@ -55,7 +55,7 @@ def check_folder(report: Report, decode: bool, workers: int, progress: Progress)
     _compare_with_imagenet(report, classes)
     digests = Digests(parts)
     for number, (_, names) in enumerate(parts):
-        for index, look in look_at_all(report.root, names, decode, workers, progress):
+        for index, look in look_at_all(report, names, workers):
             digests.put(number, index, look.digest)
             judge(report, names[index], look)
     return digests
@@ -92,17 +92,14 @@ def _is_folder(entry):
 
 def _list_class(report, name):
     """Names of images of one class, at any depth, relative to the root."""
-    met = []
     try:
-        found, _, passed = list_files(report.root / name, lambda own: met.append(own) or True)
+        found, passed, dangling = list_files(report.root / name, lambda own: True)
     except InputError as error:
         report.add('folder', name, str(error))
         return []
-    for own in passed:
-        report.add('leftover', f'{name}/{own}')
-    passed = {own.rpartition('/')[2] for own in passed}
-    for own in sorted(set(met).difference(passed, (file.rpartition('/')[2] for file in found))):
-        report.add('link', f'{name}/{own}')
+    for kind, names in (('leftover', passed), ('link', dangling)):
+        for own in names:
+            report.add(kind, f'{name}/{own}')
     images = [f'{name}/{file}' for file in found if is_image(file)]
     for file in found:
         if not is_image(file):

@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from spark_bench.data.check.duplicates import Digests
-from spark_bench.data.check.looking import judge, look_at_all
+from spark_bench.data.check.images import judge, look_at_all
 from spark_bench.data.check.report import Report
 from spark_bench.data.check.shapes import judge_shapes
 from spark_bench.data.coco.annotations import Entries, examine, name_entry, read_annotations, shorten
+from spark_bench.data.coco.cleaning import entries_of
 from spark_bench.data.coco.filtering import judge_counts, why_left_out
 from spark_bench.data.coco.near_names import NearNames
 from spark_bench.data.coco.rle import read_masks
-from spark_bench.data.images.listing import NameTable, is_image, list_files
-from spark_bench.data.images.progress import Progress
+from spark_bench.data.images.listing import is_image, list_files
+from spark_bench.data.images.numbered import NameTable
 from spark_bench.errors import InputError
 
 EXPECTED = 'annotations/instances_train*.json and annotations/instances_val*.json'
@@ -37,7 +38,6 @@ class Split:
         sizes: from ``file_name`` to (width, height).
         objects: from ``file_name`` to how many objects training can learn from, of images with an annotation.
         labels: from ``file_name`` to the categories of those objects, of images that have any.
-        image_ids: of its images.
         sha256: of the annotation file, hex.
     """
 
@@ -48,7 +48,6 @@ class Split:
     category_ids: tuple = ()
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     objects: dict[str, int] = field(default_factory=dict)
-    image_ids: frozenset = frozenset()
     sha256: str = ''
     labels: dict[str, set[str]] = field(default_factory=dict)
 
@@ -73,7 +72,7 @@ def fits(root: Path) -> bool:
     return any(annotation_files(root, kind) for kind in ('train', 'val'))
 
 
-def check_folder(report: Report, decode: bool, workers: int, progress: Progress) -> Digests:
+def check_folder(report: Report, workers: int) -> Digests:
     """Check everything but duplicate contents."""
     splits = [split for kind in ('train', 'val') for split in judge_split_files(report, kind)]
     compare_splits(report, splits)
@@ -85,17 +84,17 @@ def check_folder(report: Report, decode: bool, workers: int, progress: Progress)
         if not split.images.is_dir():
             continue
         near = NearNames(split.images)
-        _check_unlisted(report, split, set(names), decode, workers, progress)
-        for index, look in look_at_all(report.root, names, decode, workers, progress):
+        _check_unlisted(report, split, set(names), workers)
+        for index, look in look_at_all(report, names, workers):
             digests.put(number, index, look.digest)
             judge(report, names[index], look, tuple(sizes[index].tolist()), near)
     return digests
 
 
-def _check_unlisted(report, split, listed, decode, workers, progress):
+def _check_unlisted(report, split, listed, workers):
     """Compare the folder with the list; pretraining reads the images that are not listed too."""
     try:
-        found, _, passed = list_files(split.images, lambda name: True)
+        found, passed, _ = list_files(split.images, lambda name: True)
     except InputError as error:
         report.add('folder', split.images.name, str(error))
         return
@@ -105,7 +104,7 @@ def _check_unlisted(report, split, listed, decode, workers, progress):
         for name in names:
             report.add(kind, name)
     names = [name for name in unlisted if split.kind == 'train' and is_image(name)]
-    for index, look in look_at_all(report.root, names, decode, workers, progress):
+    for index, look in look_at_all(report, names, workers):
         if look.wrong:
             report.add('unlisted image', names[index], look.wrong)
 
@@ -147,10 +146,10 @@ def judge_split(report: Report, kind: str, file: Path) -> Split:
     objects, labels = _judge_objects(report, name, entries, by_id, read.contents)
     counts.update(images=len(entries.images), annotations=len(entries.annotations), usable=sum(objects.values()),
                   categories=len(names))
-    return Split(kind, file, report.root / folder, names, tuple(entry['id'] for entry in entries.categories),
-                 {by_id[entry['id']]: (entry['width'], entry['height']) for _, entry in entries.images
-                  if entry['id'] in by_id}, objects, frozenset(entry['id'] for _, entry in entries.images),
-                 read.sha256, labels)
+    sizes = {by_id[entry['id']]: (entry['width'], entry['height']) for _, entry in entries.images
+             if entry['id'] in by_id}
+    return Split(kind, file, report.root / folder, names, tuple(entry['id'] for entry in entries.categories), sizes,
+                 objects, read.sha256, labels)
 
 
 def _take_names(report, file, folder, images):
@@ -210,9 +209,8 @@ def _judge_objects(report, file, entries: Entries, names, contents):
     if judged:
         report.add(judged[0], file, judged[1], remedy=judged[2])
     # Those of a malformed annotation too, which is a finding of its own.
-    listed = contents.get('annotations') if isinstance(contents, dict) else None
-    annotated = {_key(entry.get('image_id')) for entry in listed if isinstance(entry, dict)} \
-        if isinstance(listed, list) else set()
+    named = (entry.get('image_id') for _, entry in entries_of(contents, 'annotations'))
+    annotated = {identity for identity in named if type(identity) in (int, str)}
     for category in entries.categories:
         if category['id'] not in used:
             report.add('unused category', file, shorten(category['name']))
@@ -222,13 +220,9 @@ def _judge_objects(report, file, entries: Entries, names, contents):
     return objects, labels
 
 
-def _key(value):
-    return value if type(value) in (int, str) else None
-
-
-def compare_splits(report: Report, splits: list) -> None:
+def compare_splits(report: Report, splits: list[Split]) -> None:
     """What train and val must have in common, and must not."""
-    pairs = {split.kind: split for split in reversed(splits) if split is not None}
+    pairs = {split.kind: split for split in reversed(splits)}
     if len(pairs) < 2 or not all(split.categories for split in pairs.values()):
         return
     train, val = pairs['train'], pairs['val']

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from spark_bench.data.check.looking import DIGEST_SIZE
+from spark_bench.data.check.images import DIGEST_SIZE
 from spark_bench.data.check.report import Report
 
 # Below this fraction of val, what it shares with train does not show in what is measured. ImageNet as distributed
@@ -16,7 +16,7 @@ class Digests:
     """The digests of the images of all splits, in arrays.
 
     Args:
-        parts: list of (split, names): ``train`` or ``val``, and the paths of its images relative to the root.
+        parts: (split, names): ``train`` or ``val``, and the paths of its images relative to the root.
     """
 
     def __init__(self, parts: list[tuple[str, Sequence[str]]]):

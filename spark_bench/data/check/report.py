@@ -105,14 +105,12 @@ class Report:
     """Collects findings.
 
     Args:
-        root: the folder under check.
         layout: ``coco`` or ``imagenet``.
         decoded: whether images are decoded and compared.
         limit_shown: examples of a kind that will be shown.
 
     Attributes:
         splits: from the name of a split to a dict of its counts.
-        problems: number of problems.
         bad_files: names of the files that have them.
     """
 

@@ -4,15 +4,16 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from spark_bench.data.coco.cleaning import Note, clean
+from spark_bench.data.coco.cleaning import Note, clean, entries_of
 from spark_bench.data.coco.masks import SHORTEST_POLYGON
 from spark_bench.data.coco.rle import MaskError, Runs, read_masks
 from spark_bench.errors import InputError
 
 # No image has as many pixels a side; pycocotools draws a polygon's outline in memory, however far it reaches.
 PIXEL_LIMIT = 10 ** 6
+_SHOWN = 60  # characters of a value in a message
 _NEEDED = {'images': ('id', 'file_name', 'width', 'height'), 'categories': ('id', 'name'),
            'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'segmentation')}
 _DROP = 'correct it, or take it out of the file'
@@ -44,18 +45,15 @@ _OTHER_FILES = (
 )
 
 
-@dataclass(frozen=True)
-class AnnotationFile:
+class AnnotationFile(NamedTuple):
     """What an annotation file holds, cleaned.
 
     Attributes:
-        path: of the file.
         sha256: of its bytes, hex.
         contents: of the JSON, after :func:`~spark_bench.data.coco.cleaning.clean`; anything, where it is not in COCO
             format.
     """
 
-    path: Path
     sha256: str
     contents: Any
 
@@ -78,11 +76,8 @@ class Entries:
 def read_annotations(path: Path | str, note: Note = lambda kind, where, what: None) -> AnnotationFile:
     """Read an annotation file: the one reader of checks, training and evaluation.
 
-    UTF-8, UTF-16 and UTF-32 are told apart by their first bytes, a byte order mark is passed over.
-
-    Args:
-        path: of the file.
-        note: see :func:`~spark_bench.data.coco.cleaning.clean`.
+    UTF-8, UTF-16 and UTF-32 are told apart by their first bytes, a byte order mark is passed over. What is cleaned is
+    told to ``note`` as :func:`~spark_bench.data.coco.cleaning.clean` does.
 
     Raises:
         InputError: where it cannot be read or is not JSON.
@@ -97,7 +92,7 @@ def read_annotations(path: Path | str, note: Note = lambda kind, where, what: No
     except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
         raise InputError(f'{path} {_not_json(raw, error)}') from error
     clean(contents, note)
-    return AnnotationFile(path, hashlib.sha256(raw).hexdigest(), contents)
+    return AnnotationFile(hashlib.sha256(raw).hexdigest(), contents)
 
 
 def _not_json(raw, error):
@@ -127,16 +122,13 @@ def read_sound(path: Path | str) -> tuple[AnnotationFile, Entries]:
 
 
 def examine(contents: object, fault: Note) -> Entries:
-    """Look at every entry of an annotation file.
+    """The entries of an annotation file that are without fault.
 
     Args:
         contents: what the JSON holds; anything.
         fault: called with ``(kind, where, what)`` for each fault that would break training or evaluation: a key of
             ``REMEDIES``, the entry such as ``annotations[3] (id 17)`` (empty for the whole file), and what is wrong
             with it. It may raise.
-
-    Returns:
-        :class:`Entries`, those without fault.
     """
     sound = Entries()
     if not isinstance(contents, dict):
@@ -145,8 +137,8 @@ def examine(contents: object, fault: Note) -> Entries:
         return sound
     tables = {key: _table(contents, key, fault) for key in _NEEDED}
     # An entry with a fault of its own is known all the same, lest all that refers to it be told too.
-    known = {key: {entry['id'] for entry in contents[key] if isinstance(entry, dict) and _is_id(entry.get('id'))}
-             if isinstance(contents.get(key), list) else set() for key in ('images', 'categories')}
+    known = {key: {entry['id'] for _, entry in entries_of(contents, key) if _is_id(entry.get('id'))}
+             for key in ('images', 'categories')}
     sizes = dict.fromkeys(known['images'])
     for position, entry in tables['images']:
         what = _image_fault(entry)
@@ -176,14 +168,14 @@ def name_entry(key: str, position: int, entry: dict) -> str:
     return f'{key}[{position}] (id {shorten(entry["id"])})'
 
 
-def shorten(value: object, length: int = 60) -> str:
+def shorten(value: object) -> str:
     """A value from a JSON file, whatever it is, as one short printable line."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a number of thousands of digits
         text = f'a {type(value).__name__}'
     text = text.encode('ascii', 'backslashreplace').decode()
-    return text if len(text) <= length else f'{text[:length - 1]}…'
+    return text if len(text) <= _SHOWN else f'{text[:_SHOWN - 1]}…'
 
 
 def _table(contents, key, fault):
@@ -200,7 +192,8 @@ def _table(contents, key, fault):
             kind = 'no mask' if isinstance(entry, dict) and missing[0] == 'segmentation' else 'entry'
             fault(kind, f'{key}[{position}]', f'has no {missing[0]!r}')
         elif not _is_id(entry['id']):
-            fault('id', f'{key}[{position}]', f'has id {shorten(entry["id"])}, {_why_no_id(entry["id"])}')
+            why = 'beyond 64 bits' if type(entry['id']) is int else 'not a whole number'
+            fault('id', f'{key}[{position}]', f'has id {shorten(entry["id"])}, {why}')
         elif table and type(entry['id']) is not type(table[0][1]['id']):
             fault('id', f'{key}[{position}]', f'has id {shorten(entry["id"])}: some ids are text, others numbers')
         elif entry['id'] in seen:
@@ -213,10 +206,6 @@ def _table(contents, key, fault):
 
 def _is_id(value):
     return type(value) is int and -2 ** 63 <= value < 2 ** 63 or type(value) is str
-
-
-def _why_no_id(value):
-    return 'beyond 64 bits' if type(value) is int else 'not a whole number'
 
 
 def _name_fault(name):

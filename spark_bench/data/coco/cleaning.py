@@ -30,42 +30,41 @@ def clean(contents: object, note: Note = lambda kind, where, what: None) -> None
         note: called with ``(kind, where, what)`` for each change: a kind of
             :data:`spark_bench.data.check.report.KINDS`, such as ``annotations[3]``, and what was found.
     """
-    if not isinstance(contents, dict):
-        return
     for key, names in _WHOLE.items():
-        for position, entry in enumerate(_entries(contents, key)):
+        for position, entry in entries_of(contents, key):
             for name in names:
-                value = entry.get(name) if isinstance(entry, dict) else None
+                value = entry.get(name)
                 if type(value) is float and value.is_integer():
                     entry[name] = int(value)
                     note('whole number', f'{key}[{position}]', f'has {name} {value}')
-    annotations = _entries(contents, 'annotations')
+    annotations = entries_of(contents, 'annotations')
     _refer_alike(contents, annotations, note)
-    masks = read_masks(entry.get('segmentation') if isinstance(entry, dict) and _lacks(entry) else None
-                       for entry in annotations)
-    for position, (entry, mask) in enumerate(zip(annotations, masks, strict=True)):
-        if isinstance(entry, dict):
-            _complete(entry, mask, f'annotations[{position}] (id {entry.get("id")!r:.40})', note)
-    _number(annotations, note)
+    masks = read_masks(entry.get('segmentation') if _lacks(entry) else None for _, entry in annotations)
+    for (position, entry), mask in zip(annotations, masks, strict=True):
+        _complete(entry, mask, f'annotations[{position}] (id {entry.get("id")!r:.40})', note)
+    if annotations and len(annotations) == len(contents['annotations']):  # type: ignore[index]  # a dict, with entries
+        _number([entry for _, entry in annotations], note)
+
+
+def entries_of(contents: object, key: str) -> list[tuple[int, dict]]:
+    """``(position, entry)`` of what are objects in a list of an annotation file; none where it has no such list."""
+    listed = contents.get(key) if isinstance(contents, dict) else None
+    return [(position, entry) for position, entry in enumerate(listed) if isinstance(entry, dict)] \
+        if isinstance(listed, list) else []
 
 
 def _refer_alike(contents, annotations, note):
     """Ids that annotations write as text, and images and categories as numbers, become numbers; or the other way."""
     for table, key in (('images', 'image_id'), ('categories', 'category_id')):
-        known = {entry['id'] for entry in _entries(contents, table)
-                 if isinstance(entry, dict) and type(entry.get('id')) in (int, str)}
+        known = {entry['id'] for _, entry in entries_of(contents, table) if type(entry.get('id')) in (int, str)}
         if len({*map(type, known)}) != 1:
             continue
         written = {str(identity): identity for identity in known}
-        for position, entry in enumerate(annotations):
-            stated = entry.get(key) if isinstance(entry, dict) else None
+        for position, entry in annotations:
+            stated = entry.get(key)
             if type(stated) in (int, str) and stated not in known and str(stated) in written:
                 note('whole number', f'annotations[{position}]', f'has {key} {stated!r}')
                 entry[key] = written[str(stated)]
-
-
-def _entries(contents, key):
-    return contents[key] if isinstance(contents.get(key), list) else []
 
 
 def _lacks(entry):
@@ -73,12 +72,12 @@ def _lacks(entry):
 
 
 def _complete(entry, mask, where, note):
-    if entry.get('iscrowd', None) is None:
+    if entry.get('iscrowd') is None:
         note('no crowd flag', where, 'has no iscrowd')
         entry['iscrowd'] = 0
     _drop_short(entry, where, note)
     for name, kind, find in (('area', 'no area', mask_area), ('bbox', 'no box', _mask_box)):
-        if entry.get(name, None) is None and 'segmentation' in entry:
+        if entry.get(name) is None and 'segmentation' in entry:
             try:
                 value = find(entry['segmentation'] if type(mask) is list else mask)
             except (TypeError, ValueError, AttributeError, LookupError, OverflowError):
@@ -109,8 +108,6 @@ def _drop_short(entry, where, note):
 
 def _number(annotations, note):
     """Number annotations anew where evaluation cannot hold their ids; ids that cannot tell them apart stay."""
-    if not annotations or not all(isinstance(entry, dict) for entry in annotations):
-        return
     ids = [entry.get('id') for entry in annotations]
     kinds = {type(identity) for identity in ids}
     if kinds <= {int} and min(map(abs, ids)) > 0 and max(map(abs, ids)) < _LARGEST_ID:

@@ -27,7 +27,6 @@ class AnnotationIndex(COCO):
     """pycocotools' index of what :func:`~spark_bench.data.coco.annotations.read_annotations` reads.
 
     Args:
-        path: of the file.
         classes: names, in the order that labels count them; categories of other names are left out. (pycocotools
             itself keeps the order of the file, whatever names it is asked for.)
     """

@@ -1,8 +1,11 @@
 """Which file an annotation probably means, where none has the name that it states."""
 
+import contextlib
 import os
 import re
 import unicodedata
+from collections import defaultdict
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -25,30 +28,26 @@ class NearNames:
 
     def __init__(self, folder: Path | str):
         self._folder = Path(folder)
-        self._by_path: dict[str, list[str]] | None = None
-        self._by_name: dict[str, list[str]] = {}
 
     def find(self, name: str) -> str | None:
         """The one file that ``name`` probably means, relative to the folder; None for none or several."""
-        if self._by_path is None:
-            self._list()
+        by_path, by_name = self._listed
         path = _plain(name)
         own = path.rpartition('/')[2]
-        for known, key in ((self._by_path, path), (self._by_name, own), (self._by_name, _UPLOAD.sub('', own, count=1))):
-            if len(known.get(key, ())) == 1:
+        for known, key in ((by_path, path), (by_name, own), (by_name, _UPLOAD.sub('', own, count=1))):
+            if len(known[key]) == 1:
                 return known[key][0]
         return None
 
-    def _list(self):
-        self._by_path = {}
-        try:
-            names = list_files(self._folder, lambda name: True).names
-        except InputError:
-            return
-        for name in names:
-            path = _plain(name)
-            self._by_path.setdefault(path, []).append(name)
-            self._by_name.setdefault(path.rpartition('/')[2], []).append(name)
+    @cached_property
+    def _listed(self):
+        by_path, by_name = defaultdict(list), defaultdict(list)
+        with contextlib.suppress(InputError):
+            for name in list_files(self._folder, lambda name: True).names:
+                path = _plain(name)
+                by_path[path].append(name)
+                by_name[path.rpartition('/')[2]].append(name)
+        return by_path, by_name
 
 
 def _plain(name):

@@ -114,22 +114,13 @@ def _decompress(texts):
         ``(runs_N, mask_N, faults)``: the run lengths of all texts, the text that each is of, ascending, and from the
         index of a text that is malformed, of which there are no runs, to a MaskError.
     """
-    malformed = {index for index, text in enumerate(texts) if not text.isascii()}
-    if not malformed:
-        code = np.frombuffer(''.join(texts).encode(), np.uint8).astype(np.int64) - 48
-        lengths = np.array([len(text) for text in texts], np.int64)
-        mask_of_code, last_of_text = np.repeat(np.arange(len(texts)), lengths), np.cumsum(lengths)[lengths > 0] - 1
-        is_last = code < 32
-        is_last[last_of_text] = True
-        ends = np.flatnonzero(is_last)
-        starts = np.concatenate([[0], ends[:-1] + 1])[:len(ends)]
-        digit = np.arange(len(code)) - np.repeat(starts, ends - starts + 1)
-        wrong = (code < 0) | (code > 63) | (digit >= _MOST_DIGITS)
-        wrong[last_of_text] |= code[last_of_text] > 31
-        malformed = set(mask_of_code[wrong].tolist())
-    if malformed:
-        sound = _decompress(['' if index in malformed else text for index, text in enumerate(texts)])
-        return *sound[:2], sound[2] | {index: _explain(texts[index]) for index in malformed}
+    sound = [text if _WHOLE.fullmatch(text) else '' for text in texts]
+    faults = {index: _explain(text) for index, text in enumerate(texts) if text != sound[index]}
+    code = np.frombuffer(''.join(sound).encode(), np.uint8).astype(np.int64) - 48
+    mask_of_code = np.repeat(np.arange(len(texts)), np.array([len(text) for text in sound], np.int64))
+    ends = np.flatnonzero(code < 32)
+    starts = np.concatenate([[0], ends[:-1] + 1])[:len(ends)]
+    digit = np.arange(len(code)) - np.repeat(starts, ends - starts + 1)
     mask_N = mask_of_code[starts]
     runs_N = np.add.reduceat((code & 31) << 5 * digit, starts) if len(starts) else np.zeros(0, np.int64)
     runs_N -= np.where(code[ends] & 16, 32 << 5 * digit[ends], 0)
@@ -138,7 +129,8 @@ def _decompress(texts):
         runs_N[later] = _sums_within(runs_N[later], mask_N[later])
     negative = np.unique(mask_N[runs_N < 0])
     kept = ~np.isin(mask_N, negative) if len(negative) else slice(None)
-    return runs_N[kept], mask_N[kept], dict.fromkeys(negative.tolist(), MaskError('whose counts hold a negative run'))
+    faults |= dict.fromkeys(negative.tolist(), MaskError('whose counts hold a negative run'))
+    return runs_N[kept], mask_N[kept], faults
 
 
 def _sums_within(values, group):

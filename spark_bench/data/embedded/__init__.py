@@ -7,20 +7,9 @@ matplotlib; the objects are ten pictographs of the DejaVu Sans font that matplot
 three parts of the set, ``cache`` keeps finished sets in the user's cache.
 """
 
-from spark_bench.data.embedded.cache import EmbeddedDataset, prepare, verify
-from spark_bench.data.embedded.parts import SIZES, Sizes
-from spark_bench.data.embedded.scenes import PARTS, Layer, Scene, render_scene
+from spark_bench.data.embedded.cache import prepare, verify
+from spark_bench.data.embedded.parts import SIZES
+from spark_bench.data.embedded.scenes import PARTS, render_scene
 from spark_bench.data.embedded.sources import CATEGORIES
 
-__all__ = [
-    'CATEGORIES',
-    'PARTS',
-    'SIZES',
-    'EmbeddedDataset',
-    'Layer',
-    'Scene',
-    'Sizes',
-    'prepare',
-    'render_scene',
-    'verify',
-]
+__all__ = ['CATEGORIES', 'PARTS', 'SIZES', 'prepare', 'render_scene', 'verify']

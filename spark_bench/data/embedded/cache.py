@@ -5,6 +5,7 @@ holds the process id; the manifest is its last file, and one rename publishes it
 """
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -14,16 +15,16 @@ from pathlib import Path
 
 import cv2
 
-from spark_bench.data.embedded.parts import SIZES, hash_files, write_parts
+from spark_bench.data.embedded.parts import SIZES, write_parts
 from spark_bench.data.embedded.scenes import VERSION
 from spark_bench.data.embedded.sources import CATEGORIES
 from spark_bench.errors import InputError, RunError
 from spark_bench.files import aside, remove_abandoned
 from spark_bench.places import cache_folder
-
-__all__ = ['EmbeddedDataset', 'prepare', 'verify']
+from spark_bench.records.environment import usable_cores
 
 _MANIFEST = 'manifest.json'
+_PACKAGES = ('numpy', 'opencv', 'scikit-image', 'scikit-learn', 'matplotlib', 'pillow')
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,6 @@ class EmbeddedDataset:
         unlabelled: folder of images without labels.
         classification: folder with ``train`` and ``val``, each with one folder a category.
         detection: folder in COCO layout: ``annotations``, ``train2017``, ``val2017``.
-        version: version of the generator.
         sha256: hash over the names and contents of all files but the manifest.
         categories: names; COCO category id k is ``categories[k - 1]``.
     """
@@ -44,7 +44,6 @@ class EmbeddedDataset:
     unlabelled: Path
     classification: Path
     detection: Path
-    version: int
     sha256: str
     categories: tuple[str, ...]
 
@@ -61,9 +60,6 @@ def prepare(size: str = 'full', *, seed: int = 0, cache_dir: Path | str | None =
         seed: non-negative integer.
         cache_dir: folder for finished sets; see :func:`spark_bench.places.cache_folder`.
         jobs: processes to draw with; the processors that this process may use if None.
-
-    Returns:
-        An ``EmbeddedDataset``.
 
     Raises:
         InputError: unknown size, negative seed, fewer than one job, a cache folder that cannot be
@@ -82,7 +78,7 @@ def prepare(size: str = 'full', *, seed: int = 0, cache_dir: Path | str | None =
         remove_abandoned(root)
         manifest = _read_sound_manifest(root, wanted)
         if manifest is None:
-            manifest = _generate(root, SIZES[size], wanted, jobs or _processors())
+            manifest = _generate(root, SIZES[size], wanted, jobs or usable_cores())
         return _describe(root, manifest)
     except OSError as error:
         reason = error.strerror or error
@@ -102,7 +98,7 @@ def verify(root: Path | str) -> EmbeddedDataset:
     remedy = f'delete {root} and run spark-bench data embedded'
     try:
         manifest = _read_manifest(root)
-        sha256, files = hash_files(root, skip=(_MANIFEST,))
+        sha256, files = _hash_files(root)
     except (OSError, ValueError) as error:
         raise RunError(f'{root} cannot be verified: {error}; {remedy}') from error
     if files != manifest['files']:
@@ -112,9 +108,15 @@ def verify(root: Path | str) -> EmbeddedDataset:
     return _describe(root, manifest)
 
 
-def _processors():
-    # Absent outside Linux; the affinity is what a container or a batch system grants.
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+def _hash_files(root):
+    """Return (sha256 hex digest, number) of all files below a folder but the manifest, names included."""
+    total = hashlib.sha256()
+    names = sorted(path.relative_to(root).as_posix() for path in root.rglob('*')
+                   if path.is_file() and path != root / _MANIFEST)
+    for name in names:
+        digest = hashlib.sha256((root / name).read_bytes()).hexdigest()
+        total.update(f'{digest}  {name}\n'.encode())
+    return total.hexdigest(), len(names)
 
 
 def _read_manifest(root):
@@ -141,15 +143,8 @@ def _read_sound_manifest(root, wanted):
 
 
 def _describe(root, manifest):
-    return EmbeddedDataset(
-        root=root,
-        unlabelled=root / 'unlabelled',
-        classification=root / 'classification',
-        detection=root / 'detection',
-        version=manifest['version'],
-        sha256=manifest['sha256'],
-        categories=CATEGORIES,
-    )
+    parts = (root / part for part in ('unlabelled', 'classification', 'detection'))
+    return EmbeddedDataset(root, *parts, manifest['sha256'], CATEGORIES)
 
 
 def _generate(root, sizes, wanted, jobs):
@@ -159,19 +154,12 @@ def _generate(root, sizes, wanted, jobs):
     try:
         temporary.mkdir()
         write_parts(temporary, sizes, wanted['seed'], jobs)
-        sha256, files = hash_files(temporary)
+        sha256, files = _hash_files(temporary)
         manifest = {
             **wanted,
             'sha256': sha256,
             'files': files,
-            'packages': {
-                'numpy': package_version('numpy'),
-                'opencv': cv2.__version__,
-                'scikit-image': package_version('scikit-image'),
-                'scikit-learn': package_version('scikit-learn'),
-                'matplotlib': package_version('matplotlib'),
-                'pillow': package_version('pillow'),
-            },
+            'packages': {name: cv2.__version__ if name == 'opencv' else package_version(name) for name in _PACKAGES},
         }
         (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n', encoding='utf-8')
         return _publish(temporary, root, manifest, wanted)

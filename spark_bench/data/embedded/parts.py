@@ -1,11 +1,9 @@
 """The three parts of the set as files: images by several processes, then the COCO annotations."""
 
-import hashlib
 import json
 import multiprocessing
 import os
 import threading
-import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +17,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from spark_bench.data.embedded.scenes import PARTS, SIDE, VERSION, Scene, render_scene
 from spark_bench.data.embedded.sources import CATEGORIES
-
-__all__ = ['SIZES', 'Sizes', 'annotate', 'hash_files', 'image_path', 'write_parts']
 
 _JPEG_QUALITY = 92
 
@@ -90,8 +86,6 @@ def write_parts(root: Path, sizes: Sizes, seed: int, jobs: int) -> None:
     """Write all images and annotations of the set below an existing, empty folder.
 
     Args:
-        root: the folder.
-        sizes: a ``Sizes``.
         seed: non-negative integer.
         jobs: number of processes; 1 draws in this one. The files do not depend on it.
 
@@ -116,25 +110,6 @@ def write_parts(root: Path, sizes: Sizes, seed: int, jobs: int) -> None:
     for split in ('train', 'val'):
         text = json.dumps(_coco(split, found[f'detection/{split}'], seed), separators=(',', ':'))
         (folder / f'instances_{split}2017.json').write_text(text, encoding='utf-8')
-
-
-def hash_files(root: Path, skip: tuple[str, ...] = ()) -> tuple[str, int]:
-    """Return (sha256 hex digest, number of files) of all files below a folder, names included.
-
-    Args:
-        root: the folder.
-        skip: names, relative to ``root``, of files to leave out.
-
-    Raises:
-        OSError: a file cannot be read.
-    """
-    total = hashlib.sha256()
-    names = sorted(path.relative_to(root).as_posix() for path in root.rglob('*') if path.is_file())
-    names = [name for name in names if name not in skip]
-    for name in names:
-        digest = hashlib.sha256((root / name).read_bytes()).hexdigest()
-        total.update(f'{digest}  {name}\n'.encode())
-    return total.hexdigest(), len(names)
 
 
 def _write_images(task):
@@ -188,20 +163,19 @@ def _mapper(jobs):
         return
     # Spawned, not forked: the caller may hold threads (torch, OpenMP) that a fork would leave locked.
     context = multiprocessing.get_context('spawn')
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(os.getpid(),))
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker)
     try:
         yield pool.map
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _start_worker(parent):
+def _start_worker():
     """Keep a worker to one thread, and end it when its parent is killed: it would wait for work for ever."""
     cv2.setNumThreads(0)
 
     def watch():
-        while os.getppid() == parent:
-            time.sleep(0.5)
+        multiprocessing.parent_process().join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -14,8 +14,6 @@ import numpy as np
 
 from spark_bench.data.embedded.sources import CATEGORIES, GLYPH_SIDES, photographs, pictograph
 
-__all__ = ['PARTS', 'SIDE', 'VERSION', 'Layer', 'Scene', 'render_scene']
-
 VERSION = 1
 """Version of the generator; a change that alters an image or a label needs a new one."""
 

@@ -10,8 +10,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from spark_bench.errors import InputError
 
-__all__ = ['CATEGORIES', 'GLYPH_SIDES', 'photographs', 'pictograph']
-
 # Filled silhouettes: an outline glyph would leave a mask that is mostly background.
 _CODE_POINTS = {
     'airplane': 0x2708,
@@ -33,34 +31,18 @@ GLYPH_SIDES = (256, 128, 64, 32)
 """Longer sides, in pixels, at which a pictograph is kept. Several, because shrinking 256 to 24 in one
 bilinear step would skip pixels and tear thin strokes."""
 
-_FONT = ('matplotlib', 'matplotlib', 'mpl-data/fonts/ttf/DejaVuSans.ttf')
+# From the package to look in to the distribution to install.
+_DISTRIBUTIONS = {'skimage': 'scikit-image', 'sklearn': 'scikit-learn', 'matplotlib': 'matplotlib'}
+_FONT = ('matplotlib', 'mpl-data/fonts/ttf/DejaVuSans.ttf')
 
-# (distribution to install, package to look in, file): read by path, because the packages' own loaders
-# may download, or import far more than an image needs.
-_PHOTOGRAPHS = (
-    *(
-        ('scikit-image', 'skimage', f'data/{name}')
-        for name in (
-            'astronaut.png',
-            'brick.png',
-            'camera.png',
-            'chelsea.png',
-            'coffee.png',
-            'coins.png',
-            'grass.png',
-            'gravel.png',
-            'hubble_deep_field.jpg',
-            'ihc.png',
-            'moon.png',
-            'motorcycle_left.png',
-            'retina.jpg',
-            'rocket.jpg',
-        )
-    ),
-    ('scikit-learn', 'sklearn', 'datasets/images/china.jpg'),
-    ('scikit-learn', 'sklearn', 'datasets/images/flower.jpg'),
-    ('matplotlib', 'matplotlib', 'mpl-data/sample_data/grace_hopper.jpg'),
-)
+# By package: read by path, because the packages' own loaders may download, or import far more than an image needs.
+_PHOTOGRAPHS = {
+    'skimage': ('data/astronaut.png', 'data/brick.png', 'data/camera.png', 'data/chelsea.png', 'data/coffee.png',
+                'data/coins.png', 'data/grass.png', 'data/gravel.png', 'data/hubble_deep_field.jpg', 'data/ihc.png',
+                'data/moon.png', 'data/motorcycle_left.png', 'data/retina.jpg', 'data/rocket.jpg'),
+    'sklearn': ('datasets/images/china.jpg', 'datasets/images/flower.jpg'),
+    'matplotlib': ('mpl-data/sample_data/grace_hopper.jpg',),
+}
 
 # A crop is at most this large before it is scaled to a scene, so larger photographs only cost memory.
 _SHORTER_SIDE = 512
@@ -73,7 +55,7 @@ def photographs() -> tuple[np.ndarray, ...]:
     Raises:
         InputError: a photograph is absent or unreadable; the message names the package to reinstall.
     """
-    return tuple(_read_photograph(*entry) for entry in _PHOTOGRAPHS)
+    return tuple(_read_photograph(package, relative) for package, names in _PHOTOGRAPHS.items() for relative in names)
 
 
 @lru_cache(maxsize=len(CATEGORIES))
@@ -102,7 +84,7 @@ def pictograph(category_id: int) -> tuple[np.ndarray, ...]:
     return tuple(levels)
 
 
-def _locate(distribution, package, relative):
+def _locate(package, relative):
     """Return the path of a file inside an installed package, without importing the package."""
     spec = find_spec(package)
     folders = spec.submodule_search_locations if spec else ()
@@ -110,19 +92,19 @@ def _locate(distribution, package, relative):
         path = Path(folder, relative)
         if path.is_file():
             return path
-    raise InputError(f'{package}/{relative} is missing; {_remedy(distribution)}')
+    raise InputError(f'{package}/{relative} is missing; {_remedy(package)}')
 
 
-def _remedy(distribution):
-    return f'reinstall its package: pip install --force-reinstall {distribution}'
+def _remedy(package):
+    return f'reinstall its package: pip install --force-reinstall {_DISTRIBUTIONS[package]}'
 
 
-def _read_photograph(distribution, package, relative):
-    path = _locate(distribution, package, relative)
+def _read_photograph(package, relative):
+    path = _locate(package, relative)
     encoded = np.fromfile(path, np.uint8)
     image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
     if image is None:
-        raise InputError(f'{path} is not a readable image; {_remedy(distribution)}')
+        raise InputError(f'{path} is not a readable image; {_remedy(package)}')
     image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     scale = _SHORTER_SIDE / min(image.shape[:2])
     if scale < 1:

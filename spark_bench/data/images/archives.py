@@ -7,7 +7,6 @@ numbered set like any other.
 """
 
 import contextlib
-import copy
 import hashlib
 import io
 import itertools
@@ -15,16 +14,16 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from spark_bench.data.images.decoding import Source
 from spark_bench.data.images.identity import file_digests
 from spark_bench.data.images.ignored import ignored_in, say_passed_over
-from spark_bench.data.images.listing import NameTable, is_image, no_images
+from spark_bench.data.images.listing import is_image, no_images
+from spark_bench.data.images.numbered import Source
 from spark_bench.data.images.splits import held_out_folders
 from spark_bench.errors import InputError
 from spark_bench.files import new_file
@@ -41,50 +40,41 @@ class TarShards(Source):
     The index of a shard is kept in the cache folder, under the shard's path, size and time of change.
 
     Args:
-        shards: paths, in order.
-        left_out: shards that were passed over because they are held out for evaluation.
         skip_held_out: leave out those folders; otherwise all images are taken.
 
     Raises:
         InputError: naming the shard that is cut short, compressed or without any image.
     """
 
-    def __init__(self, shards: Iterable[Path | str], left_out: Iterable[str] = (), skip_held_out: bool = True):
+    def __init__(self, shards: Iterable[Path | str], skip_held_out: bool = True):
         self._shards = [str(shard) for shard in shards]
         names, starts, sizes = zip(*map(load_index, self._shards), strict=True)
-        shard = np.repeat(np.arange(len(names), dtype=np.int32), list(map(len, names)))
+        shard = np.repeat(np.arange(len(names)), list(map(len, names)))
         names = list(itertools.chain(*names))
-        kept, held_out = _select(self._shards[0], os.path.dirname(self._shards[0]), names, skip_held_out)
-        self.left_out = (*left_out, *held_out)
-        self._names = NameTable(names[index] for index in kept)
-        self._shard, self._start, self._size = shard[kept], np.concatenate(starts)[kept], np.concatenate(sizes)[kept]
-
-    def __len__(self):
-        return len(self._names)
+        kept = _select(self._shards[0], os.path.dirname(self._shards[0]), names, skip_held_out)
+        super().__init__(names[index] for index in kept)
+        # Of each image its shard, and there its start and size in bytes.
+        self._places_N3 = np.stack([shard, np.concatenate(starts), np.concatenate(sizes)], axis=1)[kept]
 
     def name(self, index: int) -> str:
         """``shard.tar:member``."""
-        return f'{self._shards[self._shard[index]]}:{self._names[index]}'
-
-    def members(self) -> Iterator[str]:
-        return iter(self._names)
+        return f'{self._shards[self._places_N3[index, 0]]}:{self.names[index]}'
 
     def labels(self) -> list[bytes | None]:
         """What stands in the ``.cls`` beside each image, as webdataset writes it: a list of bytes, None for none."""
         labels = [load_labels(shard) for shard in self._shards]
-        return [labels[shard].get(_sample_key(name)) for shard, name in zip(self._shard, self._names, strict=True)]
+        shards = self._places_N3[:, 0].tolist()
+        return [labels[shard].get(_sample_key(name)) for shard, name in zip(shards, self.names, strict=True)]
 
     def only(self, indices: Sequence[int] | np.ndarray) -> 'TarShards':
-        chosen = copy.copy(self)
-        chosen._names = NameTable(self._names[index] for index in indices)
-        chosen._shard, chosen._start, chosen._size = (
-            values[indices] for values in (self._shard, self._start, self._size))
+        chosen = super().only(indices)
+        chosen._places_N3 = self._places_N3[indices]
         return chosen
 
     def open(self, index: int) -> BinaryIO:
         # Opened anew each time: worker processes share no position, and thousands of shards need no open files.
-        start, size = int(self._start[index]), int(self._size[index])
-        with open(self._shards[self._shard[index]], 'rb', buffering=0) as file:
+        shard, start, size = self._places_N3[index].tolist()
+        with open(self._shards[shard], 'rb', buffering=0) as file:
             contents = os.pread(file.fileno(), size, start)
         if len(contents) < size:
             raise EOFError('truncated shard')
@@ -93,25 +83,25 @@ class TarShards(Source):
     def fingerprint(self) -> str:
         """SHA-256 over the members' names, their places and the shards' contents, hex."""
         digest = hashlib.sha256()
-        used, places = np.unique(self._shard, return_inverse=True)
+        used = np.unique(self._places_N3[:, 0]).tolist()
         shards = [os.path.abspath(self._shards[shard]) for shard in used]
-        contents = [own.tobytes().hex() for own in file_digests(os.path.dirname(shards[0]), shards)]
-        for index, name in enumerate(self._names):
-            place = f'{contents[places[index]]}:{self._start[index]}:{self._size[index]}'
-            digest.update(os.fsencode(name) + f'\0{place}\n'.encode())
+        digests = file_digests(os.path.dirname(shards[0]), shards)
+        contents = {shard: own.tobytes().hex() for shard, own in zip(used, digests, strict=True)}
+        for name, (shard, start, size) in zip(self.names, self._places_N3.tolist(), strict=True):
+            digest.update(os.fsencode(name) + f'\0{contents[shard]}:{start}:{size}\n'.encode())
         return digest.hexdigest()
 
 
 def _select(path, root, names, skip_held_out):
-    """``(indices, folders)``: which members are data, and in which folders others are held out for evaluation."""
+    """The indices of the members that are data, but for folders that are held out for evaluation."""
     passed = [ignored_in(name) for name in names]
     if all(passed):
         raise no_images(path, dict.fromkeys(passed))
     say_passed_over(root, filter(None, passed))
     kept = [index for index, leftover in enumerate(passed) if not leftover]
-    held_out = sorted(held_out_folders(names[index] for index in kept)) if skip_held_out else []
+    held_out = held_out_folders(names[index] for index in kept) if skip_held_out else ()
     inside = tuple(f'{folder}/' for folder in held_out)
-    return [index for index in kept if not names[index].startswith(inside)], held_out
+    return [index for index in kept if not names[index].startswith(inside)]
 
 
 def _sample_key(name):
@@ -218,7 +208,6 @@ class ZipArchive(Source):
     """Images in a zip file, but for what is ignored, and for folders that are held out for evaluation.
 
     Args:
-        path: of the file.
         skip_held_out: leave out those folders; otherwise all images are taken.
 
     Raises:
@@ -235,10 +224,10 @@ class ZipArchive(Source):
             raise InputError(f'{path} is not a whole zip archive ({error}): copy it again') from error
         except OSError as error:
             raise InputError(f'{path} cannot be read: {error.strerror}') from error
-        kept, held_out = _select(path, path, [entry.filename for entry in entries], skip_held_out)
-        self.left_out = tuple(held_out)
-        self._names = NameTable(entries[index].filename for index in kept)
-        self._checks = np.array([(entries[index].file_size, entries[index].CRC) for index in kept], dtype=np.int64)
+        kept = _select(path, path, [entry.filename for entry in entries], skip_held_out)
+        super().__init__(entries[index].filename for index in kept)
+        # Of each image its size in bytes and its checksum.
+        self._checks_N2 = np.array([(entries[index].file_size, entries[index].CRC) for index in kept], dtype=np.int64)
 
     def _opened(self):
         # A handle keeps a position in the file: each process needs one of its own.
@@ -249,28 +238,21 @@ class ZipArchive(Source):
     def __getstate__(self):
         return {**self.__dict__, '_archive': None, '_owner': None}
 
-    def __len__(self):
-        return len(self._names)
-
     def name(self, index: int) -> str:
         """``archive.zip:member``."""
-        return f'{self.path}:{self._names[index]}'
-
-    def members(self) -> Iterator[str]:
-        return iter(self._names)
+        return f'{self.path}:{self.names[index]}'
 
     def only(self, indices: Sequence[int] | np.ndarray) -> 'ZipArchive':
-        chosen = copy.copy(self)
-        chosen._names = NameTable(self._names[index] for index in indices)
-        chosen._checks = self._checks[indices]
+        chosen = super().only(indices)
+        chosen._checks_N2 = self._checks_N2[indices]
         return chosen
 
     def open(self, index: int) -> BinaryIO:
-        return io.BytesIO(self._opened().read(self._names[index]))
+        return io.BytesIO(self._opened().read(self.names[index]))
 
     def fingerprint(self) -> str:
         """SHA-256 over the members' names, sizes and checksums, hex."""
         digest = hashlib.sha256()
-        for name, (size, crc) in zip(self._names, self._checks, strict=True):
+        for name, (size, crc) in zip(self.names, self._checks_N2.tolist(), strict=True):
             digest.update(os.fsencode(name) + f'\0{size}\0{crc}\n'.encode())
         return digest.hexdigest()

@@ -3,14 +3,13 @@
 import os
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from spark_bench.data.images.bit_depth import UnplainError, to_rgb
+from spark_bench.data.images.numbered import Source
 from spark_bench.errors import InputError, printable
 
 _COPY = 'copy it again, or take it out of the data set'
@@ -29,27 +28,6 @@ _UPRIGHT = {
 # Tags of TIFF, and how such a file starts.
 _WIDTH, _HEIGHT = 256, 257
 _TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
-
-
-class Source(Protocol):
-    """Images that are numbered from 0, with random access."""
-
-    def __len__(self) -> int: ...
-
-    def name(self, index: int) -> str:
-        """What messages call an image."""
-
-    def members(self) -> Iterator[str]:
-        """Their names below the root or inside the archives, in order."""
-
-    def open(self, index: int) -> str | BinaryIO:
-        """What :func:`read_image` takes."""
-
-    def only(self, indices: Sequence[int] | np.ndarray) -> 'Source':
-        """Some of them, in the order of ``indices``."""
-
-    def fingerprint(self) -> str:
-        """SHA-256 over names and contents, hex."""
 
 
 class Decoded(NamedTuple):
@@ -71,20 +49,20 @@ class Decoded(NamedTuple):
     mode: str
     scaled: str
 
+    def is_stored_as(self, stated: tuple[int, int]) -> bool:
+        """Whether ``stated``, (width, height), is its size before EXIF turns it, and not behind."""
+        return self.size != tuple(stated) == self.stored_size
+
 
 def read_image(file: Path | str | BinaryIO, name: str | None = None) -> Image.Image:
-    """Decode an image completely and upright; of an animation, the first frame.
+    """Decode an image completely, upright and in RGB; of an animation, the first frame.
 
     What EXIF says of its orientation is applied, as annotation tools and browsers do. Values that are not of 8 bits
     are scaled by what their type says, the same for all images of a data set, and refused where it says nothing:
     see :func:`~spark_bench.data.images.bit_depth.to_rgb`.
 
     Args:
-        file: path or binary file.
         name: what to call it in an error, where ``file`` is not a path.
-
-    Returns:
-        :class:`PIL.Image.Image` in RGB.
 
     Raises:
         InputError: naming the file, where it is absent, cut short, not an image, or of values without a plain scale.
@@ -96,7 +74,6 @@ def read_stated(path: Path | str, stated: tuple[int, int], where: str, pixels: b
     """:func:`read_image` of a file whose size annotations state.
 
     Args:
-        path: of the file.
         stated: (width, height).
         where: what states it, for the message.
         pixels: False reads the header alone, and returns None.
@@ -106,7 +83,7 @@ def read_stated(path: Path | str, stated: tuple[int, int], where: str, pixels: b
     """
     decoded = _read(path, path, pixels)
     if decoded.size != tuple(stated):
-        (width, height), turned = decoded.size, is_stated_as_stored(decoded.size, decoded.stored_size, stated)
+        (width, height), turned = decoded.size, decoded.is_stored_as(stated)
         raise InputError(
             f'image {printable(path)} is {width}x{height}{" upright" if turned else ""}, but {where} '
             f'{stated[0]}x{stated[1]}' + (f', its size as stored: {REMEDY_TURNED}' if turned else
@@ -115,21 +92,8 @@ def read_stated(path: Path | str, stated: tuple[int, int], where: str, pixels: b
     return decoded.image
 
 
-def is_stated_as_stored(size: tuple[int, int], stored_size: tuple[int, int], stated: tuple[int, int]) -> bool:
-    """Whether ``stated`` is the size of an image before EXIF turns it, and not behind: each is (width, height)."""
-    return size != tuple(stated) == stored_size
-
-
 def read_from(source: Source, index: int) -> Image.Image:
-    """Decode an image of a source; see :func:`read_image`.
-
-    Args:
-        source: of images.
-        index: of the image.
-
-    Raises:
-        InputError: naming the image.
-    """
+    """Decode an image of a source; see :func:`read_image`. Raises InputError, naming the image."""
     name = source.name(index)
     try:
         file = source.open(index)
@@ -164,14 +128,7 @@ def explain(error: Exception) -> tuple[str, str]:
 
 
 def decode(file: Path | str | BinaryIO, pixels: bool = True) -> Decoded:
-    """Decode an image, upright, in RGB.
-
-    Args:
-        file: path or binary file.
-        pixels: False reads no more than its size, mode and orientation.
-
-    Returns:
-        :class:`Decoded`.
+    """Decode an image, upright, in RGB; without ``pixels``, read no more than its size, mode and orientation.
 
     Raises:
         UnplainError: see :func:`~spark_bench.data.images.bit_depth.to_rgb`.

@@ -23,8 +23,6 @@ from spark_bench.files import new_file
 from spark_bench.locks import hold
 from spark_bench.places import cache_folder
 
-__all__ = ['contents_digest', 'file_digests']
-
 # Bytes of a digest, and of what it is kept under.
 _SIZE = 16
 _BLOCK, _CHUNK, _THREADS = 1 << 20, 8192, 16
@@ -42,9 +40,8 @@ def contents_digest(root: Path | str, names: Sequence[str]) -> str:
     tells on standard error how far it is. Of several processes at once, one hashes and the others find its digests.
 
     Args:
-        root: folder.
-        names: sequence of paths relative to it, or absolute; for many a
-            :class:`~spark_bench.data.images.listing.NameTable`.
+        names: paths relative to the root, or absolute; for many a
+            :class:`~spark_bench.data.images.numbered.NameTable`.
 
     Raises:
         InputError: naming a file that is not there. One that may not be read is a part of the identity as such: what

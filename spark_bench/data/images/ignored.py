@@ -16,11 +16,7 @@ _told: set[str] = set()  # roots, by this process
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, or one that a system or a tool leaves behind.
-
-    Args:
-        name: without the folders above it.
-    """
+    """Whether a file or folder of this bare name is hidden, or one that a system or a tool leaves behind."""
     return name.lower() in _NAMES or name[:1] == '.' and name not in ('.', '..')
 
 
@@ -57,8 +53,7 @@ def say_passed_over(root: Path | str, passed: Iterable[str], tell: Callable[[str
     """Tell what of a data root is passed over, once a process: a run opens its data several times.
 
     Args:
-        root: of the data.
-        passed: iterable of names relative to it, which may repeat.
+        passed: names relative to the root, which may repeat.
         tell: function that takes the line; None for the log.
     """
     names = list(dict.fromkeys(passed))
@@ -84,7 +79,6 @@ def demand_apart(folder: Path | str, root: Path | str, option: str) -> None:
 
     Args:
         folder: there or not. One that :func:`spark_bench.files.make_folder` has marked, or makes, is fine.
-        root: of the data.
         option: that names the folder, for the message.
 
     Raises:

@@ -4,16 +4,16 @@ import hashlib
 import itertools
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from mmengine.logging import print_log
 
 from spark_bench.data.images.archives import LABEL_SIZE, TarShards, ZipArchive
-from spark_bench.data.images.decoding import Source
 from spark_bench.data.images.ignored import is_ignored, is_own, say_passed_over
 from spark_bench.data.images.listing import is_image, list_files, no_images
+from spark_bench.data.images.numbered import Source
 from spark_bench.data.images.sources import COMPRESSED, ImageFiles, compressed
 from spark_bench.data.images.splits import find_splits, shard_split
 from spark_bench.errors import InputError, printable
@@ -29,27 +29,20 @@ class LabelledImages:
     """One split, numbered, with random access.
 
     Attributes:
+        place: what an error calls it.
         source: of its images.
         labels: (N,) int64, places in ``classes``.
-        classes: names, sorted; class numbers of shards by their value.
+        classes: names, sorted; class numbers of shards by their value. (Before :func:`open_labelled` is done: as they
+            were met, numbers as int.)
     """
-
-    source: Source
-    labels: np.ndarray
-    classes: tuple[str, ...]
-
-    def __len__(self):
-        return len(self.labels)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A split whose classes are numbered as they were met; ``place`` is what an error calls it."""
 
     place: str
     source: Source
     labels: np.ndarray
-    classes: tuple[str, ...]
+    classes: tuple
+
+    def __len__(self):
+        return len(self.labels)
 
 
 def open_labelled(root: Path | str) -> tuple[LabelledImages, LabelledImages]:
@@ -128,7 +121,7 @@ def _round_half_up(value):
 
 
 def _open_parts(root):
-    """One :class:`_Part` where the data set has no splits, else two."""
+    """One :class:`LabelledImages` where the data set has no splits, else two."""
     if root.is_dir():
         return _open_folder(root)
     if not root.exists():
@@ -163,8 +156,10 @@ def _open_split(root, split):
 
 def _list(folder):
     """``(images, shards)`` below a folder, of which one has something in it; names relative to it."""
-    found = list_files(folder, lambda name: is_image(name) or name.lower().endswith(('.tar', *COMPRESSED)),
-                       refuse_links=True)
+    found = list_files(folder, lambda name: is_image(name) or name.lower().endswith(('.tar', *COMPRESSED)))
+    if found.dangling:
+        raise InputError(f'{folder / found.dangling[0]} is a link that leads nowhere: restore what it leads to, or '
+                         'remove it')
     say_passed_over(folder, found.passed)
     images, shards = [], []
     for name in found.names:
@@ -225,7 +220,7 @@ def _open_shards(root, names):
 
 def _label_shards(place, shards):
     source = TarShards(shards, skip_held_out=False)
-    return _label_members(place, source, _without_wrapper(list(source.members())))
+    return _label_members(place, source, _without_wrapper(list(source.names)))
 
 
 def _label_members(place, source, names):
@@ -252,7 +247,7 @@ def _read_label(source, index, label):
 
 def _open_archive(root, source):
     """The parts of archives in which folders tell the splits."""
-    names = _without_wrapper(list(source.members()), keep_splits=True)
+    names = _without_wrapper(list(source.names), keep_splits=True)
     splits = find_splits({name.partition('/')[0] for name in names if '/' in name})
     if not all(splits):
         _refuse_lone_split(root, names)
@@ -289,7 +284,7 @@ def _number(place, source, classes):
     """A part, from the class of each image."""
     numbers = {}
     labels = np.fromiter((numbers.setdefault(name, len(numbers)) for name in classes), np.int64, len(source))
-    return _Part(place, source, labels, tuple(numbers))
+    return LabelledImages(place, source, labels, tuple(numbers))
 
 
 def _demand_classes(parts):
@@ -311,7 +306,7 @@ def _with_classes_sorted(part):
     classes = sorted(part.classes)
     places = {name: place for place, name in enumerate(classes)}
     order = np.array([places[name] for name in part.classes], dtype=np.int64)
-    return LabelledImages(part.source, order[part.labels], tuple(map(str, classes)))
+    return replace(part, labels=order[part.labels], classes=tuple(map(str, classes)))
 
 
 def _hold_out(root, part):
@@ -325,5 +320,5 @@ def _hold_out(root, part):
     kept = np.setdiff1d(np.arange(len(part.labels)), held_out)
     print_log(f'{root} has no splits: {len(held_out)} of {len(part.labels)} images, a fifth of each class, are held '
               'out for evaluation', logger='current')
-    return [_Part(part.place, part.source.only(indices), part.labels[indices], part.classes)
+    return [replace(part, source=part.source.only(indices), labels=part.labels[indices])
             for indices in (kept, held_out)]

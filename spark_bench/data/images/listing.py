@@ -3,11 +3,9 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
-
-import numpy as np
 
 from spark_bench.data.images.ignored import is_ignored, say_passed_over, shorten
 from spark_bench.data.images.splits import leave_held_out
@@ -17,28 +15,6 @@ from spark_bench.files import MARKER
 # Of ImageNet-1k, and the names of its folders.
 IMAGENET_CLASSES, WNID = 1000, re.compile(r'n\d{8}')
 EXTENSIONS = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm'}
-
-
-class NameTable(Sequence[str]):
-    """Many names in two arrays.
-
-    A list of a million strings would be copied page by page into every worker process, because reading a Python
-    object writes its reference count.
-    """
-
-    def __init__(self, names: Iterable[str]):
-        encoded = [os.fsencode(name) for name in names]
-        self._bytes = np.frombuffer(b''.join(encoded), dtype=np.uint8)
-        self._ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
-
-    def __len__(self):
-        return len(self._ends)
-
-    def __getitem__(self, index):
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        start = self._ends[index - 1] if index else 0
-        return os.fsdecode(self._bytes[start:self._ends[index]].tobytes())
 
 
 def is_image(name: str) -> bool:
@@ -51,31 +27,28 @@ class Listing(NamedTuple):
 
     Attributes:
         names: of files, sorted by the parts of their path.
-        left_out: folders held out for evaluation.
         passed: what is ignored, and what this project has written; a folder ends in ``/``.
+        dangling: links that lead nowhere.
     """
 
     names: list
-    left_out: list
     passed: list
+    dangling: list
 
 
-def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: bool = False,
-               refuse_links: bool = False) -> Listing:
+def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: bool = False) -> Listing:
     """List files below ``root``, at any depth, but for what is ignored and for folders that this project has written.
 
     Links to folders are followed, each folder once. No file is looked at beyond its directory entry.
 
     Args:
-        root: folder.
-        wanted: function from a file name to bool.
+        wanted: says of the bare name of a file whether it is listed.
         skip_held_out: leave out ``val`` and ``test`` folders that lie beside a ``train`` folder.
-        refuse_links: refuse a link that leads nowhere, which is passed over otherwise.
 
     Raises:
-        InputError: for a folder that cannot be read, or such a link.
+        InputError: for a folder that cannot be read.
     """
-    root, names, left_out, passed, seen = str(root), [], [], [], set()
+    found, seen = Listing([], [], []), set()
 
     def visit(folder, prefix):
         try:
@@ -86,28 +59,26 @@ def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: b
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
             if prefix and any(entry.name == MARKER for entry in entries):
-                passed.append(prefix)
+                found.passed.append(prefix)
                 return
             left = [entry for entry in entries if is_ignored(entry.name)]
-            passed.extend(f'{prefix}{entry.name}{"/" if entry.is_dir() else ""}' for entry in left
-                          if entry.is_dir() or wanted(entry.name))
+            found.passed.extend(f'{prefix}{entry.name}{"/" if entry.is_dir() else ""}' for entry in left
+                                if entry.is_dir() or wanted(entry.name))
             if left:
                 entries = [entry for entry in entries if not is_ignored(entry.name)]
             folders = [entry.name for entry in entries if entry.is_dir()]
         except OSError as error:
             raise InputError(f'folder {folder} cannot be read: {error.strerror}') from error
-        dropped = leave_held_out(folders)[1] if skip_held_out else []
-        left_out.extend(prefix + name for name in dropped)
-        folders = set(folders).difference(dropped)
+        folders = set(leave_held_out(folders) if skip_held_out else folders)
         for entry in entries:
             if entry.name in folders:
                 visit(entry.path, f'{prefix}{entry.name}/')
             elif wanted(entry.name) and entry.is_file():
-                names.append(prefix + entry.name)
-            elif refuse_links and entry.is_symlink() and not os.path.exists(entry.path):
-                raise InputError(f'{entry.path} is a link that leads nowhere: restore what it leads to, or remove it')
-    visit(root, '')
-    return Listing(names, left_out, passed)
+                found.names.append(prefix + entry.name)
+            elif entry.is_symlink() and not os.path.exists(entry.path):
+                found.dangling.append(prefix + entry.name)
+    visit(str(root), '')
+    return found
 
 
 def find_images(root: Path | str) -> list[Path]:

@@ -5,11 +5,7 @@ import time
 
 
 class Progress:
-    """Tells on standard error how far it is: on a terminal twice a second, elsewhere every half minute.
-
-    Args:
-        what: is counted.
-    """
+    """Tells on standard error how many of ``what`` are done: on a terminal twice a second, else every half minute."""
 
     def __init__(self, what: str = 'images'):
         self._what = what

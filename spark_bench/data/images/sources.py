@@ -5,16 +5,16 @@ finds its place at once.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from spark_bench.data.images.archives import TarShards, ZipArchive
-from spark_bench.data.images.decoding import Source
 from spark_bench.data.images.identity import contents_digest
 from spark_bench.data.images.ignored import ignored_in, say_passed_over, shorten
-from spark_bench.data.images.listing import NameTable, is_image, list_files, no_images
+from spark_bench.data.images.listing import is_image, list_files, no_images
+from spark_bench.data.images.numbered import Source
 from spark_bench.data.images.splits import leave_held_out
 from spark_bench.errors import InputError
 
@@ -23,35 +23,20 @@ _LISTS = ('.txt', '.lst')
 
 
 class ImageFiles(Source):
-    """Images that are files.
+    """Images that are files, by names relative to ``root`` or absolute paths."""
 
-    Args:
-        root: folder that the names are relative to.
-        names: iterable of names, or absolute paths.
-        left_out: folders that were not searched because they are held out for evaluation.
-    """
-
-    def __init__(self, root: Path | str, names: Iterable[str], left_out: Iterable[str] = ()):
-        self.root, self.left_out = str(root), tuple(left_out)
-        self._names = NameTable(names)
-
-    def __len__(self):
-        return len(self._names)
+    def __init__(self, root: Path | str, names: Iterable[str]):
+        super().__init__(names)
+        self.root = str(root)
 
     def name(self, index: int) -> str:
-        return os.path.join(self.root, self._names[index])
-
-    def members(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def only(self, indices: Sequence[int] | np.ndarray) -> 'ImageFiles':
-        return ImageFiles(self.root, (self._names[index] for index in indices), self.left_out)
+        return os.path.join(self.root, self.names[index])
 
     def open(self, index: int) -> str:
         return self.name(index)
 
     def fingerprint(self) -> str:
-        return contents_digest(self.root, self._names)
+        return contents_digest(self.root, self.names)
 
 
 def open_images(root: Path | str) -> Source:
@@ -67,9 +52,6 @@ def open_images(root: Path | str) -> Source:
             * a list file (``.txt``): one path a line, absolute or relative to the list; a class number behind the
               path, as in ImageNet's lists, is passed over;
             * a ``.zip`` of images. Inside archives, folders are held out as outside.
-
-    Returns:
-        a source, whose ``left_out`` are the folders and shards that are held out for evaluation.
 
     Raises:
         InputError: one line naming what is wrong.
@@ -100,14 +82,13 @@ def _open_folder(root):
     images = list_files(root, is_image, skip_held_out=True)
     if images.names:
         say_passed_over(root, images.passed)
-        return ImageFiles(root, images.names, images.left_out)
-    archives, left_out, passed = list_files(
+        return ImageFiles(root, images.names)
+    archives, passed, _ = list_files(
         root, lambda name: name.lower().endswith(('.tar', *COMPRESSED)), skip_held_out=True)
     shards = [name for name in archives if name.lower().endswith('.tar')]
     if shards:
         say_passed_over(root, passed)
-        shards, held_out = leave_held_out(shards)
-        return TarShards([root / name for name in shards], [*left_out, *held_out])
+        return TarShards([root / name for name in leave_held_out(shards)])
     raise compressed(root / archives[0]) if archives else no_images(root, images.passed)
 
 

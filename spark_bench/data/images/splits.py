@@ -9,18 +9,10 @@ _TEST = re.compile(r'(^|[-_.])(test|testing)([-_.\d]|$)', re.IGNORECASE)
 _TRAIN_FOLDERS, _EVALUATION_FOLDERS = ('train', 'training'), ('val', 'valid', 'validation', 'test', 'testing')
 
 
-def leave_held_out(names: Collection[str]) -> tuple[list[str], list[str]]:
-    """Drop what is held out for evaluation, by name, where there is something to train on beside it.
-
-    Args:
-        names: names of sibling folders, or of shards.
-
-    Returns:
-        ``(kept, left_out)``, two lists.
-    """
-    if not any(_TRAIN.search(name) for name in names):
-        return list(names), []
-    return ([name for name in names if not _HELD_OUT.search(name)], [name for name in names if _HELD_OUT.search(name)])
+def leave_held_out(names: Collection[str]) -> list[str]:
+    """Sibling folders, or shards, without those held out for evaluation where some are to train on, by their names."""
+    beside = any(_TRAIN.search(name) for name in names)
+    return [name for name in names if not (beside and _HELD_OUT.search(name))]
 
 
 def find_splits(names: Iterable[str]) -> tuple[str | None, ...]:
@@ -52,9 +44,6 @@ def held_out_folders(names: Iterable[str]) -> set[str]:
 
     Args:
         names: paths of its members, parts parted by ``/``.
-
-    Returns:
-        set of paths of folders.
     """
     siblings: dict[str, set[str]] = {}
     for folder in {name.rpartition('/')[0] for name in names}:
@@ -63,4 +52,4 @@ def held_out_folders(names: Iterable[str]) -> set[str]:
             siblings.setdefault(parent, set()).add(own)
             folder = parent
     return {f'{parent}/{own}'.lstrip('/') for parent, children in siblings.items()
-            for own in leave_held_out(children)[1]}
+            for own in children.difference(leave_held_out(children))}
