@@ -1,7 +1,7 @@
 """Mask2Former with ResNet-50 for instance segmentation, 50 epochs, from SparK's weights.
 
 Source of every value, unless a line says otherwise: mmdet `configs/mask2former/mask2former_r50_8xb2-lsj-50e_coco.py`,
-of which loaders and hooks are taken as any config of mmdet's is (docs/any-detector.md). SparK's authors publish no
+of which loaders and hooks are taken as any config of mmdet's is (docs/detection.md). SparK's authors publish no
 figure for it.
 """
 
