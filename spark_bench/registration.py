@@ -17,6 +17,7 @@ from spark_bench.models import (  # noqa: E402, F401
     pretrainer,
     vit,
 )
+from spark_bench.probes import watching  # noqa: E402, F401
 from spark_bench.training import (  # noqa: E402, F401
     batches,
     ema,

@@ -47,17 +47,19 @@ def loss_curves(records: Sequence[Record], task: str) -> Drawing | None:
 def accuracy_curves(records: Sequence[Record], task: str) -> Drawing | None:
     """Top-1 accuracy of the measured records of ``task`` over the epochs; None if no record has such a curve.
 
-    Curves are those named 'top1', 'top1_raw' (the weights as trained, dashed) and 'top1_ema' (their moving average,
-    solid); without moving averages, all are solid. A panel a backbone, a colour a method; each seed has its own lines.
+    Curves are those named 'top1', 'top1_raw' (the weights as trained, dashed), 'top1_ema' (their moving average, solid)
+    and 'top1_knn' (a pretraining's, by nearest neighbours); without moving averages, all are solid. A panel a backbone,
+    a colour a method; each seed has its own lines.
     """
-    names = ('top1', 'top1_ema', 'top1_raw')
+    names = ('top1', 'top1_ema', 'top1_raw', 'top1_knn')
     chosen = _with_curves(records, task, names)
     if not chosen:
         return None
     kinds = {name for r in chosen for name in names if len(r.curves.get(name, ())) > 1}
     dashed = kinds - {'top1_ema'} if 'top1_ema' in kinds else set()
+    by_neighbours = ' of nearest neighbours' if kinds == {'top1_knn'} else ''
 
-    caption = 'Top-1 accuracy on the validation images over the epochs; each seed has its own line.'
+    caption = f'Top-1 accuracy{by_neighbours} on the validation images over the epochs; each seed has its own line.'
     caption += ' Solid: moving average of the weights; dashed: the weights as trained.' if dashed else ''
     return _measured(records, chosen, names, dashed, 'top-1, %', 'epoch', f'accuracy-{task}',
                      f'{_named(task)} accuracy', caption)

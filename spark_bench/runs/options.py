@@ -50,6 +50,9 @@ class PretrainOptions(TrainingOptions):
     ablation: str | None = None  # see pretrain.ablations
     bad_images: str | None = None  # ``fail`` or ``skip``
     image_interval: int | None = None  # epochs between reconstructions, 0 for none
+    probe: str | None = None  # what measures the encoder during training: ``knn``, or None
+    probe_interval: int = 1  # epochs between those measurements
+    probe_data: str | None = None  # labelled images that they are made on
 
 
 @dataclass(frozen=True)

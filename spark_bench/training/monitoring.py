@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 # Of evaluations whose names are those of the weights: what was measured of them.
-_TAGS = {'raw': 'top1_raw', 'ema': 'top1_ema'}
+_TAGS = {'raw': 'top1_raw', 'ema': 'top1_ema', 'knn': 'top1_knn'}
 
 
 @HOOKS.register_module()
