@@ -213,7 +213,7 @@ def fit_model(cfg: Config, options: DetectOptions, categories: int) -> None:
     if missing:
         raise InputError(f"config {options.config} has no {missing[0]}: give a recipe of mmdet_configs, or mmdet's own")
     arch_of(cfg, options.config)
-    if cfg.model.type in _WITHOUT_BOXES:
+    if cfg.model.get('type') in _WITHOUT_BOXES:
         raise InputError(f'config {options.config} is of a {cfg.model.type}, which gives masks without boxes, whose AP '
                          'would be 0: take a detector that gives boxes')
     backbone = cfg.model.backbone

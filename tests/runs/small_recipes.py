@@ -49,6 +49,8 @@ def small(recipe, folder, factor=8, **settings):
         cfg.model.backbone.input_size = 1024 // factor
     cfg.train_dataloader.dataset.filter_cfg.min_size = 1
     if 'roi_head' in cfg.model:
+        # Of anchors that lie within the image, as a cascade takes them, so small ones may have none.
+        cfg.model.train_cfg.rpn.allowed_border = -1
         cfg.model.train_cfg.rpn_proposal.update(nms_pre=100, max_per_img=50)
         stages = cfg.model.train_cfg.rcnn
         for stage in stages if isinstance(stages, list) else [stages]:
