@@ -7,7 +7,7 @@ hide_evaluation_notice()
 
 from spark_bench.data import classification, pretraining  # noqa: E402, F401
 from spark_bench.data.coco import dataset, transforms  # noqa: E402, F401
-from spark_bench.evaluation import accuracy  # noqa: E402, F401
+from spark_bench.evaluation import accuracy, average_precision  # noqa: E402, F401
 from spark_bench.models import (  # noqa: E402, F401
     backbones,
     classifier,
@@ -20,6 +20,7 @@ from spark_bench.models import (  # noqa: E402, F401
     supervised,
     vit,
 )
+from spark_bench.probes import watching  # noqa: E402, F401
 from spark_bench.training import (  # noqa: E402, F401
     batches,
     ema,

@@ -18,7 +18,7 @@ _WORDS_FOR = {
     'checkpoint_interval': ('default_hooks.checkpoint.interval',),
     'workers': tuple(f'{loader}_dataloader.num_workers' for loader in ('train', 'test', 'evaluation')),
     'bad_images': ('train_dataloader.dataset.bad_images',),
-    'label_fraction': ('train_dataloader.dataset.fraction',)}
+    'label_fraction': ('train_dataloader.dataset.fraction',), 'frozen': ('model.backbone.frozen',)}
 
 
 class Parser(ArgumentParser):

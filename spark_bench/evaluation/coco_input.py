@@ -66,8 +66,14 @@ def load_predictions(path: Path | str) -> Any:
         raise InputError(f'{path} is not JSON ({error}): write it again') from error
 
 
-def check_predictions(predictions: object, truth: Truth, name: str = 'predictions') -> None:
+def check_predictions(predictions: object, truth: Truth, name: str = 'predictions', with_masks: bool = True) -> None:
     """Check COCO results against the :class:`Truth` that they are to be evaluated with.
+
+    Args:
+        predictions: what should be a list of COCO results.
+        truth: their truth.
+        name: of the list, for the message.
+        with_masks: they have to have masks beside their boxes.
 
     Raises:
         InputError: one line that calls the list ``name`` and names the first unsound entry by its position in it.
@@ -75,10 +81,10 @@ def check_predictions(predictions: object, truth: Truth, name: str = 'prediction
     if not isinstance(predictions, list):
         raise InputError(f'{name} is not a list but {type(predictions).__name__}: give a list of COCO results')
     for position, entry in enumerate(predictions):
-        what = _prediction_problem(entry, truth)
+        what = _prediction_problem(entry, truth, with_masks)
         if what:
             raise InputError(f'{name}[{position}]{what}')
-    for start in range(0, len(predictions), _CHUNK):
+    for start in range(0, len(predictions) if with_masks else 0, _CHUNK):
         masks = [entry['segmentation'] for entry in predictions[start:start + _CHUNK]]
         damaged = first_damaged_mask([mask['counts'] for mask in masks], [mask['size'] for mask in masks])
         if damaged is not None:
@@ -86,13 +92,13 @@ def check_predictions(predictions: object, truth: Truth, name: str = 'prediction
                              f'its size: {_ENCODE}')
 
 
-def _prediction_problem(entry, truth):
+def _prediction_problem(entry, truth, with_masks):
     """What is wrong with one result, its run lengths apart, as the end of a line; None if nothing."""
     if not isinstance(entry, dict):
         return f' is not an object but {type(entry).__name__}: give COCO results'
-    for key in ('image_id', 'category_id', 'bbox', 'score', 'segmentation'):
+    for key in ('image_id', 'category_id', 'bbox', 'score', *(('segmentation',) if with_masks else ())):
         if key not in entry:
-            return f' has no {key!r}: give COCO results with boxes and masks'
+            return f' has no {key!r}: give COCO results with boxes{" and masks" if with_masks else ""}'
     if not _is_number(entry['score'], 1e300):
         return f"['score'] is not a finite number: {reprlib.repr(entry['score'])}; drop the entry, or mend the model"
     if not _is_box(entry['bbox']):
@@ -103,7 +109,7 @@ def _prediction_problem(entry, truth):
     if not _is_among(entry['category_id'], truth.categories):
         return f"['category_id'] {reprlib.repr(entry['category_id'])} is not in {truth.path}: use the ids of its " \
                'categories'
-    return _mask_problem(entry['segmentation'], truth.sizes[entry['image_id']])
+    return _mask_problem(entry['segmentation'], truth.sizes[entry['image_id']]) if with_masks else None
 
 
 def _mask_problem(mask, size):

@@ -10,7 +10,7 @@ boxes and 0.4 s for masks, faster-coco-eval 1.8.0 1.6 s and 4.5 s, pycocotools 2
 import contextlib
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from spark_bench.evaluation.coco_bootstrap import CategoryMatches, ImageMatches,
 from spark_bench.evaluation.coco_input import Truth, check_predictions, load_predictions, read_truth
 from spark_bench.files import write_atomically
 
-_KINDS = (('box', 'bbox'), ('mask', 'segm'))
+KINDS = {'box': 'bbox', 'mask': 'segm'}  # what a detector may give, and COCO's word for it
 _SIZES = ('small', 'medium', 'large')
 # COCOeval.Params: overlaps 0.5, 0.55 ... 0.95, and the whole range of areas first.
 _AT_50, _AT_75, _THRESHOLDS = 0, 5, 10
@@ -66,7 +66,7 @@ class _Curves:
 
 
 def run_evaluation(annotations: Path | str, predictions: list[dict] | Path | str, backend: str = 'fast',
-                   bootstrap: int = 0, seed: int = 0) -> Evaluation:
+                   bootstrap: int = 0, seed: int = 0, kinds: Sequence[str] = tuple(KINDS)) -> Evaluation:
     """Evaluate COCO results for boxes and masks.
 
     Args:
@@ -79,6 +79,8 @@ def run_evaluation(annotations: Path | str, predictions: list[dict] | Path | str
             each in 80 categories, boxes or masks take half a minute and 45 ms a resample on one CPU core; 1,000
             resamples of both thus some 3 minutes.
         seed: of the resamples.
+        kinds: ``box``, ``mask`` or both; results for boxes alone need no ``segmentation``, and have no metrics of
+            masks.
 
     Returns:
         :class:`Evaluation`
@@ -93,10 +95,11 @@ def run_evaluation(annotations: Path | str, predictions: list[dict] | Path | str
     if isinstance(predictions, (str, Path)):
         name = f'{predictions}: {name}'
         predictions = load_predictions(predictions)
-    check_predictions(predictions, truth, name)
+    check_predictions(predictions, truth, name, 'mask' in kinds)
     metrics: dict[str, float | None] = {}
     categories = _count_objects(truth)
-    for kind, iou_type in _KINDS:
+    for kind in kinds:
+        iou_type = KINDS[kind]
         curves = _BACKENDS[backend](truth, _results(predictions, iou_type), iou_type)
         metrics |= _figures(kind, curves.precision, curves.recall)
         for index, category in enumerate(categories):

@@ -1,6 +1,6 @@
 """timm's convnets as backbones in OpenMMLab's registry."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from torch import nn
 from pretrain.encoder import FeaturePyramid, create_network
 from spark_bench import checkpoints
 from spark_bench.errors import InputError
+from spark_bench.models.freezing import Freezable
 from spark_bench.models.layer_depth import convnext_layer, inner_name, resnet_layer, timm_swin_layer, vit_layer
 
 
 @MODELS.register_module()
-class SparKTimm(BaseModule):
+class SparKTimm(Freezable, BaseModule):
     """Any timm convnet as a backbone of four scales.
 
     A network that normalises with layer norm (ConvNeXt) gets a layer norm of its own on each output, as
@@ -34,9 +35,11 @@ class SparKTimm(BaseModule):
             by :func:`spark_bench.checkpoints.load`, which accounts for every tensor.
         key_prefix: beginning of the names of the network to take, of a file that holds several.
         drop_path_rate: stochastic depth.
+        out_indices: which of the four maps are given, finest first.
         frozen_stages: stem and this many stages keep their weights, and their batch norms their statistics; 0 is
             the stem alone, -1 nothing.
         with_cp: activation checkpointing.
+        frozen: keep weights and statistics, all of them; layer norms on the outputs too.
 
     Raises:
         InputError: for an unknown name, a wrong rate, or a checkpoint that does not fit.
@@ -44,18 +47,21 @@ class SparKTimm(BaseModule):
 
     def __init__(self, arch: str, weights: Path | str | None = None, drop_path_rate: float = 0.0,
                  frozen_stages: int = -1, with_cp: bool = False,
-                 init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None, key_prefix: str | None = None):
+                 init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None, key_prefix: str | None = None,
+                 frozen: bool = False, out_indices: Sequence[int] = (0, 1, 2, 3)):
         check_rate(drop_path_rate)
         super().__init__(init_cfg)
         self.arch, self.weights, self.key_prefix, self.frozen_stages = arch, weights, key_prefix, frozen_stages
         self.pyramid = FeaturePyramid(create_network(arch, drop_path_rate))
+        self.out_indices = tuple(out_indices)
         by_batch = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.pyramid.modules())
         self.norms = nn.ModuleList(nn.Identity() if by_batch else LayerNorm2d(channels, eps=1e-6)
-                                   for channels in self.pyramid.channels)
+                                   for channels in chosen_channels(self.pyramid.channels, self.out_indices))
         if with_cp:
             self.pyramid.network.set_grad_checkpointing(True)
         self._groups = coarse_groups(self.pyramid.network)
         self._freeze()
+        self.freeze(frozen)
 
     def init_weights(self) -> None:
         """Load ``weights``; called by OpenMMLab after the model is built."""
@@ -63,9 +69,9 @@ class SparKTimm(BaseModule):
         load_weights(self.pyramid.network, self.weights, self.arch, self.key_prefix)
 
     def forward(self, image_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return a tuple of four maps ``(B, C, h, w)``, finest first."""
+        """Return a tuple of the maps ``(B, C, h, w)`` of ``out_indices``, finest first."""
         maps = self.pyramid(image_B3HW)
-        return tuple(norm(map_BChw) for norm, map_BChw in zip(self.norms, maps, strict=True))
+        return tuple(norm(maps[index]) for norm, index in zip(self.norms, self.out_indices, strict=True))
 
     def train(self, mode: bool = True) -> 'SparKTimm':
         """Switch mode; frozen stages stay in evaluation mode."""
@@ -137,6 +143,17 @@ def pyramid_channels(arch: str) -> list[int]:
     """Channels of the four maps of a timm convnet, finest first, without allocating its weights."""
     with torch.device('meta'):
         return FeaturePyramid(create_network(arch)).channels
+
+
+def chosen_channels(channels: Sequence[int], out_indices: Sequence[int]) -> list[int]:
+    """Those of the maps that are given.
+
+    Raises:
+        InputError: where ``out_indices`` are not some of 0 … 3, in order.
+    """
+    if not out_indices or list(out_indices) != sorted(set(out_indices).intersection(range(len(channels)))):
+        raise InputError(f'model.backbone.out_indices is {tuple(out_indices)}: give some of 0, 1, 2 and 3, in order')
+    return [channels[index] for index in out_indices]
 
 
 def check_rate(drop_path_rate: object) -> None:

@@ -19,21 +19,17 @@ from timm.layers import DropPath
 from torch.utils.checkpoint import checkpoint
 
 from spark_bench.models.backbones import check_choice, check_rate, load_weights
+from spark_bench.models.freezing import Freezable
 from spark_bench.models.layer_depth import convnext_layer, inner_name, resnet_layer, swin_layer
 
 
-class _Accounted(BaseModule):
+class _Accounted(Freezable, BaseModule):
     """Stands before a library's backbone that has ``arch``, ``weights`` and ``key_prefix``."""
 
     def init_weights(self) -> None:
         """Load ``weights``; called by OpenMMLab after the model is built."""
         super().init_weights()
         load_weights(self, self.weights, self.arch, self.key_prefix)
-
-    def train(self, mode: bool = True) -> '_Accounted':
-        """Switch mode, as the library's backbone does; returns the module, which that one does not."""
-        super().train(mode)
-        return self
 
 
 class _DropPathBlock:
@@ -77,6 +73,7 @@ class SparKResNet(_Accounted, ResNet):
         drop_path_rate: stochastic depth, growing linearly from 0 at the first block.
         norm_eval: keep batch norm in evaluation mode while training. False here, True in mmdet: SparK's recipe trains
             batch statistics.
+        frozen: keep weights and statistics, all of them.
 
     Raises:
         InputError: for an unknown ``arch`` or a wrong rate; from ``init_weights``, for a checkpoint that does not fit.
@@ -87,7 +84,8 @@ class SparKResNet(_Accounted, ResNet):
         101: (_Bottleneck, (3, 4, 23, 3)), 152: (_Bottleneck, (3, 8, 36, 3)), 200: (_Bottleneck, (3, 24, 36, 3))}
 
     def __init__(self, arch: str | None = None, depth: int | None = None, weights: Path | str | None = None,
-                 drop_path_rate: float = 0.0, norm_eval: bool = False, key_prefix: str | None = None, **resnet: Any):
+                 drop_path_rate: float = 0.0, norm_eval: bool = False, key_prefix: str | None = None,
+                 frozen: bool = False, **resnet: Any):
         arch = f'resnet{depth}' if arch is None else arch
         check_choice('SparKResNet', arch, [f'resnet{depth}' for depth in self.arch_settings])
         check_rate(drop_path_rate)
@@ -98,6 +96,7 @@ class SparKResNet(_Accounted, ResNet):
             rate = drop_path_rate * index / max(1, len(blocks) - 1)
             if rate > 0:
                 block.drop_path = DropPath(rate)
+        self.freeze(frozen)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """``(layer, layers)`` of a parameter; see :func:`~spark_bench.models.layer_depth.resnet_layer`."""
@@ -114,19 +113,22 @@ class SparKConvNeXt(_Accounted, ConvNeXt):
             the 8 tensors of the four norms.
         key_prefix: as in :class:`SparKResNet`.
         layer_scale_init_value: where layer scale starts without ``weights``.
+        frozen: as in :class:`SparKResNet`; those four norms are frozen too.
 
     Raises:
         InputError: for an unknown ``arch`` or a wrong rate; from ``init_weights``, for a checkpoint that does not fit.
     """
 
     def __init__(self, arch: str, weights: Path | str | None = None, layer_scale_init_value: float = 1.0,
-                 out_indices: Sequence[int] = (0, 1, 2, 3), key_prefix: str | None = None, **convnext: Any):
+                 out_indices: Sequence[int] = (0, 1, 2, 3), key_prefix: str | None = None, frozen: bool = False,
+                 **convnext: Any):
         size = arch.removeprefix('convnext_')
         check_choice('SparKConvNeXt', f'convnext_{size}', [f'convnext_{name}' for name in self.arch_settings])
         check_rate(convnext.get('drop_path_rate', 0.0))
         super().__init__(size, layer_scale_init_value=layer_scale_init_value, out_indices=list(out_indices),
                          gap_before_final_norm=False, **convnext)
         self.arch, self.weights, self.key_prefix = f'convnext_{size}', weights, key_prefix
+        self.freeze(frozen)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """``(layer, layers)`` of a parameter; see :func:`~spark_bench.models.layer_depth.convnext_layer`."""
@@ -144,7 +146,7 @@ class SparKSwin(_Accounted, SwinTransformer):
         arch: ``swin_tiny``, ``swin_small``, ``swin_base``, ``swin_large``, or ``swin_mini``, of small images.
         weights: checkpoint in any known format; fresh initialisation when None. Position tables of another window are
             resized, as SimMIM's (trained with a window of 6) need it.
-        key_prefix: as in :class:`SparKResNet`.
+        key_prefix, frozen: as in :class:`SparKResNet`.
 
     Raises:
         InputError: for an unknown ``arch`` or a wrong rate; from ``init_weights``, for a checkpoint that does not fit.
@@ -155,12 +157,14 @@ class SparKSwin(_Accounted, SwinTransformer):
              'swin_base': (128, (2, 2, 18, 2), (4, 8, 16, 32)), 'swin_large': (192, (2, 2, 18, 2), (6, 12, 24, 48)),
              'swin_mini': (32, (2, 2, 2, 2), (1, 2, 4, 8))}
 
-    def __init__(self, arch: str, weights: Path | str | None = None, key_prefix: str | None = None, **swin: Any):
+    def __init__(self, arch: str, weights: Path | str | None = None, key_prefix: str | None = None,
+                 frozen: bool = False, **swin: Any):
         check_choice('SparKSwin', arch, list(self.sizes))
         check_rate(swin.get('drop_path_rate', 0.0))
         width, depths, heads = self.sizes[arch]
         super().__init__(embed_dims=width, depths=depths, num_heads=heads, **swin)
         self.arch, self.weights, self.key_prefix, self.depths = arch, weights, key_prefix, depths
+        self.freeze(frozen)
 
     def forward(self, image_B3HW: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return a tuple of four maps ``(B, C, h, w)``, finest first."""

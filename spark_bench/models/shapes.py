@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import torch
+from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from torch import nn
 
 from spark_bench.errors import InputError
@@ -12,8 +13,22 @@ if TYPE_CHECKING:
 
 # Side of the image that is sent through, a multiple of every backbone's stride.
 _SIDE = 64
-_NECK = ('rpn_head.in_channels', 'roi_head.bbox_roi_extractor.out_channels', 'roi_head.mask_roi_extractor.out_channels',
+# What takes the maps of the neck, by the channels that it states for them.
+_NECK = ('rpn_head.in_channels', 'bbox_head.in_channels', 'mask_head.in_channels',
+         'roi_head.bbox_roi_extractor.out_channels', 'roi_head.mask_roi_extractor.out_channels',
          'roi_head.bbox_head.in_channels', 'roi_head.mask_head.in_channels')
+# Strides of maps: whether each map needs one.
+_STRIDES = {'rpn_head.anchor_generator.strides': True, 'bbox_head.anchor_generator.strides': True,
+            'bbox_head.strides': True, 'roi_head.bbox_roi_extractor.featmap_strides': False,
+            'roi_head.mask_roi_extractor.featmap_strides': False}
+
+
+def first_input(cfg: 'ConfigDict') -> str:
+    """The key, below ``model``, of the channels that whatever follows the backbone takes.
+
+    That is the neck; a detector without one (Mask2Former) takes the maps of the backbone into its head.
+    """
+    return 'neck.in_channels' if cfg.get('neck') else 'panoptic_head.in_channels'
 
 
 @torch.no_grad()
@@ -23,7 +38,7 @@ def check_shapes(model: nn.Module, cfg: 'ConfigDict') -> None:
     Neither weights, statistics nor random states change.
 
     Args:
-        model: Mask R-CNN of mmdet.
+        model: detector of mmdet.
         cfg: the config it was built from, ``cfg.model`` of a recipe.
 
     Raises:
@@ -32,53 +47,58 @@ def check_shapes(model: nn.Module, cfg: 'ConfigDict') -> None:
     training = model.training
     model.eval()
     try:
-        channels, levels = _check_neck(model, cfg)
-        _check_levels(cfg, levels)
+        maps = _check_backbone(model, cfg)
+        if not cfg.get('neck'):
+            return
+        channels = [map_BChw.shape[1] for map_BChw in model.neck(maps)]
+        _check_levels(cfg, len(channels))
         for key in _NECK:
-            _demand(cfg, key, channels, 'channels of the maps that model.neck gives (its out_channels)')
-        _check_heads(model, cfg, channels)
+            # One number where all maps have the same; some heads (SSD, YOLO) state a list.
+            wanted = channels[0] if len(set(channels)) == 1 else channels
+            _demand(cfg, key, wanted, 'channels of the maps that model.neck gives (its out_channels)')
+        if cfg.get('roi_head'):
+            _check_rois(model, cfg)
     finally:
         model.train(training)
 
 
-def _check_neck(model, cfg):
-    """``(channels, number)`` of the neck's maps."""
+def _check_backbone(model, cfg):
+    """The maps that the backbone gives."""
     maps = model.backbone(next(model.parameters()).new_zeros(1, 3, _SIDE, _SIDE))
-    found = [map_BChw.shape[1] for map_BChw in maps]
-    wanted = cfg.neck.get('in_channels')
-    _demand(cfg, 'neck.in_channels', found if isinstance(wanted, (list, tuple)) else found[0],
+    found, key = [map_BChw.shape[1] for map_BChw in maps], first_input(cfg)
+    is_list = any(isinstance(value, (list, tuple)) for _, value in _values(cfg, key))
+    _demand(cfg, key, found if is_list else found[0],
             f'channels of the maps that the backbone {cfg.backbone.arch} gives')
-    features = model.neck(maps)
-    return features[0].shape[1], len(features)
+    return maps
 
 
 def _check_levels(cfg, levels):
-    for key, least in (('rpn_head.anchor_generator.strides', levels),
-                       ('roi_head.bbox_roi_extractor.featmap_strides', 1),
-                       ('roi_head.mask_roi_extractor.featmap_strides', 1)):
-        strides = _value(cfg, key)
-        if strides is not None and not least <= len(strides) <= levels:
-            raise InputError(f'model.{key} is {list(strides)}, {len(strides)} of them, but model.neck gives {levels} '
-                             'maps (its num_outs): change either')
+    for key, each in _STRIDES.items():
+        for place, strides in _values(cfg, key):
+            if isinstance(strides, (list, tuple)) and not (levels if each else 1) <= len(strides) <= levels:
+                raise InputError(f'model.{place} is {list(strides)}, {len(strides)} of them, but model.neck gives '
+                                 f'{levels} maps (its num_outs): change either')
 
 
-def _check_heads(model, cfg, channels):
-    side = _value(cfg, 'roi_head.bbox_roi_extractor.roi_layer.output_size')
+def _check_rois(model, cfg):
+    side = _first(cfg, 'roi_head.bbox_roi_extractor.roi_layer.output_size')
     _demand(cfg, 'roi_head.bbox_head.roi_feat_size', side,
             'side of what is cut out for boxes (model.roi_head.bbox_roi_extractor.roi_layer.output_size)')
-    side = _value(cfg, 'roi_head.mask_roi_extractor.roi_layer.output_size')
-    if isinstance(side, int):
-        head = model.roi_head.mask_head
-        mask = head(next(head.parameters()).new_zeros(1, channels, side, side))
+    side, width = (_first(cfg, f'roi_head.mask_roi_extractor.{key}') for key in ('roi_layer.output_size',
+                                                                                 'out_channels'))
+    heads = getattr(model.roi_head, 'mask_head', None)
+    head = heads[0] if isinstance(heads, nn.ModuleList) else heads
+    if isinstance(side, int) and isinstance(head, FCNMaskHead):
+        mask = head(next(head.parameters()).new_zeros(1, width, side, side))
         _demand(cfg, 'train_cfg.rcnn.mask_size', mask.shape[-1],
                 f'side of the masks that model.roi_head.mask_head makes of {side}x{side} '
                 '(model.roi_head.mask_roi_extractor.roi_layer.output_size)')
 
 
 def _demand(cfg, key, wanted, what):
-    value = _value(cfg, key)
-    if None not in (value, wanted) and not _same(value, wanted):
-        raise InputError(f'model.{key} is {value}: give {wanted}, the {what}')
+    for place, value in _values(cfg, key):
+        if None not in (value, wanted) and not _same(value, wanted):
+            raise InputError(f'model.{place} is {value}: give {wanted}, the {what}')
 
 
 def _same(value, wanted):
@@ -87,11 +107,21 @@ def _same(value, wanted):
     return value == wanted or value == [wanted, wanted] or [value, value] == wanted
 
 
-def _value(cfg, key):
-    """The value under a dotted key; None where the config leaves it to the class."""
-    for part in key.split('.'):
-        cfg = None if cfg is None else cfg.get(part)
-    return cfg
+def _values(cfg, key, place=''):
+    """What stands under a dotted key, each with its own place: of heads that are a list, as a cascade's, every one."""
+    part, _, rest = key.partition('.')
+    child, place = None if cfg is None else cfg.get(part), f'{place}.{part}'.lstrip('.')
+    if not rest:
+        yield place, child
+    elif isinstance(child, (list, tuple)):
+        for number, stage in enumerate(child):
+            yield from _values(stage, rest, f'{place}.{number}')
+    else:
+        yield from _values(child, rest, place)
+
+
+def _first(cfg, key):
+    return next((value for _, value in _values(cfg, key)), None)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from spark_bench.models.backbones import check_choice, check_rate, load_weights
+from spark_bench.models.freezing import Freezable
 from spark_bench.models.layer_depth import inner_name, vit_layer
 
 __all__ = ['SparKViT']
@@ -26,7 +27,7 @@ _PATCH = 16
 
 
 @MODELS.register_module()
-class SparKViT(VisionTransformerSAM):
+class SparKViT(Freezable, VisionTransformerSAM):
     """A plain ViT with patches of 16 pixels whose blocks attend within windows, but for four that attend globally.
 
     Every block adds decomposed relative positions to its attention; their tables are fresh and start at zero. The
@@ -45,6 +46,7 @@ class SparKViT(VisionTransformerSAM):
         drop_path_rate: stochastic depth, growing linearly from 0 at the first block.
         frozen_stages: the embedding and this many blocks keep their weights; 0 is the embedding alone, -1 nothing.
         with_cp: activation checkpointing, block by block.
+        frozen: keep all weights.
 
     Raises:
         InputError: for an unknown ``arch`` or a wrong rate; from ``init_weights``, for a checkpoint that does not fit.
@@ -57,7 +59,7 @@ class SparKViT(VisionTransformerSAM):
     def __init__(self, arch: str, weights: Path | str | None = None, input_size: int = 1024, window_size: int = 14,
                  global_blocks: Iterable[int] | None = None, pretrained_size: int | None = None,
                  drop_path_rate: float = 0.1, frozen_stages: int = -1, with_cp: bool = False,
-                 key_prefix: str | None = None):
+                 key_prefix: str | None = None, frozen: bool = False):
         check_choice('SparKViT', arch, list(self.sizes))
         check_rate(drop_path_rate)
         width, depth, heads = self.sizes[arch]
@@ -74,6 +76,7 @@ class SparKViT(VisionTransformerSAM):
         self.frozen_stages, self.with_cp = frozen_stages, with_cp
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (pretrained_size // _PATCH) ** 2, width))
         self._freeze()
+        self.freeze(frozen)
 
     def init_weights(self) -> None:
         """Initialise as timm does and load ``weights``; called by OpenMMLab after the model is built."""

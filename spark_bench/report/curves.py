@@ -1,6 +1,6 @@
 """Curves over a run: losses over steps, accuracies over epochs, and the small ones that stand beside a record."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,31 +47,57 @@ def loss_curves(records: Sequence[Record], task: str) -> Drawing | None:
 def accuracy_curves(records: Sequence[Record], task: str) -> Drawing | None:
     """Top-1 accuracy of the measured records of ``task`` over the epochs; None if no record has such a curve.
 
-    Curves are those named 'top1', 'top1_raw' (the weights as trained, dashed) and 'top1_ema' (their moving average,
-    solid); without moving averages, all are solid. A panel a backbone, a colour a method; each seed has its own lines.
+    Curves are those named 'top1', 'top1_raw' (the weights as trained, dashed), 'top1_ema' (their moving average, solid)
+    and 'top1_knn' (a pretraining's, by nearest neighbours); without moving averages, all are solid. A panel a backbone,
+    a colour a method; each seed has its own lines.
     """
-    names = ('top1', 'top1_ema', 'top1_raw')
+    names = ('top1', 'top1_ema', 'top1_raw', 'top1_knn')
     chosen = _with_curves(records, task, names)
     if not chosen:
         return None
-    colours = method_colours(r.method for r in records)
     kinds = {name for r in chosen for name in names if len(r.curves.get(name, ())) > 1}
     dashed = kinds - {'top1_ema'} if 'top1_ema' in kinds else set()
+    by_neighbours = ' of nearest neighbours' if kinds == {'top1_knn'} else ''
+
+    caption = f'Top-1 accuracy{by_neighbours} on the validation images over the epochs; each seed has its own line.'
+    caption += ' Solid: moving average of the weights; dashed: the weights as trained.' if dashed else ''
+    return _measured(records, chosen, names, dashed, 'top-1, %', 'epoch', f'accuracy-{task}',
+                     f'{_named(task)} accuracy', caption)
+
+
+def precision_curves(records: Sequence[Record], task: str) -> Drawing | None:
+    """AP of the measured records of ``task`` over the updates, where it was measured during training; None without.
+
+    Curves are those named 'box_ap' (solid) and 'mask_ap' (dashed). A panel a backbone, a colour a method; each seed has
+    its own lines.
+    """
+    names = ('box_ap', 'mask_ap')
+    chosen = _with_curves(records, task, names)
+    if not chosen:
+        return None
+    caption = 'AP on the validation images over the updates of the training; each seed has its own line.'
+    dashed = {'mask_ap'} if any('mask_ap' in record.curves for record in chosen) else set()
+    caption += ' Solid: boxes; dashed: masks.' if dashed else ''
+    return _measured(records, chosen, names, dashed, 'AP, %', 'update', f'precision-{task}',
+                     f'{_named(task)}, AP during training', caption)
+
+
+def _measured(records: Sequence[Record], chosen: Sequence[Record], names: Sequence[str], dashed: Collection[str],
+              y_label: str, x_label: str, name: str, title: str, caption: str) -> Drawing:
+    """Curves of percentages: a panel a backbone, a line a record and name, dashed where that is asked for."""
+    colours = method_colours(r.method for r in records)
 
     def draw_panel(axes: 'Axes', members: Sequence[Record], points: int) -> None:
         for record in members:
             first = next(name for name in names if name in record.curves)
             for name in (name for name in names if len(record.curves.get(name, ())) > 1):
-                epochs, values = thin(_arrays(record.curves[name]), points)
-                axes.plot(epochs, values, '--' if name in dashed else '-', color=colours[record.method], linewidth=1.5,
+                steps, values = thin(_arrays(record.curves[name]), points)
+                axes.plot(steps, values, '--' if name in dashed else '-', color=colours[record.method], linewidth=1.5,
                           marker='.' if len(values) <= 30 else None, label=record.method if name == first else None)
-        axes.set_ylabel('top-1, %')
+        axes.set_ylabel(y_label)
 
     ends = [f'{r.arch} {r.method} {n} ends at {r.curves[n][-1][1]}' for r in chosen for n in names if r.curves.get(n)]
-    caption = 'Top-1 accuracy on the validation images over the epochs; each seed has its own line.'
-    caption += ' Solid: moving average of the weights; dashed: the weights as trained.' if dashed else ''
-    return _panels(f'accuracy-{task}', f'{_named(task)} accuracy', caption, spoken(f'Accuracy curves, {task}', ends),
-                   'epoch', chosen, draw_panel)
+    return _panels(name, title, caption, spoken(title, ends), x_label, chosen, draw_panel)
 
 
 def _with_curves(records: Sequence[Record], task: str, names: Sequence[str]) -> list[Record]:

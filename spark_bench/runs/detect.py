@@ -1,4 +1,4 @@
-"""Mask R-CNN on a folder in COCO layout: train, evaluate, record."""
+"""Detectors on a folder in COCO layout: train, evaluate, record."""
 
 import json
 import logging
@@ -10,15 +10,18 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from timm.utils import unwrap_model
 
-from spark_bench import checkpoints
 from spark_bench.checkpoints.classes import classes_of, demand_distinct, shown
 from spark_bench.checkpoints.detectors import load_detector
+from spark_bench.data.coco.subset import draw_images
 from spark_bench.data.detection import Split, check_images, identify, open_coco, open_split
 from spark_bench.errors import InputError
+from spark_bench.evaluation.accuracy import evaluations
+from spark_bench.evaluation.average_precision import keep_best, predictions_of, save_detector
 from spark_bench.evaluation.coco_metric import run_evaluation, write_categories
 from spark_bench.evaluation.rehearsal import rehearse
-from spark_bench.models.backbones import pyramid_channels
-from spark_bench.models.shapes import check_shapes
+from spark_bench.models.backbones import chosen_channels, pyramid_channels
+from spark_bench.models.categories import check_categories, set_categories
+from spark_bench.models.shapes import check_shapes, first_input
 from spark_bench.records.schema import Record
 from spark_bench.runs.evaluation import Evaluation
 from spark_bench.runs.folders import write_metrics
@@ -29,15 +32,24 @@ from spark_bench.runs.recipe import Identity
 from spark_bench.runs.run import Run
 from spark_bench.training.processes import from_main
 
+# Their boxes are made up, for the sake of mmdet's metric.
+_WITHOUT_BOXES = ('SOLO', 'SOLOv2')
+
 
 class Detection(Run[DetectOptions]):
     """One detector's training and evaluation.
 
-    The work directory then holds ``predictions.segm.json`` (COCO results), ``metrics.json``, ``categories.json``
-    (the metrics of each category), ``detector.safetensors`` (the trained model), the config and the logs.
+    The work directory then holds ``predictions.segm.json`` (COCO results; of a detector without masks
+    ``predictions.bbox.json`` alone), ``metrics.json``, ``categories.json`` (the metrics of each category),
+    ``detector.safetensors`` (the trained model), the config and the logs.
+
+    Where it was evaluated during training, ``detector_best.safetensors`` has the weights of the evaluation with the
+    highest box AP, which may be the last; the record has ``box_ap_best`` and ``mask_ap_best`` of that one, and
+    ``update_best``, when it was. It is picked on the evaluation split; ``box_ap`` is of the last weights, always.
     """
 
-    task, embedded, needed = 'detection', 'detection', ('box_ap', 'mask_ap')
+    task, embedded = 'detection', 'detection'
+    needed: tuple[str, ...] = ('box_ap',)
     Options = DetectOptions
 
     def open_data(self) -> str:
@@ -52,13 +64,23 @@ class Detection(Run[DetectOptions]):
     def fit_recipe(cls, cfg: Config, options: DetectOptions, classes: int = 1) -> None:
         fit_model(cfg, options, classes)
         super().fit_recipe(cfg, options, classes)
+        if options.label_fraction is not None:
+            cfg.train_dataloader.dataset.update(fraction=options.label_fraction, fraction_seed=options.label_seed)
+        if options.frozen is not None and options.frozen != cfg.model.backbone.get('frozen', False):
+            cfg.model.backbone.frozen = options.frozen
 
     def images_to_learn_from(self) -> int:
         return len(self._learnt_from())
 
     def _learnt_from(self) -> list[str]:
-        filters = self.cfg.train_dataloader.dataset.get('filter_cfg') or {}
-        return self.train_split.trained(filters.get('min_size', 0), filters.get('filter_empty_gt', False))
+        dataset = self.cfg.train_dataloader.dataset
+        filters = dataset.get('filter_cfg') or {}
+        names = self.train_split.trained(filters.get('min_size', 0), filters.get('filter_empty_gt', False))
+        if not names or dataset.get('fraction') is None:
+            return names
+        labels = {name: self.train_split.labels.get(name, ()) for name in names}
+        drawn = draw_images(labels, dataset.fraction, dataset.get('fraction_seed', 0))
+        return [name for name in names if name in drawn]
 
     def demand_batch(self) -> None:
         """Refuse a split without an object to learn from, too."""
@@ -83,6 +105,19 @@ class Detection(Run[DetectOptions]):
         point_at(self.cfg.train_dataloader.dataset, self.train_split, self.train_split.categories)
         place_evaluation(self.cfg, options, self.val, self.train_split.categories)
         set_workers(self.cfg.train_dataloader, options.workers)
+        self.cfg.weights_metadata = {
+            'format': 'mmdet detector', 'arch': self.arch, 'method': options.method, 'config_hash': self.identity.hash,
+            'classes': json.dumps(self.train_split.categories)}
+        if options.val_interval is not None:
+            self._watch(options.val_interval)
+
+    def _watch(self, interval):
+        """Evaluate during training: no part of the recipe, as no weight depends on it."""
+        hooks = [dict(type='AveragePrecisionHook', interval=interval, by_epoch='max_epochs' in self.cfg.train_cfg,
+                      annotations=str(self.val.annotations), backend=self.options.backend)]
+        if not any(hook.type == 'TensorBoardHook' for hook in self.cfg.custom_hooks):
+            hooks.append(dict(type='TensorBoardHook', image_interval=0))
+        self.cfg.custom_hooks = [*self.cfg.custom_hooks, *hooks]
 
     def existing(self) -> Record | None:
         """The record, or None, when every image of a small data set has been looked at."""
@@ -93,7 +128,9 @@ class Detection(Run[DetectOptions]):
         return record
 
     def check_built(self, runner: Runner) -> None:
-        check_shapes(unwrap_model(runner.model), self.cfg.model)
+        model = unwrap_model(runner.model)
+        check_categories(model, len(self.train_split.categories))
+        check_shapes(model, self.cfg.model)
         rehearse(runner, self.val.sizes)
 
     def predict(self, runner: Runner) -> None:
@@ -101,19 +138,31 @@ class Detection(Run[DetectOptions]):
             runner.test()
 
     def finish(self, runner: Runner) -> Record:
-        metrics, artifacts = evaluate_predictions(self.work_dir, self.val, self.options)
-        write_metrics(self.work_dir, metrics)
+        files = predictions_of(runner).files
+        metrics, artifacts = evaluate_predictions(self.work_dir, self.val, self.options, files)
+        self.needed = tuple(f'{kind}_ap' for kind in files)
         artifacts['detector'] = self.work_dir / 'detector.safetensors'
-        checkpoints.save(unwrap_model(runner.model), artifacts['detector'], {
-            'format': 'mmdet detector', 'arch': self.arch, 'method': self.options.method,
-            'config_hash': self.identity.hash, 'classes': json.dumps(self.train_split.categories)})
+        save_detector(runner, artifacts['detector'])
+        curves = {}
+        if evaluations(runner) or self.options.val_interval is not None:
+            last = {'step': runner.max_iters, **{name: metrics[name] for name in self.needed}}
+            best, artifacts['detector_best'] = keep_best(runner, last)
+            metrics |= {'update_best': best['step'], **{f'{name}_best': best[name] for name in self.needed}}
+            curves = {name: [[entry['step'], entry[name]] for entry in [*evaluations(runner), last]]
+                      for name in self.needed}
+        write_metrics(self.work_dir, metrics)
+        fraction = self.cfg.train_dataloader.dataset.get('fraction')
         return self.write_training_record(
-            runner, metrics, {'train_images': self.train_split.count, 'val_images': self.val.count,
-                              'annotations': str(self.val.annotations)}, artifacts)
+            runner, metrics, {
+                'train_images': self.train_split.count if fraction is None else self.images_to_learn_from(),
+                'val_images': self.val.count, 'annotations': str(self.val.annotations)}, artifacts, **curves)
 
 
 class DetectorEvaluation(Evaluation[DetectOptions]):
-    """Box and mask AP of a trained detector; also writes its predictions and the metrics of each category."""
+    """Box AP of a trained detector, and mask AP where it gives masks.
+
+    It also writes its predictions and the metrics of each category.
+    """
 
     embedded = 'detection'
     trained = 'a trained detector: give detector.safetensors of a work directory, or a .pth of mmdet,'
@@ -146,6 +195,7 @@ class DetectorEvaluation(Evaluation[DetectOptions]):
 
     def load(self) -> None:
         model = unwrap_model(self.runner.model)
+        check_categories(model, len(self.classes))
         check_shapes(model, self.cfg.model)
         load_detector(model, self.options.weights)
 
@@ -153,32 +203,50 @@ class DetectorEvaluation(Evaluation[DetectOptions]):
         self.runner.test()
 
     def measure(self) -> dict[str, float | None]:
-        return evaluate_predictions(self.work_dir, self.val, self.options)[0]
+        return evaluate_predictions(self.work_dir, self.val, self.options, predictions_of(self.runner).files)[0]
 
 
 def fit_model(cfg: Config, options: DetectOptions, categories: int) -> None:
     """Fill in what follows from the architecture and from the number of categories."""
-    arch_of(cfg, options.config)
-    missing = [key for key in ('backbone', 'neck', 'roi_head') if key not in cfg.model]
+    missing = [key for key in ('backbone',) if key not in cfg.model]
     missing += [key for key in ('test_dataloader', 'test_evaluator', 'test_cfg') if key not in cfg]
     if missing:
-        raise InputError(f'config {options.config} has no {missing[0]}: give a recipe of mmdet_configs')
+        raise InputError(f"config {options.config} has no {missing[0]}: give a recipe of mmdet_configs, or mmdet's own")
+    arch_of(cfg, options.config)
+    if cfg.model.get('type') in _WITHOUT_BOXES:
+        raise InputError(f'config {options.config} is of a {cfg.model.type}, which gives masks without boxes, whose AP '
+                         'would be 0: take a detector that gives boxes')
     backbone = cfg.model.backbone
     if backbone.type == 'SparKTimm':
-        if 'model.neck.in_channels' in options.overrides:
-            raise InputError('--cfg-options model.neck.in_channels: it would be of no effect; the channels of --arch '
-                             'decide it')
         backbone.arch = options.arch or backbone.arch
-        cfg.model.neck.in_channels = pyramid_channels(backbone.arch)
+        _fit_channels(cfg, options, pyramid_channels(backbone.arch))
     elif options.arch not in (None, backbone.arch):
         raise InputError(f'--arch {options.arch}: {options.config} is the recipe of {backbone.arch}; give the recipe '
                          f'of {options.arch}, or leave --arch away')
-    for head in ('bbox_head', 'mask_head'):
-        cfg.model.roi_head[head].num_classes = categories
+    set_categories(cfg.model, categories)
     # mmdet's own would read the files otherwise, and count labels in the order of the file.
     for loader in ('train_dataloader', 'test_dataloader'):
         cfg[loader].dataset.type = 'SeededCocoDataset'
     cfg.test_evaluator.type = 'CocoPredictions'
+
+
+def _fit_channels(cfg, options, channels):
+    """Have what follows a timm network take the maps that it gives."""
+    place = first_input(cfg.model)
+    part = cfg.model.get(place.partition('.')[0])
+    if part is None:
+        raise InputError(f'config {options.config} has neither model.neck nor model.panoptic_head to take the maps of '
+                         'a timm network: add a neck')
+    if f'model.{place}' in options.overrides:
+        raise InputError(f'--cfg-options model.{place}: it would be of no effect; the channels of --arch decide it')
+    given = chosen_channels(channels, cfg.model.backbone.get('out_indices', range(len(channels))))
+    stated = part.get('in_channels', given)
+    count = len(stated) if isinstance(stated, (list, tuple)) else 1
+    if count != len(given):
+        raise InputError(f'model.{place} is for {count} maps, and the backbone gives {len(given)}: state '
+                         f'model.backbone.out_indices, {tuple(range(len(channels) - count, len(channels)))} for the '
+                         'coarsest')
+    part.in_channels = given if isinstance(stated, (list, tuple)) else given[0]
 
 
 def place_evaluation(cfg: Config, options: DetectOptions, val: Split, classes: tuple[str, ...]) -> None:
@@ -196,9 +264,11 @@ def point_at(dataset: dict[str, Any], split: Split, classes: tuple[str, ...]) ->
                    metainfo=dict(classes=tuple(classes)))
 
 
-def evaluate_predictions(folder: Path, val: Split, options: DetectOptions) -> tuple[dict, dict[str, Path]]:
-    """``(metrics, files)`` of the predictions in a folder."""
-    files = {'predictions': folder / 'predictions.segm.json', 'categories': folder / 'categories.json'}
-    evaluation = run_evaluation(val.annotations, files['predictions'], options.backend, options.bootstrap)
+def evaluate_predictions(folder: Path, val: Split, options: DetectOptions,
+                         predictions: dict[str, Path]) -> tuple[dict, dict[str, Path]]:
+    """``(metrics, files)`` of predictions, as :class:`~spark_bench.data.coco.dataset.CocoPredictions` names them."""
+    files = {'predictions': list(predictions.values())[-1], 'categories': folder / 'categories.json'}
+    evaluation = run_evaluation(val.annotations, files['predictions'], options.backend, options.bootstrap,
+                                kinds=tuple(predictions))
     write_categories(files['categories'], evaluation)
     return evaluation.metrics, files

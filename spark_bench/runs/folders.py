@@ -12,8 +12,8 @@ from spark_bench.runs.recipe import Identity
 
 STAMP = 'recipe.json'
 # What runs and evaluations leave, but for logs.
-_OUTPUTS = ('metrics.json', 'categories.json', 'predictions.segm.json', 'predictions*.npz', 'reconstructions.npz',
-            'detector.safetensors', 'classifier*.safetensors', 'encoder.safetensors', 'spark.safetensors')
+_OUTPUTS = ('metrics.json', 'categories.json', 'predictions.*.json', 'predictions*.npz', 'reconstructions.npz',
+            'detector*.safetensors', 'classifier*.safetensors', 'encoder.safetensors', 'spark.safetensors')
 
 
 def write_metrics(folder: Path, metrics: dict[str, float | None]) -> None:

@@ -16,6 +16,7 @@ from spark_bench.data import embedded
 from spark_bench.errors import InputError, bare_message
 from spark_bench.runs.options import RunOptions
 from spark_bench.runs.overrides import apply_overrides
+from spark_bench.runs.stock import adopt
 from spark_bench.training.processes import once
 
 _NEEDED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler')
@@ -28,6 +29,8 @@ def load_config(path: str, overrides: dict[str, Any]) -> Config:
         InputError: naming the file or key that is wrong.
     """
     cfg = read_config(path)
+    if isinstance(cfg.get('model'), dict) and 'backbone' in cfg.model:
+        adopt(cfg, path)
     missing = [key for key in _NEEDED if not isinstance(cfg.get(key), (dict, list))]
     missing += ['global_batch'] if 'global_batch' not in cfg else []
     if missing:

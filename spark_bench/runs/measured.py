@@ -30,7 +30,7 @@ class Measured(ABC, Generic[AnyOptions]):
     """What has a record: its identity, its folder."""
 
     Options: ClassVar[type[RunOptions]]
-    needed: ClassVar[tuple[str, ...]]  # metrics without which a record says nothing
+    needed: tuple[str, ...]  # metrics without which a record says nothing; the class has them where always the same
     task: str  # of spark_bench.records.json_schema.TASKS; the class has it where the kind has but one
     embedded: str  # part of the embedded data set that it uses where no data are named; likewise
     options: AnyOptions  # complete ones

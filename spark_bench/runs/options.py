@@ -50,6 +50,9 @@ class PretrainOptions(TrainingOptions):
     ablation: str | None = None  # another word for method, of SparK and its ablations
     bad_images: str | None = None  # ``fail`` or ``skip``
     image_interval: int | None = None  # epochs between reconstructions, 0 for none
+    probe: str | None = None  # what measures the encoder during training: ``knn``, or None
+    probe_interval: int = 1  # epochs between those measurements
+    probe_data: str | None = None  # labelled images that they are made on
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,10 @@ class DetectOptions(TrainingOptions):
 
     backend: str = 'fast'  # that computes AP and AR
     bootstrap: int = 0  # number of resamples for confidence intervals
+    label_fraction: float | None = None  # of the images to learn from, see draw_images; None for the config's
+    label_seed: int = 0  # of the draw
+    frozen: bool | None = None  # the backbone keeps its weights and statistics; None for what the config says
+    val_interval: int | None = None  # epochs, or updates where the recipe counts those, between evaluations
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ _OWNED = {
     'resume': 'a run always goes on from the checkpoints in its --work-dir', 'load_from': 'give --weights',
     'experiment_name': 'give --suite and --method',
     **{f'model.{key}': 'the classes of --data-root decide it'
-       for key in ('num_classes', 'roi_head.bbox_head.num_classes', 'roi_head.mask_head.num_classes')},
+       for key in ('num_classes', '*.num_classes', '*.num_things_classes')},
     'train_dataloader.sampler.global_batch': 'change global_batch',
     **{key: remedy for key, remedy in PLACEMENT.items() if remedy}}
 

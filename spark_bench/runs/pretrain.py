@@ -12,6 +12,7 @@ from spark_bench.checkpoints.writing import save_safetensors
 from spark_bench.data.images.labelled import fingerprint, open_labelled
 from spark_bench.data.images.sources import open_images
 from spark_bench.errors import InputError
+from spark_bench.evaluation.accuracy import evaluations
 from spark_bench.files import write_atomically
 from spark_bench.models.methods import get_method
 from spark_bench.models.pretraining import PretrainingModel, pretrainer_of
@@ -85,6 +86,13 @@ class Pretraining(Run[PretrainOptions]):
         self.cfg.model.channels_last = self.cfg.get('channels_last', False)
         self.cfg.train_dataloader.dataset.root = self.options.data_root
         set_workers(self.cfg.train_dataloader, self.options.workers)
+        if self.options.probe is not None:
+            # No part of the recipe, as no weight depends on it; ahead of what writes down what it measures.
+            self.cfg.custom_hooks = [
+                dict(type='ProbeHook', root=self.options.probe_data, interval=self.options.probe_interval,
+                     arch=self.arch, input_size=self.cfg.model.get('input_size', 224),
+                     workers=self.cfg.train_dataloader.num_workers),
+                *self.cfg.custom_hooks]
 
     def existing(self) -> Record | None:
         """The record, where both it and the weights that the next step needs are there."""
@@ -110,8 +118,10 @@ class Pretraining(Run[PretrainOptions]):
             metrics['skipped_images'] = len(self.bad)
             runner.logger.info(f'{len(self.bad)} of {len(self.source)} images could not be read and were passed over'
                                + (f'; their names are in {artifacts["bad_images"]}' if self.bad else ''))
+        probed = [[entry['epoch'], entry['knn']] for entry in evaluations(runner)]
         return self.write_training_record(
-            runner, metrics, {'train_images': len(self.source), 'val_images': 0}, artifacts)
+            runner, metrics, {'train_images': len(self.source), 'val_images': 0}, artifacts,
+            **({'top1_knn': probed} if probed else {}))
 
     def _save_weights(self, model) -> dict:
         """Write the encoder in timm's names and the whole model; return their paths by name."""

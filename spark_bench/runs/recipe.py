@@ -27,7 +27,7 @@ PLACEMENT = {
        for key in ('root', 'data_root', 'ann_file', 'data_prefix', 'metainfo')}}
 # Hooks that look on, or write down.
 _WATCHING = ('RuntimeInfoHook', 'IterTimerHook', 'LoggerHook', 'ResumePointHook', 'EstimateHook', 'TensorBoardHook',
-             'ProgressHook')
+             'ProgressHook', 'AveragePrecisionHook', 'ProbeHook')
 
 
 def recipe_of(cfg: dict[str, Any]) -> dict[str, Any]:

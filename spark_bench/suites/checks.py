@@ -22,7 +22,7 @@ METRICS = {
     'pretrain': ('loss', 'skipped_images'), 'classification': ('top1', 'top5', *_RATES),
     'linear': ('top1', 'top5', 'penalty', 'top1_held_out', 'iterations', 'converged'),
     'knn': ('top1', 'top5', 'neighbours'),
-    'detection': tuple(f'{kind}_{figure}' for kind in ('box', 'mask') for figure in _COCO)}
+    'detection': (*(f'{kind}_{figure}' for kind in ('box', 'mask') for figure in (*_COCO, 'ap_best')), 'update_best')}
 KINDS = ('pretrain', 'classification', 'detection')
 STARTS = ('none', 'published', 'recipe')
 # How a cell names a part of the embedded data set (``embedded:detection``), and the size of that.
@@ -80,7 +80,8 @@ _NEEDED = ('task', 'arch', 'methods', 'recipe', 'data')
 OPTIONS = {
     'threads': _POSITIVE, 'workers': _COUNT, 'batch_size': _POSITIVE, 'accumulate': _POSITIVE, 'amp': _FLAG,
     'channels_last': _FLAG, 'image_interval': _COUNT, 'checkpoint_interval': _POSITIVE, 'label_seed': _COUNT,
-    'bootstrap': _COUNT, 'bad_images': (lambda value: value in ('fail', 'skip'), 'fail or skip'),
+    'bootstrap': _COUNT, 'frozen': _FLAG, 'val_interval': _POSITIVE,
+    'bad_images': (lambda value: value in ('fail', 'skip'), 'fail or skip'),
     'backend': (lambda value: value in ('fast', 'pycocotools'), 'fast or pycocotools'),
     'label_fraction': (lambda value: _is_number(value) and value <= 1, 'a number above 0, up to 1')}
 _TABLE = {

@@ -22,6 +22,9 @@ from spark_bench.training.reconstruction import load_images, reconstruct
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
+# Of evaluations whose names are those of the weights: what was measured of them.
+_TAGS = {'raw': 'top1_raw', 'ema': 'top1_ema', 'knn': 'top1_knn'}
+
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
@@ -124,8 +127,8 @@ class TensorBoardHook(Hook):
             self._write_point(runner, step, outputs)
         for entry in runner.message_hub.get_info('evaluations', [])[-1:]:
             if entry['step'] == step:
-                for name in entry.keys() - {'epoch', 'step'}:
-                    self._writer.add_scalar(f'val/top1_{name}', entry[name], step)
+                for name in sorted(entry.keys() - {'epoch', 'step'}):
+                    self._writer.add_scalar(f'val/{_TAGS.get(name, name)}', entry[name], step)
         if self._images is not None and step % (length * self.image_interval) == 0:
             self._write_images(runner, step // length)
 

@@ -15,10 +15,11 @@ from spark_bench.records import write
 from spark_bench.report.backbones import PARAMETERS, order_archs
 from spark_bench.report.charts import bar_chart, gain_bars, value_dots
 from spark_bench.report.costs import cost_chart, pretraining_of
-from spark_bench.report.curves import accuracy_curves, loss_curves, sparkline, thin
+from spark_bench.report.curves import accuracy_curves, loss_curves, precision_curves, sparkline, thin
 from spark_bench.report.drawings import draw_charts, draw_curves, tasks_of
 from spark_bench.report.figures import Drawing, inline_svg, method_colours, save_drawing, spoken
 from spark_bench.report.scaling import scaling_curves
+from spark_bench.report.shares import share_curves
 from spark_bench.tables import Column, TableSpec, build_table
 from spark_bench.tables.suite import COLUMNS
 
@@ -194,6 +195,39 @@ def test_accuracies_are_drawn_for_each_seed_raw_values_dashed_beside_averages(ma
     assert lines(accuracy_curves(raw, 'classification')) == (0, 4)
     assert accuracy_curves(records, 'detection') is None
     assert tasks_of(records) == ['pretrain', 'classification', 'detection']
+
+
+def test_ap_during_training_is_drawn_boxes_solid_and_masks_dashed(make_record):
+    curve = [[10 * i, 2.0 * i] for i in range(1, 8)]
+    boxes = make_record(method='scratch', curves={'box_ap': curve})
+    both = make_record(method='spark', curves={'box_ap': curve, 'mask_ap': curve})
+    drawing = precision_curves([boxes, both], 'detection')
+    styles = re.findall(r'<path d="(M [^"]+)" clip-path="[^"]*" style="([^"]+)"', inline_svg(drawing))
+    styles = ['dasharray' in style for path, style in styles if path.count('L') == 6]
+    assert sorted(styles) == [False, False, True] and 'dashed: masks' in drawing.caption
+    assert 'mask' not in precision_curves([boxes], 'detection').caption
+    assert precision_curves([make_record()], 'detection') is None
+    assert drawing.name in [each.name for each in draw_curves([boxes, both])]
+
+
+def test_ap_is_drawn_over_the_share_of_the_labels_means_over_seeds_a_line_a_method(make_record):
+    def record(method, share, seed, box_ap, frozen=False):
+        task = 'detection' if share is None else f'detection_{100 * share:g}pct'
+        recipe = {'train_dataloader': {'dataset': {} if share is None else {'fraction': share}},
+                  'model': {'backbone': {'frozen': True} if frozen else {}}}
+        return make_record(task, method, seed, metrics={'box_ap': box_ap}, recipe=recipe)
+    records = [record('spark', 0.01, 0, 10.0), record('spark', 0.01, 1, 12.0), record('spark', 0.1, 0, 20.0),
+               record('spark', None, 0, 40.0), record('scratch', 0.01, 0, 5.0), record('scratch', 0.1, 0, 15.0),
+               record('spark', 0.1, 0, 18.0, frozen=True), dataclasses.replace(record('spark', None, 0, 99.0),
+                                                                              task='detection_2x')]
+    drawing = share_curves(records)
+    assert drawing.description.removeprefix('AP over labels. ').split('; ') == [
+        'convnext_atto scratch 1 % 5.0', 'convnext_atto scratch 10 % 15.0', 'convnext_atto spark 1 % 11.0',
+        'convnext_atto spark 10 % 20.0', 'convnext_atto spark 100 % 40.0', 'convnext_atto spark, frozen 10 % 18.0']
+    words = texts(drawing)
+    assert {'1 %', '10 %', '100 %', 'scratch', 'spark', 'spark, frozen', 'box AP, %'} <= set(words)
+    assert share_curves(records[3:4]) is None and share_curves([make_record()]) is None
+    assert draw_charts([], records)[-1].name == 'labels'
 
 
 @given(st.lists(st.one_of(st.floats(-1e6, 1e6), st.just(float('nan'))), max_size=300), st.integers(4, 100))

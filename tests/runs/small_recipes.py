@@ -43,19 +43,24 @@ def small(recipe, folder, factor=8, **settings):
     cfg = Config.fromfile(ROOT / 'mmdet_configs' / recipe)
     for loader in (cfg.train_dataloader, cfg.test_dataloader):
         shrink(loader.dataset.pipeline, factor)
+    for entry in cfg.model.data_preprocessor.get('batch_augments') or []:
+        entry.size = divide(tuple(entry.size), factor)
     if cfg.model.backbone.type == 'SparKViT':
         cfg.model.backbone.input_size = 1024 // factor
-        for entry in cfg.model.data_preprocessor.get('batch_augments') or []:
-            entry.size = divide(tuple(entry.size), factor)
     cfg.train_dataloader.dataset.filter_cfg.min_size = 1
-    cfg.model.train_cfg.rpn_proposal.update(nms_pre=100, max_per_img=50)
-    cfg.model.train_cfg.rcnn.sampler.num = 32
-    cfg.model.test_cfg.rpn.update(nms_pre=50, max_per_img=20)
+    if 'roi_head' in cfg.model:
+        # Of anchors that lie within the image, as a cascade takes them, so small ones may have none.
+        cfg.model.train_cfg.rpn.allowed_border = -1
+        cfg.model.train_cfg.rpn_proposal.update(nms_pre=100, max_per_img=50)
+        stages = cfg.model.train_cfg.rcnn
+        for stage in stages if isinstance(stages, list) else [stages]:
+            stage.sampler.num = 32
+        cfg.model.test_cfg.rpn.update(nms_pre=50, max_per_img=20)
     cfg.global_batch = 2
     cfg.train_cfg = ConfigDict(type='UpdateLoop', max_updates=2)
     for scheduler in cfg.param_scheduler:
         scheduler.by_epoch = False
-    for hook in cfg.custom_hooks:
+    for hook in cfg.get('custom_hooks', []):
         if hook.type == 'PreciseBatchNormHook':
             hook.updates = 2
     cfg.merge_from_dict(settings)

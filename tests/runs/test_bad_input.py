@@ -87,13 +87,13 @@ def test_a_image_that_breaks_on_the_way_is_named_in_one_line(split, boxes, tmp_p
 @pytest.mark.parametrize('text, named', [
     ('x = 1', 'has no model'), ('model = 5', 'has no model'), ('import nothere', 'nothere|no model'),
     ('x = (1,', 'never closed'),
-    ("_base_ = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py']", 'has no global_batch'),
-    ("_base_ = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py']\nglobal_batch = 2", 'names no architecture'),
+    ("_base_ = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py']\nauto_scale_lr = None", 'has no global_batch'),
+    ("_base_ = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py']", 'names no architecture'),
     ("_base_ = ['pretrain/configs/demo_pretrain.py']", 'has no backbone'),
     ("_base_ = ['pretrain/configs/demo_finetune.py']", 'has no backbone'),
     ("_base_ = ['mmdet_configs/demo/mask-rcnn_demo.py']\n"
      "model = dict(_delete_=True, type='RetinaNet', backbone=dict(type='SparKTimm', arch='test_resnet'), neck=dict())",
-     'has no roi_head')])
+     'has neither model.neck nor model.panoptic_head')])
 def test_a_config_that_is_no_recipe_is_refused(text, named, boxes, tmp_path, capsys):
     (tmp_path / 'config.py').write_text(re.sub("'(pretrain|mmdet_configs)/", rf"'{ROOT}/\1/", text))
     status, error = run(capsys, ['detect', tmp_path / 'config.py', '--data-root', boxes, '--work-dir',

@@ -37,6 +37,7 @@ class Split:
         category_ids: their ids.
         sizes: from ``file_name`` to (width, height).
         objects: from ``file_name`` to how many objects training can learn from, of images with an annotation.
+        labels: from ``file_name`` to the categories of those objects, of images that have any.
         sha256: of the annotation file, hex.
     """
 
@@ -48,6 +49,7 @@ class Split:
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     objects: dict[str, int] = field(default_factory=dict)
     sha256: str = ''
+    labels: dict[str, set[str]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -141,13 +143,13 @@ def judge_split(report: Report, kind: str, file: Path) -> Split:
         if times > 1:
             report.add('duplicate category', name, f'has {times} categories of the name {shorten(category)}')
     by_id = _take_names(report, name, folder, entries.images)
-    objects = _judge_objects(report, name, entries, by_id, read.contents)
+    objects, labels = _judge_objects(report, name, entries, by_id, read.contents)
     counts.update(images=len(entries.images), annotations=len(entries.annotations), usable=sum(objects.values()),
                   categories=len(names))
     sizes = {by_id[entry['id']]: (entry['width'], entry['height']) for _, entry in entries.images
              if entry['id'] in by_id}
     return Split(kind, file, report.root / folder, names, tuple(entry['id'] for entry in entries.categories), sizes,
-                 objects, read.sha256)
+                 objects, read.sha256, labels)
 
 
 def _take_names(report, file, folder, images):
@@ -176,10 +178,12 @@ def _is_inside(name):
 
 
 def _judge_objects(report, file, entries: Entries, names, contents):
-    """From file name to how many objects are of use, of images that have an annotation."""
+    """From file name to how many objects are of use, of images that have an annotation, and to their categories."""
     sizes = {entry['id']: (entry['width'], entry['height']) for _, entry in entries.images}
     used, seen = set(), set()
     objects: dict[str, int] = {}
+    labels: dict[str, set[str]] = {}
+    categories = {entry['id']: entry['name'] for entry in entries.categories}
     reasons: Counter[str | None] = Counter()
     masks = read_masks(entry['segmentation'] for _, entry in entries.annotations)
     for (position, entry), mask in zip(entries.annotations, masks, strict=True):
@@ -199,6 +203,8 @@ def _judge_objects(report, file, entries: Entries, names, contents):
         if entry['image_id'] in names:
             name = names[entry['image_id']]
             objects[name] = objects.get(name, 0) + (reason is None)
+            if reason is None:
+                labels.setdefault(name, set()).add(categories.get(entry['category_id'], ''))
     judged = judge_counts(reasons)
     if judged:
         report.add(judged[0], file, judged[1], remedy=judged[2])
@@ -211,7 +217,7 @@ def _judge_objects(report, file, entries: Entries, names, contents):
     for position, image in entries.images:
         if image['id'] not in annotated:
             report.add('no annotation', file, f'{name_entry("images", position, image)} {shorten(image["file_name"])}')
-    return objects
+    return objects, labels
 
 
 def compare_splits(report: Report, splits: list[Split]) -> None:

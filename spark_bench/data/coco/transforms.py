@@ -61,12 +61,19 @@ class LoadImage(BaseTransform):
 
     A damaged file is an error: OpenCV, the usual loader, hands on what it could decode of an image that is cut short.
     So is one of another size than its annotations state (``width``, ``height``).
+
+    Args:
+        to_float32: hand on float32, of the same values, as mmdet's ``LoadImageFromFile`` does where asked: what
+            resizes it then does not round.
     """
+
+    def __init__(self, to_float32: bool = False):
+        self.to_float32 = to_float32
 
     def transform(self, results: dict) -> dict:
         path, stated = results['img_path'], (results.get('width'), results.get('height'))
         image = read_image(path) if None in stated else read_stated(path, stated, 'its annotations say')
         pixels_HW3 = np.ascontiguousarray(np.asarray(image)[:, :, ::-1])
-        results['img'] = pixels_HW3
+        results['img'] = pixels_HW3.astype(np.float32) if self.to_float32 else pixels_HW3
         results['img_shape'] = results['ori_shape'] = pixels_HW3.shape[:2]
         return results

@@ -1,0 +1,52 @@
+"""k-NN of the encoder while it is pretrained: what ``evaluate`` finds, and no bit of the training."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from spark_bench import commands
+
+LITTLE = ['--cfg-options', 'global_batch=8', 'model.input_size=64', 'train_dataloader.dataset.input_size=64',
+          'model.decoder_width=32']
+
+
+def pretrain(images, folder, *extra, arch='test_resnet'):
+    return ['pretrain', '--data-root', str(images / 'train'), '--work-dir', str(folder / 'work'), '--results',
+            str(folder / 'results'), '--threads', '1', '--workers', '0', '--epochs', '3', '--arch', arch, *extra,
+            *LITTLE]
+
+
+def record_of(folder):
+    [path] = (folder / 'results').rglob('*.json')
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize('arch', ['test_resnet', 'test_convnext'])
+def test_knn_during_training_is_what_evaluate_finds_and_changes_no_bit(arch, images, tmp_path):
+    watched, plain = tmp_path / 'watched', tmp_path / 'plain'
+    probe = ['--probe', 'knn', '--probe-interval', '2', '--probe-data', str(images)]
+    assert commands.main(pretrain(images, watched, *probe, arch=arch)) == 0
+    assert commands.main(pretrain(images, plain, arch=arch)) == 0
+    for name in ('encoder', 'spark'):
+        one, two = (load_file(folder / f'work/{name}.safetensors') for folder in (watched, plain))
+        assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+    records = record_of(watched), record_of(plain)
+    assert records[0]['config_hash'] == records[1]['config_hash'] and records[0]['recipe'] == records[1]['recipe']
+    assert records[0]['curves']['loss'] == records[1]['curves']['loss'] and set(records[1]['curves']) == {'loss'}
+    curve = records[0]['curves']['top1_knn']
+    assert [epoch for epoch, _ in curve] == [2, 3]
+    assert commands.main(['evaluate', '--protocol', 'knn', '--weights', str(watched / 'work/encoder.safetensors'),
+                          '--arch', arch, '--data-root', str(images), '--input-size', '64', '--threads', '1',
+                          '--results', str(tmp_path / 'knn/results'), '--work-dir', str(tmp_path / 'knn/work')]) == 0
+    assert record_of(tmp_path / 'knn')['metrics']['top1'] == curve[-1][1]
+
+
+def test_a_probe_without_data_and_data_without_a_probe_are_refused(images, tmp_path, capsys):
+    for extra in (['--probe', 'knn'], ['--probe-data', str(images)], ['--probe-interval', '2']):
+        assert commands.main(pretrain(images, tmp_path, *extra)) == 2
+        assert '--probe knn and --probe-data DIR go together' in capsys.readouterr().err
+    assert commands.main(pretrain(images, tmp_path, '--probe', 'knn', '--probe-data', str(tmp_path / 'absent'))) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert 'absent does not exist' in error and not list(tmp_path.rglob('epoch_*.pth'))
