@@ -56,10 +56,9 @@ class ProbeHook(Hook):
     def measure(self, runner: Runner) -> float:
         """Top-1 of the encoder as it is, in percent."""
         model = unwrap_model(runner.model)
-        trained = model.spark.encoder.pyramid.network
         # A network of its own: the features are dense, and statistics of the trained one stay as they are.
-        self._network.load_state_dict({**self._network.state_dict(), **trained.state_dict()}, strict=True)
-        device = next(trained.parameters()).device
+        self._network.load_state_dict({**self._network.state_dict(), **model.encoder().tensors}, strict=True)
+        device = next(model.parameters()).device
         extractor = Extractor(self._network, device, workers=self.workers)
         train, val = (extractor.extract(images, np.arange(len(images))) for images in (self.train, self.val))
         self._network.to('cpu')
