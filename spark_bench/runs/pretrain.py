@@ -87,10 +87,12 @@ class Pretraining(Run[PretrainOptions]):
         self.cfg.train_dataloader.dataset.root = self.options.data_root
         set_workers(self.cfg.train_dataloader, self.options.workers)
         if self.options.probe is not None:
+            dataset = self.cfg.train_dataloader.dataset
+            side = dataset.get('input_size') or dataset.get('transform', {}).get('input_size')
             # No part of the recipe, as no weight depends on it; ahead of what writes down what it measures.
             self.cfg.custom_hooks = [
                 dict(type='ProbeHook', root=self.options.probe_data, interval=self.options.probe_interval,
-                     arch=self.arch, input_size=self.cfg.model.get('input_size', 224),
+                     arch=self.arch, input_size=side or self.kind.side(self.cfg.model),
                      workers=self.cfg.train_dataloader.num_workers),
                 *self.cfg.custom_hooks]
 

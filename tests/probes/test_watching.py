@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from mmengine.config import Config
 from safetensors.torch import load_file
 
 from spark_bench import commands
@@ -41,6 +42,24 @@ def test_knn_during_training_is_what_evaluate_finds_and_changes_no_bit(arch, ima
                           '--arch', arch, '--data-root', str(images), '--input-size', '64', '--threads', '1',
                           '--results', str(tmp_path / 'knn/results'), '--work-dir', str(tmp_path / 'knn/work')]) == 0
     assert record_of(tmp_path / 'knn')['metrics']['top1'] == curve[-1][1]
+
+
+@pytest.mark.parametrize('method', ['mae', 'simmim', 'byol', 'supervised'])
+def test_the_encoder_of_every_method_is_probed_at_the_side_that_it_learns_from(method, images, tmp_path):
+    labelled = images if method == 'supervised' else images / 'train'
+    folders = ['--work-dir', str(tmp_path / 'work'), '--results', str(tmp_path / 'results'), '--threads', '1']
+    assert commands.main(['pretrain', '--method', method, '--data-root', str(labelled), '--epochs', '1', *folders,
+                          '--workers', '0', '--probe', 'knn', '--probe-data', str(images), '--cfg-options',
+                          'global_batch=8']) == 0
+    record = record_of(tmp_path)
+    [[epoch, top1]] = record['curves']['top1_knn']
+    hooks = Config.fromfile(tmp_path / 'work/config.py').custom_hooks
+    [hook] = [hook for hook in hooks if hook.type == 'ProbeHook']
+    assert epoch == 1 and hook.input_size == 96
+    folders = ['--work-dir', str(tmp_path / 'knn/work'), '--results', str(tmp_path / 'knn/results'), '--threads', '1']
+    assert commands.main(['evaluate', '--protocol', 'knn', '--weights', str(tmp_path / 'work/encoder.safetensors'),
+                          '--arch', record['arch'], '--data-root', str(images), '--input-size', '96', *folders]) == 0
+    assert record_of(tmp_path / 'knn')['metrics']['top1'] == top1
 
 
 def test_a_probe_without_data_and_data_without_a_probe_are_refused(images, tmp_path, capsys):

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_recipes import record_of, tiny, words, write_boxes
+from small_recipes import record_of, tiny, torchrun, words, write_boxes
 
 from spark_bench import commands
 from spark_bench.data.coco.subset import draw_images
@@ -134,6 +134,19 @@ def test_ap_during_training_is_what_evaluate_finds_and_the_best_weights_are_kept
     found = json.loads((tmp_path / 'best/metrics.json').read_text())
     assert (found['box_ap'], found['mask_ap']) == (metrics['box_ap_best'], metrics['mask_ap_best'])
     assert not list(work.glob('validation*'))
+
+
+@pytest.mark.slow
+def test_two_processes_measure_as_one_does(many, tmp_path):
+    done = torchrun(demo(many, tmp_path, '--val-interval', '1', '--label-fraction', '0.5', epochs=2))
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = record_of(tmp_path)
+    assert [step for step, _ in record['curves']['box_ap']] == [9, 18]
+    command = ['evaluate', '--weights', tmp_path / 'work/detector_best.safetensors', '--data-root', many, '--work-dir',
+               tmp_path / 'best', '--threads', '1', '--cfg-options', EVERY]
+    assert commands.main([str(word) for word in command]) == 0
+    found = json.loads((tmp_path / 'best/metrics.json').read_text())
+    assert found['box_ap'] == pytest.approx(record['metrics']['box_ap_best'], abs=1e-6)
 
 
 def test_ap_is_logged_and_drawn_by_tensorboard(measured):
