@@ -4,8 +4,8 @@ import re
 
 import pytest
 
+from spark_bench import commands
 from spark_bench.checkpoints.published import find_published
-from spark_bench.commands import doctor
 from spark_bench.data import embedded
 from spark_bench.errors import InputError
 from spark_bench.places import cache_folder
@@ -27,7 +27,7 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize('variable, folder, place', [
     ('SPARK_BENCH_CACHE', '{}/c', 'c'), ('SPARK_BENCH_CACHE', '~/c', 'c'), ('XDG_CACHE_HOME', '{}', 'spark_bench')])
-def test_data_weights_and_the_doctor_look_into_one_cache(monkeypatch, tmp_path, variable, folder, place):
+def test_data_weights_and_the_doctor_look_into_one_cache(capsys, monkeypatch, tmp_path, variable, folder, place):
     for name in ('SPARK_BENCH_CACHE', 'XDG_CACHE_HOME'):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv('HOME', str(tmp_path))
@@ -39,5 +39,6 @@ def test_data_weights_and_the_doctor_look_into_one_cache(monkeypatch, tmp_path, 
     place.write_text('a file in the way')
     with pytest.raises(InputError, match=re.escape(str(place))):
         embedded.prepare('quick')
-    with pytest.raises(doctor._Unwell, match=re.escape(str(place))):
-        doctor._cache_disk()
+    monkeypatch.setenv('COLUMNS', '500')
+    assert commands.main(['doctor']) == 1
+    assert str(place) in capsys.readouterr().out

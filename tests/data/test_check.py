@@ -105,7 +105,7 @@ def test_the_report_for_machines_and_headers_only(capsys, coco, tmp_path):
 
 @pytest.mark.parametrize('arguments, named', [
     (['nothing'], 'is not a folder'), (['.'], 'neither layout'), (['.', '--layout', 'coco'], 'coco layout'),
-    (['.', '--workers', '0'], '--workers'), (['coco', '--json', 'no/r.json'], '--json'), ([], 'DIR')])
+    (['.', '--workers', '0'], '--workers'), (['coco', '--json', '/dev/null/r.json'], '/dev/null/r.json'), ([], 'DIR')])
 def test_bad_usage_is_one_line_and_status_2(capsys, coco, monkeypatch, arguments, named):
     monkeypatch.chdir(coco.parent)
     status, out, err = run(capsys, *arguments)

@@ -24,7 +24,8 @@ def recipe():
 
 
 def test_fresh_weights_of_neck_and_box_head(recipe):
-    neck, head = (MODELS.build(part) for part in (recipe.model.neck, recipe.model.roi_head.bbox_head))
+    parts = recipe.model.neck, recipe.model.roi_head.bbox_head
+    neck, head = (MODELS.build({**part, '_scope_': 'mmdet'}) for part in parts)
     torch.manual_seed(0)
     neck.init_weights()
     head.init_weights()
@@ -43,7 +44,7 @@ def test_fresh_weights_of_neck_and_box_head(recipe):
 
 
 def matches(assigner, boxes, objects):
-    found = TASK_UTILS.build(assigner).assign(
+    found = TASK_UTILS.build({**assigner, '_scope_': 'mmdet'}).assign(
         InstanceData(priors=torch.tensor(boxes)),
         InstanceData(bboxes=torch.tensor(objects), labels=torch.arange(len(objects))))
     return found.gt_inds.tolist()
@@ -65,6 +66,6 @@ def test_a_roi_is_matched_with_what_it_overlaps_most(recipe):
 def test_images_are_resized_by_pillow(recipe, pipeline):
     pixels = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
     step, = (step for step in recipe[pipeline] if 'Resize' in step.type)
-    found = TRANSFORMS.build(step)(dict(img=pixels, img_shape=(900, 1200)))['img']
+    found = TRANSFORMS.build({**step, '_scope_': 'mmdet'})(dict(img=pixels, img_shape=(900, 1200)))['img']
     expected = Image.fromarray(pixels).resize(found.shape[1::-1], Image.Resampling.BILINEAR)
     assert found.shape[0] < 900 and np.array_equal(found, expected)
