@@ -1,10 +1,14 @@
 """Precise batch norm gives the statistics of all values of its batches taken together, with the weights untouched."""
 
 import logging
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
 from torch import nn
 
 from spark_bench.models.sync_norm import SyncBatchNorm2d
@@ -53,3 +57,37 @@ def test_statistics_are_those_of_all_values_of_the_batches(norm):
     assert model.norm.momentum == 0.1 and not model.norm._forward_hooks
     assert torch.equal(model.frozen.running_mean, frozen)
     assert all(torch.equal(value, weights[name]) for name, value in model.named_parameters())
+
+
+def parts():
+    """Of two processes: batches of unlike means, spreads and sizes."""
+    draw = torch.Generator().manual_seed(0)
+    widths = [(5, 6, 7), (9, 7, 5)]
+    return [[torch.randn(2, 3, 4, width, generator=draw).double() * (i + 1) + 5 * rank for i, width in enumerate(own)]
+            for rank, own in enumerate(widths)]
+
+
+def take_part(rank, folder):
+    # A forked process has none of the threads that earlier tests may have computed with, and would wait for them.
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo', init_method=f'file://{folder}/meeting', rank=rank, world_size=2)
+    torch.manual_seed(0)
+    model = Model(SyncBatchNorm2d).double()
+    PreciseBatchNormHook().after_train(SimpleNamespace(
+        model=model, logger=logging.getLogger('test'), max_epochs=1,
+        train_dataloader=Loader([batch] for batch in parts()[rank])))
+    torch.save([model.norm.running_mean, model.norm.running_var], Path(folder) / f'{rank}.pth')
+    dist.barrier()
+    dist.destroy_process_group()
+    os._exit(0)  # nothing of the parent's is torn down
+
+
+def test_synchronised_norms_count_the_positions_of_all_processes(tmp_path):
+    multiprocessing.start_processes(take_part, (str(tmp_path),), nprocs=2, start_method='fork')
+    torch.manual_seed(0)
+    model = Model(nn.BatchNorm2d).double()
+    values = torch.cat([model.conv(batch).transpose(0, 1).flatten(1) for batches in parts() for batch in batches], 1)
+    for rank in range(2):
+        mean, variance = torch.load(tmp_path / f'{rank}.pth', weights_only=True)
+        torch.testing.assert_close(mean, values.detach().mean(1), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(variance, values.detach().var(1, correction=0), rtol=1e-12, atol=1e-12)
