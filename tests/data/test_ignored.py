@@ -198,7 +198,7 @@ def test_output_among_images_is_refused(tmp_path):
 
 
 def pretrain(*extra):
-    return commands.main(['pretrain', '--data-root', '.', '--method', 'm', '--suite', 'hand', '--threads', '1',
+    return commands.main(['pretrain', '--data-root', '.', '--suite', 'hand', '--threads', '1',
                           '--epochs', '2', '--workers', '0', '--image-interval', '1', *extra, '--cfg-options',
                           'global_batch=4', 'model.input_size=64', 'model.decoder_width=32',
                           'train_dataloader.dataset.input_size=64'])
