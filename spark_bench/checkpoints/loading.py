@@ -1,9 +1,11 @@
 """Load a checkpoint of any known format into a network, and report what became of each tensor."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import timm
+import torch
 from torch import nn
 
 from spark_bench.checkpoints import architectures
@@ -104,7 +106,7 @@ def _fill(model, wanted, contents, source, values, target):
     unused = sorted(name for name, canonical in source.canonical.items()
                     if canonical in values.keys() - used and name not in alike.values())
     unknown = [name for name in source.unknown if name not in alike.values()]
-    resized = _resize_tables(new, wanted)
+    resized = resize_tables(new, wanted)
     known = _known_leftovers(model, source, target, contents.naming.family is None and contents.arch is None)
     problems = []
     if target.has_decoder and not source.has_decoder and source.family:
@@ -152,7 +154,7 @@ def _fit(target, canonical, value, place):
     return value.reshape(place.shape) if same else value
 
 
-def _resize_tables(new, wanted):
+def resize_tables(new: dict[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
     """Bring Swin's position tables to the network's window, in place; return a note where there were any."""
     names = [name for name in new if name.endswith('relative_position_bias_table') and new[name].dim() == 2
              and new[name].shape != wanted[name].shape and new[name].shape[1:] == wanted[name].shape[1:]]

@@ -38,6 +38,8 @@ class _TwoViews(BaseModel, PretrainingModel):
     @classmethod
     def check(cls, cfg: 'Config') -> None:
         map_channels(cfg.model.arch)
+        if cfg.global_batch < 2:
+            raise InputError(f'global_batch is {cfg.global_batch}: give at least 2 images, to be told apart')
 
     def forward(self, inputs: list[torch.Tensor], data_samples: object = None,
                 mode: str = 'loss') -> dict[str, torch.Tensor]:

@@ -131,9 +131,14 @@ class MAEPretrainer(_Masked):
             raise InputError(f'model.input_size is {side}: {model.arch} is made for {own}, change it and '
                              'train_dataloader.dataset.input_size with --cfg-options')
         ratio = model.get('mask_ratio', 0.75)
-        if not 0 < ratio < 1:
-            raise InputError(f'model.mask_ratio is {ratio}: give a share between 0 and 1')
+        patches = _describe_vit(model.arch).patch_embed.num_patches
+        if not 1 <= int(patches * (1 - ratio)) < patches:
+            raise InputError(f'model.mask_ratio is {ratio}: give a share between 0 and 1 that leaves one of {patches} '
+                             'patches or more')
         width, heads = model.get('decoder_width', 512), model.get('decoder_heads', 16)
+        for key, value in (('decoder_heads', heads), ('decoder_depth', model.get('decoder_depth', 8))):
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f'model.{key} is {value!r}: give a whole number from 1 up')
         if width % heads or width % 4:
             raise InputError(f'model.decoder_width is {width}: give a multiple of 4 and of decoder_heads, {heads}')
 
@@ -177,7 +182,7 @@ class SimMIMPretrainer(_Masked):
                  data_preprocessor: dict[str, Any] | nn.Module | None = None):
         network = _describe_swin(arch)
         blocks = [layer.blocks for layer in network.layers]
-        window = window_size or blocks[0][0].window_size[0]
+        window = blocks[0][0].window_size[0] if window_size is None else window_size
         self._mask = mask_patch, mask_ratio
         super().__init__(arch, input_size, dict(
             type='SimMIM',
@@ -193,10 +198,14 @@ class SimMIMPretrainer(_Masked):
     @classmethod
     def check(cls, cfg: 'Config') -> None:
         model = cfg.model
-        _describe_swin(model.arch)
-        side = cls.side(model) or 0
+        network, side = _describe_swin(model.arch), cls.side(model) or 0
         if side % cls._stride:
             raise InputError(f'model.input_size is {side}: give a multiple of {cls._stride}')
+        window = model.get('window_size')
+        window = network.layers[0].blocks[0].window_size[0] if window is None else window
+        if not isinstance(window, int) or not 1 <= window <= side // cls._stride:
+            raise InputError(f'model.window_size is {window!r}: give a whole number from 1 up to the side of the last '
+                             f'map of images of {side} pixels, {side // cls._stride}, or change model.input_size')
         told = {key: model.get(key, default) for key, default in (('mask_patch', 32), ('mask_ratio', 0.6))}
         block_mask(side, **told)
         views = cfg.train_dataloader.dataset.get('views', {})

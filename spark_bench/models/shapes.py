@@ -50,8 +50,9 @@ def check_shapes(model: nn.Module, cfg: 'ConfigDict') -> None:
         maps = _check_backbone(model, cfg)
         if not cfg.get('neck'):
             return
-        channels = [map_BChw.shape[1] for map_BChw in model.neck(maps)]
-        _check_levels(cfg, len(channels))
+        levels = model.neck(maps)
+        channels = [map_BChw.shape[1] for map_BChw in levels]
+        _check_strides(cfg, [map_BChw.shape[-1] for map_BChw in levels])
         for key in _NECK:
             # One number where all maps have the same; some heads (SSD, YOLO) state a list.
             wanted = channels[0] if len(set(channels)) == 1 else channels
@@ -72,12 +73,22 @@ def _check_backbone(model, cfg):
     return maps
 
 
-def _check_levels(cfg, levels):
+def _check_strides(cfg, sides):
+    levels = len(sides)
     for key, each in _STRIDES.items():
         for place, strides in _values(cfg, key):
-            if isinstance(strides, (list, tuple)) and not (levels if each else 1) <= len(strides) <= levels:
+            if not isinstance(strides, (list, tuple)):
+                continue
+            if not (levels if each else 1) <= len(strides) <= levels:
                 raise InputError(f'model.{place} is {list(strides)}, {len(strides)} of them, but model.neck gives '
                                  f'{levels} maps (its num_outs): change either')
+            # Of the blank image's smallest maps, one pixel a side, the stride cannot be told.
+            wrong = [stride for stride, side in zip(strides, sides, strict=False)
+                     if side > 1 and not _same(stride, _SIDE // side)]
+            if wrong:
+                true = [_SIDE // side if side > 1 else stride for stride, side in zip(strides, sides, strict=False)]
+                raise InputError(f'model.{place} is {list(strides)}: give {true}, the strides of the maps that '
+                                 'model.neck gives')
 
 
 def _check_rois(model, cfg):

@@ -9,6 +9,7 @@ from torch import nn
 from pretrain.encoder import create_network
 from spark_bench.models.classifier import SparKClassifier
 from spark_bench.models.pretraining import Encoder, PretrainingModel
+from spark_bench.models.shapes import check_size
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -23,7 +24,9 @@ class SupervisedPretrainer(SparKClassifier, PretrainingModel):
     @classmethod
     def check(cls, cfg: 'Config') -> None:
         with torch.device('meta'):
-            create_network(cfg.model.arch, cfg.model.get('drop_path_rate', 0.0))
+            network = create_network(cfg.model.arch, cfg.model.get('drop_path_rate', 0.0))
+            check_size(network, cfg.model.arch, cfg.train_dataloader.dataset.transform.input_size,
+                       'train_dataloader.dataset.transform.input_size')
 
     @property
     def trained(self) -> nn.Module:

@@ -9,6 +9,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from timm.utils import unwrap_model
 
+from spark_bench.checkpoints.loading import resize_tables
 from spark_bench.data.classification import ClassImages
 from spark_bench.evaluation.accuracy import evaluations
 from spark_bench.probes.classifiers import knn, rank_classes
@@ -57,7 +58,10 @@ class ProbeHook(Hook):
         """Top-1 of the encoder as it is, in percent."""
         model = unwrap_model(runner.model)
         # A network of its own: the features are dense, and statistics of the trained one stay as they are.
-        self._network.load_state_dict({**self._network.state_dict(), **model.encoder().tensors}, strict=True)
+        wanted = self._network.state_dict()
+        tensors = {**wanted, **model.encoder().tensors}
+        resize_tables(tensors, wanted)
+        self._network.load_state_dict(tensors, strict=True)
         device = next(model.parameters()).device
         extractor = Extractor(self._network, device, workers=self.workers)
         train, val = (extractor.extract(images, np.arange(len(images))) for images in (self.train, self.val))

@@ -66,6 +66,9 @@ class Detection(Run[DetectOptions]):
         super().fit_recipe(cfg, options, classes)
         if options.label_fraction is not None:
             cfg.train_dataloader.dataset.update(fraction=options.label_fraction, fraction_seed=options.label_seed)
+        elif options.label_seed:
+            raise InputError(f'--label-seed {options.label_seed} chooses a share of the labels: give --label-fraction '
+                             'with it')
         if options.frozen is not None and options.frozen != cfg.model.backbone.get('frozen', False):
             cfg.model.backbone.frozen = options.frozen
 
@@ -125,6 +128,8 @@ class Detection(Run[DetectOptions]):
         if record is None:
             check_images(self.train_split)
             check_images(self.val)
+        elif self.options.val_interval is not None:
+            self.warn_unmeasured(record, '--val-interval', 'box_ap')
         return record
 
     def check_built(self, runner: Runner) -> None:

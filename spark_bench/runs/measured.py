@@ -1,6 +1,7 @@
 """What ends in a record: its identity, the place of the record, what differs from one that is there."""
 
 import contextlib
+import logging
 import re
 import time
 from abc import ABC
@@ -14,6 +15,7 @@ from typing import Any, ClassVar, Generic
 import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size
+from mmengine.logging import print_log
 
 from spark_bench.checkpoints import read_metadata
 from spark_bench.checkpoints.contents import open_checkpoint
@@ -86,6 +88,13 @@ class Measured(ABC, Generic[AnyOptions]):
                              f'({other or f"{record.config_hash}, now {self.identity.hash}"}): move it away, or give '
                              'another --results')
         return record
+
+    def warn_unmeasured(self, record: schema.Record, option: str, curve: str) -> None:
+        """Say that a record that stands has not what an option asks to be measured on the way to it."""
+        if curve not in record.curves:
+            path = schema.record_path(self.options.results, *record.identity)
+            print_log(f'{path} stands, of the same run without {option}: nothing is measured anew; to have it, move '
+                      f'that record and {self.options.work_dir} away', 'current', logging.WARNING)
 
     def _what_differs(self, record: schema.Record) -> Iterator[str]:
         """A few words on what is other now than in a record in this one's place."""

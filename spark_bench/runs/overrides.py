@@ -122,7 +122,9 @@ def set_length(cfg: Config, length: int, unit: str = 'max_epochs') -> None:
         raise InputError(f'train_cfg.{unit} is {length!r}: give a whole number of '
                          f'{"epochs" if in_epochs else "updates"} from 1 up')
     for number, scheduler in enumerate(cfg.param_scheduler):
-        if scheduler.get('by_epoch', True) == in_epochs and scheduler.get('end') == cfg.train_cfg[unit]:
+        if scheduler.get('by_epoch', True) != in_epochs:
+            continue
+        if scheduler.setdefault('end', cfg.train_cfg[unit]) == cfg.train_cfg[unit]:
             _stretch(scheduler, length)
         if in_epochs and scheduler.get('warmup', 0) >= length:
             print_log(f'the learning rate is still rising when the training of {length} epochs ends, its warm-up takes '

@@ -74,6 +74,9 @@ class Pretraining(Run[PretrainOptions]):
                                  'read: leave it away')
             cfg.train_dataloader.dataset.bad_images = options.bad_images
         if options.image_interval is not None:
+            if options.image_interval and kind.reconstruct is PretrainingModel.reconstruct:
+                raise InputError(f'--image-interval has no meaning for {method}, which reconstructs nothing: leave it '
+                                 'away')
             for hook in cfg.custom_hooks:
                 if hook.type == 'TensorBoardHook':
                     hook.image_interval = options.image_interval
@@ -99,7 +102,11 @@ class Pretraining(Run[PretrainOptions]):
     def existing(self) -> Record | None:
         """The record, where both it and the weights that the next step needs are there."""
         record = super().existing()
-        return record if (self.work_dir / 'encoder.safetensors').is_file() else None
+        if not (self.work_dir / 'encoder.safetensors').is_file():
+            return None
+        if record is not None and self.options.probe is not None:
+            self.warn_unmeasured(record, '--probe', 'top1_knn')
+        return record
 
     def predict(self, runner: Runner) -> None:
         """Agree on the images that were passed over."""

@@ -15,7 +15,7 @@ from spark_bench.places import shipped
 _RUNTIME = 'mmdet_configs/_base_/runtime.py'
 _SAMPLERS = ('ImageSampler', 'GroupedImageSampler', 'RepeatedImageSampler')
 # They change weights or data behind the loop's back: what is measured would not be what is saved.
-_HOOKS = ('EMAHook', 'PipelineSwitchHook', 'MeanTeacherHook')
+_HOOKS = ('EMAHook', 'PipelineSwitchHook', 'MeanTeacherHook', 'EarlyStoppingHook')
 _LENGTHS = {'max_epochs': 'max_epochs', 'max_iters': 'max_updates', 'max_updates': 'max_updates'}
 
 
@@ -42,6 +42,7 @@ def adopt(cfg: Config, path: str) -> None:
     """
     for key in ('val_cfg', 'val_dataloader', 'val_evaluator'):
         cfg.pop(key, None)
+    _check_model(cfg, path)
     _adopt_batch(cfg)
     _adopt_loop(cfg, path)
     _adopt_wrapper(cfg, path)
@@ -54,6 +55,22 @@ def adopt(cfg: Config, path: str) -> None:
 
 def _refuse(path: str, what: str, remedy: str) -> None:
     raise InputError(f'config {path} has {what}: {remedy}')
+
+
+def _check_model(cfg, path):
+    """Weights come by ``--weights`` alone, or the record would not know of them; scores are those of classes."""
+    if cfg.get('load_from'):
+        _refuse(path, f'load_from {cfg.load_from}', 'take it out, and give the file with --weights')
+    for place, part in (('model', cfg.model), ('model.backbone', cfg.model.backbone)):
+        given = part.get('init_cfg') or []
+        for init in given if isinstance(given, (list, tuple)) else [given]:
+            if str(init.get('type')).rpartition('.')[2] == 'Pretrained':
+                _refuse(path, f'{place}.init_cfg with the weights {init.get("checkpoint")}',
+                        'give init_cfg=None (or _delete_=True beside the type of the backbone), and the file with '
+                        '--weights')
+    if 'mask_iou_head' in (cfg.model.get('roi_head') or {}):
+        _refuse(path, 'model.roi_head.mask_iou_head', 'take a roi_head without it: it ranks boxes by their masks, and '
+                'box AP would be of those ranks')
 
 
 def _adopt_batch(cfg):
@@ -89,6 +106,9 @@ def _adopt_wrapper(cfg, path):
     wrapper = cfg.get('optim_wrapper')
     if not isinstance(wrapper, dict) or wrapper.get('type') == 'UpdateOptimWrapper':
         return
+    if wrapper.get('accumulative_counts', 1) != 1:
+        _refuse(path, f'optim_wrapper.accumulative_counts {wrapper.accumulative_counts}', 'take it out, and give '
+                'global_batch, the images of an update')
     kind = wrapper.get('type') or 'OptimWrapper'
     if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
         _refuse(path, f'optim_wrapper.type {kind}', "give 'UpdateOptimWrapper', with autocast=True for bfloat16")
@@ -110,6 +130,8 @@ def _adopt_loaders(cfg, path):
         if kind not in ('CocoDataset', 'SeededCocoDataset'):
             _refuse(path, f'{name}.dataset.type {kind}', "give a 'CocoDataset': detectors learn objects from a folder "
                     'in COCO layout, each image once an epoch')
+        if 'classes' in (loader.dataset.get('metainfo') or {}):
+            _refuse(path, f'{name}.dataset.metainfo.classes', 'take it out: categories are those of --data-root')
         for step in loader.dataset.get('pipeline') or []:
             if step.get('type') == 'LoadImageFromFile':
                 floats = {'to_float32': True} if step.get('to_float32') else {}
@@ -147,7 +169,7 @@ def _adopt_evaluator(cfg, path):
 
 def _adopt_hooks(cfg, path):
     hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or [])]
-    odd = next((hook['type'] for hook in hooks if hook and hook.get('type') in _HOOKS), None)
+    odd = next((hook['type'] for hook in hooks if hook and str(hook.get('type')).rpartition('.')[2] in _HOOKS), None)
     if odd:
         _refuse(path, f'the hook {odd}', 'take it out of custom_hooks: what it makes of weights or data would not be '
                 'what is saved')

@@ -135,6 +135,14 @@ def test_a_recipe_of_this_project_stays_as_it_is(recipe):
     ({'test_evaluator': [dict(type='CocoMetric'), dict(type='CocoPanopticMetric')]}, ['2 metrics', 'CocoMetric']),
     ({'test_evaluator.type': 'VOCMetric'}, ['test_evaluator.type VOCMetric', 'CocoMetric']),
     ({'custom_hooks': [dict(type='EMAHook')]}, ['the hook EMAHook', 'custom_hooks']),
+    ({'custom_hooks': [dict(type='mmengine.EMAHook')]}, ['the hook mmengine.EMAHook', 'custom_hooks']),
+    ({'load_from': 'some.pth'}, ['load_from some.pth', '--weights']),
+    ({'model.backbone.init_cfg': dict(type='Pretrained', checkpoint='torchvision://resnet50')},
+     ['model.backbone.init_cfg', 'torchvision://resnet50', '--weights']),
+    ({'model.init_cfg': [dict(type='mmengine.Pretrained', checkpoint='a.pth')]}, ['model.init_cfg', '--weights']),
+    ({'optim_wrapper.accumulative_counts': 4}, ['accumulative_counts 4', 'global_batch']),
+    ({'train_dataloader.dataset.metainfo': dict(classes=('star',))}, ['metainfo.classes', '--data-root']),
+    ({'model.roi_head': dict(mask_iou_head=dict(type='MaskIoUHead'))}, ['mask_iou_head', 'box AP']),
     ({'auto_scale_lr': None}, ['no global_batch'])])
 def test_what_cannot_be_kept_is_refused_by_its_key(settings, named, tmp_path):
     path = stock('retinanet', tmp_path)
@@ -213,6 +221,7 @@ def built(model):
     ('retinanet', 'neck.in_channels', [64, 128, 256, 500], r'neck\.in_channels'),
     ('retinanet', 'bbox_head.anchor_generator.strides', [8, 16, 32], r'strides is \[8, 16, 32\], 3 of them'),
     ('fcos', 'bbox_head.strides', [8, 16, 32], r'bbox_head\.strides is \[8, 16, 32\]'),
+    ('retinanet', 'bbox_head.anchor_generator.strides', [4, 8, 16, 32, 64], r'\[4, 8, 16, 32, 64\]: give \[8, 16, 32'),
     ('mask2former', 'panoptic_head.in_channels', [64, 128, 256, 500], r'panoptic_head\.in_channels'),
     ('dino', 'neck.in_channels', [128, 256, 500], r'neck\.in_channels')])
 def test_parts_that_do_not_fit_are_told_by_key(name, key, value, named, tmp_path):

@@ -53,6 +53,13 @@ def test_a_share_of_the_labels_is_what_is_trained_on_and_part_of_the_run(many, t
     assert (dataset['fraction'], dataset['fraction_seed']) == (0.25, 7)
 
 
+@pytest.mark.parametrize('kind', ['detect', 'finetune'])
+def test_a_seed_without_a_share_is_refused(kind, tmp_path, capsys):
+    assert commands.main([kind, '--label-seed', '3', '--weights', 'scratch', '--work-dir', str(tmp_path / 'work')]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert '--label-seed 3' in error and 'give --label-fraction' in error and not (tmp_path / 'work').exists()
+
+
 def test_records_of_other_shares_never_mix(many, tmp_path, capsys):
     assert commands.main(demo(many, tmp_path, '--label-fraction', '0.25')) == 0
     for extra in ([], ['--label-fraction', '0.5'], ['--label-fraction', '0.25', '--label-seed', '1'],

@@ -223,6 +223,14 @@ def build_detector(method, arch, encoder):
     (['--method', 'byol', '--batch-size', '8'], 'cannot sum the gradients of 8 batches'),
     (['--method', 'supervised', '--bad-images', 'skip'], '--bad-images has no meaning for supervised'),
     (['--method', 'moco_v2', '--cfg-options', 'model.queue_len=100'], 'model.queue_len is 100'),
+    (['--method', 'byol', '--cfg-options', 'global_batch=1'], 'global_batch is 1: give at least 2'),
+    (['--method', 'byol', '--image-interval', '1'], '--image-interval has no meaning for byol'),
+    (['--method', 'mae', '--cfg-options', 'model.mask_ratio=0.99'], 'leaves one of 36 patches or more'),
+    (['--method', 'mae', '--cfg-options', 'model.decoder_heads=0'], 'model.decoder_heads is 0'),
+    (['--method', 'mae', '--cfg-options', 'model.decoder_depth=0'], 'model.decoder_depth is 0'),
+    (['--method', 'simmim', '--cfg-options', 'model.window_size=0'], 'model.window_size is 0'),
+    (['--method', 'simmim', '--arch', 'swin_tiny'], 'model.window_size is 7: give a whole number from 1 up to'),
+    (['--method', 'supervised', '--arch', 'vit_base'], 'train_dataloader.dataset.transform.input_size 96: vit_base'),
     (['--method', 'simmim', '--cfg-options', 'model.mask_patch=32'], 'views.mask_patch is 16'),
     (['--method', 'moco_v2', '--cfg-options', 'train_dataloader.dataset.views.type=mae'], 'takes moco_v2 or byol')])
 def test_what_does_not_fit_is_refused_before_anything_is_written(images, tmp_path, capsys, arguments, message):

@@ -7,7 +7,7 @@ from spark_bench import registration  # noqa: F401
 from spark_bench.commands import parsing
 from spark_bench.errors import InputError
 from spark_bench.places import shipped
-from spark_bench.runs.overrides import apply_overrides
+from spark_bench.runs.overrides import apply_overrides, set_length
 
 UPDATES = 'mmdet_configs/spark/mask-rcnn_resnet50_fpn_1x_coco.py'
 EPOCHS = 'mmdet_configs/spark/mask-rcnn_convnext-base_fpn_3x_coco.py'
@@ -100,6 +100,14 @@ def test_steps_move_with_the_end_of_the_training(recipe, unit, length, steps):
     cfg = changed(recipe, **{f'train_cfg__{unit}': length})
     assert cfg.train_cfg[unit] == cfg.param_scheduler[1].end == length
     assert cfg.param_scheduler[1].milestones == steps
+
+
+def test_a_schedule_without_an_end_ends_with_the_training():
+    cfg = Config(dict(train_cfg=dict(max_epochs=12), param_scheduler=[
+        dict(type='LinearLR', by_epoch=False, begin=0, end=500), dict(type='MultiStepLR', milestones=[8, 11])]))
+    set_length(cfg, 24)
+    assert cfg.param_scheduler[1] == dict(type='MultiStepLR', milestones=[16, 22], end=24)
+    assert cfg.param_scheduler[0].end == 500
 
 
 @pytest.mark.parametrize('text, value', [
