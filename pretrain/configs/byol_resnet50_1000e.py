@@ -1,6 +1,6 @@
 """BYOL, ResNet-50, 1000 epochs at a global batch of 4096, which must be on the devices at one time.
 
-Source of every value: arXiv 2006.07733, section 3.2 and appendix J. Neither decay nor LARS's adaptation on biases and
+Source of every value: arXiv 2006.07733, its implementation details. Neither decay nor LARS's adaptation on biases and
 norms.
 """
 
