@@ -61,7 +61,9 @@ def _check_model(cfg, path):
     """Weights come by ``--weights`` alone, or the record would not know of them; scores are those of classes."""
     if cfg.get('load_from'):
         _refuse(path, f'load_from {cfg.load_from}', 'take it out, and give the file with --weights')
-    for place, part in (('model', cfg.model), ('model.backbone', cfg.model.backbone)):
+    # A backbone without a name is refused for that, further on.
+    named = isinstance(cfg.model.backbone.get('arch'), str)
+    for place, part in (('model', cfg.model), ('model.backbone', cfg.model.backbone)) if named else ():
         given = part.get('init_cfg') or []
         for init in given if isinstance(given, (list, tuple)) else [given]:
             if str(init.get('type')).rpartition('.')[2] == 'Pretrained':
