@@ -82,7 +82,8 @@ def _check_strides(cfg, sides):
             if not (levels if each else 1) <= len(strides) <= levels:
                 raise InputError(f'model.{place} is {list(strides)}, {len(strides)} of them, but model.neck gives '
                                  f'{levels} maps (its num_outs): change either')
-            # Of the blank image's smallest maps, one pixel a side, the stride cannot be told.
+            # What takes the finest maps alone states as many strides. Of the blank image's smallest maps, one pixel a
+            # side, the stride cannot be told.
             wrong = [stride for stride, side in zip(strides, sides, strict=False)
                      if side > 1 and not _same(stride, _SIDE // side)]
             if wrong:

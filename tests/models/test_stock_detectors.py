@@ -11,15 +11,11 @@ import pytest
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from small_recipes import ROOT, shrink, write_boxes
+from stock_recipes import CHANNELS
+from stock_recipes import DETECTORS as OTHERS
 
 TOOLS = Path(mmdet.__file__).parent / '.mim/tools'
-DETECTORS = {
-    'mask-rcnn': 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
-    'cascade-mask-rcnn': 'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py',
-    'retinanet': 'retinanet/retinanet_r50_fpn_1x_coco.py',
-    'dino': 'dino/dino-4scale_r50_8xb2-12e_coco.py',
-    'mask2former': 'mask2former/mask2former_r50_8xb2-lsj-50e_coco.py'}
-CHANNELS = [64, 128, 256, 512]
+DETECTORS = {'mask-rcnn': 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', **OTHERS}
 
 
 @pytest.fixture(scope='module')
