@@ -18,7 +18,7 @@ _NORMS = {torch.ops.aten.native_batch_norm: 2, torch.ops.aten.native_layer_norm:
 _COPIES = (torch.ops.aten.clone, torch.ops.aten.copy_, torch.ops.aten._to_copy)
 
 
-def inspect_network(arch: str, input_size: int = 224) -> dict[str, Any]:
+def inspect_network(arch: str, input_size: int | None = None) -> dict[str, Any]:
     """Count parameters and multiply-adds of a whole classification network of 1000 classes, for one image.
 
     Two counts, because published figures follow two conventions: those of ConvNeXts are multiply-adds, those of
@@ -26,7 +26,7 @@ def inspect_network(arch: str, input_size: int = 224) -> dict[str, Any]:
 
     Args:
         arch: timm name.
-        input_size: side of the image in pixels.
+        input_size: side of the image in pixels; None for 224, or the one size that the network takes.
 
     Returns:
         dict of what ``--json`` prints: arch, input_size, classes, parameters,
@@ -43,13 +43,16 @@ def inspect_network(arch: str, input_size: int = 224) -> dict[str, Any]:
         # Shapes alone: nothing is allocated or computed.
         with torch.device('meta'):
             network = timm.create_model(arch, pretrained=False, num_classes=CLASSES).eval()
+            if input_size is None:
+                cfg = network.pretrained_cfg or {}
+                input_size = cfg['input_size'][-1] if cfg.get('fixed_input_size') else 224
             image_13HW = torch.empty(1, 3, input_size, input_size)
         with torch.no_grad(), FlopCounterMode(display=False) as products, _Rest() as rest:
             network(image_13HW)
     except Exception as error:  # noqa: BLE001 - networks object to a size in any way
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f'timm model {arch!r} cannot be counted on images of {input_size} pixels ({reason[:200]}): '
-                         'give its own size with --input-size') from error
+        raise InputError(f'timm model {arch!r} cannot be counted on images of {input_size or 224} pixels '
+                         f'({reason[:200]}): give its own size with --input-size') from error
     multiply_adds = products.get_total_flops() // 2
     return {'arch': arch, 'input_size': input_size, 'classes': CLASSES,
             'parameters': sum(parameter.numel() for parameter in network.parameters()),
