@@ -19,4 +19,5 @@ gpu: setup
 
 lint: setup
 	@.venv/bin/ruff check $(ARGS)
+	@.venv/bin/ruff format --check $(ARGS)
 	@.venv/bin/mypy

@@ -33,8 +33,11 @@ class Ablation:
 ABLATIONS = {
     'spark': Ablation('SparK as published'),
     'no_sparse': Ablation('dense encoder on the masked image, mask tokens kept', sparse_encoder=False),
-    'black_mosaic': Ablation('masked pixels blacked out, dense encoder, no mask tokens (zero-outing)',
-                             sparse_encoder=False, mask_tokens=False),
+    'black_mosaic': Ablation(
+        'masked pixels blacked out, dense encoder, no mask tokens (zero-outing)',
+        sparse_encoder=False,
+        mask_tokens=False,
+    ),
     'no_hierarchy': Ablation('only the deepest map reaches the decoder', hierarchy=False),
     'ape': Ablation('absolute position embedding on every densified map', position_embedding=True),
     'loss_on_all': Ablation('loss over visible and masked patches alike', loss_on_all=True),

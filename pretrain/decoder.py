@@ -15,8 +15,12 @@ class UNetBlock(nn.Module):
         super().__init__()
         self.up_sample = nn.ConvTranspose2d(width, width, 4, stride=2, padding=1)
         self.conv = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU6(inplace=True),
-            nn.Conv2d(width, width // 2, 3, padding=1, bias=False), nn.BatchNorm2d(width // 2))
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU6(inplace=True),
+            nn.Conv2d(width, width // 2, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width // 2),
+        )
 
     def forward(self, x_Bchw: torch.Tensor) -> torch.Tensor:
         return self.conv(self.up_sample(x_Bchw))
@@ -36,10 +40,11 @@ class UNetDecoder(nn.Module):
     def __init__(self, stride: int, width: int = 768) -> None:
         super().__init__()
         blocks = stride.bit_length() - 1
-        if not isinstance(width, int) or width < 2 ** blocks:
-            raise InputError(f'decoder_width is {width!r}: give a whole number from {2 ** blocks} up; it is halved '
-                             f'{blocks} times')
-        self.widths = [width // 2 ** i for i in range(blocks + 1)]
+        if not isinstance(width, int) or width < 2**blocks:
+            raise InputError(
+                f'decoder_width is {width!r}: give a whole number from {2**blocks} up; it is halved {blocks} times'
+            )
+        self.widths = [width // 2**i for i in range(blocks + 1)]
         self.dec = nn.ModuleList(UNetBlock(width) for width in self.widths[:-1])
         self.proj = nn.Conv2d(self.widths[-1], 3, 1)
         self.apply(_initialise)

@@ -20,8 +20,16 @@ class Densify(nn.Module):
         grid: ``(h, w)`` of the map for a fixed position embedding on the result; None for none.
     """
 
-    def __init__(self, channels: int, width: int, *, deepest: bool, batch_norm: bool, mask_token: bool = True,
-                 grid: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        *,
+        deepest: bool,
+        batch_norm: bool,
+        mask_token: bool = True,
+        grid: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(channels) if batch_norm else LayerNorm2d(channels, eps=1e-6)
         self.mask_token = nn.Parameter(torch.zeros(1, channels, 1, 1)) if mask_token else None

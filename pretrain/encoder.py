@@ -17,8 +17,13 @@ ENGINES = ('packed', 'reference', 'dense')
 
 # Stochastic depth while pretraining, as the authors set it; 0 for every other network.
 PRETRAINING_DROP_PATH = {
-    'resnet50': 0.05, 'resnet101': 0.08, 'resnet152': 0.10, 'resnet200': 0.15,
-    'convnext_small': 0.2, 'convnext_base': 0.3, 'convnext_large': 0.4,
+    'resnet50': 0.05,
+    'resnet101': 0.08,
+    'resnet152': 0.10,
+    'resnet200': 0.15,
+    'convnext_small': 0.2,
+    'convnext_base': 0.3,
+    'convnext_large': 0.4,
 }
 
 
@@ -50,8 +55,9 @@ def create_network(arch: str, drop_path_rate: float | None = 0.0, num_classes: i
     except TypeError as error:
         raise InputError(f'timm model {arch!r} takes no drop_path_rate: set it to 0') from error
     if not hasattr(network, 'forward_intermediates') or not hasattr(network, 'feature_info'):
-        raise InputError(f'timm model {arch!r} has no feature pyramid: choose a convnet such as resnet50 or '
-                         'convnext_small')
+        raise InputError(
+            f'timm model {arch!r} has no feature pyramid: choose a convnet such as resnet50 or convnext_small'
+        )
     return network
 
 
@@ -76,13 +82,16 @@ class FeaturePyramid(nn.Module):
         self.indices = list(range(first, first + len(info)))
         steps = pairwise(self.strides)
         if len(info) != scales or any(coarse != 2 * fine for fine, coarse in steps):
-            raise InputError(f'{type(network).__name__} has maps of strides {self.strides}: SparK needs {scales} '
-                             'scales, each twice as coarse as the one before')
+            raise InputError(
+                f'{type(network).__name__} has maps of strides {self.strides}: SparK needs {scales} '
+                'scales, each twice as coarse as the one before'
+            )
         drop_unused(self)
 
     def forward(self, image_B3HW: torch.Tensor) -> list[torch.Tensor]:
         return self.network.forward_intermediates(
-            image_B3HW, indices=self.indices, norm=False, output_fmt='NCHW', intermediates_only=True)
+            image_B3HW, indices=self.indices, norm=False, output_fmt='NCHW', intermediates_only=True
+        )
 
 
 class SparseEncoder(nn.Module):

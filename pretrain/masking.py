@@ -26,13 +26,20 @@ def visible_count(grid: int, mask_ratio: float) -> int:
     patches = grid * grid
     keep = round(patches * (1 - mask_ratio))
     if not 0 < keep < patches:
-        raise InputError(f'mask_ratio {mask_ratio} leaves {keep} of {patches} patches visible: choose a ratio '
-                         'that hides some patches and keeps some')
+        raise InputError(
+            f'mask_ratio {mask_ratio} leaves {keep} of {patches} patches visible: choose a ratio '
+            'that hides some patches and keeps some'
+        )
     return keep
 
 
-def random_mask(batch: int, grid: int, mask_ratio: float, generator: torch.Generator | None = None,
-                device: torch.device | str = 'cpu') -> torch.Tensor:
+def random_mask(
+    batch: int,
+    grid: int,
+    mask_ratio: float,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = 'cpu',
+) -> torch.Tensor:
     """Draw one random mask per image.
 
     Args:
@@ -80,8 +87,10 @@ class VisibleLayout:
 
     def __init__(self, active_B1ff: torch.Tensor, device: torch.device | str | None = None) -> None:
         if active_B1ff.dtype != torch.bool or active_B1ff.dim() != 4 or active_B1ff.shape[1] != 1:
-            raise InputError('active_B1ff must be a bool tensor of shape (B, 1, f, f), not '
-                             f'{active_B1ff.dtype} {tuple(active_B1ff.shape)}')
+            raise InputError(
+                'active_B1ff must be a bool tensor of shape (B, 1, f, f), not '
+                f'{active_B1ff.dtype} {tuple(active_B1ff.shape)}'
+            )
         self.batch, _, self.grid_h, self.grid_w = active_B1ff.shape
         self.counts = active_B1ff.flatten(1).sum(1).tolist()
         if not any(self.counts):
@@ -101,8 +110,10 @@ class VisibleLayout:
         """Cut the visible patches out of a dense map: ``(B, C, h, w)`` → ``(N, C, b, b)``."""
         batch, channels, height, width = x_BChw.shape
         if height % self.grid_h or width % self.grid_w:
-            raise InputError(f'a map of {height} × {width} positions does not divide into {self.grid_h} × '
-                             f'{self.grid_w} patches: choose mask patches that are a multiple of the total stride')
+            raise InputError(
+                f'a map of {height} × {width} positions does not divide into {self.grid_h} × '
+                f'{self.grid_w} patches: choose mask patches that are a multiple of the total stride'
+            )
         block_h, block_w = height // self.grid_h, width // self.grid_w
         cut = x_BChw.permute(0, 2, 3, 1).reshape(batch, self.grid_h, block_h, self.grid_w, block_w, channels)
         blocks = cut.transpose(2, 3).reshape(-1, block_h, block_w, channels)
@@ -162,8 +173,9 @@ class VisibleLayout:
         folded.index_add_(0, self._halo_table(block, before, after), rows)
         return folded[:-2].view(visible, block, block, channels).permute(0, 3, 1, 2)
 
-    def window_table(self, block: int, before: int, after: int, kernel: int, stride: int,
-                     dilation: int) -> torch.Tensor:
+    def window_table(
+        self, block: int, before: int, after: int, kernel: int, stride: int, dilation: int
+    ) -> torch.Tensor:
         """Which positions each output of a convolution reads.
 
         Args:

@@ -14,11 +14,17 @@ _NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {
     **{f'vit_{size}': (f'vit_{size}_patch16_224', {}, 224) for size in ('tiny', 'small', 'base', 'large')},
     **{f'swin_{size}': (f'swin_{size}_patch4_window7_224', {}, 224) for size in ('tiny', 'small', 'base', 'large')},
     # 1.2 million parameters.
-    'vit_mini': ('vit_tiny_patch16_224', dict(img_size=96, embed_dim=128, depth=6, num_heads=4,
-                                              dynamic_img_size=True), 96),
+    'vit_mini': (
+        'vit_tiny_patch16_224',
+        dict(img_size=96, embed_dim=128, depth=6, num_heads=4, dynamic_img_size=True),
+        96,
+    ),
     # 2.3 million.
-    'swin_mini': ('swin_tiny_patch4_window7_224', dict(img_size=96, window_size=3, embed_dim=32, depths=(2, 2, 2, 2),
-                                                       num_heads=(1, 2, 4, 8)), 96),
+    'swin_mini': (
+        'swin_tiny_patch4_window7_224',
+        dict(img_size=96, window_size=3, embed_dim=32, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8)),
+        96,
+    ),
 }
 
 
@@ -27,6 +33,7 @@ def _register(name, full, differences, side):
         network = timm.create_model(full, pretrained=pretrained and not differences, **{**differences, **arguments})
         network.pretrained_cfg = {**network.pretrained_cfg, 'input_size': (3, side, side)}
         return network
+
     build.__name__ = name
     register_model(build)
 

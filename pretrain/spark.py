@@ -33,8 +33,15 @@ class SparK(nn.Module):
         InputError: for an unknown ablation, one that does not pretrain, or sizes that do not fit.
     """
 
-    def __init__(self, encoder: SparseEncoder, input_size: int = 224, mask_ratio: float = 0.6,
-                 ablation: str = 'spark', decoder_width: int = 768, patch_size: int | None = None) -> None:
+    def __init__(
+        self,
+        encoder: SparseEncoder,
+        input_size: int = 224,
+        mask_ratio: float = 0.6,
+        ablation: str = 'spark',
+        decoder_width: int = 768,
+        patch_size: int | None = None,
+    ) -> None:
         super().__init__()
         self.ablation = get_ablation(ablation)
         if not self.ablation.pretrains:
@@ -60,12 +67,17 @@ class SparK(nn.Module):
         """Scale i is the i-th from the deepest."""
         side = input_size // self.encoder.strides[-1 - i]
         return Densify(
-            self.encoder.channels[-1 - i], self.decoder.widths[i], deepest=i == 0,
-            batch_norm=self.encoder.uses_batch_norm, mask_token=self.ablation.mask_tokens,
-            grid=(side, side) if self.ablation.position_embedding else None)
+            self.encoder.channels[-1 - i],
+            self.decoder.widths[i],
+            deepest=i == 0,
+            batch_norm=self.encoder.uses_batch_norm,
+            mask_token=self.ablation.mask_tokens,
+            grid=(side, side) if self.ablation.position_embedding else None,
+        )
 
-    def forward(self, image_B3HW: torch.Tensor, active_B1ff: torch.Tensor | None = None,
-                return_reconstruction: bool = False) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, image_B3HW: torch.Tensor, active_B1ff: torch.Tensor | None = None, return_reconstruction: bool = False
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """Compute the pretraining loss of a batch.
 
         Args:
@@ -92,14 +104,17 @@ class SparK(nn.Module):
         """Choose the visible patches, at random where no mask is given: a :class:`~pretrain.masking.VisibleLayout`."""
         grid, side = self.grid, self.grid * self.patch_size
         if image_B3HW.dim() != 4 or tuple(image_B3HW.shape[1:]) != (3, side, side):
-            raise InputError(f'images must have shape (B, 3, {side}, {side}) as input_size says, '
-                             f'not {tuple(image_B3HW.shape)}')
+            raise InputError(
+                f'images must have shape (B, 3, {side}, {side}) as input_size says, not {tuple(image_B3HW.shape)}'
+            )
         if active_B1ff is None:
             active_B1ff = random_mask(len(image_B3HW), grid, self.mask_ratio)
         layout = VisibleLayout(active_B1ff, image_B3HW.device)
         if active_B1ff.shape != (len(image_B3HW), 1, grid, grid):
-            raise InputError(f'active_B1ff must have shape {(len(image_B3HW), 1, grid, grid)}, one patch of '
-                             f'{self.patch_size} pixels a cell, not {tuple(active_B1ff.shape)}')
+            raise InputError(
+                f'active_B1ff must have shape {(len(image_B3HW), 1, grid, grid)}, one patch of '
+                f'{self.patch_size} pixels a cell, not {tuple(active_B1ff.shape)}'
+            )
         return layout
 
     def encode(self, image_B3HW: torch.Tensor, layout: VisibleLayout) -> list[torch.Tensor]:
@@ -108,7 +123,7 @@ class SparK(nn.Module):
             features = self.encoder(image_B3HW, layout)
         else:
             features = self.encoder.encode_dense(image_B3HW, layout)
-        return features[::-1][:self._scales]
+        return features[::-1][: self._scales]
 
     def densified(self, features: Sequence[torch.Tensor], layout: VisibleLayout) -> list[torch.Tensor]:
         """Whole maps for the decoder: the features of visible places, and mask tokens for the others."""
@@ -173,9 +188,17 @@ def _at_least_float32(tensor):
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
-def build_spark(arch: str | nn.Module, input_size: int = 224, mask_ratio: float = 0.6, ablation: str = 'spark',
-                engine: str = 'packed', *, decoder_width: int = 768, drop_path_rate: float | None = None,
-                patch_size: int | None = None) -> SparK:
+def build_spark(
+    arch: str | nn.Module,
+    input_size: int = 224,
+    mask_ratio: float = 0.6,
+    ablation: str = 'spark',
+    engine: str = 'packed',
+    *,
+    decoder_width: int = 768,
+    drop_path_rate: float | None = None,
+    patch_size: int | None = None,
+) -> SparK:
     """Build SparK, or an ablation of it, around a timm convnet.
 
     Args:

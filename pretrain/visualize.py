@@ -45,9 +45,15 @@ class Reconstruction:
 
 
 @torch.no_grad()
-def reconstruct(spark: SparK, pixels_B3HW: torch.Tensor, active_B1ff: torch.Tensor, *,
-                mean: Sequence[float] | torch.Tensor = IMAGENET_MEAN,
-                std: Sequence[float] | torch.Tensor = IMAGENET_STD, statistics: str = 'original') -> Reconstruction:
+def reconstruct(
+    spark: SparK,
+    pixels_B3HW: torch.Tensor,
+    active_B1ff: torch.Tensor,
+    *,
+    mean: Sequence[float] | torch.Tensor = IMAGENET_MEAN,
+    std: Sequence[float] | torch.Tensor = IMAGENET_STD,
+    statistics: str = 'original',
+) -> Reconstruction:
     """Reconstruct images from their visible patches, in evaluation mode.
 
     The loss compares patches that were normalised by their own mean and contrast, so the network answers with
@@ -70,8 +76,9 @@ def reconstruct(spark: SparK, pixels_B3HW: torch.Tensor, active_B1ff: torch.Tens
         raise InputError(f'unknown statistics {statistics!r}: choose one of {", ".join(STATISTICS)}')
     device = next(spark.parameters()).device
     pixels_B3HW, active_B1ff = pixels_B3HW.to(device), active_B1ff.to(device)
-    mean_311, std_311 = (torch.as_tensor(value, dtype=torch.float32, device=device).view(3, 1, 1)
-                         for value in (mean, std))
+    mean_311, std_311 = (
+        torch.as_tensor(value, dtype=torch.float32, device=device).view(3, 1, 1) for value in (mean, std)
+    )
     image_B3HW = (pixels_B3HW - mean_311) / std_311
     with _evaluating(spark):
         layout = spark.mask(image_B3HW, active_B1ff)
@@ -85,8 +92,12 @@ def reconstruct(spark: SparK, pixels_B3HW: torch.Tensor, active_B1ff: torch.Tens
     visible_B1HW = expand_mask(active_B1ff, *pixels_B3HW.shape[-2:])
     masked_B3HW = torch.where(visible_B1HW, pixels_B3HW, _to_pixels(mean_311))
     pasted_B3HW = torch.where(visible_B1HW, pixels_B3HW, answer_B3HW)
-    return Reconstruction(*(image.permute(0, 2, 3, 1).contiguous().cpu()
-                            for image in (pixels_B3HW, masked_B3HW, answer_B3HW, pasted_B3HW)))
+    return Reconstruction(
+        *(
+            image.permute(0, 2, 3, 1).contiguous().cpu()
+            for image in (pixels_B3HW, masked_B3HW, answer_B3HW, pasted_B3HW)
+        )
+    )
 
 
 def interpolate_visible(value_BL1: torch.Tensor, active_B1ff: torch.Tensor) -> torch.Tensor:
@@ -146,8 +157,9 @@ class MaskPattern:
 
 
 @torch.no_grad()
-def mask_patterns(encoder: SparseEncoder, image_B3HW: torch.Tensor, active_B1ff: torch.Tensor,
-                  layers: Sequence[int] | None = None) -> list[MaskPattern]:
+def mask_patterns(
+    encoder: SparseEncoder, image_B3HW: torch.Tensor, active_B1ff: torch.Tensor, layers: Sequence[int] | None = None
+) -> list[MaskPattern]:
     """Follow the mask through an encoder, as its own engine runs it; the deepest pattern last.
 
     A position responds where the map differs, in any channel, from the one that the all-zero image gives: what
@@ -193,17 +205,25 @@ def _run(engine, pyramid, graph, image_B3HW, layout):
 def _observe(pyramid, layers):
     """A graph of ``pyramid`` whose outputs are the chosen layers, and ``{layer: name}``."""
     graph = trace(pyramid)
-    spreading = {name for name, module in pyramid.named_modules()
-                 if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1}
-    nodes = [node for node in graph.nodes
-             if node.op == 'placeholder' or node.op == 'call_module' and node.target in spreading]
+    spreading = {
+        name
+        for name, module in pyramid.named_modules()
+        if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1
+    }
+    nodes = [
+        node
+        for node in graph.nodes
+        if node.op == 'placeholder' or node.op == 'call_module' and node.target in spreading
+    ]
     if layers is None:
         last = len(nodes) - 1
-        layers = [0, *(2 ** i for i in range(last.bit_length())), last]
+        layers = [0, *(2**i for i in range(last.bit_length())), last]
     beyond = [layer for layer in layers if not 0 <= layer < len(nodes)]
     if beyond:
-        raise InputError(f'layer {beyond[0]} does not exist: the network has {len(nodes) - 1} convolutions larger than '
-                         '1×1; choose layers from 0, the image, to that number')
+        raise InputError(
+            f'layer {beyond[0]} does not exist: the network has {len(nodes) - 1} convolutions larger than '
+            '1×1; choose layers from 0, the image, to that number'
+        )
     layers, copies = sorted(set(layers)), []
     for layer in layers:
         with graph.inserting_after(nodes[layer]):

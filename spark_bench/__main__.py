@@ -10,6 +10,7 @@ def main() -> int | None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from spark_bench import commands
+
     return commands.main()
 
 

@@ -15,6 +15,7 @@ def choose_device(name: str | None = None) -> torch.device:
     try:
         torch.empty(0, device=name, dtype=torch.float64)
     except (RuntimeError, AssertionError, TypeError) as error:
-        raise InputError(f'--device {name!r} is not available here: choose cpu, or cuda on a machine that has it'
-                         ) from error
+        raise InputError(
+            f'--device {name!r} is not available here: choose cpu, or cuda on a machine that has it'
+        ) from error
     return torch.device(name)

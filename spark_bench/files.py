@@ -22,7 +22,7 @@ from spark_bench.locks import hold
 # A temporary folder of another machine (on a shared disk) is abandoned after this many seconds: whether its process
 # lives cannot be seen from here.
 _ABANDONED_AFTER = 24 * 3600
-_HEAD = 2 ** 16  # bytes of a file that tell what it is
+_HEAD = 2**16  # bytes of a file that tell what it is
 
 # Marks a folder that this project has made for what it writes: nothing in it is ever taken for data.
 MARKER = '.spark_bench'
@@ -62,8 +62,9 @@ def write_output(path: Path | str, content: str | bytes) -> Path:
     try:
         write_atomically(target, encode(content) if isinstance(content, str) else content)
     except OSError as error:
-        raise InputError(f'cannot write {path}: {error.strerror}; make the folder writable, or choose another'
-                         ) from error
+        raise InputError(
+            f'cannot write {path}: {error.strerror}; make the folder writable, or choose another'
+        ) from error
     return path
 
 
@@ -143,8 +144,10 @@ def claim_output(path: Path | str, own: bytes, option: str = '--output') -> Path
         _refuse_foreign(path, own, told)
         try_writing(folder)
     except OSError as error:
-        raise InputError(f'{told} cannot be written ({printable(error.filename or folder)}: {error.strerror}): give '
-                         'another place, or mend that') from error
+        raise InputError(
+            f'{told} cannot be written ({printable(error.filename or folder)}: {error.strerror}): give '
+            'another place, or mend that'
+        ) from error
     return path
 
 
@@ -170,8 +173,10 @@ def _refuse_foreign(path, own, told):
     finally:
         os.close(descriptor)
     if head and not re.match(own, head):
-        raise InputError(f'{told}: the file that is there is no earlier output of this command, and is kept: give '
-                         'another name, or move it away')
+        raise InputError(
+            f'{told}: the file that is there is no earlier output of this command, and is kept: give '
+            'another name, or move it away'
+        )
 
 
 @contextlib.contextmanager
@@ -196,9 +201,11 @@ def new_file(path: Path | str) -> Iterator[Path]:
         if reason is None:
             raise
         remedy = {errno.ENOSPC: 'make room', errno.EDQUOT: 'make room', errno.ENOENT: 'make its folder'}.get(
-            reason.errno, 'change its permissions')
-        raise InputError(f'{path} cannot be written: {reason.strerror or reason}; {remedy}, or choose another place'
-                         ) from error
+            reason.errno, 'change its permissions'
+        )
+        raise InputError(
+            f'{path} cannot be written: {reason.strerror or reason}; {remedy}, or choose another place'
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)

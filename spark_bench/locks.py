@@ -21,6 +21,7 @@ def hold(path: Path, patience_s: float = -1) -> contextlib.ExitStack:
     """
     # Imported here: it brings asyncio, and most commands hold no lock.
     from filelock import FileLock
+
     held = contextlib.ExitStack()
     held.enter_context(FileLock(path, timeout=patience_s, thread_local=False, fallback_to_soft=False))
     return held

@@ -21,12 +21,4 @@ from spark_bench.models import (  # noqa: E402, F401
     vit,
 )
 from spark_bench.probes import watching  # noqa: E402, F401
-from spark_bench.training import (  # noqa: E402, F401
-    batches,
-    ema,
-    loop,
-    monitoring,
-    precise_norm,
-    resume,
-    schedules,
-)
+from spark_bench.training import batches, ema, loop, monitoring, precise_norm, resume, schedules  # noqa: E402, F401

@@ -70,11 +70,16 @@ def start(tree, doctoring='', **environment):
     doctoring = f'sys._base_executable = {str(tree / "stub")!r}\n{doctoring}'
     kept = {key: value for key, value in os.environ.items() if not key.startswith(('UV_', 'PIP_'))}
     return subprocess.Popen(
-        [sys.executable, '-c', RUNNER.format(doctoring=doctoring)], cwd=tree, text=True, start_new_session=True,
+        [sys.executable, '-c', RUNNER.format(doctoring=doctoring)],
+        cwd=tree,
+        text=True,
+        start_new_session=True,
         # A shell has what it runs in the background ignore interrupts.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**kept, 'PIP_CONFIG_FILE': os.devnull, 'FAIL': 'nothing', 'HANG': 'nothing', **environment})
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**kept, 'PIP_CONFIG_FILE': os.devnull, 'FAIL': 'nothing', 'HANG': 'nothing', **environment},
+    )
 
 
 def finish(process):
@@ -142,9 +147,12 @@ def test_the_second_set_up_starts_nothing(tree):
     assert [line[:5] for line in told] == ['[1/3]', '[2/3]', '[3/3]', 'set-u']
     # Or the watch over started processes would see none whatever happened.
     assert [command.split(' /')[0] for command in commands] == [
-        '-m venv --clear', '-m pip install uv==0.13.9', '-m pip config list',
+        '-m venv --clear',
+        '-m pip install uv==0.13.9',
+        '-m pip config list',
         '-m uv pip install --compile-bytecode --python',
-        '-c import spark_bench, mmcv.ops, mmdet.models, mmdet.datasets, mmpretrain.models, timm, cv2']
+        '-c import spark_bench, mmcv.ops, mmdet.models, mmdet.datasets, mmpretrain.models, timm, cv2',
+    ]
     # Nor does it check anything again.
     assert run(tree, 'shutil.disk_usage = None', PATH='/nonexistent') == (0, [], [], [])
 
@@ -236,15 +244,18 @@ def test_a_failing_step_names_its_error_the_log_and_the_remedy(tree, failing):
 MIRROR = 'https://mirror.example/simple'
 
 
-@pytest.mark.parametrize('settings, config, index', [
-    ({}, '', 'https://pypi.org/simple'),
-    ({'PIP_INDEX_URL': MIRROR}, '', MIRROR),
-    ({}, f'[global]\nindex-url = {MIRROR}\n', MIRROR),
-    ({'PIP_INDEX_URL': MIRROR}, '[global]\nindex-url = https://other.example\n', MIRROR),
-    ({}, f'[global]\nindex-url = https://other.example\n[install]\nindex-url = {MIRROR}\n', MIRROR),
-    ({'PIP_INDEX_URL': 'https://other.example', 'UV_DEFAULT_INDEX': MIRROR}, '', MIRROR),
-    ({'PIP_INDEX_URL': 'https://other.example', 'UV_INDEX_URL': MIRROR}, '', MIRROR),
-])
+@pytest.mark.parametrize(
+    'settings, config, index',
+    [
+        ({}, '', 'https://pypi.org/simple'),
+        ({'PIP_INDEX_URL': MIRROR}, '', MIRROR),
+        ({}, f'[global]\nindex-url = {MIRROR}\n', MIRROR),
+        ({'PIP_INDEX_URL': MIRROR}, '[global]\nindex-url = https://other.example\n', MIRROR),
+        ({}, f'[global]\nindex-url = https://other.example\n[install]\nindex-url = {MIRROR}\n', MIRROR),
+        ({'PIP_INDEX_URL': 'https://other.example', 'UV_DEFAULT_INDEX': MIRROR}, '', MIRROR),
+        ({'PIP_INDEX_URL': 'https://other.example', 'UV_INDEX_URL': MIRROR}, '', MIRROR),
+    ],
+)
 def test_uv_is_told_of_the_index_that_pip_is_told_of(tree, settings, config, index):
     (tree / 'pip.conf').write_text(config)
     assert run(tree, PIP_CONFIG_FILE=str(tree / 'pip.conf'), HOME=str(tree), **settings)[0] == 0

@@ -21,16 +21,25 @@ def test_only_a_transformers_that_mmpretrain_does_not_know_costs_its_multimodal_
     # mmpretrain is not imported whole where it would want to use the empty package.
     script = 'import sys, spark_bench; ' + (
         'import mmpretrain.models; from mmpretrain.utils.dependency import WITH_MULTIMODAL; print(WITH_MULTIMODAL)'
-        if left_out else 'print("mmpretrain.utils.dependency" not in sys.modules)')
+        if left_out
+        else 'print("mmpretrain.utils.dependency" not in sys.modules)'
+    )
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])}
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', script], env=environment, capture_output=True,
-                          text=True, timeout=200, check=False)
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip().endswith('False' if left_out else 'True')
 
 
 def test_no_run_is_told_that_its_metrics_are_not_computed():
     from mmdet.evaluation.metrics import faster_coco_metric as module
+
     source = Path(module.__file__)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter('always')

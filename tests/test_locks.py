@@ -33,9 +33,15 @@ def start(tmp_path):
     started = []
 
     def start(lifetime_s):
-        started.append(subprocess.Popen([sys.executable, '-c', HOLDER, str(tmp_path / '.lock'), str(lifetime_s)],
-                                        env={**os.environ, 'PYTHONPATH': os.getcwd()}, stdout=subprocess.PIPE))
+        started.append(
+            subprocess.Popen(
+                [sys.executable, '-c', HOLDER, str(tmp_path / '.lock'), str(lifetime_s)],
+                env={**os.environ, 'PYTHONPATH': os.getcwd()},
+                stdout=subprocess.PIPE,
+            )
+        )
         return started[-1], int(started[-1].stdout.readline())
+
     yield start
     for process in started:
         process.kill()

@@ -25,8 +25,10 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     assert cache_folder('~/chosen') == tmp_path / 'home' / 'chosen'
 
 
-@pytest.mark.parametrize('variable, folder, place', [
-    ('SPARK_BENCH_CACHE', '{}/c', 'c'), ('SPARK_BENCH_CACHE', '~/c', 'c'), ('XDG_CACHE_HOME', '{}', 'spark_bench')])
+@pytest.mark.parametrize(
+    'variable, folder, place',
+    [('SPARK_BENCH_CACHE', '{}/c', 'c'), ('SPARK_BENCH_CACHE', '~/c', 'c'), ('XDG_CACHE_HOME', '{}', 'spark_bench')],
+)
 def test_data_weights_and_the_doctor_look_into_one_cache(capsys, monkeypatch, tmp_path, variable, folder, place):
     for name in ('SPARK_BENCH_CACHE', 'XDG_CACHE_HOME'):
         monkeypatch.delenv(name, raising=False)

@@ -9,23 +9,55 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # From the ground up: a room imports those before it, and none behind it. Files of one line stand beside each other.
 FLOORS = (
-    'pretrain.errors', 'pretrain.ablations', 'pretrain.networks', 'pretrain.masking', 'pretrain.sparse',
-    'pretrain.encoder', 'pretrain.densify', 'pretrain.decoder', 'pretrain.spark', 'pretrain.visualize', 'pretrain',
+    'pretrain.errors',
+    'pretrain.ablations',
+    'pretrain.networks',
+    'pretrain.masking',
+    'pretrain.sparse',
+    'pretrain.encoder',
+    'pretrain.densify',
+    'pretrain.decoder',
+    'pretrain.spark',
+    'pretrain.visualize',
+    'pretrain',
     'spark_bench.errors',
-    'spark_bench.places', 'spark_bench.locks', 'spark_bench.files', 'spark_bench.configs', 'spark_bench.devices',
-    'spark_bench.compatibility', 'spark_bench.operators', 'spark_bench.checkpoints', 'spark_bench.records',
-    'spark_bench.data', 'spark_bench.models', 'spark_bench.training', 'spark_bench.evaluation', 'spark_bench.probes',
-    'spark_bench.registration', 'spark_bench.operators.__main__', 'spark_bench', 'spark_bench.runs',
-    'spark_bench.tables', 'spark_bench.report', 'spark_bench.suites', 'spark_bench.visualize', 'spark_bench.commands',
-    'spark_bench.__main__')
+    'spark_bench.places',
+    'spark_bench.locks',
+    'spark_bench.files',
+    'spark_bench.configs',
+    'spark_bench.devices',
+    'spark_bench.compatibility',
+    'spark_bench.operators',
+    'spark_bench.checkpoints',
+    'spark_bench.records',
+    'spark_bench.data',
+    'spark_bench.models',
+    'spark_bench.training',
+    'spark_bench.evaluation',
+    'spark_bench.probes',
+    'spark_bench.registration',
+    'spark_bench.operators.__main__',
+    'spark_bench',
+    'spark_bench.runs',
+    'spark_bench.tables',
+    'spark_bench.report',
+    'spark_bench.suites',
+    'spark_bench.visualize',
+    'spark_bench.commands',
+    'spark_bench.__main__',
+)
 MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_FLOORS = 350, 50, 5
 
 
 @cache
 def modules():
     """From dotted name to path, of the code."""
-    paths = [path for root in ('pretrain', 'spark_bench') for path in (ROOT / root).rglob('*.py')
-             if 'configs' not in path.parts and 'shipped' not in path.parts]
+    paths = [
+        path
+        for root in ('pretrain', 'spark_bench')
+        for path in (ROOT / root).rglob('*.py')
+        if 'configs' not in path.parts and 'shipped' not in path.parts
+    ]
     return {'.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__'): path for path in paths}
 
 
@@ -58,16 +90,24 @@ def test_every_module_has_a_room():
 
 @pytest.mark.parametrize('floor', FLOORS)
 def test_imports_run_downwards(floor):
-    upwards = [(name, other) for name in modules() if room(name) == floor for other in imported(name)
-               if FLOORS.index(room(other)) > FLOORS.index(floor)]
+    upwards = [
+        (name, other)
+        for name in modules()
+        if room(name) == floor
+        for other in imported(name)
+        if FLOORS.index(room(other)) > FLOORS.index(floor)
+    ]
     assert upwards == []
 
 
 def floors(name):
     """How many modules of one folder stand on each other below a module, with it."""
     folder = modules()[name].parent
-    within = [other for other in imported(name) if modules()[other].parent == folder
-              and modules()[other].name != '__init__.py']
+    within = [
+        other
+        for other in imported(name)
+        if modules()[other].parent == folder and modules()[other].name != '__init__.py'
+    ]
     return 1 + max(map(floors, within), default=0)
 
 
@@ -81,6 +121,9 @@ def test_files_and_functions_fit_on_screens():
     for name, path in modules().items():
         text = path.read_text()
         long += [name] if text.count('\n') > MOST_LINES else []
-        long += [f'{name}.{node.name}' for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)
-                 and node.end_lineno - node.lineno >= MOST_LINES_OF_A_FUNCTION]
+        long += [
+            f'{name}.{node.name}'
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= MOST_LINES_OF_A_FUNCTION
+        ]
     assert long == []

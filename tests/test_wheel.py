@@ -11,15 +11,32 @@ import pytest
 
 CHECKOUT = Path(__file__).parents[1]
 # Installed from the checkout, or read in it.
-LEFT_OUT = ('docs/', 'tests/', 'tools/', '.ci/', '.gitignore', 'ARCHITECTURE.md', 'CHANGELOG.md', 'CITATION.cff',
-            'CONTRIBUTING.md', 'LICENSE', 'Makefile', 'README.md', 'constraints.txt', 'overrides.txt', 'pyproject.toml',
-            'results/README.md', 'setup.cfg')
+LEFT_OUT = (
+    'docs/',
+    'tests/',
+    'tools/',
+    '.ci/',
+    '.gitignore',
+    'ARCHITECTURE.md',
+    'CHANGELOG.md',
+    'CITATION.cff',
+    'CONTRIBUTING.md',
+    'LICENSE',
+    'Makefile',
+    'README.md',
+    'constraints.txt',
+    'overrides.txt',
+    'pyproject.toml',
+    'results/README.md',
+    'setup.cfg',
+)
 
 
 def tracked():
     """The tracked files of the checkout, and what git would add to them."""
-    listed = subprocess.run(['git', 'ls-files', '--cached', '--others', '--exclude-standard'], cwd=CHECKOUT,
-                            capture_output=True, text=True)
+    listed = subprocess.run(
+        ['git', 'ls-files', '--cached', '--others', '--exclude-standard'], cwd=CHECKOUT, capture_output=True, text=True
+    )
     if listed.returncode:
         pytest.skip('needs a git checkout')
     return [name for name in listed.stdout.splitlines() if os.path.lexists(CHECKOUT / name)]
@@ -54,16 +71,24 @@ def test_the_wheel_holds_the_tracked_files_and_no_others(wheel):
     assert held == expected
 
 
-@pytest.mark.parametrize('arguments, shown', [
-    (['table', '--suite', 'transformers'], 'MAE'),
-    (['report', '--suite', 'resnet50'], 'report-resnet50.html'),
-    pytest.param(['run', 'scaling', '--dry-run'], 'convnext_small', marks=pytest.mark.slow),
-])
+@pytest.mark.parametrize(
+    'arguments, shown',
+    [
+        (['table', '--suite', 'transformers'], 'MAE'),
+        (['report', '--suite', 'resnet50'], 'report-resnet50.html'),
+        pytest.param(['run', 'scaling', '--dry-run'], 'convnext_small', marks=pytest.mark.slow),
+    ],
+)
 def test_an_installed_copy_works_in_any_folder(wheel, tmp_path, arguments, shown):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / 'site')
     (tmp_path / 'elsewhere').mkdir()
-    ran = subprocess.run([sys.executable, '-m', 'spark_bench', *arguments], cwd=tmp_path / 'elsewhere',
-                         capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(tmp_path / 'site')})
+    ran = subprocess.run(
+        [sys.executable, '-m', 'spark_bench', *arguments],
+        cwd=tmp_path / 'elsewhere',
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': str(tmp_path / 'site')},
+    )
     assert ran.returncode == 0, ran.stderr
     assert shown in ran.stdout

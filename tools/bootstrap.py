@@ -25,7 +25,8 @@ NEEDED_GB = 8
 # spark_bench comes first, because mmcv's operators come from it.
 VERIFY = 'import spark_bench, mmcv.ops, mmdet.models, mmdet.datasets, mmpretrain.models, timm, cv2'
 PARTS = ['stamp', 'bin/python', 'bin/spark-bench'] + [
-    f'lib/python{PYTHON}/site-packages/{name}' for name in ('torch', 'mmcv', 'mmdet', 'mmpretrain', 'timm', 'cv2')]
+    f'lib/python{PYTHON}/site-packages/{name}' for name in ('torch', 'mmcv', 'mmdet', 'mmpretrain', 'timm', 'cv2')
+]
 
 
 class SetupError(Exception):
@@ -96,8 +97,23 @@ def install() -> None:
     try:
         run(*pip, UV)
         # Compiled now, as pip does: where Python is told to write no bytecode, every start would do it again.
-        run(VENV_PYTHON, '-m', 'uv', 'pip', 'install', '--compile-bytecode', '--python', VENV_PYTHON, '-c', CONSTRAINTS,
-            '--override', ROOT / 'overrides.txt', '-e', f'{ROOT}[test]', UV_INDEX_URL=pip_index())
+        run(
+            VENV_PYTHON,
+            '-m',
+            'uv',
+            'pip',
+            'install',
+            '--compile-bytecode',
+            '--python',
+            VENV_PYTHON,
+            '-c',
+            CONSTRAINTS,
+            '--override',
+            ROOT / 'overrides.txt',
+            '-e',
+            f'{ROOT}[test]',
+            UV_INDEX_URL=pip_index(),
+        )
     except SetupError as error:
         print(f'      by pip, more slowly, because uv fails: {str(error).split("; see ")[0]}', flush=True)
         make_venv()

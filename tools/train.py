@@ -15,6 +15,6 @@ _ALWAYS = ('--resume', '--auto-scale-lr')
 
 if __name__ == '__main__':
     words = take_local_rank(sys.argv[1:])
-    if '--resume' in words and words[words.index('--resume') + 1:][:1] == ['auto']:
+    if '--resume' in words and words[words.index('--resume') + 1 :][:1] == ['auto']:
         words.remove('auto')
     sys.exit(main(['detect', *(word for word in words if word not in _ALWAYS)]))

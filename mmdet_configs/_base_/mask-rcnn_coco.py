@@ -30,19 +30,35 @@ test_pipeline = [
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 train_dataloader = dict(
-    num_workers=4, persistent_workers=True, drop_last=True,
+    num_workers=4,
+    persistent_workers=True,
+    drop_last=True,
     # Images of a batch are all wide or all tall, as in mmdet's AspectRatioBatchSampler.
     sampler=dict(type='GroupedImageSampler'),
     dataset=dict(
-        type='SeededCocoDataset', ann_file='annotations/instances_train2017.json', data_root=data_root,
-        data_prefix=dict(img='train2017/'), filter_cfg=dict(filter_empty_gt=True, min_size=32),
-        pipeline=train_pipeline))
+        type='SeededCocoDataset',
+        ann_file='annotations/instances_train2017.json',
+        data_root=data_root,
+        data_prefix=dict(img='train2017/'),
+        filter_cfg=dict(filter_empty_gt=True, min_size=32),
+        pipeline=train_pipeline,
+    ),
+)
 test_dataloader = dict(
-    batch_size=1, num_workers=4, persistent_workers=True, drop_last=False,
+    batch_size=1,
+    num_workers=4,
+    persistent_workers=True,
+    drop_last=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='CocoDataset', ann_file='annotations/instances_val2017.json', data_root=data_root,
-        data_prefix=dict(img='val2017/'), test_mode=True, pipeline=test_pipeline))
+        type='CocoDataset',
+        ann_file='annotations/instances_val2017.json',
+        data_root=data_root,
+        data_prefix=dict(img='val2017/'),
+        test_mode=True,
+        pipeline=test_pipeline,
+    ),
+)
 test_evaluator = dict(type='CocoMetric', metric='segm', format_only=True)
 
 test_cfg = dict(type='TestLoop')

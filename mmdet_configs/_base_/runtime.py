@@ -9,6 +9,7 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='ResumePointHook'))
+    checkpoint=dict(type='ResumePointHook'),
+)
 custom_hooks = [dict(type='EstimateHook'), dict(type='ProgressHook')]
 custom_imports = dict(imports=['spark_bench'])

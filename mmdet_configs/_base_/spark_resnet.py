@@ -13,15 +13,23 @@ model = dict(
     # Fresh weights of FPN and of the box head's linear layer: detectron2's c2_xavier_fill.
     neck=dict(norm_cfg=norm, init_cfg=dict(type='Caffe2Xavier', layer='Conv2d')),
     roi_head=dict(
-        bbox_head=dict(type='Shared4Conv1FCBBoxHead', norm_cfg=norm, init_cfg=[
-            dict(type='Normal', std=0.01, override=dict(name='fc_cls')),
-            dict(type='Normal', std=0.001, override=dict(name='fc_reg')),
-            dict(type='Caffe2Xavier', override=dict(name='shared_fcs'))]),
-        mask_head=dict(norm_cfg=norm)),
+        bbox_head=dict(
+            type='Shared4Conv1FCBBoxHead',
+            norm_cfg=norm,
+            init_cfg=[
+                dict(type='Normal', std=0.01, override=dict(name='fc_cls')),
+                dict(type='Normal', std=0.001, override=dict(name='fc_reg')),
+                dict(type='Caffe2Xavier', override=dict(name='shared_fcs')),
+            ],
+        ),
+        mask_head=dict(norm_cfg=norm),
+    ),
     train_cfg=dict(
         # detectron2's matchers: each object has its best anchor however low their overlap; RoIs have no such rule.
         rpn=dict(assigner=dict(min_pos_iou=0.0)),
-        rcnn=dict(assigner=dict(match_low_quality=False))))
+        rcnn=dict(assigner=dict(match_low_quality=False)),
+    ),
+)
 # detectron2 resizes with Pillow, which averages over all pixels that it leaves out.
 resize = dict(keep_ratio=True, backend='pillow')
 train_pipeline = [
@@ -46,7 +54,9 @@ train_cfg = dict(type='UpdateLoop', max_updates=90_000)
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=None, betas=(0.9, 0.999), weight_decay=1e-4),
     # None on norms: detectron2's default (SOLVER.WEIGHT_DECAY_NORM), which the recipe leaves as it is.
-    constructor='SparKLayerDecay', paramwise_cfg=dict(decay_rate=0.6, no_decay=['norm']))
+    constructor='SparKLayerDecay',
+    paramwise_cfg=dict(decay_rate=0.6, no_decay=['norm']),
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=1000),
     dict(type='MultiStepLR', by_epoch=False, begin=0, end=90_000, milestones=[60_000, 80_000], gamma=0.25),

@@ -3,6 +3,4 @@
 _base_ = '../spark/mask-rcnn_convnext-base_fpn_3x_coco.py'
 
 method = init = 'supervised'
-expected = dict(
-    box_ap=47.7, mask_ap=43.2, tolerance=0.3,
-    source='arXiv 2301.03580')
+expected = dict(box_ap=47.7, mask_ap=43.2, tolerance=0.3, source='arXiv 2301.03580')

@@ -3,6 +3,4 @@
 _base_ = '../_base_/supervised_resnet.py'
 
 model = dict(backbone=dict(arch='resnet101'))
-expected = dict(
-    box_ap=40.0, mask_ap=36.1, tolerance=0.3,
-    source='open-mmlab/mmdetection configs/mask_rcnn/README.md')
+expected = dict(box_ap=40.0, mask_ap=36.1, tolerance=0.3, source='open-mmlab/mmdetection configs/mask_rcnn/README.md')

@@ -17,6 +17,4 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=36, milestones=[27, 33], gamma=0.1),
 ]
-expected = dict(
-    box_ap=42.7, mask_ap=38.5, tolerance=0.3,
-    source='open-mmlab/mmdetection configs/mask_rcnn/README.md')
+expected = dict(box_ap=42.7, mask_ap=38.5, tolerance=0.3, source='open-mmlab/mmdetection configs/mask_rcnn/README.md')

@@ -7,6 +7,4 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=24, milestones=[16, 22], gamma=0.1),
 ]
-expected = dict(
-    box_ap=39.2, mask_ap=35.4, tolerance=0.3,
-    source='open-mmlab/mmdetection configs/mask_rcnn/README.md')
+expected = dict(box_ap=39.2, mask_ap=35.4, tolerance=0.3, source='open-mmlab/mmdetection configs/mask_rcnn/README.md')

@@ -16,6 +16,4 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=36, milestones=[27, 33], gamma=0.1),
 ]
-expected = dict(
-    box_ap=40.9, mask_ap=37.1, tolerance=0.3,
-    source='open-mmlab/mmdetection configs/mask_rcnn/README.md')
+expected = dict(box_ap=40.9, mask_ap=37.1, tolerance=0.3, source='open-mmlab/mmdetection configs/mask_rcnn/README.md')

@@ -4,5 +4,8 @@ _base_ = '../spark/mask-rcnn_resnet50_fpn_1x_coco.py'
 
 method, init = 'scratch', None
 expected = dict(
-    box_ap=32.8, mask_ap=29.9, tolerance=1.0,
-    source='HobbitLong/PyContrast pycontrast/detection/README.md (detectron2, another recipe)')
+    box_ap=32.8,
+    mask_ap=29.9,
+    tolerance=1.0,
+    source='HobbitLong/PyContrast pycontrast/detection/README.md (detectron2, another recipe)',
+)

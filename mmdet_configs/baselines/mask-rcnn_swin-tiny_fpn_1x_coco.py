@@ -15,6 +15,4 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=1000),
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1),
 ]
-expected = dict(
-    box_ap=42.7, mask_ap=39.3, tolerance=0.3,
-    source='open-mmlab/mmdetection configs/swin/README.md')
+expected = dict(box_ap=42.7, mask_ap=39.3, tolerance=0.3, source='open-mmlab/mmdetection configs/swin/README.md')

@@ -17,9 +17,8 @@ model = dict(
     backbone=dict(_delete_=True, type='SparKViT', arch='vit_base', input_size=1024, window_size=14, drop_path_rate=0.1),
     neck=dict(_delete_=True, type='SimpleFeaturePyramid', in_channels=768, out_channels=256),
     rpn_head=dict(num_convs=2),
-    roi_head=dict(
-        bbox_head=dict(type='Shared4Conv1FCBBoxHead', norm_cfg=norm),
-        mask_head=dict(norm_cfg=norm)))
+    roi_head=dict(bbox_head=dict(type='Shared4Conv1FCBBoxHead', norm_cfg=norm), mask_head=dict(norm_cfg=norm)),
+)
 train_pipeline = [
     dict(type='LoadImage'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
@@ -45,12 +44,12 @@ optim_wrapper = dict(
     autocast=True,
     optimizer=dict(type='AdamW', lr=None, betas=(0.9, 0.999), weight_decay=0.1),
     # ViTDet means to spare all norms, but its test misses those of pyramid and heads; here they are spared too.
-    constructor='SparKLayerDecay', paramwise_cfg=dict(decay_rate=0.7, no_decay=['norm', 'pos_embed']))
+    constructor='SparKLayerDecay',
+    paramwise_cfg=dict(decay_rate=0.7, no_decay=['norm', 'pos_embed']),
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=250),
     dict(type='MultiStepLR', by_epoch=False, begin=0, end=184_375, milestones=[163_889, 177_546], gamma=0.1),
 ]
 method = init = 'mae'
-expected = dict(
-    box_ap=51.6, mask_ap=45.9, tolerance=0.3,
-    source='detectron2 projects/ViTDet README')
+expected = dict(box_ap=51.6, mask_ap=45.9, tolerance=0.3, source='detectron2 projects/ViTDet README')

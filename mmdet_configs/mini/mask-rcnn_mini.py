@@ -14,9 +14,12 @@ model = dict(
     rpn_head=dict(anchor_generator=dict(scales=[2, 4])),
     roi_head=dict(bbox_head=dict(fc_out_channels=256), mask_roi_extractor=dict(roi_layer=dict(output_size=14))),
     train_cfg=dict(
-        rpn=dict(sampler=dict(num=128)), rpn_proposal=dict(nms_pre=500, max_per_img=200),
-        rcnn=dict(sampler=dict(num=128), mask_size=28)),
-    test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=200), rcnn=dict(max_per_img=100)))
+        rpn=dict(sampler=dict(num=128)),
+        rpn_proposal=dict(nms_pre=500, max_per_img=200),
+        rcnn=dict(sampler=dict(num=128), mask_size=28),
+    ),
+    test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=200), rcnn=dict(max_per_img=100)),
+)
 train_pipeline = [
     dict(type='LoadImage'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
@@ -34,6 +37,13 @@ test_dataloader = dict(batch_size=4, dataset=dict(pipeline=test_pipeline))
 train_cfg = dict(max_epochs=epochs)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=50, by_epoch=False),
-    dict(type='CosineAnnealingLR', eta_min_ratio=0.01, begin=0, end=epochs, T_max=epochs, by_epoch=True,
-         convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min_ratio=0.01,
+        begin=0,
+        end=epochs,
+        T_max=epochs,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    ),
 ]

@@ -7,4 +7,5 @@ _base_ = 'mask-rcnn_mini.py'
 
 model = dict(
     backbone=dict(_delete_=True, type='SparKSwin', arch='swin_mini', window_size=3, drop_path_rate=0.0),
-    neck=dict(in_channels=[32, 64, 128, 256]))
+    neck=dict(in_channels=[32, 64, 128, 256]),
+)

@@ -8,4 +8,5 @@ _base_ = 'mask-rcnn_mini.py'
 
 model = dict(
     backbone=dict(_delete_=True, type='SparKViT', arch='vit_mini', input_size=256, window_size=0, drop_path_rate=0.0),
-    neck=dict(_delete_=True, type='SimpleFeaturePyramid', in_channels=128, out_channels=32))
+    neck=dict(_delete_=True, type='SimpleFeaturePyramid', in_channels=128, out_channels=32),
+)

@@ -7,6 +7,4 @@ images a device without their number, and its example of a command has 4 devices
 
 _base_ = '../_base_/spark_convnext.py'
 
-expected = dict(
-    box_ap=51.2, mask_ap=45.1, tolerance=0.3,
-    source='arXiv 2301.03580')
+expected = dict(box_ap=51.2, mask_ap=45.1, tolerance=0.3, source='arXiv 2301.03580')

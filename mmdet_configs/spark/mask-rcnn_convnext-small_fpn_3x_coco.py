@@ -2,7 +2,5 @@
 
 _base_ = '../_base_/spark_convnext.py'
 
-model = dict(
-    backbone=dict(arch='convnext_small', drop_path_rate=0.4),
-    neck=dict(in_channels=[96, 192, 384, 768]))
+model = dict(backbone=dict(arch='convnext_small', drop_path_rate=0.4), neck=dict(in_channels=[96, 192, 384, 768]))
 expected = None

@@ -2,9 +2,7 @@
 
 _base_ = '../_base_/spark_convnext.py'
 
-model = dict(
-    backbone=dict(arch='convnext_tiny', drop_path_rate=0.4),
-    neck=dict(in_channels=[96, 192, 384, 768]))
+model = dict(backbone=dict(arch='convnext_tiny', drop_path_rate=0.4), neck=dict(in_channels=[96, 192, 384, 768]))
 base_lr = 1e-4
 # 6 layers follow from the depth of the network. 16-bit, as in its recipe.
 optim_wrapper = dict(autocast=True, paramwise_cfg=dict(decay_rate=0.95))

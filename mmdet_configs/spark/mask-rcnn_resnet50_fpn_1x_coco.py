@@ -2,6 +2,4 @@
 
 _base_ = '../_base_/spark_resnet.py'
 
-expected = dict(
-    box_ap=41.6, mask_ap=37.7, tolerance=0.3,
-    source='arXiv 2301.03580')
+expected = dict(box_ap=41.6, mask_ap=37.7, tolerance=0.3, source='arXiv 2301.03580')

@@ -7,6 +7,4 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=1000),
     dict(type='MultiStepLR', by_epoch=False, begin=0, end=180_000, milestones=[120_000, 160_000], gamma=0.25),
 ]
-expected = dict(
-    box_ap=43.4, mask_ap=39.4, tolerance=0.3,
-    source='arXiv 2301.03580')
+expected = dict(box_ap=43.4, mask_ap=39.4, tolerance=0.3, source='arXiv 2301.03580')

@@ -11,13 +11,20 @@ custom_imports = dict(imports=['spark_bench'])
 recipe_version = 1
 global_batch = base_batch = 16
 base_lr = 1e-4
-model = dict(backbone=dict(
-    # Ours: batch norm trains, as in SparK's own recipe, where mmdet's keeps the statistics of pretraining. SparK's are
-    # those of masked images.
-    _delete_=True, type='SparKResNet', arch='resnet50', norm_cfg=dict(type='SyncBN', requires_grad=True)))
+model = dict(
+    backbone=dict(
+        # Ours: batch norm trains, as in SparK's own recipe, where mmdet's keeps the statistics of pretraining. SparK's
+        # are those of masked images.
+        _delete_=True,
+        type='SparKResNet',
+        arch='resnet50',
+        norm_cfg=dict(type='SyncBN', requires_grad=True),
+    )
+)
 train_cfg = dict(_delete_=True, type='UpdateLoop', max_updates=368_750)
 optim_wrapper = dict(type='UpdateOptimWrapper', autocast=False, optimizer=dict(lr=None))
 param_scheduler = [
-    dict(type='MultiStepLR', by_epoch=False, begin=0, end=368_750, milestones=[327_778, 355_092], gamma=0.1)]
+    dict(type='MultiStepLR', by_epoch=False, begin=0, end=368_750, milestones=[327_778, 355_092], gamma=0.1)
+]
 method = init = 'spark'
 expected = None

@@ -15,7 +15,16 @@ train_dataloader = dict(dataset=dict(views=dict(type='byol')))
 train_cfg = dict(max_epochs=epochs)
 optim_wrapper = dict(
     constructor='DecayGroups',
-    optimizer=dict(type='TimmLars', lr=None, momentum=0.9, weight_decay=1.5e-6, trust_coeff=0.001))
+    optimizer=dict(type='TimmLars', lr=None, momentum=0.9, weight_decay=1.5e-6, trust_coeff=0.001),
+)
 param_scheduler = [
-    dict(type='WarmupCosine', warmup=10, start_factor=0.0, end_factor=0.0, end=epochs, by_epoch=True,
-         convert_to_iter_based=True)]
+    dict(
+        type='WarmupCosine',
+        warmup=10,
+        start_factor=0.0,
+        end_factor=0.0,
+        end=epochs,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    )
+]

@@ -13,8 +13,19 @@ train_dataloader = dict(dataset=dict(transform=dict(input_size=side)))
 evaluation_dataloader = dict(batch_size=250, dataset=dict(transform=dict(input_size=side)))
 train_cfg = dict(max_epochs=epochs)
 param_scheduler = [
-    dict(type='WarmupCosine', warmup=2, start_factor=0.01, end_factor=0.01, end=epochs, by_epoch=True,
-         convert_to_iter_based=True)]
+    dict(
+        type='WarmupCosine',
+        warmup=2,
+        start_factor=0.01,
+        end_factor=0.01,
+        end=epochs,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    )
+]
 custom_hooks = [
-    dict(type='WeightEmaHook', decay=0.99), dict(type='AccuracyHook', interval=5), dict(type='EstimateHook'),
-    dict(type='ProgressHook')]
+    dict(type='WeightEmaHook', decay=0.99),
+    dict(type='AccuracyHook', interval=5),
+    dict(type='EstimateHook'),
+    dict(type='ProgressHook'),
+]

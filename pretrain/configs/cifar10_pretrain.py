@@ -14,7 +14,14 @@ model = dict(input_size=side, decoder_width=128)
 train_dataloader = dict(dataset=dict(input_size=side))
 train_cfg = dict(max_epochs=epochs)
 param_scheduler = [
-    dict(type='WarmupCosine', warmup=1, start_factor=0.005, end_factor=0.001, end=epochs, by_epoch=True,
-         convert_to_iter_based=True),
+    dict(
+        type='WarmupCosine',
+        warmup=1,
+        start_factor=0.005,
+        end_factor=0.001,
+        end=epochs,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    ),
     dict(type='CosineWeightDecay', end_factor=5.0, end=epochs, by_epoch=True, convert_to_iter_based=True),
 ]

@@ -14,19 +14,33 @@ base_lr = 0.128
 epochs = 2
 
 model = dict(
-    type='SparKPretrainer', arch='test_resnet', input_size=side, mask_ratio=0.6, ablation='spark', decoder_width=64,
-    data_preprocessor=dict(type='ImgDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]))
+    type='SparKPretrainer',
+    arch='test_resnet',
+    input_size=side,
+    mask_ratio=0.6,
+    ablation='spark',
+    decoder_width=64,
+    data_preprocessor=dict(type='ImgDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]),
+)
 train_dataloader = dict(
-    num_workers=0, drop_last=True,
-    sampler=dict(type='ImageSampler'),
-    dataset=dict(type='Images', input_size=side))
+    num_workers=0, drop_last=True, sampler=dict(type='ImageSampler'), dataset=dict(type='Images', input_size=side)
+)
 train_cfg = dict(type='PretrainLoop', max_epochs=epochs)
 optim_wrapper = dict(
-    type='UpdateOptimWrapper', constructor='DecayGroups',
-    optimizer=dict(type='TimmLamb', lr=None, betas=(0.9, 0.95), weight_decay=0.04, max_grad_norm=5.0))
+    type='UpdateOptimWrapper',
+    constructor='DecayGroups',
+    optimizer=dict(type='TimmLamb', lr=None, betas=(0.9, 0.95), weight_decay=0.04, max_grad_norm=5.0),
+)
 param_scheduler = [
-    dict(type='WarmupCosine', warmup=1, start_factor=0.005, end_factor=0.001, end=epochs, by_epoch=True,
-         convert_to_iter_based=True),
+    dict(
+        type='WarmupCosine',
+        warmup=1,
+        start_factor=0.005,
+        end_factor=0.001,
+        end=epochs,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    ),
     dict(type='CosineWeightDecay', end_factor=5.0, end=epochs, by_epoch=True, convert_to_iter_based=True),
 ]
 default_hooks = dict(logger=dict(interval=10))

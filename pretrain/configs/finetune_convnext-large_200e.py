@@ -10,8 +10,14 @@ model = dict(arch='convnext_large', drop_path_rate=0.5)
 optim_wrapper = dict(optimizer=dict(weight_decay=0.02))
 train_cfg = dict(max_epochs=epochs)
 param_scheduler = [
-    dict(type='WarmupCosine', warmup=warmup_epochs, start_factor=0.005, end_factor=0.001, end=epochs, by_epoch=True,
-         convert_to_iter_based=True)]
-expected = dict(
-    top1=85.4, tolerance=0.2, is_best=True,
-    source='keyu-tian/SparK README')
+    dict(
+        type='WarmupCosine',
+        warmup=warmup_epochs,
+        start_factor=0.005,
+        end_factor=0.001,
+        end=epochs,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    )
+]
+expected = dict(top1=85.4, tolerance=0.2, is_best=True, source='keyu-tian/SparK README')

@@ -5,6 +5,4 @@ _base_ = '_base_/finetune_resnet.py'
 base_lr = 1e-3
 model = dict(arch='resnet200', drop_path_rate=0.2)
 optim_wrapper = dict(paramwise_cfg=dict(decay_rate=0.8))
-expected = dict(
-    top1=83.1, tolerance=0.2, is_best=True,
-    source='keyu-tian/SparK README')
+expected = dict(top1=83.1, tolerance=0.2, is_best=True, source='keyu-tian/SparK README')

@@ -7,5 +7,13 @@ epochs = 800
 model = dict(arch='vit_base')
 train_cfg = dict(max_epochs=epochs)
 param_scheduler = [
-    dict(type='WarmupCosine', warmup=40, start_factor=0.0, end_factor=0.0, end=epochs, by_epoch=True,
-         convert_to_iter_based=True)]
+    dict(
+        type='WarmupCosine',
+        warmup=40,
+        start_factor=0.0,
+        end_factor=0.0,
+        end=epochs,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    )
+]

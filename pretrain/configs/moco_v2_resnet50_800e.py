@@ -11,11 +11,20 @@ epochs = 800
 global_batch = base_batch = 256
 base_lr = 0.03
 
-model = dict(type='MoCoPretrainer', arch='resnet50', queue_len=65536, momentum=0.001, temperature=0.2, hidden=2048,
-             dim=128)
+model = dict(
+    type='MoCoPretrainer', arch='resnet50', queue_len=65536, momentum=0.001, temperature=0.2, hidden=2048, dim=128
+)
 train_dataloader = dict(dataset=dict(views=dict(type='moco_v2')))
 train_cfg = dict(max_epochs=epochs)
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=None, momentum=0.9, weight_decay=1e-4))
 param_scheduler = [
-    dict(type='WarmupCosine', warmup=0, start_factor=1.0, end_factor=0.0, end=epochs, by_epoch=True,
-         convert_to_iter_based=True)]
+    dict(
+        type='WarmupCosine',
+        warmup=0,
+        start_factor=1.0,
+        end_factor=0.0,
+        end=epochs,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    )
+]

@@ -12,5 +12,7 @@ model = dict(arch='swin_base')
 train_cfg = dict(max_epochs=epochs)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.005, begin=0, end=10, by_epoch=True, convert_to_iter_based=True),
-    dict(type='MultiStepLR', milestones=[700], gamma=0.1, begin=0, end=epochs, by_epoch=True,
-         convert_to_iter_based=True)]
+    dict(
+        type='MultiStepLR', milestones=[700], gamma=0.1, begin=0, end=epochs, by_epoch=True, convert_to_iter_based=True
+    ),
+]

@@ -17,12 +17,20 @@ batch_limit = 256
 
 model = dict(type='SupervisedPretrainer', arch='resnet50', num_classes=1000)
 train_dataloader = dict(
-    num_workers=8, pin_memory=True, drop_last=True, collate_fn=dict(type='default_collate'),
+    num_workers=8,
+    pin_memory=True,
+    drop_last=True,
+    collate_fn=dict(type='default_collate'),
     sampler=dict(type='ImageSampler'),
-    dataset=dict(type='ClassImages', split='train',
-                 transform=dict(type='train', input_size=224, augment='none', scale=(0.08, 1.0), erasing=0.0)))
+    dataset=dict(
+        type='ClassImages',
+        split='train',
+        transform=dict(type='train', input_size=224, augment='none', scale=(0.08, 1.0), erasing=0.0),
+    ),
+)
 train_cfg = dict(type='PretrainLoop', max_epochs=epochs)
 optim_wrapper = dict(type='UpdateOptimWrapper', optimizer=dict(type='SGD', lr=None, momentum=0.9, weight_decay=1e-4))
 param_scheduler = [
-    dict(type='MultiStepLR', milestones=[30, 60], gamma=0.1, end=epochs, by_epoch=True, convert_to_iter_based=True)]
+    dict(type='MultiStepLR', milestones=[30, 60], gamma=0.1, end=epochs, by_epoch=True, convert_to_iter_based=True)
+]
 custom_hooks = [dict(type='EstimateHook'), dict(type='TensorBoardHook', image_interval=0), dict(type='ProgressHook')]

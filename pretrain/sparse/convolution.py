@@ -73,14 +73,19 @@ def window_of(module: nn.Module, block: int) -> tuple[int, int, int, int, int] |
     Raises:
         InputError: where the stride does not divide the patch.
     """
-    axes = set(zip(*(layers.to_2tuple(getattr(module, name, 1)) for name in ('kernel_size', 'stride', 'dilation')),
-                   strict=True))
+    axes = set(
+        zip(
+            *(layers.to_2tuple(getattr(module, name, 1)) for name in ('kernel_size', 'stride', 'dilation')), strict=True
+        )
+    )
     if len(axes) > 1:
         return None
     [(kernel, stride, dilation)] = axes
     if block % stride:
-        raise InputError(f'a stride of {stride} does not divide a patch of {block} positions: '
-                         'choose mask patches that are a multiple of the total stride')
+        raise InputError(
+            f'a stride of {stride} does not divide a patch of {block} positions: '
+            'choose mask patches that are a multiple of the total stride'
+        )
     reach = dilation * (kernel - 1)
     same = isinstance(module, (layers.Conv2dSame, layers.AvgPool2dSame, MaxPool2dSame))
     if same:
@@ -178,8 +183,18 @@ class _HaloConvolution(torch.autograd.Function):
         _, stride, dilation, before, after = ctx.window
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         grad_padded, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
-            grad_NCbb, ctx.layout.gather_halo(x_NCbb, before, after), weight, [weight.shape[0]], [stride] * 2, [0, 0],
-            [dilation] * 2, False, [0, 0], ctx.groups, [needs_x, needs_weight, needs_bias])
+            grad_NCbb,
+            ctx.layout.gather_halo(x_NCbb, before, after),
+            weight,
+            [weight.shape[0]],
+            [stride] * 2,
+            [0, 0],
+            [dilation] * 2,
+            False,
+            [0, 0],
+            ctx.groups,
+            [needs_x, needs_weight, needs_bias],
+        )
         grad_x = ctx.layout.fold_halo(grad_padded, before, after) if needs_x else None
         return grad_x, grad_weight, grad_bias, None, None, None
 

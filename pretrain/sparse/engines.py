@@ -56,8 +56,9 @@ class _Packed(_Interpreter):
             return super().run_node(node)
 
 
-def run_packed(network: nn.Module, graph: fx.Graph, image_B3HW: torch.Tensor,
-               layout: VisibleLayout) -> list[torch.Tensor]:
+def run_packed(
+    network: nn.Module, graph: fx.Graph, image_B3HW: torch.Tensor, layout: VisibleLayout
+) -> list[torch.Tensor]:
     """Compute the visible patches only.
 
     Returns:
@@ -66,8 +67,9 @@ def run_packed(network: nn.Module, graph: fx.Graph, image_B3HW: torch.Tensor,
     return _Packed(network, graph, layout).run(layout.pack(image_B3HW))
 
 
-def run_reference(network: nn.Module, graph: fx.Graph, image_B3HW: torch.Tensor,
-                  layout: VisibleLayout) -> list[torch.Tensor]:
+def run_reference(
+    network: nn.Module, graph: fx.Graph, image_B3HW: torch.Tensor, layout: VisibleLayout
+) -> list[torch.Tensor]:
     """Compute every position and multiply by the mask after every operation: the plain definition.
 
     Returns:

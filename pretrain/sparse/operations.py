@@ -140,19 +140,61 @@ def _channels_last(module):
 register((nn.Conv2d, layers.Conv2dSame), packed_convolution, then_mask)
 register((nn.MaxPool2d,), packed_max_pool, then_mask)
 register((nn.AvgPool2d,), packed_average_pool, then_mask)
-register((layers.BlurPool2d, layers.AvgPool2dSame, MaxPool2dSame, nn.ConvTranspose2d, nn.Upsample),
-         on_dense_map, then_mask)
-register((nn.BatchNorm2d, nn.SyncBatchNorm, layers.BatchNormAct2d, SyncBatchNormAct, layers.FrozenBatchNormAct2d),
-         on_each_position, _reference_batch_norm)
-register((layers.SEModule, SqueezeExcite, layers.EcaModule, layers.EffectiveSEModule, GlobalResponseNorm, nn.GroupNorm,
-          layers.GroupNorm, layers.GroupNorm1, layers.GroupNormAct, layers.GroupNorm1Act),
-         packed_per_image, reference_per_image)
+register(
+    (layers.BlurPool2d, layers.AvgPool2dSame, MaxPool2dSame, nn.ConvTranspose2d, nn.Upsample), on_dense_map, then_mask
+)
+register(
+    (nn.BatchNorm2d, nn.SyncBatchNorm, layers.BatchNormAct2d, SyncBatchNormAct, layers.FrozenBatchNormAct2d),
+    on_each_position,
+    _reference_batch_norm,
+)
+register(
+    (
+        layers.SEModule,
+        SqueezeExcite,
+        layers.EcaModule,
+        layers.EffectiveSEModule,
+        GlobalResponseNorm,
+        nn.GroupNorm,
+        layers.GroupNorm,
+        layers.GroupNorm1,
+        layers.GroupNormAct,
+        layers.GroupNorm1Act,
+    ),
+    packed_per_image,
+    reference_per_image,
+)
 register((layers.DropPath,), _packed_drop_path, on_each_position)
-register((layers.LayerNorm2d, layers.LayerNormAct2d, layers.RmsNorm2d, layers.SimpleNorm2d), on_each_position,
-         then_mask)
-register((nn.LayerNorm, layers.LayerNorm, layers.RmsNorm, layers.SimpleNorm, nn.Linear), on_each_position,
-         then_mask_channels_last)
+register(
+    (layers.LayerNorm2d, layers.LayerNormAct2d, layers.RmsNorm2d, layers.SimpleNorm2d), on_each_position, then_mask
+)
+register(
+    (nn.LayerNorm, layers.LayerNorm, layers.RmsNorm, layers.SimpleNorm, nn.Linear),
+    on_each_position,
+    then_mask_channels_last,
+)
 # Activations of one argument that map zero to zero: masked positions stay zero without a mask.
-register((nn.Identity, nn.ReLU, nn.ReLU6, nn.GELU, layers.GELU, layers.GELUTanh, nn.SiLU, layers.Swish, nn.Hardswish,
-          layers.HardSwish, nn.Mish, layers.Mish, nn.LeakyReLU, nn.ELU, nn.PReLU, nn.Tanh, layers.Tanh, nn.Dropout),
-         on_each_position, on_each_position)
+register(
+    (
+        nn.Identity,
+        nn.ReLU,
+        nn.ReLU6,
+        nn.GELU,
+        layers.GELU,
+        layers.GELUTanh,
+        nn.SiLU,
+        layers.Swish,
+        nn.Hardswish,
+        layers.HardSwish,
+        nn.Mish,
+        layers.Mish,
+        nn.LeakyReLU,
+        nn.ELU,
+        nn.PReLU,
+        nn.Tanh,
+        layers.Tanh,
+        nn.Dropout,
+    ),
+    on_each_position,
+    on_each_position,
+)

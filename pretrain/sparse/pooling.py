@@ -28,8 +28,11 @@ def packed_max_pool(module: nn.MaxPool2d, x_NCbb: torch.Tensor, layout: VisibleL
 def packed_average_pool(module: nn.AvgPool2d, x_NCbb: torch.Tensor, layout: VisibleLayout) -> torch.Tensor:
     """Average-pool a packed map. Masked neighbours count as 0, as they do on the masked dense map."""
     strides = to_2tuple(module.stride)
-    patchwise = (to_2tuple(module.kernel_size) == strides and not any(to_2tuple(module.padding))
-                 and not any(x_NCbb.shape[-1] % stride for stride in strides))
+    patchwise = (
+        to_2tuple(module.kernel_size) == strides
+        and not any(to_2tuple(module.padding))
+        and not any(x_NCbb.shape[-1] % stride for stride in strides)
+    )
     return module(x_NCbb) if patchwise else layout.pack(module(layout.unpack(x_NCbb)))
 
 
@@ -52,5 +55,6 @@ class _MaxPool(torch.autograd.Function):
         padded = ctx.layout.gather_halo(x_NCbb, before, after, outside=float('-inf'))
         _, places = F.max_pool2d(padded, kernel, stride, 0, dilation, return_indices=True)
         grad_padded = torch.ops.aten.max_pool2d_with_indices_backward(
-            grad_NCbb, padded, [kernel] * 2, [stride] * 2, [0, 0], [dilation] * 2, False, places)
+            grad_NCbb, padded, [kernel] * 2, [stride] * 2, [0, 0], [dilation] * 2, False, places
+        )
         return ctx.layout.fold_halo(grad_padded, before, after), None, None

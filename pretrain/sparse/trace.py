@@ -12,9 +12,31 @@ from pretrain.sparse.operations import MODULES
 # Functions and tensor methods that act on each position alone and map zero to zero, so that they mean
 # the same on packed patches and on a masked dense map.
 POSITIONWISE = {
-    operator.add, operator.iadd, operator.sub, operator.mul, operator.imul, torch.add, torch.mul, torch.cat,
-    F.relu, F.relu6, F.gelu, F.silu, F.hardswish, F.leaky_relu, torch.relu, torch.tanh, F.dropout,
-    'add', 'add_', 'mul', 'mul_', 'relu', 'relu_', 'contiguous', 'clone',
+    operator.add,
+    operator.iadd,
+    operator.sub,
+    operator.mul,
+    operator.imul,
+    torch.add,
+    torch.mul,
+    torch.cat,
+    F.relu,
+    F.relu6,
+    F.gelu,
+    F.silu,
+    F.hardswish,
+    F.leaky_relu,
+    torch.relu,
+    torch.tanh,
+    F.dropout,
+    'add',
+    'add_',
+    'mul',
+    'mul_',
+    'relu',
+    'relu_',
+    'contiguous',
+    'clone',
 }
 _ADDITIONS = {operator.add, operator.iadd, operator.sub, torch.add, 'add', 'add_'}
 _SPLITS = {torch.split, torch.chunk, 'split', 'chunk'}
@@ -53,9 +75,11 @@ def _draw_graph(network):
     try:
         graph = _Tracer().trace(network)
     except (fx.proxy.TraceError, TypeError, NameError) as error:
-        raise InputError(f'{type(network).__name__} cannot be traced: its forward pass branches on data '
-                         f'({str(error).splitlines()[0]}); register that part with '
-                         'pretrain.sparse.operations.register') from error
+        raise InputError(
+            f'{type(network).__name__} cannot be traced: its forward pass branches on data '
+            f'({str(error).splitlines()[0]}); register that part with '
+            'pretrain.sparse.operations.register'
+        ) from error
     for node in reversed(graph.nodes):
         if not node.users and node.op not in ('placeholder', 'output'):
             graph.erase_node(node)
@@ -67,8 +91,10 @@ def _check(node, modules, features):
         module = modules[node.target]
         if type(module) not in MODULES:
             kind = f'{type(module).__module__}.{type(module).__qualname__}'
-            raise InputError(f'no sparse counterpart of module {node.target!r} ({kind}): register one with '
-                             'pretrain.sparse.operations.register')
+            raise InputError(
+                f'no sparse counterpart of module {node.target!r} ({kind}): register one with '
+                'pretrain.sparse.operations.register'
+            )
     elif node.op in ('call_function', 'call_method'):
         _check_operation(node, features)
 
@@ -86,11 +112,15 @@ def _check_operation(node, features):
     else:
         known = node.target in POSITIONWISE
     if not known:
-        raise InputError(f'no sparse counterpart of the operation {name!r} at {node.name!r}{_home(node)}: move it '
-                         'into a module of its own and register that with pretrain.sparse.operations.register')
+        raise InputError(
+            f'no sparse counterpart of the operation {name!r} at {node.name!r}{_home(node)}: move it '
+            'into a module of its own and register that with pretrain.sparse.operations.register'
+        )
     if node.target in _ADDITIONS and not all(source in features for source in node.args[:2]):
-        raise InputError(f'{name!r} at {node.name!r}{_home(node)} adds something else than a feature map, which would '
-                         'make masked positions non-zero: move it into a registered module')
+        raise InputError(
+            f'{name!r} at {node.name!r}{_home(node)} adds something else than a feature map, which would '
+            'make masked positions non-zero: move it into a registered module'
+        )
 
 
 def _axis(node, place):

@@ -15,24 +15,56 @@ Shapes = Mapping[str, tuple[int, ...]]  # from name to shape
 # (blocks a stage, channels of the first map) → timm's name. Source: timm.models.convnext, where every size is
 # defined; the tests build each one.
 _CONVNEXTS = {
-    ((2, 2, 6, 2), 40): 'atto', ((2, 2, 6, 2), 48): 'femto', ((2, 2, 6, 2), 64): 'pico', ((2, 2, 8, 2), 80): 'nano',
-    ((3, 3, 9, 3), 96): 'tiny', ((3, 3, 27, 3), 96): 'small', ((3, 3, 27, 3), 128): 'base',
-    ((3, 3, 27, 3), 192): 'large', ((3, 3, 27, 3), 256): 'xlarge', ((3, 3, 27, 3), 352): 'huge',
+    ((2, 2, 6, 2), 40): 'atto',
+    ((2, 2, 6, 2), 48): 'femto',
+    ((2, 2, 6, 2), 64): 'pico',
+    ((2, 2, 8, 2), 80): 'nano',
+    ((3, 3, 9, 3), 96): 'tiny',
+    ((3, 3, 27, 3), 96): 'small',
+    ((3, 3, 27, 3), 128): 'base',
+    ((3, 3, 27, 3), 192): 'large',
+    ((3, 3, 27, 3), 256): 'xlarge',
+    ((3, 3, 27, 3), 352): 'huge',
     ((3, 4, 30, 3), 384): 'xxlarge',
 }
 # Blocks a stage → what timm's names of such networks have in them, and those to try first. Source: timm.models.resnet.
 _RESNETS = {
     (1, 1, 1, 1): ('10|14', ('test_resnet', 'resnet10t', 'resnet14t')),
     (2, 2, 2, 2): ('18|26', ('resnet18', 'resnet18d', 'resnet26', 'resnet26d')),
-    (3, 4, 6, 3): ('34|50', ('resnet50', 'resnet34', 'resnet50d', 'resnet50c', 'resnet34d', 'resnext50_32x4d',
-                             'wide_resnet50_2', 'seresnet50')),
-    (3, 4, 23, 3): ('101', ('resnet101', 'resnet101d', 'resnet101c', 'resnext101_32x8d', 'resnext101_64x4d',
-                            'resnext101_32x4d', 'wide_resnet101_2')),
+    (3, 4, 6, 3): (
+        '34|50',
+        (
+            'resnet50',
+            'resnet34',
+            'resnet50d',
+            'resnet50c',
+            'resnet34d',
+            'resnext50_32x4d',
+            'wide_resnet50_2',
+            'seresnet50',
+        ),
+    ),
+    (3, 4, 23, 3): (
+        '101',
+        (
+            'resnet101',
+            'resnet101d',
+            'resnet101c',
+            'resnext101_32x8d',
+            'resnext101_64x4d',
+            'resnext101_32x4d',
+            'wide_resnet101_2',
+        ),
+    ),
     (3, 8, 36, 3): ('152', ('resnet152', 'resnet152d', 'resnet152c')),
     (3, 24, 36, 3): ('200', ('resnet200', 'resnet200d')),
 }
-_SWINS = {((2, 2, 6, 2), 96): 'tiny', ((2, 2, 18, 2), 96): 'small', ((2, 2, 18, 2), 128): 'base',
-          ((2, 2, 18, 2), 192): 'large'}
+_SWINS = {
+    ((2, 2, 6, 2), 96): 'tiny',
+    ((2, 2, 18, 2), 96): 'small',
+    ((2, 2, 18, 2), 128): 'base',
+    ((2, 2, 18, 2), 192): 'large',
+}
 # timm names its Swins by window and image size, and has these only.
 _SWIN_IMAGES = {7: 224, 12: 384}
 _VITS = {(12, 192): 'tiny', (12, 384): 'small', (12, 768): 'base', (24, 1024): 'large', (32, 1280): 'huge'}
@@ -54,8 +86,14 @@ def detect(family: str | None, shapes: Shapes, hint: str | None = None) -> str |
         if not any(differences(name, shapes, family)):
             return name
     # A damaged or cut file still says what it is of; a network with little in common is another one.
-    return next((name for name in candidates if family
-                 and sum(map(len, differences(name, shapes, family))) <= len(shapes) // 4), None)
+    return next(
+        (
+            name
+            for name in candidates
+            if family and sum(map(len, differences(name, shapes, family))) <= len(shapes) // 4
+        ),
+        None,
+    )
 
 
 def differences(arch: str, shapes: Shapes, family: str | None) -> tuple[list[str], list[str], list[str]]:
@@ -65,8 +103,11 @@ def differences(arch: str, shapes: Shapes, family: str | None) -> tuple[list[str
         return [arch], [], []
     # What files of a complete network may lack.
     norms = ('head.', 'norm.', 'fc_norm.') if family in ('convnext', 'swin', 'vit') else ()
-    missing = [name for name in reference if name not in shapes and not name.startswith(norms)
-               and not name.endswith('num_batches_tracked')]
+    missing = [
+        name
+        for name in reference
+        if name not in shapes and not name.startswith(norms) and not name.endswith('num_batches_tracked')
+    ]
     other = [name for name, shape in reference.items() if name in shapes and squeeze(shapes[name]) != squeeze(shape)]
     whole = network_shapes(arch, classifier=True)
     return missing, other, [name for name in shapes if name not in reference and name not in whole]
@@ -109,8 +150,9 @@ def _candidates(family, shapes):
         size = _SWINS.get(_stages(family, shapes))
         table = shapes.get('layers.0.blocks.0.attn.relative_position_bias_table') or (1,)
         window = (math.isqrt(table[0]) + 1) // 2
-        yield from [f'swin_{size}_patch4_window{window}_{_SWIN_IMAGES[window]}'] \
-            if size and window in _SWIN_IMAGES else []
+        yield from (
+            [f'swin_{size}_patch4_window{window}_{_SWIN_IMAGES[window]}'] if size and window in _SWIN_IMAGES else []
+        )
     elif family == 'vit':
         yield from _vit(shapes)
 
@@ -138,8 +180,11 @@ def _stages(family, shapes):
     """``(blocks a stage, channels of the first map)``."""
     pattern = {'convnext': 'stages.{}.blocks', 'resnet': 'layer{}', 'swin': 'layers.{}.blocks'}[family]
     first = 1 if family == 'resnet' else 0
-    width = {'convnext': 'stages.0.blocks.0.conv_dw.weight', 'resnet': 'layer1.0.conv1.weight',
-             'swin': 'patch_embed.proj.weight'}[family]
+    width = {
+        'convnext': 'stages.0.blocks.0.conv_dw.weight',
+        'resnet': 'layer1.0.conv1.weight',
+        'swin': 'patch_embed.proj.weight',
+    }[family]
     depths = tuple(_depth(shapes, pattern.format(stage)) for stage in range(first, first + 4))
     return depths, (tuple(shapes[width]) or (0,))[0]
 

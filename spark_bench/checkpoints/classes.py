@@ -32,8 +32,10 @@ def demand_distinct(classes: tuple[str, ...], path: Path | str) -> None:
     """Raise InputError where a name stands for two outputs: which of them the data mean, nobody can tell."""
     twice = sorted({name for name in classes if classes.count(name) > 1}) if len(set(classes)) < len(classes) else []
     if twice:
-        raise InputError(f'{path} names {len(twice)} classes twice ({shown(twice)}): its outputs cannot be told apart '
-                         'by name, and only a file of distinct names can be evaluated')
+        raise InputError(
+            f'{path} names {len(twice)} classes twice ({shown(twice)}): its outputs cannot be told apart '
+            'by name, and only a file of distinct names can be evaluated'
+        )
 
 
 def shown(classes: list[str] | tuple[str, ...]) -> str:

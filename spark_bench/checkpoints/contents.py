@@ -49,8 +49,9 @@ class Contents:
 
     def left_out(self) -> tuple[str, ...]:
         """What no network has a place for: names of tensors, then of other entries of the file."""
-        beside = sorted(name for name, target in self.naming.canonical.items()
-                        if self.naming.kind(target) == 'other part')
+        beside = sorted(
+            name for name, target in self.naming.canonical.items() if self.naming.kind(target) == 'other part'
+        )
         return (*beside, *sorted(self.naming.dead), *sorted(self.file.left_out))
 
     @cached_property
@@ -64,20 +65,30 @@ class Contents:
         if arch is None and naming.family is None:
             faults.append(explain_names(self.file.tensors))
         elif arch is None:
-            faults.append(f'no timm architecture has these blocks and channels '
-                          f'({architectures.describe(naming.family, shapes)})')
+            faults.append(
+                f'no timm architecture has these blocks and channels ({architectures.describe(naming.family, shapes)})'
+            )
         else:
             missing, other, extra = architectures.differences(arch, shapes, naming.family)
             faults += _listed(f'not a complete {arch}: ', missing, 'missing')
             faults += _listed(f'not a {arch}: ', other, 'of another shape')
             faults += _listed(f'not a {arch}: ', extra, 'unknown to it')
-        used = {name: self.file.tensors[name] for name, target in naming.canonical.items()
-                if naming.kind(target) != 'other part'}
-        whole = [name for name, value in used.items() if naming.family
-                 and not value.is_floating_point() and not _is_counter(naming.canonical[name])]
-        return [*faults, *_listed('', naming.unknown, 'unknown'),
-                *_listed('', whole, 'of another kind of number (whole ones)'),
-                *_listed('', not_finite(used), 'not finite')]
+        used = {
+            name: self.file.tensors[name]
+            for name, target in naming.canonical.items()
+            if naming.kind(target) != 'other part'
+        }
+        whole = [
+            name
+            for name, value in used.items()
+            if naming.family and not value.is_floating_point() and not _is_counter(naming.canonical[name])
+        ]
+        return [
+            *faults,
+            *_listed('', naming.unknown, 'unknown'),
+            *_listed('', whole, 'of another kind of number (whole ones)'),
+            *_listed('', not_finite(used), 'not finite'),
+        ]
 
 
 def open_checkpoint(path: Path | str, key_prefix: str | None = None) -> Contents:
@@ -134,8 +145,9 @@ def _no_classifier(naming, tensors, arch):
     for name, target in naming.canonical.items():
         if naming.kind(target) == 'head':
             groups.setdefault(target.rpartition('.')[0], {})[target.rpartition('.')[2]] = name
-    return [name for module, parts in groups.items() if not _fits(module, parts, tensors, whole)
-            for name in parts.values()]
+    return [
+        name for module, parts in groups.items() if not _fits(module, parts, tensors, whole) for name in parts.values()
+    ]
 
 
 def _fits(module, parts, tensors, whole):
@@ -147,15 +159,22 @@ def _fits(module, parts, tensors, whole):
         # timm's ViTs have the norm before or behind their pooling.
         return not wanted or all(squeeze(shape) == squeeze(wanted.get(last, ())) for last, shape in found.items())
     # Any number of classes; the channels are the network's.
-    return wanted.keys() == found.keys() and len({shape[:1] for shape in found.values()}) == 1 and all(
-        squeeze(found[last][1:]) == squeeze(shape[1:]) for last, shape in wanted.items())
+    return (
+        wanted.keys() == found.keys()
+        and len({shape[:1] for shape in found.values()}) == 1
+        and all(squeeze(found[last][1:]) == squeeze(shape[1:]) for last, shape in wanted.items())
+    )
 
 
 def not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
     """Names of floating-point tensors with a NaN or an infinity."""
     # The 8-bit floats have no isfinite of their own.
-    return [name for name, value in tensors.items() if value.is_floating_point()
-            and not bool(torch.isfinite(value.float() if value.element_size() == 1 else value).all())]
+    return [
+        name
+        for name, value in tensors.items()
+        if value.is_floating_point()
+        and not bool(torch.isfinite(value.float() if value.element_size() == 1 else value).all())
+    ]
 
 
 def first_of(names: Sequence[str]) -> str:

@@ -15,8 +15,9 @@ _ADAPTERS = {'timm': 'timm', 'official': 'official', 'mmdet': 'mmpretrain', 'mmp
 _SUFFIXES = {'timm': '.safetensors', 'safetensors': '.safetensors'}
 
 
-def convert(path: Path | str, to: str, output: Path | str | None = None, force: bool = False,
-            key_prefix: str | None = None) -> tuple[Path, int, list[str]]:
+def convert(
+    path: Path | str, to: str, output: Path | str | None = None, force: bool = False, key_prefix: str | None = None
+) -> tuple[Path, int, list[str]]:
     """Write the weights of ``path`` in another format.
 
     Args:
@@ -38,16 +39,21 @@ def convert(path: Path | str, to: str, output: Path | str | None = None, force: 
     output = Path(output) if output else Path(path).with_suffix(f'.{to}{_SUFFIXES.get(to, ".pth")}')
     _check_output(output, to, force)
     tensors = contents.canonical()
-    metadata = {**{str(name): str(value) for name, value in contents.file.metadata.items()}, 'arch': contents.arch,
-                'converted_from': contents.naming.format, 'format': to}
+    metadata = {
+        **{str(name): str(value) for name, value in contents.file.metadata.items()},
+        'arch': contents.arch,
+        'converted_from': contents.naming.format,
+        'format': to,
+    }
     renamed = _rename(contents, tuple(tensors), to)
     written = {new: _value(contents, tensors, name, to) for name, new in renamed.items() if new is not None}
     if to == 'spark':
         save_torch(spark_layout(contents.naming.family, written, metadata), output)
     else:
         _save(written, metadata, to, output)
-    homeless = [name for name, target in contents.naming.canonical.items()
-                if target in renamed and renamed[target] is None]
+    homeless = [
+        name for name, target in contents.naming.canonical.items() if target in renamed and renamed[target] is None
+    ]
     return output, len(written), [*homeless, *contents.left_out()]
 
 
@@ -116,8 +122,9 @@ def _rename(contents, names, to):
         return {name: prefixes[naming.kind(name)] + name if naming.kind(name) in prefixes else None for name in names}
     if naming.family is None:
         return {name: name for name in names}
-    kept = {'mmdet': ('encoder', 'output norm'),
-            'timm': ('encoder', 'head')}.get(to, ('encoder', 'head', 'output norm'))
+    kept = {'mmdet': ('encoder', 'output norm'), 'timm': ('encoder', 'head')}.get(
+        to, ('encoder', 'head', 'output norm')
+    )
     adapter = network_adapter(naming.family, _ADAPTERS[to])
     chosen = [name for name in names if naming.kind(name) in kept]
     return dict.fromkeys(names) | adapter.foreign_names(chosen)

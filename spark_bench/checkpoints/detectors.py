@@ -22,14 +22,22 @@ def load_detector(model: nn.Module, path: Path | str) -> None:
     """
     wanted, found = model.state_dict(), read_tensors(path)
     # Preprocessing constants and counters that not every version of mmdet saves.
-    spare = {name for name in {*wanted, *found} if name.startswith('data_preprocessor.')
-             or name.endswith(('num_batches_tracked', 'relative_position_index'))}
-    problems = [*fault_of('missing from the file', sorted(set(wanted) - set(found) - spare)),
-                *fault_of('unknown to the detector', sorted(set(found) - set(wanted) - spare)),
-                *fault_of('of another shape', [name for name in wanted if name in found
-                                               and found[name].shape != wanted[name].shape]),
-                *fault_of('not finite', not_finite(found))]
+    spare = {
+        name
+        for name in {*wanted, *found}
+        if name.startswith('data_preprocessor.') or name.endswith(('num_batches_tracked', 'relative_position_index'))
+    }
+    problems = [
+        *fault_of('missing from the file', sorted(set(wanted) - set(found) - spare)),
+        *fault_of('unknown to the detector', sorted(set(found) - set(wanted) - spare)),
+        *fault_of(
+            'of another shape', [name for name in wanted if name in found and found[name].shape != wanted[name].shape]
+        ),
+        *fault_of('not finite', not_finite(found)),
+    ]
     if problems:
-        raise InputError(f'{path} does not fit this detector: {"; ".join(problems)}. Give the detector '
-                         'that this config trained, with the same number of categories')
+        raise InputError(
+            f'{path} does not fit this detector: {"; ".join(problems)}. Give the detector '
+            'that this config trained, with the same number of categories'
+        )
     model.load_state_dict({name: found.get(name, value) for name, value in wanted.items()}, strict=True)

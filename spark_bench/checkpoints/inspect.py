@@ -16,8 +16,10 @@ from spark_bench.errors import InputError
 
 _SHOWN = 8
 # timm's ResNets and ConvNeXts that torchvision has too.
-_TORCHVISION = re.compile(r'resnet(18|34|50|101|152)|resnext(50_32x4d|101_32x8d|101_64x4d)|wide_resnet(50|101)_2|'
-                          r'convnext_(tiny|small|base|large)')
+_TORCHVISION = re.compile(
+    r'resnet(18|34|50|101|152)|resnext(50_32x4d|101_32x8d|101_64x4d)|wide_resnet(50|101)_2|'
+    r'convnext_(tiny|small|base|large)'
+)
 
 
 def inspect(path: Path | str, key_prefix: str | None = None) -> dict[str, Any]:
@@ -39,33 +41,53 @@ def inspect(path: Path | str, key_prefix: str | None = None) -> dict[str, Any]:
     initialises, notes = _initialises(contents, key_prefix)
     tensors, naming = contents.file.tensors, contents.naming
     return {
-        'file': str(path), 'bytes': Path(path).stat().st_size, 'container': contents.file.container,
-        'metadata': {name: ' '.join(value.split())[:200] if isinstance(value, str) else value
-                     for name, value in contents.file.metadata.items()},
-        'format': naming.format, 'prefix': naming.prefix, 'family': naming.family, 'arch': contents.arch,
-        'description': contents.arch or architectures.describe(
-            naming.family, contents.shapes('encoder', 'head')),
-        'tensors': len(tensors), 'parameters': sum(_parameters(name, tensors[name]) for name in tensors),
+        'file': str(path),
+        'bytes': Path(path).stat().st_size,
+        'container': contents.file.container,
+        'metadata': {
+            name: ' '.join(value.split())[:200] if isinstance(value, str) else value
+            for name, value in contents.file.metadata.items()
+        },
+        'format': naming.format,
+        'prefix': naming.prefix,
+        'family': naming.family,
+        'arch': contents.arch,
+        'description': contents.arch or architectures.describe(naming.family, contents.shapes('encoder', 'head')),
+        'tensors': len(tensors),
+        'parameters': sum(_parameters(name, tensors[name]) for name in tensors),
         'parts': _parts(contents),
         'dtypes': dict(Counter(str(tensor.dtype).removeprefix('torch.') for tensor in tensors.values())),
-        'initialises': initialises, 'converts_to': list(possible_targets(contents)),
-        'left_out': list(contents.left_out()), 'notes': [*contents.notes, *notes],
-        'problems': [*contents.contradictions, *contents.faults]}
+        'initialises': initialises,
+        'converts_to': list(possible_targets(contents)),
+        'left_out': list(contents.left_out()),
+        'notes': [*contents.notes, *notes],
+        'problems': [*contents.contradictions, *contents.faults],
+    }
 
 
 def as_text(report: Mapping[str, Any]) -> str:
     """The report for a person."""
-    lines = [('file', f'{report["file"]} ({report["bytes"] / 1e6:.1f} MB, {report["container"]})'),
-             ('format', report['format'] + (f', under {report["prefix"]!r}' if report['prefix'] else '')),
-             ('architecture', report['description']),
-             ('tensors', f'{report["tensors"]}, {report["parameters"]:,} parameters')]
-    lines += [(f'  {part}', f'{count["tensors"]}, {count["parameters"]:,} parameters')
-              for part, count in report['parts'].items()]
+    lines = [
+        ('file', f'{report["file"]} ({report["bytes"] / 1e6:.1f} MB, {report["container"]})'),
+        ('format', report['format'] + (f', under {report["prefix"]!r}' if report['prefix'] else '')),
+        ('architecture', report['description']),
+        ('tensors', f'{report["tensors"]}, {report["parameters"]:,} parameters'),
+    ]
+    lines += [
+        (f'  {part}', f'{count["tensors"]}, {count["parameters"]:,} parameters')
+        for part, count in report['parts'].items()
+    ]
     lines += [('dtypes', ', '.join(f'{name} ({count})' for name, count in report['dtypes'].items()))]
     lines += [('metadata', ', '.join(f'{name}={value}' for name, value in report['metadata'].items()) or 'none')]
     left_out = report['left_out']
-    lines += [('left out', ', '.join(left_out[:_SHOWN]) + (f' and {len(left_out) - _SHOWN} more (--json lists them)'
-                                                           if left_out[_SHOWN:] else '')) for _ in left_out[:1]]
+    lines += [
+        (
+            'left out',
+            ', '.join(left_out[:_SHOWN])
+            + (f' and {len(left_out) - _SHOWN} more (--json lists them)' if left_out[_SHOWN:] else ''),
+        )
+        for _ in left_out[:1]
+    ]
     lines += [('initialises' if i == 0 else '', what) for i, what in enumerate(report['initialises'])]
     lines += [('converts to', ', '.join(report['converts_to']) or 'nothing')]
     lines += [('note', what) for what in report['notes']]
@@ -87,8 +109,16 @@ def _parts(contents):
 
 def _parameters(name, tensor):
     """Number of learnt values: statistics, counters and tables of positions are none."""
-    buffers = ('running_mean', 'running_var', 'num_batches_tracked', 'relative_position_index', 'attn_mask', 'imn_m',
-               'imn_s', 'norm_black')
+    buffers = (
+        'running_mean',
+        'running_var',
+        'num_batches_tracked',
+        'relative_position_index',
+        'attn_mask',
+        'imn_m',
+        'imn_s',
+        'norm_black',
+    )
     return 0 if name.endswith(buffers) else math.prod(tensor.shape)
 
 
@@ -104,10 +134,12 @@ def _initialises(contents, key_prefix):
         words += '' if key_prefix is None else f' --key-prefix {shlex.quote(key_prefix)}'
         found += [f'our detector: spark-bench detect {words}', f'our classifier: spark-bench finetune {words}']
     if 'mmpretrain' in possible_targets(contents):
-        found += {'convnext': ['mmpretrain and mmdet: the backbone mmpretrain.ConvNeXt of that size'],
-                  'resnet': ['mmpretrain and mmdet: the backbone ResNet of that depth'],
-                  'swin': ['mmpretrain and mmdet: the backbone SwinTransformer of that size'],
-                  'vit': ['mmpretrain: the backbone VisionTransformer of that size']}[naming.family]
+        found += {
+            'convnext': ['mmpretrain and mmdet: the backbone mmpretrain.ConvNeXt of that size'],
+            'resnet': ['mmpretrain and mmdet: the backbone ResNet of that depth'],
+            'swin': ['mmpretrain and mmdet: the backbone SwinTransformer of that size'],
+            'vit': ['mmpretrain: the backbone VisionTransformer of that size'],
+        }[naming.family]
     if _TORCHVISION.fullmatch(arch):
         found.append('torchvision: the network of the same name')
     if not naming.has_decoder:

@@ -48,8 +48,11 @@ class Coverage:
     def __str__(self):
         kind = ', '.join(part for part in (self.arch, f'{self.format} format' if self.format else '') if part)
         text = f'{len(self.loaded)} tensors loaded from {self.path}' + (f' ({kind})' if kind else '')
-        text += f', {len(self.fresh)} left fresh ({first_of(self.fresh)})' if self.fresh else \
-            ', every tensor of the network filled'
+        text += (
+            f', {len(self.fresh)} left fresh ({first_of(self.fresh)})'
+            if self.fresh
+            else ', every tensor of the network filled'
+        )
         if self.unused:
             text += f'; left out: {first_of(self.unused)}'
         if self.cast:
@@ -82,9 +85,11 @@ def load(model: nn.Module, path: Path | str, key_prefix: str | None = None) -> C
     wanted = model.state_dict()
     source, target = contents.naming, identify(tuple(wanted), type(model).__name__)
     if source.family and target.family and source.family != target.family:
-        raise InputError(f'{path} does not fit {type(model).__name__}: it holds a {contents.arch or source.family}, '
-                         f'and the tensors of a {target.family} are missing from the file. Give the checkpoint of the '
-                         'same architecture')
+        raise InputError(
+            f'{path} does not fit {type(model).__name__}: it holds a {contents.arch or source.family}, '
+            f'and the tensors of a {target.family} are missing from the file. Give the checkpoint of the '
+            'same architecture'
+        )
     values = contents.canonical()
     if None in (source.family, target.family):
         # At least one has names of its own: they can only be the same names.
@@ -103,8 +108,11 @@ def _fill(model, wanted, contents, source, values, target):
     alike = _of_one_name(contents, wanted, by_target)
     new |= {name: contents.file.tensors[own] for name, own in alike.items()}
     fresh = [name for name in wanted if name not in new]
-    unused = sorted(name for name, canonical in source.canonical.items()
-                    if canonical in values.keys() - used and name not in alike.values())
+    unused = sorted(
+        name
+        for name, canonical in source.canonical.items()
+        if canonical in values.keys() - used and name not in alike.values()
+    )
     unknown = [name for name in source.unknown if name not in alike.values()]
     resized = resize_tables(new, wanted)
     known = _known_leftovers(model, source, target, contents.naming.family is None and contents.arch is None)
@@ -115,24 +123,42 @@ def _fill(model, wanted, contents, source, values, target):
         problems.append(explain_names(source.canonical))
     problems += fault_of('missing from the file', sorted(name for name in fresh if not target.may_be_fresh(name)))
     problems += fault_of('unknown to the network', [*unknown, *(name for name in unused if not known(name))])
-    problems += fault_of('of another shape', [
-        f'{name} {tuple(values[canonical].shape)} for {tuple(wanted[name].shape)}'
-        for name, canonical in by_target.items() if new[name].shape != wanted[name].shape])
-    problems += fault_of('of another kind of number', [
-        f'{name} {new[name].dtype} for {wanted[name].dtype}' for name in new
-        if new[name].is_floating_point() != wanted[name].is_floating_point()])
+    problems += fault_of(
+        'of another shape',
+        [
+            f'{name} {tuple(values[canonical].shape)} for {tuple(wanted[name].shape)}'
+            for name, canonical in by_target.items()
+            if new[name].shape != wanted[name].shape
+        ],
+    )
+    problems += fault_of(
+        'of another kind of number',
+        [
+            f'{name} {new[name].dtype} for {wanted[name].dtype}'
+            for name in new
+            if new[name].is_floating_point() != wanted[name].is_floating_point()
+        ],
+    )
     problems += fault_of('not finite', not_finite(values | new))
     if problems:
-        raise InputError(f'{path} does not fit {type(model).__name__}: {"; ".join(problems)}. Give the checkpoint of '
-                         'the same architecture (spark-bench inspect FILE says what this one is)')
+        raise InputError(
+            f'{path} does not fit {type(model).__name__}: {"; ".join(problems)}. Give the checkpoint of '
+            'the same architecture (spark-bench inspect FILE says what this one is)'
+        )
     model.load_state_dict({name: new.get(name, value) for name, value in wanted.items()}, strict=True)
-    left_out = [name for name in contents.left_out()
-                if source.canonical.get(name) not in used and name not in alike.values()]
+    left_out = [
+        name for name in contents.left_out() if source.canonical.get(name) not in used and name not in alike.values()
+    ]
     return Coverage(
-        path, tuple(name for name in wanted if name in new), tuple(dict.fromkeys([*unused, *left_out])), tuple(fresh),
-        source.format, contents.arch or architectures.describe(source.family, contents.shapes('encoder', 'head')),
+        path,
+        tuple(name for name in wanted if name in new),
+        tuple(dict.fromkeys([*unused, *left_out])),
+        tuple(fresh),
+        source.format,
+        contents.arch or architectures.describe(source.family, contents.shapes('encoder', 'head')),
         sum(new[name].dtype != wanted[name].dtype for name in new),
-        (*contents.contradictions, *contents.notes, *resized))
+        (*contents.contradictions, *contents.notes, *resized),
+    )
 
 
 def _of_one_name(contents, wanted, known):
@@ -142,9 +168,13 @@ def _of_one_name(contents, wanted, known):
     same.
     """
     tensors, prefix = contents.file.tensors, contents.naming.prefix
-    return {name: own for name, value in wanted.items() if name not in known
-            for own in list(dict.fromkeys((prefix + name, name)))[:1 if prefix + name in tensors else None]
-            if own in tensors and tensors[own].shape == value.shape}
+    return {
+        name: own
+        for name, value in wanted.items()
+        if name not in known
+        for own in list(dict.fromkeys((prefix + name, name)))[: 1 if prefix + name in tensors else None]
+        if own in tensors and tensors[own].shape == value.shape
+    }
 
 
 def _fit(target, canonical, value, place):
@@ -156,8 +186,14 @@ def _fit(target, canonical, value, place):
 
 def resize_tables(new: dict[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
     """Bring Swin's position tables to the network's window, in place; return a note where there were any."""
-    names = [name for name in new if name.endswith('relative_position_bias_table') and new[name].dim() == 2
-             and new[name].shape != wanted[name].shape and new[name].shape[1:] == wanted[name].shape[1:]]
+    names = [
+        name
+        for name in new
+        if name.endswith('relative_position_bias_table')
+        and new[name].dim() == 2
+        and new[name].shape != wanted[name].shape
+        and new[name].shape[1:] == wanted[name].shape[1:]
+    ]
     if not names:
         return ()
     before = len(new[names[0]])
@@ -176,10 +212,17 @@ def _known_leftovers(model, source, target, anything):
 
     def known(name):
         canonical = source.canonical[name]
-        return source.kind(canonical) in _OPTIONAL or canonical in pruned or name.endswith('.num_batches_tracked') \
-            or source.kind(canonical) == 'decoder' and not target.has_decoder \
-            or canonical == 'cls_token' and target.family == 'vit' \
-            or anything and canonical.partition('.')[0] not in modules
+        return (
+            source.kind(canonical) in _OPTIONAL
+            or canonical in pruned
+            or name.endswith('.num_batches_tracked')
+            or source.kind(canonical) == 'decoder'
+            and not target.has_decoder
+            or canonical == 'cls_token'
+            and target.family == 'vit'
+            or anything
+            and canonical.partition('.')[0] not in modules
+        )
 
     return known
 
@@ -193,4 +236,4 @@ def _full_names(model):
 def _as_they_are(naming, names):
     """Names stand for themselves, without what a wrapper put before all of them."""
     prefix = naming.prefix if all(name.startswith(naming.prefix) for name in names) else ''
-    return Naming(Adapter(), None, prefix, {name: name[len(prefix):] for name in names})
+    return Naming(Adapter(), None, prefix, {name: name[len(prefix) :] for name in names})

@@ -13,16 +13,20 @@ from spark_bench.checkpoints.formats.base import Adapter, Wrapping
 from spark_bench.errors import InputError
 
 # What people and libraries put before all names of a network that has no format known here.
-_WRAPPERS = re.compile(r'((_orig_mod|module|model|backbone|encoder|network|net|pyramid|spark|sparse_encoder|sp_cnn|'
-                       r'trunk|body|vit)\.)*')
+_WRAPPERS = re.compile(
+    r'((_orig_mod|module|model|backbone|encoder|network|net|pyramid|spark|sparse_encoder|sp_cnn|'
+    r'trunk|body|vit)\.)*'
+)
 # A slow copy of the weights that training keeps beside the network itself: MoCo's key encoder, BYOL's target, an EMA.
 # A teacher is none: whether it or the student is the result differs from method to method.
 _COPY = re.compile(r'(^|\.)((\w+_)?(ema|momentum|target)(_\w+)?|encoder_k|key_encoder|averaged?(_\w+)?)\.')
 # Networks whose last layer, whatever it is called, is a projection and no classifier.
 _PROJECTS = re.compile(r'(^|\.)(encoder_[qk]|base_encoder|momentum_encoder|online_\w+|target_\w+)\.')
 # Parts of a model to fill, a detector's or a classifier's, that its weights need not hold.
-_PARTS = re.compile(r'(neck|\w*head|\w*_head|data_preprocessor|decoder|mask_token|loss|proj|projector|predictor|'
-                    r'target_generator|momentum_encoder)(\.|$)')
+_PARTS = re.compile(
+    r'(neck|\w*head|\w*_head|data_preprocessor|decoder|mask_token|loss|proj|projector|predictor|'
+    r'target_generator|momentum_encoder)(\.|$)'
+)
 # Canonical names of each family: the network, and its classifier.
 _NETWORK = {
     'resnet': re.compile(r'(conv1|bn1|layer\d+)\.'),
@@ -39,12 +43,20 @@ _HEADS = {
 _NORMS = re.compile(r'norms\.[0-9]+\.(weight|bias)$')
 # Names that tell why no network is found among them, and the way out.
 _STRANGE = (
-    (re.compile(r'res\d_\d_branch\d'), "they are Caffe2's, of detectron2's MSRA weights, which have no statistics of "
-     "batch norm and take BGR images of 0 … 255: take weights from torchvision, such as detectron2's R-50.pkl of it"),
-    (re.compile(r'(^|\.)_flat_param'), 'they are the flat parameters of FSDP: save the model with '
-     'StateDictType.FULL_STATE_DICT'),
-    (re.compile(r'\.(kernel|dwconv\.kernel)$'), 'its kernels are those of MinkowskiEngine or JAX: convert it where it '
-     'was made; FCMAE is also published in plain names'),
+    (
+        re.compile(r'res\d_\d_branch\d'),
+        "they are Caffe2's, of detectron2's MSRA weights, which have no statistics of "
+        "batch norm and take BGR images of 0 … 255: take weights from torchvision, such as detectron2's R-50.pkl of it",
+    ),
+    (
+        re.compile(r'(^|\.)_flat_param'),
+        'they are the flat parameters of FSDP: save the model with StateDictType.FULL_STATE_DICT',
+    ),
+    (
+        re.compile(r'\.(kernel|dwconv\.kernel)$'),
+        'its kernels are those of MinkowskiEngine or JAX: convert it where it '
+        'was made; FCMAE is also published in plain names',
+    ),
 )
 PRETRAINING = ('decoder.', 'densify.')
 # Set apart from the network's own names by a character that no module's name has.
@@ -95,9 +107,14 @@ class Naming:
         if name not in self.canonical:
             return name in self.dead
         kind = self.kind(self.canonical[name])
-        return kind in ('head', 'output norm') or name.endswith(('.num_batches_tracked', '.rel_pos_h', '.rel_pos_w')) \
-            or kind == 'other part' and _PARTS.match(_without(name, self.prefix)) is not None \
-            or self.family is None and name.startswith('head.')
+        return (
+            kind in ('head', 'output norm')
+            or name.endswith(('.num_batches_tracked', '.rel_pos_h', '.rel_pos_w'))
+            or kind == 'other part'
+            and _PARTS.match(_without(name, self.prefix)) is not None
+            or self.family is None
+            and name.startswith('head.')
+        )
 
     @property
     def has_decoder(self) -> bool:
@@ -115,12 +132,14 @@ class Naming:
 
     def shapes(self, tensors: Mapping[str, torch.Tensor], *kinds: str) -> dict[str, tuple[int, ...]]:
         """From canonical name to shape, of those ``tensors`` that are of one of the ``kinds``."""
-        return {target: tuple(tensors[name].shape) for name, target in self.canonical.items()
-                if self.kind(target) in kinds}
+        return {
+            target: tuple(tensors[name].shape) for name, target in self.canonical.items() if self.kind(target) in kinds
+        }
 
 
-def identify(tensors: Mapping[str, torch.Tensor] | Collection[str], source: str,
-             key_prefix: str | None = None) -> Naming:
+def identify(
+    tensors: Mapping[str, torch.Tensor] | Collection[str], source: str, key_prefix: str | None = None
+) -> Naming:
     """Find the format of a file's or a model's tensors.
 
     What stands outside of the network's prefix, or in modules that no network of its family has, is an other part.
@@ -143,20 +162,24 @@ def identify(tensors: Mapping[str, torch.Tensor] | Collection[str], source: str,
     adapter, prefix = _choose_network(tensors, source, key_prefix)
     if adapter is None:
         outer = _WRAPPERS.match(os.path.commonprefix(names))[0] if key_prefix is None else key_prefix
-        return Naming(Adapter(), None, outer, {
-            name: name[len(outer):] if name.startswith(outer) else _BESIDE + name for name in names})
+        return Naming(
+            Adapter(),
+            None,
+            outer,
+            {name: name[len(outer) :] if name.startswith(outer) else _BESIDE + name for name in names},
+        )
     base, around = _find_wrapping(names, prefix)
     canonical, dead, unknown = {}, {}, []
-    inside = adapter.canonical_names([name[len(prefix):] for name in names if name.startswith(prefix)])
+    inside = adapter.canonical_names([name[len(prefix) :] for name in names if name.startswith(prefix)])
     for name in names:
         if name.startswith(prefix):
-            inner = name[len(prefix):]
+            inner = name[len(prefix) :]
             reason, target = adapter.dead_reason(inner), inside[inner]
             if reason is None and not _has_place(adapter.family, target, prefix) and re.match(adapter.own, inner):
                 unknown.append(name)
                 continue
         elif around and name.startswith(base):
-            reason, target = around.dead_reason(name[len(base):]), around.canonical_name(name[len(base):])
+            reason, target = around.dead_reason(name[len(base) :]), around.canonical_name(name[len(base) :])
         else:
             outer = _without(name, prefix)
             reason, target = None, adapter.outside_name(outer) or (outer if _NORMS.match(outer) else None)
@@ -178,8 +201,10 @@ def explain_names(names: Collection[str]) -> str:
 
 def set_aside(naming: Naming, names: Collection[str]) -> Naming:
     """The naming with these of its names, which stand for no part of the network, among the other parts."""
-    return replace(naming, canonical={name: _BESIDE + name if name in names else target
-                                      for name, target in naming.canonical.items()})
+    return replace(
+        naming,
+        canonical={name: _BESIDE + name if name in names else target for name, target in naming.canonical.items()},
+    )
 
 
 def _has_place(family, target, prefix):
@@ -195,15 +220,21 @@ def _choose_network(tensors, source, key_prefix):
     if key_prefix is not None:
         chosen = {prefix: adapter for prefix, adapter in found.items() if prefix.startswith(key_prefix)}
         if not chosen and (found or not any(name.startswith(key_prefix) for name in tensors)):
-            raise InputError(f'{source} has no network under {key_prefix!r}: '
-                             + (f'give --key-prefix one of {_listed(found, tensors)}' if found
-                                else f'its names begin with {", ".join(_beginnings(tensors))}'))
+            raise InputError(
+                f'{source} has no network under {key_prefix!r}: '
+                + (
+                    f'give --key-prefix one of {_listed(found, tensors)}'
+                    if found
+                    else f'its names begin with {", ".join(_beginnings(tensors))}'
+                )
+            )
         found = {key_prefix: chosen[key_prefix]} if key_prefix in chosen else chosen
     originals = {prefix: adapter for prefix, adapter in found.items() if not _COPY.search(prefix)}
     found = originals or found
     if len(found) > 1 and not _are_equal(found, tensors):
-        raise InputError(f'{source} holds {len(found)} networks: choose one with --key-prefix: '
-                         f'{_listed(found, tensors)}')
+        raise InputError(
+            f'{source} holds {len(found)} networks: choose one with --key-prefix: {_listed(found, tensors)}'
+        )
     return next(((adapter, prefix) for prefix, adapter in found.items()), (None, ''))
 
 
@@ -212,7 +243,7 @@ def _networks(tensors):
     found = {}
     for adapter in NETWORKS:
         anchor = adapter.anchors[0]
-        prefixes = [name[:-len(anchor)] for name in tensors if name == anchor or name.endswith(f'.{anchor}')]
+        prefixes = [name[: -len(anchor)] for name in tensors if name == anchor or name.endswith(f'.{anchor}')]
         for prefix in sorted(prefixes):
             if prefix not in found and adapter.matches(prefix, tensors):
                 found[prefix] = adapter
@@ -223,10 +254,12 @@ def _are_equal(found, tensors):
     """Whether the networks are one under several names, as a module that two others share is."""
     if not hasattr(tensors, 'items'):
         return False
-    first, *others = ({name[len(prefix):]: value for name, value in tensors.items() if name.startswith(prefix)}
-                      for prefix in found)
-    return all(first.keys() == other.keys() and all(_is_equal(first[name], other[name]) for name in first)
-               for other in others)
+    first, *others = (
+        {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)} for prefix in found
+    )
+    return all(
+        first.keys() == other.keys() and all(_is_equal(first[name], other[name]) for name in first) for other in others
+    )
 
 
 def _is_equal(one, other):
@@ -239,9 +272,12 @@ def _listed(found, tensors):
 
 
 def _coverage(prefix, adapter, tensors):
-    inside = adapter.canonical_names([name[len(prefix):] for name in tensors if name.startswith(prefix)])
-    shapes = {target: tuple(tensors[prefix + inner].shape) for inner, target in inside.items() if target} \
-        if hasattr(tensors, 'items') else {}
+    inside = adapter.canonical_names([name[len(prefix) :] for name in tensors if name.startswith(prefix)])
+    shapes = (
+        {target: tuple(tensors[prefix + inner].shape) for inner, target in inside.items() if target}
+        if hasattr(tensors, 'items')
+        else {}
+    )
     arch = architectures.detect(adapter.family, shapes) if shapes else None
     if arch is None:
         return f' ({len(inside)} tensors of a {adapter.family})'
@@ -266,7 +302,7 @@ def _without(name, prefix):
     for word in prefix.split('.')[:-1]:
         if not name.startswith(f'{word}.'):
             break
-        name = name[len(word) + 1:]
+        name = name[len(word) + 1 :]
     return name
 
 

@@ -35,13 +35,17 @@ def stated_settings(contents: 'Contents') -> dict[str, Any]:
     try:
         settings = dict(
             input_size=int(said.get('input_size', said.get('sparse_encoder.input_size', 224))),
-            mask_ratio=float(said.get('mask_ratio', 0.6)), ablation=said.get('ablation'), decoder_width=int(width[0]),
-            patch_size=int(said['patch_size']) if 'patch_size' in said else None)
+            mask_ratio=float(said.get('mask_ratio', 0.6)),
+            ablation=said.get('ablation'),
+            decoder_width=int(width[0]),
+            patch_size=int(said['patch_size']) if 'patch_size' in said else None,
+        )
         if not (settings['input_size'] > 0 and 0 < settings['mask_ratio'] < 1 and settings['decoder_width'] > 0):
             raise ValueError(', '.join(f'{name} {value}' for name, value in settings.items()))
     except (ValueError, OverflowError) as error:
-        raise InputError(f'the header of {contents.file.path} is not one of a pretraining model ({error}): pretrain '
-                         'again') from error
+        raise InputError(
+            f'the header of {contents.file.path} is not one of a pretraining model ({error}): pretrain again'
+        ) from error
     return settings
 
 
@@ -57,16 +61,22 @@ def spark_settings(contents: 'Contents') -> dict[str, Any]:
     for ablation in _STRUCTURES if stated is None else (stated,):
         with torch.device('meta'):
             model = build_spark(**{**settings, 'ablation': ablation})
-        wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()
-                  if name.startswith(PRETRAINING)}
-        faults[ablation] = sorted(name for name in wanted.keys() | found.keys()
-                                  if not name.endswith('num_batches_tracked')
-                                  and squeeze(wanted.get(name, (0,))) != squeeze(found.get(name, (0,))))
+        wanted = {
+            name: tuple(value.shape) for name, value in model.state_dict().items() if name.startswith(PRETRAINING)
+        }
+        faults[ablation] = sorted(
+            name
+            for name in wanted.keys() | found.keys()
+            if not name.endswith('num_batches_tracked')
+            and squeeze(wanted.get(name, (0,))) != squeeze(found.get(name, (0,)))
+        )
         if not faults[ablation]:
             return {**settings, 'ablation': ablation}
     least = min(faults.values(), key=len)
-    raise InputError(f'{contents.file.path} holds no whole decoder: {least[0]} is missing, of another shape or of no '
-                     f'place in it, {len(least)} tensors in all')
+    raise InputError(
+        f'{contents.file.path} holds no whole decoder: {least[0]} is missing, of another shape or of no '
+        f'place in it, {len(least)} tensors in all'
+    )
 
 
 def as_call(settings: Mapping[str, Any]) -> str:

@@ -21,8 +21,13 @@ INDEX = 'spark_bench/checkpoints/published.json'
 _CHUNK = 1 << 20
 
 
-def choose_weights(asked: str | None, config: 'Config | dict[str, Any]', arch: str | None = None,
-                   cache_dir: Path | str | None = None, download: bool = False) -> tuple[str | None, str | None]:
+def choose_weights(
+    asked: str | None,
+    config: 'Config | dict[str, Any]',
+    arch: str | None = None,
+    cache_dir: Path | str | None = None,
+    download: bool = False,
+) -> tuple[str | None, str | None]:
     """What a run of ``config`` starts from.
 
     Args:
@@ -78,14 +83,17 @@ def find_published(name: str, arch: str, cache_dir: Path | str | None = None, do
     entries = {entry['arch']: entry for entry in read_index() if entry['name'] == name}
     if arch not in entries:
         known = ', '.join(sorted(entries)) or 'nothing'
-        raise InputError(f'no published weights {name!r} of {arch} are known (of {known} they are): give a file with '
-                         f'--weights, or add it to {INDEX}')
+        raise InputError(
+            f'no published weights {name!r} of {arch} are known (of {known} they are): give a file with '
+            f'--weights, or add it to {INDEX}'
+        )
     entry = entries[arch]
     path = cache_folder(cache_dir) / 'weights' / entry['file']
     if not path.is_file():
         if not download:
-            raise InputError(f'{path} is not there: download {entry["url"]} to it, or add --download; or give a file '
-                             'with --weights')
+            raise InputError(
+                f'{path} is not there: download {entry["url"]} to it, or add --download; or give a file with --weights'
+            )
         _fetch(entry, path)
     _verify(entry, path)
     return path
@@ -113,8 +121,9 @@ def _chunks(entry, path):
                 size += len(chunk)
                 yield chunk
     except (OSError, http.client.HTTPException) as error:
-        raise RunError(f'{entry["url"]} cannot be fetched ({getattr(error, "reason", error)}): download it by hand to '
-                       f'{path}') from error
+        raise RunError(
+            f'{entry["url"]} cannot be fetched ({getattr(error, "reason", error)}): download it by hand to {path}'
+        ) from error
     if expected is not None and size != int(expected):
         raise RunError(f'{entry["url"]} broke off after {size} of {expected} bytes: try again')
 
@@ -124,5 +133,7 @@ def _verify(entry, path):
     if entry.get('sha256'):
         found = hashlib.sha256(Path(path).read_bytes()).hexdigest()
         if not found.startswith(entry['sha256']):
-            raise InputError(f'{path} is not what was published (SHA-256 {found[:16]}…, expected '
-                             f'{entry["sha256"][:16]}…): remove it, and download it again')
+            raise InputError(
+                f'{path} is not what was published (SHA-256 {found[:16]}…, expected '
+                f'{entry["sha256"][:16]}…): remove it, and download it again'
+            )

@@ -61,8 +61,11 @@ def timm_tensors(network: nn.Module) -> dict[str, torch.Tensor]:
     naming = identify(tuple(values), type(network).__name__)
     if naming.adapter is None:
         raise InputError(f'{type(network).__name__} is of no family whose names are known')
-    return {canonical: naming.adapter.value_in(canonical, values[name].detach().cpu()) for name, canonical in
-            naming.canonical.items() if naming.kind(canonical) in ('encoder', 'head')}
+    return {
+        canonical: naming.adapter.value_in(canonical, values[name].detach().cpu())
+        for name, canonical in naming.canonical.items()
+        if naming.kind(canonical) in ('encoder', 'head')
+    }
 
 
 def save_spark(model: 'SparK', path: Path | str, metadata: Mapping[str, Any]) -> None:
@@ -81,13 +84,15 @@ def save_spark(model: 'SparK', path: Path | str, metadata: Mapping[str, Any]) ->
     side = model.grid * model.encoder.stride
     metadata = {'input_size': side, 'mask_ratio': model.mask_ratio, **metadata}
     state = model.state_dict()
-    tensors = {canonical: naming.adapter.value_in(canonical, state[name].cpu())
-               for name, canonical in naming.canonical.items()}
+    tensors = {
+        canonical: naming.adapter.value_in(canonical, state[name].cpu()) for name, canonical in naming.canonical.items()
+    }
     save_torch(spark_layout(naming.family, tensors, metadata), path)
 
 
-def spark_layout(family: str | None, tensors: Mapping[str, torch.Tensor],
-                 metadata: Mapping[str, Any]) -> dict[str, Any]:
+def spark_layout(
+    family: str | None, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]
+) -> dict[str, Any]:
     """The authors' dict, from canonical tensors.
 
     Raises:
@@ -95,27 +100,45 @@ def spark_layout(family: str | None, tensors: Mapping[str, torch.Tensor],
     """
     style = {'convnext': 'official', 'resnet': 'timm'}.get(family)
     if style is None:
-        raise InputError("the authors' format holds ResNets and ConvNeXts only: save this model with "
-                         'spark_bench.checkpoints.save')
+        raise InputError(
+            "the authors' format holds ResNets and ConvNeXts only: save this model with spark_bench.checkpoints.save"
+        )
     side = int(_number(metadata, 'input_size', 224))
     around = AuthorsSparK()
     network = {name: value for name, value in tensors.items() if not name.startswith(PRETRAINING)}
-    module = {around.network_prefix + name: value
-              for name, value in network_adapter(family, style).from_canonical(network).items()}
+    module = {
+        around.network_prefix + name: value
+        for name, value in network_adapter(family, style).from_canonical(network).items()
+    }
     module |= {around.foreign_name(name): tensors[name] for name in tensors if name not in network}
     module = {name: value.contiguous().clone() for name, value in module.items()}
-    module |= {'imn_m': torch.tensor(_MEAN).view(1, 3, 1, 1), 'imn_s': torch.tensor(_STD).view(1, 3, 1, 1),
-               'norm_black': torch.zeros(1, 3, side, side)}
+    module |= {
+        'imn_m': torch.tensor(_MEAN).view(1, 3, 1, 1),
+        'imn_s': torch.tensor(_STD).view(1, 3, 1, 1),
+        'norm_black': torch.zeros(1, 3, side, side),
+    }
     module['config'] = {
-        'mask_ratio': _number(metadata, 'mask_ratio', 0.6), 'densify_norm_str': 'bn' if family == 'resnet' else 'ln',
-        'sbn': False, 'hierarchy': sum(name.endswith('.mask_token') for name in tensors),
-        'sparse_encoder.input_size': side, 'dense_decoder.width': tensors['decoder.dec.0.up_sample.weight'].shape[0]}
+        'mask_ratio': _number(metadata, 'mask_ratio', 0.6),
+        'densify_norm_str': 'bn' if family == 'resnet' else 'ln',
+        'sbn': False,
+        'hierarchy': sum(name.endswith('.mask_token') for name in tensors),
+        'sparse_encoder.input_size': side,
+        'dense_decoder.width': tensors['decoder.dec.0.up_sample.weight'].shape[0],
+    }
     # Not of the authors: what a model of ours cannot be built without.
-    own = {name: str(metadata[name]) for name in ('method', 'ablation', 'patch_size', 'config_hash')
-           if name in metadata}
-    return {**own, 'args': str(metadata.get('args', '')), 'input_size': side, 'arch': str(metadata.get('arch', '')),
-            'epoch': int(_number(metadata, 'epoch', 0)), 'performance_desc': str(metadata.get('performance_desc', '')),
-            'module': module, 'is_pretrain': True}
+    own = {
+        name: str(metadata[name]) for name in ('method', 'ablation', 'patch_size', 'config_hash') if name in metadata
+    }
+    return {
+        **own,
+        'args': str(metadata.get('args', '')),
+        'input_size': side,
+        'arch': str(metadata.get('arch', '')),
+        'epoch': int(_number(metadata, 'epoch', 0)),
+        'performance_desc': str(metadata.get('performance_desc', '')),
+        'module': module,
+        'is_pretrain': True,
+    }
 
 
 def _number(metadata, name, default):

@@ -15,15 +15,35 @@ from spark_bench.commands.streams import flush_output, is_pipe_at_its_end, prepa
 from spark_bench.errors import InputError
 
 # From name to module, in the order of --help.
-COMMANDS = {name: import_module(f'{__name__}.{name}') for name in (
-    'demo', 'run', 'pretrain', 'finetune', 'detect', 'evaluate', 'table', 'compare', 'report', 'visualize', 'data',
-    'profile', 'inspect', 'convert', 'doctor')}
+COMMANDS = {
+    name: import_module(f'{__name__}.{name}')
+    for name in (
+        'demo',
+        'run',
+        'pretrain',
+        'finetune',
+        'detect',
+        'evaluate',
+        'table',
+        'compare',
+        'report',
+        'visualize',
+        'data',
+        'profile',
+        'inspect',
+        'convert',
+        'doctor',
+    )
+}
 
 
 def build_parser() -> Parser:
     """The parser of ``spark-bench`` with all its commands."""
-    parser = Parser(prog='spark-bench', description='Measure how well convnets pretrained with SparK transfer to '
-                                                    'detection, segmentation and classification.')
+    parser = Parser(
+        prog='spark-bench',
+        description='Measure how well convnets pretrained with SparK transfer to '
+        'detection, segmentation and classification.',
+    )
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     for name, command in COMMANDS.items():
@@ -46,8 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int | None:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         args = build_parser().parse_args(argv)
         if not has_output and args.command not in (*TRAINING, 'evaluate'):
-            raise InputError('standard output is closed, and what this command tells goes there: give it a file, or '
-                             '/dev/null')
+            raise InputError(
+                'standard output is closed, and what this command tells goes there: give it a file, or /dev/null'
+            )
         refuse_contradiction(args)
         refuse_unfit_name(args)
         status = COMMANDS[args.command].main(args)

@@ -8,8 +8,9 @@ _SHOWN = 12
 
 def add_options(parser: Parser) -> None:
     parser.add_argument('file', metavar='FILE', help='.safetensors or .pth, in any known format')
-    parser.add_argument('--to', required=True, choices=('timm', 'official', 'mmdet', 'mmpretrain', 'spark',
-                                                        'safetensors'))
+    parser.add_argument(
+        '--to', required=True, choices=('timm', 'official', 'mmdet', 'mmpretrain', 'spark', 'safetensors')
+    )
     parser.add_argument('--output', metavar='FILE', help='.safetensors or .pth (default: beside the input)')
     add_key_prefix(parser)
     parser.add_argument('--force', action='store_true', help='overwrite the output')
@@ -18,9 +19,12 @@ def add_options(parser: Parser) -> None:
 def main(args: Namespace) -> int:
     """Convert the file, and tell what became of its tensors."""
     from spark_bench.checkpoints.convert import convert
+
     output, written, left_out = convert(args.file, args.to, args.output, args.force, args.key_prefix)
     print(f'{output}: {written} tensors')
     if left_out:
-        print(f'left out ({len(left_out)}): {", ".join(left_out[:_SHOWN])}'
-              + (f' and {len(left_out) - _SHOWN} more' if left_out[_SHOWN:] else ''))
+        print(
+            f'left out ({len(left_out)}): {", ".join(left_out[:_SHOWN])}'
+            + (f' and {len(left_out) - _SHOWN} more' if left_out[_SHOWN:] else '')
+        )
     return 0

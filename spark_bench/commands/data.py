@@ -13,15 +13,18 @@ def add_options(parser: Parser) -> None:
     embedded.add_argument('--seed', type=seed, default=0, metavar='N')
     add_cache(embedded)
     for kind, text, source in (
-            ('nuclei', 'BBBC038 in COCO layout', 'stage1_train.zip of BBBC038, or the folder that it unpacks to'),
-            ('cifar10', 'CIFAR-10 as images, a folder a class',
-             'cifar-10-binary.tar.gz, or the folder that it unpacks to')):
+        ('nuclei', 'BBBC038 in COCO layout', 'stage1_train.zip of BBBC038, or the folder that it unpacks to'),
+        ('cifar10', 'CIFAR-10 as images, a folder a class', 'cifar-10-binary.tar.gz, or the folder that it unpacks to'),
+    ):
         prepare = kinds.add_parser(kind, help=f'{text}, from its published archive')
         prepare.add_argument('source', metavar='SOURCE', help=source)
         prepare.add_argument('--output', required=True, metavar='DIR', help='folder to make')
     check = kinds.add_parser('check', help='verify a COCO or ImageNet folder: files, sizes, boxes, masks, duplicates')
-    check.add_argument('root', metavar='DIR', help='annotations/instances_{train,val}*.json beside the folders of '
-                                                   'images, or train/<class>/ and val/<class>/')
+    check.add_argument(
+        'root',
+        metavar='DIR',
+        help='annotations/instances_{train,val}*.json beside the folders of images, or train/<class>/ and val/<class>/',
+    )
     check.add_argument('--layout', choices=('coco', 'imagenet'), help='default: what is found')
     check.add_argument('--workers', type=positive, metavar='N', help='processes (default: one a CPU core)')
     check.add_argument('--no-decode', action='store_true', help='look at the headers of images only')
@@ -36,6 +39,7 @@ def main(args: Namespace) -> int:
 
 def _embedded(args):
     from spark_bench.data import embedded
+
     dataset, sizes = embedded.prepare(args.size, seed=args.seed, cache_dir=args.cache_dir), embedded.SIZES[args.size]
     print(dataset.root)
     print(f'unlabelled      {sizes.unlabelled} images')
@@ -48,6 +52,7 @@ def _embedded(args):
 
 def _nuclei(args):
     from spark_bench.data import nuclei
+
     counts = nuclei.convert(args.source, args.output, lambda note: print(f'spark-bench: note: {note}', file=sys.stderr))
     for split, (images, objects, empty) in counts.items():
         left_out = f', {empty} empty masks left out' if empty else ''
@@ -57,6 +62,7 @@ def _nuclei(args):
 
 def _cifar10(args):
     from spark_bench.data import cifar10
+
     for split, images in cifar10.convert(args.source, args.output).items():
         print(f'{args.output}/{split}: {images} images')
     return 0
@@ -65,6 +71,7 @@ def _cifar10(args):
 def _check(args):
     from spark_bench.data.check import check
     from spark_bench.files import claim_output, write_atomically
+
     if args.json:  # refused before the work rather than after it
         output = claim_output(args.json, rb'\{\s*"root":[^\n]*\n\s*"layout":', '--json')
     report = check(args.root, args.layout, args.workers, not args.no_decode, args.limit_shown)

@@ -21,11 +21,25 @@ REINSTALL = 'run .venv/bin/pip install --force-reinstall --no-deps '
 OPERATORS = REINSTALL + '--no-binary onedl-mmcv onedl-mmcv'
 # Import name and distribution name of what a run cannot do without.
 PACKAGES = (
-    ('torch', 'torch'), ('torchvision', 'torchvision'), ('timm', 'timm'), ('mmengine', 'onedl-mmengine'),
-    ('mmcv', 'onedl-mmcv'), ('mmdet', 'onedl-mmdetection'), ('mmpretrain', 'onedl-mmpretrain'),
-    ('pycocotools', 'pycocotools'), ('cv2', 'opencv-python-headless'), ('numpy', 'numpy'), ('scipy', 'scipy'),
-    ('skimage', 'scikit-image'), ('sklearn', 'scikit-learn'), ('matplotlib', 'matplotlib'), ('PIL', 'Pillow'),
-    ('safetensors', 'safetensors'), ('jsonschema', 'jsonschema'), ('rich', 'rich'))
+    ('torch', 'torch'),
+    ('torchvision', 'torchvision'),
+    ('timm', 'timm'),
+    ('mmengine', 'onedl-mmengine'),
+    ('mmcv', 'onedl-mmcv'),
+    ('mmdet', 'onedl-mmdetection'),
+    ('mmpretrain', 'onedl-mmpretrain'),
+    ('pycocotools', 'pycocotools'),
+    ('cv2', 'opencv-python-headless'),
+    ('numpy', 'numpy'),
+    ('scipy', 'scipy'),
+    ('skimage', 'scikit-image'),
+    ('sklearn', 'scikit-learn'),
+    ('matplotlib', 'matplotlib'),
+    ('PIL', 'Pillow'),
+    ('safetensors', 'safetensors'),
+    ('jsonschema', 'jsonschema'),
+    ('rich', 'rich'),
+)
 # The small-scale demo needs about this much; records and checkpoints of a full sweep need far more.
 FREE_DISK_GB = 2.0
 MEMORY_GB = 4.0
@@ -58,10 +72,12 @@ def run_checks() -> list[Check]:
         _check('COCO masks', _coco_masks, REINSTALL + 'pycocotools'),
         _check('DejaVu font', _font, REINSTALL + 'matplotlib'),
         _check('sample photographs', _photographs, REINSTALL + 'scikit-image scikit-learn'),
-        _check('disk of the cache', lambda: _disk(cache_folder()),
-               'free some space, or set SPARK_BENCH_CACHE to a folder on another disk'),
-        _check('disk of this folder', lambda: _disk(Path.cwd()),
-               'free some space, or give --work-dir on another disk'),
+        _check(
+            'disk of the cache',
+            lambda: _disk(cache_folder()),
+            'free some space, or set SPARK_BENCH_CACHE to a folder on another disk',
+        ),
+        _check('disk of this folder', lambda: _disk(Path.cwd()), 'free some space, or give --work-dir on another disk'),
     ]
 
 
@@ -227,8 +243,10 @@ def _photographs() -> str:
     import sklearn.datasets
     from PIL import Image
 
-    folders = [(Path(skimage.__file__).parent / 'data', ('astronaut.png', 'chelsea.png', 'coffee.png')),
-               (Path(sklearn.datasets.__file__).parent / 'images', ('china.jpg', 'flower.jpg'))]
+    folders = [
+        (Path(skimage.__file__).parent / 'data', ('astronaut.png', 'chelsea.png', 'coffee.png')),
+        (Path(sklearn.datasets.__file__).parent / 'images', ('china.jpg', 'flower.jpg')),
+    ]
     paths = [folder / name for folder, names in folders for name in names]
     for path in paths:
         with Image.open(path) as image:

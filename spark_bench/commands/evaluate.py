@@ -17,25 +17,39 @@ _NOT_GIVEN = {'cfg_options': [], 'backend': 'fast', 'bootstrap': 0, 'download': 
 
 
 def add_options(parser: Parser) -> None:
-    parser.add_argument('--protocol', choices=tuple(_PROTOCOLS), default='detection',
-                        help='detection: box and mask AP of a detector (default); finetune: top-1 of a fine-tuned '
-                             'classifier; linear: of a linear classifier on frozen features; knn: of nearest '
-                             'neighbours')
-    add_run(parser, 'mmdet_configs/demo/mask-rcnn_demo.py',
-            'folder in COCO layout; for the other protocols, images in classes as for finetune',
-            'work_dirs/evaluate/<config>/<weights>-<digest>; for linear and knn '
-            'work_dirs/<suite>/probes/<arch>/<method>/<seed>')
-    parser.add_argument('--weights', metavar='FILE',
-                        help='of the whole detector: detector.safetensors of a work directory, or a .pth of mmdet; '
-                             'classifier.safetensors for finetune; for linear and knn, of a network in any format, '
-                             'or spark, supervised … for the published file of --arch (default: scratch, a random one)')
+    parser.add_argument(
+        '--protocol',
+        choices=tuple(_PROTOCOLS),
+        default='detection',
+        help='detection: box and mask AP of a detector (default); finetune: top-1 of a fine-tuned '
+        'classifier; linear: of a linear classifier on frozen features; knn: of nearest '
+        'neighbours',
+    )
+    add_run(
+        parser,
+        'mmdet_configs/demo/mask-rcnn_demo.py',
+        'folder in COCO layout; for the other protocols, images in classes as for finetune',
+        'work_dirs/evaluate/<config>/<weights>-<digest>; for linear and knn '
+        'work_dirs/<suite>/probes/<arch>/<method>/<seed>',
+    )
+    parser.add_argument(
+        '--weights',
+        metavar='FILE',
+        help='of the whole detector: detector.safetensors of a work directory, or a .pth of mmdet; '
+        'classifier.safetensors for finetune; for linear and knn, of a network in any format, '
+        'or spark, supervised … for the published file of --arch (default: scratch, a random one)',
+    )
     add_launcher(parser)
     parser.add_argument('--workers', type=count, metavar='N', help='processes that load images, a process')
     add_metric(parser)
     # Of linear and knn; None where they are not given.
     parser.add_argument('--input-size', type=positive, metavar='P', help='side of the images (default: 224)')
-    parser.add_argument('--label-fraction', type=share, metavar='F',
-                        help='learn from this share of each class, such as 0.1 (default: all)')
+    parser.add_argument(
+        '--label-fraction',
+        type=share,
+        metavar='F',
+        help='learn from this share of each class, such as 0.1 (default: all)',
+    )
     parser.add_argument('--label-seed', type=seed, metavar='N', help='of the draw of that share (default: 0)')
     parser.add_argument('--neighbours', type=positive, metavar='K', help='knn only (default: 20)')
     parser.add_argument('--batch-size', type=positive, metavar='N', help='images at a time (default: 64)')
@@ -56,6 +70,7 @@ def main(args: Namespace) -> int:
 def _evaluate_trained(args):
     from spark_bench.runs import detect, finetune
     from spark_bench.runs.evaluation import evaluate
+
     kind, options = detect.DetectorEvaluation, detect.DetectOptions
     if args.protocol == 'finetune':
         kind, options = finetune.ClassifierEvaluation, finetune.FinetuneOptions
@@ -68,6 +83,7 @@ def _evaluate_trained(args):
 
 def _evaluate_features(args):
     from spark_bench.runs import probe
+
     record = probe.run(training.run_options(args, probe.ProbeOptions, task=args.protocol))
     if record is not None:
         training.show(record, args.results)

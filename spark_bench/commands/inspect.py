@@ -11,8 +11,12 @@ def add_options(parser: Parser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument('file', nargs='?', metavar='FILE', help='.safetensors or .pth')
     what.add_argument('--arch', metavar='NAME', help='timm network of 1000 classes: parameters, multiply-adds')
-    parser.add_argument('--input-size', type=positive, metavar='PIXELS',
-                        help='with --arch (default: 224, or the one that the network takes)')
+    parser.add_argument(
+        '--input-size',
+        type=positive,
+        metavar='PIXELS',
+        help='with --arch (default: 224, or the one that the network takes)',
+    )
     add_key_prefix(parser)
     parser.add_argument('--json', action='store_true', help='print JSON')
 
@@ -23,11 +27,13 @@ def main(args: Namespace) -> int:
         if args.key_prefix is not None:
             raise InputError('--key-prefix is of no use without a file')
         from spark_bench.models.complexity import as_text, inspect_network
+
         report = inspect_network(args.arch, args.input_size)
     else:
         if args.input_size is not None:
             raise InputError('--input-size is of no use with a file: give it with --arch')
         from spark_bench.checkpoints.inspect import as_text, inspect
+
         report = inspect(args.file, args.key_prefix)
     print(json.dumps(report, indent=2, ensure_ascii=False) if args.json else as_text(report))
     return 1 if report.get('problems') else 0

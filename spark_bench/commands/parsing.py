@@ -13,12 +13,16 @@ from spark_bench.places import NAME_PATTERN
 
 # Options that are another word for keys of the config.
 _WORDS_FOR = {
-    'epochs': ('train_cfg.max_epochs',), 'arch': ('model.arch', 'model.backbone.arch'),
-    'amp': ('optim_wrapper.autocast',), 'channels_last': ('channels_last',),
+    'epochs': ('train_cfg.max_epochs',),
+    'arch': ('model.arch', 'model.backbone.arch'),
+    'amp': ('optim_wrapper.autocast',),
+    'channels_last': ('channels_last',),
     'checkpoint_interval': ('default_hooks.checkpoint.interval',),
     'workers': tuple(f'{loader}_dataloader.num_workers' for loader in ('train', 'test', 'evaluation')),
     'bad_images': ('train_dataloader.dataset.bad_images',),
-    'label_fraction': ('train_dataloader.dataset.fraction',), 'frozen': ('model.backbone.frozen',)}
+    'label_fraction': ('train_dataloader.dataset.fraction',),
+    'frozen': ('model.backbone.frozen',),
+}
 
 
 class Parser(ArgumentParser):
@@ -49,17 +53,24 @@ class Parser(ArgumentParser):
         if action.dest in self._given and several:
             value = [*self._given[action.dest], *value]
         elif self._given.get(action.dest, value) != value:
-            raise ArgumentError(action, f'given twice, as {_shown(self._given[action.dest])} and {_shown(value)}: give '
-                                        'it once')
+            raise ArgumentError(
+                action, f'given twice, as {_shown(self._given[action.dest])} and {_shown(value)}: give it once'
+            )
         self._given[action.dest] = value
         setattr(namespace, action.dest, value)
 
     def _swallowed(self):
         """What to do where an argument is missing because an option took it, which takes all words behind it."""
-        absent = [action.metavar or action.dest for action in self._actions
-                  if not action.option_strings and action.required and action.dest not in self._given]
-        greedy = [action.option_strings[0] for action in self._actions
-                  if action.option_strings and action.nargs == '+' and action.dest in self._given]
+        absent = [
+            action.metavar or action.dest
+            for action in self._actions
+            if not action.option_strings and action.required and action.dest not in self._given
+        ]
+        greedy = [
+            action.option_strings[0]
+            for action in self._actions
+            if action.option_strings and action.nargs == '+' and action.dest in self._given
+        ]
         if not absent or not greedy:
             return ''
         return f'; {greedy[0]} takes every word that follows it: put {" ".join(absent)} before it'
@@ -73,8 +84,13 @@ class _Store(Action):
 class Flag(BooleanOptionalAction):
     """``--word`` and ``--no-word``, of which one may be given."""
 
-    def __call__(self, parser: ArgumentParser, namespace: Namespace, values: str | Sequence[Any] | None,
-                 option_string: str | None = None) -> None:
+    def __call__(
+        self,
+        parser: ArgumentParser,
+        namespace: Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
         cast(Parser, parser).keep(namespace, self, not option_string.startswith('--no-'))
 
 
@@ -104,8 +120,10 @@ def refuse_unfit_name(args: Namespace) -> None:
         value = getattr(args, name, None)
         is_file = name == 'suite' and (args.command == 'run' or str(value).endswith('.py'))
         if value is not None and not is_file and not re.match(NAME_PATTERN, value):
-            raise InputError(f'--{name} {printable(repr(value))} is no name; use letters, digits, ".", "_", "-", '
-                             'without ".." or leading "."')
+            raise InputError(
+                f'--{name} {printable(repr(value))} is no name; use letters, digits, ".", "_", "-", '
+                'without ".." or leading "."'
+            )
 
 
 def refuse_contradiction(args: Namespace) -> None:
@@ -115,24 +133,28 @@ def refuse_contradiction(args: Namespace) -> None:
         value = getattr(args, name, None)
         for key in keys if value is not None else ():
             if given.get(key, value) != value:
-                raise InputError(f'--{name.replace("_", "-")} and --cfg-options {key}={given[key]} are two words for '
-                                 'one value: leave one away')
+                raise InputError(
+                    f'--{name.replace("_", "-")} and --cfg-options {key}={given[key]} are two words for '
+                    'one value: leave one away'
+                )
 
 
 def _number(name, read, fits, complaint):
     """The type of an option that takes a number; argparse calls it by ``name`` where a text is no number at all."""
+
     def number(text):
         value = read(text)
         if not fits(value):
             raise ArgumentTypeError(f'{text} {complaint}')
         return value
+
     number.__name__ = name
     return number
 
 
 positive = _number('positive', int, lambda value: value >= 1, 'is not positive')
 count = _number('count', int, lambda value: value >= 0, 'is negative')
-seed = _number('seed', int, lambda value: 0 <= value < 2 ** 32, 'is not in 0 … 2^32 - 1')
+seed = _number('seed', int, lambda value: 0 <= value < 2**32, 'is not in 0 … 2^32 - 1')
 ratio = _number('ratio', float, lambda value: 0 < value < 1, 'is not between 0 and 1')
 share = _number('share', float, lambda value: 0 < value <= 1, 'is not above 0, up to 1')
 

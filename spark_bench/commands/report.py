@@ -8,12 +8,14 @@ from spark_bench.places import report_path
 def add_options(parser: Parser) -> None:
     add_suite(parser)
     parser.add_argument('--output', metavar='FILE', help='default: <results>/report.html, or report-<suite>.html')
-    parser.add_argument('--figures', action='store_true',
-                        help='also write each figure as SVG and PNG to <results>/figures/<suite>/')
+    parser.add_argument(
+        '--figures', action='store_true', help='also write each figure as SVG and PNG to <results>/figures/<suite>/'
+    )
 
 
 def main(args: Namespace) -> int:
     from spark_bench.report import page as report
+
     suite, specs = find_suite(args)
     specs = specs or ()
     output = args.output or report_path(args.results, suite)

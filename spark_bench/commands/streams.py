@@ -8,16 +8,30 @@ import sys
 
 # What older encodings lack has a plain form here where it has one, and else stands in the text as \u2191: no error in
 # the middle of it.
-_PLAIN = {'─': '-', '−': '-', '–': '-', '—': '-', '×': 'x', '±': '+-', '…': '...', '’': "'", '“': '"', '”': '"',
-          '→': '->', '≥': '>=', '≤': '<='}
+_PLAIN = {
+    '─': '-',
+    '−': '-',
+    '–': '-',
+    '—': '-',
+    '×': 'x',
+    '±': '+-',
+    '…': '...',
+    '’': "'",
+    '“': '"',
+    '”': '"',
+    '→': '->',
+    '≥': '>=',
+    '≤': '<=',
+}
 
 
 def _make_plain(error):
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    letters = error.object[error.start:error.end]
-    return ''.join(_PLAIN.get(letter) or letter.encode('ascii', 'backslashreplace').decode()
-                   for letter in letters), error.end
+    letters = error.object[error.start : error.end]
+    return ''.join(
+        _PLAIN.get(letter) or letter.encode('ascii', 'backslashreplace').decode() for letter in letters
+    ), error.end
 
 
 codecs.register_error('spark_bench_plain', _make_plain)

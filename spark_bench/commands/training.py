@@ -20,6 +20,7 @@ def train(args: Namespace, task: str) -> int:
     """Body of a command that trains; exit status."""
     from spark_bench.runs import kind_of
     from spark_bench.runs.run import run
+
     kind = kind_of(task)
     show(run(kind, run_options(args, kind.Options)), args.results)
     return 0
@@ -41,9 +42,12 @@ def run_options(args: Namespace, options: type[AnyOptions], **own: object) -> An
 def show(record: Record, results: str) -> None:
     """Print what was measured and where the record is; of processes that train together, the first alone does."""
     from spark_bench.records.schema import record_path
+
     if is_first():
-        print(f'{record.task} {record.arch} {record.method}: {as_line(record.metrics)}\n'
-              f'record: {record_path(results, *record.identity)}')
+        print(
+            f'{record.task} {record.arch} {record.method}: {as_line(record.metrics)}\n'
+            f'record: {record_path(results, *record.identity)}'
+        )
 
 
 def is_first() -> bool:

@@ -42,8 +42,10 @@ def convert(source: Path | str, output: Path | str) -> dict[str, int]:
     if len(classes) != 10 or not all(re.fullmatch(r'[a-z]+', name) for name in classes):
         raise InputError(f'{source}: {_CLASSES} does not hold ten names of classes: {_REMEDY}')
     with new_folder(output) as folder:
-        return {split: _write_split(folder / split, classes, [(name, found[name]) for name in names])
-                for split, names in _FILES.items()}
+        return {
+            split: _write_split(folder / split, classes, [(name, found[name]) for name in names])
+            for split, names in _FILES.items()
+        }
 
 
 def _write_split(folder, classes, batches):
@@ -52,9 +54,9 @@ def _write_split(folder, classes, batches):
     count = 0
     for name, content in batches:
         records = np.frombuffer(content, np.uint8)
-        if not len(records) or len(records) % (1 + 3 * _SIDE ** 2):
+        if not len(records) or len(records) % (1 + 3 * _SIDE**2):
             raise InputError(f'{name} is {len(records)} bytes long, no whole number of images: {_REMEDY}')
-        records = records.reshape(-1, 1 + 3 * _SIDE ** 2)
+        records = records.reshape(-1, 1 + 3 * _SIDE**2)
         if records[:, 0].max() >= len(classes):
             raise InputError(f'{name} has a label {records[:, 0].max()}, above 9: {_REMEDY}')
         for record in records:
@@ -83,14 +85,15 @@ def _read(source):
 def _files_of(source):
     """``(path, function that reads it)`` of the files that are wanted."""
     if source.is_dir():
-        yield from ((path, path.read_bytes) for path in sorted(source.rglob('*'))
-                    if _is_wanted(path.relative_to(source)))
+        yield from (
+            (path, path.read_bytes) for path in sorted(source.rglob('*')) if _is_wanted(path.relative_to(source))
+        )
         return
     with tarfile.open(source) as archive:
         for member in archive:
-            if member.isfile() and _is_wanted(Path(member.name)) and member.size < 2 ** 28:
+            if member.isfile() and _is_wanted(Path(member.name)) and member.size < 2**28:
                 yield Path(member.name), archive.extractfile(member).read
-        while archive.fileobj.read(2 ** 20):  # to the end, where gzip keeps its checksum
+        while archive.fileobj.read(2**20):  # to the end, where gzip keeps its checksum
             pass
 
 

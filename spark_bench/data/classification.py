@@ -28,8 +28,9 @@ _STRIP = 64
 _NORMALISE = dict(mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD)
 
 
-def training_transform(input_size: int, augment: str = 'trivial', scale: tuple[float, float] = (0.08, 1.0),
-                       erasing: float = 0.25) -> Transform:
+def training_transform(
+    input_size: int, augment: str = 'trivial', scale: tuple[float, float] = (0.08, 1.0), erasing: float = 0.25
+) -> Transform:
     """timm's training transform: random resized crop (bicubic), flip, augmentation, ImageNet's mean and std, erasing.
 
     Args:
@@ -47,12 +48,23 @@ def training_transform(input_size: int, augment: str = 'trivial', scale: tuple[f
     """
     _demand_size(input_size)
     _demand(augment in AUGMENTATIONS, f'augment is {augment!r}: choose one of {", ".join(AUGMENTATIONS)}')
-    _demand(len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1,
-            f'scale is {scale}: give the smallest and largest area, above 0 and up to 1')
+    _demand(
+        len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1,
+        f'scale is {scale}: give the smallest and largest area, above 0 and up to 1',
+    )
     _demand(0 <= erasing <= 1, f'erasing is {erasing}: give a probability')
     transform = create_transform(
-        input_size, is_training=True, scale=tuple(scale), color_jitter=None, interpolation='bicubic',
-        auto_augment=None if augment == 'none' else 'v0', re_prob=erasing, re_mode='pixel', re_count=1, **_NORMALISE)
+        input_size,
+        is_training=True,
+        scale=tuple(scale),
+        color_jitter=None,
+        interpolation='bicubic',
+        auto_augment=None if augment == 'none' else 'v0',
+        re_prob=erasing,
+        re_mode='pixel',
+        re_count=1,
+        **_NORMALISE,
+    )
     if augment == 'trivial':
         trivial = TrivialAugment(interpolation=InterpolationMode.BICUBIC)
         transform.transforms = [trivial if isinstance(step, AutoAugment) else step for step in transform.transforms]
@@ -147,8 +159,9 @@ class ClassImages(SeededItems, torch.utils.data.Dataset):
         InputError: naming the option, or the image.
     """
 
-    def __init__(self, root: Path | str, split: str, transform: dict, fraction: float | None = None,
-                 fraction_seed: int = 0):
+    def __init__(
+        self, root: Path | str, split: str, transform: dict, fraction: float | None = None, fraction_seed: int = 0
+    ):
         if split not in SPLITS:
             raise InputError(f'split is {split!r}: choose one of {", ".join(SPLITS)}')
         self.transform = build_transform(transform)

@@ -88,5 +88,7 @@ def _demand_images(split):
     if absent:
         more = f' and {len(absent) - 1} more' if len(absent) > 1 else ''
         meant = probably(NearNames(split.images), absent[0])
-        raise InputError(f'{split.annotations} names images that are not in {split.images}: '
-                         f'{printable(absent[0] + meant)[:300]}{more}; restore them, or take them out of the file')
+        raise InputError(
+            f'{split.annotations} names images that are not in {split.images}: '
+            f'{printable(absent[0] + meant)[:300]}{more}; restore them, or take them out of the file'
+        )

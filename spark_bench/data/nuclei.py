@@ -27,13 +27,22 @@ from spark_bench.files import new_folder
 _EXPECTED = '<id>/images/<id>.png and <id>/masks/*.png, as in stage1_train.zip of BBBC038'
 _IMAGE = re.compile(r'(?:^|/)(?P<id>[^/]+)/(?P<kind>images|masks)/[^/]+\.png$', re.IGNORECASE)
 # What zipfile and Pillow raise on damaged or hostile files.
-_BROKEN = (OSError, EOFError, RuntimeError, SyntaxError, ValueError, zipfile.BadZipFile, zlib.error,
-           Image.DecompressionBombError)
+_BROKEN = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    SyntaxError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 _VAL = 5  # one image of so many is for validation
 
 
-def convert(source: Path | str, output: Path | str, tell: Callable[[str], None] = lambda note: None
-            ) -> dict[str, tuple[int, int, int]]:
+def convert(
+    source: Path | str, output: Path | str, tell: Callable[[str], None] = lambda note: None
+) -> dict[str, tuple[int, int, int]]:
     """Write ``train/``, ``val/`` and ``annotations/instances_{train,val}.json``.
 
     An image is for validation where SHA-256 of its id, as a number, is divisible by five: the same ones for everyone.
@@ -68,25 +77,38 @@ def _write_split(folder, split, images, read):
         for file in sorted(files['masks']):
             mask_HW = _decode_mask(file, read)
             if mask_HW.shape != (image.height, image.width):
-                raise InputError(f'{file} is {mask_HW.shape[1]}x{mask_HW.shape[0]}, its image {image.width}x'
-                                 f'{image.height}: fetch the data set again')
+                raise InputError(
+                    f'{file} is {mask_HW.shape[1]}x{mask_HW.shape[0]}, its image {image.width}x'
+                    f'{image.height}: fetch the data set again'
+                )
             if not mask_HW.any():
                 empty += 1
                 continue
-            annotations.append({'id': len(annotations) + 1, 'image_id': number, 'category_id': 1, 'iscrowd': 0,
-                                **_outlined(mask_HW)})
+            annotations.append(
+                {'id': len(annotations) + 1, 'image_id': number, 'category_id': 1, 'iscrowd': 0, **_outlined(mask_HW)}
+            )
     place = folder / 'annotations' / f'instances_{split}.json'
     place.parent.mkdir(exist_ok=True)
-    place.write_text(json.dumps({'images': entries, 'annotations': annotations, 'categories': [
-        {'id': 1, 'name': 'nucleus', 'supercategory': 'cell'}]}))
+    place.write_text(
+        json.dumps(
+            {
+                'images': entries,
+                'annotations': annotations,
+                'categories': [{'id': 1, 'name': 'nucleus', 'supercategory': 'cell'}],
+            }
+        )
+    )
     return len(entries), len(annotations), empty
 
 
 def _outlined(mask_HW):
     """Area in pixels, box (x, y, width, height) and run lengths of a mask, as COCO writes them."""
     encoded = rle.encode(np.asfortranarray(mask_HW, dtype=np.uint8))
-    return {'area': int(mask_HW.sum()), 'bbox': rle.toBbox(encoded).tolist(),
-            'segmentation': {'size': list(mask_HW.shape), 'counts': encoded['counts'].decode()}}
+    return {
+        'area': int(mask_HW.sum()),
+        'bbox': rle.toBbox(encoded).tolist(),
+        'segmentation': {'size': list(mask_HW.shape), 'counts': encoded['counts'].decode()},
+    }
 
 
 def _is_val(name):
@@ -108,8 +130,10 @@ def _group(source, names, tell):
         raise InputError(f'{source} holds no {_EXPECTED}')
     for name, files in images.items():
         if len(files['images']) != 1 or not files['masks']:
-            raise InputError(f'{source}: {printable(name)} has {len(files["images"])} images and '
-                             f'{len(files["masks"])} masks; expected are {_EXPECTED}')
+            raise InputError(
+                f'{source}: {printable(name)} has {len(files["images"])} images and '
+                f'{len(files["masks"])} masks; expected are {_EXPECTED}'
+            )
     if len({_is_val(name) for name in images}) < 2:
         raise InputError(f'{source} holds {len(images)} images, too few to split them: fetch all of the data set')
     if others:
@@ -141,13 +165,16 @@ def _opened(source):
     """``(names, read)`` of a .zip or a folder: its files, and a function from a name to bytes."""
     source = Path(source)
     if source.is_dir():
-        yield ([path.relative_to(source).as_posix() for path in source.rglob('*') if path.is_file()],
-               lambda name: (source / name).read_bytes())
+        yield (
+            [path.relative_to(source).as_posix() for path in source.rglob('*') if path.is_file()],
+            lambda name: (source / name).read_bytes(),
+        )
         return
     try:
         archive = zipfile.ZipFile(source)
     except _BROKEN as error:
-        raise InputError(f'{source} is no folder and no .zip that can be read ({error}): expected are '
-                         f'{_EXPECTED}') from error
+        raise InputError(
+            f'{source} is no folder and no .zip that can be read ({error}): expected are {_EXPECTED}'
+        ) from error
     with archive:
         yield archive.namelist(), archive.read

@@ -36,8 +36,9 @@ class Images(SeededItems, torch.utils.data.Dataset):
         InputError: naming the option, or the image.
     """
 
-    def __init__(self, root: Path | str, input_size: int, bad_images: str = 'fail',
-                 views: dict[str, Any] | None = None):
+    def __init__(
+        self, root: Path | str, input_size: int, bad_images: str = 'fail', views: dict[str, Any] | None = None
+    ):
         if bad_images not in BAD_IMAGES:
             raise InputError(f'bad_images is {bad_images!r}: choose one of {", ".join(BAD_IMAGES)}')
         self.source = open_images(root)
@@ -67,6 +68,7 @@ class Images(SeededItems, torch.utils.data.Dataset):
                 if not self.skips:
                     raise
                 if len(bad) == min(_BAD_IN_A_ROW, len(self)):
-                    raise InputError(f'{len(bad)} images in a row cannot be read, up to {name}: copy the data set '
-                                     'again') from None
+                    raise InputError(
+                        f'{len(bad)} images in a row cannot be read, up to {name}: copy the data set again'
+                    ) from None
             index = (index + 1) % len(self)

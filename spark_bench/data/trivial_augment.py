@@ -23,16 +23,24 @@ class TrivialAugment(v2.TrivialAugmentWide):
     # Whether a strength is negative was, and is here, drawn behind the strength, from other random numbers than now.
     _AUGMENTATION_SPACE = {
         **{name: (strengths, False) for name, (strengths, _) in _LATER.items()},
-        'Solarize': (lambda bins, height, width: torch.linspace(256.0, 0.0, bins), False)}
+        'Solarize': (lambda bins, height, width: torch.linspace(256.0, 0.0, bins), False),
+    }
 
-    def _apply_image_or_video_transform(self, image: Image.Image, name: str, strength: float,
-                                        interpolation: InterpolationMode, fill: dict) -> Image.Image:
+    def _apply_image_or_video_transform(
+        self, image: Image.Image, name: str, strength: float, interpolation: InterpolationMode, fill: dict
+    ) -> Image.Image:
         if name in self._SIGNED and torch.randint(2, (1,)):
             strength = -strength
         if name == 'Solarize':
             return functional.solarize(image, strength)
         if name in ('ShearX', 'ShearY'):
             angle = math.degrees(strength)
-            return functional.affine(image, angle=0.0, translate=[0, 0], scale=1.0, interpolation=interpolation,
-                                     shear=[angle, 0.0] if name == 'ShearX' else [0.0, angle])
+            return functional.affine(
+                image,
+                angle=0.0,
+                translate=[0, 0],
+                scale=1.0,
+                interpolation=interpolation,
+                shear=[angle, 0.0] if name == 'ShearX' else [0.0, angle],
+            )
         return super()._apply_image_or_video_transform(image, name, strength, interpolation, fill)

@@ -55,8 +55,13 @@ class Mask:
 
 def _crop_and_flip(input_size, scale, interpolation=_BICUBIC):
     """A random resized crop, its sides between 3:4 and 4:3, and a flip."""
-    return v2.Compose([v2.RandomResizedCrop(input_size, scale=scale, interpolation=interpolation),
-                       v2.RandomHorizontalFlip(), v2.PILToTensor()])
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(input_size, scale=scale, interpolation=interpolation),
+            v2.RandomHorizontalFlip(),
+            v2.PILToTensor(),
+        ]
+    )
 
 
 def _spark(input_size: int) -> Views:
@@ -68,29 +73,52 @@ def _mae(input_size: int) -> Views:
 
 
 def _simmim(input_size: int, mask_patch: int = 32, mask_ratio: float = 0.6) -> Views:
-    return Views(_crop_and_flip(input_size, (0.67, 1.0), _BILINEAR),
-                 mask=block_mask(input_size, mask_patch, mask_ratio))
+    return Views(
+        _crop_and_flip(input_size, (0.67, 1.0), _BILINEAR), mask=block_mask(input_size, mask_patch, mask_ratio)
+    )
 
 
 def _moco_v2(input_size: int) -> Views:
-    view = v2.Compose([
-        v2.RandomResizedCrop(input_size, scale=(0.2, 1.0), interpolation=_BILINEAR),
-        v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8), v2.RandomGrayscale(p=0.2),
-        v2.RandomApply([_Blur()], p=0.5), v2.RandomHorizontalFlip(), v2.PILToTensor()])
+    view = v2.Compose(
+        [
+            v2.RandomResizedCrop(input_size, scale=(0.2, 1.0), interpolation=_BILINEAR),
+            v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
+            v2.RandomGrayscale(p=0.2),
+            v2.RandomApply([_Blur()], p=0.5),
+            v2.RandomHorizontalFlip(),
+            v2.PILToTensor(),
+        ]
+    )
     return Views(view, view)
 
 
 def _byol(input_size: int) -> Views:
-    return Views(*(v2.Compose([
-        v2.RandomResizedCrop(input_size, scale=(0.08, 1.0), interpolation=_BICUBIC), v2.RandomHorizontalFlip(),
-        v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8), v2.RandomGrayscale(p=0.2),
-        v2.RandomApply([_Blur()], p=blur), v2.RandomSolarize(threshold=128, p=solarize), v2.PILToTensor()])
-        for blur, solarize in ((1.0, 0.0), (0.1, 0.2))))
+    return Views(
+        *(
+            v2.Compose(
+                [
+                    v2.RandomResizedCrop(input_size, scale=(0.08, 1.0), interpolation=_BICUBIC),
+                    v2.RandomHorizontalFlip(),
+                    v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8),
+                    v2.RandomGrayscale(p=0.2),
+                    v2.RandomApply([_Blur()], p=blur),
+                    v2.RandomSolarize(threshold=128, p=solarize),
+                    v2.PILToTensor(),
+                ]
+            )
+            for blur, solarize in ((1.0, 0.0), (0.1, 0.2))
+        )
+    )
 
 
 # Sources: SparK's, MAE's, SimMIM's and MoCo v2's released code; BYOL, arXiv 2006.07733, appendix B.
 VIEWS: dict[str, Callable[..., Views]] = {
-    'spark': _spark, 'mae': _mae, 'simmim': _simmim, 'moco_v2': _moco_v2, 'byol': _byol}
+    'spark': _spark,
+    'mae': _mae,
+    'simmim': _simmim,
+    'moco_v2': _moco_v2,
+    'byol': _byol,
+}
 
 
 def build_views(input_size: int, type: str = 'spark', **options: Any) -> Views:
@@ -128,6 +156,7 @@ def block_mask(input_size: int, mask_patch: int = 32, mask_ratio: float = 0.6) -
         InputError: for sizes that do not divide, or a share that is none.
     """
     from mmpretrain.datasets.transforms import SimMIMMaskGenerator
+
     if mask_patch < TOKEN or mask_patch % TOKEN or input_size % mask_patch:
         raise InputError(f'mask_patch is {mask_patch}: give a multiple of {TOKEN} that divides input_size {input_size}')
     if not 0 < mask_ratio < 1:

@@ -113,8 +113,13 @@ class AccuracyHook(Hook):
             two = self._loader.collate_fn([dataset[index] for index in sorted({0, len(dataset) - 1})])
             predict({'raw': models_of(runner)['raw']}, [two])
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Sequence[dict] | None = None,
-                         outputs: Mapping[str, float] | None = None) -> None:
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Sequence[dict] | None = None,
+        outputs: Mapping[str, float] | None = None,
+    ) -> None:
         """Evaluate where an epoch ends."""
         done = runner.iter + 1
         epoch, rest = divmod(done, len(runner.train_dataloader))

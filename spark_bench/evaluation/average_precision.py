@@ -39,8 +39,13 @@ class AveragePrecisionHook(Hook):
     def __init__(self, interval: int, by_epoch: bool, annotations: str, backend: str = 'fast') -> None:
         self.interval, self.by_epoch, self.annotations, self.backend = interval, by_epoch, annotations, backend
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Sequence[dict] | None = None,
-                         outputs: Mapping[str, float] | None = None) -> None:
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Sequence[dict] | None = None,
+        outputs: Mapping[str, float] | None = None,
+    ) -> None:
         """Evaluate where it is time; all processes take part."""
         done = runner.iter + 1
         every = self.interval * (len(runner.train_dataloader) if self.by_epoch else 1)

@@ -40,7 +40,7 @@ class CategoryMatches:
         self._ignored = _Places(ignored)
         # Two copies of an image follow each other, so its detections of equal score come as a, b, a, b.
         same = (scores[1:] == scores[:-1]) & (self.image[1:] == self.image[:-1])
-        starts = np.flatnonzero(np.concatenate([[True], ~same]))[:len(scores)]
+        starts = np.flatnonzero(np.concatenate([[True], ~same]))[: len(scores)]
         sizes = np.diff(np.append(starts, len(scores)))
         self._tie_start, self._tie_size = np.repeat(starts, sizes), np.repeat(sizes, sizes)
 
@@ -103,8 +103,9 @@ def mean_percent(values: np.ndarray) -> float | None:
     return 100.0 * float(np.mean(valid)) if len(valid) else None
 
 
-def interval(categories: Sequence[CategoryMatches], images: int, resamples: int,
-             seed: int) -> tuple[float, float] | tuple[None, None]:
+def interval(
+    categories: Sequence[CategoryMatches], images: int, resamples: int, seed: int
+) -> tuple[float, float] | tuple[None, None]:
     """95 % percentile interval of AP over resampled images (Efron & Tibshirani 1993, ch. 13).
 
     Each resample draws as many images as there are, with replacement. Resamples without any object do not count.

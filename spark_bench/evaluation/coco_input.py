@@ -85,11 +85,13 @@ def check_predictions(predictions: object, truth: Truth, name: str = 'prediction
         if what:
             raise InputError(f'{name}[{position}]{what}')
     for start in range(0, len(predictions) if with_masks else 0, _CHUNK):
-        masks = [entry['segmentation'] for entry in predictions[start:start + _CHUNK]]
+        masks = [entry['segmentation'] for entry in predictions[start : start + _CHUNK]]
         damaged = first_damaged_mask([mask['counts'] for mask in masks], [mask['size'] for mask in masks])
         if damaged is not None:
-            raise InputError(f"{name}[{start + damaged}]['segmentation']['counts'] is not the run lengths of a mask of "
-                             f'its size: {_ENCODE}')
+            raise InputError(
+                f"{name}[{start + damaged}]['segmentation']['counts'] is not the run lengths of a mask of "
+                f'its size: {_ENCODE}'
+            )
 
 
 def _prediction_problem(entry, truth, with_masks):
@@ -104,11 +106,15 @@ def _prediction_problem(entry, truth, with_masks):
     if not _is_box(entry['bbox']):
         return f"['bbox'] is not four numbers x, y, width, height: {reprlib.repr(entry['bbox'])}"
     if not _is_among(entry['image_id'], truth.sizes):
-        return f"['image_id'] {reprlib.repr(entry['image_id'])} is not in {truth.path}: evaluate with the " \
-               'annotations that were predicted for'
+        return (
+            f"['image_id'] {reprlib.repr(entry['image_id'])} is not in {truth.path}: evaluate with the "
+            'annotations that were predicted for'
+        )
     if not _is_among(entry['category_id'], truth.categories):
-        return f"['category_id'] {reprlib.repr(entry['category_id'])} is not in {truth.path}: use the ids of its " \
-               'categories'
+        return (
+            f"['category_id'] {reprlib.repr(entry['category_id'])} is not in {truth.path}: use the ids of its "
+            'categories'
+        )
     return _mask_problem(entry['segmentation'], truth.sizes[entry['image_id']]) if with_masks else None
 
 
@@ -116,8 +122,10 @@ def _mask_problem(mask, size):
     if not isinstance(mask, dict) or not isinstance(mask.get('counts'), (str, bytes)) or not mask['counts'].isascii():
         return f"['segmentation'] is not a compressed RLE mask: {_ENCODE}"
     if not _is_size(mask.get('size'), size):
-        return f"['segmentation']['size'] is {reprlib.repr(mask.get('size'))}, not [{size[0]}, {size[1]}]: predict " \
-               'masks of the height and width of the image'
+        return (
+            f"['segmentation']['size'] is {reprlib.repr(mask.get('size'))}, not [{size[0]}, {size[1]}]: predict "
+            'masks of the height and width of the image'
+        )
     return None
 
 
@@ -128,12 +136,18 @@ def _is_size(value, expected):
 def _is_number(value, largest):
     # Nearly all are float, and the test for Real is slow.
     return (type(value) is float or isinstance(value, Real) and not isinstance(value, bool)) and (
-        -largest <= value <= largest)
+        -largest <= value <= largest
+    )
 
 
 def _is_box(value):
-    return (isinstance(value, (list, tuple, np.ndarray)) and len(value) == 4
-            and all(_is_number(number, _LARGEST) for number in value) and value[2] >= 0 and value[3] >= 0)
+    return (
+        isinstance(value, (list, tuple, np.ndarray))
+        and len(value) == 4
+        and all(_is_number(number, _LARGEST) for number in value)
+        and value[2] >= 0
+        and value[3] >= 0
+    )
 
 
 def _is_among(value, known):

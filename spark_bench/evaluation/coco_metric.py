@@ -25,7 +25,7 @@ KINDS = {'box': 'bbox', 'mask': 'segm'}  # what a detector may give, and COCO's 
 _SIZES = ('small', 'medium', 'large')
 # COCOeval.Params: overlaps 0.5, 0.55 ... 0.95, and the whole range of areas first.
 _AT_50, _AT_75, _THRESHOLDS = 0, 5, 10
-_ALL_AREAS = [0, 1e5 ** 2]
+_ALL_AREAS = [0, 1e5**2]
 # Images whose matches hotcoco hands over at a time: as Python lists they take some 1 MB an image of 100 detections.
 _CHUNK = 250
 
@@ -65,8 +65,14 @@ class _Curves:
     matches: Callable[[], Iterator[tuple[int, ImageMatches]]]
 
 
-def run_evaluation(annotations: Path | str, predictions: list[dict] | Path | str, backend: str = 'fast',
-                   bootstrap: int = 0, seed: int = 0, kinds: Sequence[str] = tuple(KINDS)) -> Evaluation:
+def run_evaluation(
+    annotations: Path | str,
+    predictions: list[dict] | Path | str,
+    backend: str = 'fast',
+    bootstrap: int = 0,
+    seed: int = 0,
+    kinds: Sequence[str] = tuple(KINDS),
+) -> Evaluation:
     """Evaluate COCO results for boxes and masks.
 
     Args:
@@ -138,8 +144,11 @@ def _count_objects(truth):
 
 def _figures(kind, precision, recall):
     """The figures of COCOeval.summarize, by name."""
-    figures = {'ap': precision[..., 0, -1], 'ap50': precision[_AT_50, ..., 0, -1],
-               'ap75': precision[_AT_75, ..., 0, -1]}
+    figures = {
+        'ap': precision[..., 0, -1],
+        'ap50': precision[_AT_50, ..., 0, -1],
+        'ap75': precision[_AT_75, ..., 0, -1],
+    }
     figures |= {f'ap_{size}': precision[..., area, -1] for area, size in enumerate(_SIZES, 1)}
     figures |= {f'ar{count}': recall[..., 0, index] for index, count in enumerate((1, 10, 100))}
     figures |= {f'ar_{size}': recall[..., area, -1] for area, size in enumerate(_SIZES, 1)}
@@ -150,8 +159,10 @@ def _by_category(matches, truth):
     collected = [[] for _ in truth.categories]
     for category, entry in matches:
         collected[category].append(entry)
-    return [CategoryMatches(sorted(entries, key=lambda entry: entry[0]), len(truth.sizes), _THRESHOLDS)
-            for entries in collected]
+    return [
+        CategoryMatches(sorted(entries, key=lambda entry: entry[0]), len(truth.sizes), _THRESHOLDS)
+        for entries in collected
+    ]
 
 
 def _matches(evaluated, images, categories):
@@ -160,27 +171,37 @@ def _matches(evaluated, images, categories):
         matched = np.array(entry['dtMatches'], np.float64).reshape(_THRESHOLDS, -1) != 0
         ignored = np.array(entry['dtIgnore'], bool).reshape(_THRESHOLDS, -1)
         objects = len(entry['gtIgnore']) - np.count_nonzero(entry['gtIgnore'])
-        yield categories[entry['category_id']], (images[entry['image_id']], np.array(entry['dtScores'], np.float64),
-                                                 matched, ignored, objects)
+        yield (
+            categories[entry['category_id']],
+            (images[entry['image_id']], np.array(entry['dtScores'], np.float64), matched, ignored, objects),
+        )
 
 
 def _fast(truth: Truth, results, iou_type):
     import hotcoco
+
     # hotcoco takes none but natural numbers for ids. The new ones keep the order, and with it that of ties.
     images = {key: index for index, key in enumerate(truth.sizes, 1)}
     categories = {key: index for index, key in enumerate(truth.categories, 1)}
 
     def renumbered(entries):
-        return [entry | {'image_id': images[entry['image_id']], 'category_id': categories[entry['category_id']]}
-                for entry in entries]
+        return [
+            entry | {'image_id': images[entry['image_id']], 'category_id': categories[entry['category_id']]}
+            for entry in entries
+        ]
 
-    annotations = [{key: entry[key] for key in ('image_id', 'category_id', 'bbox', 'area', 'segmentation')} | {
-        'id': index, 'iscrowd': int(entry['iscrowd'])}
-        for index, entry in enumerate(truth.contents['annotations'], 1)]
-    known = hotcoco.COCO({
-        'images': [{'id': images[key], 'height': size[0], 'width': size[1]} for key, size in truth.sizes.items()],
-        'categories': [{'id': index, 'name': str(truth.categories[key])} for key, index in categories.items()],
-        'annotations': renumbered(annotations)})
+    annotations = [
+        {key: entry[key] for key in ('image_id', 'category_id', 'bbox', 'area', 'segmentation')}
+        | {'id': index, 'iscrowd': int(entry['iscrowd'])}
+        for index, entry in enumerate(truth.contents['annotations'], 1)
+    ]
+    known = hotcoco.COCO(
+        {
+            'images': [{'id': images[key], 'height': size[0], 'width': size[1]} for key, size in truth.sizes.items()],
+            'categories': [{'id': index, 'name': str(truth.categories[key])} for key, index in categories.items()],
+            'annotations': renumbered(annotations),
+        }
+    )
     evaluation = hotcoco.COCOeval(known, known.loadRes(renumbered(results)), iou_type)
     evaluation.evaluate()
     evaluation.accumulate()
@@ -191,8 +212,7 @@ def _fast(truth: Truth, results, iou_type):
         for start in range(1, len(images) + 1, _CHUNK):
             evaluation.params.imgIds = list(range(start, min(start + _CHUNK, len(images) + 1)))
             evaluation.evaluate()
-            yield from _matches(filter(None, evaluation.evalImgs), range(-1, len(images)),
-                                range(-1, len(categories)))
+            yield from _matches(filter(None, evaluation.evalImgs), range(-1, len(images)), range(-1, len(categories)))
 
     return _Curves(evaluation.eval['precision'], evaluation.eval['recall'], matches)
 
@@ -200,6 +220,7 @@ def _fast(truth: Truth, results, iou_type):
 def _pycocotools(truth: Truth, results, iou_type):
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
+
     known = COCO()
     # Masks are converted in place, and each kind of evaluation begins with the file's.
     known.dataset = truth.contents | {'annotations': [dict(entry) for entry in truth.contents['annotations']]}
@@ -212,8 +233,9 @@ def _pycocotools(truth: Truth, results, iou_type):
 
     def matches():
         whole = (entry for entry in evaluation.evalImgs if entry and entry['aRng'] == _ALL_AREAS)
-        return _matches(whole, *({key: index for index, key in enumerate(ids)}
-                                 for ids in (truth.sizes, truth.categories)))
+        return _matches(
+            whole, *({key: index for index, key in enumerate(ids)} for ids in (truth.sizes, truth.categories))
+        )
 
     return _Curves(evaluation.eval['precision'], evaluation.eval['recall'], matches)
 

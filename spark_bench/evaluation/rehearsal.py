@@ -56,6 +56,8 @@ def blame_evaluation(images: str, keys: str) -> Iterator[None]:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, it would end the run behind its training
         reason = ' '.join(str(error).split())[:300]
-        raise InputError(f'the evaluation fails, tried on {images} before the training ({type(error).__name__}: '
-                         f'{reason}): look at {keys}, in the config and in --cfg-options, and at what was tried '
-                         '(--debug shows where)') from error
+        raise InputError(
+            f'the evaluation fails, tried on {images} before the training ({type(error).__name__}: '
+            f'{reason}): look at {keys}, in the config and in --cfg-options, and at what was tried '
+            '(--debug shows where)'
+        ) from error

@@ -45,18 +45,28 @@ class SparKTimm(Freezable, BaseModule):
         InputError: for an unknown name, a wrong rate, or a checkpoint that does not fit.
     """
 
-    def __init__(self, arch: str, weights: Path | str | None = None, drop_path_rate: float = 0.0,
-                 frozen_stages: int = -1, with_cp: bool = False,
-                 init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None, key_prefix: str | None = None,
-                 frozen: bool = False, out_indices: Sequence[int] = (0, 1, 2, 3)):
+    def __init__(
+        self,
+        arch: str,
+        weights: Path | str | None = None,
+        drop_path_rate: float = 0.0,
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
+        key_prefix: str | None = None,
+        frozen: bool = False,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+    ):
         check_rate(drop_path_rate)
         super().__init__(init_cfg)
         self.arch, self.weights, self.key_prefix, self.frozen_stages = arch, weights, key_prefix, frozen_stages
         self.pyramid = FeaturePyramid(create_network(arch, drop_path_rate))
         self.out_indices = tuple(out_indices)
         by_batch = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.pyramid.modules())
-        self.norms = nn.ModuleList(nn.Identity() if by_batch else LayerNorm2d(channels, eps=1e-6)
-                                   for channels in chosen_channels(self.pyramid.channels, self.out_indices))
+        self.norms = nn.ModuleList(
+            nn.Identity() if by_batch else LayerNorm2d(channels, eps=1e-6)
+            for channels in chosen_channels(self.pyramid.channels, self.out_indices)
+        )
         if with_cp:
             self.pyramid.network.set_grad_checkpointing(True)
         self._groups = coarse_groups(self.pyramid.network)
@@ -109,8 +119,13 @@ def load_weights(network: nn.Module, path: Path | str | None, arch: str, key_pre
         print_log(f'backbone {arch}: {coverage}', logger='current')
 
 
-def timm_layer(name: str, network: nn.Module, groups: Mapping[str, int],
-               resnet_rule: Callable[[str, list[int]], tuple[int, int]], layers: int) -> tuple[int, int]:
+def timm_layer(
+    name: str,
+    network: nn.Module,
+    groups: Mapping[str, int],
+    resnet_rule: Callable[[str, list[int]], tuple[int, int]],
+    layers: int,
+) -> tuple[int, int]:
     """``(layer, layers)`` of a parameter of a network of timm; see :mod:`spark_bench.models.layer_depth`.
 
     ResNets, ConvNeXts, Swins and ViTs follow their recipes' rules; of other networks, each stage is a layer.
@@ -173,5 +188,6 @@ def check_choice(kind: str, arch: str, choices: Collection[str]) -> None:
         InputError: naming those that it has.
     """
     if arch not in choices:
-        raise InputError(f'{kind} has no {arch!r}: choose one of {", ".join(choices)}, or SparKTimm for any timm '
-                         'convnet')
+        raise InputError(
+            f'{kind} has no {arch!r}: choose one of {", ".join(choices)}, or SparKTimm for any timm convnet'
+        )

@@ -30,11 +30,15 @@ def set_categories(model: ConfigDict, categories: int) -> None:
     """
     for place, group in _groups(model, 'model'):
         if group.get('num_stuff_classes'):
-            raise InputError(f'{place}.num_stuff_classes is {group.num_stuff_classes}: a folder in COCO layout has '
-                             "objects alone; set 0, as mmdet's configs of instance segmentation have it")
+            raise InputError(
+                f'{place}.num_stuff_classes is {group.num_stuff_classes}: a folder in COCO layout has '
+                "objects alone; set 0, as mmdet's configs of instance segmentation have it"
+            )
         if group.get('semantic_head'):
-            raise InputError(f'{place}.semantic_head learns from maps of every pixel, which a folder in COCO layout '
-                             'has not: take a config without one')
+            raise InputError(
+                f'{place}.semantic_head learns from maps of every pixel, which a folder in COCO layout '
+                'has not: take a config without one'
+            )
         before = next((group[key] for key in _STATED if key in group), None)
         if before is None:
             continue
@@ -50,8 +54,10 @@ def _resized(place, weights, before, categories):
         return weights
     each, rest = weights[:before], weights[before:]
     if len(set(each)) != 1:
-        raise InputError(f'{place} has a weight of its own for each of {before} classes, and the data have '
-                         f'{categories}: change num_classes beside it to that, and state a weight for each')
+        raise InputError(
+            f'{place} has a weight of its own for each of {before} classes, and the data have '
+            f'{categories}: change num_classes beside it to that, and state a weight for each'
+        )
     return [each[0]] * categories + list(rest)
 
 
@@ -76,5 +82,7 @@ def check_categories(model: nn.Module, categories: int) -> None:
     for name, module in model.named_modules():
         number = getattr(module, 'num_classes', None)
         if isinstance(number, int) and number != categories and not set(_AGNOSTIC).intersection(name.split('.')):
-            raise InputError(f'model.{name}.num_classes is {number} by default, and the data have {categories} '
-                             'categories: state num_classes there, in the config; whatever it says, the data decide')
+            raise InputError(
+                f'model.{name}.num_classes is {number} by default, and the data have {categories} '
+                'categories: state num_classes there, in the config; whatever it says, the data decide'
+            )

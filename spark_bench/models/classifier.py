@@ -43,10 +43,20 @@ class SparKClassifier(BaseModel):
             does not fit.
     """
 
-    def __init__(self, arch: str, num_classes: int, weights: Path | str | None = None, drop_path_rate: float = 0.0,
-                 loss: str = 'soft_target', mixup_alpha: float = 0.0, cutmix_alpha: float = 0.0,
-                 label_smoothing: float = 0.0, channels_last: bool = False,
-                 data_preprocessor: dict[str, Any] | nn.Module | None = None, key_prefix: str | None = None):
+    def __init__(
+        self,
+        arch: str,
+        num_classes: int,
+        weights: Path | str | None = None,
+        drop_path_rate: float = 0.0,
+        loss: str = 'soft_target',
+        mixup_alpha: float = 0.0,
+        cutmix_alpha: float = 0.0,
+        label_smoothing: float = 0.0,
+        channels_last: bool = False,
+        data_preprocessor: dict[str, Any] | nn.Module | None = None,
+        key_prefix: str | None = None,
+    ):
         super().__init__(data_preprocessor)
         if loss not in LOSSES:
             raise InputError(f'model.loss is {loss!r}: choose one of {", ".join(LOSSES)}')
@@ -73,8 +83,13 @@ class SparKClassifier(BaseModel):
         print_log(f'network {self.arch}: {coverage}', logger='current')
         self.backbone.load_state_dict({**self.backbone.state_dict(), **features.state_dict()}, strict=True)
 
-    def forward(self, inputs: torch.Tensor, label: torch.Tensor | None = None, index: torch.Tensor | None = None,
-                mode: str = 'tensor') -> torch.Tensor | dict[str, torch.Tensor]:
+    def forward(
+        self,
+        inputs: torch.Tensor,
+        label: torch.Tensor | None = None,
+        index: torch.Tensor | None = None,
+        mode: str = 'tensor',
+    ) -> torch.Tensor | dict[str, torch.Tensor]:
         """Logits, or the loss.
 
         Args:
@@ -99,5 +114,10 @@ class SparKClassifier(BaseModel):
 
     def get_layer_depth(self, param_name: str) -> tuple[int, int]:
         """``(layer, layers)`` of a parameter; see :func:`~spark_bench.models.backbones.timm_layer`."""
-        return timm_layer(param_name.removeprefix('backbone.'), self.backbone, self._groups, resnet_classifier_layer,
-                          max(self._groups.values()) + 1)
+        return timm_layer(
+            param_name.removeprefix('backbone.'),
+            self.backbone,
+            self._groups,
+            resnet_classifier_layer,
+            max(self._groups.values()) + 1,
+        )

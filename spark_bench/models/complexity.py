@@ -51,12 +51,19 @@ def inspect_network(arch: str, input_size: int | None = None) -> dict[str, Any]:
             network(image_13HW)
     except Exception as error:  # noqa: BLE001 - networks object to a size in any way
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f'timm model {arch!r} cannot be counted on images of {input_size or 224} pixels '
-                         f'({reason[:200]}): give its own size with --input-size') from error
+        raise InputError(
+            f'timm model {arch!r} cannot be counted on images of {input_size or 224} pixels '
+            f'({reason[:200]}): give its own size with --input-size'
+        ) from error
     multiply_adds = products.get_total_flops() // 2
-    return {'arch': arch, 'input_size': input_size, 'classes': CLASSES,
-            'parameters': sum(parameter.numel() for parameter in network.parameters()),
-            'multiply_adds': multiply_adds, 'operations': multiply_adds + rest.count}
+    return {
+        'arch': arch,
+        'input_size': input_size,
+        'classes': CLASSES,
+        'parameters': sum(parameter.numel() for parameter in network.parameters()),
+        'multiply_adds': multiply_adds,
+        'operations': multiply_adds + rest.count,
+    }
 
 
 def as_text(report: Mapping[str, Any]) -> str:
@@ -66,7 +73,8 @@ def as_text(report: Mapping[str, Any]) -> str:
         ('network', f'{report["arch"]}, {report["classes"]} classes, one image of {size} × {size}'),
         ('parameters', _scaled(report['parameters'], 1e6, 'M', 0)),
         ('multiply-adds', f'{_scaled(report["multiply_adds"], 1e9, "G", 1)}: convolutions and matrix products'),
-        ('operations', f'{_scaled(report["operations"], 1e9, "G", 1)}: norms, activations and sums counted as well')]
+        ('operations', f'{_scaled(report["operations"], 1e9, "G", 1)}: norms, activations and sums counted as well'),
+    ]
     return '\n'.join(f'{label:14}{what}' for label, what in lines)
 
 

@@ -28,12 +28,23 @@ class _TwoViews(BaseModel, PretrainingModel):
 
     views, accumulates = ('moco_v2', 'byol'), False
 
-    def __init__(self, arch: str, model: dict[str, Any], network: dict[str, Any] | None, channels_last: bool,
-                 data_preprocessor: dict[str, Any] | nn.Module | None):
+    def __init__(
+        self,
+        arch: str,
+        model: dict[str, Any],
+        network: dict[str, Any] | None,
+        channels_last: bool,
+        data_preprocessor: dict[str, Any] | nn.Module | None,
+    ):
         super().__init__(data_preprocessor)
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.model = MODELS.build({**model, '_scope_': 'mmpretrain', 'backbone': dict(
-            type='TIMMBackbone', model_name=arch, **(network or {}))}).to(memory_format=self.layout)
+        self.model = MODELS.build(
+            {
+                **model,
+                '_scope_': 'mmpretrain',
+                'backbone': dict(type='TIMMBackbone', model_name=arch, **(network or {})),
+            }
+        ).to(memory_format=self.layout)
 
     @classmethod
     def check(cls, cfg: 'Config') -> None:
@@ -41,8 +52,9 @@ class _TwoViews(BaseModel, PretrainingModel):
         if cfg.global_batch < 2:
             raise InputError(f'global_batch is {cfg.global_batch}: give at least 2 images, to be told apart')
 
-    def forward(self, inputs: list[torch.Tensor], data_samples: object = None,
-                mode: str = 'loss') -> dict[str, torch.Tensor]:
+    def forward(
+        self, inputs: list[torch.Tensor], data_samples: object = None, mode: str = 'loss'
+    ) -> dict[str, torch.Tensor]:
         """``inputs`` are two batches of views ``(B, 3, H, W)`` of the same images; returns ``{'loss': scalar}``."""
         return self.model.loss([view.contiguous(memory_format=self.layout) for view in inputs], None)
 
@@ -79,23 +91,43 @@ class MoCoPretrainer(_TwoViews):
 
     methods, file, synchronises = ('moco_v2',), 'moco_v2', False
 
-    def __init__(self, arch: str, queue_len: int = 65536, momentum: float = 0.001, temperature: float = 0.2,
-                 hidden: int | None = None, dim: int = 128, network: dict[str, Any] | None = None,
-                 channels_last: bool = False, data_preprocessor: dict[str, Any] | nn.Module | None = None):
+    def __init__(
+        self,
+        arch: str,
+        queue_len: int = 65536,
+        momentum: float = 0.001,
+        temperature: float = 0.2,
+        hidden: int | None = None,
+        dim: int = 128,
+        network: dict[str, Any] | None = None,
+        channels_last: bool = False,
+        data_preprocessor: dict[str, Any] | nn.Module | None = None,
+    ):
         channels = map_channels(arch)
-        super().__init__(arch, dict(
-            type='MoCo', queue_len=queue_len, feat_dim=dim, momentum=momentum,
-            neck=dict(type='MoCoV2Neck', in_channels=channels, hid_channels=hidden or channels, out_channels=dim),
-            head=dict(type='ContrastiveHead', temperature=temperature, loss=dict(type='CrossEntropyLoss'))),
-            network, channels_last, data_preprocessor)
+        super().__init__(
+            arch,
+            dict(
+                type='MoCo',
+                queue_len=queue_len,
+                feat_dim=dim,
+                momentum=momentum,
+                neck=dict(type='MoCoV2Neck', in_channels=channels, hid_channels=hidden or channels, out_channels=dim),
+                head=dict(type='ContrastiveHead', temperature=temperature, loss=dict(type='CrossEntropyLoss')),
+            ),
+            network,
+            channels_last,
+            data_preprocessor,
+        )
 
     @classmethod
     def check(cls, cfg: 'Config') -> None:
         super().check(cfg)
         queue = cfg.model.get('queue_len', 65536)
         if queue < 1 or queue % cfg.global_batch:
-            raise InputError(f'model.queue_len is {queue}: give a multiple of global_batch, which is '
-                             f'{cfg.global_batch}, with --cfg-options')
+            raise InputError(
+                f'model.queue_len is {queue}: give a multiple of global_batch, which is '
+                f'{cfg.global_batch}, with --cfg-options'
+            )
 
 
 @MODELS.register_module()
@@ -115,16 +147,41 @@ class BYOLPretrainer(_TwoViews):
 
     methods, file = ('byol',), 'byol'
 
-    def __init__(self, arch: str, momentum: float = 0.004, hidden: int = 4096, dim: int = 256,
-                 network: dict[str, Any] | None = None, channels_last: bool = False,
-                 data_preprocessor: dict[str, Any] | nn.Module | None = None):
-        mlp = dict(type='NonLinearNeck', hid_channels=hidden, out_channels=dim, num_layers=2, with_bias=True,
-                   with_last_bn=False, norm_cfg=dict(type='BN1d'))
-        super().__init__(arch, dict(
-            type='BYOL', base_momentum=momentum, neck=dict(in_channels=map_channels(arch), with_avg_pool=True, **mlp),
-            head=dict(type='LatentPredictHead', loss=dict(type='CosineSimilarityLoss'),
-                      predictor=dict(in_channels=dim, with_avg_pool=False, **mlp))),
-            network, channels_last, data_preprocessor)
+    def __init__(
+        self,
+        arch: str,
+        momentum: float = 0.004,
+        hidden: int = 4096,
+        dim: int = 256,
+        network: dict[str, Any] | None = None,
+        channels_last: bool = False,
+        data_preprocessor: dict[str, Any] | nn.Module | None = None,
+    ):
+        mlp = dict(
+            type='NonLinearNeck',
+            hid_channels=hidden,
+            out_channels=dim,
+            num_layers=2,
+            with_bias=True,
+            with_last_bn=False,
+            norm_cfg=dict(type='BN1d'),
+        )
+        super().__init__(
+            arch,
+            dict(
+                type='BYOL',
+                base_momentum=momentum,
+                neck=dict(in_channels=map_channels(arch), with_avg_pool=True, **mlp),
+                head=dict(
+                    type='LatentPredictHead',
+                    loss=dict(type='CosineSimilarityLoss'),
+                    predictor=dict(in_channels=dim, with_avg_pool=False, **mlp),
+                ),
+            ),
+            network,
+            channels_last,
+            data_preprocessor,
+        )
 
 
 def map_channels(arch: str) -> int:
@@ -141,6 +198,7 @@ def map_channels(arch: str) -> int:
         except (AssertionError, RuntimeError, ValueError):
             shape = ()
     if len(shape) != 4 or shape[2] != shape[3]:
-        raise InputError(f'two views are contrasted by the last map of a convnet, and {arch} gives none: take one such '
-                         'as resnet50')
+        raise InputError(
+            f'two views are contrasted by the last map of a convnet, and {arch} gives none: take one such as resnet50'
+        )
     return shape[1]

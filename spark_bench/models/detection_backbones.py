@@ -48,14 +48,12 @@ class _DropPathBlock:
 
 
 class _BasicBlock(_DropPathBlock, BasicBlock):
-
     def _branch(self, x_BChw):
         x_BChw = self.relu(self.norm1(self.conv1(x_BChw)))
         return self.norm2(self.conv2(x_BChw))
 
 
 class _Bottleneck(_DropPathBlock, Bottleneck):
-
     def _branch(self, x_BChw):
         x_BChw = self.relu(self.norm1(self.conv1(x_BChw)))
         x_BChw = self.relu(self.norm2(self.conv2(x_BChw)))
@@ -80,12 +78,25 @@ class SparKResNet(_Accounted, ResNet):
     """
 
     arch_settings = {
-        18: (_BasicBlock, (2, 2, 2, 2)), 34: (_BasicBlock, (3, 4, 6, 3)), 50: (_Bottleneck, (3, 4, 6, 3)),
-        101: (_Bottleneck, (3, 4, 23, 3)), 152: (_Bottleneck, (3, 8, 36, 3)), 200: (_Bottleneck, (3, 24, 36, 3))}
+        18: (_BasicBlock, (2, 2, 2, 2)),
+        34: (_BasicBlock, (3, 4, 6, 3)),
+        50: (_Bottleneck, (3, 4, 6, 3)),
+        101: (_Bottleneck, (3, 4, 23, 3)),
+        152: (_Bottleneck, (3, 8, 36, 3)),
+        200: (_Bottleneck, (3, 24, 36, 3)),
+    }
 
-    def __init__(self, arch: str | None = None, depth: int | None = None, weights: Path | str | None = None,
-                 drop_path_rate: float = 0.0, norm_eval: bool = False, key_prefix: str | None = None,
-                 frozen: bool = False, **resnet: Any):
+    def __init__(
+        self,
+        arch: str | None = None,
+        depth: int | None = None,
+        weights: Path | str | None = None,
+        drop_path_rate: float = 0.0,
+        norm_eval: bool = False,
+        key_prefix: str | None = None,
+        frozen: bool = False,
+        **resnet: Any,
+    ):
         arch = f'resnet{depth}' if arch is None else arch
         check_choice('SparKResNet', arch, [f'resnet{depth}' for depth in self.arch_settings])
         check_rate(drop_path_rate)
@@ -119,14 +130,26 @@ class SparKConvNeXt(_Accounted, ConvNeXt):
         InputError: for an unknown ``arch`` or a wrong rate; from ``init_weights``, for a checkpoint that does not fit.
     """
 
-    def __init__(self, arch: str, weights: Path | str | None = None, layer_scale_init_value: float = 1.0,
-                 out_indices: Sequence[int] = (0, 1, 2, 3), key_prefix: str | None = None, frozen: bool = False,
-                 **convnext: Any):
+    def __init__(
+        self,
+        arch: str,
+        weights: Path | str | None = None,
+        layer_scale_init_value: float = 1.0,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        key_prefix: str | None = None,
+        frozen: bool = False,
+        **convnext: Any,
+    ):
         size = arch.removeprefix('convnext_')
         check_choice('SparKConvNeXt', f'convnext_{size}', [f'convnext_{name}' for name in self.arch_settings])
         check_rate(convnext.get('drop_path_rate', 0.0))
-        super().__init__(size, layer_scale_init_value=layer_scale_init_value, out_indices=list(out_indices),
-                         gap_before_final_norm=False, **convnext)
+        super().__init__(
+            size,
+            layer_scale_init_value=layer_scale_init_value,
+            out_indices=list(out_indices),
+            gap_before_final_norm=False,
+            **convnext,
+        )
         self.arch, self.weights, self.key_prefix = f'convnext_{size}', weights, key_prefix
         self.freeze(frozen)
 
@@ -153,12 +176,22 @@ class SparKSwin(_Accounted, SwinTransformer):
     """
 
     # Channels of the first stage, blocks and heads a stage. Source: microsoft/Swin-Transformer; pretrain.networks.
-    sizes = {'swin_tiny': (96, (2, 2, 6, 2), (3, 6, 12, 24)), 'swin_small': (96, (2, 2, 18, 2), (3, 6, 12, 24)),
-             'swin_base': (128, (2, 2, 18, 2), (4, 8, 16, 32)), 'swin_large': (192, (2, 2, 18, 2), (6, 12, 24, 48)),
-             'swin_mini': (32, (2, 2, 2, 2), (1, 2, 4, 8))}
+    sizes = {
+        'swin_tiny': (96, (2, 2, 6, 2), (3, 6, 12, 24)),
+        'swin_small': (96, (2, 2, 18, 2), (3, 6, 12, 24)),
+        'swin_base': (128, (2, 2, 18, 2), (4, 8, 16, 32)),
+        'swin_large': (192, (2, 2, 18, 2), (6, 12, 24, 48)),
+        'swin_mini': (32, (2, 2, 2, 2), (1, 2, 4, 8)),
+    }
 
-    def __init__(self, arch: str, weights: Path | str | None = None, key_prefix: str | None = None,
-                 frozen: bool = False, **swin: Any):
+    def __init__(
+        self,
+        arch: str,
+        weights: Path | str | None = None,
+        key_prefix: str | None = None,
+        frozen: bool = False,
+        **swin: Any,
+    ):
         check_choice('SparKSwin', arch, list(self.sizes))
         check_rate(swin.get('drop_path_rate', 0.0))
         width, depths, heads = self.sizes[arch]

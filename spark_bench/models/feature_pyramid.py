@@ -26,8 +26,9 @@ class SimpleFeaturePyramid(BaseModule):
         out_channels: of every map of the pyramid.
     """
 
-    def __init__(self, in_channels: int, out_channels: int = 256,
-                 init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None):
+    def __init__(
+        self, in_channels: int, out_channels: int = 256, init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None
+    ):
         super().__init__(init_cfg)
         half, quarter = in_channels // 2, in_channels // 4
         resize = [
@@ -37,10 +38,15 @@ class SimpleFeaturePyramid(BaseModule):
             (in_channels, [nn.MaxPool2d(2, 2)]),
         ]
         self.stages = nn.ModuleList(
-            nn.Sequential(*layers,
-                          nn.Conv2d(channels, out_channels, 1, bias=False), _norm(out_channels),
-                          nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False), _norm(out_channels))
-            for channels, layers in resize)
+            nn.Sequential(
+                *layers,
+                nn.Conv2d(channels, out_channels, 1, bias=False),
+                _norm(out_channels),
+                nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+                _norm(out_channels),
+            )
+            for channels, layers in resize
+        )
 
     def forward(self, maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """Return a tuple of five maps ``(B, out_channels, h, w)``, finest first.

@@ -37,15 +37,18 @@ class SparKLayerDecay(DefaultOptimWrapperConstructor):
     def _validate_cfg(self):
         unknown = sorted(set(self.paramwise_cfg) - _KEYS)
         if unknown:
-            raise InputError(f'optim_wrapper.paramwise_cfg has an unknown key {unknown[0]!r}: SparKLayerDecay takes '
-                             f'{" and ".join(sorted(_KEYS))}')
+            raise InputError(
+                f'optim_wrapper.paramwise_cfg has an unknown key {unknown[0]!r}: SparKLayerDecay takes '
+                f'{" and ".join(sorted(_KEYS))}'
+            )
         rate = self.paramwise_cfg.get('decay_rate')
         if not isinstance(rate, (int, float)) or not 0 < rate <= 1:
             raise InputError(f'optim_wrapper.paramwise_cfg.decay_rate is {rate!r}: give a number above 0, up to 1')
         for key, value in (('lr', self.base_lr), ('weight_decay', self.base_wd)):
             if value is None:
-                raise InputError(f'optim_wrapper.optimizer has no {key!r}: SparKLayerDecay derives that of each layer '
-                                 'from it')
+                raise InputError(
+                    f'optim_wrapper.optimizer has no {key!r}: SparKLayerDecay derives that of each layer from it'
+                )
 
     def add_params(self, params: list[dict[str, Any]], module: nn.Module, **kwargs: Any) -> None:
         """Append the groups of ``module``'s trainable parameters to ``params``, from the stem to the head."""
@@ -59,21 +62,34 @@ class SparKLayerDecay(DefaultOptimWrapperConstructor):
                 groups[layer, layers, name in exempt].append((name, parameter))
         for (layer, layers, without), members in sorted(groups.items(), key=lambda item: item[0]):
             scale = rate ** (layers - 1 - layer)
-            params.append({
-                'params': [parameter for _, parameter in members], 'param_names': [name for name, _ in members],
-                'layer': layer, 'lr_scale': scale, 'lr': self.base_lr * scale,
-                'weight_decay': 0.0 if without else self.base_wd})
+            params.append(
+                {
+                    'params': [parameter for _, parameter in members],
+                    'param_names': [name for name, _ in members],
+                    'layer': layer,
+                    'lr_scale': scale,
+                    'lr': self.base_lr * scale,
+                    'weight_decay': 0.0 if without else self.base_wd,
+                }
+            )
         _log_table(params)
 
     def _exempt(self, module):
         rules = self.paramwise_cfg.get('no_decay', ('1d',))
         exempt = set()
         if 'norm' in rules:
-            exempt = {f'{owner}.{name}'.lstrip('.') for owner, part in module.named_modules()
-                      if isinstance(part, _NORMS) for name, _ in part.named_parameters(recurse=False)}
+            exempt = {
+                f'{owner}.{name}'.lstrip('.')
+                for owner, part in module.named_modules()
+                if isinstance(part, _NORMS)
+                for name, _ in part.named_parameters(recurse=False)
+            }
         texts = [rule for rule in rules if rule not in ('1d', 'norm')]
-        exempt.update(name for name, parameter in module.named_parameters()
-                      if '1d' in rules and parameter.dim() <= 1 or any(text in name for text in texts))
+        exempt.update(
+            name
+            for name, parameter in module.named_parameters()
+            if '1d' in rules and parameter.dim() <= 1 or any(text in name for text in texts)
+        )
         return exempt
 
 
@@ -83,8 +99,10 @@ def _layer_rule(model):
         return model.get_layer_depth
     backbone = getattr(model, 'backbone', None)
     if not hasattr(backbone, 'get_layer_depth'):
-        raise InputError(f'{type(backbone or model).__name__} does not tell the layer of its parameters '
-                         '(get_layer_depth): SparKLayerDecay needs one of the SparK backbones')
+        raise InputError(
+            f'{type(backbone or model).__name__} does not tell the layer of its parameters '
+            '(get_layer_depth): SparKLayerDecay needs one of the SparK backbones'
+        )
     return functools.partial(backbone.get_layer_depth, prefix='backbone.')
 
 
@@ -93,6 +111,8 @@ def _log_table(groups):
     lines = ['layer  lr × base  learning rate  weight decay  tensors  parameters']
     for group in groups:
         count = sum(parameter.numel() for parameter in group['params'])
-        lines.append(f'{group["layer"]:5}  {group["lr_scale"]:9.5f}  {group["lr"]:13.4g}  '
-                     f'{group["weight_decay"]:12.4g}  {len(group["params"]):7}  {count:10,}')
+        lines.append(
+            f'{group["layer"]:5}  {group["lr_scale"]:9.5f}  {group["lr"]:13.4g}  '
+            f'{group["weight_decay"]:12.4g}  {len(group["params"]):7}  {count:10,}'
+        )
     print_log('layer decay\n' + '\n'.join(lines), logger='current')

@@ -12,8 +12,15 @@ import math
 import re
 from collections.abc import Sequence
 
-__all__ = ['convnext_layer', 'inner_name', 'resnet_classifier_layer', 'resnet_layer', 'swin_layer', 'timm_swin_layer',
-           'vit_layer']
+__all__ = [
+    'convnext_layer',
+    'inner_name',
+    'resnet_classifier_layer',
+    'resnet_layer',
+    'swin_layer',
+    'timm_swin_layer',
+    'vit_layer',
+]
 
 # A third stage with more blocks than this is cut into groups over 9 layers, a shorter one over 3.
 _LONG_STAGE = 9
@@ -23,7 +30,7 @@ _RESNET = r'layer([1-4])\.(\d+)\.', ('conv1.', 'bn1.', 'stem.')
 
 def inner_name(name: str, prefix: str) -> str:
     """A parameter's name within the backbone; empty for one outside, which every rule takes for the rest."""
-    return name[len(prefix):] if name.startswith(prefix) else ''
+    return name[len(prefix) :] if name.startswith(prefix) else ''
 
 
 def resnet_layer(name: str, depths: Sequence[int]) -> tuple[int, int]:
@@ -57,8 +64,14 @@ def resnet_classifier_layer(name: str, depths: Sequence[int]) -> tuple[int, int]
     after_second = 2 + math.ceil(depths[1] / second)
     last = after_second + math.ceil(depths[2] / third)
     stage, block = _stage_and_block(name, *_RESNET)
-    layer = {'stem': 0, '1': 1, '2': 2 + block // second, '3': after_second + block // third, '4': last,
-             'rest': last + 1}[stage]
+    layer = {
+        'stem': 0,
+        '1': 1,
+        '2': 2 + block // second,
+        '3': after_second + block // third,
+        '4': last,
+        'rest': last + 1,
+    }[stage]
     return layer, last + 2
 
 
@@ -96,7 +109,7 @@ def swin_layer(name: str, depths: Sequence[int]) -> tuple[int, int]:
     match = re.match(r'stages\.(\d+)\.(?:downsample|blocks\.(\d+))\.', name)
     if match:
         stage = int(match[1])
-        layer = sum(depths[:stage]) + int(match[2]) + 1 if match[2] else sum(depths[:stage + 1])
+        layer = sum(depths[:stage]) + int(match[2]) + 1 if match[2] else sum(depths[: stage + 1])
     else:
         layer = 0 if name.startswith(('patch_embed.', 'absolute_pos_embed')) else total + 1
     return layer, total + 2

@@ -33,8 +33,14 @@ __all__ = ['MAEPretrainer', 'SimMIMPretrainer']
 class _Masked(BaseModel, PretrainingModel):
     """What both have in common: a whole model of mmpretrain, whose backbone's weights timm's network takes."""
 
-    def __init__(self, arch: str, input_size: int, model: dict[str, Any], channels_last: bool,
-                 data_preprocessor: dict[str, Any] | nn.Module | None):
+    def __init__(
+        self,
+        arch: str,
+        input_size: int,
+        model: dict[str, Any],
+        channels_last: bool,
+        data_preprocessor: dict[str, Any] | nn.Module | None,
+    ):
         super().__init__(data_preprocessor)
         self.arch, self.input_size = arch, input_size
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -48,8 +54,10 @@ class _Masked(BaseModel, PretrainingModel):
         ours = self.encoder().tensors
         odd = sorted(ours.keys() ^ theirs.keys())
         if odd:
-            raise InputError(f"{self.methods[0]} cannot pretrain {self.arch}: {odd[0]} is in one of timm's and "
-                             f"mmpretrain's network alone; {self._remedy}")
+            raise InputError(
+                f"{self.methods[0]} cannot pretrain {self.arch}: {odd[0]} is in one of timm's and "
+                f"mmpretrain's network alone; {self._remedy}"
+            )
 
     @classmethod
     def side(cls, model: 'ConfigDict') -> int | None:
@@ -77,8 +85,12 @@ class _Masked(BaseModel, PretrainingModel):
         with _evaluating(self), _seeded(seed, device):
             answer_B3HW, hidden_B1HW = self.paint((pixels_B3HW - mean_311) / std_311)
         answer_B3HW = _to_pixels(answer_B3HW * std_311 + mean_311)
-        images = {'original': pixels_B3HW, 'masked': torch.where(hidden_B1HW, _to_pixels(mean_311), pixels_B3HW),
-                  'reconstruction': answer_B3HW, 'pasted': torch.where(hidden_B1HW, answer_B3HW, pixels_B3HW)}
+        images = {
+            'original': pixels_B3HW,
+            'masked': torch.where(hidden_B1HW, _to_pixels(mean_311), pixels_B3HW),
+            'reconstruction': answer_B3HW,
+            'pasted': torch.where(hidden_B1HW, answer_B3HW, pixels_B3HW),
+        }
         return {name: image.permute(0, 2, 3, 1).contiguous().cpu().numpy() for name, image in images.items()}
 
     @abstractmethod
@@ -106,35 +118,73 @@ class MAEPretrainer(_Masked):
     methods, file, views = ('mae',), 'mae', ('mae', 'spark')
     _remedy = 'take a plain ViT, such as vit_base or vit_mini'
 
-    def __init__(self, arch: str, input_size: int = 224, mask_ratio: float = 0.75, decoder_width: int = 512,
-                 decoder_depth: int = 8, decoder_heads: int = 16, norm_pix: bool = True, channels_last: bool = False,
-                 data_preprocessor: dict[str, Any] | nn.Module | None = None):
+    def __init__(
+        self,
+        arch: str,
+        input_size: int = 224,
+        mask_ratio: float = 0.75,
+        decoder_width: int = 512,
+        decoder_depth: int = 8,
+        decoder_heads: int = 16,
+        norm_pix: bool = True,
+        channels_last: bool = False,
+        data_preprocessor: dict[str, Any] | nn.Module | None = None,
+    ):
         network = _describe_vit(arch)
         patch, side = network.patch_embed.patch_size[0], input_size
-        super().__init__(arch, input_size, dict(
-            type='MAE',
-            backbone=dict(type='MAEViT', img_size=side, patch_size=patch, mask_ratio=mask_ratio, arch=dict(
-                embed_dims=network.embed_dim, num_layers=len(network.blocks),
-                num_heads=network.blocks[0].attn.num_heads,
-                feedforward_channels=network.blocks[0].mlp.fc1.out_features)),
-            neck=dict(type='MAEPretrainDecoder', num_patches=(side // patch) ** 2, patch_size=patch,
-                      embed_dim=network.embed_dim, decoder_embed_dim=decoder_width, decoder_depth=decoder_depth,
-                      decoder_num_heads=decoder_heads),
-            head=dict(type='MAEPretrainHead', norm_pix=norm_pix, patch_size=patch,
-                      loss=dict(type='PixelReconstructionLoss', criterion='L2'))), channels_last, data_preprocessor)
+        super().__init__(
+            arch,
+            input_size,
+            dict(
+                type='MAE',
+                backbone=dict(
+                    type='MAEViT',
+                    img_size=side,
+                    patch_size=patch,
+                    mask_ratio=mask_ratio,
+                    arch=dict(
+                        embed_dims=network.embed_dim,
+                        num_layers=len(network.blocks),
+                        num_heads=network.blocks[0].attn.num_heads,
+                        feedforward_channels=network.blocks[0].mlp.fc1.out_features,
+                    ),
+                ),
+                neck=dict(
+                    type='MAEPretrainDecoder',
+                    num_patches=(side // patch) ** 2,
+                    patch_size=patch,
+                    embed_dim=network.embed_dim,
+                    decoder_embed_dim=decoder_width,
+                    decoder_depth=decoder_depth,
+                    decoder_num_heads=decoder_heads,
+                ),
+                head=dict(
+                    type='MAEPretrainHead',
+                    norm_pix=norm_pix,
+                    patch_size=patch,
+                    loss=dict(type='PixelReconstructionLoss', criterion='L2'),
+                ),
+            ),
+            channels_last,
+            data_preprocessor,
+        )
 
     @classmethod
     def check(cls, cfg: 'Config') -> None:
         model = cfg.model
         own, side = _describe_vit(model.arch).patch_embed.img_size[0], cls.side(model)
         if side != own:
-            raise InputError(f'model.input_size is {side}: {model.arch} is made for {own}, change it and '
-                             'train_dataloader.dataset.input_size with --cfg-options')
+            raise InputError(
+                f'model.input_size is {side}: {model.arch} is made for {own}, change it and '
+                'train_dataloader.dataset.input_size with --cfg-options'
+            )
         ratio = model.get('mask_ratio', 0.75)
         patches = _describe_vit(model.arch).patch_embed.num_patches
         if not 1 <= int(patches * (1 - ratio)) < patches:
-            raise InputError(f'model.mask_ratio is {ratio}: give a share between 0 and 1 that leaves one of {patches} '
-                             'patches or more')
+            raise InputError(
+                f'model.mask_ratio is {ratio}: give a share between 0 and 1 that leaves one of {patches} '
+                'patches or more'
+            )
         width, heads = model.get('decoder_width', 512), model.get('decoder_heads', 16)
         for key, value in (('decoder_heads', heads), ('decoder_depth', model.get('decoder_depth', 8))):
             if not isinstance(value, int) or value < 1:
@@ -177,23 +227,47 @@ class SimMIMPretrainer(_Masked):
     _remedy = 'take a Swin, such as swin_base or swin_mini'
     _stride = 32
 
-    def __init__(self, arch: str, input_size: int = 192, window_size: int | None = None, drop_path_rate: float = 0.0,
-                 mask_patch: int = 32, mask_ratio: float = 0.6, channels_last: bool = False,
-                 data_preprocessor: dict[str, Any] | nn.Module | None = None):
+    def __init__(
+        self,
+        arch: str,
+        input_size: int = 192,
+        window_size: int | None = None,
+        drop_path_rate: float = 0.0,
+        mask_patch: int = 32,
+        mask_ratio: float = 0.6,
+        channels_last: bool = False,
+        data_preprocessor: dict[str, Any] | nn.Module | None = None,
+    ):
         network = _describe_swin(arch)
         blocks = [layer.blocks for layer in network.layers]
         window = blocks[0][0].window_size[0] if window_size is None else window_size
         self._mask = mask_patch, mask_ratio
-        super().__init__(arch, input_size, dict(
-            type='SimMIM',
-            backbone=dict(type='SimMIMSwinTransformer', img_size=input_size, drop_path_rate=drop_path_rate,
-                          stage_cfgs=dict(block_cfgs=dict(window_size=window)), arch=dict(
-                              embed_dims=network.embed_dim, depths=[len(stage) for stage in blocks],
-                              num_heads=[stage[0].attn.num_heads for stage in blocks])),
-            neck=dict(type='SimMIMLinearDecoder', in_channels=network.num_features, encoder_stride=self._stride),
-            head=dict(type='SimMIMHead', patch_size=TOKEN,
-                      loss=dict(type='PixelReconstructionLoss', criterion='L1', channel=3))),
-            channels_last, data_preprocessor)
+        super().__init__(
+            arch,
+            input_size,
+            dict(
+                type='SimMIM',
+                backbone=dict(
+                    type='SimMIMSwinTransformer',
+                    img_size=input_size,
+                    drop_path_rate=drop_path_rate,
+                    stage_cfgs=dict(block_cfgs=dict(window_size=window)),
+                    arch=dict(
+                        embed_dims=network.embed_dim,
+                        depths=[len(stage) for stage in blocks],
+                        num_heads=[stage[0].attn.num_heads for stage in blocks],
+                    ),
+                ),
+                neck=dict(type='SimMIMLinearDecoder', in_channels=network.num_features, encoder_stride=self._stride),
+                head=dict(
+                    type='SimMIMHead',
+                    patch_size=TOKEN,
+                    loss=dict(type='PixelReconstructionLoss', criterion='L1', channel=3),
+                ),
+            ),
+            channels_last,
+            data_preprocessor,
+        )
 
     @classmethod
     def check(cls, cfg: 'Config') -> None:
@@ -204,22 +278,27 @@ class SimMIMPretrainer(_Masked):
         window = model.get('window_size')
         window = network.layers[0].blocks[0].window_size[0] if window is None else window
         if not isinstance(window, int) or not 1 <= window <= side // cls._stride:
-            raise InputError(f'model.window_size is {window!r}: give a whole number from 1 up to the side of the last '
-                             f'map of images of {side} pixels, {side // cls._stride}, or change model.input_size')
+            raise InputError(
+                f'model.window_size is {window!r}: give a whole number from 1 up to the side of the last '
+                f'map of images of {side} pixels, {side // cls._stride}, or change model.input_size'
+            )
         told = {key: model.get(key, default) for key, default in (('mask_patch', 32), ('mask_ratio', 0.6))}
         block_mask(side, **told)
         views = cfg.train_dataloader.dataset.get('views', {})
         odd = next((key for key in told if views.get(key, told[key]) != told[key]), None)
         if odd:
-            raise InputError(f'model.{odd} is {told[odd]}, but train_dataloader.dataset.views.{odd} is {views[odd]}: '
-                             'change both with --cfg-options')
+            raise InputError(
+                f'model.{odd} is {told[odd]}, but train_dataloader.dataset.views.{odd} is {views[odd]}: '
+                'change both with --cfg-options'
+            )
 
     @classmethod
     def side(cls, model: 'ConfigDict') -> int | None:
         return model.get('input_size', 192)
 
-    def forward(self, inputs: torch.Tensor, mask: list[torch.Tensor], data_samples: object = None,
-                mode: str = 'loss') -> dict[str, torch.Tensor]:
+    def forward(
+        self, inputs: torch.Tensor, mask: list[torch.Tensor], data_samples: object = None, mode: str = 'loss'
+    ) -> dict[str, torch.Tensor]:
         """The loss of a batch.
 
         Args:

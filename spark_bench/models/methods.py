@@ -24,8 +24,11 @@ class Method:
 
 
 METHODS = {
-    **{name: Method(ablation.summary, f'{_RECIPES}/demo_pretrain.py', ablation.schedule_scale)
-       for name, ablation in ABLATIONS.items() if ablation.pretrains},
+    **{
+        name: Method(ablation.summary, f'{_RECIPES}/demo_pretrain.py', ablation.schedule_scale)
+        for name, ablation in ABLATIONS.items()
+        if ablation.pretrains
+    },
     'mae': Method('masked autoencoder of a ViT', f'{_RECIPES}/small_mae.py'),
     'simmim': Method('masked pixels of a Swin, by a linear decoder', f'{_RECIPES}/small_simmim.py'),
     'moco_v2': Method('momentum contrast of two views, a queue of negatives', f'{_RECIPES}/small_moco_v2.py'),

@@ -35,7 +35,8 @@ def prepare_detector(model: nn.Module, channels_last: bool = False) -> None:
     if channels_last:
         model.to(memory_format=torch.channels_last)
         model.backbone.register_forward_pre_hook(
-            lambda _, arguments: (arguments[0].contiguous(memory_format=torch.channels_last), *arguments[1:]))
+            lambda _, arguments: (arguments[0].contiguous(memory_format=torch.channels_last), *arguments[1:])
+        )
 
 
 def _heads(model: nn.Module) -> Iterator[nn.Module]:
@@ -60,8 +61,11 @@ def _in_float32(forward):
         if not torch.is_autocast_enabled(device.type):
             return forward(*arguments, **named)
         with torch.autocast(device.type, enabled=False):
-            return forward(*_convert(arguments, _for_operators),
-                           **{name: _convert(value, _for_operators) for name, value in named.items()})
+            return forward(
+                *_convert(arguments, _for_operators),
+                **{name: _convert(value, _for_operators) for name, value in named.items()},
+            )
+
     return wrapped
 
 

@@ -33,9 +33,14 @@ class SparKPretrainer(BaseModel, PretrainingModel):
     methods = tuple(name for name, ablation in ABLATIONS.items() if ablation.pretrains)
     file, views = 'spark', ('spark', 'mae')
 
-    def __init__(self, data_preprocessor: dict[str, Any] | nn.Module | None = None,
-                 init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None, channels_last: bool = False,
-                 ablation: str = 'spark', **spark: Any):
+    def __init__(
+        self,
+        data_preprocessor: dict[str, Any] | nn.Module | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
+        channels_last: bool = False,
+        ablation: str = 'spark',
+        **spark: Any,
+    ):
         super().__init__(data_preprocessor, init_cfg)
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.ablation = ablation
@@ -46,8 +51,10 @@ class SparKPretrainer(BaseModel, PretrainingModel):
         """The ablation."""
         method = asked or model.get('ablation', 'spark')
         if asked is not None and asked not in ABLATIONS:
-            raise InputError(f'--method {asked}: the recipe pretrains by spark or an ablation of it: leave the option '
-                             f'away, or give a recipe of {asked}')
+            raise InputError(
+                f'--method {asked}: the recipe pretrains by spark or an ablation of it: leave the option '
+                f'away, or give a recipe of {asked}'
+            )
         get_ablation(method)
         model.ablation = method
         return method
@@ -73,9 +80,14 @@ class SparKPretrainer(BaseModel, PretrainingModel):
 
     def settings(self) -> dict[str, str]:
         spark = self.spark
-        return {'format': 'spark', 'input_size': str(spark.grid * spark.patch_size), 'mask_ratio':
-                str(spark.mask_ratio), 'ablation': self.ablation, 'decoder_width': str(spark.decoder.widths[0]),
-                'patch_size': str(spark.patch_size)}
+        return {
+            'format': 'spark',
+            'input_size': str(spark.grid * spark.patch_size),
+            'mask_ratio': str(spark.mask_ratio),
+            'ablation': self.ablation,
+            'decoder_width': str(spark.decoder.widths[0]),
+            'patch_size': str(spark.patch_size),
+        }
 
     def no_weight_decay(self) -> set[str]:
         return self.spark.no_weight_decay()
@@ -87,8 +99,12 @@ class SparKPretrainer(BaseModel, PretrainingModel):
     def reconstruct(self, pixels: np.ndarray, seed: int) -> dict[str, np.ndarray]:
         active = random_mask(len(pixels), self.spark.grid, self.spark.mask_ratio, torch.Generator().manual_seed(seed))
         images = visualize.reconstruct(
-            self.spark, torch.from_numpy(pixels).permute(0, 3, 1, 2), active,
-            mean=self.data_preprocessor.mean, std=self.data_preprocessor.std)
+            self.spark,
+            torch.from_numpy(pixels).permute(0, 3, 1, 2),
+            active,
+            mean=self.data_preprocessor.mean,
+            std=self.data_preprocessor.std,
+        )
         return {name: tensor.numpy() for name, tensor in vars(images).items()}
 
     @contextlib.contextmanager

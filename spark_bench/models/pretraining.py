@@ -63,8 +63,10 @@ class PretrainingModel(ABC):
         """The method of a recipe, made the one that is ``asked`` for; raises InputError where it cannot be that."""
         [method] = cls.methods
         if asked not in (None, method):
-            raise InputError(f'--method {asked}: the recipe pretrains by {method}: leave the option away, or give a '
-                             f'recipe of {asked}')
+            raise InputError(
+                f'--method {asked}: the recipe pretrains by {method}: leave the option away, or give a '
+                f'recipe of {asked}'
+            )
         return method
 
     @classmethod
@@ -127,8 +129,9 @@ def pretrainer_of(cfg: 'Config', path: str) -> type[PretrainingModel]:
     """
     kind: Any = MODELS.get(str(cfg.model.get('type')))
     if not isinstance(kind, type) or not issubclass(kind, PretrainingModel):
-        raise InputError(f'{path} is no recipe of pretraining (its model is {cfg.model.get("type")}): take one of '
-                         'pretrain/configs')
+        raise InputError(
+            f'{path} is no recipe of pretraining (its model is {cfg.model.get("type")}): take one of pretrain/configs'
+        )
     return kind
 
 
@@ -138,6 +141,7 @@ class ViewsPreprocessor(ImgDataPreprocessor):
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """Normalise every view."""
-        views = [super(ViewsPreprocessor, self).forward({'inputs': view}, training)['inputs']
-                 for view in data['inputs']]
+        views = [
+            super(ViewsPreprocessor, self).forward({'inputs': view}, training)['inputs'] for view in data['inputs']
+        ]
         return {**self.cast_data({key: value for key, value in data.items() if key != 'inputs'}), 'inputs': views}

@@ -38,8 +38,16 @@ class Figure:
     value: float
 
 
-def measure(arch: str, input_size: int, batch_size: int, mask_ratio: float, rounds: int, device: str, amp: bool,
-            channels_last: bool) -> list[Figure]:
+def measure(
+    arch: str,
+    input_size: int,
+    batch_size: int,
+    mask_ratio: float,
+    rounds: int,
+    device: str,
+    amp: bool,
+    channels_last: bool,
+) -> list[Figure]:
     """Time both engines on the same images (noise), masks and weights, in turn.
 
     Args:
@@ -77,8 +85,18 @@ def measure(arch: str, input_size: int, batch_size: int, mask_ratio: float, roun
         for engine in ENGINES:
             forward, backward, values = zip(*timed[engine], strict=True)
             total = [a + b for a, b in zip(forward, backward, strict=True)]
-            figures.append(Figure(arch, part, engine, statistics.median(forward), statistics.median(backward),
-                                  statistics.median(total), peaks[engine], values[0]))
+            figures.append(
+                Figure(
+                    arch,
+                    part,
+                    engine,
+                    statistics.median(forward),
+                    statistics.median(backward),
+                    statistics.median(total),
+                    peaks[engine],
+                    values[0],
+                )
+            )
     return figures
 
 
@@ -122,6 +140,9 @@ def _peak_bytes(model, part, image, active, amp):
         warnings.filterwarnings('ignore', 'Warning: Profiler clears events')  # there is one cycle here
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
             _run_once(model, part, image, active, amp)
-    changes = sorted((event.start_ns(), event.nbytes()) for event in profiler.profiler.kineto_results.events()
-                     if event.name() == '[memory]')
+    changes = sorted(
+        (event.start_ns(), event.nbytes())
+        for event in profiler.profiler.kineto_results.events()
+        if event.name() == '[memory]'
+    )
     return max(itertools.accumulate((change for _, change in changes), initial=0))

@@ -14,13 +14,23 @@ if TYPE_CHECKING:
 # Side of the image that is sent through, a multiple of every backbone's stride.
 _SIDE = 64
 # What takes the maps of the neck, by the channels that it states for them.
-_NECK = ('rpn_head.in_channels', 'bbox_head.in_channels', 'mask_head.in_channels',
-         'roi_head.bbox_roi_extractor.out_channels', 'roi_head.mask_roi_extractor.out_channels',
-         'roi_head.bbox_head.in_channels', 'roi_head.mask_head.in_channels')
+_NECK = (
+    'rpn_head.in_channels',
+    'bbox_head.in_channels',
+    'mask_head.in_channels',
+    'roi_head.bbox_roi_extractor.out_channels',
+    'roi_head.mask_roi_extractor.out_channels',
+    'roi_head.bbox_head.in_channels',
+    'roi_head.mask_head.in_channels',
+)
 # Strides of maps: whether each map needs one.
-_STRIDES = {'rpn_head.anchor_generator.strides': True, 'bbox_head.anchor_generator.strides': True,
-            'bbox_head.strides': True, 'roi_head.bbox_roi_extractor.featmap_strides': False,
-            'roi_head.mask_roi_extractor.featmap_strides': False}
+_STRIDES = {
+    'rpn_head.anchor_generator.strides': True,
+    'bbox_head.anchor_generator.strides': True,
+    'bbox_head.strides': True,
+    'roi_head.bbox_roi_extractor.featmap_strides': False,
+    'roi_head.mask_roi_extractor.featmap_strides': False,
+}
 
 
 def first_input(cfg: 'ConfigDict') -> str:
@@ -68,8 +78,9 @@ def _check_backbone(model, cfg):
     maps = model.backbone(next(model.parameters()).new_zeros(1, 3, _SIDE, _SIDE))
     found, key = [map_BChw.shape[1] for map_BChw in maps], first_input(cfg)
     is_list = any(isinstance(value, (list, tuple)) for _, value in _values(cfg, key))
-    _demand(cfg, key, found if is_list else found[0],
-            f'channels of the maps that the backbone {cfg.backbone.arch} gives')
+    _demand(
+        cfg, key, found if is_list else found[0], f'channels of the maps that the backbone {cfg.backbone.arch} gives'
+    )
     return maps
 
 
@@ -80,31 +91,46 @@ def _check_strides(cfg, sides):
             if not isinstance(strides, (list, tuple)):
                 continue
             if not (levels if each else 1) <= len(strides) <= levels:
-                raise InputError(f'model.{place} is {list(strides)}, {len(strides)} of them, but model.neck gives '
-                                 f'{levels} maps (its num_outs): change either')
+                raise InputError(
+                    f'model.{place} is {list(strides)}, {len(strides)} of them, but model.neck gives '
+                    f'{levels} maps (its num_outs): change either'
+                )
             # What takes the finest maps alone states as many strides. Of the blank image's smallest maps, one pixel a
             # side, the stride cannot be told.
-            wrong = [stride for stride, side in zip(strides, sides, strict=False)
-                     if side > 1 and not _same(stride, _SIDE // side)]
+            wrong = [
+                stride
+                for stride, side in zip(strides, sides, strict=False)
+                if side > 1 and not _same(stride, _SIDE // side)
+            ]
             if wrong:
                 true = [_SIDE // side if side > 1 else stride for stride, side in zip(strides, sides, strict=False)]
-                raise InputError(f'model.{place} is {list(strides)}: give {true}, the strides of the maps that '
-                                 'model.neck gives')
+                raise InputError(
+                    f'model.{place} is {list(strides)}: give {true}, the strides of the maps that model.neck gives'
+                )
 
 
 def _check_rois(model, cfg):
     side = _first(cfg, 'roi_head.bbox_roi_extractor.roi_layer.output_size')
-    _demand(cfg, 'roi_head.bbox_head.roi_feat_size', side,
-            'side of what is cut out for boxes (model.roi_head.bbox_roi_extractor.roi_layer.output_size)')
-    side, width = (_first(cfg, f'roi_head.mask_roi_extractor.{key}') for key in ('roi_layer.output_size',
-                                                                                 'out_channels'))
+    _demand(
+        cfg,
+        'roi_head.bbox_head.roi_feat_size',
+        side,
+        'side of what is cut out for boxes (model.roi_head.bbox_roi_extractor.roi_layer.output_size)',
+    )
+    side, width = (
+        _first(cfg, f'roi_head.mask_roi_extractor.{key}') for key in ('roi_layer.output_size', 'out_channels')
+    )
     heads = getattr(model.roi_head, 'mask_head', None)
     head = heads[0] if isinstance(heads, nn.ModuleList) else heads
     if isinstance(side, int) and isinstance(head, FCNMaskHead):
         mask = head(next(head.parameters()).new_zeros(1, width, side, side))
-        _demand(cfg, 'train_cfg.rcnn.mask_size', mask.shape[-1],
-                f'side of the masks that model.roi_head.mask_head makes of {side}x{side} '
-                '(model.roi_head.mask_roi_extractor.roi_layer.output_size)')
+        _demand(
+            cfg,
+            'train_cfg.rcnn.mask_size',
+            mask.shape[-1],
+            f'side of the masks that model.roi_head.mask_head makes of {side}x{side} '
+            '(model.roi_head.mask_roi_extractor.roi_layer.output_size)',
+        )
 
 
 def _demand(cfg, key, wanted, what):

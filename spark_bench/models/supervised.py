@@ -25,8 +25,12 @@ class SupervisedPretrainer(SparKClassifier, PretrainingModel):
     def check(cls, cfg: 'Config') -> None:
         with torch.device('meta'):
             network = create_network(cfg.model.arch, cfg.model.get('drop_path_rate', 0.0))
-            check_size(network, cfg.model.arch, cfg.train_dataloader.dataset.transform.input_size,
-                       'train_dataloader.dataset.transform.input_size')
+            check_size(
+                network,
+                cfg.model.arch,
+                cfg.train_dataloader.dataset.transform.input_size,
+                'train_dataloader.dataset.transform.input_size',
+            )
 
     @property
     def trained(self) -> nn.Module:

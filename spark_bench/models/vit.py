@@ -53,13 +53,28 @@ class SparKViT(Freezable, VisionTransformerSAM):
     """
 
     # Channels, blocks, heads. Source: timm.models.vision_transformer; pretrain.networks.
-    sizes = {'vit_tiny': (192, 12, 3), 'vit_small': (384, 12, 6), 'vit_base': (768, 12, 12),
-             'vit_large': (1024, 24, 16), 'vit_mini': (128, 6, 4)}
+    sizes = {
+        'vit_tiny': (192, 12, 3),
+        'vit_small': (384, 12, 6),
+        'vit_base': (768, 12, 12),
+        'vit_large': (1024, 24, 16),
+        'vit_mini': (128, 6, 4),
+    }
 
-    def __init__(self, arch: str, weights: Path | str | None = None, input_size: int = 1024, window_size: int = 14,
-                 global_blocks: Iterable[int] | None = None, pretrained_size: int | None = None,
-                 drop_path_rate: float = 0.1, frozen_stages: int = -1, with_cp: bool = False,
-                 key_prefix: str | None = None, frozen: bool = False):
+    def __init__(
+        self,
+        arch: str,
+        weights: Path | str | None = None,
+        input_size: int = 1024,
+        window_size: int = 14,
+        global_blocks: Iterable[int] | None = None,
+        pretrained_size: int | None = None,
+        drop_path_rate: float = 0.1,
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        key_prefix: str | None = None,
+        frozen: bool = False,
+    ):
         check_choice('SparKViT', arch, list(self.sizes))
         check_rate(drop_path_rate)
         width, depth, heads = self.sizes[arch]
@@ -67,9 +82,19 @@ class SparKViT(Freezable, VisionTransformerSAM):
             global_blocks = [depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]
         pretrained_size = pretrained_size or (96 if arch == 'vit_mini' else 224)
         super().__init__(
-            img_size=input_size, patch_size=_PATCH, num_classes=0, embed_dim=width, depth=depth, num_heads=heads,
-            norm_layer=partial(nn.LayerNorm, eps=1e-6), drop_path_rate=drop_path_rate, use_abs_pos=False,
-            use_rel_pos=True, window_size=window_size, global_attn_indexes=tuple(global_blocks))
+            img_size=input_size,
+            patch_size=_PATCH,
+            num_classes=0,
+            embed_dim=width,
+            depth=depth,
+            num_heads=heads,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            drop_path_rate=drop_path_rate,
+            use_abs_pos=False,
+            use_rel_pos=True,
+            window_size=window_size,
+            global_attn_indexes=tuple(global_blocks),
+        )
         # What SAM and classifiers have behind the blocks.
         self.neck, self.head = nn.Identity(), nn.Identity()
         self.arch, self.weights, self.key_prefix, self.input_size = arch, weights, key_prefix, input_size
@@ -120,6 +145,6 @@ class SparKViT(Freezable, VisionTransformerSAM):
         if self.frozen_stages < 0:
             return
         self.pos_embed.requires_grad = False
-        for module in (self.patch_embed, *self.blocks[:self.frozen_stages]):
+        for module in (self.patch_embed, *self.blocks[: self.frozen_stages]):
             module.eval()
             module.requires_grad_(False)

@@ -17,23 +17,28 @@ from spark_bench.errors import InputError
 
 EXTENSION = 'mmcv._ext'
 STAND_IN = Path(__file__).with_name('stand_in.py')
-COMPILE = ('pip install ninja setuptools wheel && pip install --no-build-isolation --no-deps --force-reinstall '
-           '--no-binary onedl-mmcv onedl-mmcv')
+COMPILE = (
+    'pip install ninja setuptools wheel && pip install --no-build-isolation --no-deps --force-reinstall '
+    '--no-binary onedl-mmcv onedl-mmcv'
+)
 
 
 class MissingOperator(InputError):
     """A model calls an operator that comes with a compiled mmcv alone, and this mmcv was installed without."""
 
     def __init__(self, name: str):
-        super().__init__(f"mmcv's operator {name} comes with a compiled mmcv alone: take a model that does without, or "
-                         f'compile mmcv (a C++ compiler; for a GPU, nvcc too): {COMPILE}')
+        super().__init__(
+            f"mmcv's operator {name} comes with a compiled mmcv alone: take a model that does without, or "
+            f'compile mmcv (a C++ compiler; for a GPU, nvcc too): {COMPILE}'
+        )
 
 
 class OperatorFinder(MetaPathFinder):
     """Finds ``mmcv._ext`` in :mod:`spark_bench.operators.stand_in`, and nothing else."""
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None = None,
-                  target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         return spec_from_file_location(EXTENSION, STAND_IN) if fullname == EXTENSION else None
 
 

@@ -1,6 +1,6 @@
 """Run a script of somebody else's that imports mmdet before it reads the config that names this package.
 
-    python -m spark_bench.operators path/to/mmdet/tools/test.py CONFIG CHECKPOINT
+python -m spark_bench.operators path/to/mmdet/tools/test.py CONFIG CHECKPOINT
 """
 
 import os

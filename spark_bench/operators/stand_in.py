@@ -20,8 +20,9 @@ from spark_bench.operators import MissingOperator
 FLT_MIN = torch.finfo(torch.float32).tiny
 # Sizes of a deformable convolution, which mmcv gives by name, in the order in which torchvision takes them.
 _PLAIN = itemgetter('dH', 'dW', 'padH', 'padW', 'dilationH', 'dilationW', 'group', 'deformable_group')
-_MODULATED = itemgetter('stride_h', 'stride_w', 'pad_h', 'pad_w', 'dilation_h', 'dilation_w', 'group',
-                        'deformable_group')
+_MODULATED = itemgetter(
+    'stride_h', 'stride_w', 'pad_h', 'pad_w', 'dilation_h', 'dilation_w', 'group', 'deformable_group'
+)
 
 
 def __getattr__(name):
@@ -68,8 +69,16 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     return order[torchvision.ops.nms(boxes[order], scores[order], float(np.float32(iou_threshold)))]
 
 
-def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, sigma: float, min_score: float,
-            method: int, offset: int) -> Tensor:
+def softnms(
+    boxes: Tensor,
+    scores: Tensor,
+    dets: Tensor,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    method: int,
+    offset: int,
+) -> Tensor:
     """Soft-NMS (Bodla et al., 2017) on the CPU: fills ``dets`` (R, 5), returns the indices of its first rows.
 
     Args:
@@ -109,46 +118,84 @@ def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, s
 
 
 @_without_autocast
-def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor,
-                      aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
-                      pool_mode: int, aligned: bool) -> None:
+def roi_align_forward(
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
     """Fill ``output`` (R, C, h, w) from ``input`` (N, C, H, W) and ``rois`` (R, 5: image, x1, y1, x2, y2)."""
     if pool_mode == 0:
         raise MissingOperator("roi_align_forward with pool_mode='max'")
-    output.copy_(torch.ops.torchvision.roi_align(
-        *_precise(input, rois), spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned))
+    output.copy_(
+        torch.ops.torchvision.roi_align(
+            *_precise(input, rois), spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
+        )
+    )
 
 
 @_without_autocast
-def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor,
-                       aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
-                       pool_mode: int, aligned: bool) -> None:
+def roi_align_backward(
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    grad_input: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
     """Fill ``grad_input`` (N, C, H, W) from ``grad_output`` (R, C, h, w)."""
-    grad_input.copy_(torch.ops.torchvision._roi_align_backward(
-        *_precise(grad_output, rois), spatial_scale, aligned_height, aligned_width, *grad_input.shape, sampling_ratio,
-        aligned))
+    grad_input.copy_(
+        torch.ops.torchvision._roi_align_backward(
+            *_precise(grad_output, rois),
+            spatial_scale,
+            aligned_height,
+            aligned_width,
+            *grad_input.shape,
+            sampling_ratio,
+            aligned,
+        )
+    )
 
 
 @_without_autocast
-def sigmoid_focal_loss_forward(input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float,
-                               alpha: float) -> None:
+def sigmoid_focal_loss_forward(
+    input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
+) -> None:
     """Fill ``output`` (R, C) with the focal loss (Lin et al., 2017) of logits (R, C) and classes (R,), C is none."""
     [logits] = _precise(input)
     p, hit = logits.sigmoid(), _one_hot(target, logits)
-    loss = torch.where(hit, -alpha * (1 - p) ** gamma * p.clamp(min=FLT_MIN).log(),
-                       -(1 - alpha) * p ** gamma * (1 - p).clamp(min=FLT_MIN).log())
+    loss = torch.where(
+        hit,
+        -alpha * (1 - p) ** gamma * p.clamp(min=FLT_MIN).log(),
+        -(1 - alpha) * p**gamma * (1 - p).clamp(min=FLT_MIN).log(),
+    )
     output.copy_(_weighted(loss, weight, target))
 
 
 @_without_autocast
-def sigmoid_focal_loss_backward(input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float,
-                                alpha: float) -> None:
+def sigmoid_focal_loss_backward(
+    input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
+) -> None:
     """Fill ``grad_input`` (R, C) with the derivative of each loss by its logit."""
     [logits] = _precise(input)
     p, hit = logits.sigmoid(), _one_hot(target, logits)
     slope = torch.where(
-        hit, -alpha * (1 - p) ** gamma * (1 - p - gamma * p * p.clamp(min=FLT_MIN).log()),
-        -(1 - alpha) * p ** gamma * (gamma * (1 - p) * (1 - p).clamp(min=FLT_MIN).log() - p))
+        hit,
+        -alpha * (1 - p) ** gamma * (1 - p - gamma * p * p.clamp(min=FLT_MIN).log()),
+        -(1 - alpha) * p**gamma * (gamma * (1 - p) * (1 - p).clamp(min=FLT_MIN).log() - p),
+    )
     grad_input.copy_(_weighted(slope, weight, target))
 
 
@@ -161,43 +208,83 @@ def _weighted(values, weight, target):
 
 
 @_without_autocast
-def deform_conv_forward(input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, columns: Tensor, ones: Tensor,
-                        **sizes: int) -> None:
+def deform_conv_forward(
+    input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, columns: Tensor, ones: Tensor, **sizes: int
+) -> None:
     """Deformable convolution (Dai et al., 2017): fill ``output`` from ``input`` and ``offset`` (dy, dx a point)."""
     output.copy_(_deform(input, weight, offset, None, None, _PLAIN(sizes)))
 
 
 @_without_autocast
-def deform_conv_backward_input(input: Tensor, offset: Tensor, gradOutput: Tensor, gradInput: Tensor, gradOffset: Tensor,
-                               weight: Tensor, columns: Tensor, **sizes: int) -> None:
+def deform_conv_backward_input(
+    input: Tensor,
+    offset: Tensor,
+    gradOutput: Tensor,
+    gradInput: Tensor,
+    gradOffset: Tensor,
+    weight: Tensor,
+    columns: Tensor,
+    **sizes: int,
+) -> None:
     gradients = _deform_backward(gradOutput, input, weight, offset, None, None, _PLAIN(sizes))
     gradInput.copy_(gradients[0])
     gradOffset.copy_(gradients[2])
 
 
 @_without_autocast
-def deform_conv_backward_parameters(input: Tensor, offset: Tensor, gradOutput: Tensor, gradWeight: Tensor,
-                                    columns: Tensor, ones: Tensor, scale: float, **sizes: int) -> None:
+def deform_conv_backward_parameters(
+    input: Tensor,
+    offset: Tensor,
+    gradOutput: Tensor,
+    gradWeight: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    scale: float,
+    **sizes: int,
+) -> None:
     # Its own gradient does not depend on the weight, which mmcv does not hand over.
     gradients = _deform_backward(gradOutput, input, torch.zeros_like(gradWeight), offset, None, None, _PLAIN(sizes))
     gradWeight.add_(gradients[1], alpha=scale)
 
 
 @_without_autocast
-def modulated_deform_conv_forward(input: Tensor, weight: Tensor, bias: Tensor, ones: Tensor, offset: Tensor,
-                                  mask: Tensor, output: Tensor, columns: Tensor, with_bias: bool,
-                                  **sizes: int) -> None:
+def modulated_deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    with_bias: bool,
+    **sizes: int,
+) -> None:
     """Modulated deformable convolution (Zhu et al., 2019): each point is also weighted by ``mask``."""
     output.copy_(_deform(input, weight, offset, mask, bias if with_bias else None, _MODULATED(sizes)))
 
 
 @_without_autocast
-def modulated_deform_conv_backward(input: Tensor, weight: Tensor, bias: Tensor, ones: Tensor, offset: Tensor,
-                                   mask: Tensor, columns: Tensor, grad_input: Tensor, grad_weight: Tensor,
-                                   grad_bias: Tensor, grad_offset: Tensor, grad_mask: Tensor, grad_output: Tensor,
-                                   with_bias: bool, **sizes: int) -> None:
-    gradients = _deform_backward(grad_output, input, weight, offset, mask, bias if with_bias else None,
-                                 _MODULATED(sizes))
+def modulated_deform_conv_backward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    columns: Tensor,
+    grad_input: Tensor,
+    grad_weight: Tensor,
+    grad_bias: Tensor,
+    grad_offset: Tensor,
+    grad_mask: Tensor,
+    grad_output: Tensor,
+    with_bias: bool,
+    **sizes: int,
+) -> None:
+    gradients = _deform_backward(
+        grad_output, input, weight, offset, mask, bias if with_bias else None, _MODULATED(sizes)
+    )
     for filled, gradient in zip((grad_input, grad_weight, grad_offset, grad_mask), gradients[:4], strict=True):
         filled.copy_(gradient)
     if with_bias:
@@ -205,34 +292,55 @@ def modulated_deform_conv_backward(input: Tensor, weight: Tensor, bias: Tensor, 
 
 
 def _deform(input, weight, offset, mask, bias, geometry):
-    return torch.ops.torchvision.deform_conv2d(*_operands(input, weight, offset, mask, bias), *geometry,
-                                               mask is not None)
+    return torch.ops.torchvision.deform_conv2d(
+        *_operands(input, weight, offset, mask, bias), *geometry, mask is not None
+    )
 
 
 def _deform_backward(grad_output, input, weight, offset, mask, bias, geometry):
     """Gradients of input, weight, offset, mask and bias."""
     return torch.ops.torchvision._deform_conv2d_backward(
-        *_precise(grad_output), *_operands(input, weight, offset, mask, bias), *geometry, mask is not None)
+        *_precise(grad_output), *_operands(input, weight, offset, mask, bias), *geometry, mask is not None
+    )
 
 
 def _operands(input, weight, offset, mask, bias):
     # The places of a missing mask or bias are taken by tensors of no meaning.
-    return _precise(input, weight, offset, input.new_zeros((input.shape[0], 0)) if mask is None else mask,
-                    input.new_zeros(weight.shape[0]) if bias is None else bias)
+    return _precise(
+        input,
+        weight,
+        offset,
+        input.new_zeros((input.shape[0], 0)) if mask is None else mask,
+        input.new_zeros(weight.shape[0]) if bias is None else bias,
+    )
 
 
 @_without_autocast
-def ms_deform_attn_forward(value: Tensor, value_spatial_shapes: Tensor, value_level_start_index: Tensor,
-                           sampling_locations: Tensor, attention_weights: Tensor, im2col_step: int) -> Tensor:
+def ms_deform_attn_forward(
+    value: Tensor,
+    value_spatial_shapes: Tensor,
+    value_level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    im2col_step: int,
+) -> Tensor:
     """Multi-scale deformable attention (Zhu et al., 2021), by mmcv's own PyTorch formula: (N, Q, M·D)."""
     return _attend(value, value_spatial_shapes, sampling_locations, attention_weights).to(value.dtype)
 
 
 @_without_autocast
-def ms_deform_attn_backward(value: Tensor, value_spatial_shapes: Tensor, value_level_start_index: Tensor,
-                            sampling_locations: Tensor, attention_weights: Tensor, grad_output: Tensor,
-                            grad_value: Tensor, grad_sampling_loc: Tensor, grad_attn_weight: Tensor,
-                            im2col_step: int) -> None:
+def ms_deform_attn_backward(
+    value: Tensor,
+    value_spatial_shapes: Tensor,
+    value_level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    grad_output: Tensor,
+    grad_value: Tensor,
+    grad_sampling_loc: Tensor,
+    grad_attn_weight: Tensor,
+    im2col_step: int,
+) -> None:
     inputs = [tensor.detach().requires_grad_() for tensor in (value, sampling_locations, attention_weights)]
     with torch.enable_grad():
         output = _attend(inputs[0], value_spatial_shapes, *inputs[1:])

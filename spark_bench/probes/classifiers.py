@@ -36,8 +36,15 @@ _ROUNDING = 1e-6
 
 
 @torch.no_grad()
-def knn(train_NC: Array, labels_N: Array, others_MC: Array, classes: int, k: int = 20, temperature: float = 0.07,
-        device: torch.device | str = 'cpu') -> torch.Tensor:
+def knn(
+    train_NC: Array,
+    labels_N: Array,
+    others_MC: Array,
+    classes: int,
+    k: int = 20,
+    temperature: float = 0.07,
+    device: torch.device | str = 'cpu',
+) -> torch.Tensor:
     """Classify images by their nearest neighbours in cosine similarity.
 
     Each of the k nearest training images votes for its class with weight exp(similarity / temperature).
@@ -68,22 +75,24 @@ def knn(train_NC: Array, labels_N: Array, others_MC: Array, classes: int, k: int
     votes_MK = torch.zeros(len(others_MC), classes, dtype=torch.float64)
     rows = max(1, _PIECE // 8 // _ROWS)
     for start in range(0, len(others_MC), rows):
-        x_BC = _normalise(others_MC[start:start + rows], device)
+        x_BC = _normalise(others_MC[start : start + rows], device)
         similarity_Bk, nearest_Bk = _neighbours(x_BC, train_NC, k, device)
         # A factor common to a row changes no share, and keeps small temperatures from overflowing.
         weight_Bk = ((similarity_Bk - similarity_Bk[:, :1]) / temperature).exp()
         votes_BK = torch.zeros(len(x_BC), classes, dtype=torch.float64, device=device)
         votes_BK.scatter_add_(1, labels_N[nearest_Bk], weight_Bk)
-        votes_MK[start:start + rows] = (votes_BK / votes_BK.sum(1, keepdim=True)).cpu()
+        votes_MK[start : start + rows] = (votes_BK / votes_BK.sum(1, keepdim=True)).cpu()
     return votes_MK
 
 
 def _neighbours(x_BC, train_NC, k, device):
     """Similarities and places of the k nearest, nearest first."""
-    best = torch.zeros(len(x_BC), 0, dtype=torch.float64, device=device), \
-        torch.zeros(len(x_BC), 0, dtype=torch.int64, device=device)
+    best = (
+        torch.zeros(len(x_BC), 0, dtype=torch.float64, device=device),
+        torch.zeros(len(x_BC), 0, dtype=torch.int64, device=device),
+    )
     for start in range(0, len(train_NC), _ROWS):
-        piece_BN = x_BC @ _normalise(train_NC[start:start + _ROWS], device).T
+        piece_BN = x_BC @ _normalise(train_NC[start : start + _ROWS], device).T
         value, place = _largest(piece_BN, min(k, piece_BN.shape[1]))
         value, place = torch.cat([best[0], value], 1), torch.cat([best[1], place + start], 1)
         value, order = value.sort(dim=1, descending=True, stable=True)
@@ -139,7 +148,7 @@ class LinearClassifier:
         """Logits ``(M, K)``, float64, on the CPU; minus infinity for classes without training images."""
         scores_MK = torch.full((len(x_MC), self.classes), -torch.inf, dtype=torch.float64)
         for start, x_BC in _standardised(torch.as_tensor(x_MC), self.mean_C, self.scale_C):
-            scores_MK[start:start + len(x_BC), self.present_P.cpu()] = (x_BC @ self.weight_PC.T + self.bias_P).cpu()
+            scores_MK[start : start + len(x_BC), self.present_P.cpu()] = (x_BC @ self.weight_PC.T + self.bias_P).cpu()
         return scores_MK
 
 
@@ -147,14 +156,21 @@ def _standardised(x_NC, mean_C, scale_C):
     """Generator of pairs of the first image's place and ``x_BC``, float64 on the device of ``mean_C``."""
     rows = max(1, _PIECE // 8 // x_NC.shape[1])
     for start in range(0, len(x_NC), rows):
-        x_BC = x_NC[start:start + rows].to(mean_C.device, torch.float64)
+        x_BC = x_NC[start : start + rows].to(mean_C.device, torch.float64)
         yield start, (x_BC - mean_C) / scale_C
 
 
 @torch.no_grad()
-def fit_linear(train_NC: Array, labels_N: Array, classes: int, penalty: float, start: LinearClassifier | None = None,
-               tolerance: float = TOLERANCE, most_iterations: int = MOST_ITERATIONS,
-               device: torch.device | str = 'cpu') -> LinearClassifier:
+def fit_linear(
+    train_NC: Array,
+    labels_N: Array,
+    classes: int,
+    penalty: float,
+    start: LinearClassifier | None = None,
+    tolerance: float = TOLERANCE,
+    most_iterations: int = MOST_ITERATIONS,
+    device: torch.device | str = 'cpu',
+) -> LinearClassifier:
     """Fit :class:`LinearClassifier`.
 
     It minimises mean cross entropy + penalty / 2 × sum of squared weights; biases are free. That is the objective of
@@ -181,27 +197,46 @@ def fit_linear(train_NC: Array, labels_N: Array, classes: int, penalty: float, s
     present_P, labels_N = torch.as_tensor(labels_N, device=device).unique(return_inverse=True)
     if len(present_P) < 2:
         raise InputError('a linear classifier needs training images of two classes or more: raise --label-fraction')
-    parameters = [torch.zeros(len(present_P), n, dtype=torch.float64, device=device)
-                  for n in (train_NC.shape[1], 1)]
+    parameters = [torch.zeros(len(present_P), n, dtype=torch.float64, device=device) for n in (train_NC.shape[1], 1)]
     if start is not None and torch.equal(start.present_P, present_P):
         parameters = [start.weight_PC.clone(), start.bias_P.clone()[:, None]]
     pieces: Callable[[], Iterable[tuple]] = functools.partial(_standardised, train_NC, mean_C, scale_C)
     if train_NC.numel() * 8 <= _KEPT:
         kept = list(pieces())
         pieces = lambda: kept  # noqa: E731 - stands for the one above
-    solver = torch.optim.LBFGS(parameters, max_iter=most_iterations, max_eval=2 * most_iterations, history_size=20,
-                               tolerance_grad=tolerance, tolerance_change=1e-18, line_search_fn='strong_wolfe')
+    solver = torch.optim.LBFGS(
+        parameters,
+        max_iter=most_iterations,
+        max_eval=2 * most_iterations,
+        history_size=20,
+        tolerance_grad=tolerance,
+        tolerance_change=1e-18,
+        line_search_fn='strong_wolfe',
+    )
     weight_PC, bias_P1 = parameters
     solver.step(lambda: _objective(weight_PC, bias_P1, pieces, labels_N, penalty))
     _objective(weight_PC, bias_P1, pieces, labels_N, penalty)
     gradient = max(float(parameter.grad.abs().max()) for parameter in parameters)
     iterations = solver.state[parameters[0]]['n_iter']
     if gradient > tolerance:
-        print_log(f'the linear classifier has not converged in {iterations} iterations (penalty {penalty:g}, gradient '
-                  f'{gradient:.1e} where {tolerance:.1e} was asked for): its accuracy may be off', 'current',
-                  logging.WARNING)
-    return LinearClassifier(mean_C, scale_C, weight_PC, bias_P1[:, 0], present_P, classes, penalty,
-                            iterations, gradient, gradient <= tolerance)
+        print_log(
+            f'the linear classifier has not converged in {iterations} iterations (penalty {penalty:g}, gradient '
+            f'{gradient:.1e} where {tolerance:.1e} was asked for): its accuracy may be off',
+            'current',
+            logging.WARNING,
+        )
+    return LinearClassifier(
+        mean_C,
+        scale_C,
+        weight_PC,
+        bias_P1[:, 0],
+        present_P,
+        classes,
+        penalty,
+        iterations,
+        gradient,
+        gradient <= tolerance,
+    )
 
 
 def _objective(weight_PC, bias_P1, pieces, labels_N, penalty):
@@ -209,10 +244,11 @@ def _objective(weight_PC, bias_P1, pieces, labels_N, penalty):
     loss = penalty / 2 * weight_PC.square().sum()
     weight_PC.grad, bias_P1.grad = penalty * weight_PC, torch.zeros_like(bias_P1)
     for start, x_BC in pieces():
-        target_B = labels_N[start:start + len(x_BC)]
+        target_B = labels_N[start : start + len(x_BC)]
         # In rows that keep the logits small too: there may be more classes than features.
-        for part, target in zip(*(t.split(max(1, _PIECE // 8 // len(weight_PC))) for t in (x_BC, target_B)),
-                                strict=True):
+        for part, target in zip(
+            *(t.split(max(1, _PIECE // 8 // len(weight_PC))) for t in (x_BC, target_B)), strict=True
+        ):
             log_BP = functional.log_softmax(torch.addmm(bias_P1.T, part, weight_PC.T), dim=1)
             picked_B1 = log_BP.gather(1, target[:, None])
             loss = loss - picked_B1.sum() / len(labels_N)
@@ -233,9 +269,16 @@ def _statistics(train_NC, device):
     return mean_C, torch.where(deviation_C > _ROUNDING * mean_C.abs(), deviation_C, 1.0)
 
 
-def linear(train_NC: Array, labels_N: Array, classes: int, penalties: Iterable[float] = PENALTIES, seed: int = 0,
-           tolerance: float = TOLERANCE, most_iterations: int = MOST_ITERATIONS,
-           device: torch.device | str = 'cpu') -> tuple[LinearClassifier, list[tuple[float, float]]]:
+def linear(
+    train_NC: Array,
+    labels_N: Array,
+    classes: int,
+    penalties: Iterable[float] = PENALTIES,
+    seed: int = 0,
+    tolerance: float = TOLERANCE,
+    most_iterations: int = MOST_ITERATIONS,
+    device: torch.device | str = 'cpu',
+) -> tuple[LinearClassifier, list[tuple[float, float]]]:
     """Fit :class:`LinearClassifier` with the penalty that serves held-out training images best.
 
     A fifth of each class's training images, drawn with ``seed``, is held out; a class with one image keeps it. The
@@ -255,8 +298,10 @@ def linear(train_NC: Array, labels_N: Array, classes: int, penalties: Iterable[f
     held_out = draw_subset(labels_N, HELD_OUT, seed)
     held_out = held_out[np.bincount(labels_N)[labels_N[held_out]] > 1]
     if not len(held_out):
-        raise InputError('no class has two training images, so none can be held out to choose the penalty: raise '
-                         '--label-fraction, or take --protocol knn')
+        raise InputError(
+            'no class has two training images, so none can be held out to choose the penalty: raise '
+            '--label-fraction, or take --protocol knn'
+        )
     kept = np.setdiff1d(np.arange(len(labels_N)), held_out)
     settings = dict(tolerance=tolerance, most_iterations=most_iterations, device=device)
     train_NC = torch.as_tensor(train_NC)
@@ -268,8 +313,11 @@ def linear(train_NC: Array, labels_N: Array, classes: int, penalties: Iterable[f
         tried.append(fit_linear(part_NC, labels_N[kept], classes, penalty, tried[-1] if tried else None, **settings))
         guess = rank_classes(tried[-1].scores(rest_MC), 1)[0][:, 0]
         trials.append((penalty, 100 * float((guess == labels_N[held_out]).mean())))
-        print_log(f'penalty {penalty:g}: top-1 {trials[-1][1]:.2f} on {len(held_out)} held-out training images, '
-                  f'{tried[-1].iterations} iterations', 'current')
+        print_log(
+            f'penalty {penalty:g}: top-1 {trials[-1][1]:.2f} on {len(held_out)} held-out training images, '
+            f'{tried[-1].iterations} iterations',
+            'current',
+        )
     best = max(range(len(trials)), key=lambda number: trials[number][1])  # the first of equals
     if best in (0, len(trials) - 1) and len(trials) > 1:
         print_log(f'the chosen penalty {trials[best][0]:g} is at the edge of those tried', 'current', logging.WARNING)

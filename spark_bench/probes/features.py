@@ -32,8 +32,9 @@ __all__ = ['Extractor', 'build_backbone', 'cached_features', 'identify']
 PART = 32768
 
 
-def build_backbone(arch: str, weights: Path | str | None = None, seed: int = 0,
-                   key_prefix: str | None = None) -> torch.nn.Module:
+def build_backbone(
+    arch: str, weights: Path | str | None = None, seed: int = 0, key_prefix: str | None = None
+) -> torch.nn.Module:
     """A timm convnet without classifier, in evaluation mode; no random state is disturbed.
 
     A pretraining file of a ConvNeXt holds no norm behind the last map: timm's ``head.norm`` is then fresh, a layer
@@ -93,9 +94,9 @@ class Extractor:
         Raises:
             InputError: naming an image that cannot be read, in every process.
         """
-        batches = [indices[start:start + self.batch_size] for start in range(0, len(indices), self.batch_size)]
+        batches = [indices[start : start + self.batch_size] for start in range(0, len(indices), self.batch_size)]
         found, error = [], None
-        computed = self._compute(dataset, batches[get_rank()::get_world_size()])
+        computed = self._compute(dataset, batches[get_rank() :: get_world_size()])
         for _ in range(0, len(batches), get_world_size()):
             try:
                 x_BC = next(computed, None)
@@ -109,8 +110,11 @@ class Extractor:
 
     def _compute(self, dataset, batches):
         """Generator of ``x_BC``, float32 of numpy, of each batch."""
-        loader = DataLoader(dataset, batch_sampler=[list(map(int, batch)) for batch in batches],
-                            num_workers=min(self.workers, len(batches)))
+        loader = DataLoader(
+            dataset,
+            batch_sampler=[list(map(int, batch)) for batch in batches],
+            num_workers=min(self.workers, len(batches)),
+        )
         network, precision = self.network.to(self.device), contextlib.nullcontext()
         if self.amp:
             precision = torch.autocast(torch.device(self.device).type, torch.bfloat16)
@@ -126,8 +130,9 @@ def identify(**what: Any) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def cached_features(extractor: Extractor, dataset: Dataset, labels: np.ndarray, indices: np.ndarray,
-                    folder: Path | str) -> tuple[np.ndarray, np.ndarray] | None:
+def cached_features(
+    extractor: Extractor, dataset: Dataset, labels: np.ndarray, indices: np.ndarray, folder: Path | str
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Features of some images, from the files in ``folder``, or else computed and written there.
 
     Each file holds up to ``PART`` images: ``features`` and ``labels``, in safetensors. A killed command finds those
@@ -151,10 +156,10 @@ def cached_features(extractor: Extractor, dataset: Dataset, labels: np.ndarray, 
     folder = Path(folder)
     starts = range(0, len(indices), PART)
     paths = {start: folder / f'{start:08}.safetensors' for start in starts}
-    wanted = {start: labels[indices[start:start + PART]] for start in starts}
+    wanted = {start: labels[indices[start : start + PART]] for start in starts}
     missing = from_main(lambda: [start for start in starts if _read(paths[start], wanted[start]) is None])
     for start in missing:
-        features = extractor.extract(dataset, indices[start:start + PART])
+        features = extractor.extract(dataset, indices[start : start + PART])
         from_main(functools.partial(_write, paths[start], features, wanted[start]))
     return _join(paths, wanted) if is_main_process() else None
 
@@ -174,13 +179,16 @@ def _read(path, labels):
 
 def _write(path, features, labels):
     if not np.isfinite(features).all():
-        raise RunError(f'{path.parent.name}: {int((~np.isfinite(features)).any(axis=1).sum())} of {len(features)} '
-                       'images have features that are not finite: try it without --amp')
+        raise RunError(
+            f'{path.parent.name}: {int((~np.isfinite(features)).any(axis=1).sum())} of {len(features)} '
+            'images have features that are not finite: try it without --amp'
+        )
     try:
         write_atomically(path, save({'features': features, 'labels': labels}))
     except OSError as error:
-        raise RunError(f'{path} cannot be written: {error.strerror}; mend that, and the same command goes '
-                       'on') from error
+        raise RunError(
+            f'{path} cannot be written: {error.strerror}; mend that, and the same command goes on'
+        ) from error
     print_log(f'{path.parent.name}: features of {len(labels)} images in {path}', 'current')
 
 
@@ -191,5 +199,5 @@ def _join(paths, wanted):
         part = load(path.read_bytes())['features']
         if features_NC is None:
             features_NC = np.empty((sum(map(len, wanted.values())), part.shape[1]), np.float32)
-        features_NC[start:start + len(part)] = part
+        features_NC[start : start + len(part)] = part
     return features_NC, np.concatenate(list(wanted.values()))

@@ -41,8 +41,13 @@ class ProbeHook(Hook):
         self.interval, self.workers = interval, workers
         self._network = build_backbone(arch)
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Sequence[dict] | None = None,
-                         outputs: Mapping[str, float] | None = None) -> None:
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Sequence[dict] | None = None,
+        outputs: Mapping[str, float] | None = None,
+    ) -> None:
         """Measure where it is time; all processes take part."""
         done, length = runner.iter + 1, len(runner.train_dataloader)
         if done % (self.interval * length) and done != runner.max_iters:
@@ -50,8 +55,9 @@ class ProbeHook(Hook):
         epoch, states = -(-done // length), random_states()  # a loader draws when it is opened
         top1 = self.measure(runner)
         set_random_states(states)
-        runner.message_hub.update_info('evaluations', [
-            *evaluations(runner), {'epoch': epoch, 'step': done, 'knn': top1}])
+        runner.message_hub.update_info(
+            'evaluations', [*evaluations(runner), {'epoch': epoch, 'step': done, 'knn': top1}]
+        )
         runner.logger.info(f'epoch {epoch}: k-NN top-1 {top1:.2f}')
 
     def measure(self, runner: Runner) -> float:
@@ -70,4 +76,5 @@ class ProbeHook(Hook):
         def vote() -> float:
             votes_MK = knn(train, self.train.labels, val, len(self.train.classes), device=device)
             return 100.0 * float((rank_classes(votes_MK, 1)[0][:, 0] == self.val.labels).mean())
+
         return from_main(vote)

@@ -42,8 +42,10 @@ class Pair:
     @property
     def changes(self) -> list[str]:
         """In which values the recipes of other configurations differ, as far as the records keep them."""
-        recipes = [next((record.recipe for record in records if record.recipe is not None), None)
-                   for records in (self.a, self.b)]
+        recipes = [
+            next((record.recipe for record in records if record.recipe is not None), None)
+            for records in (self.a, self.b)
+        ]
         return keys_that_differ(*recipes) if self.configs == 'other' and None not in recipes else []
 
 
@@ -67,8 +69,11 @@ def pair_up(a: Sequence[Record], b: Sequence[Record]) -> tuple[list[str], list[P
     Cells are matched by task, backbone and method. Origin and suite must match too, except where each set has only one:
     so can two suites be compared, or what was measured with what was published.
     """
-    parts = [part for part in ('origin', 'suite')
-             if any(len({getattr(record, part) for record in records}) > 1 for records in (a, b))]
+    parts = [
+        part
+        for part in ('origin', 'suite')
+        if any(len({getattr(record, part) for record in records}) > 1 for records in (a, b))
+    ]
     cells: dict[tuple[str, ...], tuple[list[Record], list[Record]]] = {}
     for side, records in enumerate((a, b)):
         for record in records:

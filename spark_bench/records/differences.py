@@ -27,5 +27,8 @@ def _flat(value: Any, place: str = '') -> dict[str, str]:
         children = ((child['type'], child) for child in value) if typed else enumerate(value)
     else:
         return {place: json.dumps(value)} if place else {}
-    return {key: found for name, child in children
-            for key, found in _flat(child, f'{place}.{name}' if place else str(name)).items()}
+    return {
+        key: found
+        for name, child in children
+        for key, found in _flat(child, f'{place}.{name}' if place else str(name)).items()
+    }

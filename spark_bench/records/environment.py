@@ -11,9 +11,28 @@ from typing import Any
 
 # OpenMMLab's packages go by two names on the index, the project's own and its continuation's.
 DISTRIBUTIONS = (
-    'torch', 'torchvision', 'timm', 'numpy', 'scipy', 'mmengine', 'onedl-mmengine', 'mmcv', 'onedl-mmcv', 'mmdet',
-    'onedl-mmdetection', 'mmpretrain', 'onedl-mmpretrain', 'pycocotools', 'opencv-python-headless', 'opencv-python',
-    'pillow', 'scikit-image', 'scikit-learn', 'matplotlib', 'spark-bench')
+    'torch',
+    'torchvision',
+    'timm',
+    'numpy',
+    'scipy',
+    'mmengine',
+    'onedl-mmengine',
+    'mmcv',
+    'onedl-mmcv',
+    'mmdet',
+    'onedl-mmdetection',
+    'mmpretrain',
+    'onedl-mmpretrain',
+    'pycocotools',
+    'opencv-python-headless',
+    'opencv-python',
+    'pillow',
+    'scikit-image',
+    'scikit-learn',
+    'matplotlib',
+    'spark-bench',
+)
 
 
 def collect_environment() -> dict[str, Any]:
@@ -65,8 +84,14 @@ def _git(folder: Path, *arguments: str) -> str | None:
     # Inside a git hook, GIT_DIR and its like point at whichever repository runs the hook.
     environment = {key: value for key, value in os.environ.items() if not key.startswith('GIT_')}
     try:
-        answer = subprocess.run(['git', '-C', str(folder), *arguments], env=environment, capture_output=True, text=True,
-                                timeout=20, check=True)
+        answer = subprocess.run(
+            ['git', '-C', str(folder), *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()

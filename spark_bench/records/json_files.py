@@ -61,5 +61,6 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
-_DECODER_OF_FINITE = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_no_duplicates,
-                                      parse_float=_finite_float, parse_int=_finite_int)
+_DECODER_OF_FINITE = json.JSONDecoder(
+    parse_constant=_no_constant, object_pairs_hook=_no_duplicates, parse_float=_finite_float, parse_int=_finite_int
+)

@@ -33,8 +33,12 @@ def _or_null(schema: Schema) -> Schema:
 
 
 def _closed(properties: Schema, optional: Collection[str] = ()) -> Schema:
-    return {'type': 'object', 'properties': properties, 'additionalProperties': False,
-            'required': [key for key in properties if key not in optional]}
+    return {
+        'type': 'object',
+        'properties': properties,
+        'additionalProperties': False,
+        'required': [key for key in properties if key not in optional],
+    }
 
 
 _NAME = {'type': 'string', 'pattern': NAME_PATTERN, 'maxLength': 100}
@@ -47,20 +51,47 @@ _NUMBER = {'type': 'number', 'minimum': -LARGEST, 'maximum': LARGEST}
 _PERCENT = {'type': 'number', 'minimum': 0, 'maximum': 100}
 _TIME = {'type': 'string', 'pattern': r'^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$'}
 
-_METRICS = {'type': 'object', 'propertyNames': _NAME, 'additionalProperties': _or_null(_NUMBER),
-            'patternProperties': {PERCENT_PATTERN: _or_null(_PERCENT)}}
+_METRICS = {
+    'type': 'object',
+    'propertyNames': _NAME,
+    'additionalProperties': _or_null(_NUMBER),
+    'patternProperties': {PERCENT_PATTERN: _or_null(_PERCENT)},
+}
 _POINT = {'type': 'array', 'prefixItems': [_NUMBER, _or_null(_NUMBER)], 'minItems': 2, 'maxItems': 2}
 _CURVES = {'type': 'object', 'propertyNames': _NAME, 'additionalProperties': {'type': 'array', 'items': _POINT}}
-_WEIGHTS = _closed({'path': _TEXT, 'sha256': _SHA, 'config_hash': _or_null(_SHA), 'key_prefix': _TEXT},
-                   optional=['key_prefix'])
-_DATASET = _closed({'name': _TEXT, 'sha256': _or_null(_SHA), 'root': _TEXT, 'train_images': _COUNT,
-                    'val_images': _COUNT, 'annotations': _or_null(_TEXT)}, optional=['annotations'])
-_ENVIRONMENT = _closed({
-    'git_revision': _or_null(_TEXT), 'git_dirty': _or_null(_FLAG), 'python': _TEXT, 'platform': _TEXT, 'cpu': _TEXT,
-    'cores': _COUNT, 'threads': _COUNT, 'memory_gb': _AMOUNT, 'gpu': _or_null(_TEXT),
-    'packages': {'type': 'object', 'additionalProperties': _TEXT}})
-_SETTING = {'type': 'object', 'propertyNames': _NAME,
-            'additionalProperties': {**_NUMBER, 'type': ['string', 'number', 'null']}}
+_WEIGHTS = _closed(
+    {'path': _TEXT, 'sha256': _SHA, 'config_hash': _or_null(_SHA), 'key_prefix': _TEXT}, optional=['key_prefix']
+)
+_DATASET = _closed(
+    {
+        'name': _TEXT,
+        'sha256': _or_null(_SHA),
+        'root': _TEXT,
+        'train_images': _COUNT,
+        'val_images': _COUNT,
+        'annotations': _or_null(_TEXT),
+    },
+    optional=['annotations'],
+)
+_ENVIRONMENT = _closed(
+    {
+        'git_revision': _or_null(_TEXT),
+        'git_dirty': _or_null(_FLAG),
+        'python': _TEXT,
+        'platform': _TEXT,
+        'cpu': _TEXT,
+        'cores': _COUNT,
+        'threads': _COUNT,
+        'memory_gb': _AMOUNT,
+        'gpu': _or_null(_TEXT),
+        'packages': {'type': 'object', 'additionalProperties': _TEXT},
+    }
+)
+_SETTING = {
+    'type': 'object',
+    'propertyNames': _NAME,
+    'additionalProperties': {**_NUMBER, 'type': ['string', 'number', 'null']},
+}
 _PROPERTIES = {
     'schema_version': {'const': SCHEMA_VERSION},
     'origin': {'enum': list(ORIGINS)},

@@ -24,8 +24,11 @@ def merge(a: Sequence[Record], b: Sequence[Record], results: str | Path) -> int:
     for line in conflicts:
         print(f'spark-bench: conflict: {line}', file=sys.stderr)
     if conflicts:
-        print(f'spark-bench: error: {len(conflicts)} in conflict, nothing was merged: of each pair delete one file, or '
-              'repeat one run with another --seed', file=sys.stderr)
+        print(
+            f'spark-bench: error: {len(conflicts)} in conflict, nothing was merged: of each pair delete one file, or '
+            'repeat one run with another --seed',
+            file=sys.stderr,
+        )
         return 1
     for record in merged:
         check_writable(results, *record.identity, option='--merge')

@@ -18,8 +18,14 @@ Part = Callable[[Sequence[Any], set[type]], bool]  # the same for some keywords,
 Given = Mapping[str, Any]  # those keywords of one part that a schema has
 
 TYPES: dict[str, set[type]] = {
-    'string': {str}, 'integer': {int}, 'number': {int, float}, 'boolean': {bool}, 'null': {type(None)},
-    'object': {dict}, 'array': {list}}
+    'string': {str},
+    'integer': {int},
+    'number': {int, float},
+    'boolean': {bool},
+    'null': {type(None)},
+    'object': {dict},
+    'array': {list},
+}
 
 
 def compile_check(schema: dict[str, Any] | bool) -> Check:
@@ -107,8 +113,10 @@ def _object(given: Given) -> Part:
     properties = {key: compile_check(schema) for key, schema in given.get('properties', {}).items()}
     required = frozenset(given.get('required', ()))
     names_check = compile_check(given.get('propertyNames', True))
-    patterns = [(re.compile(pattern).search, compile_check(schema))
-                for pattern, schema in given.get('patternProperties', {}).items()]
+    patterns = [
+        (re.compile(pattern).search, compile_check(schema))
+        for pattern, schema in given.get('patternProperties', {}).items()
+    ]
     others = compile_check(given.get('additionalProperties', True))
 
     def check(values: Sequence[Any], kinds: set[type]) -> bool:

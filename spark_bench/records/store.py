@@ -39,15 +39,19 @@ def write(record: Record, results: str | Path) -> Path:
         create_file(path, encode(text))
     except FileExistsError:
         if not path.is_file():
-            raise InputError(f'{path}: a file stands where a folder is needed, or the reverse; move it away, or '
-                             'choose another --results folder') from None
+            raise InputError(
+                f'{path}: a file stands where a folder is needed, or the reverse; move it away, or '
+                'choose another --results folder'
+            ) from None
         if not is_repetition(record, read(path)):
-            raise InputError(f'{path}: holds the record of another run (other config, weights or data); records are '
-                             'never overwritten: delete the file to replace it, or choose another --seed or --results'
-                             ) from None
+            raise InputError(
+                f'{path}: holds the record of another run (other config, weights or data); records are '
+                'never overwritten: delete the file to replace it, or choose another --seed or --results'
+            ) from None
     except OSError as error:
-        raise InputError(f'cannot write {path}: {error.strerror}; make the folder writable, or choose another with '
-                         '--results') from error
+        raise InputError(
+            f'cannot write {path}: {error.strerror}; make the folder writable, or choose another with --results'
+        ) from error
     return path
 
 
@@ -126,8 +130,10 @@ def paths_below(folder: str | Path, depth: int = 5) -> list[str]:
                     if entry.name.startswith('.'):  # as systems leave them beside copies: no record is named so
                         continue
                     if entry.name.endswith('.json') and left < 0:
-                        raise InputError(f'{entry.path}: too deep below {folder} to be one of its records; move it '
-                                         'out of the results folder, or name that folder itself')
+                        raise InputError(
+                            f'{entry.path}: too deep below {folder} to be one of its records; move it '
+                            'out of the results folder, or name that folder itself'
+                        )
                     if entry.name.endswith('.json'):
                         found.append(entry.path)
                     elif entry.is_dir(follow_symlinks=left > 0):  # a link may lead round in a circle
@@ -144,8 +150,10 @@ def _check(path: str) -> None:
     values = parse_json(path, _remedy(path))
     version = values.get('schema_version') if isinstance(values, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise InputError(f'{path}: key "schema_version": this is a record of version {version}, and this program knows '
-                         f'{SCHEMA_VERSION}: use the one that wrote it, or a newer one')
+        raise InputError(
+            f'{path}: key "schema_version": this is a record of version {version}, and this program knows '
+            f'{SCHEMA_VERSION}: use the one that wrote it, or a newer one'
+        )
     if not isinstance(values, dict) or not {'origin', 'task'} & values.keys():
         raise InputError(f'{path}: {_NO_RECORD}')
     try:
@@ -169,8 +177,10 @@ def _record(path: str, values: dict[str, Any]) -> Record:
     parts = ['', '', '', '', '', '', *Path(path).absolute().parts][-6:]
     for key, part, value in zip(('origin', 'suite', 'task', 'arch', 'method', 'seed'), parts, expected, strict=True):
         if part != value:
-            raise InputError(f'{path}: key "{key}": the record says {value.removesuffix(".json")!r}, but its path says '
-                             f'{part.removesuffix(".json")!r}; move it back to {"/".join(expected)}')
+            raise InputError(
+                f'{path}: key "{key}": the record says {value.removesuffix(".json")!r}, but its path says '
+                f'{part.removesuffix(".json")!r}; move it back to {"/".join(expected)}'
+            )
     return record
 
 
@@ -183,8 +193,17 @@ def find(results: str | Path, origin: str, suite: str, task: str, arch: str, met
         raise InputError(f'{path}: cannot read this record: {error.strerror}') from error
 
 
-def check_writable(results: str | Path, origin: str, suite: str, task: str, arch: str, method: str, seed: int, *,
-                   option: str = '--results') -> None:
+def check_writable(
+    results: str | Path,
+    origin: str,
+    suite: str,
+    task: str,
+    arch: str,
+    method: str,
+    seed: int,
+    *,
+    option: str = '--results',
+) -> None:
     """See, before the run, that a record of that identity can be written.
 
     Raises:
@@ -195,8 +214,10 @@ def check_writable(results: str | Path, origin: str, suite: str, task: str, arch
     try:
         try_writing(folder)
     except OSError as error:
-        raise InputError(f'cannot write {path}: {folder} is not a folder that may be written to ({error.strerror}); '
-                         f'make it so, or choose another with {option}') from error
+        raise InputError(
+            f'cannot write {path}: {folder} is not a folder that may be written to ({error.strerror}); '
+            f'make it so, or choose another with {option}'
+        ) from error
 
 
 def suite_folder(results: str | Path, origin: str, suite: str) -> Path:

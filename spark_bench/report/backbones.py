@@ -5,9 +5,17 @@ from collections.abc import Iterable
 
 # Millions of parameters with a classifier of 1,000 classes, as timm counts them.
 PARAMETERS = {
-    'resnet50': 25.6, 'resnet101': 44.5, 'resnet152': 60.2, 'resnet200': 64.7, 'convnext_tiny': 28.6,
-    'convnext_small': 50.2, 'convnext_base': 88.6, 'convnext_large': 197.8, 'convnextv2_tiny': 28.6,
-    'convnextv2_base': 88.7}
+    'resnet50': 25.6,
+    'resnet101': 44.5,
+    'resnet152': 60.2,
+    'resnet200': 64.7,
+    'convnext_tiny': 28.6,
+    'convnext_small': 50.2,
+    'convnext_base': 88.6,
+    'convnext_large': 197.8,
+    'convnextv2_tiny': 28.6,
+    'convnextv2_base': 88.7,
+}
 SIZES = ('atto', 'femto', 'pico', 'nano', 'tiny', 'small', 'base', 'large', 'xlarge', 'huge')
 MARKERS = 'osD^vPX*<>ph'  # of matplotlib, by which backbones or methods are told apart beside their colours
 

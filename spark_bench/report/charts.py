@@ -33,8 +33,11 @@ def bar_chart(table: Table, name: str = 'bars') -> Drawing | None:
     left out, as they share no axis with percentages. None if there is nothing to draw.
     """
     columns = table.percent_columns
-    archs = [arch for arch in table.archs
-             if any(row.cells[i].value is not None for row in _rows(table, arch) for i in columns)]
+    archs = [
+        arch
+        for arch in table.archs
+        if any(row.cells[i].value is not None for row in _rows(table, arch) for i in columns)
+    ]
     if not archs:
         return None
     shown = archs[:BACKBONES]
@@ -48,9 +51,14 @@ def bar_chart(table: Table, name: str = 'bars') -> Drawing | None:
         legend_above(figure, panels[:1])
 
     caption = 'The values of the table; error bars show the sample standard deviation over seeds.'
-    return Drawing(name, table.title or 'Values', caption + not_drawn(archs[BACKBONES:]) + dagger_note(table.cells),
-                   spoken('Bar chart', cell_words(table, archs, columns, value_text)), (8.2, 0.5 + 3.1 * len(shown)),
-                   draw)
+    return Drawing(
+        name,
+        table.title or 'Values',
+        caption + not_drawn(archs[BACKBONES:]) + dagger_note(table.cells),
+        spoken('Bar chart', cell_words(table, archs, columns, value_text)),
+        (8.2, 0.5 + 3.1 * len(shown)),
+        draw,
+    )
 
 
 def _draw_bars(axes: 'Axes', table: Table, arch: str, columns: Sequence[int], colours: Mapping[str, str]) -> None:
@@ -62,11 +70,25 @@ def _draw_bars(axes: 'Axes', table: Table, arch: str, columns: Sequence[int], co
             # An invisible bar keeps the method in the legend, which takes its labels from the first group.
             label = row.label if group == 0 else None
             x = group + (position - (len(rows) - 1) / 2) * width
-            axes.bar(x, cell.value or 0, width * 0.92, color=colours[row.method], label=label, yerr=cell.std,
-                     error_kw=ERROR_BARS, hatch=_hatch(row))
+            axes.bar(
+                x,
+                cell.value or 0,
+                width * 0.92,
+                color=colours[row.method],
+                label=label,
+                yerr=cell.std,
+                error_kw=ERROR_BARS,
+                hatch=_hatch(row),
+            )
             top = ABSENT if cell.value is None else f'{cell.value:.1f}{"" if cell.verified else DAGGER}'
-            axes.annotate(top, (x, (cell.value or 0) + (cell.std or 0)), (0, 3), textcoords='offset points',
-                          ha='center', fontsize=9)
+            axes.annotate(
+                top,
+                (x, (cell.value or 0) + (cell.std or 0)),
+                (0, 3),
+                textcoords='offset points',
+                ha='center',
+                fontsize=9,
+            )
     axes.set_xticks(range(len(columns)), [table.columns[i].label for i in columns])
     axes.tick_params(axis='x', length=0)
     axes.margins(x=0.02, y=0.12)
@@ -89,8 +111,14 @@ def gain_bars(table: Table, name: str = 'gains') -> Drawing | None:
     if sum(row.arch in archs and _has_gain(row, columns) for row in table.rows) < 2:
         return None
     # A row that was to be measured stays, to be seen as missing; what nobody published is not missed.
-    bars = {arch: [row for row in _rows(table, arch) if row.method != table.baseline
-                   and (row.origin == 'measured' or _has_gain(row, columns))] for arch in archs[:BACKBONES]}
+    bars = {
+        arch: [
+            row
+            for row in _rows(table, arch)
+            if row.method != table.baseline and (row.origin == 'measured' or _has_gain(row, columns))
+        ]
+        for arch in archs[:BACKBONES]
+    }
     width = 2 if len(columns) == 4 else min(len(columns), 3)
     lines = [(arch, columns[at : at + width]) for arch in bars for at in range(0, len(columns), width)]
 
@@ -103,18 +131,25 @@ def gain_bars(table: Table, name: str = 'gains') -> Drawing | None:
                 title = f'{arch}\n{panels[0].get_title(loc="left")}'
                 panels[0].set_title(title, loc='left', fontsize=11, fontweight='bold')
 
-    caption = (f'Difference from {table.baseline} on the same backbone, in points. Error bars: sample standard '
-               f'deviation over seeds of the value itself; grey band: that of {table.baseline}; without either, one '
-               'seed, whose noise is unknown.')
+    caption = (
+        f'Difference from {table.baseline} on the same backbone, in points. Error bars: sample standard '
+        f'deviation over seeds of the value itself; grey band: that of {table.baseline}; without either, one '
+        'seed, whose noise is unknown.'
+    )
     title = f'Gains over {table.baseline}'
-    return Drawing(name, title, caption + not_drawn(archs[BACKBONES:])
-                   + dagger_note(cell for cell in table.cells if cell.delta is not None),
-                   spoken(title, cell_words(table, archs, columns, delta_text)),
-                   (8.2, 0.8 + sum(0.3 * len(bars[arch]) + 0.9 for arch, _ in lines)), draw)
+    return Drawing(
+        name,
+        title,
+        caption + not_drawn(archs[BACKBONES:]) + dagger_note(cell for cell in table.cells if cell.delta is not None),
+        spoken(title, cell_words(table, archs, columns, delta_text)),
+        (8.2, 0.8 + sum(0.3 * len(bars[arch]) + 0.9 for arch, _ in lines)),
+        draw,
+    )
 
 
-def _draw_line_of_gains(panels: Sequence['Axes'], table: Table, arch: str, columns: Sequence[int],
-                        rows: Sequence[Row]) -> None:
+def _draw_line_of_gains(
+    panels: Sequence['Axes'], table: Table, arch: str, columns: Sequence[int], rows: Sequence[Row]
+) -> None:
     for axes, i in zip(panels, columns, strict=False):
         _draw_gains(axes, table, arch, i, rows)
         # Leaves room for a number beside the longest bar: half an inch, as a share of the panel.
@@ -136,11 +171,19 @@ def _draw_gains(axes: 'Axes', table: Table, arch: str, i: int, rows: Sequence[Ro
         if cell.delta is None:
             axes.annotate(ABSENT, (0, place), (4, 0), textcoords='offset points', va='center', fontsize=9)
             continue
-        axes.barh(place, cell.delta, 0.68, color=colours[row.method], xerr=cell.std, error_kw=ERROR_BARS,
-                  hatch=_hatch(row))
+        axes.barh(
+            place, cell.delta, 0.68, color=colours[row.method], xerr=cell.std, error_kw=ERROR_BARS, hatch=_hatch(row)
+        )
         side = 1 if cell.delta >= 0 else -1
-        axes.annotate(delta_text(cell, table.columns[i]), (cell.delta + side * (cell.std or 0), place), (side * 4, 0),
-                      textcoords='offset points', ha='left' if side > 0 else 'right', va='center', fontsize=9)
+        axes.annotate(
+            delta_text(cell, table.columns[i]),
+            (cell.delta + side * (cell.std or 0), place),
+            (side * 4, 0),
+            textcoords='offset points',
+            ha='left' if side > 0 else 'right',
+            va='center',
+            fontsize=9,
+        )
     axes.update_datalim([(-0.1, 0), (0.1, 0)])  # lest rounding errors fill a panel where nothing differs
     axes.axvline(0, color=TEXT_COLOUR, linewidth=1)
     axes.spines['left'].set_visible(False)
@@ -177,22 +220,42 @@ def value_dots(table: Table, name: str = 'values') -> Drawing | None:
 
     left_out = [table.columns[i].label for i in known[3:]]
     left_out += [f'{len(rows) - DOTS} further rows'] if len(rows) > DOTS else []
-    caption = ('Percent; the axes do not begin at zero. Error bars: sample standard deviation over seeds. Hollow: '
-               'published.')
+    caption = (
+        'Percent; the axes do not begin at zero. Error bars: sample standard deviation over seeds. Hollow: published.'
+    )
     words = cell_words(table, [row.arch for row in shown], columns, value_text)
-    return Drawing(name, table.title or 'Values', caption + not_drawn(left_out)
-                   + dagger_note(row.cells[i] for row in shown for i in columns), spoken('Values', words),
-                   (8.2, 0.9 + 0.3 * len(shown)), draw)
+    return Drawing(
+        name,
+        table.title or 'Values',
+        caption + not_drawn(left_out) + dagger_note(row.cells[i] for row in shown for i in columns),
+        spoken('Values', words),
+        (8.2, 0.9 + 0.3 * len(shown)),
+        draw,
+    )
 
 
 def _draw_dot(axes: 'Axes', place: int, row: Row, i: int, colour: str) -> None:
     cell = row.cells[i]
     if cell.value is None:
         return
-    axes.errorbar(cell.value, place, xerr=cell.std, marker='o', markersize=7, color=colour, capsize=3,
-                  markerfacecolor='none' if row.origin == 'published' else colour)
-    axes.annotate(f'{cell.value:.1f}{"" if cell.verified else DAGGER}', (cell.value, place), (0, 6),
-                  textcoords='offset points', ha='center', fontsize=8)
+    axes.errorbar(
+        cell.value,
+        place,
+        xerr=cell.std,
+        marker='o',
+        markersize=7,
+        color=colour,
+        capsize=3,
+        markerfacecolor='none' if row.origin == 'published' else colour,
+    )
+    axes.annotate(
+        f'{cell.value:.1f}{"" if cell.verified else DAGGER}',
+        (cell.value, place),
+        (0, 6),
+        textcoords='offset points',
+        ha='center',
+        fontsize=8,
+    )
 
 
 def _rows(table: Table, arch: str) -> list[Row]:

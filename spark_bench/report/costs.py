@@ -61,13 +61,19 @@ def cost_chart(table: Table, records: Sequence[Record], name: str = 'cost') -> D
             axes.set_axis_off()
         _legend_of_costs(figure, grid[0], table, [cost.row for cost in costs])
 
-    caption = (f'Against the {unit} of the run and of the pretraining that it started from, mean over seeds; vertical '
-               'error bars: sample standard deviation over seeds.')
+    caption = (
+        f'Against the {unit} of the run and of the pretraining that it started from, mean over seeds; vertical '
+        'error bars: sample standard deviation over seeds.'
+    )
     caption += '' if gpu_hours else ' How many GPUs worked is not known for every run, so time is not multiplied.'
     if not all(cost.whole for cost in costs):
         caption += ' Hollow: without its pretraining, of which there is no record.'
-    words = [f'{cost.row.arch} {cost.row.label} {table.columns[i].label} {cost.cell.value:.1f} after '
-             f'{amount(cost):.3g} {unit}' for i, found in panels.items() for cost in found]
+    words = [
+        f'{cost.row.arch} {cost.row.label} {table.columns[i].label} {cost.cell.value:.1f} after '
+        f'{amount(cost):.3g} {unit}'
+        for i, found in panels.items()
+        for cost in found
+    ]
     title = f'Accuracy against {unit}'
     return Drawing(name, title, caption, spoken(title, words), (8.2, 0.9 + 2.9 * lines), draw)
 
@@ -84,9 +90,16 @@ def _costs(table: Table, i: int, records: Sequence[Record]) -> list[_Cost]:
         chains = [[run, *filter(None, [pretraining_of(run, pretrainings)])] for run in runs]
         clock = sum(sum(r.wall_time_s or 0 for r in chain) for chain in chains)
         gpu = sum(sum((r.wall_time_s or 0) * (_gpus_of(r) or 0) for r in chain) for chain in chains)
-        found.append(_Cost(row, row.cells[i], clock / len(runs), gpu / len(runs),
-                           whole=all(len(chain) > 1 or not chain[0].weights for chain in chains),
-                           known=all(_gpus_of(r) is not None for chain in chains for r in chain)))
+        found.append(
+            _Cost(
+                row,
+                row.cells[i],
+                clock / len(runs),
+                gpu / len(runs),
+                whole=all(len(chain) > 1 or not chain[0].weights for chain in chains),
+                known=all(_gpus_of(r) is not None for chain in chains for r in chain),
+            )
+        )
     return found
 
 
@@ -95,8 +108,11 @@ def pretraining_of(record: Record, records: Sequence[Record]) -> Record | None:
     config_hash = (record.weights or {}).get('config_hash')
     if not config_hash:
         return None
-    found = [r for r in records if r.kind == 'pretrain'
-             and (r.arch, r.method, r.config_hash) == (record.arch, record.method, config_hash)]
+    found = [
+        r
+        for r in records
+        if r.kind == 'pretrain' and (r.arch, r.method, r.config_hash) == (record.arch, record.method, config_hash)
+    ]
     # One pretraining may serve all seeds of what follows.
     return next((r for r in found if r.seed == record.seed), found[0] if found else None)
 
@@ -112,9 +128,16 @@ def _draw_costs(axes: 'Axes', table: Table, costs: Sequence[_Cost], amounts: Seq
     archs = order_archs(row.arch for row in table.rows)
     for cost, amount in zip(costs, amounts, strict=True):
         colour = colours[cost.row.method]
-        axes.errorbar(amount, cost.cell.value, cost.cell.std, color=colour, capsize=3, markersize=7,
-                      marker=MARKERS[archs.index(cost.row.arch) % len(MARKERS)],
-                      markerfacecolor=colour if cost.whole else 'none')
+        axes.errorbar(
+            amount,
+            cost.cell.value,
+            cost.cell.std,
+            color=colour,
+            capsize=3,
+            markersize=7,
+            marker=MARKERS[archs.index(cost.row.arch) % len(MARKERS)],
+            markerfacecolor=colour if cost.whole else 'none',
+        )
     if min(amounts) > 0 and max(amounts) / min(amounts) > 20:
         axes.set_xscale('log')
     axes.margins(0.1)

@@ -40,8 +40,15 @@ def loss_curves(records: Sequence[Record], task: str) -> Drawing | None:
 
     ends = [f'{r.arch} {r.method} from {r.curves["loss"][0][1]} to {r.curves["loss"][-1][1]}' for r in chosen]
     caption = 'Loss at each step, faint as logged, strong as a moving average; each seed has its own line.'
-    return _panels(f'loss-{task}', f'{_named(task)} loss', caption, spoken(f'Loss curves, {task}', ends), 'step',
-                   chosen, draw_panel)
+    return _panels(
+        f'loss-{task}',
+        f'{_named(task)} loss',
+        caption,
+        spoken(f'Loss curves, {task}', ends),
+        'step',
+        chosen,
+        draw_panel,
+    )
 
 
 def accuracy_curves(records: Sequence[Record], task: str) -> Drawing | None:
@@ -61,8 +68,9 @@ def accuracy_curves(records: Sequence[Record], task: str) -> Drawing | None:
 
     caption = f'Top-1 accuracy{by_neighbours} on the validation images over the epochs; each seed has its own line.'
     caption += ' Solid: moving average of the weights; dashed: the weights as trained.' if dashed else ''
-    return _measured(records, chosen, names, dashed, 'top-1, %', 'epoch', f'accuracy-{task}',
-                     f'{_named(task)} accuracy', caption)
+    return _measured(
+        records, chosen, names, dashed, 'top-1, %', 'epoch', f'accuracy-{task}', f'{_named(task)} accuracy', caption
+    )
 
 
 def precision_curves(records: Sequence[Record], task: str) -> Drawing | None:
@@ -78,12 +86,30 @@ def precision_curves(records: Sequence[Record], task: str) -> Drawing | None:
     caption = 'AP on the validation images over the updates of the training; each seed has its own line.'
     dashed = {'mask_ap'} if any('mask_ap' in record.curves for record in chosen) else set()
     caption += ' Solid: boxes; dashed: masks.' if dashed else ''
-    return _measured(records, chosen, names, dashed, 'AP, %', 'update', f'precision-{task}',
-                     f'{_named(task)}, AP during training', caption)
+    return _measured(
+        records,
+        chosen,
+        names,
+        dashed,
+        'AP, %',
+        'update',
+        f'precision-{task}',
+        f'{_named(task)}, AP during training',
+        caption,
+    )
 
 
-def _measured(records: Sequence[Record], chosen: Sequence[Record], names: Sequence[str], dashed: Collection[str],
-              y_label: str, x_label: str, name: str, title: str, caption: str) -> Drawing:
+def _measured(
+    records: Sequence[Record],
+    chosen: Sequence[Record],
+    names: Sequence[str],
+    dashed: Collection[str],
+    y_label: str,
+    x_label: str,
+    name: str,
+    title: str,
+    caption: str,
+) -> Drawing:
     """Curves of percentages: a panel a backbone, a line a record and name, dashed where that is asked for."""
     colours = method_colours(r.method for r in records)
 
@@ -92,8 +118,15 @@ def _measured(records: Sequence[Record], chosen: Sequence[Record], names: Sequen
             first = next(name for name in names if name in record.curves)
             for name in (name for name in names if len(record.curves.get(name, ())) > 1):
                 steps, values = thin(_arrays(record.curves[name]), points)
-                axes.plot(steps, values, '--' if name in dashed else '-', color=colours[record.method], linewidth=1.5,
-                          marker='.' if len(values) <= 30 else None, label=record.method if name == first else None)
+                axes.plot(
+                    steps,
+                    values,
+                    '--' if name in dashed else '-',
+                    color=colours[record.method],
+                    linewidth=1.5,
+                    marker='.' if len(values) <= 30 else None,
+                    label=record.method if name == first else None,
+                )
         axes.set_ylabel(y_label)
 
     ends = [f'{r.arch} {r.method} {n} ends at {r.curves[n][-1][1]}' for r in chosen for n in names if r.curves.get(n)]
@@ -102,13 +135,23 @@ def _measured(records: Sequence[Record], chosen: Sequence[Record], names: Sequen
 
 def _with_curves(records: Sequence[Record], task: str, names: Sequence[str]) -> list[Record]:
     rank = {method: i for i, method in enumerate(order_methods(r.method for r in records))}
-    chosen = [r for r in records if r.task == task and r.origin == 'measured'
-              and any(len(r.curves.get(name, ())) > 1 for name in names)]
+    chosen = [
+        r
+        for r in records
+        if r.task == task and r.origin == 'measured' and any(len(r.curves.get(name, ())) > 1 for name in names)
+    ]
     return sorted(chosen, key=lambda r: (r.arch, rank[r.method], r.seed))
 
 
-def _panels(name: str, title: str, caption: str, description: str, x_label: str, records: Sequence[Record],
-            draw_panel: DrawPanel) -> Drawing:
+def _panels(
+    name: str,
+    title: str,
+    caption: str,
+    description: str,
+    x_label: str,
+    records: Sequence[Record],
+    draw_panel: DrawPanel,
+) -> Drawing:
     """A panel a backbone, in two columns where there are more than three."""
     known = sorted({r.arch for r in records})
     archs = known[:PANELS]

@@ -20,8 +20,9 @@ SCORE_THRESHOLD = 0.3  # detections below it are not drawn
 Found = Mapping[int, list[dict[str, Any]]]  # image identifier → COCO's annotations or results
 
 
-def detection_galleries(records: Sequence[Record], work_root: str | Path, count: int = 4,
-                        task: str = 'detection') -> list[Gallery]:
+def detection_galleries(
+    records: Sequence[Record], work_root: str | Path, count: int = 4, task: str = 'detection'
+) -> list[Gallery]:
     """A gallery for each backbone with records of ``task``: a row an image with the truth and each method's detections.
 
     A run's artifact 'predictions' is a COCO results file; detections with a score of at least SCORE_THRESHOLD are
@@ -56,8 +57,10 @@ def _of_backbone(work_root: Path, records: Sequence[Record], rows: int, title: s
 def _row(truth: '_Truth', image: Mapping[str, Any], columns: Mapping[str, Found]) -> tuple[Image, ...]:
     pixels, number = truth.pixels(image), image['id']
     try:
-        return tuple(draw_objects(pixels, found.get(number, []), truth.categories, f'{heading}, image {number}')
-                     for heading, found in columns.items())
+        return tuple(
+            draw_objects(pixels, found.get(number, []), truth.categories, f'{heading}, image {number}')
+            for heading, found in columns.items()
+        )
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise Unusable(f'the boxes or masks of image {number} are damaged ({one_line(error)}).') from error
 

@@ -35,8 +35,9 @@ def draw_charts(tables: Sequence[Table], records: Sequence[Record]) -> list[Draw
 
 def draw_curves(records: Sequence[Record]) -> list[Drawing]:
     """The figures that are drawn from the curves of records: of each task its losses, then its accuracies or AP."""
-    drawn = [draw(records, task) for task in tasks_of(records)
-             for draw in (loss_curves, accuracy_curves, precision_curves)]
+    drawn = [
+        draw(records, task) for task in tasks_of(records) for draw in (loss_curves, accuracy_curves, precision_curves)
+    ]
     return [curves for curves in drawn if curves]
 
 

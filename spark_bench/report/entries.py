@@ -36,9 +36,13 @@ class Entry:
         """The parts of the line that stands for the closed entry, after its task."""
         record = self.record
         known = [name for name in LEADING_METRICS if record.metrics.get(name) is not None]
-        return [record.arch, record.method, f'seed {record.seed}' if record.origin == 'measured' else 'published',
-                *(f'{name} {record.metrics[name]:.4g}{self.dagger}' for name in known),
-                *([] if record.wall_time_s is None else [duration(record.wall_time_s)])]
+        return [
+            record.arch,
+            record.method,
+            f'seed {record.seed}' if record.origin == 'measured' else 'published',
+            *(f'{name} {record.metrics[name]:.4g}{self.dagger}' for name in known),
+            *([] if record.wall_time_s is None else [duration(record.wall_time_s)]),
+        ]
 
 
 def distinct_software(records: Sequence[Record]) -> dict[str, Mapping[str, Any]]:

@@ -30,8 +30,18 @@ COLOURS = {
     'no_hierarchy': '#1a9e77',
     'black_mosaic': '#bf5fa8',
 }
-FURTHER_COLOURS = ('#b08800', '#4b9fc4', '#cf4a4a', '#7a6fd0', '#6f8f3a', '#c4617e', '#2a9d9d', '#a56a43', '#9a7fb8',
-                   '#5f8a8b')
+FURTHER_COLOURS = (
+    '#b08800',
+    '#4b9fc4',
+    '#cf4a4a',
+    '#7a6fd0',
+    '#6f8f3a',
+    '#c4617e',
+    '#2a9d9d',
+    '#a56a43',
+    '#9a7fb8',
+    '#5f8a8b',
+)
 # Stands for the colour of the surrounding text while matplotlib draws; no other colour may equal it.
 TEXT_COLOUR = '#010203'
 STYLE = {
@@ -85,12 +95,17 @@ def not_drawn(names: Sequence[str]) -> str:
     return f' Not drawn, for want of room: {", ".join(names)}.' if names else ''
 
 
-def cell_words(table: Table, archs: Collection[str], columns: Sequence[int],
-               text_of: Callable[[Cell, Column], str]) -> list[str]:
+def cell_words(
+    table: Table, archs: Collection[str], columns: Sequence[int], text_of: Callable[[Cell, Column], str]
+) -> list[str]:
     """Backbone, row, column and what ``text_of`` says of it, for each cell of which it says anything."""
-    return [f'{row.arch} {row.label} {table.columns[i].label} {text_of(row.cells[i], table.columns[i])}'
-            for row in table.rows if row.arch in archs
-            for i in columns if text_of(row.cells[i], table.columns[i])]
+    return [
+        f'{row.arch} {row.label} {table.columns[i].label} {text_of(row.cells[i], table.columns[i])}'
+        for row in table.rows
+        if row.arch in archs
+        for i in columns
+        if text_of(row.cells[i], table.columns[i])
+    ]
 
 
 def spoken(title: str, values: Sequence[str]) -> str:
@@ -106,8 +121,9 @@ def dress(axes: 'Axes', title: str, grid: Literal['both', 'x', 'y'] = 'both') ->
     axes.grid(axis=grid, color=TEXT_COLOUR, alpha=0.15, linewidth=0.8)
 
 
-def legend_above(figure: 'Figure', panels: Iterable['Axes'], columns: int = 5,
-                 order: Callable[[Iterable[str]], Iterable[str]] = iter) -> None:
+def legend_above(
+    figure: 'Figure', panels: Iterable['Axes'], columns: int = 5, order: Callable[[Iterable[str]], Iterable[str]] = iter
+) -> None:
     """A legend above all panels of what these have drawn, each label once.
 
     matplotlib itself would leave out labels that begin with an underscore, as the names of methods may.
@@ -118,9 +134,15 @@ def legend_above(figure: 'Figure', panels: Iterable['Axes'], columns: int = 5,
         named |= {str(artist.get_label()): artist for artist in artists}
     entries = {name: named[name] for name in order(name for name in named if not re.fullmatch(UNNAMED, name))}
     if entries:
-        figure.legend(list(entries.values()),  # type: ignore[arg-type]  # matplotlib's stubs forget containers
-                      list(entries), loc='outside upper left', ncols=min(len(entries), columns),
-                      handlelength=1.4, columnspacing=1.4, fontsize=10)
+        figure.legend(
+            list(entries.values()),  # type: ignore[arg-type]  # matplotlib's stubs forget containers
+            list(entries),
+            loc='outside upper left',
+            ncols=min(len(entries), columns),
+            handlelength=1.4,
+            columnspacing=1.4,
+            fontsize=10,
+        )
 
 
 def inline_svg(drawing: Drawing) -> str:

@@ -33,8 +33,9 @@ class Unusable(Exception):
     """A run's file is absent or damaged; the message is a plain sentence for the report."""
 
 
-def make_galleries(records: Sequence[Record], task: str, count: int,
-                   make: Callable[[Sequence[Record], int, str], list[Gallery]]) -> list[Gallery]:
+def make_galleries(
+    records: Sequence[Record], task: str, count: int, make: Callable[[Sequence[Record], int, str], list[Gallery]]
+) -> list[Gallery]:
     """Galleries of the measured records of a task, backbone by backbone; of each method the lowest seed is shown.
 
     Beyond BACKBONES of them, a gallery without images names the others.

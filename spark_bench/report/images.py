@@ -11,8 +11,18 @@ import numpy as np
 
 DETECTION_SIDE = 448  # twice the embedded images' 256 or so: names stay legible
 # Ten hues far apart, readable below white text; category i takes colour i modulo 10.
-CATEGORY_COLOURS = ((31, 119, 180), (200, 82, 0), (44, 130, 60), (190, 40, 45), (120, 80, 170), (125, 80, 70),
-                    (190, 70, 150), (95, 95, 95), (125, 125, 20), (10, 130, 145))
+CATEGORY_COLOURS = (
+    (31, 119, 180),
+    (200, 82, 0),
+    (44, 130, 60),
+    (190, 40, 45),
+    (120, 80, 170),
+    (125, 80, 70),
+    (190, 70, 150),
+    (95, 95, 95),
+    (125, 125, 20),
+    (10, 130, 145),
+)
 
 Objects = Sequence[Mapping[str, Any]]  # COCO's annotations or results: bbox, category_id, segmentation, score
 Categories = Mapping[int, tuple[int, str]]  # COCO's identifier → (place, name)

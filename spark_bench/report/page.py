@@ -50,8 +50,14 @@ def claim_report(output: str | Path) -> Path:
     return claim_output(output, OWN)
 
 
-def write_report(results: str | Path, suite: str, output: str | Path, work_root: str | Path,
-                 specs: Sequence[TableSpec] = (), failed: Sequence[Failure] = ()) -> Path:
+def write_report(
+    results: str | Path,
+    suite: str,
+    output: str | Path,
+    work_root: str | Path,
+    specs: Sequence[TableSpec] = (),
+    failed: Sequence[Failure] = (),
+) -> Path:
     """Write the report on ``suite`` to ``output`` and return that path; an older file is replaced in one step.
 
     The page loads nothing from outside. Its one script sorts, filters and opens records; without it the page reads the
@@ -83,16 +89,27 @@ def write_report(results: str | Path, suite: str, output: str | Path, work_root:
     environment = templates('spark_bench.report')
     script = environment.loader.get_source(environment, 'script.js')[0]
     page = environment.get_template('page.html').render(
-        suite=suite, summary=_summary(records), seeds=len({record.seed for record in records}), tables=tables,
+        suite=suite,
+        summary=_summary(records),
+        seeds=len({record.seed for record in records}),
+        tables=tables,
         table_html=table_html,
         colours=method_colours(record.method for record in records),
-        methods=order_methods(record.method for record in records), method_notes=METHOD_NOTES,
-        charts=draw_charts(tables, records), curves=draw_curves(records), inline_svg=inline_svg,
+        methods=order_methods(record.method for record in records),
+        method_notes=METHOD_NOTES,
+        charts=draw_charts(tables, records),
+        curves=draw_curves(records),
+        inline_svg=inline_svg,
         reconstructions=galleries(reconstruction_galleries, 'pretrain'),
         detections=galleries(detection_galleries, 'detection'),
-        groups=group_entries(records, list(software)), software=software.values(), record_id=record_id, cell_id=cell_id,
-        few=len(records) <= PRINTED_RECORDS, script=script,
-        policy=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode())
+        groups=group_entries(records, list(software)),
+        software=software.values(),
+        record_id=record_id,
+        cell_id=cell_id,
+        few=len(records) <= PRINTED_RECORDS,
+        script=script,
+        policy=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
     return write_output(output, page)
 
 
@@ -116,8 +133,13 @@ def _summary(records: Sequence[Record]) -> list[str]:
         parts[0] += f', {published} of them published' if measured else ', all published'
     if measured:
         parts.append(f'{duration(sum(r.wall_time_s or 0 for r in measured))} of computing')
-    machines = sorted({f'{r.environment["gpu"] or r.environment["cpu"]}, {r.environment["cores"]} cores'
-                       for r in measured if r.environment})
+    machines = sorted(
+        {
+            f'{r.environment["gpu"] or r.environment["cpu"]}, {r.environment["cores"]} cores'
+            for r in measured
+            if r.environment
+        }
+    )
     parts += machines[:3] + ([f'{len(machines) - 3} further machines'] if len(machines) > 3 else [])
     days = sorted({r.started_at[:10] for r in measured if r.started_at})
     if days:

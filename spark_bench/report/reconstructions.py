@@ -15,8 +15,9 @@ from spark_bench.report.images import encode
 SIDE = 224  # pixels of the longer side in the report
 
 
-def reconstruction_galleries(records: Sequence[Record], work_root: str | Path, count: int = 4,
-                             task: str = 'pretrain') -> list[Gallery]:
+def reconstruction_galleries(
+    records: Sequence[Record], work_root: str | Path, count: int = 4, task: str = 'pretrain'
+) -> list[Gallery]:
     """A gallery for each backbone with records of ``task``: a row an image: original, masked, each method's result.
 
     A run's artifact 'reconstructions' is an .npz of uint8 arrays ``original``, ``masked``, ``reconstruction`` and
@@ -43,9 +44,11 @@ def _of_backbone(work_root: Path, records: Sequence[Record], rows: int, title: s
                 break
         else:
             if groups:
-                rest.remarks.append(f'{record.method} was shown other images or masks than '
-                                    f'{next(iter(groups[0][1]))}, so its reconstructions stand apart and cannot be '
-                                    'compared with those.')
+                rest.remarks.append(
+                    f'{record.method} was shown other images or masks than '
+                    f'{next(iter(groups[0][1]))}, so its reconstructions stand apart and cannot be '
+                    'compared with those.'
+                )
             groups.append((arrays, {record.method: arrays['pasted']}))
     galleries = [_gallery(title, seen, pasted, rows) for seen, pasted in groups] or [rest]
     galleries[0].absent, galleries[0].remarks = rest.absent, rest.remarks

@@ -43,10 +43,18 @@ def scaling_curves(table: Table, name: str = 'scaling') -> Drawing | None:
 
     drawn = sorted({i for i, _ in panels})
     words = cell_words(table, [arch for _, archs in panels for arch in archs], drawn, value_text)
-    caption = (f'Sizes with millions of parameters. Written beside the points: the gain over {table.baseline} on the '
-               'same backbone. Error bars: sample standard deviation over seeds. Hollow and dashed: published figures.')
-    return Drawing(name, 'Scaling', caption + dagger_note(row.cells[i] for row in table.rows for i in drawn),
-                   spoken('Scaling curves', words), (8.2, 0.7 + 2.9 * lines), draw)
+    caption = (
+        f'Sizes with millions of parameters. Written beside the points: the gain over {table.baseline} on the '
+        'same backbone. Error bars: sample standard deviation over seeds. Hollow and dashed: published figures.'
+    )
+    return Drawing(
+        name,
+        'Scaling',
+        caption + dagger_note(row.cells[i] for row in table.rows for i in drawn),
+        spoken('Scaling curves', words),
+        (8.2, 0.7 + 2.9 * lines),
+        draw,
+    )
 
 
 def _draw_scaling(axes: 'Axes', table: Table, i: int, archs: Sequence[str], colours: Mapping[str, str]) -> None:
@@ -60,15 +68,29 @@ def _draw_scaling(axes: 'Axes', table: Table, i: int, archs: Sequence[str], colo
         places = [archs.index(arch) for arch in archs if arch in rows]
         cells = [rows[arch].cells[i] for arch in archs if arch in rows]
         errors = [cell.std or 0 for cell in cells] if any(cell.std for cell in cells) else None
-        axes.errorbar(places, [cell.value for cell in cells], errors, color=colours[method], capsize=3,
-                      **_look(method, origin, colours))
+        axes.errorbar(
+            places,
+            [cell.value for cell in cells],
+            errors,
+            color=colours[method],
+            capsize=3,
+            **_look(method, origin, colours),
+        )
         for place, cell in zip(places, cells, strict=True):
             gain = delta_text(cell, table.columns[i]) if method == leading else ''
-            axes.annotate(gain or ('' if cell.verified else DAGGER), (place, cell.value + (cell.std or 0)), (2, 6),
-                          textcoords='offset points', ha='right', fontsize=9)
+            axes.annotate(
+                gain or ('' if cell.verified else DAGGER),
+                (place, cell.value + (cell.std or 0)),
+                (2, 6),
+                textcoords='offset points',
+                ha='right',
+                fontsize=9,
+            )
     family = family_of(archs[0])[0]
-    ticks = [arch.removeprefix(family).strip('_') + (f'\n{PARAMETERS[arch]:.0f} M' if arch in PARAMETERS else '')
-             for arch in archs]
+    ticks = [
+        arch.removeprefix(family).strip('_') + (f'\n{PARAMETERS[arch]:.0f} M' if arch in PARAMETERS else '')
+        for arch in archs
+    ]
     axes.set_xticks(range(len(archs)), ticks, fontsize=9)
     axes.margins(x=0.12, y=0.2)
     dress(axes, f'{table.columns[i].label}, {family}', 'y')
@@ -76,8 +98,13 @@ def _draw_scaling(axes: 'Axes', table: Table, i: int, archs: Sequence[str], colo
 
 def _look(method: str, origin: str, colours: Mapping[str, str]) -> dict[str, Any]:
     published = origin == 'published'
-    return {'marker': MARKERS[list(colours).index(method) % len(MARKERS)], 'markersize': 6, 'linewidth': 1.6,
-            'linestyle': '--' if published else '-', 'markerfacecolor': 'none' if published else colours[method]}
+    return {
+        'marker': MARKERS[list(colours).index(method) % len(MARKERS)],
+        'markersize': 6,
+        'linewidth': 1.6,
+        'linestyle': '--' if published else '-',
+        'markerfacecolor': 'none' if published else colours[method],
+    }
 
 
 def _legend_of_rows(figure: 'Figure', axes: 'Axes', table: Table, colours: Mapping[str, str]) -> None:

@@ -35,8 +35,9 @@ def share_curves(records: Sequence[Record], name: str = 'labels') -> Drawing | N
         panels = figure.subplots(len(archs), 1, squeeze=False)[:, 0]
         for axes, arch in zip(panels, archs, strict=True):
             for (_, method, frozen), points in ((key, line) for key, line in lines.items() if key[0] == arch):
-                _draw_line(axes, points, '--' if frozen else '-', colours[method],
-                           f'{method}, frozen' if frozen else method)
+                _draw_line(
+                    axes, points, '--' if frozen else '-', colours[method], f'{method}, frozen' if frozen else method
+                )
             shares = sorted({share for key, line in lines.items() if key[0] == arch for share, _, _ in line})
             axes.set_xscale('log')
             axes.set_xticks(shares, [f'{share:g} %' for share in shares])
@@ -46,12 +47,23 @@ def share_curves(records: Sequence[Record], name: str = 'labels') -> Drawing | N
             dress(axes, arch)
         legend_above(figure, panels)
 
-    words = [f'{arch} {method}{", frozen" * frozen} {share:g} % {value:.1f}'
-             for (arch, method, frozen), points in lines.items() for share, value, _ in points]
-    caption = ('Box AP over the share of the annotated images that was learned from, on a logarithmic axis. Error '
-               'bars: sample standard deviation over seeds. Dashed: frozen backbones.')
-    return Drawing(name, 'AP over labels', caption + not_drawn(known[_PANELS:]), spoken('AP over labels', words),
-                   (8.2, 0.6 + 2.9 * len(archs)), draw)
+    words = [
+        f'{arch} {method}{", frozen" * frozen} {share:g} % {value:.1f}'
+        for (arch, method, frozen), points in lines.items()
+        for share, value, _ in points
+    ]
+    caption = (
+        'Box AP over the share of the annotated images that was learned from, on a logarithmic axis. Error '
+        'bars: sample standard deviation over seeds. Dashed: frozen backbones.'
+    )
+    return Drawing(
+        name,
+        'AP over labels',
+        caption + not_drawn(known[_PANELS:]),
+        spoken('AP over labels', words),
+        (8.2, 0.6 + 2.9 * len(archs)),
+        draw,
+    )
 
 
 def _lines(records: Sequence[Record]) -> dict[tuple[str, str, bool], list[Point]]:
@@ -68,8 +80,13 @@ def _lines(records: Sequence[Record]) -> dict[tuple[str, str, bool], list[Point]
         frozen = bool(record.recipe.get('model', {}).get('backbone', {}).get('frozen'))
         values = found.setdefault((record.arch, record.method, frozen), {})
         values.setdefault(100.0 if share is None else 100.0 * share, []).append(value)
-    return {key: [(share, sum(each) / len(each), deviation(each) if len(each) > 1 else None)
-                  for share, each in sorted(values.items())] for key, values in found.items()}
+    return {
+        key: [
+            (share, sum(each) / len(each), deviation(each) if len(each) > 1 else None)
+            for share, each in sorted(values.items())
+        ]
+        for key, values in found.items()
+    }
 
 
 def _draw_line(axes: 'Axes', points: Sequence[Point], style: str, colour: str, label: str) -> None:

@@ -7,8 +7,11 @@ if TYPE_CHECKING:
     from spark_bench.records.schema import Record
     from spark_bench.runs.run import Run
 
-_KINDS = {'pretrain': ('pretrain', 'Pretraining'), 'classification': ('finetune', 'Finetuning'),
-          'detection': ('detect', 'Detection')}
+_KINDS = {
+    'pretrain': ('pretrain', 'Pretraining'),
+    'classification': ('finetune', 'Finetuning'),
+    'detection': ('detect', 'Detection'),
+}
 
 
 def kind_of(task: str) -> 'type[Run]':

@@ -67,8 +67,9 @@ class Detection(Run[DetectOptions]):
         if options.label_fraction is not None:
             cfg.train_dataloader.dataset.update(fraction=options.label_fraction, fraction_seed=options.label_seed)
         elif options.label_seed:
-            raise InputError(f'--label-seed {options.label_seed} chooses a share of the labels: give --label-fraction '
-                             'with it')
+            raise InputError(
+                f'--label-seed {options.label_seed} chooses a share of the labels: give --label-fraction with it'
+            )
         if options.frozen is not None and options.frozen != cfg.model.backbone.get('frozen', False):
             cfg.model.backbone.frozen = options.frozen
 
@@ -89,9 +90,11 @@ class Detection(Run[DetectOptions]):
         """Refuse a split without an object to learn from, too."""
         if not sum(self.train_split.objects.get(name, 0) for name in self._learnt_from()):
             side = (self.cfg.train_dataloader.dataset.get('filter_cfg') or {}).get('min_size', 0)
-            raise InputError(f'{self.train_split.annotations} has no object to learn from in images of at least '
-                             f'{side} pixels a side: lower train_dataloader.dataset.filter_cfg.min_size with '
-                             '--cfg-options')
+            raise InputError(
+                f'{self.train_split.annotations} has no object to learn from in images of at least '
+                f'{side} pixels a side: lower train_dataloader.dataset.filter_cfg.min_size with '
+                '--cfg-options'
+            )
         super().demand_batch()
 
     @property
@@ -109,15 +112,26 @@ class Detection(Run[DetectOptions]):
         place_evaluation(self.cfg, options, self.val, self.train_split.categories)
         set_workers(self.cfg.train_dataloader, options.workers)
         self.cfg.weights_metadata = {
-            'format': 'mmdet detector', 'arch': self.arch, 'method': options.method, 'config_hash': self.identity.hash,
-            'classes': json.dumps(self.train_split.categories)}
+            'format': 'mmdet detector',
+            'arch': self.arch,
+            'method': options.method,
+            'config_hash': self.identity.hash,
+            'classes': json.dumps(self.train_split.categories),
+        }
         if options.val_interval is not None:
             self._watch(options.val_interval)
 
     def _watch(self, interval):
         """Evaluate during training: no part of the recipe, as no weight depends on it."""
-        hooks = [dict(type='AveragePrecisionHook', interval=interval, by_epoch='max_epochs' in self.cfg.train_cfg,
-                      annotations=str(self.val.annotations), backend=self.options.backend)]
+        hooks = [
+            dict(
+                type='AveragePrecisionHook',
+                interval=interval,
+                by_epoch='max_epochs' in self.cfg.train_cfg,
+                annotations=str(self.val.annotations),
+                backend=self.options.backend,
+            )
+        ]
         if not any(hook.type == 'TensorBoardHook' for hook in self.cfg.custom_hooks):
             hooks.append(dict(type='TensorBoardHook', image_interval=0))
         self.cfg.custom_hooks = [*self.cfg.custom_hooks, *hooks]
@@ -153,14 +167,22 @@ class Detection(Run[DetectOptions]):
             last = {'step': runner.max_iters, **{name: metrics[name] for name in self.needed}}
             best, artifacts['detector_best'] = keep_best(runner, last)
             metrics |= {'update_best': best['step'], **{f'{name}_best': best[name] for name in self.needed}}
-            curves = {name: [[entry['step'], entry[name]] for entry in [*evaluations(runner), last]]
-                      for name in self.needed}
+            curves = {
+                name: [[entry['step'], entry[name]] for entry in [*evaluations(runner), last]] for name in self.needed
+            }
         write_metrics(self.work_dir, metrics)
         fraction = self.cfg.train_dataloader.dataset.get('fraction')
         return self.write_training_record(
-            runner, metrics, {
+            runner,
+            metrics,
+            {
                 'train_images': self.train_split.count if fraction is None else self.images_to_learn_from(),
-                'val_images': self.val.count, 'annotations': str(self.val.annotations)}, artifacts, **curves)
+                'val_images': self.val.count,
+                'annotations': str(self.val.annotations),
+            },
+            artifacts,
+            **curves,
+        )
 
 
 class DetectorEvaluation(Evaluation[DetectOptions]):
@@ -180,18 +202,25 @@ class DetectorEvaluation(Evaluation[DetectOptions]):
         weights, val = self.options.weights, self.val
         classes = classes_of(weights)
         if classes is None:
-            print_log(f'{weights} does not name its classes: they are taken in the order of {val.annotations}',
-                      'current', logging.WARNING)
+            print_log(
+                f'{weights} does not name its classes: they are taken in the order of {val.annotations}',
+                'current',
+                logging.WARNING,
+            )
             return val.categories
         demand_distinct(classes, weights)
         unknown = [name for name in classes if name not in val.categories]
         more = [name for name in val.categories if name not in classes]
         if unknown or more:
-            told = [f'{shown(more)} of {val.annotations} unknown to it' if more else '',
-                    f'{shown(unknown)} absent from {val.annotations}' if unknown else '']
-            raise InputError(f'{weights} was trained on {len(classes)} classes ({shown(classes)}), with '
-                             f'{" and ".join(filter(None, told))}: evaluate on annotations of the same categories, in '
-                             'any order')
+            told = [
+                f'{shown(more)} of {val.annotations} unknown to it' if more else '',
+                f'{shown(unknown)} absent from {val.annotations}' if unknown else '',
+            ]
+            raise InputError(
+                f'{weights} was trained on {len(classes)} classes ({shown(classes)}), with '
+                f'{" and ".join(filter(None, told))}: evaluate on annotations of the same categories, in '
+                'any order'
+            )
         return classes
 
     def fit_recipe(self) -> None:
@@ -219,15 +248,19 @@ def fit_model(cfg: Config, options: DetectOptions, categories: int) -> None:
         raise InputError(f"config {options.config} has no {missing[0]}: give a recipe of mmdet_configs, or mmdet's own")
     arch_of(cfg, options.config)
     if cfg.model.get('type') in _WITHOUT_BOXES:
-        raise InputError(f'config {options.config} is of a {cfg.model.type}, which gives masks without boxes, whose AP '
-                         'would be 0: take a detector that gives boxes')
+        raise InputError(
+            f'config {options.config} is of a {cfg.model.type}, which gives masks without boxes, whose AP '
+            'would be 0: take a detector that gives boxes'
+        )
     backbone = cfg.model.backbone
     if backbone.type == 'SparKTimm':
         backbone.arch = options.arch or backbone.arch
         _fit_channels(cfg, options, pyramid_channels(backbone.arch))
     elif options.arch not in (None, backbone.arch):
-        raise InputError(f'--arch {options.arch}: {options.config} is the recipe of {backbone.arch}; give the recipe '
-                         f'of {options.arch}, or leave --arch away')
+        raise InputError(
+            f'--arch {options.arch}: {options.config} is the recipe of {backbone.arch}; give the recipe '
+            f'of {options.arch}, or leave --arch away'
+        )
     set_categories(cfg.model, categories)
     # mmdet's own would read the files otherwise, and count labels in the order of the file.
     for loader in ('train_dataloader', 'test_dataloader'):
@@ -240,17 +273,21 @@ def _fit_channels(cfg, options, channels):
     place = first_input(cfg.model)
     part = cfg.model.get(place.partition('.')[0])
     if part is None:
-        raise InputError(f'config {options.config} has neither model.neck nor model.panoptic_head to take the maps of '
-                         'a timm network: add a neck')
+        raise InputError(
+            f'config {options.config} has neither model.neck nor model.panoptic_head to take the maps of '
+            'a timm network: add a neck'
+        )
     if f'model.{place}' in options.overrides:
         raise InputError(f'--cfg-options model.{place}: it would be of no effect; the channels of --arch decide it')
     given = chosen_channels(channels, cfg.model.backbone.get('out_indices', range(len(channels))))
     stated = part.get('in_channels', given)
     count = len(stated) if isinstance(stated, (list, tuple)) else 1
     if count != len(given):
-        raise InputError(f'model.{place} is for {count} maps, and the backbone gives {len(given)}: state '
-                         f'model.backbone.out_indices, {tuple(range(len(channels) - count, len(channels)))} for the '
-                         'coarsest')
+        raise InputError(
+            f'model.{place} is for {count} maps, and the backbone gives {len(given)}: state '
+            f'model.backbone.out_indices, {tuple(range(len(channels) - count, len(channels)))} for the '
+            'coarsest'
+        )
     part.in_channels = given if isinstance(stated, (list, tuple)) else given[0]
 
 
@@ -258,22 +295,29 @@ def place_evaluation(cfg: Config, options: DetectOptions, val: Split, classes: t
     """Where the val split is, and what the outputs of the model stand for."""
     point_at(cfg.test_dataloader.dataset, val, classes)
     ids = dict(zip(val.categories, val.category_ids, strict=True))
-    cfg.test_evaluator.update(category_ids=[ids[name] for name in classes],
-                              outfile_prefix=str(Path(options.work_dir) / 'predictions'))
+    cfg.test_evaluator.update(
+        category_ids=[ids[name] for name in classes], outfile_prefix=str(Path(options.work_dir) / 'predictions')
+    )
     set_workers(cfg.test_dataloader, options.workers)
 
 
 def point_at(dataset: dict[str, Any], split: Split, classes: tuple[str, ...]) -> None:
     """Have a data set read a split."""
-    dataset.update(data_root='', ann_file=str(split.annotations), data_prefix=dict(img=f'{split.images}/'),
-                   metainfo=dict(classes=tuple(classes)))
+    dataset.update(
+        data_root='',
+        ann_file=str(split.annotations),
+        data_prefix=dict(img=f'{split.images}/'),
+        metainfo=dict(classes=tuple(classes)),
+    )
 
 
-def evaluate_predictions(folder: Path, val: Split, options: DetectOptions,
-                         predictions: dict[str, Path]) -> tuple[dict, dict[str, Path]]:
+def evaluate_predictions(
+    folder: Path, val: Split, options: DetectOptions, predictions: dict[str, Path]
+) -> tuple[dict, dict[str, Path]]:
     """``(metrics, files)`` of predictions, as :class:`~spark_bench.data.coco.dataset.CocoPredictions` names them."""
     files = {'predictions': list(predictions.values())[-1], 'categories': folder / 'categories.json'}
-    evaluation = run_evaluation(val.annotations, files['predictions'], options.backend, options.bootstrap,
-                                kinds=tuple(predictions))
+    evaluation = run_evaluation(
+        val.annotations, files['predictions'], options.backend, options.bootstrap, kinds=tuple(predictions)
+    )
     write_categories(files['categories'], evaluation)
     return evaluation.metrics, files

@@ -62,8 +62,10 @@ class Evaluation(ABC, Generic[AnyOptions]):
         cfg = load_config(options.config, options.overrides)
         data_root = data_root_of(options, cfg, self.embedded)
         # Without --arch it is the weights that say it.
-        own, bare = (default_evaluation_dir(options.config, options.weights, data_root, arch=arch,
-                                            overrides=options.overrides) for arch in (options.arch, None))
+        own, bare = (
+            default_evaluation_dir(options.config, options.weights, data_root, arch=arch, overrides=options.overrides)
+            for arch in (options.arch, None)
+        )
         self.work_dir, self.lock = Path(options.work_dir or own), contextlib.ExitStack()
         self.cfg, self.options = cfg, replace(options, data_root=data_root, work_dir=str(self.work_dir))
         identity = Identity('evaluation', {}, own.name, None, None)

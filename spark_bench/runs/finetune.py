@@ -58,8 +58,9 @@ class Finetuning(Run[FinetuneOptions]):
         if options.label_fraction is not None:
             cfg.train_dataloader.dataset.update(fraction=options.label_fraction, fraction_seed=options.label_seed)
         elif options.label_seed:
-            raise InputError(f'--label-seed {options.label_seed} chooses a share of the labels: give --label-fraction '
-                             'with it')
+            raise InputError(
+                f'--label-seed {options.label_seed} chooses a share of the labels: give --label-fraction with it'
+            )
 
     def images_to_learn_from(self) -> int:
         labels, dataset = self.train_split.labels, self.cfg.train_dataloader.dataset
@@ -74,8 +75,12 @@ class Finetuning(Run[FinetuneOptions]):
         if options.key_prefix is not None:
             model.key_prefix = options.key_prefix
         self.cfg.weights_metadata = dict(
-            arch=self.arch, method=options.method, config_hash=self.identity.hash, setup_hash=self.setup_hash,
-            classes=json.dumps(self.train_split.classes))
+            arch=self.arch,
+            method=options.method,
+            config_hash=self.identity.hash,
+            setup_hash=self.setup_hash,
+            classes=json.dumps(self.train_split.classes),
+        )
         place_loaders(self.cfg, options)
 
     def check_built(self, runner: Runner) -> None:
@@ -97,17 +102,26 @@ class Finetuning(Run[FinetuneOptions]):
             last, best = (self.work_dir / weights_name(epoch, name) for epoch in ('last', 'best'))
             save_classifier(model, last, self.cfg.weights_metadata)
             found.save(self.work_dir / f'predictions{suffix}.npz', self.val_split.classes)
-            artifacts |= {f'classifier{suffix}': last, f'classifier_best{suffix}': best,
-                          f'predictions{suffix}': self.work_dir / f'predictions{suffix}.npz'}
+            artifacts |= {
+                f'classifier{suffix}': last,
+                f'classifier_best{suffix}': best,
+                f'predictions{suffix}': self.work_dir / f'predictions{suffix}.npz',
+            }
             top = max(history, key=lambda entry: entry[name])  # the first of equals
-            metrics |= {f'top1_last_{name}': found.accuracy(1), f'top1_best_{name}': top[name],
-                        f'epoch_best_{name}': top['epoch']}
+            metrics |= {
+                f'top1_last_{name}': found.accuracy(1),
+                f'top1_best_{name}': top[name],
+                f'epoch_best_{name}': top['epoch'],
+            }
         shown_first = self.predictions.get('ema', self.predictions['raw'])
         metrics = {'top1': shown_first.accuracy(1), 'top5': shown_first.accuracy(5), **metrics}
         return self.write_training_record(
-            runner, {name: value for name, value in metrics.items() if value is not None},
-            {'train_images': self.images_to_learn_from(), 'val_images': len(self.val_split.labels)}, artifacts,
-            **{f'top1_{name}': [[entry['epoch'], entry[name]] for entry in history] for name in self.predictions})
+            runner,
+            {name: value for name, value in metrics.items() if value is not None},
+            {'train_images': self.images_to_learn_from(), 'val_images': len(self.val_split.labels)},
+            artifacts,
+            **{f'top1_{name}': [[entry['epoch'], entry[name]] for entry in history] for name in self.predictions},
+        )
 
 
 class ClassifierEvaluation(Evaluation[FinetuneOptions]):
@@ -127,21 +141,32 @@ class ClassifierEvaluation(Evaluation[FinetuneOptions]):
         weights, root = self.options.weights, self.options.data_root
         classes = classes_of(weights)
         if classes is None:
-            print_log(f'{weights} does not name its classes: they are taken in the order of {root}', 'current',
-                      logging.WARNING)
+            print_log(
+                f'{weights} does not name its classes: they are taken in the order of {root}',
+                'current',
+                logging.WARNING,
+            )
             return self.val.classes
         odd = [name for name in self.val.classes if name not in classes]
-        if odd == list(self.val.classes) and len(odd) == len(classes) == IMAGENET_CLASSES and all(
-                map(WNID.fullmatch, odd)):
+        if (
+            odd == list(self.val.classes)
+            and len(odd) == len(classes) == IMAGENET_CLASSES
+            and all(map(WNID.fullmatch, odd))
+        ):
             # The words of ImageNet's classes, which some repeat, stand in the order of its folders' numbers.
-            print_log(f'{weights} names the classes of ImageNet in words: they are taken in the order of the folders',
-                      'current', logging.WARNING)
+            print_log(
+                f'{weights} names the classes of ImageNet in words: they are taken in the order of the folders',
+                'current',
+                logging.WARNING,
+            )
             return self.val.classes
         demand_distinct(classes, weights)
         if odd:
-            raise InputError(f'{weights} was trained on {len(classes)} classes ({shown(classes)}), {root} has '
-                             f'{len(odd)} that it does not know ({shown(odd)}): evaluate on images of its classes, '
-                             'in folders of their names')
+            raise InputError(
+                f'{weights} was trained on {len(classes)} classes ({shown(classes)}), {root} has '
+                f'{len(odd)} that it does not know ({shown(odd)}): evaluate on images of its classes, '
+                'in folders of their names'
+            )
         return classes
 
     def fit_recipe(self) -> None:
@@ -154,9 +179,11 @@ class ClassifierEvaluation(Evaluation[FinetuneOptions]):
         coverage = checkpoints.load(model.backbone, path)
         fresh = [name for name in coverage.fresh if not name.endswith('num_batches_tracked')]
         if fresh:
-            raise InputError(f'{path} holds no whole classifier, {fresh[0]} is missing from it: give '
-                             'classifier.safetensors of a fine-tuning, or measure the features with --protocol linear '
-                             'or knn')
+            raise InputError(
+                f'{path} holds no whole classifier, {fresh[0]} is missing from it: give '
+                'classifier.safetensors of a fine-tuning, or measure the features with --protocol linear '
+                'or knn'
+            )
 
     def predict(self) -> None:
         loader = self.runner.build_dataloader(self.cfg.evaluation_dataloader)
@@ -172,8 +199,10 @@ class ClassifierEvaluation(Evaluation[FinetuneOptions]):
 def fit_model(cfg: Config, options: FinetuneOptions, classes: int) -> None:
     """Fill in what follows from the architecture and from the number of classes."""
     if cfg.model.type != 'SparKClassifier':
-        raise InputError(f'{options.config} is no recipe of classification (its model is {cfg.model.type}): take one '
-                         'of pretrain/configs/finetune_*.py')
+        raise InputError(
+            f'{options.config} is no recipe of classification (its model is {cfg.model.type}): take one '
+            'of pretrain/configs/finetune_*.py'
+        )
     cfg.model.arch = options.arch or cfg.model.arch
     cfg.model.num_classes = classes
     with torch.device('meta'):

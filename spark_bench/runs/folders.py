@@ -12,8 +12,17 @@ from spark_bench.runs.recipe import Identity
 
 STAMP = 'recipe.json'
 # What runs and evaluations leave, but for logs.
-_OUTPUTS = ('metrics.json', 'categories.json', 'predictions.*.json', 'predictions*.npz', 'reconstructions.npz',
-            'detector*.safetensors', 'classifier*.safetensors', 'encoder.safetensors', 'spark.safetensors')
+_OUTPUTS = (
+    'metrics.json',
+    'categories.json',
+    'predictions.*.json',
+    'predictions*.npz',
+    'reconstructions.npz',
+    'detector*.safetensors',
+    'classifier*.safetensors',
+    'encoder.safetensors',
+    'spark.safetensors',
+)
 
 
 def write_metrics(folder: Path, metrics: dict[str, float | None]) -> None:
@@ -43,8 +52,10 @@ def check_stamp(work_dir: Path, identity: Identity, config: str, known: bool = F
     if stamp.is_file():
         if stamp.read_text() != identity.text:
             other = ', '.join(_what_differs(stamp, identity))
-            raise InputError(f'{work_dir} holds a run with another configuration{f" ({other})" if other else ""}: give '
-                             'another --work-dir, or remove it')
+            raise InputError(
+                f'{work_dir} holds a run with another configuration{f" ({other})" if other else ""}: give '
+                'another --work-dir, or remove it'
+            )
         return
     if known:
         return
@@ -75,8 +86,9 @@ def make_work_dir(work_dir: Path) -> None:
         make_folder(work_dir)
         (work_dir / '.lock').open('a').close()
     except OSError as error:
-        raise InputError(f'--work-dir {work_dir} cannot be written: {error.strerror}; give another, or change its '
-                         'permissions') from error
+        raise InputError(
+            f'--work-dir {work_dir} cannot be written: {error.strerror}; give another, or change its permissions'
+        ) from error
 
 
 def lock_folder(work_dir: Path | str, patience_s: float = 10.0) -> contextlib.ExitStack:

@@ -43,15 +43,17 @@ def arch_of(cfg: Config, path: str) -> str:
     """The architecture that a config names. Raises InputError where it names none."""
     arch = cfg.model.get('arch') or cfg.model.get('backbone', {}).get('arch')
     if not isinstance(arch, str):
-        raise InputError(f'config {path} names no architecture (model.backbone.arch): give a recipe with one of the '
-                         'SparK backbones')
+        raise InputError(
+            f'config {path} names no architecture (model.backbone.arch): give a recipe with one of the SparK backbones'
+        )
     return arch
 
 
 def data_root_of(options: RunOptions, cfg: Config, part: str) -> str:
     """Where the data are: as asked, where the recipe looks for them, or that ``part`` of the embedded data set."""
-    return options.data_root or cfg.get('data_root') or str(
-        getattr(embedded.prepare(cache_dir=options.cache_dir), part))
+    return (
+        options.data_root or cfg.get('data_root') or str(getattr(embedded.prepare(cache_dir=options.cache_dir), part))
+    )
 
 
 class Start(NamedTuple):
@@ -97,5 +99,9 @@ def blame_config(config: str, running: Callable[[], bool] = lambda: False) -> It
         if running():
             raise
         reason = ' '.join(str(error).split())[:300] or traceback.extract_tb(error.__traceback__)[-1].line
-        raise once(InputError(f'{config} cannot be built ({type(error).__name__}: {reason}): look at its values and at '
-                              '--cfg-options (--debug shows where)')) from error
+        raise once(
+            InputError(
+                f'{config} cannot be built ({type(error).__name__}: {reason}): look at its values and at '
+                '--cfg-options (--debug shows where)'
+            )
+        ) from error

@@ -56,7 +56,8 @@ class Measured(ABC, Generic[AnyOptions]):
 
     def _start(self) -> str | None:
         return self._with_prefix(
-            None if self.weights is None else self.weights['config_hash'] or self.weights['sha256'])
+            None if self.weights is None else self.weights['config_hash'] or self.weights['sha256']
+        )
 
     def _start_of_setup(self) -> str | None:
         """What the weights have in common with those of other seeds, as far as they say."""
@@ -84,17 +85,23 @@ class Measured(ABC, Generic[AnyOptions]):
         elif record.config_hash != self.identity.hash:
             path = schema.record_path(self.options.results, *record.identity)
             other = ', '.join(self._what_differs(record))
-            raise InputError(f'{path} was measured with another configuration '
-                             f'({other or f"{record.config_hash}, now {self.identity.hash}"}): move it away, or give '
-                             'another --results')
+            raise InputError(
+                f'{path} was measured with another configuration '
+                f'({other or f"{record.config_hash}, now {self.identity.hash}"}): move it away, or give '
+                'another --results'
+            )
         return record
 
     def warn_unmeasured(self, record: schema.Record, option: str, curve: str) -> None:
         """Say that a record that stands has not what an option asks to be measured on the way to it."""
         if curve not in record.curves:
             path = schema.record_path(self.options.results, *record.identity)
-            print_log(f'{path} stands, of the same run without {option}: nothing is measured anew; to have it, move '
-                      f'that record and {self.options.work_dir} away', 'current', logging.WARNING)
+            print_log(
+                f'{path} stands, of the same run without {option}: nothing is measured anew; to have it, move '
+                f'that record and {self.options.work_dir} away',
+                'current',
+                logging.WARNING,
+            )
 
     def _what_differs(self, record: schema.Record) -> Iterator[str]:
         """A few words on what is other now than in a record in this one's place."""
@@ -112,8 +119,13 @@ class Measured(ABC, Generic[AnyOptions]):
         """Let another run of this process have the folder, however long this object is kept."""
         self._lock.close()
 
-    def write_record(self, metrics: dict[str, float | None], counts: dict[str, Any], artifacts: dict[str, Path],
-                     curves: dict[str, list]) -> schema.Record:
+    def write_record(
+        self,
+        metrics: dict[str, float | None],
+        counts: dict[str, Any],
+        artifacts: dict[str, Path],
+        curves: dict[str, list],
+    ) -> schema.Record:
         """Write the record and return it.
 
         Args:
@@ -128,21 +140,33 @@ class Measured(ABC, Generic[AnyOptions]):
             raise RunError(f'{self.work_dir}: a metric is not a number: {metrics}')
         absent = [name for name in self.needed if metrics.get(name) is None]
         if absent:
-            raise RunError(f'{self.work_dir}: {absent[0]} could not be measured, and a record without it says nothing: '
-                           'look at the evaluation data')
+            raise RunError(
+                f'{self.work_dir}: {absent[0]} could not be measured, and a record without it says nothing: '
+                'look at the evaluation data'
+            )
         self.cfg.dump(self.work_dir / 'config.py')
         root = Path(self.options.data_root)
         record = schema.Record(
-            *self._record_identity, metrics=metrics, curves=curves, config_hash=self.identity.hash,
-            setup_hash=self.setup_hash, recipe=self.identity.recipe, config=str(self.work_dir / 'config.py'),
+            *self._record_identity,
+            metrics=metrics,
+            curves=curves,
+            config_hash=self.identity.hash,
+            setup_hash=self.setup_hash,
+            recipe=self.identity.recipe,
+            config=str(self.work_dir / 'config.py'),
             weights=self.weights,
-            dataset={'name': '/'.join(root.resolve().parts[-2:]), 'sha256': self.identity.data, 'root': str(root),
-                     **counts},
+            dataset={
+                'name': '/'.join(root.resolve().parts[-2:]),
+                'sha256': self.identity.data,
+                'root': str(root),
+                **counts,
+            },
             environment=environment.collect_environment(),
             started_at=self._started_at.isoformat(timespec='seconds'),
             wall_time_s=round(time.monotonic() - self._started + self._earlier_s, 2),
             artifacts={name: str(path) for name, path in artifacts.items()},
-            setting={'gpus': get_world_size()} if torch.cuda.is_available() else None)
+            setting={'gpus': get_world_size()} if torch.cuda.is_available() else None,
+        )
         with contextlib.suppress(OSError):  # which the store tells
             make_folder(self.options.results)
         store.write(record, self.options.results)
@@ -161,5 +185,9 @@ def describe_weights(path: str | None, key_prefix: str | None = None) -> dict[st
     chosen = {} if key_prefix is None else {'key_prefix': key_prefix}
     # Another code's file may call something else so.
     known = isinstance(stated, str) and re.fullmatch('[0-9a-f]{6,128}', stated)
-    return {'path': str(path), 'sha256': sha256(Path(path).read_bytes()).hexdigest(),
-            'config_hash': stated if known else None, **chosen}
+    return {
+        'path': str(path),
+        'sha256': sha256(Path(path).read_bytes()).hexdigest(),
+        'config_hash': stated if known else None,
+        **chosen,
+    }

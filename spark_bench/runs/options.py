@@ -93,5 +93,10 @@ AnyOptions = TypeVar('AnyOptions', bound=RunOptions)
 AnyTraining = TypeVar('AnyTraining', bound=TrainingOptions)
 
 # By the kind of task.
-OPTIONS_OF = {'pretrain': PretrainOptions, 'classification': FinetuneOptions, 'detection': DetectOptions,
-              'linear': ProbeOptions, 'knn': ProbeOptions}
+OPTIONS_OF = {
+    'pretrain': PretrainOptions,
+    'classification': FinetuneOptions,
+    'detection': DetectOptions,
+    'linear': ProbeOptions,
+    'knn': ProbeOptions,
+}

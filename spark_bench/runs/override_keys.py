@@ -14,10 +14,33 @@ from mmengine.registry import Registry
 
 # What builders take out of a group before its class sees the rest.
 _FOR_BUILDERS = {'type', '_scope_', 'constructor', 'paramwise_cfg', 'by_epoch', 'convert_to_iter_based', 'init_cfg'}
-_LOADER = {'batch_size', 'num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory', 'drop_last', 'timeout',
-           'sampler', 'batch_sampler', 'dataset', 'collate_fn', 'multiprocessing_context', 'worker_init_fn'}
-_NMS = {'type', 'iou_threshold', 'score_threshold', 'max_num', 'offset', 'class_agnostic', 'split_thr', 'sigma',
-        'min_score', 'method'}
+_LOADER = {
+    'batch_size',
+    'num_workers',
+    'persistent_workers',
+    'prefetch_factor',
+    'pin_memory',
+    'drop_last',
+    'timeout',
+    'sampler',
+    'batch_sampler',
+    'dataset',
+    'collate_fn',
+    'multiprocessing_context',
+    'worker_init_fn',
+}
+_NMS = {
+    'type',
+    'iou_threshold',
+    'score_threshold',
+    'max_num',
+    'offset',
+    'class_agnostic',
+    'split_thr',
+    'sigma',
+    'min_score',
+    'method',
+}
 # From the end of a group's place to what reads it asks for. Sources: mmdet's two-stage detectors and their heads
 # (models/detectors/two_stage.py, dense_heads, roi_heads), mmcv's batched_nms, mmengine's Runner and optimizers.
 _READ_BY_NAME = {
@@ -29,11 +52,23 @@ _READ_BY_NAME = {
     'model.train_cfg.rpn': {'assigner', 'sampler', 'allowed_border', 'pos_weight', 'debug'},
     'model.train_cfg.rcnn': {'assigner', 'sampler', 'mask_size', 'pos_weight', 'debug', 'match_low_quality'},
     'nms': _NMS,
-    'train_dataloader': _LOADER, 'test_dataloader': _LOADER, 'evaluation_dataloader': _LOADER,
+    'train_dataloader': _LOADER,
+    'test_dataloader': _LOADER,
+    'evaluation_dataloader': _LOADER,
     'filter_cfg': {'filter_empty_gt', 'min_size'},
     'clip_grad': {'type', 'max_norm', 'norm_type', 'error_if_nonfinite', 'foreach', 'clip_value'},
-    'paramwise_cfg': {'norm_decay_mult', 'bias_decay_mult', 'bias_lr_mult', 'dwconv_decay_mult', 'flat_decay_mult',
-                      'dcn_offset_lr_mult', 'custom_keys', 'bypass_duplicate', 'decay_rate', 'no_decay'},
+    'paramwise_cfg': {
+        'norm_decay_mult',
+        'bias_decay_mult',
+        'bias_lr_mult',
+        'dwconv_decay_mult',
+        'flat_decay_mult',
+        'dcn_offset_lr_mult',
+        'custom_keys',
+        'bypass_duplicate',
+        'decay_rate',
+        'no_decay',
+    },
     'norm_cfg': {'type', 'requires_grad', 'eps', 'momentum', 'affine', 'num_groups'},
     'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
     'mp_cfg': {'mp_start_method', 'opencv_num_threads'},

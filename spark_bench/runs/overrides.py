@@ -17,21 +17,54 @@ from spark_bench.runs.override_keys import unknown_key
 from spark_bench.runs.recipe import PLACEMENT
 
 # What somebody reads of a config; other names at its top are variables, already put in where they are used.
-_READ = ('model', 'train_dataloader', 'test_dataloader', 'evaluation_dataloader', 'test_evaluator', 'train_cfg',
-         'test_cfg', 'optim_wrapper',
-         'param_scheduler', 'default_hooks', 'custom_hooks', 'env_cfg', 'log_processor', 'log_level', 'visualizer',
-         'vis_backends', 'default_scope', 'custom_imports', 'compile', 'activation_checkpointing', 'channels_last',
-         'recipe_version', 'global_batch', 'base_batch', 'base_lr', 'batch_limit', 'data_root', 'init', 'method',
-         'expected')
+_READ = (
+    'model',
+    'train_dataloader',
+    'test_dataloader',
+    'evaluation_dataloader',
+    'test_evaluator',
+    'train_cfg',
+    'test_cfg',
+    'optim_wrapper',
+    'param_scheduler',
+    'default_hooks',
+    'custom_hooks',
+    'env_cfg',
+    'log_processor',
+    'log_level',
+    'visualizer',
+    'vis_backends',
+    'default_scope',
+    'custom_imports',
+    'compile',
+    'activation_checkpointing',
+    'channels_last',
+    'recipe_version',
+    'global_batch',
+    'base_batch',
+    'base_lr',
+    'batch_limit',
+    'data_root',
+    'init',
+    'method',
+    'expected',
+)
 # What a run decides itself, and the option that decides it.
 _OWNED = {
-    'work_dir': 'give --work-dir', 'launcher': 'give --launcher', 'randomness': 'give --seed', 'seed': 'give --seed',
-    'resume': 'a run always goes on from the checkpoints in its --work-dir', 'load_from': 'give --weights',
+    'work_dir': 'give --work-dir',
+    'launcher': 'give --launcher',
+    'randomness': 'give --seed',
+    'seed': 'give --seed',
+    'resume': 'a run always goes on from the checkpoints in its --work-dir',
+    'load_from': 'give --weights',
     'experiment_name': 'give --suite and --method',
-    **{f'model.{key}': 'the classes of --data-root decide it'
-       for key in ('num_classes', '*.num_classes', '*.num_things_classes')},
+    **{
+        f'model.{key}': 'the classes of --data-root decide it'
+        for key in ('num_classes', '*.num_classes', '*.num_things_classes')
+    },
     'train_dataloader.sampler.global_batch': 'change global_batch',
-    **{key: remedy for key, remedy in PLACEMENT.items() if remedy}}
+    **{key: remedy for key, remedy in PLACEMENT.items() if remedy},
+}
 
 
 def apply_overrides(cfg: Config, overrides: dict[str, Any]) -> None:
@@ -64,8 +97,10 @@ def _check(cfg, key, value):
         raise InputError(f'--cfg-options {key}: it would be of no effect; {remedy}')
     if top not in _READ:
         if top in cfg:
-            raise InputError(f'--cfg-options {key}: {top} is a variable within the config file, of no effect from '
-                             'here: change the values that it stands for, or the file')
+            raise InputError(
+                f'--cfg-options {key}: {top} is a variable within the config file, of no effect from '
+                'here: change the values that it stands for, or the file'
+            )
         close = difflib.get_close_matches(top, _READ, 1)
         raise InputError(f'--cfg-options {key}: a config has no {top!r}' + (f'; {close[0]!r}?' if close else ''))
     _check_kind(cfg, key, value)
@@ -94,8 +129,12 @@ def _check_kind(cfg, key, value):
         return
     kinds = {'true or false': bool, 'a number': (int, float), 'a group of settings': dict, 'a list': (list, tuple)}
     wanted = next((name for name, kind in kinds.items() if isinstance(current, kind)), None)
-    fits = wanted is None or value is None or isinstance(value, kinds[wanted]) and (
-        wanted != 'a number' or not isinstance(value, bool))
+    fits = (
+        wanted is None
+        or value is None
+        or isinstance(value, kinds[wanted])
+        and (wanted != 'a number' or not isinstance(value, bool))
+    )
     if not fits or value is None and wanted in ('a group of settings', 'a list'):
         raise InputError(f'--cfg-options {key}={value}: the config has {wanted} there')
     if isinstance(current, dict) and not value.get('_delete_'):
@@ -107,8 +146,10 @@ def _check_new(cfg, parent, key):
     place, _, last = key.rpartition('.')
     near = unknown_key(parent, place, last, cfg.get('default_scope', 'mmengine')) if place else None
     if near is not None:
-        raise InputError(f'--cfg-options {key}: {place} takes no {last!r}; '
-                         + (f'did you mean {place}.{near}?' if near else f'it has {", ".join(list(parent)[:8])}'))
+        raise InputError(
+            f'--cfg-options {key}: {place} takes no {last!r}; '
+            + (f'did you mean {place}.{near}?' if near else f'it has {", ".join(list(parent)[:8])}')
+        )
 
 
 def set_length(cfg: Config, length: int, unit: str = 'max_epochs') -> None:
@@ -119,20 +160,25 @@ def set_length(cfg: Config, length: int, unit: str = 'max_epochs') -> None:
     """
     in_epochs = unit == 'max_epochs'
     if not isinstance(length, int) or length < 1:
-        raise InputError(f'train_cfg.{unit} is {length!r}: give a whole number of '
-                         f'{"epochs" if in_epochs else "updates"} from 1 up')
+        raise InputError(
+            f'train_cfg.{unit} is {length!r}: give a whole number of {"epochs" if in_epochs else "updates"} from 1 up'
+        )
     for number, scheduler in enumerate(cfg.param_scheduler):
         if scheduler.get('by_epoch', True) != in_epochs:
             continue
         if scheduler.setdefault('end', cfg.train_cfg[unit]) == cfg.train_cfg[unit]:
             _stretch(scheduler, length)
         if in_epochs and scheduler.get('warmup', 0) >= length:
-            print_log(f'the learning rate is still rising when the training of {length} epochs ends, its warm-up takes '
-                      f'{scheduler.warmup}: --cfg-options param_scheduler.{number}.warmup=… shortens it', 'current',
-                      logging.WARNING)
+            print_log(
+                f'the learning rate is still rising when the training of {length} epochs ends, its warm-up takes '
+                f'{scheduler.warmup}: --cfg-options param_scheduler.{number}.warmup=… shortens it',
+                'current',
+                logging.WARNING,
+            )
     if in_epochs:  # a training as short as its warm-up has nothing after it
-        cfg.param_scheduler = [s for s in cfg.param_scheduler
-                               if not s.get('by_epoch', True) or s.get('begin', 0) < length]
+        cfg.param_scheduler = [
+            s for s in cfg.param_scheduler if not s.get('by_epoch', True) or s.get('begin', 0) < length
+        ]
     cfg.train_cfg[unit] = length
 
 

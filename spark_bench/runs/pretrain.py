@@ -65,18 +65,23 @@ class Pretraining(Run[PretrainOptions]):
         set_length(cfg, max(1, round(cfg.train_cfg.max_epochs * get_method(method).schedule_scale)))
         super().fit_recipe(cfg, options, classes)
         if not kind.accumulates and cfg.train_cfg.accumulate > 1:
-            raise InputError(f'{method} cannot sum the gradients of {cfg.train_cfg.accumulate} batches for an update, '
-                             'its slow copy moves with every batch: leave --batch-size and --accumulate away, start '
-                             'more processes, or lower global_batch with --cfg-options')
+            raise InputError(
+                f'{method} cannot sum the gradients of {cfg.train_cfg.accumulate} batches for an update, '
+                'its slow copy moves with every batch: leave --batch-size and --accumulate away, start '
+                'more processes, or lower global_batch with --cfg-options'
+            )
         if options.bad_images is not None:
             if kind.labelled:
-                raise InputError(f'--bad-images has no meaning for {method}, which stops at an image that cannot be '
-                                 'read: leave it away')
+                raise InputError(
+                    f'--bad-images has no meaning for {method}, which stops at an image that cannot be '
+                    'read: leave it away'
+                )
             cfg.train_dataloader.dataset.bad_images = options.bad_images
         if options.image_interval is not None:
             if options.image_interval and kind.reconstruct is PretrainingModel.reconstruct:
-                raise InputError(f'--image-interval has no meaning for {method}, which reconstructs nothing: leave it '
-                                 'away')
+                raise InputError(
+                    f'--image-interval has no meaning for {method}, which reconstructs nothing: leave it away'
+                )
             for hook in cfg.custom_hooks:
                 if hook.type == 'TensorBoardHook':
                     hook.image_interval = options.image_interval
@@ -94,10 +99,16 @@ class Pretraining(Run[PretrainOptions]):
             side = dataset.get('input_size') or dataset.get('transform', {}).get('input_size')
             # No part of the recipe, as no weight depends on it; ahead of what writes down what it measures.
             self.cfg.custom_hooks = [
-                dict(type='ProbeHook', root=self.options.probe_data, interval=self.options.probe_interval,
-                     arch=self.arch, input_size=side or self.kind.side(self.cfg.model),
-                     workers=self.cfg.train_dataloader.num_workers),
-                *self.cfg.custom_hooks]
+                dict(
+                    type='ProbeHook',
+                    root=self.options.probe_data,
+                    interval=self.options.probe_interval,
+                    arch=self.arch,
+                    input_size=side or self.kind.side(self.cfg.model),
+                    workers=self.cfg.train_dataloader.num_workers,
+                ),
+                *self.cfg.custom_hooks,
+            ]
 
     def existing(self) -> Record | None:
         """The record, where both it and the weights that the next step needs are there."""
@@ -120,26 +131,39 @@ class Pretraining(Run[PretrainOptions]):
             images = reconstruct(model, load_images(model, dataset))
             np.savez_compressed(artifacts['reconstructions'], **images)  # type: ignore[arg-type]
         curve = runner.message_hub.get_scalar('train/loss').data[0]
-        metrics = {'loss': float(curve[-max(1, len(curve) // 10):].mean())}
+        metrics = {'loss': float(curve[-max(1, len(curve) // 10) :].mean())}
         if getattr(dataset, 'skips', False):
             artifacts['bad_images'] = self.work_dir / 'bad_images.txt'
             write_atomically(artifacts['bad_images'], b''.join(os.fsencode(name) + b'\n' for name in self.bad))
             metrics['skipped_images'] = len(self.bad)
-            runner.logger.info(f'{len(self.bad)} of {len(self.source)} images could not be read and were passed over'
-                               + (f'; their names are in {artifacts["bad_images"]}' if self.bad else ''))
+            runner.logger.info(
+                f'{len(self.bad)} of {len(self.source)} images could not be read and were passed over'
+                + (f'; their names are in {artifacts["bad_images"]}' if self.bad else '')
+            )
         probed = [[entry['epoch'], entry['knn']] for entry in evaluations(runner)]
         return self.write_training_record(
-            runner, metrics, {'train_images': len(self.source), 'val_images': 0}, artifacts,
-            **({'top1_knn': probed} if probed else {}))
+            runner,
+            metrics,
+            {'train_images': len(self.source), 'val_images': 0},
+            artifacts,
+            **({'top1_knn': probed} if probed else {}),
+        )
 
     def _save_weights(self, model) -> dict:
         """Write the encoder in timm's names and the whole model; return their paths by name."""
         encoder = model.encoder()
         paths = {name: self.work_dir / f'{name}.safetensors' for name in ('encoder', model.file)}
-        common = {'arch': self.arch, 'method': self.options.method, 'config_hash': self.identity.hash,
-                  'setup_hash': self.setup_hash}
-        checkpoints.save(model.trained, paths[model.file], {
-            **model.settings(), **common, 'epochs': str(self.cfg.train_cfg.max_epochs)})
+        common = {
+            'arch': self.arch,
+            'method': self.options.method,
+            'config_hash': self.identity.hash,
+            'setup_hash': self.setup_hash,
+        }
+        checkpoints.save(
+            model.trained,
+            paths[model.file],
+            {**model.settings(), **common, 'epochs': str(self.cfg.train_cfg.max_epochs)},
+        )
         save_safetensors(encoder.tensors, paths['encoder'], {'format': encoder.library, **common})
         return paths
 
@@ -158,12 +182,15 @@ def _check_dataset(kind, cfg):
     """Refuse a data set that gives the model other images than it takes. Raises InputError naming the key."""
     dataset, place = cfg.train_dataloader.dataset, 'train_dataloader.dataset'
     if (dataset.get('type') == 'ClassImages') != kind.labelled:
-        raise InputError(f'{place}.type is {dataset.get("type")}: {kind.methods[0]} learns from '
-                         f'{"ClassImages" if kind.labelled else "Images"}')
+        raise InputError(
+            f'{place}.type is {dataset.get("type")}: {kind.methods[0]} learns from '
+            f'{"ClassImages" if kind.labelled else "Images"}'
+        )
     side, given = kind.side(cfg.model), dataset.get('input_size')
     if side is not None and given not in (None, side):
-        raise InputError(f'model.input_size is {side}, but {place}.input_size is {given}: change '
-                         'both with --cfg-options')
+        raise InputError(
+            f'model.input_size is {side}, but {place}.input_size is {given}: change both with --cfg-options'
+        )
     views = dataset.get('views', {}).get('type', 'spark')
     if kind.views and views not in kind.views:
         raise InputError(f'{place}.views.type is {views!r}: {kind.methods[0]} takes {" or ".join(kind.views)}')

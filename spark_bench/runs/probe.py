@@ -78,20 +78,34 @@ class Probe(Measured[ProbeOptions]):
         start = start_of(options, {})
         self.task, self.arch = options.task, arch_of(start.weights, options.arch, options.key_prefix)
         self.options = options = replace(
-            options, data_root=data_root_of(options, {}, self.embedded), work_dir=options.work_dir or str(
-                default_work_dir('work_dirs', options.suite, 'probes', self.arch, start.method, options.seed)),
-            weights=start.weights, method=start.method)
+            options,
+            data_root=data_root_of(options, {}, self.embedded),
+            work_dir=options.work_dir
+            or str(default_work_dir('work_dirs', options.suite, 'probes', self.arch, start.method, options.seed)),
+            weights=start.weights,
+            method=start.method,
+        )
         self.network = build_backbone(self.arch, options.weights, options.seed, options.key_prefix).to(device)
         check_size(self.network, self.arch, options.input_size, '--input-size')
         transform = dict(type='evaluation', input_size=options.input_size, crop_ratio=0.95)
         self.splits = {split: ClassImages(options.data_root, split, transform) for split in ('train', 'val')}
         fraction = options.label_fraction
-        self.cfg = Config(dict(
-            arch=self.arch, transform=transform, amp=bool(options.amp),
-            labels=dict(fraction=fraction, seed=None if fraction is None else options.label_seed),
-            probe=dict(neighbours=options.neighbours, temperature=TEMPERATURE) if self.task == 'knn' else
-            dict(penalties=list(classifiers.PENALTIES), held_out=classifiers.HELD_OUT,
-                 tolerance=classifiers.TOLERANCE, most_iterations=classifiers.MOST_ITERATIONS)))
+        self.cfg = Config(
+            dict(
+                arch=self.arch,
+                transform=transform,
+                amp=bool(options.amp),
+                labels=dict(fraction=fraction, seed=None if fraction is None else options.label_seed),
+                probe=dict(neighbours=options.neighbours, temperature=TEMPERATURE)
+                if self.task == 'knn'
+                else dict(
+                    penalties=list(classifiers.PENALTIES),
+                    held_out=classifiers.HELD_OUT,
+                    tolerance=classifiers.TOLERANCE,
+                    most_iterations=classifiers.MOST_ITERATIONS,
+                ),
+            )
+        )
         self.identify(self.cfg.to_dict(), fingerprint(self.splits['train'], self.splits['val']))
         close_checkpoint()
         self.work_dir = Path(options.work_dir) / f'{self.task}-{self.identity.hash}'
@@ -118,13 +132,24 @@ class Probe(Measured[ProbeOptions]):
         if split == 'train' and options.label_fraction is not None:
             indices = draw_subset(images.labels, options.label_fraction, options.label_seed)
         chosen = hashlib.sha256(indices.astype('<i8').tobytes()).hexdigest()
-        key = identify(arch=self.arch, weights=self._start() or f'seed {options.seed}', data=self.identity.data,
-                       images=chosen, transform=self.cfg.transform.to_dict(), amp=self.cfg.amp)
+        key = identify(
+            arch=self.arch,
+            weights=self._start() or f'seed {options.seed}',
+            data=self.identity.data,
+            images=chosen,
+            transform=self.cfg.transform.to_dict(),
+            amp=self.cfg.amp,
+        )
         given = {name: getattr(options, name) for name in ('batch_size', 'workers')}
-        extractor = Extractor(self.network, self._device, amp=self.cfg.amp,
-                              **{name: value for name, value in given.items() if value is not None})
-        return cached_features(extractor, images, images.labels, indices,
-                               Path(options.work_dir) / 'features' / f'{split}-{key}')
+        extractor = Extractor(
+            self.network,
+            self._device,
+            amp=self.cfg.amp,
+            **{name: value for name, value in given.items() if value is not None},
+        )
+        return cached_features(
+            extractor, images, images.labels, indices, Path(options.work_dir) / 'features' / f'{split}-{key}'
+        )
 
     def measure(self, train: tuple[np.ndarray, np.ndarray], val: tuple[np.ndarray, np.ndarray]) -> Record:
         """Classify the val split, write predictions and the record, which is returned."""
@@ -133,21 +158,37 @@ class Probe(Measured[ProbeOptions]):
         predictions = self.work_dir / 'predictions.npz'
         found.save(predictions, self.splits['val'].classes)
         metrics = {f'top{k}': found.accuracy(k) for k in (1, 5) if found.accuracy(k) is not None}
-        return self.write_record({**metrics, **chosen}, {'train_images': len(train[1]), 'val_images': len(val[1])},
-                                 {'predictions': predictions}, curves)
+        return self.write_record(
+            {**metrics, **chosen},
+            {'train_images': len(train[1]), 'val_images': len(val[1])},
+            {'predictions': predictions},
+            curves,
+        )
 
     def _knn(self, train_NC, labels_N, val_MC):
-        votes_MK = classifiers.knn(train_NC, labels_N, val_MC, len(self.splits['train'].classes),
-                                   self.options.neighbours, TEMPERATURE, self._device)
+        votes_MK = classifiers.knn(
+            train_NC,
+            labels_N,
+            val_MC,
+            len(self.splits['train'].classes),
+            self.options.neighbours,
+            TEMPERATURE,
+            self._device,
+        )
         # A class without any vote is no guess, not even the fifth.
         scores_MK = torch.where(votes_MK > 0, votes_MK, -torch.inf)
         return scores_MK, {'neighbours': min(self.options.neighbours, len(labels_N))}, {}
 
     def _linear(self, train_NC, labels_N, val_MC):
         classifier, trials = classifiers.linear(
-            train_NC, labels_N, len(self.splits['train'].classes), seed=self.options.seed, device=self._device)
-        chosen = {'penalty': classifier.penalty, 'top1_held_out': dict(trials)[classifier.penalty],
-                  'iterations': classifier.iterations, 'converged': float(classifier.converged)}
+            train_NC, labels_N, len(self.splits['train'].classes), seed=self.options.seed, device=self._device
+        )
+        chosen = {
+            'penalty': classifier.penalty,
+            'top1_held_out': dict(trials)[classifier.penalty],
+            'iterations': classifier.iterations,
+            'converged': float(classifier.converged),
+        }
         return classifier.scores(val_MC), chosen, {'top1_held_out': [list(trial) for trial in trials]}
 
     @property
@@ -163,6 +204,9 @@ def arch_of(weights: str | None, arch: str | None = None, key_prefix: str | None
     """
     arch = arch or weights and open_checkpoint(weights, key_prefix).arch
     if not arch:
-        raise InputError(f'{weights} is of no architecture that timm knows: name it with --arch' if weights else
-                         'without --weights, name the network with --arch')
+        raise InputError(
+            f'{weights} is of no architecture that timm knows: name it with --arch'
+            if weights
+            else 'without --weights, name the network with --arch'
+        )
     return arch

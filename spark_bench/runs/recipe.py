@@ -10,24 +10,58 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
-_RECIPE = ('model', 'data_preprocessor', 'train_dataloader', 'test_dataloader', 'evaluation_dataloader',
-           'test_evaluator', 'train_cfg', 'test_cfg', 'optim_wrapper', 'auto_scale_lr', 'param_scheduler',
-           'default_hooks', 'custom_hooks', 'global_batch', 'default_scope')
+_RECIPE = (
+    'model',
+    'data_preprocessor',
+    'train_dataloader',
+    'test_dataloader',
+    'evaluation_dataloader',
+    'test_evaluator',
+    'train_cfg',
+    'test_cfg',
+    'optim_wrapper',
+    'auto_scale_lr',
+    'param_scheduler',
+    'default_hooks',
+    'custom_hooks',
+    'global_batch',
+    'default_scope',
+)
 # What of them is placement, and the option that decides it; None where the config may.
 PLACEMENT = {
-    '*_dataloader.num_workers': None, '*_dataloader.persistent_workers': None, '*_dataloader.prefetch_factor': None,
-    '*_dataloader.pin_memory': None, 'train_dataloader.batch_size': None,
-    'model.channels_last': 'give --channels-last', 'model.weights': 'give --weights',
-    'model.backbone.weights': 'give --weights', 'model.key_prefix': 'give --key-prefix',
-    'model.backbone.key_prefix': 'give --key-prefix', 'train_cfg.accumulate': 'give --accumulate',
-    'optim_wrapper.accumulative_counts': 'give --accumulate', 'train_dataloader.sampler.seed': 'give --seed',
-    'test_evaluator.ann_file': 'give --data-root', 'test_evaluator.category_ids': 'give --data-root',
+    '*_dataloader.num_workers': None,
+    '*_dataloader.persistent_workers': None,
+    '*_dataloader.prefetch_factor': None,
+    '*_dataloader.pin_memory': None,
+    'train_dataloader.batch_size': None,
+    'model.channels_last': 'give --channels-last',
+    'model.weights': 'give --weights',
+    'model.backbone.weights': 'give --weights',
+    'model.key_prefix': 'give --key-prefix',
+    'model.backbone.key_prefix': 'give --key-prefix',
+    'train_cfg.accumulate': 'give --accumulate',
+    'optim_wrapper.accumulative_counts': 'give --accumulate',
+    'train_dataloader.sampler.seed': 'give --seed',
+    'test_evaluator.ann_file': 'give --data-root',
+    'test_evaluator.category_ids': 'give --data-root',
     'test_evaluator.outfile_prefix': 'give --work-dir',
-    **{f'*_dataloader.dataset.{key}': 'give --data-root'
-       for key in ('root', 'data_root', 'ann_file', 'data_prefix', 'metainfo')}}
+    **{
+        f'*_dataloader.dataset.{key}': 'give --data-root'
+        for key in ('root', 'data_root', 'ann_file', 'data_prefix', 'metainfo')
+    },
+}
 # Hooks that look on, or write down.
-_WATCHING = ('RuntimeInfoHook', 'IterTimerHook', 'LoggerHook', 'ResumePointHook', 'EstimateHook', 'TensorBoardHook',
-             'ProgressHook', 'AveragePrecisionHook', 'ProbeHook')
+_WATCHING = (
+    'RuntimeInfoHook',
+    'IterTimerHook',
+    'LoggerHook',
+    'ResumePointHook',
+    'EstimateHook',
+    'TensorBoardHook',
+    'ProgressHook',
+    'AveragePrecisionHook',
+    'ProbeHook',
+)
 
 
 def recipe_of(cfg: dict[str, Any]) -> dict[str, Any]:
@@ -41,8 +75,11 @@ def recipe_of(cfg: dict[str, Any]) -> dict[str, Any]:
 def _without_placement(value: Any, place: str) -> Any:
     if not isinstance(value, dict):
         return value
-    return {key: _without_placement(child, f'{place}.{key}') for key, child in value.items()
-            if not any(fnmatch.fnmatchcase(f'{place}.{key}', pattern) for pattern in PLACEMENT)}
+    return {
+        key: _without_placement(child, f'{place}.{key}')
+        for key, child in value.items()
+        if not any(fnmatch.fnmatchcase(f'{place}.{key}', pattern) for pattern in PLACEMENT)
+    }
 
 
 @dataclass(frozen=True)

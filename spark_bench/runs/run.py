@@ -63,10 +63,16 @@ class Run(Measured[AnyTraining]):
         self.cfg = load_config(options.config, options.overrides)
         arch = options.arch or arch_of(self.cfg, options.config)
         start = self.start(options, self.cfg)
-        work_dir = options.work_dir or str(default_work_dir(
-            'work_dirs', options.suite, options.task or self.task, arch, start.method, options.seed))
-        self.options = replace(options, data_root=data_root_of(options, self.cfg, self.embedded), work_dir=work_dir,
-                               weights=start.weights, method=start.method)
+        work_dir = options.work_dir or str(
+            default_work_dir('work_dirs', options.suite, options.task or self.task, arch, start.method, options.seed)
+        )
+        self.options = replace(
+            options,
+            data_root=data_root_of(options, self.cfg, self.embedded),
+            work_dir=work_dir,
+            weights=start.weights,
+            method=start.method,
+        )
         data = self.open_data()
         self.fit_recipe(self.cfg, self.options, self.classes())
         self.arch = arch_of(self.cfg, options.config)
@@ -105,8 +111,10 @@ class Run(Measured[AnyTraining]):
         """Refuse a batch that takes more images than there are."""
         count = self.images_to_learn_from()
         if count < self.cfg.global_batch:
-            raise InputError(f'{self.options.data_root} has {count} images to learn from, fewer than one batch of '
-                             f'{self.cfg.global_batch}: lower it with --cfg-options global_batch=…')
+            raise InputError(
+                f'{self.options.data_root} has {count} images to learn from, fewer than one batch of '
+                f'{self.cfg.global_batch}: lower it with --cfg-options global_batch=…'
+            )
 
     def place(self) -> None:
         """Fill in places, and what only decides how fast it goes."""
@@ -164,8 +172,14 @@ class Run(Measured[AnyTraining]):
             runner.train()
         return runner
 
-    def write_training_record(self, runner: Runner, metrics: dict[str, float | None], counts: dict[str, Any],
-                              artifacts: dict[str, Path], **curves: list) -> Record:
+    def write_training_record(
+        self,
+        runner: Runner,
+        metrics: dict[str, float | None],
+        counts: dict[str, Any],
+        artifacts: dict[str, Path],
+        **curves: list,
+    ) -> Record:
         """:meth:`write_record` with the curve of the loss; then what only served to resume goes."""
         record = self.write_record(metrics, counts, artifacts, {'loss': loss_curve(runner), **curves})
         for path in self.work_dir.glob('epoch_*.pth'):
@@ -193,5 +207,7 @@ def loss_curve(runner: Runner, points: int = 200) -> list[list[float]]:
     """``[step, loss]`` pairs of the whole training, averaged down to at most ``points``."""
     values, _ = runner.message_hub.get_scalar('train/loss').data
     chunk = max(1, -(-len(values) // points))
-    return [[min(start + chunk, len(values)), float(values[start:start + chunk].mean())]
-            for start in range(0, len(values), chunk)]
+    return [
+        [min(start + chunk, len(values)), float(values[start : start + chunk].mean())]
+        for start in range(0, len(values), chunk)
+    ]

@@ -67,12 +67,18 @@ def _check_model(cfg, path):
         given = part.get('init_cfg') or []
         for init in given if isinstance(given, (list, tuple)) else [given]:
             if str(init.get('type')).rpartition('.')[2] == 'Pretrained':
-                _refuse(path, f'{place}.init_cfg with the weights {init.get("checkpoint")}',
-                        'give init_cfg=None (or _delete_=True beside the type of the backbone), and the file with '
-                        '--weights')
+                _refuse(
+                    path,
+                    f'{place}.init_cfg with the weights {init.get("checkpoint")}',
+                    'give init_cfg=None (or _delete_=True beside the type of the backbone), and the file with '
+                    '--weights',
+                )
     if 'mask_iou_head' in (cfg.model.get('roi_head') or {}):
-        _refuse(path, 'model.roi_head.mask_iou_head', 'take a roi_head without it: it ranks boxes by their masks, and '
-                'box AP would be of those ranks')
+        _refuse(
+            path,
+            'model.roi_head.mask_iou_head',
+            'take a roi_head without it: it ranks boxes by their masks, and box AP would be of those ranks',
+        )
 
 
 def _adopt_batch(cfg):
@@ -95,8 +101,11 @@ def _adopt_loop(cfg, path):
     lengths = {ours: given[theirs] for theirs, ours in _LENGTHS.items() if given.get(theirs) is not None}
     if len(lengths) != 1:
         what = 'both max_epochs and max_updates' if lengths else 'neither max_epochs nor max_updates'
-        _refuse(path, f'{what} in train_cfg', "give train_cfg = dict(_delete_=True, type='UpdateLoop', …) with one of "
-                'the two')
+        _refuse(
+            path,
+            f'{what} in train_cfg',
+            "give train_cfg = dict(_delete_=True, type='UpdateLoop', …) with one of the two",
+        )
     if kind != 'UpdateLoop':
         cfg.log_processor = ConfigDict(type='LogProcessor', by_epoch=True, window_size=50)
         given = {}
@@ -109,14 +118,18 @@ def _adopt_wrapper(cfg, path):
     if not isinstance(wrapper, dict) or wrapper.get('type') == 'UpdateOptimWrapper':
         return
     if wrapper.get('accumulative_counts', 1) != 1:
-        _refuse(path, f'optim_wrapper.accumulative_counts {wrapper.accumulative_counts}', 'take it out, and give '
-                'global_batch, the images of an update')
+        _refuse(
+            path,
+            f'optim_wrapper.accumulative_counts {wrapper.accumulative_counts}',
+            'take it out, and give global_batch, the images of an update',
+        )
     kind = wrapper.get('type') or 'OptimWrapper'
     if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
         _refuse(path, f'optim_wrapper.type {kind}', "give 'UpdateOptimWrapper', with autocast=True for bfloat16")
     if kind == 'AmpOptimWrapper':
-        print_log(f'{path} states float16 (AmpOptimWrapper): this training computes in bfloat16', 'current',
-                  logging.WARNING)
+        print_log(
+            f'{path} states float16 (AmpOptimWrapper): this training computes in bfloat16', 'current', logging.WARNING
+        )
         wrapper.autocast = True
         for key in ('loss_scale', 'dtype', 'use_fsdp'):
             wrapper.pop(key, None)
@@ -130,8 +143,11 @@ def _adopt_loaders(cfg, path):
             continue
         kind = loader.dataset.get('type')
         if kind not in ('CocoDataset', 'SeededCocoDataset'):
-            _refuse(path, f'{name}.dataset.type {kind}', "give a 'CocoDataset': detectors learn objects from a folder "
-                    'in COCO layout, each image once an epoch')
+            _refuse(
+                path,
+                f'{name}.dataset.type {kind}',
+                "give a 'CocoDataset': detectors learn objects from a folder in COCO layout, each image once an epoch",
+            )
         if 'classes' in (loader.dataset.get('metainfo') or {}):
             _refuse(path, f'{name}.dataset.metainfo.classes', 'take it out: categories are those of --data-root')
         for step in loader.dataset.get('pipeline') or []:
@@ -149,8 +165,11 @@ def _adopt_sampler(cfg, loader, path):
     kind = loader.get('sampler', {}).get('type', 'DefaultSampler')
     batches = (loader.pop('batch_sampler', None) or {}).get('type', 'BatchSampler')
     if kind not in ('DefaultSampler', 'InfiniteSampler') or batches not in ('AspectRatioBatchSampler', 'BatchSampler'):
-        _refuse(path, f'train_dataloader with {kind} and {batches}',
-                f"give sampler=dict(_delete_=True, type='{_SAMPLERS[0]}'), without batch_sampler")
+        _refuse(
+            path,
+            f'train_dataloader with {kind} and {batches}',
+            f"give sampler=dict(_delete_=True, type='{_SAMPLERS[0]}'), without batch_sampler",
+        )
     loader.sampler = ConfigDict(type='GroupedImageSampler' if batches == 'AspectRatioBatchSampler' else 'ImageSampler')
     loader.drop_last = True
     # How many images a device computes at a time: no more, but fewer where the global batch is smaller.
@@ -173,8 +192,11 @@ def _adopt_hooks(cfg, path):
     hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or [])]
     odd = next((hook['type'] for hook in hooks if hook and str(hook.get('type')).rpartition('.')[2] in _HOOKS), None)
     if odd:
-        _refuse(path, f'the hook {odd}', 'take it out of custom_hooks: what it makes of weights or data would not be '
-                'what is saved')
+        _refuse(
+            path,
+            f'the hook {odd}',
+            'take it out of custom_hooks: what it makes of weights or data would not be what is saved',
+        )
     if any(hook and hook.get('type') == 'ResumePointHook' for hook in hooks):
         return
     ours, logger = read_config(shipped(_RUNTIME)), (cfg.get('default_hooks') or {}).get('logger')
@@ -182,5 +204,7 @@ def _adopt_hooks(cfg, path):
     if logger is not None:
         cfg.default_hooks.logger = logger
     known = [hook.get('type') for hook in cfg.get('custom_hooks') or []]
-    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []),
-                        *(hook for hook in ours.custom_hooks if hook.type not in known)]
+    cfg.custom_hooks = [
+        *(cfg.get('custom_hooks') or []),
+        *(hook for hook in ours.custom_hooks if hook.type not in known),
+    ]

@@ -16,13 +16,29 @@ from spark_bench.tables.parts import TableSpec
 
 # What the records of each kind of task hold, see the engines.
 _RATES = tuple(f'{kind}_{which}' for kind in ('top1_last', 'top1_best', 'epoch_best') for which in ('raw', 'ema'))
-_COCO = ('ap', 'ap50', 'ap75', 'ap_small', 'ap_medium', 'ap_large', 'ar1', 'ar10', 'ar100', 'ar_small', 'ar_medium',
-         'ar_large', 'ap_low', 'ap_high')
+_COCO = (
+    'ap',
+    'ap50',
+    'ap75',
+    'ap_small',
+    'ap_medium',
+    'ap_large',
+    'ar1',
+    'ar10',
+    'ar100',
+    'ar_small',
+    'ar_medium',
+    'ar_large',
+    'ap_low',
+    'ap_high',
+)
 METRICS = {
-    'pretrain': ('loss', 'skipped_images'), 'classification': ('top1', 'top5', *_RATES),
+    'pretrain': ('loss', 'skipped_images'),
+    'classification': ('top1', 'top5', *_RATES),
     'linear': ('top1', 'top5', 'penalty', 'top1_held_out', 'iterations', 'converged'),
     'knn': ('top1', 'top5', 'neighbours'),
-    'detection': (*(f'{kind}_{figure}' for kind in ('box', 'mask') for figure in (*_COCO, 'ap_best')), 'update_best')}
+    'detection': (*(f'{kind}_{figure}' for kind in ('box', 'mask') for figure in (*_COCO, 'ap_best')), 'update_best'),
+}
 KINDS = ('pretrain', 'classification', 'detection')
 STARTS = ('none', 'published', 'recipe')
 # How a cell names a part of the embedded data set (``embedded:detection``), and the size of that.
@@ -43,7 +59,7 @@ def _is_number(value):
 
 
 def _is_count(value, least=0):
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2 ** 32
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**32
 
 
 def _is_list_of(holds):
@@ -57,41 +73,67 @@ _FLAG = (lambda value: isinstance(value, bool), 'True or False')
 _NAMES = 'letters, digits, ".", "_" and "-"'
 
 _SUITE = {
-    'title': (_is_text, 'text'), 'note': (_is_text, 'text'),
+    'title': (_is_text, 'text'),
+    'note': (_is_text, 'text'),
     'data': (lambda value: isinstance(value, dict), 'a dict, from the name of each data set to what it has to be'),
     'cells': (_is_list_of(lambda group: isinstance(group, dict)), 'a list of dicts, one a group of cells'),
-    'tables': (lambda value: isinstance(value, (list, tuple)), 'a list of dicts, one a table')}
+    'tables': (lambda value: isinstance(value, (list, tuple)), 'a list of dicts, one a table'),
+}
 _GROUP = {
-    'task': (lambda value: isinstance(value, str) and re.match(TASK_PATTERN, value) and value.split('_')[0] in KINDS,
-             f'{", ".join(KINDS)}, or one of them with a variant such as detection_2x'),
+    'task': (
+        lambda value: isinstance(value, str) and re.match(TASK_PATTERN, value) and value.split('_')[0] in KINDS,
+        f'{", ".join(KINDS)}, or one of them with a variant such as detection_2x',
+    ),
     'arch': (lambda value: _is_name(value) or _is_list_of(_is_name)(value), f'a name or a list of names ({_NAMES})'),
     'methods': (_is_list_of(_is_name), f'a list of names ({_NAMES})'),
     'recipe': (_is_text, 'the path of a config'),
     'data': (_is_text, 'the name of a data set'),
     'seeds': (_is_list_of(_is_count), 'a list of whole numbers, 0 or more'),
-    'start': (lambda value: value in STARTS or isinstance(value, str) and re.fullmatch(r'pretrain(_[a-z0-9]+)?', value),
-              f'{", ".join(STARTS)}, or a task of pretraining'),
+    'start': (
+        lambda value: value in STARTS or isinstance(value, str) and re.fullmatch(r'pretrain(_[a-z0-9]+)?', value),
+        f'{", ".join(STARTS)}, or a task of pretraining',
+    ),
     'options': (lambda value: isinstance(value, dict), 'a dict'),
-    'overrides': (lambda value: isinstance(value, dict) and all(map(_is_text, value)),
-                  'a dict from dotted keys of the recipe to values'),
-    'images': _NUMBER, 'gmacs': _NUMBER, 'weight': _NUMBER}
+    'overrides': (
+        lambda value: isinstance(value, dict) and all(map(_is_text, value)),
+        'a dict from dotted keys of the recipe to values',
+    ),
+    'images': _NUMBER,
+    'gmacs': _NUMBER,
+    'weight': _NUMBER,
+}
 _NEEDED = ('task', 'arch', 'methods', 'recipe', 'data')
 # The options of runs that are left to a suite, where their kind has them; the others follow from the cell.
 OPTIONS = {
-    'threads': _POSITIVE, 'workers': _COUNT, 'batch_size': _POSITIVE, 'accumulate': _POSITIVE, 'amp': _FLAG,
-    'channels_last': _FLAG, 'image_interval': _COUNT, 'checkpoint_interval': _POSITIVE, 'label_seed': _COUNT,
-    'bootstrap': _COUNT, 'frozen': _FLAG, 'val_interval': _POSITIVE,
+    'threads': _POSITIVE,
+    'workers': _COUNT,
+    'batch_size': _POSITIVE,
+    'accumulate': _POSITIVE,
+    'amp': _FLAG,
+    'channels_last': _FLAG,
+    'image_interval': _COUNT,
+    'checkpoint_interval': _POSITIVE,
+    'label_seed': _COUNT,
+    'bootstrap': _COUNT,
+    'frozen': _FLAG,
+    'val_interval': _POSITIVE,
     'bad_images': (lambda value: value in ('fail', 'skip'), 'fail or skip'),
     'backend': (lambda value: value in ('fast', 'pycocotools'), 'fast or pycocotools'),
-    'label_fraction': (lambda value: _is_number(value) and value <= 1, 'a number above 0, up to 1')}
+    'label_fraction': (lambda value: _is_number(value) and value <= 1, 'a number above 0, up to 1'),
+}
 _TABLE = {
-    'name': (_is_name, f'a name ({_NAMES})'), 'title': (_is_text, 'text'),
-    'columns': (_is_list_of(lambda column: _is_list_of(_is_text)(column) and len(column) == 3),
-                'a list of (task, metric, label)'),
-    'methods': (_is_list_of(_is_name), 'a list of names'), 'archs': (_is_list_of(_is_name), 'a list of names'),
+    'name': (_is_name, f'a name ({_NAMES})'),
+    'title': (_is_text, 'text'),
+    'columns': (
+        _is_list_of(lambda column: _is_list_of(_is_text)(column) and len(column) == 3),
+        'a list of (task, metric, label)',
+    ),
+    'methods': (_is_list_of(_is_name), 'a list of names'),
+    'archs': (_is_list_of(_is_name), 'a list of names'),
     'baseline': (_is_name, 'the name of a method'),
     'pairs': (_is_list_of(lambda pair: _is_list_of(_is_name)(pair) and len(pair) == 2), 'a list of (arch, method)'),
-    'best_of': (lambda value: value in ('backbone', 'table'), 'backbone or table')}
+    'best_of': (lambda value: value in ('backbone', 'table'), 'backbone or table'),
+}
 
 
 def check_suite(path: Path, cfg: Mapping[str, Any]) -> None:
@@ -106,8 +148,10 @@ def check_suite(path: Path, cfg: Mapping[str, Any]) -> None:
     _check(where, {key: value for key, value in cfg.items() if not key.startswith('_')}, _SUITE, ('cells',))
     for name, what in cfg.get('data', {}).items():
         if not _is_name(name) or name in EMBEDDED or not _is_text(what):
-            raise InputError(f'{where} has data {name!r}: {what!r}: give a name ({_NAMES}; '
-                             f'{" and ".join(EMBEDDED)} are taken) and what it has to be')
+            raise InputError(
+                f'{where} has data {name!r}: {what!r}: give a name ({_NAMES}; '
+                f'{" and ".join(EMBEDDED)} are taken) and what it has to be'
+            )
 
 
 def check_group(where: str, group: Mapping[str, Any], data: Mapping[str, str]) -> None:
@@ -117,9 +161,11 @@ def check_group(where: str, group: Mapping[str, Any], data: Mapping[str, str]) -
     _check(f'{where}, options', group.get('options', {}), {key: OPTIONS[key] for key in OPTIONS if key in kind})
     embedded, _, part = group['data'].partition(':')
     if group['data'] not in data and not (embedded in EMBEDDED and part in PARTS):
-        raise InputError(f'{where} names data {group["data"]!r}: describe it under data, beside '
-                         f'{", ".join(data) or "nothing"}; or take embedded:… or embedded-quick:… with '
-                         f'{", ".join(PARTS)}')
+        raise InputError(
+            f'{where} names data {group["data"]!r}: describe it under data, beside '
+            f'{", ".join(data) or "nothing"}; or take embedded:… or embedded-quick:… with '
+            f'{", ".join(PARTS)}'
+        )
     if not group['task'].startswith('pretrain'):
         return
     if 'start' in group:
@@ -140,8 +186,10 @@ def find_recipe(where: str, recipe: str, arch: str) -> str:
         raise InputError(f'{where} has recipe {recipe!r} ({error}): {{arch}} and {{size}} are filled in') from error
     # A path that is absolute stays as it is.
     if not shipped(filled).is_file():
-        raise InputError(f'{where} names the recipe {filled}, which is not there: give its absolute path, or '
-                         f'that below {shipped(".")}')
+        raise InputError(
+            f'{where} names the recipe {filled}, which is not there: give its absolute path, or '
+            f'that below {shipped(".")}'
+        )
     return filled
 
 
@@ -156,8 +204,10 @@ def make_table(where: str, entry: object) -> TableSpec:
         known = METRICS[task.partition('_')[0]]
         if metric not in known:
             close = nearest(metric, known)
-            raise InputError(f'{where} has a column {metric!r} of {task}, a metric that it does not have'
-                             f'{f" ({close})" * bool(close)}: choose one of {", ".join(known)}')
+            raise InputError(
+                f'{where} has a column {metric!r} of {task}, a metric that it does not have'
+                f'{f" ({close})" * bool(close)}: choose one of {", ".join(known)}'
+            )
     return TableSpec(**entry)
 
 

@@ -53,9 +53,12 @@ class ClusterJob:
         except Exception as error:
             if terminated:
                 _wait_to_be_stopped()
-            self._note(error if isinstance(error, (InputError, RunError)) else
-                       f'{type(error).__name__}: {" ".join(str(error).split())[:200]}; see '
-                       f'{submitit.JobEnvironment().paths.stderr}')
+            self._note(
+                error
+                if isinstance(error, (InputError, RunError))
+                else f'{type(error).__name__}: {" ".join(str(error).split())[:200]}; see '
+                f'{submitit.JobEnvironment().paths.stderr}'
+            )
             raise
         return options['work_dir']
 
@@ -112,8 +115,9 @@ def submit(suite: Suite, cells: Sequence[SuiteRun], folder: Path, args: Namespac
     """
     most = args.gpus or _GPUS
     if most > args.gpus_per_node and most % args.gpus_per_node:
-        raise InputError(f'--gpus {most} is no whole number of nodes of {args.gpus_per_node}: give another --gpus or '
-                         '--gpus-per-node')
+        raise InputError(
+            f'--gpus {most} is no whole number of nodes of {args.gpus_per_node}: give another --gpus or --gpus-per-node'
+        )
     executor = make_executor(folder, 'slurm')
     known = {cell.name: job_of(cell.options['work_dir']) for cell in cells}
     alive = _alive_jobs() if any(known.values()) else set()
@@ -127,8 +131,9 @@ def submit(suite: Suite, cells: Sequence[SuiteRun], folder: Path, args: Namespac
             jobs[cell.name] = job
             note_job(cell.options['work_dir'], job)
             print(f'{job}  {cell.name}')
-    print(f'submitted: `spark-bench run {shlex.quote(args.suite)} --status` tells where they stand, logs are in '
-          f'{folder}')
+    print(
+        f'submitted: `spark-bench run {shlex.quote(args.suite)} --status` tells where they stand, logs are in {folder}'
+    )
     return 0
 
 
@@ -151,8 +156,9 @@ def _submit_array(executor, cells, processes):
             jobs = [executor.submit(ClusterJob(cell.task, cell.options, processes)) for cell in cells]
     except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
         reason = printable(' '.join(str(error).split()))[-300:]
-        raise InputError(f'sbatch refused {cells[0].name} ({reason}): look at --partition, --gpus, --hours and '
-                         '--slurm') from error
+        raise InputError(
+            f'sbatch refused {cells[0].name} ({reason}): look at --partition, --gpus, --hours and --slurm'
+        ) from error
     return [job.job_id for job in jobs]
 
 
@@ -171,8 +177,9 @@ def make_executor(folder: Path, cluster: str, python: str | None = None) -> subm
         # A job may be stopped and submitted again as often as it takes.
         return submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=1000, local_python=python)
     except RuntimeError as error:
-        raise InputError(f'--cluster {cluster}: {error}; submit from a node that has sbatch, or leave --cluster '
-                         'away') from error
+        raise InputError(
+            f'--cluster {cluster}: {error}; submit from a node that has sbatch, or leave --cluster away'
+        ) from error
     except OSError as error:
         raise InputError(f'--work-dir {folder} cannot be written: {error.strerror}') from error
 
@@ -185,11 +192,18 @@ def _describe(executor, name, processes, args, after):
         # Where that fails, these could start from nothing: they are cancelled, and submitted again with it.
         extra |= {'dependency': f'afterok:{after}', 'kill-on-invalid-dep': 'yes'}
     executor.update_parameters(
-        name=name, timeout_min=args.hours * 60, nodes=processes // per_node, tasks_per_node=per_node,
-        gpus_per_node=per_node, cpus_per_task=args.cpus_per_gpu, slurm_array_parallelism=args.jobs or 256,
+        name=name,
+        timeout_min=args.hours * 60,
+        nodes=processes // per_node,
+        tasks_per_node=per_node,
+        gpus_per_node=per_node,
+        cpus_per_task=args.cpus_per_gpu,
+        slurm_array_parallelism=args.jobs or 256,
         # One process that fails ends the others, which would wait for it.
-        slurm_srun_args=['--kill-on-bad-exit=1'], slurm_additional_parameters=extra,
-        **({'slurm_partition': args.partition} if args.partition else {}))
+        slurm_srun_args=['--kill-on-bad-exit=1'],
+        slurm_additional_parameters=extra,
+        **({'slurm_partition': args.partition} if args.partition else {}),
+    )
 
 
 def _alive_jobs():
@@ -199,8 +213,9 @@ def _alive_jobs():
         return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
     except (OSError, subprocess.CalledProcessError) as error:
         told = getattr(error, 'stderr', None) or str(error)
-        raise InputError(f'--cluster slurm: squeue does not tell which jobs are queued ({printable(told.strip())})'
-                         ) from error
+        raise InputError(
+            f'--cluster slurm: squeue does not tell which jobs are queued ({printable(told.strip())})'
+        ) from error
 
 
 class LocalJob:
@@ -215,8 +230,9 @@ class LocalJob:
 
     def __init__(self, folder: Path, hours: int, cell: SuiteRun, slot: int) -> None:
         self.cell, self.slot, self.started = cell, slot, time.monotonic()
-        executor = make_executor(folder, 'local', f'env CUDA_VISIBLE_DEVICES={devices_of(slot, 1)} '
-                                                  f'{shlex.quote(sys.executable)}')
+        executor = make_executor(
+            folder, 'local', f'env CUDA_VISIBLE_DEVICES={devices_of(slot, 1)} {shlex.quote(sys.executable)}'
+        )
         executor.update_parameters(timeout_min=hours * 60)
         self._job = executor.submit(ClusterJob(cell.task, cell.options, 1))
 

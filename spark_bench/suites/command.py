@@ -34,8 +34,9 @@ def main(args: Namespace) -> int:
     """Body of the command; exit status 0 only if every chosen cell has its record."""
     check_cluster_options(args)
     suite = load_suite(args.suite, args.arch)
-    places = Places(parse_data(suite, args.data_root), args.work_dir or f'work_dirs/{suite.name}', args.results,
-                    args.cache_dir)
+    places = Places(
+        parse_data(suite, args.data_root), args.work_dir or f'work_dirs/{suite.name}', args.results, args.cache_dir
+    )
     specs = use_published(suite.cells) if args.published else list(suite.cells)
     chosen = select(suite, specs, args.only, args.limit, lambda spec: is_recorded(spec, suite, places))
     if args.status:
@@ -87,8 +88,14 @@ def is_recorded(spec: CellSpec, suite: Suite, places: Places) -> bool:
     return state_of(spec, suite, places).word == RECORDED
 
 
-def run(suite: Suite, cells: Sequence[SuiteRun], places: Places, server: ForkServerContext, jobs: int | None = None,
-        gpus: int = 1) -> int:
+def run(
+    suite: Suite,
+    cells: Sequence[SuiteRun],
+    places: Places,
+    server: ForkServerContext,
+    jobs: int | None = None,
+    gpus: int = 1,
+) -> int:
     """Run cells on this machine; then, unless all failed, print tables and write the report; last, list the failures.
 
     Args:
@@ -124,11 +131,13 @@ def submit(suite: Suite, specs: Sequence[CellSpec], places: Places, args: Namesp
 def conclude(suite: Suite, places: Places, cells: Sequence[SuiteRun], failed: Sequence[SuiteRun]) -> int:
     """After a run of ``cells``: tables and report, unless all failed, then those that ``failed``; exit status."""
     if len(failed) < len(cells):
-        failures = [(*(cell.options[key] for key in ('task', 'arch', 'method', 'seed')), cell.outcome)
-                    for cell in failed]
+        failures = [
+            (*(cell.options[key] for key in ('task', 'arch', 'method', 'seed')), cell.outcome) for cell in failed
+        ]
         print_tables(places.results, suite.name, suite.tables or None, failures)
-        path = write_report(places.results, suite.name, report_path(places.results, suite.name), Path.cwd(),
-                            suite.tables, failures)
+        path = write_report(
+            places.results, suite.name, report_path(places.results, suite.name), Path.cwd(), suite.tables, failures
+        )
         print(f'report: {path}')
     for cell in failed:
         print(f'spark-bench: error: {cell.name}: {cell.outcome}', file=sys.stderr)

@@ -49,6 +49,7 @@ def estimate(spec: CellSpec) -> Cost:
         InputError: for an architecture that its kind of run cannot have.
     """
     import timm  # loads torch, which takes seconds
+
     # The backbone of a detector may be mmdet's own.
     network = None if spec.kind == 'detection' and not timm.is_model(spec.arch) else _inspect(spec.arch)
     gmacs = spec.gmacs or (network and _gmacs(spec, network['multiply_adds'] / 1e9))
@@ -64,12 +65,16 @@ def estimate(spec: CellSpec) -> Cost:
 @lru_cache
 def _inspect(arch):
     from spark_bench.models.complexity import inspect_network
+
     return inspect_network(arch)
 
 
 def _gmacs(spec, network):
-    return {'pretrain': network + _DECODER_GMACS, 'classification': network,
-            'detection': _DETECTOR_GMACS + _DETECTOR_SCALE * network}[spec.kind]
+    return {
+        'pretrain': network + _DECODER_GMACS,
+        'classification': network,
+        'detection': _DETECTOR_GMACS + _DETECTOR_SCALE * network,
+    }[spec.kind]
 
 
 def _parameters(spec, network):
@@ -87,7 +92,7 @@ def _parameters(spec, network):
     neck, box_head = model.get('neck'), model.get('roi_head', {}).get('bbox_head')
     width = neck.get('out_channels', 256) / 256 if isinstance(neck, dict) else 1.0
     hidden = box_head.get('fc_out_channels', 1024) / 1024 if isinstance(box_head, dict) else 1.0
-    trained = network + _BOX_HEAD * width * hidden + _DETECTOR * width ** 2
+    trained = network + _BOX_HEAD * width * hidden + _DETECTOR * width**2
     return trained, trained
 
 
@@ -97,22 +102,31 @@ def print_plan(suite: Suite, specs: Iterable[CellSpec], places: Places) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
     console = Console()
     if not console.is_terminal:
         console.width = 1000  # a name that is cut is of no use to a program
-    table = Table(title=Text(suite.title), caption=Text(suite.note), box=SIMPLE_HEAD, title_justify='left',
-                  caption_justify='left')
+    table = Table(
+        title=Text(suite.title), caption=Text(suite.note), box=SIMPLE_HEAD, title_justify='left', caption_justify='left'
+    )
     for heading in ('cell', 'state', 'starts from', 'recipe', 'hours', 'disk'):
         is_number = heading in ('hours', 'disk')
-        table.add_column(heading, justify='right' if is_number else 'left', overflow='fold',
-                         no_wrap=is_number or heading == 'state')
+        table.add_column(
+            heading, justify='right' if is_number else 'left', overflow='fold', no_wrap=is_number or heading == 'state'
+        )
     missing = []
     for spec in specs:
         state, cost = state_of(spec, suite, places).word, estimate(spec)
         if state != RECORDED:
             missing.append(cost)
-        table.add_row(spec.name, state, spec.needs.name if spec.needs else spec.start, spec.recipe, _hours_of(cost),
-                      _size(cost.peak_gb))
+        table.add_row(
+            spec.name,
+            state,
+            spec.needs.name if spec.needs else spec.start,
+            spec.recipe,
+            _hours_of(cost),
+            _size(cost.peak_gb),
+        )
     console.print(table)
     console.print(_sum(missing), soft_wrap=True, highlight=False)
 
@@ -128,8 +142,10 @@ def _sum(costs):
     parts += [f'{_number(cpu)} hours of a CPU core (as the suite tells)'] if cpu else []
     parts += [f'{unknown} {"cell" if unknown == 1 else "cells"} of unknown length'] if unknown else []
     more = max(cost.peak_gb - cost.kept_gb for cost in costs)
-    return (f'to do: {" and ".join(parts)}; {_size(sum(cost.kept_gb for cost in costs))} stay on disk, and up to '
-            f'{_size(more)} more for each cell that runs')
+    return (
+        f'to do: {" and ".join(parts)}; {_size(sum(cost.kept_gb for cost in costs))} stay on disk, and up to '
+        f'{_size(more)} more for each cell that runs'
+    )
 
 
 def _hours_of(cost):

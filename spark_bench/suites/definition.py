@@ -102,11 +102,14 @@ def load_suite(name: Path | str, arch: str | None = None) -> Suite:
     """
     path = Path(name) if str(name).endswith('.py') else shipped(f'{SHIPPED}/{str(name).replace("-", "_")}.py')
     if not path.is_file():
-        beside = next((f'{stem}.py' for stem in (name, str(name).replace('-', '_')) if Path(f'{stem}.py').is_file()),
-                      None)
+        beside = next(
+            (f'{stem}.py' for stem in (name, str(name).replace('-', '_')) if Path(f'{stem}.py').is_file()), None
+        )
         close = f'is it {beside}?' if beside else nearest(name, shipped_suites())
-        raise InputError(f'no suite {printable(repr(name))}{f" ({close})" * bool(close)}: choose one of '
-                         f'{", ".join(shipped_suites())}, or give the path of a .py file')
+        raise InputError(
+            f'no suite {printable(repr(name))}{f" ({close})" * bool(close)}: choose one of '
+            f'{", ".join(shipped_suites())}, or give the path of a .py file'
+        )
     cfg = read_config(path, 'suite', import_custom_modules=False).to_dict()
     check_suite(path, cfg)
     data = cfg.get('data', {})
@@ -116,8 +119,9 @@ def load_suite(name: Path | str, arch: str | None = None) -> Suite:
     if twice:
         raise InputError(f'suite {path} has the cell {twice} twice: give one of them another seed or task')
     stem = path.stem.replace('_', '-')
-    tables = tuple(make_table(f'suite {path}, tables[{number}]', entry)
-                   for number, entry in enumerate(cfg.get('tables', ())))
+    tables = tuple(
+        make_table(f'suite {path}, tables[{number}]', entry) for number, entry in enumerate(cfg.get('tables', ()))
+    )
     if len({table.name for table in tables}) < len(tables):
         raise InputError(f'suite {path} has two tables of one name, which would be one file: rename one')
     return Suite(stem, cfg.get('title', stem), cfg.get('note', ''), data, tuple(_connect(path, cells)), tables)
@@ -182,6 +186,8 @@ def _connect(path, cells):
         # One pretraining may serve all seeds of what follows.
         needs = seeds.get(cell.seed) or (next(iter(seeds.values())) if len(seeds) == 1 else None)
         if needs is None:
-            raise InputError(f'suite {path}: {cell.name} needs {cell.start}/{cell.arch}/{cell.method}/{cell.seed}: add '
-                             'that cell, or give start="published" or start="recipe"')
+            raise InputError(
+                f'suite {path}: {cell.name} needs {cell.start}/{cell.arch}/{cell.method}/{cell.seed}: add '
+                'that cell, or give start="published" or start="recipe"'
+            )
         yield replace(cell, needs=needs)

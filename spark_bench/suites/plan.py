@@ -47,15 +47,22 @@ def parse_data(suite: Suite, given: Iterable[str]) -> dict[str, str]:
         if not equals and len(suite.data) == 1:
             name, place = next(iter(suite.data)), word
         if name not in suite.data or not place:
-            raise InputError(f"--data-root {word}: give NAME=DIR with one of the suite's data sets "
-                             f'({", ".join(suite.data) or "it has none"})')
+            raise InputError(
+                f"--data-root {word}: give NAME=DIR with one of the suite's data sets "
+                f'({", ".join(suite.data) or "it has none"})'
+            )
         if found.setdefault(name, place) != place:
             raise InputError(f'--data-root names {name} twice, {found[name]} and {place}: give it once')
     return found
 
 
-def select(suite: Suite, specs: Sequence[CellSpec], only: Sequence[str] = (), limit: int | None = None,
-           finished: Callable[[CellSpec], bool] = lambda spec: False) -> list[CellSpec]:
+def select(
+    suite: Suite,
+    specs: Sequence[CellSpec],
+    only: Sequence[str] = (),
+    limit: int | None = None,
+    finished: Callable[[CellSpec], bool] = lambda spec: False,
+) -> list[CellSpec]:
     """The cells to run: those that match, and the pretrainings that they start from.
 
     Args:
@@ -72,8 +79,9 @@ def select(suite: Suite, specs: Sequence[CellSpec], only: Sequence[str] = (), li
     for pattern in only or ['*']:
         names = fnmatch.filter([spec.name for spec in specs], pattern)
         if not names:
-            raise InputError(f'--only {pattern}: no cell of the suite {suite.name} matches; such as {specs[0].name} '
-                             'are its names')
+            raise InputError(
+                f'--only {pattern}: no cell of the suite {suite.name} matches; such as {specs[0].name} are its names'
+            )
         wanted.update(names)
     wanted |= {spec.needs.name for spec in specs if spec.name in wanted and spec.needs is not None}
     chosen = [spec for spec in specs if spec.name in wanted]
@@ -86,9 +94,14 @@ def select(suite: Suite, specs: Sequence[CellSpec], only: Sequence[str] = (), li
 def use_published(specs: Iterable[CellSpec]) -> list[CellSpec]:
     """The cells with published pretrained weights in place of pretraining, where the index has them."""
     from spark_bench.checkpoints.published import read_index
+
     known = {(entry['name'], entry['arch']) for entry in read_index()}
-    started = [replace(spec, start='published', needs=None)
-               if spec.start == 'pretrain' and (spec.method, spec.arch) in known else spec for spec in specs]
+    started = [
+        replace(spec, start='published', needs=None)
+        if spec.start == 'pretrain' and (spec.method, spec.arch) in known
+        else spec
+        for spec in specs
+    ]
     needed = {spec.needs.name for spec in started if spec.needs is not None}
     return [spec for spec in started if spec.kind != 'pretrain' or spec.name in needed]
 
@@ -103,13 +116,24 @@ def build_cells(suite: Suite, specs: Sequence[CellSpec], places: Places, downloa
     runs: dict[str, SuiteRun] = {}
     for spec in specs:
         if spec.data not in places.data:
-            raise InputError(f'the suite {suite.name} needs data {spec.data!r} ({suite.data[spec.data]}): give '
-                             f'--data-root {spec.data}=DIR')
+            raise InputError(
+                f'the suite {suite.name} needs data {spec.data!r} ({suite.data[spec.data]}): give '
+                f'--data-root {spec.data}=DIR'
+            )
         needs = runs.get(spec.needs.name) if spec.needs is not None else None
         options = dict(
-            config=str(shipped(spec.recipe)), suite=suite.name, task=spec.task, method=spec.method, arch=spec.arch,
-            data_root=places.data[spec.data], work_dir=str(places.work_dir_of(spec)), results=str(places.results),
-            seed=spec.seed, overrides=dict(spec.overrides), **spec.options)
+            config=str(shipped(spec.recipe)),
+            suite=suite.name,
+            task=spec.task,
+            method=spec.method,
+            arch=spec.arch,
+            data_root=places.data[spec.data],
+            work_dir=str(places.work_dir_of(spec)),
+            results=str(places.results),
+            seed=spec.seed,
+            overrides=dict(spec.overrides),
+            **spec.options,
+        )
         if spec.kind != 'pretrain':
             options['weights'] = _weights(spec, places, download)
         runs[spec.name] = SuiteRun(spec.name, spec.kind, options, spec.weight or 1.0, needs)
@@ -122,6 +146,7 @@ def with_embedded(specs: Iterable[CellSpec], places: Places) -> Places:
     found: dict[str, str] = {}
     for size in {name.partition(':')[0] for name in names}:
         from spark_bench.data import embedded
+
         parts = embedded.prepare(EMBEDDED[size], cache_dir=places.cache_dir)
         found |= {name: str(getattr(parts, name.partition(':')[2])) for name in names if name.startswith(f'{size}:')}
     return replace(places, data={**places.data, **found})
@@ -134,6 +159,7 @@ def _weights(spec, places, download):
     if spec.start == 'none':
         return 'scratch'
     from spark_bench.checkpoints.published import find_published
+
     name = spec.method
     if spec.start == 'recipe':
         cfg = read_config(shipped(spec.recipe), f'{spec.name}: the recipe', import_custom_modules=False)
@@ -153,8 +179,12 @@ def _encoder_of(spec, places):
 def fitting_processes(cells: Iterable[SuiteRun], most: int, per_node: int | None = None) -> int:
     """The most processes, up to ``most``, that divide the global batch of every cell and fill whole nodes."""
     batches = {_global_batch(cell) for cell in cells} if most > 1 else set()
-    return next(number for number in range(most, 0, -1) if all(batch % number == 0 for batch in batches)
-                and (per_node is None or number <= per_node or number % per_node == 0))
+    return next(
+        number
+        for number in range(most, 0, -1)
+        if all(batch % number == 0 for batch in batches)
+        and (per_node is None or number <= per_node or number % per_node == 0)
+    )
 
 
 def _global_batch(cell):

@@ -4,9 +4,20 @@ import contextlib
 from importlib import import_module
 
 # The engines, and what they load by name while they run.
-_MODULES = ('spark_bench.runs.pretrain', 'spark_bench.runs.finetune', 'spark_bench.runs.detect',
-            'mmdet.datasets', 'mmdet.engine', 'mmdet.evaluation', 'mmdet.models', 'mmdet.visualization',
-            'mmpretrain.datasets', 'mmpretrain.engine', 'mmpretrain.evaluation', 'mmpretrain.models')
+_MODULES = (
+    'spark_bench.runs.pretrain',
+    'spark_bench.runs.finetune',
+    'spark_bench.runs.detect',
+    'mmdet.datasets',
+    'mmdet.engine',
+    'mmdet.evaluation',
+    'mmdet.models',
+    'mmdet.visualization',
+    'mmpretrain.datasets',
+    'mmpretrain.engine',
+    'mmpretrain.evaluation',
+    'mmpretrain.models',
+)
 
 for _name in _MODULES:
     with contextlib.suppress(Exception):  # the cell that needs it meets the same error, and has a log

@@ -61,8 +61,12 @@ def published_records(document: Mapping[str, Any]) -> list[Record]:
         InputError: naming the key of an entry, if something is missing or wrong.
     """
     raise_first(jsonschema.Draft202012Validator(_document_schema()), document)
-    drafts = [draft for section, read in (('classification', _classification), ('detection_mask_rcnn_coco', _detection))
-              for entry in document.get(section, []) for draft in read(entry)]
+    drafts = [
+        draft
+        for section, read in (('classification', _classification), ('detection_mask_rcnn_coco', _detection))
+        for entry in document.get(section, [])
+        for draft in read(entry)
+    ]
     drafts += _ablation(document.get('ablation', {'rows': []}))
     seeds: Counter = Counter()
     records = []
@@ -79,11 +83,17 @@ def _document_schema() -> dict[str, Any]:
     epochs = {'type': ['integer', 'null'], 'minimum': 0}
     shared = {key: record[key] for key in ('arch', 'method', 'source', 'verified')}
     classification = {
-        **shared, 'pretrain_epochs': epochs, 'finetune_epochs': epochs, 'top1': percent,
-        'resolution': {'type': 'integer', 'minimum': 1, 'maximum': 10_000}}
+        **shared,
+        'pretrain_epochs': epochs,
+        'finetune_epochs': epochs,
+        'top1': percent,
+        'resolution': {'type': 'integer', 'minimum': 1, 'maximum': 10_000},
+    }
     detection = {
-        **shared, 'schedule': {'type': ['string', 'null'], 'pattern': r'^([A-Za-z0-9]+-)*[a-z0-9]+$(?!\n)'},
-        **{name: {**percent, 'type': ['number', 'null']} for name in ('box_ap', 'mask_ap')}}
+        **shared,
+        'schedule': {'type': ['string', 'null'], 'pattern': r'^([A-Za-z0-9]+-)*[a-z0-9]+$(?!\n)'},
+        **{name: {**percent, 'type': ['number', 'null']} for name in ('box_ap', 'mask_ap')},
+    }
     row = {'ablation': record['method'], 'top1': percent, 'verified': record['verified']}
     rows = {'type': 'array', 'items': {**_having(row), 'properties': {**row, 'note': record['source']}}}
     ablation = {'model': record['arch'], 'metric': {'enum': ['top1', 'top5']}, 'source': record['source'], 'rows': rows}
@@ -115,8 +125,9 @@ def _detection(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
     return _placed(entry, tasks, variant, {name: entry[name] for name in ('box_ap', 'mask_ap')})
 
 
-def _placed(entry: Mapping[str, Any], tasks: Mapping[str, str], task: str, metrics: Mapping[str, float | None]
-            ) -> list[dict[str, Any]]:
+def _placed(
+    entry: Mapping[str, Any], tasks: Mapping[str, str], task: str, metrics: Mapping[str, float | None]
+) -> list[dict[str, Any]]:
     """Drafts of `entry`: one a suite of `tasks` (suite → task there) that shows it, else one of `task` in OTHERS."""
     shown = {s: t for s, t in tasks.items() if _is_shown(s, t, entry['arch'], entry['method'])} or {OTHERS: task}
     told = {key: entry[key] for key in ('arch', 'method', 'source', 'verified')}
@@ -125,12 +136,22 @@ def _placed(entry: Mapping[str, Any], tasks: Mapping[str, str], task: str, metri
 
 
 def _is_shown(suite: str, task: str, arch: str, method: str) -> bool:
-    return any(arch in spec.archs and method in spec.methods and task in {column.task for column in spec.columns}
-               for spec in specs_of(suite))
+    return any(
+        arch in spec.archs and method in spec.methods and task in {column.task for column in spec.columns}
+        for spec in specs_of(suite)
+    )
 
 
 def _ablation(section: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [{'suite': 'ablation', 'task': 'classification', 'arch': section['model'], 'method': row['ablation'],
-             'metrics': {section['metric']: row['top1']}, 'verified': row['verified'],
-             'source': f'{section["source"]}; {row["note"]}' if 'note' in row else section['source']}
-            for row in section['rows']]
+    return [
+        {
+            'suite': 'ablation',
+            'task': 'classification',
+            'arch': section['model'],
+            'method': row['ablation'],
+            'metrics': {section['metric']: row['top1']},
+            'verified': row['verified'],
+            'source': f'{section["source"]}; {row["note"]}' if 'note' in row else section['source'],
+        }
+        for row in section['rows']
+    ]

@@ -26,8 +26,9 @@ def check_cells(suite: Suite, specs: Iterable[CellSpec]) -> None:
             continue
         known.add(what)
         kind = kind_of(spec.kind)
-        options = kind.Options(config=str(shipped(spec.recipe)), arch=spec.arch, overrides=dict(spec.overrides),
-                               **chosen)
+        options = kind.Options(
+            config=str(shipped(spec.recipe)), arch=spec.arch, overrides=dict(spec.overrides), **chosen
+        )
         logging.disable(logging.WARNING)  # what a run warns of, it tells then
         try:
             kind.check_recipe(options)

@@ -72,8 +72,10 @@ class Job:
         self.cell, self.slot, self.started = cell, slot, time.monotonic()
         note_failure(cell.options['work_dir'], None)
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_run_cell, args=(
-            cell.task, cell.options, str(cell.log), theirs, devices_of(slot, gpus), cell.processes))
+        self.process = context.Process(
+            target=_run_cell,
+            args=(cell.task, cell.options, str(cell.log), theirs, devices_of(slot, gpus), cell.processes),
+        )
         self.process.start()
         theirs.close()
 
@@ -111,9 +113,11 @@ def devices_of(slot: int, processes: int) -> str:
         return ','.join(map(str, range(first, first + processes)))
     devices = given.split(',')
     if len(devices) < first + processes:
-        raise InputError(f'CUDA_VISIBLE_DEVICES={given} names {len(devices)} GPUs, {first + processes} are needed: '
-                         'lower --jobs or --gpus')
-    return ','.join(devices[first:first + processes])
+        raise InputError(
+            f'CUDA_VISIBLE_DEVICES={given} names {len(devices)} GPUs, {first + processes} are needed: '
+            'lower --jobs or --gpus'
+        )
+    return ','.join(devices[first : first + processes])
 
 
 def how_ended(status: int, log: Path | str) -> str:
@@ -159,9 +163,20 @@ def _train_together(task, options, log, processes):
     """Be torchrun for a cell; ``done``, or what failed."""
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
     try:
-        torchrun.main(['--standalone', '--nproc-per-node', str(processes), '-m', 'spark_bench.suites.member',
-                       str(os.getpid()), task, json.dumps(options)])
+        torchrun.main(
+            [
+                '--standalone',
+                '--nproc-per-node',
+                str(processes),
+                '-m',
+                'spark_bench.suites.member',
+                str(os.getpid()),
+                task,
+                json.dumps(options),
+            ]
+        )
         return 'done'
     except ChildFailedError as error:
         return failure_of(options['work_dir']) or how_ended(error.get_first_failure()[1].exitcode, log)
@@ -176,6 +191,7 @@ def _end_with_runner(connection):
 @contextlib.contextmanager
 def _terminable():
     """A SIGTERM leaves like an error does, through every ``finally``: terminal and processes are left in order."""
+
     def leave(*_):
         print('spark-bench: error: terminated: the same command continues', file=sys.stderr)
         sys.exit(128 + signal.SIGTERM)
@@ -249,8 +265,9 @@ def _silence():
             os.close(stream)
 
 
-def run_cells(cells: Sequence[SuiteRun], jobs: int, start: 'Callable[[SuiteRun, int], Job | LocalJob]'
-              ) -> list[SuiteRun]:
+def run_cells(
+    cells: Sequence[SuiteRun], jobs: int, start: 'Callable[[SuiteRun, int], Job | LocalJob]'
+) -> list[SuiteRun]:
     """Run all cells, dependencies first; a cell with a record is skipped by its engine.
 
     Args:
@@ -310,9 +327,16 @@ class _Display(Progress):
     def __init__(self, cells):
         console = Console(stderr=True)
         super().__init__(
-            TextColumn('{task.description}'), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
-            TextColumn('left'), TimeRemainingColumn(), console=console, transient=True,
-            disable=not console.is_terminal)
+            TextColumn('{task.description}'),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn('left'),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
         self._overall = self.add_task('all runs', total=sum(cell.weight for cell in cells))
         self._count, self._ended, self._weight = len(cells), 0, 0.0
         self._bars = {}
@@ -332,5 +356,6 @@ class _Display(Progress):
         self._weight += cell.weight
         self.remove_task(self._bars.pop(cell.name))
         text = f'{cell.seconds:.0f} s' if cell.outcome == 'done' else f'FAILED: {cell.outcome}'
-        self.console.print(f'[{self._ended}/{self._count}] {cell.name}: {text}', markup=False, highlight=False,
-                           soft_wrap=True)
+        self.console.print(
+            f'[{self._ended}/{self._count}] {cell.name}: {text}', markup=False, highlight=False, soft_wrap=True
+        )

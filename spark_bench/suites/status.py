@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 _FAILURE, _JOB = 'failure.txt', 'job.txt'
 RECORDED, RUNNING, BROKEN_OFF, FAILED, WAITING, READY = (
-    'recorded', 'running', 'broken off', 'failed', 'waiting', 'to do')
+    'recorded',
+    'running',
+    'broken off',
+    'failed',
+    'waiting',
+    'to do',
+)
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,7 @@ def show(suite: 'Suite', specs: 'Sequence[CellSpec]', places: 'Places', interval
     """Print the table of states; on a terminal keep it fresh until nothing is left to wait for, or Ctrl-C."""
     from rich.console import Console
     from rich.live import Live
+
     console = Console()
     if not console.is_terminal:
         console.width = 1000  # a name that is cut is of no use to a program
@@ -114,9 +121,12 @@ def show(suite: 'Suite', specs: 'Sequence[CellSpec]', places: 'Places', interval
         while True:
             states = [state_of(spec, suite, places) for spec in specs]
             live.update(_table(suite, specs, states), refresh=True)
-            if all(state.word in (RECORDED, FAILED)
-                   or state.word == WAITING and state_of(spec.needs, suite, places).word == FAILED
-                   for spec, state in zip(specs, states, strict=True)):
+            if all(
+                state.word in (RECORDED, FAILED)
+                or state.word == WAITING
+                and state_of(spec.needs, suite, places).word == FAILED
+                for spec, state in zip(specs, states, strict=True)
+            ):
                 return
             time.sleep(interval_s)
 
@@ -125,13 +135,21 @@ def _table(suite, specs, states):
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
+
     colours = {RECORDED: 'green', RUNNING: 'cyan', FAILED: 'red', BROKEN_OFF: 'yellow'}
-    counts = ', '.join(f'{sum(state.word == word for state in states)} {word}'
-                       for word in dict.fromkeys(state.word for state in states))
+    counts = ', '.join(
+        f'{sum(state.word == word for state in states)} {word}'
+        for word in dict.fromkeys(state.word for state in states)
+    )
     table = Table(title=Text(f'{suite.title}: {counts}'), box=SIMPLE_HEAD, title_justify='left')
     for heading, justify in (('cell', 'left'), ('state', 'left'), ('done', 'right'), ('loss', 'right'), ('', 'left')):
         table.add_column(heading, justify=justify, overflow='fold', no_wrap=heading not in ('cell', ''))
     for spec, state in zip(specs, states, strict=True):
-        table.add_row(spec.name, Text(state.word, colours.get(state.word, 'dim')), f'{state.share:.0%}',
-                      '' if state.loss is None else f'{state.loss:.3f}', Text(state.note))
+        table.add_row(
+            spec.name,
+            Text(state.word, colours.get(state.word, 'dim')),
+            f'{state.share:.0%}',
+            '' if state.loss is None else f'{state.loss:.3f}',
+            Text(state.note),
+        )
     return table

@@ -9,5 +9,15 @@ from spark_bench.tables.parts import Column, Table, TableSpec
 from spark_bench.tables.suite import table_of_suite
 from spark_bench.tables.text import to_grid
 
-__all__ = ['Column', 'Table', 'TableSpec', 'build_table', 'table_of_suite', 'to_csv', 'to_grid', 'to_html', 'to_latex',
-           'to_markdown']
+__all__ = [
+    'Column',
+    'Table',
+    'TableSpec',
+    'build_table',
+    'table_of_suite',
+    'to_csv',
+    'to_grid',
+    'to_html',
+    'to_latex',
+    'to_markdown',
+]

@@ -119,9 +119,13 @@ def summarise(records: Sequence[Record], column: Column, failures: Sequence[tupl
     values = [r.metrics.get(column.metric) for r in records]
     known = [value for value in values if value is not None]
     complete = bool(known) and len(known) == len(values) and not failures
-    return Cell(value=statistics.fmean(known) if complete else None,
-                std=deviation(known) if complete and len(known) > 1 else None,
-                n=len(known), seeds=len(records) + len({seed for seed, _ in failures}), failures=tuple(failures))
+    return Cell(
+        value=statistics.fmean(known) if complete else None,
+        std=deviation(known) if complete and len(known) > 1 else None,
+        n=len(known),
+        seeds=len(records) + len({seed for seed, _ in failures}),
+        failures=tuple(failures),
+    )
 
 
 def quote(records: Sequence[Record], column: Column) -> Cell:
@@ -139,8 +143,10 @@ def quote(records: Sequence[Record], column: Column) -> Cell:
     for other in trusted[1:]:
         if other.metrics[column.metric] != value:
             places = ' and '.join('/'.join(map(str, r.identity)) for r in (trusted[0], other))
-            raise InputError(f'{places} state different figures for {column.metric}: give one of them a variant of its '
-                             'own in its task, or move it to another suite')
+            raise InputError(
+                f'{places} state different figures for {column.metric}: give one of them a variant of its '
+                'own in its task, or move it to another suite'
+            )
     sources = tuple(dict.fromkeys(r.source for r in trusted if r.source))
     return Cell(value, None, 1, 1, verified=bool(trusted[0].verified), sources=sources)
 
@@ -161,9 +167,15 @@ def mark_best(rows: Sequence[Row], spec: TableSpec) -> list[Row]:
                 group = row.arch if spec.best_of == 'backbone' else ''
                 competing.setdefault(group, []).append((index, row.cells[place]))
         marks |= {(_winner(group, column), place) for group in competing.values()}
-    return [dataclasses.replace(row, cells=tuple(dataclasses.replace(cell, best=(index, place) in marks)
-                                                 for place, cell in enumerate(row.cells)))
-            for index, row in enumerate(rows)]
+    return [
+        dataclasses.replace(
+            row,
+            cells=tuple(
+                dataclasses.replace(cell, best=(index, place) in marks) for place, cell in enumerate(row.cells)
+            ),
+        )
+        for index, row in enumerate(rows)
+    ]
 
 
 def _winner(competing: Sequence[tuple[int, Cell]], column: Column) -> int | None:
@@ -171,8 +183,10 @@ def _winner(competing: Sequence[tuple[int, Cell]], column: Column) -> int | None
     sign = 1 if column.is_percent else -1
     index, top = max(competing, key=lambda item: sign * item[1].value)
     others = [cell for i, cell in competing if i != index]
-    ahead = all(round(cell.value, column.digits) != round(top.value, column.digits)
-                and is_beyond_noise(top.sample, cell.sample) for cell in others)
+    ahead = all(
+        round(cell.value, column.digits) != round(top.value, column.digits) and is_beyond_noise(top.sample, cell.sample)
+        for cell in others
+    )
     return index if others and ahead else None
 
 

@@ -26,8 +26,10 @@ FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
     'html': lambda tables: '\n'.join(map(to_html, tables)),
 }
 # How each of them begins: so is an earlier table told from what somebody else wrote.
-OWN = (rb'([^\n]*\n)?\n  backbone +method |(\*\*[^\n]*\*\*\n\n)?\| backbone \| method \||arch,method,origin,'
-       rb'|% Needs \\usepackage\{booktabs\}|<table class="results" id="table')
+OWN = (
+    rb'([^\n]*\n)?\n  backbone +method |(\*\*[^\n]*\*\*\n\n)?\| backbone \| method \||arch,method,origin,'
+    rb'|% Needs \\usepackage\{booktabs\}|<table class="results" id="table'
+)
 
 
 def main(args: argparse.Namespace, specs: Sequence[TableSpec] | None) -> int:
@@ -50,8 +52,9 @@ def main(args: argparse.Namespace, specs: Sequence[TableSpec] | None) -> int:
     return 0
 
 
-def print_tables(results: str | Path, suite: str, specs: Sequence[TableSpec] | None = None,
-                 failed: Sequence[Failure] = ()) -> tuple[Table, ...]:
+def print_tables(
+    results: str | Path, suite: str, specs: Sequence[TableSpec] | None = None, failed: Sequence[Failure] = ()
+) -> tuple[Table, ...]:
     """Print the tables of ``suite``, write each to ``<results>/tables/<name>.md`` and ``.csv``; return them.
 
     Args:
@@ -90,8 +93,12 @@ def claim_tables(results: str | Path, names: Iterable[str]) -> list[Path]:
 
 def _tell_left_out(records: Sequence[Record], tables: Sequence[Table]) -> None:
     """Say on standard error which measured figures the tables have no place for."""
-    places = {(row.origin, column.task, row.arch, row.method)
-              for table in tables for row in table.rows for column in table.columns}
+    places = {
+        (row.origin, column.task, row.arch, row.method)
+        for table in tables
+        for row in table.rows
+        for column in table.columns
+    }
     left_out = sorted({record.cell for record in records if record.kind != 'pretrain'} - places)
     if left_out:
         named = ', '.join('/'.join(cell) for _, *cell in left_out[:3])

@@ -15,8 +15,27 @@ def to_csv(*tables: Table) -> str:
     apostrophe before it.
     """
     buffer = io.StringIO()
-    fields = ('arch', 'method', 'origin', 'verified', 'task', 'metric', 'n', 'seeds', 'value', 'std', 'delta', 'table',
-              'status', 'mark', 'delta_mark', 'best', 'delta_beyond_noise', 'source', 'why')
+    fields = (
+        'arch',
+        'method',
+        'origin',
+        'verified',
+        'task',
+        'metric',
+        'n',
+        'seeds',
+        'value',
+        'std',
+        'delta',
+        'table',
+        'status',
+        'mark',
+        'delta_mark',
+        'best',
+        'delta_beyond_noise',
+        'source',
+        'why',
+    )
     writer = csv.DictWriter(buffer, fields, lineterminator='\n')
     writer.writeheader()
     for table in tables:
@@ -27,13 +46,27 @@ def to_csv(*tables: Table) -> str:
 
 
 def _line(table: Table, row: Row, cell: Cell, column: Column) -> dict[str, str | int | float | None]:
-    return {'arch': row.arch, 'method': row.method, 'origin': row.origin,
-            'verified': '' if cell.value is None else _answer(cell.verified), 'task': column.task,
-            'metric': column.metric, 'n': cell.n, 'seeds': cell.seeds, 'value': cell.value, 'std': cell.std,
-            'delta': cell.delta, 'table': table.name, 'status': cell.status, 'mark': '' if cell.verified else DAGGER,
-            'delta_mark': '' if cell.delta is None or cell.delta_verified else DAGGER, 'best': _answer(cell.best),
-            'delta_beyond_noise': _answer(cell.delta_beyond_noise), 'source': _harmless('; '.join(cell.sources)),
-            'why': '; '.join(f'seed {seed}: {why}' for seed, why in cell.failures)}
+    return {
+        'arch': row.arch,
+        'method': row.method,
+        'origin': row.origin,
+        'verified': '' if cell.value is None else _answer(cell.verified),
+        'task': column.task,
+        'metric': column.metric,
+        'n': cell.n,
+        'seeds': cell.seeds,
+        'value': cell.value,
+        'std': cell.std,
+        'delta': cell.delta,
+        'table': table.name,
+        'status': cell.status,
+        'mark': '' if cell.verified else DAGGER,
+        'delta_mark': '' if cell.delta is None or cell.delta_verified else DAGGER,
+        'best': _answer(cell.best),
+        'delta_beyond_noise': _answer(cell.delta_beyond_noise),
+        'source': _harmless('; '.join(cell.sources)),
+        'why': '; '.join(f'seed {seed}: {why}' for seed, why in cell.failures),
+    }
 
 
 def _answer(value: bool | None) -> str:

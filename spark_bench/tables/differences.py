@@ -20,8 +20,10 @@ from spark_bench.tables.suite import COLUMNS
 from spark_bench.tables.text import DAGGER, delta_text, value_text
 
 FIGURES = ('A', 'B', 'B − A')  # headings of the columns that stand to the right
-NOTE = (f'Mean ± sample standard deviation over n seeds. Beyond the noise: by a t-test of Welch at {CONFIDENCE:.0%}; '
-        f'one seed tells nothing about noise. {DAGGER}: not checked against its source, and no claim.')
+NOTE = (
+    f'Mean ± sample standard deviation over n seeds. Beyond the noise: by a t-test of Welch at {CONFIDENCE:.0%}; '
+    f'one seed tells nothing about noise. {DAGGER}: not checked against its source, and no claim.'
+)
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,11 @@ class Differences:
         sides = [f'{side}_{what}' for side in 'ab' for what in ('value', 'std', 'n', 'seeds', 'mark')]
         writer.writerow([*self.names, 'metric', *sides, 'delta', 'delta_mark', 'difference', 'config'])
         for row in self.rows:
-            cells = [value for cell in (row.a, row.b)
-                     for value in (cell.value, cell.std, cell.n, cell.seeds, '' if cell.verified else DAGGER)]
+            cells = [
+                value
+                for cell in (row.a, row.b)
+                for value in (cell.value, cell.std, cell.n, cell.seeds, '' if cell.verified else DAGGER)
+            ]
             mark = '' if row.delta is None or row.is_verified else DAGGER
             writer.writerow([*row.name, row.column.metric, *cells, row.delta, mark, row.verdict, row.configs])
         return buffer.getvalue()
@@ -114,9 +119,11 @@ FORMATS: dict[str, Callable[[Differences], str]] = {
     'csv': Differences.to_csv,
 }
 # How each of them begins: so is an earlier comparison told from what somebody else wrote.
-OWN = (rb'\n  ((origin|suite) +)*task +backbone +method +metric |'
-       rb'\| ((origin|suite) \| )*task \| backbone \| method \| metric \||'
-       rb'((origin|suite),)*task,backbone,method,metric,a_value,')
+OWN = (
+    rb'\n  ((origin|suite) +)*task +backbone +method +metric |'
+    rb'\| ((origin|suite) \| )*task \| backbone \| method \| metric \||'
+    rb'((origin|suite),)*task,backbone,method,metric,a_value,'
+)
 
 
 def main(args: argparse.Namespace) -> int:

@@ -36,12 +36,21 @@ class Grid:
         import rich.table
         import rich.text
 
-        drawn = rich.table.Table(title=rich.text.Text(self.title) if self.title else None, box=rich.box.SIMPLE_HEAD,
-                                 caption=rich.text.Text('\n'.join(self.notes)), title_justify='left',
-                                 caption_justify='left')
+        drawn = rich.table.Table(
+            title=rich.text.Text(self.title) if self.title else None,
+            box=rich.box.SIMPLE_HEAD,
+            caption=rich.text.Text('\n'.join(self.notes)),
+            title_justify='left',
+            caption_justify='left',
+        )
         for heading, right, width in zip(self.headings, self.right, self._least_widths(), strict=True):
-            drawn.add_column(rich.text.Text(heading), justify='right' if right else 'left', min_width=width,
-                             no_wrap=right, overflow='fold')
+            drawn.add_column(
+                rich.text.Text(heading),
+                justify='right' if right else 'left',
+                min_width=width,
+                no_wrap=right,
+                overflow='fold',
+            )
         for number, row in enumerate(self.rows):
             cells = (rich.text.Text.assemble(*words) for words in row)
             drawn.add_row(*cells, end_section=number + 1 in self.breaks)
@@ -55,8 +64,10 @@ class Grid:
     def _least_widths(self) -> list[int]:
         # A figure is never broken; words are, once they are longer than WORD_WIDTH.
         columns = zip(self.headings, *self._texts(), strict=True)
-        return [min(max(map(cell_len, column)), 10**6 if right else WORD_WIDTH)
-                for column, right in zip(columns, self.right, strict=True)]
+        return [
+            min(max(map(cell_len, column)), 10**6 if right else WORD_WIDTH)
+            for column, right in zip(columns, self.right, strict=True)
+        ]
 
     def _texts(self) -> list[list[str]]:
         return [[''.join(piece for piece, _ in words) for words in row] for row in self.rows]

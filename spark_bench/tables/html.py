@@ -17,8 +17,14 @@ def templates(package: str) -> 'jinja2.Environment':
     """The templates of a package: what they print is escaped, and a name that they are not given is an error."""
     import jinja2  # 0.05 s that only pages should pay
 
-    return jinja2.Environment(loader=jinja2.PackageLoader(package), autoescape=True, undefined=jinja2.StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader(package),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
 
 
 def to_html(table: Table, link: Callable[[Row, Column], str | None] | None = None, prefix: str = 'table') -> str:
@@ -34,10 +40,22 @@ def to_html(table: Table, link: Callable[[Row, Column], str | None] | None = Non
         link: gives the href of a cell's value, such as the anchor of its record; None for no link.
         prefix: begins every identifier, with the table's name; fragments of one page need different ones.
     """
-    text = templates('spark_bench.tables').get_template('table.html').render(
-        table=table, link=link or (lambda row, column: None), identifier='-'.join(filter(None, (prefix, table.name))),
-        value_text=value_text, delta_text=delta_text, delta_verdict=delta_verdict, source_marks=source_marks,
-        reason=_reason, verdicts=VERDICTS, dagger=DAGGER)
+    text = (
+        templates('spark_bench.tables')
+        .get_template('table.html')
+        .render(
+            table=table,
+            link=link or (lambda row, column: None),
+            identifier='-'.join(filter(None, (prefix, table.name))),
+            value_text=value_text,
+            delta_text=delta_text,
+            delta_verdict=delta_verdict,
+            source_marks=source_marks,
+            reason=_reason,
+            verdicts=VERDICTS,
+            dagger=DAGGER,
+        )
+    )
     # Quotes by the names that tables have had so far, so that a table of the same records is the same file.
     return text.replace('&#39;', '&#x27;').replace('&#34;', '&quot;')
 

@@ -8,12 +8,32 @@ from spark_bench.tables.text import delta_text, source_marks, value_text
 
 # What LaTeX reads as a command, sets as another glyph in its default encoding, or does not know.
 ESCAPES = {
-    **{character: '\\' + character for character in '&%$#_{}'}, '\\': r'\textbackslash{}',
-    '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '<': r'\textless{}', '>': r'\textgreater{}',
-    '|': r'\textbar{}', '`': r'\`{}', '±': r'$\pm$', '−': '$-$', '×': r'$\times$', 'Δ': r'$\Delta$',
-    '↑': r'$\uparrow$', '↓': r'$\downarrow$', '≥': r'$\geq$', '≤': r'$\leq$', '†': r'$^{\dagger}$', '–': '--',
-    '—': '---', '…': r'\dots{}', '‘': '`', '’': "'", '“': '``', '”': "''",
-    '[': '{[}', ']': '{]}',  # after the end of a line a bare one would open an option
+    **{character: '\\' + character for character in '&%$#_{}'},
+    '\\': r'\textbackslash{}',
+    '~': r'\textasciitilde{}',
+    '^': r'\textasciicircum{}',
+    '<': r'\textless{}',
+    '>': r'\textgreater{}',
+    '|': r'\textbar{}',
+    '`': r'\`{}',
+    '±': r'$\pm$',
+    '−': '$-$',
+    '×': r'$\times$',
+    'Δ': r'$\Delta$',
+    '↑': r'$\uparrow$',
+    '↓': r'$\downarrow$',
+    '≥': r'$\geq$',
+    '≤': r'$\leq$',
+    '†': r'$^{\dagger}$',
+    '–': '--',
+    '—': '---',
+    '…': r'\dots{}',
+    '‘': '`',
+    '’': "'",
+    '“': '``',
+    '”': "''",
+    '[': '{[}',
+    ']': '{]}',  # after the end of a line a bare one would open an option
 }
 
 

@@ -163,10 +163,14 @@ class Table:
     @property
     def failures(self) -> tuple[str, ...]:
         """A line for each failed run: backbone, method, task, seed and why."""
-        return tuple(dict.fromkeys(
-            f'{row.arch} {row.method} {column.task}, seed {seed}: {why}'
-            for row in self.rows for column, cell in zip(self.columns, row.cells, strict=True)
-            for seed, why in cell.failures))
+        return tuple(
+            dict.fromkeys(
+                f'{row.arch} {row.method} {column.task}, seed {seed}: {why}'
+                for row in self.rows
+                for column, cell in zip(self.columns, row.cells, strict=True)
+                for seed, why in cell.failures
+            )
+        )
 
     @property
     def note(self) -> str:
@@ -180,8 +184,10 @@ class Table:
         if any(cell.delta is not None for cell in self.cells):
             parts.append(f'Δ: difference from {self.baseline} on the same backbone.')
         if any(cell.best for cell in self.cells):
-            parts.append(f'Bold: the best measured figure of a {self.best_of}, ahead of every other by more than the '
-                         f"noise (Welch's t-test at {CONFIDENCE:.0%}).")
+            parts.append(
+                f'Bold: the best measured figure of a {self.best_of}, ahead of every other by more than the '
+                f"noise (Welch's t-test at {CONFIDENCE:.0%})."
+            )
         if any(cell.value is None and not cell.failures for cell in self.cells):
             parts.append('–: not there, or not for every seed.')
         if self.failures:

@@ -72,7 +72,8 @@ def table_of_suite(records: Sequence[Record]) -> Table:
     return build_table(records, TableSpec(name, '', tuple(found) or expected))
 
 
-def tables_of(records: Sequence[Record], specs: Sequence[TableSpec] | None,
-              failed: Sequence[Failure] = ()) -> tuple[Table, ...]:
+def tables_of(
+    records: Sequence[Record], specs: Sequence[TableSpec] | None, failed: Sequence[Failure] = ()
+) -> tuple[Table, ...]:
     """The tables of a suite: one for each of ``specs``, or ``table_of_suite`` where it defines none."""
     return tuple(build_table(records, spec, failed) for spec in specs or ()) or (table_of_suite(records),)

@@ -66,6 +66,8 @@ def _words(table: Table, row: Row, first: bool) -> list[tuple[tuple[str, str], .
     line: list[tuple[tuple[str, str], ...]] = [((row.arch if first else '', ''),), ((row.label, ''),)]
     for cell, column in zip(row.cells, table.columns, strict=True):
         marks = ''.join(f' [{number}]' for number in source_marks(cell, table))
-        line += [((value_text(cell, column), 'bold' if cell.best else ''), (marks, 'dim')),
-                 ((delta_text(cell, column), STYLES[delta_verdict(cell, column)]),)]
+        line += [
+            ((value_text(cell, column), 'bold' if cell.best else ''), (marks, 'dim')),
+            ((delta_text(cell, column), STYLES[delta_verdict(cell, column)]),),
+        ]
     return line

@@ -14,8 +14,13 @@ from torch.utils.data import DataLoader, Sampler
 from spark_bench.errors import InputError
 
 
-def divide_batch(global_batch: int, processes: int, batch_size: int | None = None, accumulate: int | None = None,
-                 limit: int | None = None) -> tuple[int, int]:
+def divide_batch(
+    global_batch: int,
+    processes: int,
+    batch_size: int | None = None,
+    accumulate: int | None = None,
+    limit: int | None = None,
+) -> tuple[int, int]:
     """Split a global batch so that processes × accumulation × batch size is exactly that batch.
 
     Args:
@@ -32,21 +37,27 @@ def divide_batch(global_batch: int, processes: int, batch_size: int | None = Non
         InputError: with the values that would do.
     """
     if global_batch % processes:
-        raise InputError(f'a global batch of {global_batch} does not divide among {processes} processes: start '
-                         f'{_choices(_divisors(global_batch))} of them, or change global_batch')
+        raise InputError(
+            f'a global batch of {global_batch} does not divide among {processes} processes: start '
+            f'{_choices(_divisors(global_batch))} of them, or change global_batch'
+        )
     share = global_batch // processes
     if accumulate is None and batch_size is None:
         batch_size = max(size for size in _divisors(share) if limit is None or size <= limit)
     if accumulate is not None and share % accumulate:
-        raise InputError(f'--accumulate {accumulate} does not divide the {share} images of each process in a global '
-                         f'batch of {global_batch}: choose {_choices(_divisors(share))}')
+        raise InputError(
+            f'--accumulate {accumulate} does not divide the {share} images of each process in a global '
+            f'batch of {global_batch}: choose {_choices(_divisors(share))}'
+        )
     if batch_size is None:
         batch_size = share // accumulate
     if share % batch_size or accumulate not in (None, share // batch_size):
         sizes = _divisors(share) if accumulate is None else [share // accumulate]
         times = '' if accumulate is None else f' and --accumulate {accumulate}'
-        raise InputError(f'--batch-size {batch_size} on {processes} processes{times} does not make the global batch of '
-                         f'{global_batch}: choose {_choices(sizes)}')
+        raise InputError(
+            f'--batch-size {batch_size} on {processes} processes{times} does not make the global batch of '
+            f'{global_batch}: choose {_choices(sizes)}'
+        )
     return batch_size, share // batch_size
 
 
@@ -69,11 +80,14 @@ def fit_batch(cfg: Config, batch_size: int | None = None, accumulate: int | None
     loader, optimizer = cfg.train_dataloader, cfg.optim_wrapper.optimizer
     if optimizer.get('lr') is None:
         if not isinstance(cfg.get('base_lr'), (int, float)) or cfg.base_lr <= 0:
-            raise InputError(f'base_lr is {cfg.get("base_lr")!r}, and the optimizer has no lr: give base_lr, a number '
-                             f'above 0, for {cfg.get("base_batch", 256)} images')
+            raise InputError(
+                f'base_lr is {cfg.get("base_lr")!r}, and the optimizer has no lr: give base_lr, a number '
+                f'above 0, for {cfg.get("base_batch", 256)} images'
+            )
         optimizer.lr = cfg.base_lr * cfg.global_batch / cfg.get('base_batch', 256)
     loader.batch_size, cfg.train_cfg.accumulate = divide_batch(
-        cfg.global_batch, get_world_size(), batch_size or loader.get('batch_size'), accumulate, cfg.get('batch_limit'))
+        cfg.global_batch, get_world_size(), batch_size or loader.get('batch_size'), accumulate, cfg.get('batch_limit')
+    )
     cfg.optim_wrapper.accumulative_counts = cfg.train_cfg.accumulate
     loader.sampler.global_batch = cfg.global_batch
 
@@ -117,7 +131,7 @@ class ImageSampler(Sampler):
         generator = torch.Generator()
         generator.manual_seed(self.seed + self.epoch)
         order = self._arrange(torch.randperm(self.images, generator=generator))
-        order = order[:self.images // self.global_batch * self.global_batch]
+        order = order[: self.images // self.global_batch * self.global_batch]
         mine = slice(get_rank() + self.start * get_world_size(), None, get_world_size())
         for place, index in zip(range(len(order))[mine], order[mine].tolist(), strict=True):
             yield self._image_seed(place, index), index
@@ -174,7 +188,7 @@ class RepeatedImageSampler(ImageSampler):
         self.repeats = repeats
 
     def _arrange(self, order):
-        return order.repeat_interleave(self.repeats)[:len(order)]
+        return order.repeat_interleave(self.repeats)[: len(order)]
 
     def _image_seed(self, place, index):
         repeat = place % self.repeats

@@ -47,8 +47,13 @@ class WeightEmaHook(Hook):
             self._ema.module.load_state_dict(self._stored, strict=True)
             self._stored = None
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Sequence[dict] | None = None,
-                         outputs: Mapping[str, float] | None = None) -> None:
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Sequence[dict] | None = None,
+        outputs: Mapping[str, float] | None = None,
+    ) -> None:
         """Take the new weights in."""
         self._ema.update(unwrap_model(runner.model))
 

@@ -18,8 +18,12 @@ class NotFinite(Exception):
         super().__init__(f'the loss is {loss}' if loss - loss != 0 else f'the gradient is {norm}, the loss {loss:.4g}')
 
 
-def explain(model: nn.Module, batches: Sequence[dict], states: Mapping[str, Any],
-            computing: Callable[[torch.device], contextlib.AbstractContextManager]) -> str | None:
+def explain(
+    model: nn.Module,
+    batches: Sequence[dict],
+    states: Mapping[str, Any],
+    computing: Callable[[torch.device], contextlib.AbstractContextManager],
+) -> str | None:
     """Repeat the forward passes of a failed step and watch every module.
 
     Args:
@@ -36,8 +40,11 @@ def explain(model: nn.Module, batches: Sequence[dict], states: Mapping[str, Any]
     # Not the running statistics: they take up what the failed step computed.
     parameters = dict(model.trained.named_parameters())
     broken = [name for name, parameter in parameters.items() if not torch.isfinite(parameter).all()]
-    gradients = [name for name, parameter in parameters.items()
-                 if parameter.grad is not None and not torch.isfinite(parameter.grad).all()]
+    gradients = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.grad is not None and not torch.isfinite(parameter.grad).all()
+    ]
     first = _watch(model, batches, states, computing)
     if broken:
         return f'{broken[0]} held values that are not finite before the step'
@@ -59,8 +66,11 @@ def _watch(model, batches, states, computing):
         if not found and not all(torch.isfinite(value).all() for value in outputs if torch.is_tensor(value)):
             found.append(f'{name} ({type(module).__name__})')
 
-    handles = [module.register_forward_hook(lambda module, _, output, name=name: look(name, module, output))
-               for name, module in model.trained.named_modules() if name]
+    handles = [
+        module.register_forward_hook(lambda module, _, output, name=name: look(name, module, output))
+        for name, module in model.trained.named_modules()
+        if name
+    ]
     set_random_states(states)
     try:
         with model.observable():

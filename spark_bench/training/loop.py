@@ -37,12 +37,21 @@ class UpdateLoop(EpochBasedTrainLoop):
 
     _max_iters: int
 
-    def __init__(self, runner: Runner, dataloader: DataLoader | dict, max_epochs: int | None = None,
-                 max_updates: int | None = None, accumulate: int = 1, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: DataLoader | dict,
+        max_epochs: int | None = None,
+        max_updates: int | None = None,
+        accumulate: int = 1,
+        **kwargs: Any,
+    ) -> None:
         loader = UpdateBatches(runner.build_dataloader(dataloader, seed=runner.seed), accumulate)
         if not len(loader):
-            raise InputError(f'the training set has {len(loader.dataset)} images to learn from, fewer than one '
-                             'update takes: lower global_batch with --cfg-options')
+            raise InputError(
+                f'the training set has {len(loader.dataset)} images to learn from, fewer than one '
+                'update takes: lower global_batch with --cfg-options'
+            )
         if max_epochs is None:
             max_epochs = math.ceil(max_updates / len(loader))
         super().__init__(runner, loader, max_epochs, **kwargs)
@@ -72,18 +81,25 @@ class UpdateLoop(EpochBasedTrainLoop):
         """One update; ``data_batch`` is a list of batches."""
         self.runner.call_hook('before_train_iter', batch_idx=idx, data_batch=data_batch)
         outputs = self._train_on(data_batch)
-        self.runner.call_hook('after_train_iter', batch_idx=idx, data_batch=data_batch,
-                              outputs={**outputs, 'loss': self.runner.optim_wrapper.last_loss})
+        self.runner.call_hook(
+            'after_train_iter',
+            batch_idx=idx,
+            data_batch=data_batch,
+            outputs={**outputs, 'loss': self.runner.optim_wrapper.last_loss},
+        )
         self._iter += 1
 
     def _train_on(self, batches):
         """Take the step; the parts of the loss, averaged over the batches of this process."""
         try:
-            parts = [self.runner.model.train_step(batch, optim_wrapper=self.runner.optim_wrapper)
-                     for batch in batches]
+            parts = [self.runner.model.train_step(batch, optim_wrapper=self.runner.optim_wrapper) for batch in batches]
         except NotFinite as error:
-            raise once(RunError(f'step {self._iter + 1} of {self._max_iters}: {error}. The weights saved before are '
-                                'sound: lower the learning rate, or look at the images of that step')) from error
+            raise once(
+                RunError(
+                    f'step {self._iter + 1} of {self._max_iters}: {error}. The weights saved before are '
+                    'sound: lower the learning rate, or look at the images of that step'
+                )
+            ) from error
         return {name: sum(float(part[name].detach()) for part in parts) / len(parts) for name in parts[0]}
 
 
@@ -111,11 +127,16 @@ class PretrainLoop(UpdateLoop):
         cause = explain(self.runner.model, batches, states, self.runner.optim_wrapper.computing)
         # The loss and the gradients are sums over all processes, so all of them are here.
         causes = enumerate(all_gather_object(cause))
-        rank, cause = next((found for found in causes if found[1]), (
-            0, 'no module gives such a value when the step is repeated'))
+        rank, cause = next(
+            (found for found in causes if found[1]), (0, 'no module gives such a value when the step is repeated')
+        )
         where = f', process {rank}' if get_world_size() > 1 else ''
-        raise once(RunError(f'step {self._iter + 1} of {self._max_iters}{where}: {error}; {cause}. The weights saved '
-                            'before are sound: lower the learning rate, or look at the images of that step'))
+        raise once(
+            RunError(
+                f'step {self._iter + 1} of {self._max_iters}{where}: {error}; {cause}. The weights saved '
+                'before are sound: lower the learning rate, or look at the images of that step'
+            )
+        )
 
     def _note_bad(self, names):
         hub = self.runner.message_hub
@@ -126,8 +147,10 @@ class PretrainLoop(UpdateLoop):
         hub.update_info('bad_images', known + fresh)
         images = len(self.dataloader.dataset)
         if len(known) + len(fresh) > max(1, MAX_BAD_SHARE * images):
-            raise RunError(f'{len(known) + len(fresh)} of {images} images cannot be read, more than '
-                           f'{MAX_BAD_SHARE:.0%}; the last was {names[-1]}: copy the data set again')
+            raise RunError(
+                f'{len(known) + len(fresh)} of {images} images cannot be read, more than '
+                f'{MAX_BAD_SHARE:.0%}; the last was {names[-1]}: copy the data set again'
+            )
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -161,8 +184,9 @@ class UpdateOptimWrapper(OptimWrapper):
         with super().optim_context(model), self.computing(next(model.parameters()).device):
             yield
 
-    def update_params(self, loss: torch.Tensor, step_kwargs: dict | None = None,
-                      zero_kwargs: dict | None = None) -> None:
+    def update_params(
+        self, loss: torch.Tensor, step_kwargs: dict | None = None, zero_kwargs: dict | None = None
+    ) -> None:
         """Add a batch's gradients; at the last batch of an update, take the step."""
         self._losses.append(loss.detach())
         super().update_params(loss, step_kwargs, zero_kwargs)
@@ -179,8 +203,9 @@ class UpdateOptimWrapper(OptimWrapper):
             dist.all_reduce(loss)
             loss = loss / get_world_size()
         groups = self.optimizer.param_groups
-        norms = torch._foreach_norm([parameter.grad for group in groups for parameter in group['params']
-                                     if parameter.grad is not None])
+        norms = torch._foreach_norm(
+            [parameter.grad for group in groups for parameter in group['params'] if parameter.grad is not None]
+        )
         # One transfer for both: the only time a step waits for the device.
         self.last_loss, norm = torch.stack([loss, torch.stack(norms).norm()]).tolist()
         if not (math.isfinite(self.last_loss) and math.isfinite(norm)):

@@ -4,7 +4,7 @@ import contextlib
 import ctypes
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_KEPT_BYTES = 2 ** 30
+_KEPT_BYTES = 2**30
 
 
 def keep_freed_memory() -> None:

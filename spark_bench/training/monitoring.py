@@ -40,14 +40,23 @@ class ProgressHook(Hook):
         """Take up the clock of a broken-off attempt."""
         self._earlier_s = earlier_seconds(runner.work_dir)
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Sequence[dict] | None = None,
-                         outputs: Mapping[str, float] | None = None) -> None:
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Sequence[dict] | None = None,
+        outputs: Mapping[str, float] | None = None,
+    ) -> None:
         """Write iteration, total and loss."""
         if not is_main_process() or time.monotonic() - self._written < 1.0:
             return
         self._written = time.monotonic()
-        progress = {'done': runner.iter + 1, 'total': runner.max_iters, 'loss': outputs['loss'],
-                    'seconds': round(self._written - self._started + self._earlier_s, 1)}
+        progress = {
+            'done': runner.iter + 1,
+            'total': runner.max_iters,
+            'loss': outputs['loss'],
+            'seconds': round(self._written - self._started + self._earlier_s, 1),
+        }
         write_atomically(Path(runner.work_dir) / 'progress.json', json.dumps(progress).encode())
 
 
@@ -72,8 +81,13 @@ class EstimateHook(Hook):
         """Start the clock."""
         self._ends = [time.monotonic()]
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Sequence[dict] | None = None,
-                         outputs: Mapping[str, float] | None = None) -> None:
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Sequence[dict] | None = None,
+        outputs: Mapping[str, float] | None = None,
+    ) -> None:
         """Log the estimate once."""
         if self._told:
             return
@@ -84,8 +98,10 @@ class EstimateHook(Hook):
             # The first step also starts workers and warms caches; the median passes over it.
             step_s = float(np.median(np.diff(self._ends)))
             left = timedelta(seconds=round(step_s * (runner.max_iters - runner.iter - 1)))
-            runner.logger.info(f'about {left} left: {runner.max_iters - runner.iter - 1} of {runner.max_iters} updates '
-                               f'at {step_s:.3g} s')
+            runner.logger.info(
+                f'about {left} left: {runner.max_iters - runner.iter - 1} of {runner.max_iters} updates '
+                f'at {step_s:.3g} s'
+            )
 
 
 @HOOKS.register_module()
@@ -112,13 +128,19 @@ class TensorBoardHook(Hook):
         if not is_main_process():
             return
         from torch.utils.tensorboard import SummaryWriter
+
         # What a killed attempt logged behind its last checkpoint is computed, and logged, again.
         self._writer = SummaryWriter(str(Path(runner.work_dir) / 'tensorboard'), purge_step=runner.iter + 1)
         if self.image_interval and unwrap_model(runner.model).shown_side is not None:
             self._images = load_images(runner.model, runner.train_dataloader.dataset)
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Sequence[dict] | None = None,
-                         outputs: Mapping[str, float] | None = None) -> None:
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Sequence[dict] | None = None,
+        outputs: Mapping[str, float] | None = None,
+    ) -> None:
         """Write a point, or the images, where it is time."""
         if self._writer is None:
             return
@@ -136,10 +158,12 @@ class TensorBoardHook(Hook):
         hub = runner.message_hub
         seconds = hub.get_scalar('train/time').current()
         for name, value in {
-                'loss': outputs['loss'], 'learning_rate': hub.get_scalar('train/lr').current(),
-                'weight_decay': hub.get_scalar('train/weight_decay').current(),
-                'gradient_norm': hub.get_scalar('train/grad_norm').current(),
-                'images_per_second': runner.train_dataloader.sampler.global_batch / max(seconds, 1e-9)}.items():
+            'loss': outputs['loss'],
+            'learning_rate': hub.get_scalar('train/lr').current(),
+            'weight_decay': hub.get_scalar('train/weight_decay').current(),
+            'gradient_norm': hub.get_scalar('train/grad_norm').current(),
+            'images_per_second': runner.train_dataloader.sampler.global_batch / max(seconds, 1e-9),
+        }.items():
             self._writer.add_scalar(f'train/{name}', value, step)
 
     def _write_images(self, runner, epoch):
@@ -170,7 +194,9 @@ def image_grid(reconstructions: Mapping[str, np.ndarray], gap: int = 4) -> np.nd
     Returns:
         uint8 array (H, W, 3).
     """
-    columns = [np.pad(reconstructions[name], ((0, 0), (0, gap), (0, gap), (0, 0)), constant_values=255)
-               for name in ('original', 'masked', 'reconstruction', 'pasted')]
+    columns = [
+        np.pad(reconstructions[name], ((0, 0), (0, gap), (0, gap), (0, 0)), constant_values=255)
+        for name in ('original', 'masked', 'reconstruction', 'pasted')
+    ]
     rows = np.concatenate(columns, axis=2)
     return rows.reshape(-1, *rows.shape[2:])[:-gap, :-gap]

@@ -39,8 +39,10 @@ def join(launcher: str) -> None:
             raise KeyError(missing[0])
     except KeyError as error:
         starter = 'torchrun' if launcher == 'pytorch' else 'srun'
-        raise InputError(f'--launcher {launcher}: {error.args[0]} is not set: start the command with '
-                         f'{starter}, or leave --launcher away') from error
+        raise InputError(
+            f'--launcher {launcher}: {error.args[0]} is not set: start the command with '
+            f'{starter}, or leave --launcher away'
+        ) from error
     if torch.cuda.is_available():
         init_dist('pytorch', backend='nccl')
     else:
@@ -59,8 +61,9 @@ def _describe_slurm():
         try:
             hosts = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
         except (OSError, subprocess.CalledProcessError) as error:
-            raise InputError(f'--launcher slurm: {" ".join(command)} failed: set MASTER_ADDR to the first '
-                             'node') from error
+            raise InputError(
+                f'--launcher slurm: {" ".join(command)} failed: set MASTER_ADDR to the first node'
+            ) from error
         os.environ['MASTER_ADDR'] = hosts[0]
 
 

@@ -1,6 +1,5 @@
 """Reconstructions of a few fixed images with fixed masks: the same for every method and every epoch."""
 
-
 import numpy as np
 from timm.utils import unwrap_model
 from torch import nn

@@ -30,8 +30,11 @@ _PLAIN = (str, int, float, bool, type(None))
 def random_states() -> dict[str, Any]:
     """The state of this process's random generators, as plain data and tensors."""
     kind, keys, position, has_gauss, gauss = np.random.get_state()
-    states = {'torch': torch.get_rng_state(), 'python': random.getstate(),
-              'numpy': (kind, torch.from_numpy(np.asarray(keys, np.int64)), position, has_gauss, gauss)}
+    states = {
+        'torch': torch.get_rng_state(),
+        'python': random.getstate(),
+        'numpy': (kind, torch.from_numpy(np.asarray(keys, np.int64)), position, has_gauss, gauss),
+    }
     if torch.cuda.is_available():
         states['cuda'] = torch.cuda.get_rng_state()
     return states
@@ -56,8 +59,10 @@ class AtomicBackend(LocalBackend):
         try:
             write_atomically(filepath, obj)
         except OSError as error:
-            raise RunError(f'{filepath} cannot be written: {error.strerror}; mend that, and the same command goes '
-                           'on from the checkpoint before') from error
+            raise RunError(
+                f'{filepath} cannot be written: {error.strerror}; mend that, and the same command goes '
+                'on from the checkpoint before'
+            ) from error
 
 
 @HOOKS.register_module()
@@ -84,27 +89,37 @@ class ResumePointHook(Hook):
         hub = checkpoint['message_hub']
         info = {name: list(value) if isinstance(value, deque) else value for name, value in hub['runtime_info'].items()}
         checkpoint['message_hub'] = {
-            'log_scalars': {name: [torch.from_numpy(np.asarray(part)) for part in buffer.data]
-                            for name, buffer in hub['log_scalars'].items()},
+            'log_scalars': {
+                name: [torch.from_numpy(np.asarray(part)) for part in buffer.data]
+                for name, buffer in hub['log_scalars'].items()
+            },
             'runtime_info': {name: value for name, value in info.items() if _is_plain(value)},
-            'resumed_keys': dict(hub['resumed_keys'])}
+            'resumed_keys': dict(hub['resumed_keys']),
+        }
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Restore the states, and mmengine's histories."""
         hub = checkpoint['message_hub']
-        hub['log_scalars'] = {name: HistoryBuffer(*(part.numpy() for part in parts))
-                              for name, parts in hub['log_scalars'].items()}
+        hub['log_scalars'] = {
+            name: HistoryBuffer(*(part.numpy() for part in parts)) for name, parts in hub['log_scalars'].items()
+        }
         states = checkpoint['random_state']
         if len(states) == get_world_size():
             set_random_states(states[get_rank()])
         else:
             runner.logger.warning(
                 f'the checkpoint was written by {len(states)} processes, this run has {get_world_size()}: masks and '
-                'stochastic depth are drawn anew from here on')
+                'stochastic depth are drawn anew from here on'
+            )
             torch.manual_seed(int.from_bytes(states[0]['torch'][:4].tolist(), 'little') + get_rank())
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Sequence[dict] | None = None,
-                         outputs: Mapping[str, float] | None = None) -> None:
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Sequence[dict] | None = None,
+        outputs: Mapping[str, float] | None = None,
+    ) -> None:
         """Write where it is time; all processes take part."""
         done = runner.iter + 1
         epochs, rest = divmod(done, len(runner.train_dataloader))
@@ -117,9 +132,8 @@ class ResumePointHook(Hook):
         name = f'epoch_{epochs}_iter_{rest}.pth' if rest else f'epoch_{epochs}.pth'
         runner.save_checkpoint(runner.work_dir, name, by_epoch=False, backend_args=dict(backend='atomic'))
         if is_main_process():
-            for path in checkpoints_of(runner.work_dir)[self.keep:]:
+            for path in checkpoints_of(runner.work_dir)[self.keep :]:
                 path.unlink()
-
 
 
 def _is_plain(value):
@@ -161,8 +175,9 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
-        raise InputError(f'{path} is not a checkpoint to resume from: remove it, and the same command goes on from the '
-                         'one before') from error
+        raise InputError(
+            f'{path} is not a checkpoint to resume from: remove it, and the same command goes on from the one before'
+        ) from error
 
 
 def clear_leftovers(work_dir: Path | str) -> None:

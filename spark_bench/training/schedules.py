@@ -44,8 +44,15 @@ class WarmupCosine(_ClosedForm):
     Source: SparK's released code; the peak is the optimizer's learning rate.
     """
 
-    def __init__(self, optimizer: Optimizer | OptimWrapper, warmup: float, end: int, start_factor: float = 0.005,
-                 end_factor: float = 0.001, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer | OptimWrapper,
+        warmup: float,
+        end: int,
+        start_factor: float = 0.005,
+        end_factor: float = 0.001,
+        **kwargs: Any,
+    ) -> None:
         self.warmup, self.start_factor, self.end_factor = warmup, start_factor, end_factor
         super().__init__(optimizer, 'lr', end=end, **kwargs)
 
@@ -61,8 +68,7 @@ class WarmupCosine(_ClosedForm):
 class CosineWeightDecay(_ClosedForm):
     """Cosine from the optimizer's weight decay to ``end_factor`` times that at the last step; 0 stays 0."""
 
-    def __init__(self, optimizer: Optimizer | OptimWrapper, end: int, end_factor: float = 5.0,
-                 **kwargs: Any) -> None:
+    def __init__(self, optimizer: Optimizer | OptimWrapper, end: int, end_factor: float = 5.0, **kwargs: Any) -> None:
         self.end_factor = end_factor
         super().__init__(optimizer, 'weight_decay', end=end, **kwargs)
 

@@ -25,8 +25,13 @@ INK, PAPER = (40, 40, 40), (255, 255, 255)
 _OTHER_FORMATS = {'.jpg', '.jpeg', '.webp', '.gif', '.bmp', '.tif', '.tiff', '.svg', '.pdf', '.eps', '.npz', '.csv'}
 
 
-def compose(rows: Sequence[Sequence[np.ndarray]], headings: Sequence[str], caption: str, side_notes: Sequence[str] = (),
-            captions: Sequence[list[str]] = ()) -> Image.Image:
+def compose(
+    rows: Sequence[Sequence[np.ndarray]],
+    headings: Sequence[str],
+    caption: str,
+    side_notes: Sequence[str] = (),
+    captions: Sequence[list[str]] = (),
+) -> Image.Image:
     """Lay out tiles in rows below headings, and a caption below all.
 
     Args:
@@ -76,8 +81,9 @@ def figure_path(output: Path | str, name: str) -> Path:
     output = Path(output)
     suffix = output.suffix.lower()
     if suffix in _OTHER_FORMATS:
-        raise InputError(f'--output {output}: only PNG is written, which loses no pixel; end the name in .png, or give '
-                         'a folder')
+        raise InputError(
+            f'--output {output}: only PNG is written, which loses no pixel; end the name in .png, or give a folder'
+        )
     return claim_output(output if suffix == '.png' else output / name, OWN)
 
 

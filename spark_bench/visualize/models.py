@@ -26,8 +26,9 @@ class ModelFile:
     patch_size: int | None = None
 
 
-def describe(path: Path | str, arch: str | None = None, input_size: int | None = None,
-             mask_ratio: float | None = None) -> ModelFile:
+def describe(
+    path: Path | str, arch: str | None = None, input_size: int | None = None, mask_ratio: float | None = None
+) -> ModelFile:
     """Read what a weights file says of itself; the paper's values stand where it is silent.
 
     Args:
@@ -46,8 +47,10 @@ def describe(path: Path | str, arch: str | None = None, input_size: int | None =
     said = contents.file.metadata
     arch = said.get('arch') or arch
     if not arch:
-        raise InputError(f'{path} does not say its architecture: name it with --arch'
-                         + (f' (its tensors are those of {contents.arch})' if contents.arch else ''))
+        raise InputError(
+            f'{path} does not say its architecture: name it with --arch'
+            + (f' (its tensors are those of {contents.arch})' if contents.arch else '')
+        )
     settings = {**stated_settings(contents), 'arch': arch}
     if contents.arch == arch and contents.naming.has_decoder and not contents.faults:
         # Which ablation a silent file is of shows in its tensors.
@@ -64,13 +67,21 @@ def load_model(file: ModelFile, device: torch.device | str = 'cpu') -> SparK:
         InputError: where the file is no whole model, or does not fit its description.
     """
     with torch.random.fork_rng(devices=[]):
-        model = build_spark(file.arch, file.input_size, file.mask_ratio, file.ablation,
-                            decoder_width=file.decoder_width, patch_size=file.patch_size)
+        model = build_spark(
+            file.arch,
+            file.input_size,
+            file.mask_ratio,
+            file.ablation,
+            decoder_width=file.decoder_width,
+            patch_size=file.patch_size,
+        )
     try:
         checkpoints.load(model, file.path)
     except InputError as error:
         if any('dec' in name for name in checkpoints.read_tensors(file.path)):
             raise
-        raise InputError(f'{file.path} holds an encoder alone: a reconstruction needs the whole pretraining model, '
-                         'which pretraining writes as spark.safetensors') from error
+        raise InputError(
+            f'{file.path} holds an encoder alone: a reconstruction needs the whole pretraining model, '
+            'which pretraining writes as spark.safetensors'
+        ) from error
     return model.to(device).eval()

@@ -17,12 +17,15 @@ from spark_bench.visualize.compose import compose, figure_path, write_png
 
 RESPONDS, EMPTY = (31, 78, 140), (228, 228, 228)
 _HEADINGS = ('convolutions', 'layer', 'stride', 'visible_dense', 'visible_sparse')
-CAPTION = ('Positions that respond to the visible patches (blue) in {arch}, after that many convolutions larger than '
-           '1×1. Dense: masked pixels set to zero. Sparse: visible patches alone.')
+CAPTION = (
+    'Positions that respond to the visible patches (blue) in {arch}, after that many convolutions larger than '
+    '1×1. Dense: masked pixels set to zero. Sparse: visible patches alone.'
+)
 
 
-def draw(arch: str, output: str, input_size: int, mask_ratio: float, seed: int,
-         layers: Sequence[int] | None = None) -> tuple[Path, Path]:
+def draw(
+    arch: str, output: str, input_size: int, mask_ratio: float, seed: int, layers: Sequence[int] | None = None
+) -> tuple[Path, Path]:
     """Write the image of what :func:`measure` finds, and its figures as CSV beside it; return both paths.
 
     Raises:
@@ -39,8 +42,9 @@ def draw(arch: str, output: str, input_size: int, mask_ratio: float, seed: int,
     return path, table
 
 
-def measure(arch: str, input_size: int, mask_ratio: float, seed: int,
-            layers: Sequence[int] | None = None) -> list[list[MaskPattern]]:
+def measure(
+    arch: str, input_size: int, mask_ratio: float, seed: int, layers: Sequence[int] | None = None
+) -> list[list[MaskPattern]]:
     """Mask patterns of a freshly initialised network under one random mask, by the dense and the packed engine.
 
     Args:
@@ -64,8 +68,9 @@ def measure(arch: str, input_size: int, mask_ratio: float, seed: int,
     if input_size % stride:
         raise InputError(f'--input-size {input_size} is not a multiple of {stride}, the stride of {arch}')
     active_B1ff = random_mask(1, input_size // stride, mask_ratio, torch.Generator().manual_seed(seed))
-    return [mask_patterns(SparseEncoder(pyramid, engine), image_B3HW, active_B1ff, layers)
-            for engine in ('dense', 'packed')]
+    return [
+        mask_patterns(SparseEncoder(pyramid, engine), image_B3HW, active_B1ff, layers) for engine in ('dense', 'packed')
+    ]
 
 
 def _tile(pattern, side):

@@ -23,15 +23,27 @@ from spark_bench.visualize.models import describe, load_model
 BATCH = 8
 CAPTIONS = {
     'original': 'Each masked patch has its mean and contrast from the original, since the loss normalises them away: '
-                'the network paints structure alone.',
+    'the network paints structure alone.',
     'visible': 'Each masked patch has its mean and contrast interpolated from the visible patches: nothing comes from '
-               'masked pixels.',
+    'masked pixels.',
 }
 
 
-def draw(weights: Sequence[str], data_root: str, output: str, *, labels: Sequence[str] | None = None,
-         arch: str | None = None, input_size: int | None = None, mask_ratio: float | None = None, count: int = 6,
-         seed: int = 0, statistics: str = 'original', device: str | None = None, write_tiles: bool = False) -> Path:
+def draw(
+    weights: Sequence[str],
+    data_root: str,
+    output: str,
+    *,
+    labels: Sequence[str] | None = None,
+    arch: str | None = None,
+    input_size: int | None = None,
+    mask_ratio: float | None = None,
+    count: int = 6,
+    seed: int = 0,
+    statistics: str = 'original',
+    device: str | None = None,
+    write_tiles: bool = False,
+) -> Path:
     """Write the figure, with ``write_tiles`` each of its images too, and return the figure's path.
 
     All else is what the options of that name of ``spark-bench visualize reconstruct`` say.
@@ -50,9 +62,11 @@ def draw(weights: Sequence[str], data_root: str, output: str, *, labels: Sequenc
     results = {file.label: _answers(file, device, pixels_B3HW, seed, statistics) for file in files}
     _check_same_masks(files, results)
     columns = _columns(results)
-    figure = compose([list(tiles) for tiles in zip(*columns.values(), strict=True)], list(columns),
-                     f'{", ".join(results)}: {100 * files[0].mask_ratio:g} % masked, seed {seed}. '
-                     f'{CAPTIONS[statistics]}')
+    figure = compose(
+        [list(tiles) for tiles in zip(*columns.values(), strict=True)],
+        list(columns),
+        f'{", ".join(results)}: {100 * files[0].mask_ratio:g} % masked, seed {seed}. {CAPTIONS[statistics]}',
+    )
     write_png(path, figure)
     if write_tiles:
         _write_tiles(tiles, columns)
@@ -87,8 +101,10 @@ def _describe_all(weights, asked, arch, input_size, mask_ratio):
         for option in ('input_size', 'mask_ratio'):
             first, other = getattr(files[0], option), getattr(file, option)
             if first != other:
-                raise InputError(f'{files[0].path} was trained with {option} {first}, {file.path} with {other}: choose '
-                                 f'one for all with --{option.replace("_", "-")}')
+                raise InputError(
+                    f'{files[0].path} was trained with {option} {first}, {file.path} with {other}: choose '
+                    f'one for all with --{option.replace("_", "-")}'
+                )
     return [replace(file, label=label) for file, label in zip(files, labels, strict=True)]
 
 
@@ -98,16 +114,20 @@ def _answers(file, device, pixels_B3HW, seed, statistics):
     # From the seed alone, so the same for every method and device.
     generator = torch.Generator().manual_seed(seed)
     active_B1ff = random_mask(len(pixels_B3HW), model.grid, file.mask_ratio, generator)
-    parts = [reconstruct(model, pixels_B3HW[i:i + BATCH], active_B1ff[i:i + BATCH], statistics=statistics)
-             for i in range(0, len(pixels_B3HW), BATCH)]
+    parts = [
+        reconstruct(model, pixels_B3HW[i : i + BATCH], active_B1ff[i : i + BATCH], statistics=statistics)
+        for i in range(0, len(pixels_B3HW), BATCH)
+    ]
     return {name: torch.cat([getattr(part, name) for part in parts]).numpy() for name in vars(parts[0])}
 
 
 def _check_same_masks(files, results):
     for file in files[1:]:
         if not np.array_equal(results[file.label]['masked'], results[files[0].label]['masked']):
-            raise InputError(f'{file.arch} has mask patches of another size than {files[0].arch}: draw their images '
-                             'in figures of their own')
+            raise InputError(
+                f'{file.arch} has mask patches of another size than {files[0].arch}: draw their images '
+                'in figures of their own'
+            )
 
 
 def _columns(results):
@@ -115,8 +135,11 @@ def _columns(results):
     first = next(iter(results.values()))
     if len(results) == 1:
         return {'input' if name == 'original' else name: tiles for name, tiles in first.items()}
-    return {'input': first['original'], 'masked': first['masked'],
-            **{label: images['pasted'] for label, images in results.items()}}
+    return {
+        'input': first['original'],
+        'masked': first['masked'],
+        **{label: images['pasted'] for label, images in results.items()},
+    }
 
 
 def _write_tiles(folder, columns):

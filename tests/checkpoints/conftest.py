@@ -66,6 +66,7 @@ def random_state(shapes, seed=0):
 
 def official_features(state, image_B3HW):
     """The four maps of a ConvNeXt (arXiv 2201.03545; with GRN, 2301.00808), straight from tensors in official names."""
+
     def norm(x_BChw, name):
         x_BhwC = x_BChw.permute(0, 2, 3, 1)
         mean, variance = x_BhwC.mean(-1, keepdim=True), x_BhwC.var(-1, unbiased=False, keepdim=True)
@@ -73,14 +74,18 @@ def official_features(state, image_B3HW):
         return x_BhwC.permute(0, 3, 1, 2)
 
     def block(x_BChw, name):
-        y = F.conv2d(x_BChw, state[f'{name}.dwconv.weight'], state[f'{name}.dwconv.bias'], padding=3,
-                     groups=x_BChw.shape[1])
+        y = F.conv2d(
+            x_BChw, state[f'{name}.dwconv.weight'], state[f'{name}.dwconv.bias'], padding=3, groups=x_BChw.shape[1]
+        )
         y = norm(y, f'{name}.norm').permute(0, 2, 3, 1)
         y = F.gelu(y @ state[f'{name}.pwconv1.weight'].T + state[f'{name}.pwconv1.bias'])
         if f'{name}.grn.gamma' in state:
             energy = y.square().sum((1, 2), keepdim=True).sqrt()
-            y = y + state[f'{name}.grn.beta'] + \
-                state[f'{name}.grn.gamma'] * y * energy / (energy.mean(-1, keepdim=True) + 1e-6)
+            y = (
+                y
+                + state[f'{name}.grn.beta']
+                + state[f'{name}.grn.gamma'] * y * energy / (energy.mean(-1, keepdim=True) + 1e-6)
+            )
         y = y @ state[f'{name}.pwconv2.weight'].T + state[f'{name}.pwconv2.bias']
         y = y * state[f'{name}.gamma'] if f'{name}.gamma' in state else y
         return x_BChw + y.permute(0, 3, 1, 2)
@@ -103,10 +108,12 @@ def official_features(state, image_B3HW):
 @pytest.fixture
 def official():
     """``official.shapes``, ``official.state``, ``official.features``."""
+
     class Official:
         shapes = staticmethod(official_shapes)
         state = staticmethod(random_state)
         features = staticmethod(official_features)
+
     return Official
 
 
@@ -124,7 +131,7 @@ def authors_shapes(encoder, channels, width=768, batch_norm=False):
             shapes[f'{name}.num_batches_tracked'] = ()
 
     for i in range(5):
-        c = width // 2 ** i
+        c = width // 2**i
         shapes[f'dense_decoder.dec.{i}.up_sample.weight'] = (c, c, 4, 4)
         shapes[f'dense_decoder.dec.{i}.up_sample.bias'] = (c,)
         shapes[f'dense_decoder.dec.{i}.conv.0.weight'] = (c, c, 3, 3)
@@ -134,7 +141,7 @@ def authors_shapes(encoder, channels, width=768, batch_norm=False):
     shapes['dense_decoder.proj.weight'], shapes['dense_decoder.proj.bias'] = (3, width // 32, 1, 1), (3,)
     for i, c in enumerate(reversed(channels)):
         norm(f'densify_norms.{i}', c)
-        d, kernel = width // 2 ** i, 3 if i else 1
+        d, kernel = width // 2**i, 3 if i else 1
         if i or c != d:
             shapes[f'densify_projs.{i}.weight'], shapes[f'densify_projs.{i}.bias'] = (d, c, kernel, kernel), (d,)
         shapes[f'mask_tokens.{i}'] = (1, c, 1, 1)

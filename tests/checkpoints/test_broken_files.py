@@ -42,9 +42,12 @@ def whole():
     torch.manual_seed(0)
     state = timm.create_model('test_convnext', num_classes=0).state_dict()
     contents = {'model': state, 'arch': 'test_convnext', 'epoch': 3}
-    return {'zip': saved(contents), 'legacy': saved(contents, _use_new_zipfile_serialization=False),
-            'safetensors': save(state, {'arch': 'test_convnext'}),
-            'pickle': pickle.dumps({'model': {name: value.numpy() for name, value in state.items()}, 'author': 'a'}, 2)}
+    return {
+        'zip': saved(contents),
+        'legacy': saved(contents, _use_new_zipfile_serialization=False),
+        'safetensors': save(state, {'arch': 'test_convnext'}),
+        'pickle': pickle.dumps({'model': {name: value.numpy() for name, value in state.items()}, 'author': 'a'}, 2),
+    }
 
 
 def mutate(data, rng):
@@ -60,15 +63,15 @@ def mutate(data, rng):
         elif kind == 1 and data:
             data[place % len(data)] ^= 1 << rng.randrange(8)
         elif kind == 2:
-            data[place:place + 8] = rng.choice((b'\xff' * 8, bytes(8), b'\xff' * 7 + b'\x7f', rng.randbytes(8)))
+            data[place : place + 8] = rng.choice((b'\xff' * 8, bytes(8), b'\xff' * 7 + b'\x7f', rng.randbytes(8)))
         elif kind == 3:
             data[place:place] = rng.randbytes(rng.randrange(1, 40))
         elif kind == 4:
-            del data[place:place + rng.randrange(1, 400)]
+            del data[place : place + rng.randrange(1, 400)]
         elif kind == 5:
-            data[place:place] = data[place // 2:place // 2 + rng.randrange(1, 200)]
+            data[place:place] = data[place // 2 : place // 2 + rng.randrange(1, 200)]
         else:
-            data[place:place + 4] = rng.choice((b'\x85\x85\x85\x85', b'R.R.', b'\x8a\xff', b'Q\x80\x02}', b'(tR.'))
+            data[place : place + 4] = rng.choice((b'\x85\x85\x85\x85', b'R.R.', b'\x8a\xff', b'Q\x80\x02}', b'(tR.'))
     return bytes(data)
 
 
@@ -108,17 +111,25 @@ class Runs:
         return self.call
 
 
-@pytest.mark.parametrize('bomb', [
-    lambda p: Runs(os.mkdir, p), lambda p: Runs(eval, f'__import__("os").mkdir({p!r})'),
-    lambda p: Runs(exec, f'open({p!r}, "w")'),
-    lambda p: Runs(bytearray, 1 << 40), lambda p: Runs(torch.zeros, 1 << 40),
-    lambda p: Runs(torch.jit.load, p), lambda p: Runs(np.load, p)])
+@pytest.mark.parametrize(
+    'bomb',
+    [
+        lambda p: Runs(os.mkdir, p),
+        lambda p: Runs(eval, f'__import__("os").mkdir({p!r})'),
+        lambda p: Runs(exec, f'open({p!r}, "w")'),
+        lambda p: Runs(bytearray, 1 << 40),
+        lambda p: Runs(torch.zeros, 1 << 40),
+        lambda p: Runs(torch.jit.load, p),
+        lambda p: Runs(np.load, p),
+    ],
+)
 @pytest.mark.parametrize('new', [True, False])
 def test_pickles_with_code_are_refused_unrun(bomb, new, tmp_path):
     target = tmp_path / 'ran'
     path = tmp_path / 'a.pth'
-    path.write_bytes(saved({'state_dict': {'w': torch.ones(2)}, 'x': bomb(str(target))},
-                           _use_new_zipfile_serialization=new))
+    path.write_bytes(
+        saved({'state_dict': {'w': torch.ones(2)}, 'x': bomb(str(target))}, _use_new_zipfile_serialization=new)
+    )
     assert_refused(path)
     path.write_bytes(pickle.dumps(bomb(str(target)), protocol=2 if new else 4))
     assert_refused(path)
@@ -129,12 +140,31 @@ def _sparse():
     return torch.eye(4).to_sparse()
 
 
-@pytest.mark.parametrize('contents', [
-    {}, [], 3, None, 'text', [[torch.ones(2)]], torch.ones(3), {1: torch.ones(2)}, {('a',): torch.ones(2)},
-    {'model': {}}, {'model': []}, {'state_dict': {'state_dict': {'state_dict': {}}}}, {'a': [torch.ones(2)]},
-    {'a': {'b': torch.ones(2)}}, {'a': torch.ones(2), 'b': 3}, {'a': _sparse()},
-    {'a': torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.qint8)}, {'a': torch.ones(3, device='meta')},
-    {'a': torch.ones(3, dtype=torch.complex64)}, {'a': torch.zeros(1).expand(1 << 20)}])
+@pytest.mark.parametrize(
+    'contents',
+    [
+        {},
+        [],
+        3,
+        None,
+        'text',
+        [[torch.ones(2)]],
+        torch.ones(3),
+        {1: torch.ones(2)},
+        {('a',): torch.ones(2)},
+        {'model': {}},
+        {'model': []},
+        {'state_dict': {'state_dict': {'state_dict': {}}}},
+        {'a': [torch.ones(2)]},
+        {'a': {'b': torch.ones(2)}},
+        {'a': torch.ones(2), 'b': 3},
+        {'a': _sparse()},
+        {'a': torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.qint8)},
+        {'a': torch.ones(3, device='meta')},
+        {'a': torch.ones(3, dtype=torch.complex64)},
+        {'a': torch.zeros(1).expand(1 << 20)},
+    ],
+)
 @pytest.mark.filterwarnings('ignore')
 def test_contents_that_are_no_state_dict_of_plain_tensors(contents, tmp_path):
     torch.save(contents, tmp_path / 'a.pth')
@@ -149,12 +179,17 @@ def test_a_dict_that_contains_itself_does_not_hang(tmp_path):
 
 
 def test_zero_dimensional_tensors_under_known_names(tmp_path):
-    for family, anchors in {'vit': ('pos_embed', 'patch_embed.proj.weight', 'blocks.0.attn.qkv.weight'),
-                            'convnext': ('downsample_layers.0.0.weight', 'stages.0.0.dwconv.weight'),
-                            'swin': ('patch_embed.proj.weight', 'layers.0.blocks.0.attn.qkv.weight'),
-                            'mm': ('patch_embed.projection.weight', 'stages.0.blocks.0.attn.w_msa.qkv.weight',
-                                   'stages.0.downsample.norm.weight'),
-                            'resnet': ('layer1.0.conv1.weight', 'layer4.0.conv1.weight', 'conv1.weight')}.items():
+    for family, anchors in {
+        'vit': ('pos_embed', 'patch_embed.proj.weight', 'blocks.0.attn.qkv.weight'),
+        'convnext': ('downsample_layers.0.0.weight', 'stages.0.0.dwconv.weight'),
+        'swin': ('patch_embed.proj.weight', 'layers.0.blocks.0.attn.qkv.weight'),
+        'mm': (
+            'patch_embed.projection.weight',
+            'stages.0.blocks.0.attn.w_msa.qkv.weight',
+            'stages.0.downsample.norm.weight',
+        ),
+        'resnet': ('layer1.0.conv1.weight', 'layer4.0.conv1.weight', 'conv1.weight'),
+    }.items():
         torch.save({name: torch.tensor(1.0) for name in anchors}, tmp_path / f'{family}.pth')
         assert inspect(tmp_path / f'{family}.pth')['problems']
         for to in ('timm', 'mmpretrain', 'official', 'safetensors'):
@@ -165,8 +200,12 @@ def test_zero_dimensional_tensors_under_known_names(tmp_path):
 
 def test_archives_that_are_not_what_torch_writes(tmp_path):
     path = tmp_path / 'a.pth'
-    for names, compression in ((['a/data.pkl', 'b/data.pkl'], zipfile.ZIP_STORED), (['readme'], zipfile.ZIP_STORED),
-                               (['a/data.pkl'], zipfile.ZIP_DEFLATED), (['a/data.pkl', 'a/code/x.py'], 0)):
+    for names, compression in (
+        (['a/data.pkl', 'b/data.pkl'], zipfile.ZIP_STORED),
+        (['readme'], zipfile.ZIP_STORED),
+        (['a/data.pkl'], zipfile.ZIP_DEFLATED),
+        (['a/data.pkl', 'a/code/x.py'], 0),
+    ):
         with zipfile.ZipFile(path, 'w', compression) as archive:
             for name in names:
                 archive.writestr(name, bytes(100_000))
@@ -206,11 +245,15 @@ def test_folders_pipes_and_forbidden_files(tmp_path, monkeypatch):
 
 def test_metadata_of_known_training_codes_is_passed_over(tmp_path):
     from mmengine.logging import HistoryBuffer
+
     state = timm.create_model('test_convnext', num_classes=0).state_dict()
     contents = {
-        'state_dict': OrderedDict(state), 'arch': 'test_convnext', 'args': argparse.Namespace(lr=0.1, names=['a']),
+        'state_dict': OrderedDict(state),
+        'arch': 'test_convnext',
+        'args': argparse.Namespace(lr=0.1, names=['a']),
         'optimizer': torch.optim.AdamW(torch.nn.Linear(2, 2).parameters()).state_dict(),
-        'message_hub': {'loss': HistoryBuffer([1.0, 2.0], [1, 1]), 'best': np.float64(3), 'a': np.ones(3)}}
+        'message_hub': {'loss': HistoryBuffer([1.0, 2.0], [1, 1]), 'best': np.float64(3), 'a': np.ones(3)},
+    }
     for new in (True, False):
         torch.save(contents, tmp_path / 'a.pth', _use_new_zipfile_serialization=new)
         report = inspect(tmp_path / 'a.pth')

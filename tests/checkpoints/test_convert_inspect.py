@@ -13,14 +13,34 @@ from spark_bench.checkpoints.convert import convert
 from spark_bench.checkpoints.inspect import inspect
 from spark_bench.errors import InputError
 
-NAMES = ['resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152', 'resnet200', 'resnet50c', 'resnet50d',
-         'resnext50_32x4d', 'wide_resnet50_2', 'test_resnet', 'test_convnext',
-         *(f'convnext_{size}' for size in ('atto', 'femto', 'pico', 'nano', 'tiny', 'small', 'base', 'large', 'xlarge',
-                                           'xxlarge')),
-         *(f'convnextv2_{size}' for size in ('atto', 'femto', 'pico', 'nano', 'tiny', 'base', 'large', 'huge')),
-         'swin_tiny_patch4_window7_224', 'swin_small_patch4_window7_224', 'swin_base_patch4_window12_384',
-         'swin_large_patch4_window7_224', 'vit_tiny_patch16_224', 'vit_small_patch16_384', 'vit_base_patch16_224',
-         'vit_large_patch16_224', 'vit_huge_patch14_224']
+NAMES = [
+    'resnet18',
+    'resnet34',
+    'resnet50',
+    'resnet101',
+    'resnet152',
+    'resnet200',
+    'resnet50c',
+    'resnet50d',
+    'resnext50_32x4d',
+    'wide_resnet50_2',
+    'test_resnet',
+    'test_convnext',
+    *(
+        f'convnext_{size}'
+        for size in ('atto', 'femto', 'pico', 'nano', 'tiny', 'small', 'base', 'large', 'xlarge', 'xxlarge')
+    ),
+    *(f'convnextv2_{size}' for size in ('atto', 'femto', 'pico', 'nano', 'tiny', 'base', 'large', 'huge')),
+    'swin_tiny_patch4_window7_224',
+    'swin_small_patch4_window7_224',
+    'swin_base_patch4_window12_384',
+    'swin_large_patch4_window7_224',
+    'vit_tiny_patch16_224',
+    'vit_small_patch16_384',
+    'vit_base_patch16_224',
+    'vit_large_patch16_224',
+    'vit_huge_patch14_224',
+]
 
 
 @pytest.mark.parametrize('arch', NAMES)
@@ -38,13 +58,23 @@ def timm_file(randomise, tmp_path):
         path = tmp_path / f'{arch}.safetensors'
         checkpoints.save(randomise(timm.create_model(arch)), path, metadata or {'arch': arch, 'method': 'spark'})
         return path
+
     return write
 
 
-@pytest.mark.parametrize('arch, to', [
-    ('convnext_atto', 'official'), ('convnext_atto', 'mmpretrain'), ('convnextv2_atto', 'official'),
-    ('convnextv2_atto', 'mmpretrain'), ('test_convnext', 'official'), ('resnet18', 'mmpretrain'),
-    ('swin_tiny_patch4_window7_224', 'mmpretrain'), ('vit_tiny_patch16_224', 'mmpretrain')])
+@pytest.mark.parametrize(
+    'arch, to',
+    [
+        ('convnext_atto', 'official'),
+        ('convnext_atto', 'mmpretrain'),
+        ('convnextv2_atto', 'official'),
+        ('convnextv2_atto', 'mmpretrain'),
+        ('test_convnext', 'official'),
+        ('resnet18', 'mmpretrain'),
+        ('swin_tiny_patch4_window7_224', 'mmpretrain'),
+        ('vit_tiny_patch16_224', 'mmpretrain'),
+    ],
+)
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
 def test_round_trips_are_exact_to_the_bit(arch, to, suffix, timm_file, tmp_path):
     source = timm_file(arch)
@@ -62,8 +92,12 @@ def test_written_files_load_into_the_libraries_themselves_strictly(timm_file, tm
     from mmdet.models.backbones import ResNet as DetectorResNet
     from mmdet.models.backbones import SwinTransformer as DetectorSwin
     from mmpretrain.models.backbones import ConvNeXt
-    cases = [('convnext_atto', 'mmpretrain', ConvNeXt('atto')), ('resnet18', 'mmdet', DetectorResNet(18)),
-             ('swin_tiny_patch4_window7_224', 'mmdet', DetectorSwin())]
+
+    cases = [
+        ('convnext_atto', 'mmpretrain', ConvNeXt('atto')),
+        ('resnet18', 'mmdet', DetectorResNet(18)),
+        ('swin_tiny_patch4_window7_224', 'mmdet', DetectorSwin()),
+    ]
     for arch, to, network in cases:
         output, written, left_out = convert(timm_file(arch), to)
         assert output == tmp_path / f'{arch}.{to}.pth'
@@ -87,19 +121,33 @@ def test_nothing_is_overwritten_unless_asked(timm_file, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ['other.pth', 'out.pth', 'test_convnext.safetensors']
 
 
-@pytest.mark.parametrize('arch, to, reason', [
-    ('swin_tiny_patch4_window7_224', 'official', 'official names are those of ConvNeXt.*possible: --to timm, mmdet'),
-    ('vit_tiny_patch16_224', 'mmdet', 'mmdet has no plain ViT'), ('resnet18', 'spark', 'encoder only'),
-    ('seresnet50', 'mmpretrain', 'no place for'), ('mobilenetv3_small_050', 'official', 'not of a format')])
+@pytest.mark.parametrize(
+    'arch, to, reason',
+    [
+        (
+            'swin_tiny_patch4_window7_224',
+            'official',
+            'official names are those of ConvNeXt.*possible: --to timm, mmdet',
+        ),
+        ('vit_tiny_patch16_224', 'mmdet', 'mmdet has no plain ViT'),
+        ('resnet18', 'spark', 'encoder only'),
+        ('seresnet50', 'mmpretrain', 'no place for'),
+        ('mobilenetv3_small_050', 'official', 'not of a format'),
+    ],
+)
 def test_impossible_conversions_say_why(arch, to, reason, timm_file, tmp_path):
     with pytest.raises(InputError, match=reason) as error:
         convert(timm_file(arch), to)
     assert '\n' not in str(error.value) and len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize('damage, reason', [
-    (lambda s: s.pop('stages.2.blocks.1.norm.bias'), r'not a complete convnext_atto: stages.2.blocks.1.norm.bias'),
-    (lambda s: s.update({'stem.1.bias': torch.full((40,), float('nan'))}), 'not finite')])
+@pytest.mark.parametrize(
+    'damage, reason',
+    [
+        (lambda s: s.pop('stages.2.blocks.1.norm.bias'), r'not a complete convnext_atto: stages.2.blocks.1.norm.bias'),
+        (lambda s: s.update({'stem.1.bias': torch.full((40,), float('nan'))}), 'not finite'),
+    ],
+)
 def test_a_broken_file_is_not_laundered(damage, reason, timm_file, tmp_path):
     state = checkpoints.read_tensors(timm_file('convnext_atto'))
     damage(state)

@@ -51,7 +51,7 @@ PAGE = b'\n<!DOCTYPE html><html><head><title>Google Drive - Virus scan warning</
 INDEX = b'{"metadata": {"total_size": 3}, "weight_map": {"a": "model-00001-of-00003.safetensors"}}'
 # Fields 1 (version) and 2 (producer) of the message that an ONNX file is.
 ONNX = b'\x08\x07\x12\x07pytorch\x1a\x052.1.0' + bytes(range(256))
-LEVELDB = bytes(50) + b'\x01' + struct.pack('<Q', 0xdb4775248b80fb57)
+LEVELDB = bytes(50) + b'\x01' + struct.pack('<Q', 0xDB4775248B80FB57)
 
 # Name, contents, what it is, the way out.
 FOREIGN = {
@@ -100,6 +100,7 @@ def test_what_is_no_weights_is_named_with_a_way_out(name, command, tmp_path, cap
 
 def test_one_part_of_one_is_the_whole(tmp_path, capsys):
     import timm
+
     path = tmp_path / 'model-00001-of-00001.safetensors'
     path.write_bytes(save(timm.create_model('test_resnet', num_classes=0).state_dict()))
     assert commands.main(['inspect', str(path)]) == 0
@@ -118,12 +119,25 @@ class Says:
 def array_of(shape, kind='f4', data=b'\0' * 16):
     """An array's pickle that states what it likes."""
     from numpy._core.multiarray import _reconstruct
+
     return Says(_reconstruct, (np.ndarray, (0,), b'b'), (1, shape, np.dtype(kind), False, data))
 
 
-@pytest.mark.parametrize('value', [
-    array_of((5,)), array_of((1 << 40,)), array_of((-1,)), array_of((2, 1 << 62)), array_of((2,), 'O', [1, 2]),
-    array_of((2,), 'M8[s]'), array_of((4,), 'V4'), array_of((2,), 'c8'), np.array(['text']), np.array([{}, 3])])
+@pytest.mark.parametrize(
+    'value',
+    [
+        array_of((5,)),
+        array_of((1 << 40,)),
+        array_of((-1,)),
+        array_of((2, 1 << 62)),
+        array_of((2,), 'O', [1, 2]),
+        array_of((2,), 'M8[s]'),
+        array_of((4,), 'V4'),
+        array_of((2,), 'c8'),
+        np.array(['text']),
+        np.array([{}, 3]),
+    ],
+)
 def test_an_array_that_is_not_plain_numbers_of_its_shape_is_refused(value, tmp_path, capsys):
     path = tmp_path / 'a.pkl'
     for protocol in (2, 4):
@@ -136,9 +150,14 @@ def test_an_array_that_is_not_plain_numbers_of_its_shape_is_refused(value, tmp_p
 def test_a_pickle_of_arrays_runs_and_imports_nothing(tmp_path, capsys):
     import os
     import shutil
+
     path, target = tmp_path / 'a.pkl', tmp_path / 'ran'
-    for call in ((os.mkdir, (str(target),)), (shutil.rmtree, (str(tmp_path),)),
-                 (eval, (f'open({str(target)!r}, "w")',)), (np.memmap, (str(target), 'u1', 'w+', 0, (4,)))):
+    for call in (
+        (os.mkdir, (str(target),)),
+        (shutil.rmtree, (str(tmp_path),)),
+        (eval, (f'open({str(target)!r}, "w")',)),
+        (np.memmap, (str(target), 'u1', 'w+', 0, (4,))),
+    ):
         for protocol in (0, 2, 4):
             path.write_bytes(pickle.dumps({'model': {'a.weight': np.ones(3), 'b': Says(*call)}}, protocol=protocol))
             assert commands.main(['inspect', str(path)]) == 2

@@ -55,6 +55,7 @@ def assert_same(actual, expected):
 
 def mm_convnext(arch, **options):
     from mmpretrain.models.backbones import ConvNeXt
+
     options = {'out_indices': (0, 1, 2, 3), 'gap_before_final_norm': False, **options}
     return evaluating(ConvNeXt(arch, **options))
 
@@ -83,8 +84,12 @@ def test_detection_convnext_keeps_its_output_norms_fresh(official, tmp_path):
 def test_convnext_v2_of_meta(official, image, tmp_path):
     depths, widths = CONVNEXTS['atto']
     state = official.state(official.shapes(depths, widths, second=True))
-    state |= {'norm.weight': torch.ones(320), 'norm.bias': torch.ones(320), 'head.weight': torch.ones(1000, 320),
-              'head.bias': torch.ones(1000)}
+    state |= {
+        'norm.weight': torch.ones(320),
+        'norm.bias': torch.ones(320),
+        'head.weight': torch.ones(1000, 320),
+        'head.bias': torch.ones(1000),
+    }
     torch.save({'model': state}, tmp_path / 'a.pth')
     network = timm.create_model('convnextv2_atto').eval()
     coverage = checkpoints.load(network, tmp_path / 'a.pth')
@@ -99,11 +104,13 @@ def test_convnext_v2_of_meta(official, image, tmp_path):
 def test_resnet_files_of_every_library_initialise_every_library(depth, randomise, image, tmp_path):
     from mmdet.models.backbones import ResNet as DetectorResNet
     from mmpretrain.models.backbones import ResNet
+
     makers = {
         'timm': lambda: timm.create_model(f'resnet{depth}'),
         'mmpretrain': lambda: ResNet(depth, out_indices=(0, 1, 2, 3)),
         'torchvision': lambda: getattr(torchvision.models, f'resnet{depth}')(),
-        'mmdet': lambda: DetectorResNet(depth)}
+        'mmdet': lambda: DetectorResNet(depth),
+    }
     for seed, (library, make) in enumerate(makers.items()):
         source = randomise(make(), seed)
         state = source.state_dict()
@@ -127,8 +134,10 @@ def test_resnet_files_of_every_library_initialise_every_library(depth, randomise
 def test_deep_stem_resnets_of_openmmlab(library, randomise, image, tmp_path):
     from mmdet.models.backbones import ResNet as DetectorResNet
     from mmpretrain.models.backbones import ResNetV1c
-    source = randomise(ResNetV1c(depth=50, out_indices=(0, 1, 2, 3)) if library == 'mmpretrain' else
-                       DetectorResNet(50, deep_stem=True))
+
+    source = randomise(
+        ResNetV1c(depth=50, out_indices=(0, 1, 2, 3)) if library == 'mmpretrain' else DetectorResNet(50, deep_stem=True)
+    )
     torch.save({'state_dict': {f'backbone.{k}': v for k, v in source.state_dict().items()}}, tmp_path / 'a.pth')
     network = create_network('resnet50c').eval()
     coverage = checkpoints.load(network, tmp_path / 'a.pth')
@@ -152,6 +161,7 @@ def test_swin_of_microsoft_timm_and_openmmlab(to, randomise, image, tmp_path):
     from mmdet.models.backbones.swin import SwinTransformer as DetectorSwin
     from mmdet.models.backbones.swin import swin_converter
     from mmpretrain.models.backbones import SwinTransformer
+
     network = timm.create_model('swin_tiny_patch4_window7_224', img_size=224)
     randomise(network)
     # Microsoft's names: downsampling one stage earlier, tables of positions kept.
@@ -202,6 +212,7 @@ def test_simmim_prefix_and_mask_token(randomise, tmp_path):
 
 def test_mae_file_initialises_timm_and_mmpretrain(randomise, tmp_path):
     from mmpretrain.models.backbones import VisionTransformer
+
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         target = evaluating(VisionTransformer('b', img_size=224, out_type='cls_token'))
@@ -214,8 +225,19 @@ def test_mae_file_initialises_timm_and_mmpretrain(randomise, tmp_path):
         assert_same(target(image), [source(image)])
 
 
-@pytest.mark.parametrize('wrap', ['module.', '_orig_mod.', 'backbone.', 'encoder.', 'model.', 'module.backbone.',
-                                  '_orig_mod.module.', 'model.encoder.'])
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        'module.',
+        '_orig_mod.',
+        'backbone.',
+        'encoder.',
+        'model.',
+        'module.backbone.',
+        '_orig_mod.module.',
+        'model.encoder.',
+    ],
+)
 def test_prefixes_of_the_wild(wrap, official, tmp_path):
     state = official.state(official.shapes(*CONVNEXTS['atto']))
     torch.save({'state_dict': {wrap + name: value for name, value in state.items()}}, tmp_path / 'a.pth')
@@ -225,6 +247,7 @@ def test_prefixes_of_the_wild(wrap, official, tmp_path):
 
 def test_our_own_backbone_and_whole_detectors(randomise, tmp_path):
     from spark_bench.models.backbones import SparKTimm
+
     source = randomise(SparKTimm('convnext_atto'))
     state = {f'backbone.{name}': value for name, value in source.state_dict().items()}
     torch.save({'state_dict': {**state, 'roi_head.bbox_head.fc_cls.weight': torch.ones(3)}}, tmp_path / 'detector.pth')
@@ -253,13 +276,17 @@ def test_half_precision_is_cast_up_and_said(official, tmp_path):
     assert torch.equal(network.stem[0].weight, state['downsample_layers.0.0.weight'].bfloat16().float())
 
 
-@pytest.mark.parametrize('damage, named', [
-    (lambda s: s.pop('stages.2.3.gamma'), r'1 tensors missing.*stages\.2\.blocks\.3\.gamma'),
-    (lambda s: s.update({'stages.2.3.delta': torch.ones(2)}), r'1 tensors unknown.*stages\.2\.3\.delta'),
-    (lambda s: s.update({'stages.0.0.pwconv1.weight': torch.ones(40, 160)}), r'of another shape.*\(40, 160\)'),
-    (lambda s: s['stages.1.0.gamma'].fill_(float('inf')), r'not finite.*stages\.1\.blocks\.0\.gamma'),
-    (lambda s: s.update({'stages.1.0.gamma': torch.ones(80, dtype=torch.int64)}), 'another kind of number'),
-    (lambda s: s.update({'encoder.' + k: v for k, v in s.items()}), 'holds 2 networks')])
+@pytest.mark.parametrize(
+    'damage, named',
+    [
+        (lambda s: s.pop('stages.2.3.gamma'), r'1 tensors missing.*stages\.2\.blocks\.3\.gamma'),
+        (lambda s: s.update({'stages.2.3.delta': torch.ones(2)}), r'1 tensors unknown.*stages\.2\.3\.delta'),
+        (lambda s: s.update({'stages.0.0.pwconv1.weight': torch.ones(40, 160)}), r'of another shape.*\(40, 160\)'),
+        (lambda s: s['stages.1.0.gamma'].fill_(float('inf')), r'not finite.*stages\.1\.blocks\.0\.gamma'),
+        (lambda s: s.update({'stages.1.0.gamma': torch.ones(80, dtype=torch.int64)}), 'another kind of number'),
+        (lambda s: s.update({'encoder.' + k: v for k, v in s.items()}), 'holds 2 networks'),
+    ],
+)
 def test_what_does_not_fit_is_refused_and_the_network_untouched(damage, named, official, tmp_path):
     state = official.state(official.shapes(*CONVNEXTS['atto']))
     damage(state)

@@ -32,8 +32,15 @@ def test_saved_weights_come_back_exactly(network, file):
     assert checkpoints.read_metadata(file) == {'arch': 'test_resnet'}
 
 
-@pytest.mark.parametrize('wrap', [lambda s: s, lambda s: {'state_dict': s}, lambda s: {'model': s, 'epoch': 3},
-                                  lambda s: {'module.' + k: v for k, v in s.items()}])
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda s: s,
+        lambda s: {'state_dict': s},
+        lambda s: {'model': s, 'epoch': 3},
+        lambda s: {'module.' + k: v for k, v in s.items()},
+    ],
+)
 def test_wrapped_torch_files_are_read(network, tmp_path, wrap):
     full = timm.create_model('test_resnet').state_dict()
     torch.save(wrap(full), tmp_path / 'a.pth')
@@ -42,11 +49,15 @@ def test_wrapped_torch_files_are_read(network, tmp_path, wrap):
     assert torch.equal(network.conv1[0].weight, full['conv1.0.weight'])
 
 
-@pytest.mark.parametrize('damage, named', [
-    (lambda s: s.pop('bn1.bias'), 'bn1.bias'),
-    (lambda s: s.update({'stem.9.weight': torch.ones(2)}), 'stem.9.weight'),
-    (lambda s: s.update({'bn1.bias': torch.ones(3)}), r'bn1.bias \(3,\)'),
-    (lambda s: s.update({'bn1.bias': torch.full((32,), float('nan'))}), 'not finite .bn1.bias')])
+@pytest.mark.parametrize(
+    'damage, named',
+    [
+        (lambda s: s.pop('bn1.bias'), 'bn1.bias'),
+        (lambda s: s.update({'stem.9.weight': torch.ones(2)}), 'stem.9.weight'),
+        (lambda s: s.update({'bn1.bias': torch.ones(3)}), r'bn1.bias \(3,\)'),
+        (lambda s: s.update({'bn1.bias': torch.full((32,), float('nan'))}), 'not finite .bn1.bias'),
+    ],
+)
 def test_a_file_that_does_not_fit_is_refused_and_leaves_the_network_alone(network, tmp_path, damage, named):
     before = {name: value.clone() for name, value in network.state_dict().items()}
     state = timm.create_model('test_resnet', num_classes=0).state_dict()
@@ -81,7 +92,7 @@ def test_any_truncation_or_noise_is_one_line_naming_the_file(file, tmp_path, suf
         file = tmp_path / 'whole.pth'
     whole = file.read_bytes()
     broken = tmp_path / f'broken{suffix}'
-    samples = [whole[:len(whole) * k // 40] for k in range(40)]
+    samples = [whole[: len(whole) * k // 40] for k in range(40)]
     samples += [bytes(os.urandom(n)) for n in (1, 10, 1000)] + [b'{}', b'\x80\x02N.']
     for sample in samples:
         broken.write_bytes(sample)
@@ -106,8 +117,17 @@ def test_a_failed_save_leaves_nothing_behind(network, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize('arch', ['deit_tiny_distilled_patch16_224', 'hiera_tiny_224', 'legacy_seresnet18',
-                                  'cait_xxs24_224', 'vit_small_patch14_reg4_dinov2', 'convnext_atto_ols'])
+@pytest.mark.parametrize(
+    'arch',
+    [
+        'deit_tiny_distilled_patch16_224',
+        'hiera_tiny_224',
+        'legacy_seresnet18',
+        'cait_xxs24_224',
+        'vit_small_patch14_reg4_dinov2',
+        'convnext_atto_ols',
+    ],
+)
 @pytest.mark.parametrize('says_arch', [True, False])
 def test_what_has_one_name_in_file_and_network_is_one_tensor(arch, says_arch, tmp_path):
     # Parts that are rare in their family: a second classifier, blocks of a class token, a classifier by another name.
@@ -117,8 +137,9 @@ def test_what_has_one_name_in_file_and_network_is_one_tensor(arch, says_arch, tm
     checkpoints.save(whole, tmp_path / 'w.safetensors', {'arch': arch} if says_arch else {})
     coverage = checkpoints.load(other, tmp_path / 'w.safetensors')
     assert not coverage.fresh and not coverage.unused
-    assert all(torch.equal(one, two) for one, two in zip(whole.state_dict().values(), other.state_dict().values(),
-                                                         strict=True))
+    assert all(
+        torch.equal(one, two) for one, two in zip(whole.state_dict().values(), other.state_dict().values(), strict=True)
+    )
 
 
 @pytest.mark.parametrize('key_prefix', ['module', 'module.'])

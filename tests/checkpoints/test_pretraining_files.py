@@ -42,20 +42,30 @@ def test_the_line_for_spark_with_decoder_works_as_printed(ablation, stated, cont
     assert set(coverage.loaded) == set(model.state_dict()) and not coverage.unused and not report['notes']
 
 
-@pytest.mark.parametrize('settings', [dict(input_size=128), dict(decoder_width=32), dict(input_size=128, patch_size=64),
-                                      dict(mask_ratio=0.75), dict(input_size=224, decoder_width=768)])
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(input_size=128),
+        dict(decoder_width=32),
+        dict(input_size=128, patch_size=64),
+        dict(mask_ratio=0.75),
+        dict(input_size=224, decoder_width=768),
+    ],
+)
 def test_every_setting_of_the_model_comes_back(settings, tmp_path):
     model = save(tmp_path / 'a.safetensors', **settings)
     call = re.search(r'pretrain.build_spark\(.*?\)', as_text(inspect(tmp_path / 'a.safetensors')))[0]
     again = eval(call, PLACE)
     for name in ('grid', 'mask_ratio', 'patch_size'):
         assert getattr(again, name) == getattr(model, name)
-    assert {name: value.shape for name, value in again.state_dict().items()} == \
-        {name: value.shape for name, value in model.state_dict().items()}
+    assert {name: value.shape for name, value in again.state_dict().items()} == {
+        name: value.shape for name, value in model.state_dict().items()
+    }
 
 
 def test_the_commands_that_inspect_prints_can_be_parsed_as_a_shell_would(tmp_path):
     from spark_bench.commands import build_parser
+
     path = tmp_path / 'my weights; $HOME.safetensors'
     save(path)
     printed = [text.partition(': ')[2] for text in inspect(path)['initialises'] if 'spark-bench' in text]
@@ -88,9 +98,18 @@ def test_metadata_is_read_alike_from_every_container(tmp_path, capsys):
         said = checkpoints.read_metadata(tmp_path / name)
         assert (said['arch'], said['input_size']) == ('test_resnet', '64'), name
     # mmengine keeps it in a dict beside the weights.
-    torch.save({'meta': {'arch': 'test_resnet', 'epoch': 3, 'cfg': 'x' * 5000}, 'state_dict': {
-        f'backbone.{name}': value for name, value in build_spark(
-            'test_resnet', 64, decoder_width=64).encoder.pyramid.network.state_dict().items()}}, tmp_path / 'mm.pth')
+    torch.save(
+        {
+            'meta': {'arch': 'test_resnet', 'epoch': 3, 'cfg': 'x' * 5000},
+            'state_dict': {
+                f'backbone.{name}': value
+                for name, value in build_spark('test_resnet', 64, decoder_width=64)
+                .encoder.pyramid.network.state_dict()
+                .items()
+            },
+        },
+        tmp_path / 'mm.pth',
+    )
     assert checkpoints.read_metadata(tmp_path / 'mm.pth') == {'arch': 'test_resnet', 'epoch': '3'}
     assert commands.main(['inspect', str(tmp_path / 'mm.pth')]) == 0
     assert 'arch=test_resnet' in capsys.readouterr().out

@@ -12,8 +12,11 @@ from spark_bench.checkpoints.inspect import inspect
 from spark_bench.errors import InputError
 
 OFFICIAL = {
-    'convnext_atto': ((2, 2, 6, 2), (40, 80, 160, 320)), 'convnext_small': ((3, 3, 27, 3), (96, 192, 384, 768)),
-    'convnext_base': ((3, 3, 27, 3), (128, 256, 512, 1024)), 'convnext_large': ((3, 3, 27, 3), (192, 384, 768, 1536))}
+    'convnext_atto': ((2, 2, 6, 2), (40, 80, 160, 320)),
+    'convnext_small': ((3, 3, 27, 3), (96, 192, 384, 768)),
+    'convnext_base': ((3, 3, 27, 3), (128, 256, 512, 1024)),
+    'convnext_large': ((3, 3, 27, 3), (192, 384, 768, 1536)),
+}
 
 
 def encoder_shapes(arch, official):
@@ -30,17 +33,36 @@ def write_authors_file(path, arch, official, authors, dtype=torch.float32, repea
     """A file as the authors' code writes it; ``repeat`` fills every tensor with one number, for the large ones."""
     encoder, channels = encoder_shapes(arch, official)
     shapes = authors(encoder, channels, batch_norm='resnet' in arch)
-    module = official.state(shapes) if repeat is None else {
-        name: torch.full(shape, repeat, dtype=dtype) for name, shape in shapes.items()}
+    module = (
+        official.state(shapes)
+        if repeat is None
+        else {name: torch.full(shape, repeat, dtype=dtype) for name, shape in shapes.items()}
+    )
     for name in module:
         if name.endswith('num_batches_tracked'):
             module[name] = torch.tensor(7)
     tensors = dict(module)
-    module['config'] = {'mask_ratio': 0.6, 'densify_norm_str': 'bn', 'sbn': True, 'hierarchy': 4,
-                        'sparse_encoder.input_size': 224, 'dense_decoder.width': 768}
-    torch.save({'args': 'Args(…)', 'input_size': 224, 'arch': arch, 'epoch': 1599, 'performance_desc': '0.4 0.4',
-                'module': module, 'optimizer': {'state': {0: {'step': 3}}, 'param_groups': [{'betas': (0.9, 0.95)}]},
-                'is_pretrain': True}, path)
+    module['config'] = {
+        'mask_ratio': 0.6,
+        'densify_norm_str': 'bn',
+        'sbn': True,
+        'hierarchy': 4,
+        'sparse_encoder.input_size': 224,
+        'dense_decoder.width': 768,
+    }
+    torch.save(
+        {
+            'args': 'Args(…)',
+            'input_size': 224,
+            'arch': arch,
+            'epoch': 1599,
+            'performance_desc': '0.4 0.4',
+            'module': module,
+            'optimizer': {'state': {0: {'step': 3}}, 'param_groups': [{'betas': (0.9, 0.95)}]},
+            'is_pretrain': True,
+        },
+        path,
+    )
     return tensors
 
 
@@ -48,6 +70,7 @@ def write_authors_file(path, arch, official, authors, dtype=torch.float32, repea
 def test_authors_file_has_exactly_the_tensors_of_our_model(arch, official, authors, tmp_path):
     """Names and shapes alone, so that no memory is spent: what the file maps to is what the model has."""
     from spark_bench.checkpoints.naming import identify
+
     encoder, channels = encoder_shapes(arch, official)
     shapes = authors(encoder, channels, batch_norm='resnet' in arch)
     with torch.device('meta'):
@@ -134,17 +157,30 @@ def test_an_input_size_that_contradicts_the_buffers_is_said(official, authors, t
 def test_mmpretrain_spark_loads_whole(kind, randomise, tmp_path):
     from mmengine.registry import DefaultScope
     from mmpretrain.models.selfsup import SparK
+
     backbone, width, norm = {
-        'resnet': (dict(type='SparseResNet', depth=18, out_indices=(0, 1, 2, 3),
-                        norm_cfg=dict(type='SparseBatchNorm2d')), 512, 'SparseBatchNorm2d'),
-        'convnext': (dict(type='SparseConvNeXt', arch='atto', out_indices=(0, 1, 2, 3), gap_before_output=False), 320,
-                     'SparseLN2d')}[kind]
+        'resnet': (
+            dict(type='SparseResNet', depth=18, out_indices=(0, 1, 2, 3), norm_cfg=dict(type='SparseBatchNorm2d')),
+            512,
+            'SparseBatchNorm2d',
+        ),
+        'convnext': (
+            dict(type='SparseConvNeXt', arch='atto', out_indices=(0, 1, 2, 3), gap_before_output=False),
+            320,
+            'SparseLN2d',
+        ),
+    }[kind]
     # A detector trained before in this process leaves its own scope behind.
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        source = randomise(SparK(
-            backbone=backbone, enc_dec_norm_cfg=dict(type=norm), enc_dec_norm_dim=width,
-            neck=dict(type='SparKLightDecoder', feature_dim=128, upsample_ratio=32, norm_cfg=dict(type='BN')),
-            head=dict(type='SparKPretrainHead', loss=dict(type='PixelReconstructionLoss', criterion='L2'))))
+        source = randomise(
+            SparK(
+                backbone=backbone,
+                enc_dec_norm_cfg=dict(type=norm),
+                enc_dec_norm_dim=width,
+                neck=dict(type='SparKLightDecoder', feature_dim=128, upsample_ratio=32, norm_cfg=dict(type='BN')),
+                head=dict(type='SparKPretrainHead', loss=dict(type='PixelReconstructionLoss', criterion='L2')),
+            )
+        )
     torch.save({'state_dict': source.state_dict(), 'meta': {}}, tmp_path / 'a.pth')
     model = build_spark({'resnet': 'resnet18', 'convnext': 'convnext_atto'}[kind], decoder_width=128)
     coverage = checkpoints.load(model, tmp_path / 'a.pth')
@@ -152,7 +188,7 @@ def test_mmpretrain_spark_loads_whole(kind, randomise, tmp_path):
     assert coverage.unused == ('meta',)
     x = torch.randn(1, 128, 2, 2)
     with torch.no_grad():
-        maps = [x] + [torch.randn(1, 128 // 2 ** i, 2 ** (i + 1), 2 ** (i + 1)) for i in (1, 2, 3)]
+        maps = [x] + [torch.randn(1, 128 // 2**i, 2 ** (i + 1), 2 ** (i + 1)) for i in (1, 2, 3)]
         assert torch.allclose(model.eval().decoder(maps), source.neck(maps), atol=1e-5)
 
 
@@ -168,5 +204,8 @@ def test_authors_file_of_full_size_round_trips(arch, official, authors, tmp_path
     assert set(coverage.loaded) == set(model.state_dict()) and not coverage.unused
     checkpoints.save_spark(model, tmp_path / 'c.pth', {'arch': arch})
     back = torch.load(tmp_path / 'c.pth', weights_only=True, mmap=True)['module']
-    assert all(torch.equal(back[name], value) for name, value in tensors.items() if name not in ('imn_m', 'imn_s',
-                                                                                                   'norm_black'))
+    assert all(
+        torch.equal(back[name], value)
+        for name, value in tensors.items()
+        if name not in ('imn_m', 'imn_s', 'norm_black')
+    )

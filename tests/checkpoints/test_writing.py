@@ -52,10 +52,15 @@ def test_convert_without_room_is_one_line_with_the_file(suffix, source, tmp_path
     assert output.read_bytes() == b'of yesterday' and list((tmp_path / 'out').iterdir()) == [output]
 
 
-@pytest.mark.parametrize('save', [
-    lambda path: checkpoints.save(timm.create_model('test_resnet'), path, {}),
-    lambda path: checkpoints.save_spark(build_spark('test_resnet', 64, decoder_width=64), path, {}),
-    lambda path: save_torch({'model': {'a': torch.ones(LIMIT)}}, path)], ids=['save', 'save_spark', 'save_torch'])
+@pytest.mark.parametrize(
+    'save',
+    [
+        lambda path: checkpoints.save(timm.create_model('test_resnet'), path, {}),
+        lambda path: checkpoints.save_spark(build_spark('test_resnet', 64, decoder_width=64), path, {}),
+        lambda path: save_torch({'model': {'a': torch.ones(LIMIT)}}, path),
+    ],
+    ids=['save', 'save_spark', 'save_torch'],
+)
 def test_every_way_of_writing_weights_says_so_alike(save, tmp_path):
     with pytest.raises(InputError, match='weights.bin cannot be written: File too large'), no_room():
         save(tmp_path / 'weights.bin')
@@ -67,6 +72,7 @@ def test_every_way_of_writing_weights_says_so_alike(save, tmp_path):
 def test_a_full_disk_is_called_so(tmp_path, monkeypatch, source, capsys):
     def fail(tensors, path, metadata):
         raise OSError(28, 'No space left on device', str(path))
+
     monkeypatch.setattr('spark_bench.checkpoints.writing.save_file', fail)
     assert commands.main(['convert', str(source), '--to', 'timm']) == 2
     error = capsys.readouterr().err
@@ -81,6 +87,7 @@ def test_a_folder_that_is_read_only_is_named_by_the_output(source, monkeypatch, 
         if 'x' in mode:
             raise PermissionError(13, 'Permission denied', str(path))
         return real(path, mode, *more, **options)
+
     monkeypatch.setattr('builtins.open', refuse)
     assert commands.main(['convert', str(source), '--to', 'timm']) == 2
     error = capsys.readouterr().err
@@ -89,8 +96,9 @@ def test_a_folder_that_is_read_only_is_named_by_the_output(source, monkeypatch, 
 
 @pytest.mark.parametrize('mask, mode', [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
 def test_all_weights_are_as_readable_as_other_files(mask, mode, source, tmp_path, monkeypatch):
-    entry = dict(name='spark', arch='test_resnet', file='b.safetensors', url=source.as_uri(), source='a test',
-                 sha256=None)
+    entry = dict(
+        name='spark', arch='test_resnet', file='b.safetensors', url=source.as_uri(), source='a test', sha256=None
+    )
     monkeypatch.setattr(published, 'read_index', lambda: [entry])
     before = os.umask(mask)
     try:
@@ -103,8 +111,14 @@ def test_all_weights_are_as_readable_as_other_files(mask, mode, source, tmp_path
 
 
 def test_a_download_that_fails_leaves_nothing_and_says_whose_fault_it_is(source, tmp_path, monkeypatch):
-    entry = dict(name='spark', arch='test_resnet', file='b.safetensors', url=(tmp_path / 'no').as_uri(), sha256=None,
-                 source='a test')
+    entry = dict(
+        name='spark',
+        arch='test_resnet',
+        file='b.safetensors',
+        url=(tmp_path / 'no').as_uri(),
+        sha256=None,
+        source='a test',
+    )
     monkeypatch.setattr(published, 'read_index', lambda: [entry])
     with pytest.raises(RunError, match='cannot be fetched'):
         published.find_published('spark', 'test_resnet', tmp_path / 'cache', download=True)
@@ -129,8 +143,14 @@ class HalfAFile(http.server.BaseHTTPRequestHandler):
 def test_a_download_that_breaks_off_is_no_file(tmp_path, monkeypatch):
     with http.server.HTTPServer(('127.0.0.1', 0), HalfAFile) as server:
         threading.Thread(target=server.handle_request).start()
-        entry = dict(name='spark', arch='test_resnet', file='b.safetensors', sha256=None, source='a test',
-                     url=f'http://127.0.0.1:{server.server_port}/b')
+        entry = dict(
+            name='spark',
+            arch='test_resnet',
+            file='b.safetensors',
+            sha256=None,
+            source='a test',
+            url=f'http://127.0.0.1:{server.server_port}/b',
+        )
         monkeypatch.setattr(published, 'read_index', lambda: [entry])
         with pytest.raises(RunError, match='broke off after 4 of 1000 bytes'):
             published.find_published('spark', 'test_resnet', tmp_path, download=True)

@@ -61,7 +61,8 @@ def test_the_installed_mmcv_gives_the_right_values():
 
 
 @pytest.mark.parametrize(
-    'raised', [ImportError('libGL.so.1: cannot open'), RuntimeError('ABI\nmismatch'), SystemExit(3)])
+    'raised', [ImportError('libGL.so.1: cannot open'), RuntimeError('ABI\nmismatch'), SystemExit(3)]
+)
 def test_a_package_that_fails_to_import_becomes_a_failed_row(monkeypatch, raised):
     real = doctor.importlib.import_module
 
@@ -93,10 +94,14 @@ def test_a_full_disk_fails_where_it_is_full(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize('ok, status', [(True, 0), (False, 1)])
 def test_the_exit_status_follows_the_checks(monkeypatch, capsys, ok, status):
-    monkeypatch.setattr(doctor, 'run_checks', lambda: [
-        doctor.Check('one', True, 'fine'),
-        doctor.Check('two', ok, 'found [red]this', '' if ok else 'do that'),
-    ])
+    monkeypatch.setattr(
+        doctor,
+        'run_checks',
+        lambda: [
+            doctor.Check('one', True, 'fine'),
+            doctor.Check('two', ok, 'found [red]this', '' if ok else 'do that'),
+        ],
+    )
     assert doctor.main(Namespace()) == status
     printed = capsys.readouterr().out
     # Square brackets in what was found are shown, not taken for markup.
@@ -119,6 +124,7 @@ def test_a_broken_rich_does_not_hide_the_report(monkeypatch, capsys):
 
 def test_every_failure_has_a_remedy(monkeypatch):
     """With every probe failing, each row but the merely informative one says what to do."""
+
     def fail(*_):
         raise OSError('broken')
 

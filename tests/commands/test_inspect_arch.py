@@ -16,9 +16,15 @@ from spark_bench.models.complexity import as_text, inspect_network
 
 # Parameters in millions, cost in billions, as SparK's paper gives them.
 PUBLISHED = {
-    ('resnet50', 224): ('26', '4.1'), ('resnet101', 224): ('45', '7.9'), ('resnet152', 224): ('60', '11.6'),
-    ('resnet200', 224): ('65', '15.1'), ('convnext_small', 224): ('50', '8.7'), ('convnext_base', 224): ('89', '15.4'),
-    ('convnext_large', 224): ('198', '34.4'), ('convnext_large', 384): ('198', '101.0')}
+    ('resnet50', 224): ('26', '4.1'),
+    ('resnet101', 224): ('45', '7.9'),
+    ('resnet152', 224): ('60', '11.6'),
+    ('resnet200', 224): ('65', '15.1'),
+    ('convnext_small', 224): ('50', '8.7'),
+    ('convnext_base', 224): ('89', '15.4'),
+    ('convnext_large', 224): ('198', '34.4'),
+    ('convnext_large', 384): ('198', '101.0'),
+}
 
 
 @cache
@@ -35,15 +41,25 @@ def test_the_published_figures_come_out_in_the_convention_of_each_family(arch, s
 
 def test_no_convention_alone_gives_all_published_figures():
     """The documentation says so: which rows each of the two conventions misses."""
+
     def missed(convention):
         return [row for row, (_, cost) in PUBLISHED.items() if f'{counted(*row)[convention] / 1e9:.1f}' != cost]
+
     assert missed('multiply_adds') == [(f'resnet{depth}', 224) for depth in (101, 152, 200)]
     assert missed('operations') == [('convnext_large', 384)]
 
 
-@pytest.mark.parametrize('arch, name', [('resnet50', 'ResNet50'), ('resnet101', 'ResNet101'),
-                                        ('resnet152', 'ResNet152'), ('convnext_small', 'ConvNeXt_Small'),
-                                        ('convnext_base', 'ConvNeXt_Base'), ('convnext_large', 'ConvNeXt_Large')])
+@pytest.mark.parametrize(
+    'arch, name',
+    [
+        ('resnet50', 'ResNet50'),
+        ('resnet101', 'ResNet101'),
+        ('resnet152', 'ResNet152'),
+        ('convnext_small', 'ConvNeXt_Small'),
+        ('convnext_base', 'ConvNeXt_Base'),
+        ('convnext_large', 'ConvNeXt_Large'),
+    ],
+)
 def test_multiply_adds_are_those_that_torchvision_states(arch, name):
     stated = getattr(torchvision.models, f'{name}_Weights').IMAGENET1K_V1.meta
     report = counted(arch, 224)
@@ -60,7 +76,8 @@ def test_both_counts_agree_with_mmengines_counter_on_the_real_network(arch):
     others = []
     for module in network.modules():
         module.register_forward_hook(
-            lambda module, _, output: others.append(each.get(type(module).__name__, 0) * output.numel()))
+            lambda module, _, output: others.append(each.get(type(module).__name__, 0) * output.numel())
+        )
     with torch.no_grad():
         network(image_13HW)
     report = inspect_network(arch, 64)
@@ -98,11 +115,17 @@ def test_the_command_prints_text_and_json(capsys):
     assert '384 × 384' in shown and '198 M (197,767,336)' in shown and '101.0 G' in shown
 
 
-@pytest.mark.parametrize('arguments, words', [
-    (['--arch', 'resnet51'], ['resnet51', 'did you mean', 'resnet50']),
-    (['--arch', 'vit_base_patch16_384'], ['224 pixels', '384', '--input-size']),
-    (['--arch', 'resnet50', 'file.pth'], ['not allowed with']), (['--input-size', '64', 'file.pth'], ['--arch']),
-    ([], ['required']), (['--arch', 'resnet50', '--input-size', '0'], ['--input-size'])])
+@pytest.mark.parametrize(
+    'arguments, words',
+    [
+        (['--arch', 'resnet51'], ['resnet51', 'did you mean', 'resnet50']),
+        (['--arch', 'vit_base_patch16_384'], ['224 pixels', '384', '--input-size']),
+        (['--arch', 'resnet50', 'file.pth'], ['not allowed with']),
+        (['--input-size', '64', 'file.pth'], ['--arch']),
+        ([], ['required']),
+        (['--arch', 'resnet50', '--input-size', '0'], ['--input-size']),
+    ],
+)
 def test_wrong_use_is_one_line(arguments, words, capsys):
     try:
         status = commands.main(['inspect', *arguments])

@@ -26,6 +26,7 @@ def refused(capsys, *words):
 
 def all_options():
     """``(words of a command, option)`` of every option of every command that takes values."""
+
     def walk(parser, words):
         for action in parser._actions:
             if isinstance(action, argparse._SubParsersAction):
@@ -33,6 +34,7 @@ def all_options():
                     yield from walk(child, (*words, name))
             elif action.option_strings and (action.nargs != 0 or isinstance(action, Flag)):
                 yield parser, words, action
+
     yield from walk(build_parser(), ())
 
 
@@ -62,9 +64,18 @@ def test_every_option_given_twice_counts_twice_or_is_refused(capsys):
             error = capsys.readouterr().err
             assert action.option_strings[0] in error and 'given twice' in error
         assert getattr(parser.parse_args(given[0] * 2), action.dest) == getattr(
-            parser.parse_args(given[0]), action.dest)  # the same word again says nothing new
-    assert several == {'--cfg-options', '--data-root', '--only', '--slurm', '--metric', '--labels', '--weights',
-                       '--layers'}
+            parser.parse_args(given[0]), action.dest
+        )  # the same word again says nothing new
+    assert several == {
+        '--cfg-options',
+        '--data-root',
+        '--only',
+        '--slurm',
+        '--metric',
+        '--labels',
+        '--weights',
+        '--layers',
+    }
 
 
 def test_the_same_key_twice_is_the_last_and_defaults_stay_as_they_are():
@@ -85,10 +96,14 @@ def test_groups_and_exclusive_groups_have_the_same_rule(capsys):
         parser.parse_args(['--one', 'a', '--one', 'b'])
 
 
-@pytest.mark.parametrize('words, named', [
-    (['run', '--only', 'detection/*', 'demo'], '--only takes every word that follows it: put SUITE before it'),
-    (['compare', '--metric', 'box_ap', 'A', 'B'], '--metric takes every word that follows it: put A B before it'),
-    (['compare', 'A', '--metric', 'box_ap', 'B'], 'put B before it')])
+@pytest.mark.parametrize(
+    'words, named',
+    [
+        (['run', '--only', 'detection/*', 'demo'], '--only takes every word that follows it: put SUITE before it'),
+        (['compare', '--metric', 'box_ap', 'A', 'B'], '--metric takes every word that follows it: put A B before it'),
+        (['compare', 'A', '--metric', 'box_ap', 'B'], 'put B before it'),
+    ],
+)
 def test_an_argument_that_an_option_swallowed_is_told(capsys, words, named):
     assert named in refused(capsys, *words)
 
@@ -99,13 +114,18 @@ def test_another_fault_is_told_as_it_is(capsys):
     assert 'follows' not in refused(capsys, 'compare', 'A')
 
 
-@pytest.mark.parametrize('command, option, value, setting', [
-    ('finetune', '--epochs', '3', 'train_cfg.max_epochs=2'), ('detect', '--amp', None, 'optim_wrapper.autocast=False'),
-    ('detect', '--arch', 'resnet50', 'model.backbone.arch=resnet18'),
-    ('pretrain', '--arch', 'resnet50', 'model.arch=resnet18'),
-    ('detect', '--workers', '1', 'test_dataloader.num_workers=2'),
-    ('pretrain', '--bad-images', 'skip', 'train_dataloader.dataset.bad_images=fail'),
-    ('finetune', '--label-fraction', '0.1', 'train_dataloader.dataset.fraction=0.2')])
+@pytest.mark.parametrize(
+    'command, option, value, setting',
+    [
+        ('finetune', '--epochs', '3', 'train_cfg.max_epochs=2'),
+        ('detect', '--amp', None, 'optim_wrapper.autocast=False'),
+        ('detect', '--arch', 'resnet50', 'model.backbone.arch=resnet18'),
+        ('pretrain', '--arch', 'resnet50', 'model.arch=resnet18'),
+        ('detect', '--workers', '1', 'test_dataloader.num_workers=2'),
+        ('pretrain', '--bad-images', 'skip', 'train_dataloader.dataset.bad_images=fail'),
+        ('finetune', '--label-fraction', '0.1', 'train_dataloader.dataset.fraction=0.2'),
+    ],
+)
 def test_an_option_and_its_key_of_the_config_may_not_differ(capsys, command, option, value, setting):
     words = [command, option, *([value] if value else []), '--cfg-options', setting]
     assert commands.main(words) == 2
@@ -113,8 +133,9 @@ def test_an_option_and_its_key_of_the_config_may_not_differ(capsys, command, opt
     assert error.count('\n') == 1 and option in error and setting in error
 
 
-@pytest.mark.parametrize('given', [
-    ['--local-rank=1'], ['--local_rank=1'], ['--local-rank', '1'], ['--local_rank', '1']])
+@pytest.mark.parametrize(
+    'given', [['--local-rank=1'], ['--local_rank=1'], ['--local-rank', '1'], ['--local_rank', '1']]
+)
 @pytest.mark.parametrize('place', [0, 1, 3])
 def test_the_local_rank_of_torchs_launcher_is_understood(monkeypatch, given, place):
     monkeypatch.delenv('LOCAL_RANK', raising=False)
@@ -125,8 +146,10 @@ def test_the_local_rank_of_torchs_launcher_is_understood(monkeypatch, given, pla
     assert take_local_rank([*words, *given]) == words and os.environ['LOCAL_RANK'] == '0'  # torchrun's own
 
 
-@pytest.mark.parametrize('tool, words, command', [
-    ('train', ['recipe.py', '--resume', 'auto'], 'detect'), ('test', ['recipe.py', 'x.pth'], 'evaluate')])
+@pytest.mark.parametrize(
+    'tool, words, command',
+    [('train', ['recipe.py', '--resume', 'auto'], 'detect'), ('test', ['recipe.py', 'x.pth'], 'evaluate')],
+)
 def test_openmmlabs_scripts_take_it(monkeypatch, tool, words, command):
     called = []
     monkeypatch.setenv('LOCAL_RANK', '0')
@@ -138,8 +161,9 @@ def test_openmmlabs_scripts_take_it(monkeypatch, tool, words, command):
 
 
 @pytest.mark.parametrize('command', ['pretrain', 'finetune', 'detect', 'evaluate', 'table', 'report'])
-@pytest.mark.parametrize('option, value', [
-    ('--method', 'a/b'), ('--suite', '../up'), ('--suite', 'a b'), ('--method', '')])
+@pytest.mark.parametrize(
+    'option, value', [('--method', 'a/b'), ('--suite', '../up'), ('--suite', 'a b'), ('--method', '')]
+)
 def test_a_name_that_no_record_can_have_is_told_by_its_option(capsys, command, option, value):
     if command in ('table', 'report') and option == '--method':
         option = '--suite'

@@ -17,8 +17,14 @@ from spark_bench.records import write as write_record
 from spark_bench.records.schema import Record
 from spark_bench.tables import command
 
-FOREIGN = {'.json': '{"images": []}', '.csv': 'a,b\n1,2\n', '.md': '# Notes\n', '.txt': 'mine\n', '.tex': '\\section{}',
-           '.html': '<!DOCTYPE html>\n<title>mine</title>'}
+FOREIGN = {
+    '.json': '{"images": []}',
+    '.csv': 'a,b\n1,2\n',
+    '.md': '# Notes\n',
+    '.txt': 'mine\n',
+    '.tex': '\\section{}',
+    '.html': '<!DOCTYPE html>\n<title>mine</title>',
+}
 
 
 @pytest.fixture
@@ -26,9 +32,20 @@ def results(tmp_path, monkeypatch):
     """A results folder with a small suite, and the current folder beside it."""
     monkeypatch.chdir(tmp_path)
     for method, value in (('scratch', 40.0), ('spark', 41.0)):
-        write_record(Record(
-            origin='published', suite='demo', task='detection', arch='resnet50', method=method, seed=0,
-            metrics={'box_ap': value}, source='somewhere', verified=True), 'results')
+        write_record(
+            Record(
+                origin='published',
+                suite='demo',
+                task='detection',
+                arch='resnet50',
+                method=method,
+                seed=0,
+                metrics={'box_ap': value},
+                source='somewhere',
+                verified=True,
+            ),
+            'results',
+        )
     return tmp_path / 'results'
 
 
@@ -38,11 +55,25 @@ def make_coco(root):
     for split in ('train', 'val'):
         (root / split).mkdir()
         Image.effect_noise((64, 48), 80).convert('RGB').save(root / split / '0.png')
-        (root / f'annotations/instances_{split}.json').write_text(json.dumps({
-            'images': [{'id': 1, 'file_name': '0.png', 'width': 64, 'height': 48}],
-            'annotations': [{'id': 1, 'image_id': 1, 'category_id': 1, 'bbox': [4, 4, 30, 30], 'area': 900,
-                             'iscrowd': 0, 'segmentation': [[4, 4, 34, 4, 34, 34, 4, 34]]}],
-            'categories': [{'id': 1, 'name': 'box'}]}))
+        (root / f'annotations/instances_{split}.json').write_text(
+            json.dumps(
+                {
+                    'images': [{'id': 1, 'file_name': '0.png', 'width': 64, 'height': 48}],
+                    'annotations': [
+                        {
+                            'id': 1,
+                            'image_id': 1,
+                            'category_id': 1,
+                            'bbox': [4, 4, 30, 30],
+                            'area': 900,
+                            'iscrowd': 0,
+                            'segmentation': [[4, 4, 34, 4, 34, 34, 4, 34]],
+                        }
+                    ],
+                    'categories': [{'id': 1, 'name': 'box'}],
+                }
+            )
+        )
     return root
 
 
@@ -55,8 +86,11 @@ def refused(capsys, words, kept):
     return error
 
 
-COMMANDS = [('table', name) for name in ('x.md', 'x.csv', 'x.tex', 'x.html', 'x.txt')] + [
-    ('compare', name) for name in ('x.md', 'x.csv', 'x.txt')] + [('report', 'x.html')]
+COMMANDS = (
+    [('table', name) for name in ('x.md', 'x.csv', 'x.tex', 'x.html', 'x.txt')]
+    + [('compare', name) for name in ('x.md', 'x.csv', 'x.txt')]
+    + [('report', 'x.html')]
+)
 
 
 @pytest.mark.parametrize('command, name', COMMANDS)
@@ -108,8 +142,9 @@ def test_a_suite_tells_of_it_before_it_runs(tmp_path, capsys, monkeypatch):
 def test_a_report_of_a_check_is_no_place_for_annotations(tmp_path, capsys):
     root = make_coco(tmp_path / 'data')
     words = ['data', 'check', str(root), '--workers', '1', '--json']
-    error = refused(capsys, [*words, str(root / 'annotations/instances_train.json')],
-                    root / 'annotations/instances_train.json')
+    error = refused(
+        capsys, [*words, str(root / 'annotations/instances_train.json')], root / 'annotations/instances_train.json'
+    )
     assert '--json' in error
     for _ in range(2):
         assert commands.main([*words, str(tmp_path / 'r.json')]) in (0, 1)
@@ -133,9 +168,14 @@ def test_a_profile_replaces_a_profile_alone(tmp_path, capsys, monkeypatch):
 def test_every_command_makes_the_folder_of_its_output(results, tmp_path, monkeypatch):
     monkeypatch.setattr(profiling, 'measure', lambda arch, **settings: [])
     root = make_coco(tmp_path / 'data')
-    for number, words in enumerate((['table', '--output', '{}/x.md'], ['report', '--output', '{}/x.html'],
-                                    ['profile', 'test_resnet', '--json', '{}/x.json'],
-                                    ['data', 'check', str(root), '--workers', '1', '--json', '{}/x.json'])):
+    for number, words in enumerate(
+        (
+            ['table', '--output', '{}/x.md'],
+            ['report', '--output', '{}/x.html'],
+            ['profile', 'test_resnet', '--json', '{}/x.json'],
+            ['data', 'check', str(root), '--workers', '1', '--json', '{}/x.json'],
+        )
+    ):
         assert commands.main([word.format(f'new{number}/below') for word in words]) in (0, 1)
         assert len(list(Path(f'new{number}/below').glob('x.*'))) == 1
 

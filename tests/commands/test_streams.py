@@ -13,6 +13,7 @@ from spark_bench.errors import InputError
 
 def failing(monkeypatch, error, cause=None):
     """Have ``table`` raise ``error``; while ``cause`` is being handled, if there is one."""
+
     def command(args):
         if cause is None:
             raise error
@@ -20,6 +21,7 @@ def failing(monkeypatch, error, cause=None):
             raise cause
         except BaseException:
             raise error  # noqa: B904 - as a library does it
+
     monkeypatch.setattr('spark_bench.commands.table.main', command)
     monkeypatch.setattr('spark_bench.commands.detect.main', command)
 
@@ -79,9 +81,15 @@ def test_a_full_disk_behind_the_output_is_named(monkeypatch, capsys):
         assert capsys.readouterr().err == 'spark-bench: error: standard output: No space left on device\n'
 
 
-@pytest.mark.parametrize('error', [
-    SyntaxError('Failed to format the config file'), InputError('config cannot be built'), OSError(4, 'Interrupted'),
-    RuntimeError('DataLoader worker exited')])
+@pytest.mark.parametrize(
+    'error',
+    [
+        SyntaxError('Failed to format the config file'),
+        InputError('config cannot be built'),
+        OSError(4, 'Interrupted'),
+        RuntimeError('DataLoader worker exited'),
+    ],
+)
 def test_an_error_on_the_way_of_a_ctrl_c_is_an_interrupt(monkeypatch, capsys, error):
     failing(monkeypatch, error, KeyboardInterrupt())
     assert commands.main(['detect']) == 130

@@ -37,8 +37,19 @@ def save_model(path, ablation='spark', **header):
         torch.nn.init.normal_(model.decoder.proj.weight)
         with torch.no_grad():
             model.train()(torch.randn(4, 3, SIDE, SIDE))
-    checkpoints.save(model, path, {'arch': 'test_resnet', 'input_size': str(SIDE), 'mask_ratio': '0.5',
-                                   'ablation': ablation, 'decoder_width': '64', 'method': ablation, **header})
+    checkpoints.save(
+        model,
+        path,
+        {
+            'arch': 'test_resnet',
+            'input_size': str(SIDE),
+            'mask_ratio': '0.5',
+            'ablation': ablation,
+            'decoder_width': '64',
+            'method': ablation,
+            **header,
+        },
+    )
     return path
 
 
@@ -59,15 +70,19 @@ def read(path):
 def place_of(tile, figure):
     """Where ``tile`` lies in ``figure`` pixel by pixel: every (row, column)."""
     height, width = tile.shape[:2]
-    corner = (figure[:-height + 1, :-width + 1] == tile[0, 0]).all(-1)
-    return [(y, x) for y, x in zip(*np.nonzero(corner), strict=True)
-            if np.array_equal(figure[y:y + height, x:x + width], tile)]
+    corner = (figure[: -height + 1, : -width + 1] == tile[0, 0]).all(-1)
+    return [
+        (y, x)
+        for y, x in zip(*np.nonzero(corner), strict=True)
+        if np.array_equal(figure[y : y + height, x : x + width], tile)
+    ]
 
 
 def test_one_model_shows_four_images_of_each_image(tmp_path, images, capsys):
     weights, output = save_model(tmp_path / 'spark.safetensors'), tmp_path / 'shown'
-    status, out, err = run(capsys, 'reconstruct', '--weights', weights, '--data-root', images, '--count', 2,
-                           '--output', output, '--tiles')
+    status, out, err = run(
+        capsys, 'reconstruct', '--weights', weights, '--data-root', images, '--count', 2, '--output', output, '--tiles'
+    )
     assert (status, out, err) == (0, f'{output}/reconstructions.png\n', '')
     figure, tiles = read(output / 'reconstructions.png'), output / 'reconstructions-tiles'
     names = ('0-input', '1-masked', '2-reconstruction', '3-pasted')
@@ -85,8 +100,10 @@ def test_figures_below_the_images_are_never_among_them(tmp_path, images, capsys,
     weights = save_model(tmp_path / 'spark.safetensors')
     monkeypatch.chdir(images)
     given = ('reconstruct', '--weights', weights, '--data-root', '.', '--count', '9', '--tiles')
-    drawn = [run(capsys, *given, '--output', 'figures')[0] or (images / 'figures/reconstructions.png').read_bytes()
-             for _ in range(2)]
+    drawn = [
+        run(capsys, *given, '--output', 'figures')[0] or (images / 'figures/reconstructions.png').read_bytes()
+        for _ in range(2)
+    ]
     assert drawn[0] == drawn[1] and len(list((images / 'figures').rglob('*-0-input.png'))) == 3
     (images / 'mine').mkdir()
     (images / 'mine/notes.txt').write_text('here before')
@@ -98,8 +115,21 @@ def test_figures_below_the_images_are_never_among_them(tmp_path, images, capsys,
 
 def test_a_grid_gives_every_method_the_same_masks(tmp_path, images, capsys):
     files = [save_model(tmp_path / f'{name}.safetensors', name) for name in ('spark', 'black_mosaic', 'ape')]
-    status, _, err = run(capsys, 'reconstruct', '--weights', *files, '--labels', 'A', 'B/b', 'C', '--data-root',
-                         images, '--output', tmp_path / 'grid.PNG', '--tiles')
+    status, _, err = run(
+        capsys,
+        'reconstruct',
+        '--weights',
+        *files,
+        '--labels',
+        'A',
+        'B/b',
+        'C',
+        '--data-root',
+        images,
+        '--output',
+        tmp_path / 'grid.PNG',
+        '--tiles',
+    )
     assert (status, err) == (0, '')
     tiles = tmp_path / 'grid-tiles'
     for row in range(3):
@@ -116,17 +146,41 @@ def test_a_grid_gives_every_method_the_same_masks(tmp_path, images, capsys):
 def test_a_torch_file_is_shown_as_the_header_of_ours_would_have_it(stated, tmp_path, images, capsys):
     save_model(tmp_path / 'spark.safetensors')
     if stated:
-        assert commands.main(['convert', str(tmp_path / 'spark.safetensors'), '--to', 'spark', '--output',
-                              str(tmp_path / 'authors.pth')]) == 0
+        assert (
+            commands.main(
+                [
+                    'convert',
+                    str(tmp_path / 'spark.safetensors'),
+                    '--to',
+                    'spark',
+                    '--output',
+                    str(tmp_path / 'authors.pth'),
+                ]
+            )
+            == 0
+        )
         capsys.readouterr()
     else:
         # The width is that of the tensors; size and ratio are asked for.
         torch.save(checkpoints.read_tensors(tmp_path / 'spark.safetensors'), tmp_path / 'authors.pth')
     shown = {}
-    for name, words in (('spark.safetensors', ()), ('authors.pth', () if stated else (
-            '--arch', 'test_resnet', '--input-size', SIDE, '--mask-ratio', 0.5))):
-        status, _, err = run(capsys, 'reconstruct', '--weights', tmp_path / name, '--data-root', images, '--labels',
-                             'a', '--output', tmp_path / f'{name}.png', *words)
+    for name, words in (
+        ('spark.safetensors', ()),
+        ('authors.pth', () if stated else ('--arch', 'test_resnet', '--input-size', SIDE, '--mask-ratio', 0.5)),
+    ):
+        status, _, err = run(
+            capsys,
+            'reconstruct',
+            '--weights',
+            tmp_path / name,
+            '--data-root',
+            images,
+            '--labels',
+            'a',
+            '--output',
+            tmp_path / f'{name}.png',
+            *words,
+        )
         assert (status, err) == (0, '')
         shown[name] = (tmp_path / f'{name}.png').read_bytes()
     assert shown['spark.safetensors'] == shown['authors.pth']
@@ -138,8 +192,21 @@ def test_the_seed_decides_the_masks_and_repeats_the_file(tmp_path, images, capsy
     contents = []
     for seed in (5, 5, 6):
         output = tmp_path / 'out.png'
-        assert run(capsys, 'reconstruct', '--weights', weights, '--data-root', images / '0.png', '--seed', seed,
-                   '--output', output)[0] == 0
+        assert (
+            run(
+                capsys,
+                'reconstruct',
+                '--weights',
+                weights,
+                '--data-root',
+                images / '0.png',
+                '--seed',
+                seed,
+                '--output',
+                output,
+            )[0]
+            == 0
+        )
         contents.append(output.read_bytes())
     assert contents[0] == contents[1] != contents[2]
     assert torch.equal(torch.get_rng_state(), state)
@@ -147,9 +214,23 @@ def test_the_seed_decides_the_masks_and_repeats_the_file(tmp_path, images, capsy
 
 def test_visible_statistics_size_and_ratio_can_be_chosen(tmp_path, images, capsys):
     weights = save_model(tmp_path / 'spark.safetensors')
-    status, _, err = run(capsys, 'reconstruct', '--weights', weights, '--data-root', images / '0.png', '--output',
-                         tmp_path / 'a.png', '--tiles', '--input-size', 128, '--mask-ratio', 0.75, '--statistics',
-                         'visible')
+    status, _, err = run(
+        capsys,
+        'reconstruct',
+        '--weights',
+        weights,
+        '--data-root',
+        images / '0.png',
+        '--output',
+        tmp_path / 'a.png',
+        '--tiles',
+        '--input-size',
+        128,
+        '--mask-ratio',
+        0.75,
+        '--statistics',
+        'visible',
+    )
     assert (status, err) == (0, '')
     masked = read(tmp_path / 'a-tiles/000-1-masked.png')
     assert masked.shape == (128, 128, 3)
@@ -158,8 +239,21 @@ def test_visible_statistics_size_and_ratio_can_be_chosen(tmp_path, images, capsy
 
 def test_mask_pattern_writes_a_figure_and_its_figures(tmp_path, capsys):
     output = tmp_path / 'new' / 'pattern.png'
-    status, out, err = run(capsys, 'mask-pattern', '--arch', 'test_resnet', '--input-size', 128, '--layers', 0, 1, 4,
-                           10, '--output', output)
+    status, out, err = run(
+        capsys,
+        'mask-pattern',
+        '--arch',
+        'test_resnet',
+        '--input-size',
+        128,
+        '--layers',
+        0,
+        1,
+        4,
+        10,
+        '--output',
+        output,
+    )
     assert (status, err) == (0, '') and out.split() == [str(output), str(output.with_suffix('.csv'))]
     rows = list(csv.DictReader(output.with_suffix('.csv').open()))
     assert [row['convolutions'] for row in rows] == ['0', '1', '4', '10']
@@ -167,7 +261,7 @@ def test_mask_pattern_writes_a_figure_and_its_figures(tmp_path, capsys):
     dense = [float(row['visible_dense']) for row in rows]
     assert dense[0] == 0.375 and dense == sorted(dense) and dense[-1] == 1
     # Counted in the figure: 4 tiles of the sparse row and the dense ones, each 128 pixels wide.
-    blue = (read(output) == [31, 78, 140]).all(-1).sum() / 128 ** 2
+    blue = (read(output) == [31, 78, 140]).all(-1).sum() / 128**2
     assert blue == pytest.approx(sum(dense) + 4 * 0.375, abs=1e-5)
 
 
@@ -244,8 +338,11 @@ def test_a_file_of_somebody_else_is_kept_and_an_earlier_figure_replaced(foreign,
 
 
 def test_help_needs_no_torch():
-    done = subprocess.run([sys.executable, '-X', 'importtime', '-m', 'spark_bench', 'visualize', 'reconstruct',
-                           '--help'], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, '-X', 'importtime', '-m', 'spark_bench', 'visualize', 'reconstruct', '--help'],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0 and '--statistics' in done.stdout, done.stderr
     imported = {line.split('|')[-1].strip() for line in done.stderr.splitlines()}
     assert 'argparse' in imported and not imported & {'torch', 'matplotlib', 'numpy', 'PIL'}

@@ -32,10 +32,22 @@ def contents(start, count=6):
     """A sound annotation file with masks of all three kinds."""
     masks = [lambda: [list(SQUARE)], rle, lambda: rle(compressed=False)]
     ids = range(start, start + count)
-    return {'images': [{'id': i, 'file_name': f'{i}.jpg', 'width': 64, 'height': 48} for i in ids],
-            'categories': [{'id': 7, 'name': 'box'}, {'id': 9, 'name': 'ball'}],
-            'annotations': [{'id': i, 'image_id': i, 'category_id': 7 + 2 * (i % 2), 'bbox': [4, 4, 30, 30],
-                             'area': 900, 'iscrowd': int(i % 3 == 2), 'segmentation': masks[i % 3]()} for i in ids]}
+    return {
+        'images': [{'id': i, 'file_name': f'{i}.jpg', 'width': 64, 'height': 48} for i in ids],
+        'categories': [{'id': 7, 'name': 'box'}, {'id': 9, 'name': 'ball'}],
+        'annotations': [
+            {
+                'id': i,
+                'image_id': i,
+                'category_id': 7 + 2 * (i % 2),
+                'bbox': [4, 4, 30, 30],
+                'area': 900,
+                'iscrowd': int(i % 3 == 2),
+                'segmentation': masks[i % 3](),
+            }
+            for i in ids
+        ],
+    }
 
 
 def edit(root, change, split='train'):
@@ -73,13 +85,15 @@ def turn(root):
 # From a name to (damage, kind of finding, what its example must name).
 COCO = {
     'not JSON': (lambda root: (root / 'annotations/instances_val.json').write_text('{'), 'not readable', 'val.json'),
-    'nested': (lambda root: (root / 'annotations/instances_val.json').write_text('[' * 10 ** 5), 'not readable',
-               'deep'),
-    'digits': (lambda root: (root / 'annotations/instances_val.json').write_text('9' * 10 ** 4), 'not readable', ''),
+    'nested': (lambda root: (root / 'annotations/instances_val.json').write_text('[' * 10**5), 'not readable', 'deep'),
+    'digits': (lambda root: (root / 'annotations/instances_val.json').write_text('9' * 10**4), 'not readable', ''),
     'a list': (lambda root: (root / 'annotations/instances_val.json').write_text('[]'), 'format', 'val.json'),
     'no val': (lambda root: (root / 'annotations/instances_val.json').unlink(), 'split absent', 'val'),
-    'two files': (lambda root: shutil.copy(root / 'annotations/instances_val.json',
-                                           root / 'annotations/instances_val2.json'), 'several files', 'val2'),
+    'two files': (
+        lambda root: shutil.copy(root / 'annotations/instances_val.json', root / 'annotations/instances_val2.json'),
+        'several files',
+        'val2',
+    ),
     'no folder': (lambda root: shutil.rmtree(root / 'val'), 'folder', 'val'),
     'entry': (lambda root: edit(root, lambda made: made['images'].append(3)), 'entry', r'images[6]'),
     'id': (change(id=True), 'id', 'annotations[1]'),
@@ -91,7 +105,7 @@ COCO = {
     'bbox of text': (change(bbox=['a', 1, 2, 3]), 'bbox', '(id 2)'),
     'bbox of three': (change(bbox=[1, 2, 3]), 'bbox', '(id 2)'),
     'bbox NaN': (change(bbox=[1, 2, 3, float('nan')]), 'bbox', 'nan'),
-    'bbox huge': (change(bbox=[1, 2, 3, 10 ** 400]), 'bbox', '(id 2)'),
+    'bbox huge': (change(bbox=[1, 2, 3, 10**400]), 'bbox', '(id 2)'),
     'area': (change(area='large'), 'area or crowd', 'large'),
     'crowd': (change(iscrowd=2), 'area or crowd', 'iscrowd 2'),
     'odd': (change(segmentation=[SQUARE[:-1]]), 'segmentation', 'odd'),
@@ -122,14 +136,22 @@ COCO = {
     'turned': (turn, 'turned', 'train/2.jpg'),
     'leak': (lambda root: shutil.copy(root / 'val/12.jpg', root / 'train/2.jpg'), 'leak', 'train/2.jpg'),
     # Notes.
-    'official': (change(segmentation=[[9.65, 8.33, 9.65, 8.33, 10.68, 8.33, 10.68, 8.33]], area=0.0,
-                        bbox=[9.65, 8.33, 1.03, 0.0]), 'left out', '(id 2)'),
+    'official': (
+        change(
+            segmentation=[[9.65, 8.33, 9.65, 8.33, 10.68, 8.33, 10.68, 8.33]], area=0.0, bbox=[9.65, 8.33, 1.03, 0.0]
+        ),
+        'left out',
+        '(id 2)',
+    ),
     'half a pixel': (change(bbox=[4, 4, 60.5, 30]), 'box sticks out', '(id 2)'),
     'short second': (change(segmentation=[SQUARE, [1, 2, 3, 4]]), 'short polygon', '(id 2)'),
     'other box': (change(bbox=[40, 30, 8, 8]), 'box and mask', '(id 2)'),
     'zero': (change(id=0), 'annotation id', '(id 0)'),
-    'repeated': (lambda root: edit(root, lambda made: made['annotations'].append({**made['annotations'][0], 'id': 50})),
-                 'same annotation', '(id 50)'),
+    'repeated': (
+        lambda root: edit(root, lambda made: made['annotations'].append({**made['annotations'][0], 'id': 50})),
+        'same annotation',
+        '(id 50)',
+    ),
     'unused': (lambda root: edit(root, lambda made: made['annotations'].pop(1)), 'no annotation', "'2.jpg'"),
     'not listed': (lambda root: save_noise(root / 'train/more.jpg', 99), 'not listed', 'train/more.jpg'),
     'twice': (lambda root: shutil.copy(root / 'train/1.jpg', root / 'train/2.jpg'), 'same image', 'train/1.jpg'),

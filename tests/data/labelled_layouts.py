@@ -69,8 +69,7 @@ def sound_shards(root, **changes):
 
 def contents_of(split):
     """Set of (class, grey) of one split."""
-    return {(split.classes[split.labels[i]], read_from(split.source, i).getpixel((0, 0))[0])
-            for i in range(len(split))}
+    return {(split.classes[split.labels[i]], read_from(split.source, i).getpixel((0, 0))[0]) for i in range(len(split))}
 
 
 def refused(root, *words):

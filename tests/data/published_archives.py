@@ -24,7 +24,7 @@ def make_cells():
         masks = []
         for corner in range(number % 3 + 1):
             mask = np.zeros((40, 50), bool)
-            mask[8 * corner + 1:8 * corner + 6, 3:3 + number % 7 + 2] = True
+            mask[8 * corner + 1 : 8 * corner + 6, 3 : 3 + number % 7 + 2] = True
             masks.append(mask & (rng.random(mask.shape) < 0.9))
         made[f'{number:064x}'] = rng.integers(0, 256, (40, 50, 4), np.uint8), masks
     return made
@@ -34,8 +34,10 @@ def write_cells(path, cells, **changed):
     with zipfile.ZipFile(path, 'w') as archive:
         for name, (image, masks) in cells.items():
             files = {f'stage1_train/{name}/images/{name}.png': png(image)}
-            files |= {f'stage1_train/{name}/masks/{number}.png': png(mask.astype(np.uint8) * 255)
-                      for number, mask in enumerate(masks)}
+            files |= {
+                f'stage1_train/{name}/masks/{number}.png': png(mask.astype(np.uint8) * 255)
+                for number, mask in enumerate(masks)
+            }
             for file, content in files.items():
                 archive.writestr(file, content)
         for file, content in changed.items():
@@ -51,8 +53,10 @@ def make_cifar():
         images = rng.integers(0, 256, (8, 32, 32, 3), np.uint8)
         labels = rng.integers(0, 10, 8)
         # A label, then 1024 bytes each of red, green and blue, row by row: as its page says.
-        batches[name] = b''.join(bytes([label]) + b''.join(image[..., c].tobytes() for c in range(3))
-                                 for label, image in zip(labels, images, strict=True))
+        batches[name] = b''.join(
+            bytes([label]) + b''.join(image[..., c].tobytes() for c in range(3))
+            for label, image in zip(labels, images, strict=True)
+        )
         held['test' if name.startswith('test') else 'train'] += list(zip(labels, images, strict=True))
     return batches, held
 

@@ -8,8 +8,15 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-NOT_8_BIT = {'f01': (np.float32, 1.0), 'f255': (np.float32, 255.0), 'i32': (np.int32, 60000), 'i16': (np.uint16, 60000),
-             '12 bit': (np.uint16, 4000), 'i32 large': (np.int32, 2 ** 30), 'negative': (np.float32, -1.0)}
+NOT_8_BIT = {
+    'f01': (np.float32, 1.0),
+    'f255': (np.float32, 255.0),
+    'i32': (np.int32, 60000),
+    'i16': (np.uint16, 60000),
+    '12 bit': (np.uint16, 4000),
+    'i32 large': (np.int32, 2**30),
+    'negative': (np.float32, -1.0),
+}
 
 
 def save(path, rng, size=(40, 36), kind='PNG', **options):
@@ -76,14 +83,27 @@ def write_coco(root, rng):
             images.append({'id': number, 'file_name': f'{split}{number}.png', 'width': 40, 'height': 36})
             for other in range(2):
                 left, top = rng.randrange(3, 12), rng.randrange(3, 12)
-                annotations.append({
-                    'id': len(annotations) + 1, 'image_id': number, 'category_id': 3 + other, 'area': 100, 'iscrowd': 0,
-                    'bbox': [left, top, 10, 10],
-                    'segmentation': [[left, top, left + 10, top, left + 10, top + 10, left, top + 10]]})
+                annotations.append(
+                    {
+                        'id': len(annotations) + 1,
+                        'image_id': number,
+                        'category_id': 3 + other,
+                        'area': 100,
+                        'iscrowd': 0,
+                        'bbox': [left, top, 10, 10],
+                        'segmentation': [[left, top, left + 10, top, left + 10, top + 10, left, top + 10]],
+                    }
+                )
         (root / 'annotations').mkdir(exist_ok=True)
-        (root / f'annotations/instances_{split}.json').write_text(json.dumps({
-            'images': images, 'annotations': annotations,
-            'categories': [{'id': 3, 'name': 'box'}, {'id': 4, 'name': 'ball'}]}))
+        (root / f'annotations/instances_{split}.json').write_text(
+            json.dumps(
+                {
+                    'images': images,
+                    'annotations': annotations,
+                    'categories': [{'id': 3, 'name': 'box'}, {'id': 4, 'name': 'ball'}],
+                }
+            )
+        )
 
 
 def _some(made, rng, **values):
@@ -123,12 +143,15 @@ def _points(entry):
 CONTENTS = {
     'crowds': lambda made, rng: _some(made, rng, iscrowd=1),
     'no iscrowd': lambda made, rng: _some(made, rng, iscrowd=None),
-    'area 0': lambda made, rng: _some(made, rng, area=0), 'no area': lambda made, rng: _some(made, rng, area=None),
-    'no box': lambda made, rng: _some(made, rng, bbox=None), 'ignored': lambda made, rng: _some(made, rng, ignore=1),
+    'area 0': lambda made, rng: _some(made, rng, area=0),
+    'no area': lambda made, rng: _some(made, rng, area=None),
+    'no box': lambda made, rng: _some(made, rng, bbox=None),
+    'ignored': lambda made, rng: _some(made, rng, ignore=1),
     'fractions': lambda made, rng: _some(made, rng, bbox=_scaled),
     'tiny boxes': lambda made, rng: _some(made, rng, bbox=lambda entry: [*entry['bbox'][:2], 0.5, 0.5]),
-    'corners': lambda made, rng: _some(made, rng, bbox=lambda entry: [*entry['bbox'][:2], *(
-        value + 10 for value in entry['bbox'][:2])]),
+    'corners': lambda made, rng: _some(
+        made, rng, bbox=lambda entry: [*entry['bbox'][:2], *(value + 10 for value in entry['bbox'][:2])]
+    ),
     'outside': lambda made, rng: _some(made, rng, bbox=[300, 300, 10, 10]),
     'negative': lambda made, rng: _some(made, rng, bbox=lambda entry: [*entry['bbox'][:2], -10, 10]),
     'points': lambda made, rng: _some(made, rng, segmentation=_points),
@@ -138,15 +161,17 @@ CONTENTS = {
     'short polygon': lambda made, rng: _some(made, rng, segmentation=[[1, 2, 3, 4]]),
     'RLE': lambda made, rng: _some(made, rng, segmentation={'size': [36, 40], 'counts': [400, 100, 940]}),
     'wrong RLE': lambda made, rng: _some(made, rng, segmentation={'size': [36, 40], 'counts': [400, 100]}),
-    'text box': lambda made, rng: _some(made, rng, bbox='1 2 3 4'), 'infinite': lambda made, rng: _some(
-        made, rng, area=float('inf')),
-    'float ids': lambda made, rng: _all_ids(made, float), 'text ids': lambda made, rng: _all_ids(made, str),
-    'large ids': lambda made, rng: _all_ids(made, lambda value: value + 2 ** 62),
-    'too large ids': lambda made, rng: _all_ids(made, lambda value: value + 2 ** 64),
+    'text box': lambda made, rng: _some(made, rng, bbox='1 2 3 4'),
+    'infinite': lambda made, rng: _some(made, rng, area=float('inf')),
+    'float ids': lambda made, rng: _all_ids(made, float),
+    'text ids': lambda made, rng: _all_ids(made, str),
+    'large ids': lambda made, rng: _all_ids(made, lambda value: value + 2**62),
+    'too large ids': lambda made, rng: _all_ids(made, lambda value: value + 2**64),
     'negative ids': lambda made, rng: _all_ids(made, lambda value: -value),
     'id 0': lambda made, rng: _one(made, rng, 'annotations', id=0),
-    'ids of annotations as text': lambda made, rng: [entry.update(id=f'a{entry["id"]}')
-                                                     for entry in made['annotations']],
+    'ids of annotations as text': lambda made, rng: [
+        entry.update(id=f'a{entry["id"]}') for entry in made['annotations']
+    ],
     'one id': lambda made, rng: _one(made, rng, 'annotations', id=3),
     'reference': lambda made, rng: _one(made, rng, 'annotations', image_id=99),
     'text reference': lambda made, rng: _one(made, rng, 'annotations', image_id='1'),
@@ -160,14 +185,18 @@ CONTENTS = {
     'other name': lambda made, rng: _one(made, rng, 'categories', name='cube'),
     'no annotation': lambda made, rng: made['annotations'].clear(),
     'few annotations': lambda made, rng: made['annotations'].__delitem__(slice(1, None)),
-    'no images': lambda made, rng: made['images'].clear(), 'no categories': lambda made, rng: made.pop('categories'),
+    'no images': lambda made, rng: made['images'].clear(),
+    'no categories': lambda made, rng: made.pop('categories'),
 }
 # From a name to a function of the text of an annotation file, to bytes.
 FILES = {
-    'BOM': lambda text: b'\xef\xbb\xbf' + text.encode(), 'UTF-16': lambda text: text.encode('utf-16'),
-    'cut': lambda text: text[:len(text) // 2].encode(), 'empty': lambda text: b'',
+    'BOM': lambda text: b'\xef\xbb\xbf' + text.encode(),
+    'UTF-16': lambda text: text.encode('utf-16'),
+    'cut': lambda text: text[: len(text) // 2].encode(),
+    'empty': lambda text: b'',
     'page': lambda text: b'<html></html>',
-    'pointer': lambda text: b'version https://git-lfs.github.com/spec/v1\n', 'list': lambda text: b'[]',
+    'pointer': lambda text: b'version https://git-lfs.github.com/spec/v1\n',
+    'list': lambda text: b'[]',
     'latin-1': lambda text: text.replace('box', 'b\xf6x').encode('latin-1'),
 }
 

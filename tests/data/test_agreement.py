@@ -30,9 +30,14 @@ def recipe():
 def read_split(split, classes, pipeline, test_mode):
     """Every item that a run would load of a split."""
     dataset = SeededCocoDataset(
-        ann_file=str(split.annotations), data_root='', data_prefix=dict(img=f'{split.images}/'),
-        metainfo=dict(classes=classes), pipeline=pipeline, test_mode=test_mode,
-        filter_cfg=dict(filter_empty_gt=True, min_size=1))
+        ann_file=str(split.annotations),
+        data_root='',
+        data_prefix=dict(img=f'{split.images}/'),
+        metainfo=dict(classes=classes),
+        pipeline=pipeline,
+        test_mode=test_mode,
+        filter_cfg=dict(filter_empty_gt=True, min_size=1),
+    )
     return [dataset[index] for index in range(len(dataset))]
 
 
@@ -42,8 +47,7 @@ def detect(root, recipe):
         check_images(split)
     items = read_split(train, train.categories, recipe.train_pipeline, test_mode=False)
     assert sum(len(item['data_samples'].gt_instances) for item in items) == sum(train.objects.values()) > 0
-    assert {item['data_samples'].img_path for item in items} == {
-        f'{train.images}/{name}' for name in train.trained(1)}
+    assert {item['data_samples'].img_path for item in items} == {f'{train.images}/{name}' for name in train.trained(1)}
     read_split(val, train.categories, recipe.test_pipeline, test_mode=True)
 
 
@@ -89,8 +93,10 @@ def hold(write, mutate, commands, recipe, root, seed):
     return bool(problems), len(refused)
 
 
-LAYOUTS = {'coco': (write_coco, mutate_coco, (detect, evaluate, pretrain)),
-           'classes': (write_classes, mutate_classes, (finetune, pretrain))}
+LAYOUTS = {
+    'coco': (write_coco, mutate_coco, (detect, evaluate, pretrain)),
+    'classes': (write_classes, mutate_classes, (finetune, pretrain)),
+}
 
 
 def hold_many(layout, recipe, folder, seeds):

@@ -61,10 +61,12 @@ def test_every_defect_of_class_folders_is_found_and_named(capsys, classes, name)
     assert status == (1 if any(KINDS[one][0] == 'problem' for one in found) else 0) and not err
 
 
-@pytest.mark.parametrize('images, kind', [(1_281_000, 'ImageNet count'), (12_811, 'ImageNet subset'),
-                                            (1_281_167, None)])
+@pytest.mark.parametrize(
+    'images, kind', [(1_281_000, 'ImageNet count'), (12_811, 'ImageNet subset'), (1_281_167, None)]
+)
 def test_counts_are_compared_with_imagenet(images, kind):
     from spark_bench.data.check.classes import _compare_with_imagenet
+
     report = Report(Path('x'), 'imagenet', False)
     report.splits.update(train={'images': images}, val={'images': 50_000})
     names = {f'n{i:08}' for i in range(1000)}
@@ -103,9 +105,17 @@ def test_the_report_for_machines_and_headers_only(capsys, coco, tmp_path):
     assert {one['kind'] for one in written['findings']} == {'bbox', 'image'}
 
 
-@pytest.mark.parametrize('arguments, named', [
-    (['nothing'], 'is not a folder'), (['.'], 'neither layout'), (['.', '--layout', 'coco'], 'coco layout'),
-    (['.', '--workers', '0'], '--workers'), (['coco', '--json', '/dev/null/r.json'], '/dev/null/r.json'), ([], 'DIR')])
+@pytest.mark.parametrize(
+    'arguments, named',
+    [
+        (['nothing'], 'is not a folder'),
+        (['.'], 'neither layout'),
+        (['.', '--layout', 'coco'], 'coco layout'),
+        (['.', '--workers', '0'], '--workers'),
+        (['coco', '--json', '/dev/null/r.json'], '/dev/null/r.json'),
+        ([], 'DIR'),
+    ],
+)
 def test_bad_usage_is_one_line_and_status_2(capsys, coco, monkeypatch, arguments, named):
     monkeypatch.chdir(coco.parent)
     status, out, err = run(capsys, *arguments)

@@ -43,9 +43,33 @@ def test_all_problems_are_told_in_one_go(capsys, coco):
     assert status == 1 and out.splitlines()[-1] == f'{coco}: 3 problems in 2 files'
 
 
-FATAL = ['a list', 'entry', 'id', 'list as id', 'duplicate id', 'image reference', 'category reference', 'width',
-         'bbox of text', 'bbox of three', 'bbox NaN', 'bbox huge', 'area', 'crowd', 'odd', 'short', 'infinite',
-         'RLE size', 'RLE sum', 'RLE text', 'RLE cut', 'same file', 'not JSON', 'nested', 'digits']
+FATAL = [
+    'a list',
+    'entry',
+    'id',
+    'list as id',
+    'duplicate id',
+    'image reference',
+    'category reference',
+    'width',
+    'bbox of text',
+    'bbox of three',
+    'bbox NaN',
+    'bbox huge',
+    'area',
+    'crowd',
+    'odd',
+    'short',
+    'infinite',
+    'RLE size',
+    'RLE sum',
+    'RLE text',
+    'RLE cut',
+    'same file',
+    'not JSON',
+    'nested',
+    'digits',
+]
 
 
 @pytest.mark.parametrize('name', FATAL)
@@ -69,10 +93,37 @@ def test_detect_refuses_what_a_check_calls_a_problem_and_takes_the_rest(coco, na
         assert not problems
 
 
-GARBAGE = [None, True, False, 0, -1, 1.5, 10 ** 30, 10 ** 400, float('nan'), float('inf'), '', 'text', '\ud800', 'a\nb',
-           '../x', '/etc/passwd', [], [[]], [[[]]], {}, {'size': [48, 64]}, {'size': 3, 'counts': {}}, [None] * 4,
-           ['a'] * 6, [[1, 2, 3, 4, 5, 'x']], [10 ** 400] * 4, {'size': [48, 64], 'counts': '\x00'},
-           [float('nan')] * 4, [1e308] * 6]
+GARBAGE = [
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1.5,
+    10**30,
+    10**400,
+    float('nan'),
+    float('inf'),
+    '',
+    'text',
+    '\ud800',
+    'a\nb',
+    '../x',
+    '/etc/passwd',
+    [],
+    [[]],
+    [[[]]],
+    {},
+    {'size': [48, 64]},
+    {'size': 3, 'counts': {}},
+    [None] * 4,
+    ['a'] * 6,
+    [[1, 2, 3, 4, 5, 'x']],
+    [10**400] * 4,
+    {'size': [48, 64], 'counts': '\x00'},
+    [float('nan')] * 4,
+    [1e308] * 6,
+]
 
 
 def mutate(rng, made):
@@ -104,7 +155,7 @@ def test_no_garbage_in_annotations_ends_in_a_crash(capsys, coco):
         text = json.dumps(mutate(rng, contents(1)))
         if number % 10 == 0:
             cut = rng.randrange(len(text))
-            text = text[:cut] + rng.choice(['', '}', ',', '\x00', 'NaN', '"']) + text[cut + 1:]
+            text = text[:cut] + rng.choice(['', '}', ',', '\x00', 'NaN', '"']) + text[cut + 1 :]
         path.write_text(text)
         status, out, err = run(capsys, coco, '--workers', 1, '--no-decode')
         assert status in (0, 1) and not err, (text, err)

@@ -38,18 +38,39 @@ def seeded(transform, image, seed):
 
 def by_hand(size, middle, scale=(0.08, 1.0), erasing=0.25):
     """The authors' training transform, put together from its parts."""
-    return transforms.Compose([
-        RandomResizedCropAndInterpolation(size, scale, interpolation='bicubic'), transforms.RandomHorizontalFlip(),
-        *middle, transforms.ToTensor(), transforms.Normalize(MEAN, STD),
-        RandomErasing(erasing, mode='pixel', max_count=1, device='cpu')])
+    return transforms.Compose(
+        [
+            RandomResizedCropAndInterpolation(size, scale, interpolation='bicubic'),
+            transforms.RandomHorizontalFlip(),
+            *middle,
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+            RandomErasing(erasing, mode='pixel', max_count=1, device='cpu'),
+        ]
+    )
 
 
-@pytest.mark.parametrize('ours, theirs', [
-    (dict(input_size=48), by_hand(48, [TrivialAugment(interpolation=InterpolationMode.BICUBIC)])),
-    (dict(input_size=32, augment='none', scale=[0.3, 0.9], erasing=0.6), by_hand(32, [], (0.3, 0.9), 0.6)),
-    (dict(input_size=48, augment='autoaugment_v0'),
-     create_transform(48, is_training=True, auto_augment='v0', interpolation='bicubic', re_prob=0.25, re_mode='pixel',
-                      re_count=1, mean=MEAN, std=STD))])
+@pytest.mark.parametrize(
+    'ours, theirs',
+    [
+        (dict(input_size=48), by_hand(48, [TrivialAugment(interpolation=InterpolationMode.BICUBIC)])),
+        (dict(input_size=32, augment='none', scale=[0.3, 0.9], erasing=0.6), by_hand(32, [], (0.3, 0.9), 0.6)),
+        (
+            dict(input_size=48, augment='autoaugment_v0'),
+            create_transform(
+                48,
+                is_training=True,
+                auto_augment='v0',
+                interpolation='bicubic',
+                re_prob=0.25,
+                re_mode='pixel',
+                re_count=1,
+                mean=MEAN,
+                std=STD,
+            ),
+        ),
+    ],
+)
 def test_training_images_are_timms_and_torchvisions_to_the_bit(ours, theirs):
     transform = build_transform(dict(type='train', **ours))
     results = []
@@ -68,7 +89,7 @@ def area_of_crop(transform, seed):
     image = Image.fromarray(np.stack([along, along.T, np.zeros_like(along)], 2))
     result_3HW = seeded(transform, image, seed) * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
     spans = [255 * (plane.max() - plane.min()).item() + 1 for plane in result_3HW[:2]]
-    return spans[0] * spans[1] / side ** 2
+    return spans[0] * spans[1] / side**2
 
 
 @pytest.mark.parametrize('scale', [(0.08, 1.0), (0.3, 0.3), (0.5, 0.8)])
@@ -124,14 +145,22 @@ def test_squashing_keeps_the_whole_image():
     assert np.abs(result_3HW.numpy() - expected_3HW).max() < 1e-6
 
 
-@pytest.mark.parametrize('config, words', [
-    (dict(type='eval', input_size=8), "type is 'eval'"), (dict(input_size=8), 'type is None'),
-    (dict(type='train', input_size=8, augment='rand'), "augment is 'rand'.*trivial"),
-    (dict(type='train'), 'input_size'), (dict(type='train', input_size=8, crop_ratio=1), 'crop_ratio'),
-    (dict(type='train', input_size='8'), "input_size is '8'"), (dict(EVALUATION, input_size=0), 'input_size is 0'),
-    (dict(EVALUATION, crop_ratio=0), 'crop_ratio is 0'),
-    (dict(type='train', input_size=8, scale=(0.9, 0.2)), 'scale is'), (dict(TRAIN, erasing=2), 'erasing is 2'),
-    (dict(TRAIN, scale=0.5), "type 'train'")])
+@pytest.mark.parametrize(
+    'config, words',
+    [
+        (dict(type='eval', input_size=8), "type is 'eval'"),
+        (dict(input_size=8), 'type is None'),
+        (dict(type='train', input_size=8, augment='rand'), "augment is 'rand'.*trivial"),
+        (dict(type='train'), 'input_size'),
+        (dict(type='train', input_size=8, crop_ratio=1), 'crop_ratio'),
+        (dict(type='train', input_size='8'), "input_size is '8'"),
+        (dict(EVALUATION, input_size=0), 'input_size is 0'),
+        (dict(EVALUATION, crop_ratio=0), 'crop_ratio is 0'),
+        (dict(type='train', input_size=8, scale=(0.9, 0.2)), 'scale is'),
+        (dict(TRAIN, erasing=2), 'erasing is 2'),
+        (dict(TRAIN, scale=0.5), "type 'train'"),
+    ],
+)
 def test_wrong_transforms_are_refused(config, words):
     with pytest.raises(InputError, match=words) as caught:
         build_transform(config)
@@ -164,17 +193,21 @@ def test_a_seed_starts_all_three_generators_and_disturbs_none(root):
 
     def draw(image):
         return torch.tensor([torch.rand(()).item(), random.random(), np.random.rand()], dtype=torch.float64)
+
     dataset.transform = draw
     for generator in (random, np.random):
         generator.seed(7)
     torch.manual_seed(7)
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
-    for seed in (0, 5, 2 ** 40 + 3, 2 ** 63 - 1):
+    for seed in (0, 5, 2**40 + 3, 2**63 - 1):
         drawn = dataset[seed, 0]['inputs']
         assert torch.equal(torch.get_rng_state(), states[0]) and random.getstate() == states[1]
         assert np.random.get_state()[1].tolist() == states[2]
-        expected = [torch.rand((), generator=torch.Generator().manual_seed(seed)).item(), random.Random(seed).random(),
-                    np.random.RandomState(seed % 2 ** 32).rand()]
+        expected = [
+            torch.rand((), generator=torch.Generator().manual_seed(seed)).item(),
+            random.Random(seed).random(),
+            np.random.RandomState(seed % 2**32).rand(),
+        ]
         assert drawn.tolist() == expected
     dataset[0]
     assert random.getstate() != states[1], 'without a seed an item draws from the process'
@@ -195,15 +228,16 @@ def test_every_process_makes_the_same_bits(root, tmp_path, packed):
         with zipfile.ZipFile(tmp_path / 'a.zip', 'w') as archive:
             for path in sorted(root.rglob('*.png')):
                 archive.write(path, path.relative_to(root))
-    keys = [(seed, index) for seed in (3, 2 ** 62) for index in range(12)]
+    keys = [(seed, index) for seed in (3, 2**62) for index in range(12)]
     source = tmp_path / 'a.zip' if packed else root
     for augment in ('trivial', 'autoaugment_v0'):
         dataset = ClassImages(source, 'train', dict(TRAIN, augment=augment))
         alone = [dataset[key] for key in reversed(keys)][::-1]
         loader = torch.utils.data.DataLoader(dataset, batch_size=5, sampler=keys, num_workers=2)
         batches = list(loader)
-        assert torch.equal(torch.cat([batch['inputs'] for batch in batches]),
-                           torch.stack([item['inputs'] for item in alone]))
+        assert torch.equal(
+            torch.cat([batch['inputs'] for batch in batches]), torch.stack([item['inputs'] for item in alone])
+        )
         assert torch.cat([batch['label'] for batch in batches]).tolist() == [item['label'] for item in alone]
 
 

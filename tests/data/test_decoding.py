@@ -19,8 +19,13 @@ from spark_bench.data.images.decoding import decode, read_image
 from spark_bench.errors import InputError
 
 SIZE = 40, 24
-LOSSLESS = {'png': {}, 'webp': dict(lossless=True), 'tif': {}, 'tif-lzw': dict(compression='tiff_lzw'),
-            'jpg': dict(quality=95)}
+LOSSLESS = {
+    'png': {},
+    'webp': dict(lossless=True),
+    'tif': {},
+    'tif-lzw': dict(compression='tiff_lzw'),
+    'jpg': dict(quality=95),
+}
 
 
 def scene(size=SIZE):
@@ -66,8 +71,9 @@ def test_exif_behind_the_pixels_of_a_png_counts(tmp_path):
     assert decode(tmp_path / 'p.png', pixels=False) == found._replace(image=None)
 
 
-@pytest.mark.parametrize('exif', [b'Exif\0\0', b'Exif\0\0garbage', b'Exif\0\0II*\0\x08\0\0\0\xff\xff',
-                                  oriented(6).tobytes()[:-6]])
+@pytest.mark.parametrize(
+    'exif', [b'Exif\0\0', b'Exif\0\0garbage', b'Exif\0\0II*\0\x08\0\0\0\xff\xff', oriented(6).tobytes()[:-6]]
+)
 def test_broken_exif_is_no_fault_of_the_image(tmp_path, exif):
     for name in ('p.jpg', 'p.png', 'p.webp'):
         scene().save(tmp_path / name, exif=exif)
@@ -83,11 +89,25 @@ def coco_of(root, stated, orientation=6, box=(2, 2, 10, 10)):
     for seed, split in enumerate(('train', 'val')):
         (root / split).mkdir()
         ImageOps.solarize(scene(), 256 - 99 * seed).save(root / split / f'{seed}.jpg', exif=oriented(orientation))
-        (root / 'annotations' / f'instances_{split}.json').write_text(json.dumps({
-            'images': [{'id': seed + 1, 'file_name': f'{seed}.jpg', 'width': stated[0], 'height': stated[1]}],
-            'annotations': [{'id': 1, 'image_id': seed + 1, 'category_id': 1, 'bbox': box, 'area': 100, 'iscrowd': 0,
-                             'segmentation': [[2, 2, 12, 2, 12, 12, 2, 12]]}],
-            'categories': [{'id': 1, 'name': 'thing'}]}))
+        (root / 'annotations' / f'instances_{split}.json').write_text(
+            json.dumps(
+                {
+                    'images': [{'id': seed + 1, 'file_name': f'{seed}.jpg', 'width': stated[0], 'height': stated[1]}],
+                    'annotations': [
+                        {
+                            'id': 1,
+                            'image_id': seed + 1,
+                            'category_id': 1,
+                            'bbox': box,
+                            'area': 100,
+                            'iscrowd': 0,
+                            'segmentation': [[2, 2, 12, 2, 12, 12, 2, 12]],
+                        }
+                    ],
+                    'categories': [{'id': 1, 'name': 'thing'}],
+                }
+            )
+        )
     return root
 
 
@@ -109,9 +129,26 @@ def test_the_size_as_stored_is_refused_alike_by_check_and_training(tmp_path, cap
     told = capsys.readouterr().out
     assert 'problem: 2 images stated in the size that they have before EXIF turns them' in told
     assert 'train/0.jpg: is 24x40 upright, stated as 40x24' in told and 'drop the EXIF orientation' in told
-    assert commands.main(['detect', '--data-root', str(root), '--method', 'm', '--suite', 's', '--work-dir',
-                          str(tmp_path / 'w'), '--results', str(tmp_path / 'r'), '--cfg-options',
-                          'global_batch=1']) == 2
+    assert (
+        commands.main(
+            [
+                'detect',
+                '--data-root',
+                str(root),
+                '--method',
+                'm',
+                '--suite',
+                's',
+                '--work-dir',
+                str(tmp_path / 'w'),
+                '--results',
+                str(tmp_path / 'r'),
+                '--cfg-options',
+                'global_batch=1',
+            ]
+        )
+        == 2
+    )
     error = capsys.readouterr().err
     assert '0.jpg is 24x40 upright, but instances_train.json says 40x24' in error and 'drop the EXIF' in error
     assert not (tmp_path / 'w').exists()
@@ -175,11 +212,18 @@ def raw_tiff(array, bits, sample_format=1, byte_order='<', photometric=1):
         return struct.pack(f'{byte_order}I', value)
 
     inline = samples == 1
-    entries = [entry(256, 3, 1, short(32)), entry(257, 3, 1, short(32)),
-               entry(258, 3, samples, short(bits) if inline else long(extra)), entry(259, 3, 1, short(1)),
-               entry(262, 3, 1, short(photometric)), entry(273, 4, 1, long(extra + 4 * samples)),
-               entry(277, 3, 1, short(samples)), entry(278, 3, 1, short(32)), entry(279, 4, 1, long(len(data))),
-               entry(339, 3, samples, short(sample_format) if inline else long(extra + 2 * samples))]
+    entries = [
+        entry(256, 3, 1, short(32)),
+        entry(257, 3, 1, short(32)),
+        entry(258, 3, samples, short(bits) if inline else long(extra)),
+        entry(259, 3, 1, short(1)),
+        entry(262, 3, 1, short(photometric)),
+        entry(273, 4, 1, long(extra + 4 * samples)),
+        entry(277, 3, 1, short(samples)),
+        entry(278, 3, 1, short(32)),
+        entry(279, 4, 1, long(len(data))),
+        entry(339, 3, samples, short(sample_format) if inline else long(extra + 2 * samples)),
+    ]
     start = (b'II*\0' if byte_order == '<' else b'MM\0*') + long(8)
     return start + struct.pack(f'{byte_order}H', 10) + b''.join(entries) + long(0) + per_sample + formats + data
 
@@ -188,7 +232,7 @@ def png_of_sixteen_bits(array_HWC):
     height, width, _ = array_HWC.shape
     rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in array_HWC)
     head = struct.pack('>IIBBBBB', width, height, 16, {3: 2, 4: 6, 2: 4}[array_HWC.shape[2]], 0, 0, 0)
-    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', head) + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b''))
+    return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', head) + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b'')
 
 
 def as_png(array):
@@ -216,8 +260,10 @@ SEEN = {
     '16 bits, PGM': (pgm(RAMP, 65535), SIXTEEN),
     '12 bits, PGM': (pgm(RAMP // 16, 4095), TWELVE),
     '12 bits, TIFF that says so': (tiff(RAMP // 16, t281=4095), TWELVE),
-    '16 bits, TIFF that says what this image reaches': (tiff(np.minimum(RAMP, 40000), t281=40000),
-                                                          np.minimum(RAMP, 40000) / 257),
+    '16 bits, TIFF that says what this image reaches': (
+        tiff(np.minimum(RAMP, 40000), t281=40000),
+        np.minimum(RAMP, 40000) / 257,
+    ),
     'black, 16 bits': (as_png(np.zeros_like(RAMP)), 0 * SIXTEEN),
     '32-bit integers': (tiff(RAMP.astype(np.int32)), SIXTEEN),
     'floats of 0 … 1': (tiff((GREY / 255).astype(np.float32)), GREY),
@@ -290,6 +336,7 @@ def test_of_several_pages_the_first_is_taken(tmp_path):
 
 def test_ppm_and_pgm_are_images(tmp_path):
     from spark_bench.data.images.listing import is_image
+
     for name in ('p.ppm', 'p.PGM'):
         assert is_image(name)
     scene().save(tmp_path / 'p.ppm')

@@ -227,10 +227,7 @@ def test_verify_sees_an_altered_byte(tiny, tmp_path):
 
 
 def run_prepare(cache_dir, jobs):
-    code = (
-        'from spark_bench.data.embedded import prepare; '
-        f'prepare("quick", cache_dir={str(cache_dir)!r}, jobs={jobs})'
-    )
+    code = f'from spark_bench.data.embedded import prepare; prepare("quick", cache_dir={str(cache_dir)!r}, jobs={jobs})'
     return subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, stderr=subprocess.PIPE)
 
 

@@ -21,12 +21,20 @@ from spark_bench.evaluation.coco_metric import run_evaluation
 
 def drawn(rng):
     """An annotation whose values lie on and around every border of mmdet's rules."""
+
     def side():
         return rng.choice([0, 0.4, 0.999, 1, 1.5, 30, 64, 100, -3])
 
-    return {'id': 1, 'image_id': 1, 'category_id': 7, 'bbox': [side() for _ in range(4)],
-            'area': rng.choice([0, 0.0, 1e-9, 1, 900]), 'iscrowd': int(rng.random() < 0.2),
-            'segmentation': [list(SQUARE)], **({'ignore': rng.choice([0, 1])} if rng.random() < 0.1 else {})}
+    return {
+        'id': 1,
+        'image_id': 1,
+        'category_id': 7,
+        'bbox': [side() for _ in range(4)],
+        'area': rng.choice([0, 0.0, 1e-9, 1, 900]),
+        'iscrowd': int(rng.random() < 0.2),
+        'segmentation': [list(SQUARE)],
+        **({'ignore': rng.choice([0, 1])} if rng.random() < 0.1 else {}),
+    }
 
 
 def learnt(annotation, size):
@@ -69,7 +77,7 @@ def spoil(root, change, split='train', part=1.0):
     def spoiled(made):
         for entry in made['annotations']:
             entry['iscrowd'] = 0
-        for entry in made['annotations'][:round(len(made['annotations']) * part)]:
+        for entry in made['annotations'][: round(len(made['annotations']) * part)]:
             entry.update(change(entry))
 
     edit(root, spoiled, split)
@@ -135,6 +143,7 @@ def without(*names):
         for entry in made['annotations']:
             for name in names:
                 del entry[name]
+
     return change
 
 
@@ -159,16 +168,17 @@ def with_ids(number):
     def change(made):
         for position, entry in enumerate(made['annotations']):
             entry['id'] = number(position)
+
     return change
 
 
 def with_big_ids(made):
     for key in ('images', 'categories'):
         for entry in made[key]:
-            entry['id'] += 2 ** 62
+            entry['id'] += 2**62
     for entry in made['annotations']:
-        entry['image_id'] += 2 ** 62
-        entry['category_id'] += 2 ** 62
+        entry['image_id'] += 2**62
+        entry['category_id'] += 2**62
 
 
 def with_second_polygon(polygon, first=False):
@@ -176,6 +186,7 @@ def with_second_polygon(polygon, first=False):
         for entry in made['annotations']:
             if isinstance(entry['segmentation'], list):
                 entry['segmentation'].insert(0 if first else 1, list(polygon))
+
     return change
 
 
@@ -195,7 +206,7 @@ SOUND = {
     'polygon of a point': (with_second_polygon([3, 4]), 'short polygon'),
     'polygon of an odd number': (with_second_polygon([3, 4, 5]), 'short polygon'),
     'ids of annotations from 0': (with_ids(lambda position: position), 'annotation id'),
-    'ids of annotations of 64 bits': (with_ids(lambda position: 2 ** 63 + position), 'annotation id'),
+    'ids of annotations of 64 bits': (with_ids(lambda position: 2**63 + position), 'annotation id'),
     'ids of annotations as text': (with_ids(lambda position: f'object-{position}'), 'annotation id'),
     'no ids of annotations': (without('id'), 'annotation id'),
     'ids of 64 bits': (with_big_ids, None),
@@ -228,9 +239,13 @@ def perfect(root):
         elif isinstance(mask['counts'], list):
             mask = coco_mask.frPyObjects(mask, 48, 64)
         counts = mask['counts']
-        predictions.append({key: entry[key] for key in ('image_id', 'category_id', 'bbox')} | {
-            'score': 0.9, 'segmentation': {'size': [48, 64], 'counts': counts if isinstance(counts, str) else
-                                           counts.decode()}})
+        predictions.append(
+            {key: entry[key] for key in ('image_id', 'category_id', 'bbox')}
+            | {
+                'score': 0.9,
+                'segmentation': {'size': [48, 64], 'counts': counts if isinstance(counts, str) else counts.decode()},
+            }
+        )
     return path, predictions
 
 

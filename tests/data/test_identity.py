@@ -22,7 +22,7 @@ NAMES = ['a/0.png', 'a/1.png', 'é.png', os.fsdecode(b'\xff.png')]
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv('SPARK_BENCH_CACHE', str(tmp_path / 'cache'))
-    monkeypatch.setattr(identity, '_SETTLED_NS', -10**18)  # so that files of this moment are kept too
+    monkeypatch.setattr(identity, '_SETTLED_NS', -(10**18))  # so that files of this moment are kept too
     return tmp_path / 'cache'
 
 
@@ -59,8 +59,10 @@ CHANGES = {
     'other contents of equal size': lambda root: (root / NAMES[0]).write_bytes(b'9' * 100),
     'of equal size and time': lambda root: overwrite_keeping_times(root / NAMES[0], b'9' * 100),
     'two names swapped': lambda root: swap(root, NAMES[0], NAMES[1]),
-    'replaced by another file': lambda root: ((root / 'new').write_bytes(b'7' * 100),
-                                              (root / 'new').replace(root / NAMES[2])),
+    'replaced by another file': lambda root: (
+        (root / 'new').write_bytes(b'7' * 100),
+        (root / 'new').replace(root / NAMES[2]),
+    ),
     'longer': lambda root: (root / NAMES[3]).write_bytes(b'3' * 101),
 }
 
@@ -100,10 +102,16 @@ def test_what_was_changed_a_moment_ago_is_looked_at_again(root, opened, monkeypa
     assert len(opened) == 2 * len(NAMES)
 
 
-@pytest.mark.parametrize('damage', [lambda path: path.write_bytes(b''), lambda path: path.write_bytes(b'no zip' * 99),
-                                    lambda path: path.write_bytes(path.read_bytes()[:-30]),
-                                    lambda path: path.write_bytes(path.read_bytes().replace(b'keys', b'kays')),
-                                    lambda path: (path.unlink(), path.mkdir())])
+@pytest.mark.parametrize(
+    'damage',
+    [
+        lambda path: path.write_bytes(b''),
+        lambda path: path.write_bytes(b'no zip' * 99),
+        lambda path: path.write_bytes(path.read_bytes()[:-30]),
+        lambda path: path.write_bytes(path.read_bytes().replace(b'keys', b'kays')),
+        lambda path: (path.unlink(), path.mkdir()),
+    ],
+)
 def test_a_damaged_cache_is_made_anew(root, cache, damage, opened):
     before = contents_digest(root, NAMES)
     [kept] = (cache / 'contents').glob('*.npz')
@@ -173,9 +181,14 @@ def test_sources_of_every_kind_tell_images_of_equal_size_apart(tmp_path):
     other = bytes(IMAGE[:-1]) + bytes([IMAGE[-1] ^ 1])
 
     def pack():
-        return [tmp_path / 'data', pack_zip(tmp_path / 'data.zip', root),
-                pack_tar(tmp_path / 'data.tar', {str(path.relative_to(root)): path.read_bytes()
-                                                 for path in sorted(root.rglob('*.png'))})]
+        return [
+            tmp_path / 'data',
+            pack_zip(tmp_path / 'data.zip', root),
+            pack_tar(
+                tmp_path / 'data.tar',
+                {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob('*.png'))},
+            ),
+        ]
 
     def marks():
         return [(open_images(place).fingerprint(), fingerprint(*open_labelled(place))) for place in pack()]

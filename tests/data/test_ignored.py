@@ -20,11 +20,25 @@ from spark_bench.files import MARKER, make_folder
 
 CLASSES = ('ant', 'bee')
 # Below a data root with splits: an image that is none, in names of its own.
-LEFT = ['train/.ipynb_checkpoints/0-checkpoint.png', 'val/.ipynb_checkpoints/0-checkpoint.png', 'train/@eaDir/0.png',
-        'val/@eaDir/0.png', 'train/ant/.ipynb_checkpoints/0.png', 'train/ant/@eaDir/0.png/SYNOPHOTO_THUMB_M.png',
-        'train/ant/._0.png', 'val/bee/deeper/._1.png', 'train/.Trash-1000/files/0.png', 'train/#recycle/0.png',
-        'train/$RECYCLE.BIN/0.png', 'train/System Volume Information/0.png', 'train/lost+found/0.png',
-        '__MACOSX/train/ant/0.png', 'train/__macosx/0.png', '.git/0.png', 'train/.hidden.png']
+LEFT = [
+    'train/.ipynb_checkpoints/0-checkpoint.png',
+    'val/.ipynb_checkpoints/0-checkpoint.png',
+    'train/@eaDir/0.png',
+    'val/@eaDir/0.png',
+    'train/ant/.ipynb_checkpoints/0.png',
+    'train/ant/@eaDir/0.png/SYNOPHOTO_THUMB_M.png',
+    'train/ant/._0.png',
+    'val/bee/deeper/._1.png',
+    'train/.Trash-1000/files/0.png',
+    'train/#recycle/0.png',
+    'train/$RECYCLE.BIN/0.png',
+    'train/System Volume Information/0.png',
+    'train/lost+found/0.png',
+    '__MACOSX/train/ant/0.png',
+    'train/__macosx/0.png',
+    '.git/0.png',
+    'train/.hidden.png',
+]
 
 
 @pytest.fixture(autouse=True)
@@ -50,8 +64,16 @@ def names_of(source, prefix=''):
 
 
 def test_names_of_leftovers_and_of_data():
-    for name in ('.a', '._0001.jpg', '.ipynb_checkpoints', '@eaDir', '__MACOSX', 'lost+found', 'THUMBS.DB',
-                 'Desktop.ini'):
+    for name in (
+        '.a',
+        '._0001.jpg',
+        '.ipynb_checkpoints',
+        '@eaDir',
+        '__MACOSX',
+        'lost+found',
+        'THUMBS.DB',
+        'Desktop.ini',
+    ):
         assert is_ignored(name), name
     for name in ('ant', '.', '..', '', '_ant', '@home', '#1', 'n01440764', 'thumbs.png', 'a.ipynb_checkpoints'):
         assert not is_ignored(name), name
@@ -100,8 +122,14 @@ def test_labels_of_leftovers_in_shards_are_passed_over(tmp_path):
     for split in ('train', 'val'):
         files = {}
         for key in range(4):
-            files |= {f'{key}.png': IMAGE, f'{key}.cls': str(key % 2).encode(), f'._{key}.png': b'no',
-                      f'._{key}.cls': b'\0\0\0', f'__MACOSX/{key}.png': b'no', f'__MACOSX/{key}.cls': b'9'}
+            files |= {
+                f'{key}.png': IMAGE,
+                f'{key}.cls': str(key % 2).encode(),
+                f'._{key}.png': b'no',
+                f'._{key}.cls': b'\0\0\0',
+                f'__MACOSX/{key}.png': b'no',
+                f'__MACOSX/{key}.cls': b'9',
+            }
         pack_tar(tmp_path / 'shards' / f'{split}-0.tar', files)
     (tmp_path / 'shards/._train-0.tar').write_bytes(b'no tar')
     train, val = open_labelled(tmp_path / 'shards')
@@ -116,8 +144,12 @@ def test_a_root_of_leftovers_alone_is_refused_with_what_was_passed_over(tmp_path
     with tarfile.open(tmp_path / 'data.tar', 'w') as tar:
         tar.add(tmp_path / 'data/.hidden/0.png', '._0.png')
     (tmp_path / 'data/list.txt').write_text('.hidden/0.png\n')
-    for root, name in (('data', '.hidden/'), ('data.zip', '__MACOSX'), ('data.tar', '._0.png'),
-                       ('data/list.txt', '.hidden/0.png')):
+    for root, name in (
+        ('data', '.hidden/'),
+        ('data.zip', '__MACOSX'),
+        ('data.tar', '._0.png'),
+        ('data/list.txt', '.hidden/0.png'),
+    ):
         with pytest.raises(InputError, match='(holds|lists) no image.* beside what is hidden') as caught:
             open_images(tmp_path / root)
         assert name in str(caught.value)
@@ -127,8 +159,9 @@ def test_a_root_of_leftovers_alone_is_refused_with_what_was_passed_over(tmp_path
 def test_lists_leave_out_leftovers_but_not_what_lies_in_a_hidden_folder_elsewhere(tmp_path):
     for name in ('.cache/data/0.png', 'lists/1.png', 'lists/._1.png', 'lists/.ipynb_checkpoints/1.png'):
         save(tmp_path / name, 0)
-    (tmp_path / 'lists/all.txt').write_text(f'{tmp_path}/.cache/data/0.png\n../.cache/data/0.png\n1.png\n._1.png 7\n'
-                                            '.ipynb_checkpoints/1.png\n')
+    (tmp_path / 'lists/all.txt').write_text(
+        f'{tmp_path}/.cache/data/0.png\n../.cache/data/0.png\n1.png\n._1.png 7\n.ipynb_checkpoints/1.png\n'
+    )
     source = open_images(tmp_path / 'lists/all.txt')
     assert list(source.names) == [f'{tmp_path}/.cache/data/0.png', '../.cache/data/0.png', '1.png']
 
@@ -149,11 +182,25 @@ def test_leftovers_in_a_folder_of_coco(tmp_path):
         save(tmp_path / split / '0.png', 10 * number)
         (tmp_path / split / '._0.png').write_bytes(b'no')
         save(tmp_path / split / '@eaDir/0.png', 5)
-        (tmp_path / 'annotations' / f'instances_{split}.json').write_text(json.dumps(
-            {'images': [{'id': 1, 'file_name': '0.png', 'width': 8, 'height': 8}],
-             'annotations': [{'id': 1, 'image_id': 1, 'category_id': 1, 'bbox': [1, 1, 5, 5], 'area': 25, 'iscrowd': 0,
-                              'segmentation': [[1, 1, 6, 1, 6, 6, 1, 6]]}],
-             'categories': [{'id': 1, 'name': 'thing'}]}))
+        (tmp_path / 'annotations' / f'instances_{split}.json').write_text(
+            json.dumps(
+                {
+                    'images': [{'id': 1, 'file_name': '0.png', 'width': 8, 'height': 8}],
+                    'annotations': [
+                        {
+                            'id': 1,
+                            'image_id': 1,
+                            'category_id': 1,
+                            'bbox': [1, 1, 5, 5],
+                            'area': 25,
+                            'iscrowd': 0,
+                            'segmentation': [[1, 1, 6, 1, 6, 6, 1, 6]],
+                        }
+                    ],
+                    'categories': [{'id': 1, 'name': 'thing'}],
+                }
+            )
+        )
     assert names_of(open_images(tmp_path)) == ['0.png']
     report = check(tmp_path, workers=1)
     assert not report.problems and report.findings['leftover'].count == 4 and 'not listed' not in report.findings
@@ -198,10 +245,29 @@ def test_output_among_images_is_refused(tmp_path):
 
 
 def pretrain(*extra):
-    return commands.main(['pretrain', '--data-root', '.', '--suite', 'hand', '--threads', '1',
-                          '--epochs', '2', '--workers', '0', '--image-interval', '1', *extra, '--cfg-options',
-                          'global_batch=4', 'model.input_size=64', 'model.decoder_width=32',
-                          'train_dataloader.dataset.input_size=64'])
+    return commands.main(
+        [
+            'pretrain',
+            '--data-root',
+            '.',
+            '--suite',
+            'hand',
+            '--threads',
+            '1',
+            '--epochs',
+            '2',
+            '--workers',
+            '0',
+            '--image-interval',
+            '1',
+            *extra,
+            '--cfg-options',
+            'global_batch=4',
+            'model.input_size=64',
+            'model.decoder_width=32',
+            'train_dataloader.dataset.input_size=64',
+        ]
+    )
 
 
 def test_pretraining_within_its_data_finds_the_same_data_again(tmp_path, monkeypatch, capsys):

@@ -18,7 +18,7 @@ from spark_bench.errors import InputError
 
 SHARED = Path(os.environ.get('SPARK_BENCH_TEST_DATA', Path(__file__).parents[3] / 'shared' / 'data'))
 IMAGES = st.dictionaries(st.text('abcdef', min_size=1, max_size=5), st.sets(st.integers(0, 6)), min_size=1, max_size=99)
-SEEDS = st.integers(0, 2 ** 32 - 1)
+SEEDS = st.integers(0, 2**32 - 1)
 
 
 @given(labels=IMAGES, seed=SEEDS, fractions=st.lists(st.floats(1e-3, 1.0), min_size=2, max_size=2))
@@ -80,9 +80,15 @@ def test_real_sets_are_drawn_alike_by_split_and_data_set_nested_and_with_every_c
     drawn = {}
     for fraction in (0.01, 0.1, 0.5):
         dataset = SeededCocoDataset(
-            ann_file=str(split.annotations), data_root='', data_prefix=dict(img=f'{split.images}/'), pipeline=[],
-            metainfo=dict(classes=split.categories), filter_cfg=dict(filter_empty_gt=True, min_size=1),
-            fraction=fraction, fraction_seed=3)
+            ann_file=str(split.annotations),
+            data_root='',
+            data_prefix=dict(img=f'{split.images}/'),
+            pipeline=[],
+            metainfo=dict(classes=split.categories),
+            filter_cfg=dict(filter_empty_gt=True, min_size=1),
+            fraction=fraction,
+            fraction_seed=3,
+        )
         entries = [dataset.get_data_info(index) for index in range(len(dataset))]
         drawn[fraction] = {os.path.relpath(entry['img_path'], split.images) for entry in entries}
         names = split.trained(1)

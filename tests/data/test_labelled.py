@@ -52,12 +52,20 @@ def test_every_layout_gives_the_same_images_and_classes(tmp_path):
 
     everything = {name: (root / name).read_bytes() for name in members(root)}
     layouts = [
-        root, pack_zip(tmp_path / 'a.zip', root), pack_zip(tmp_path / 'b.ZIP', root, './wrapped/twice/'),
+        root,
+        pack_zip(tmp_path / 'a.zip', root),
+        pack_zip(tmp_path / 'b.ZIP', root, './wrapped/twice/'),
         shards(root, tmp_path / 'c', lambda split, i: f'imagenet-{split}-{i:04}.tar', inside),
         shards(root, tmp_path / 'd', lambda split, i: f'{split}/{i:04}.tar', inside),
-        shards(root, tmp_path / 'e', lambda split, i: f'deep/{split}-{i:04}.tar',
-               lambda name: {f'wrapped/{name}': everything[name]}),
-        pack_tar(tmp_path / 'g/all.tar', everything), pack_tar(tmp_path / 'h/0.tar', everything).parent]
+        shards(
+            root,
+            tmp_path / 'e',
+            lambda split, i: f'deep/{split}-{i:04}.tar',
+            lambda name: {f'wrapped/{name}': everything[name]},
+        ),
+        pack_tar(tmp_path / 'g/all.tar', everything),
+        pack_tar(tmp_path / 'h/0.tar', everything).parent,
+    ]
     for layout in layouts:
         opened = open_labelled(layout)
         assert [contents_of(split) for split in opened] == expected(root), layout
@@ -69,8 +77,12 @@ def test_names_beside_images_are_classes(tmp_path):
 
     def beside(name):
         key = name.replace('/', '_').replace('.png', '')
-        return {f'{key}.cls': name.split('/')[1].encode() + b'\n', f'{key}.PNG': (root / name).read_bytes(),
-                f'{key}.json': b'{}'}
+        return {
+            f'{key}.cls': name.split('/')[1].encode() + b'\n',
+            f'{key}.PNG': (root / name).read_bytes(),
+            f'{key}.json': b'{}',
+        }
+
     opened = open_labelled(shards(root, tmp_path / 'shards', lambda split, i: f'{split}-{i:04}.tar', beside))
     assert [contents_of(split) for split in opened] == expected(root)
 
@@ -84,6 +96,7 @@ def test_numbers_beside_images_are_classes_by_value(tmp_path):
             save(tmp_path / 'p.png', grey[number])
             files |= {f'k/{number}.png': (tmp_path / 'p.png').read_bytes(), f'k/{number}.cls': f'{number:03}'.encode()}
         return pack_tar(path, files)
+
     shard(tmp_path / 'x/train-0.tar', [11, 3, 7, 0, 1, 2])
     shard(tmp_path / 'x/train-1.tar', [4, 5, 6, 8, 9, 10])
     shard(tmp_path / 'x/val.tar', range(12))
@@ -93,9 +106,16 @@ def test_numbers_beside_images_are_classes_by_value(tmp_path):
             assert read_from(split.source, index).getpixel((0, 0))[0] == grey[label]
 
 
-@pytest.mark.parametrize('folders, used', [
-    (['train', 'val', 'test'], 'val'), (['train', 'test'], 'test'), (['train', 'validation', 'test'], 'validation'),
-    (['Train', 'Test'], 'Test'), (['training', 'testing'], 'testing')])
+@pytest.mark.parametrize(
+    'folders, used',
+    [
+        (['train', 'val', 'test'], 'val'),
+        (['train', 'test'], 'test'),
+        (['train', 'validation', 'test'], 'validation'),
+        (['Train', 'Test'], 'Test'),
+        (['training', 'testing'], 'testing'),
+    ],
+)
 def test_where_there_is_no_val_another_split_is_evaluated_on(tmp_path, folders, used):
     fill(tmp_path / 'root', 'ab', {folder: 2 for folder in folders})
     for root in (tmp_path / 'root', pack_zip(tmp_path / 'a.zip', tmp_path / 'root')):
@@ -127,8 +147,9 @@ def test_without_splits_a_fifth_of_each_class_is_held_out_for_good(tmp_path, mon
     for layout in (root, zipped, tarred, root):
         train, val = open_labelled(layout)
         assert np.bincount(val.labels).tolist() == [1, 2, 3, 1] and len(train) == 30 - 7
-        drawn.append([{split.source.name(i).rpartition('root/')[2] for i in range(len(split))}
-                      for split in (train, val)])
+        drawn.append(
+            [{split.source.name(i).rpartition('root/')[2] for i in range(len(split))} for split in (train, val)]
+        )
         assert not drawn[-1][0] & drawn[-1][1]
     assert drawn[0] == drawn[3]
     assert len(said) == 4 and '7 of 30 images' in said[0] and 'no splits' in said[0]
@@ -156,11 +177,13 @@ def test_the_fingerprint_covers_images_labels_and_splits_but_not_the_place(tmp_p
     before = fingerprint(*open_labelled(root))
     assert before == fingerprint(*open_labelled(shutil.copytree(root, tmp_path / 'other'))) and len(before) == 64
     seen = {before}
-    changes = [lambda: (root / 'train/a/0.png').rename(root / 'train/a/x.png'),
-               lambda: (root / 'train/a/x.png').rename(root / 'train/b/x.png'),
-               lambda: (root / 'train/b/x.png').rename(root / 'val/b/x.png'),
-               lambda: [(root / split / 'a').rename(root / split / 'c') for split in COUNTS],
-               lambda: (root / 'val/b/x.png').write_bytes((root / 'val/b/x.png').read_bytes() + b' ')]
+    changes = [
+        lambda: (root / 'train/a/0.png').rename(root / 'train/a/x.png'),
+        lambda: (root / 'train/a/x.png').rename(root / 'train/b/x.png'),
+        lambda: (root / 'train/b/x.png').rename(root / 'val/b/x.png'),
+        lambda: [(root / split / 'a').rename(root / split / 'c') for split in COUNTS],
+        lambda: (root / 'val/b/x.png').write_bytes((root / 'val/b/x.png').read_bytes() + b' '),
+    ]
     for change in changes:
         change()
         seen.add(fingerprint(*open_labelled(root)))

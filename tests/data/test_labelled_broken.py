@@ -6,18 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from labelled_layouts import (
-    COUNTS,
-    IMAGE,
-    contents_of,
-    fill,
-    members,
-    pack_tar,
-    pack_zip,
-    refused,
-    save,
-    sound_shards,
-)
+from labelled_layouts import COUNTS, IMAGE, contents_of, fill, members, pack_tar, pack_zip, refused, save, sound_shards
 
 from spark_bench.data.check import check
 from spark_bench.data.images.decoding import read_from
@@ -27,22 +16,28 @@ from spark_bench.errors import InputError
 pytestmark = pytest.mark.usefixtures('cache')
 
 
-@pytest.mark.parametrize('damage, words', [
-    (lambda root: root.rename(root.with_name('x')), ['root does not exist', '--data-root']),
-    (lambda root: shutil.rmtree(root / 'val/b'), ['class b is in', 'train', 'not in', 'val']),
-    (lambda root: shutil.rmtree(root / 'train/b'), ['class b is in', 'val']),
-    (lambda root: [shutil.rmtree(root / split / 'b') for split in COUNTS], ['1 class (a)', 'two are needed']),
-    (lambda root: [path.unlink() for path in (root / 'val/b').rglob('*.png')], ['val/b holds no image']),
-    (lambda root: (root / 'val/c').mkdir(), ['val/c holds no image']),
-    (lambda root: save(root / 'val/x.png', 0), ['val', 'outside of class folders', 'x.png']),
-    (lambda root: [shutil.rmtree(root / split) for split in COUNTS], ['holds no image']),
-    (lambda root: shutil.rmtree(root / 'val'), ['train but no val', 'root/train alone']),
-    (lambda root: shutil.rmtree(root / 'train'), ['val but no train']),
-    (lambda root: (root / 'val/b/y.png').symlink_to('nowhere'), ['val/b/y.png', 'leads nowhere']),
-    (lambda root: (root / 'val/c').symlink_to('nowhere'), ['val/c', 'leads nowhere']),
-    (lambda root: (root / 'val/b/up').symlink_to('up'), ['val/b', 'cannot be read']),
-    (lambda root: [shutil.rmtree(root / split) or (root / f'{split}.tar.gz').write_text('') for split in COUNTS],
-     ['train.tar.gz', 'compressed', 'plain .tar'])])
+@pytest.mark.parametrize(
+    'damage, words',
+    [
+        (lambda root: root.rename(root.with_name('x')), ['root does not exist', '--data-root']),
+        (lambda root: shutil.rmtree(root / 'val/b'), ['class b is in', 'train', 'not in', 'val']),
+        (lambda root: shutil.rmtree(root / 'train/b'), ['class b is in', 'val']),
+        (lambda root: [shutil.rmtree(root / split / 'b') for split in COUNTS], ['1 class (a)', 'two are needed']),
+        (lambda root: [path.unlink() for path in (root / 'val/b').rglob('*.png')], ['val/b holds no image']),
+        (lambda root: (root / 'val/c').mkdir(), ['val/c holds no image']),
+        (lambda root: save(root / 'val/x.png', 0), ['val', 'outside of class folders', 'x.png']),
+        (lambda root: [shutil.rmtree(root / split) for split in COUNTS], ['holds no image']),
+        (lambda root: shutil.rmtree(root / 'val'), ['train but no val', 'root/train alone']),
+        (lambda root: shutil.rmtree(root / 'train'), ['val but no train']),
+        (lambda root: (root / 'val/b/y.png').symlink_to('nowhere'), ['val/b/y.png', 'leads nowhere']),
+        (lambda root: (root / 'val/c').symlink_to('nowhere'), ['val/c', 'leads nowhere']),
+        (lambda root: (root / 'val/b/up').symlink_to('up'), ['val/b', 'cannot be read']),
+        (
+            lambda root: [shutil.rmtree(root / split) or (root / f'{split}.tar.gz').write_text('') for split in COUNTS],
+            ['train.tar.gz', 'compressed', 'plain .tar'],
+        ),
+    ],
+)
 def test_broken_folders_are_refused(tmp_path, damage, words):
     root = fill(tmp_path / 'root', 'ab')
     damage(root)
@@ -51,16 +46,23 @@ def test_broken_folders_are_refused(tmp_path, damage, words):
 
 def test_what_is_refused_is_a_problem_of_the_check_and_what_is_not_is_none(tmp_path):
     def damage(root, number):
-        changes = [lambda: None, lambda: shutil.rmtree(root / 'val/b'), lambda: (root / 'val/c').mkdir(),
-                   lambda: save(root / 'val/x.png', 0), lambda: shutil.rmtree(root / 'val'),
-                   lambda: (root / 'val').rename(root / 'test'), lambda: (root / 'val').rename(root / 'validation'),
-                   lambda: shutil.copytree(root / 'val', root / 'test/val'),
-                   lambda: (root / 'train/b/y.png').symlink_to('nowhere'),
-                   lambda: [shutil.rmtree(root / split / 'b') for split in COUNTS]]
+        changes = [
+            lambda: None,
+            lambda: shutil.rmtree(root / 'val/b'),
+            lambda: (root / 'val/c').mkdir(),
+            lambda: save(root / 'val/x.png', 0),
+            lambda: shutil.rmtree(root / 'val'),
+            lambda: (root / 'val').rename(root / 'test'),
+            lambda: (root / 'val').rename(root / 'validation'),
+            lambda: shutil.copytree(root / 'val', root / 'test/val'),
+            lambda: (root / 'train/b/y.png').symlink_to('nowhere'),
+            lambda: [shutil.rmtree(root / split / 'b') for split in COUNTS],
+        ]
         if number == len(changes):
             return False
         changes[number]()
         return True
+
     number, refusals = 0, []
     while damage(fill(tmp_path / str(number), 'ab'), number):
         report = check(tmp_path / str(number), 'imagenet', workers=1)
@@ -73,24 +75,35 @@ def test_what_is_refused_is_a_problem_of_the_check_and_what_is_not_is_none(tmp_p
     assert refusals == [1, 2, 3, 4, 8, 9]
 
 
-@pytest.mark.parametrize('more, words', [
-    ({'9.png': IMAGE}, ['train-0.tar:9.png', 'has no label', '.cls']),
-    ({'9.png': IMAGE, '9.cls': b''}, ['9.png is no class']),
-    ({'9.png': IMAGE, '9.cls': b'-1'}, ['9.png is no class', '-1']),
-    ({'9.png': IMAGE, '9.cls': b'\xff\xfe'}, ['9.png is no class']),
-    ({'9.png': IMAGE, '9.cls': b'a\nb'}, ['9.png is no class']),
-    ({'9.png': IMAGE, '9.cls': b'1' * 300}, ['9.png is no class']),
-    ({'9.png': IMAGE, '9.cls': b'cat'}, ["'cat'", 'is a name', 'numbers']),
-    ({'9.png': IMAGE, '9.cls': b'7'}, ['class 7 is in', 'train shards', 'val shards'])])
+@pytest.mark.parametrize(
+    'more, words',
+    [
+        ({'9.png': IMAGE}, ['train-0.tar:9.png', 'has no label', '.cls']),
+        ({'9.png': IMAGE, '9.cls': b''}, ['9.png is no class']),
+        ({'9.png': IMAGE, '9.cls': b'-1'}, ['9.png is no class', '-1']),
+        ({'9.png': IMAGE, '9.cls': b'\xff\xfe'}, ['9.png is no class']),
+        ({'9.png': IMAGE, '9.cls': b'a\nb'}, ['9.png is no class']),
+        ({'9.png': IMAGE, '9.cls': b'1' * 300}, ['9.png is no class']),
+        ({'9.png': IMAGE, '9.cls': b'cat'}, ["'cat'", 'is a name', 'numbers']),
+        ({'9.png': IMAGE, '9.cls': b'7'}, ['class 7 is in', 'train shards', 'val shards']),
+    ],
+)
 def test_labels_that_are_no_classes_are_refused(tmp_path, more, words):
     assert len(open_labelled(sound_shards(tmp_path / 'sound'))[0]) == 4
     refused(sound_shards(tmp_path / 'shards', **more), *words)
 
 
-@pytest.mark.parametrize('names, words', [
-    (['train-0', 'other'], ['other.tar', 'of no split']), (['train-0'], ['train shards only', 'add val']),
-    (['val-0'], ['val shards only', 'add train']), (['train-0', 'test-0'], None),
-    (['train-0', 'validation-0', 'test-0'], None), (['0', '1'], None)])
+@pytest.mark.parametrize(
+    'names, words',
+    [
+        (['train-0', 'other'], ['other.tar', 'of no split']),
+        (['train-0'], ['train shards only', 'add val']),
+        (['val-0'], ['val shards only', 'add train']),
+        (['train-0', 'test-0'], None),
+        (['train-0', 'validation-0', 'test-0'], None),
+        (['0', '1'], None),
+    ],
+)
 def test_names_of_shards_tell_the_splits(tmp_path, names, words):
     sound = sound_shards(tmp_path / 'sound')
     (tmp_path / 'x').mkdir()
@@ -106,8 +119,12 @@ def test_names_of_shards_tell_the_splits(tmp_path, names, words):
 
 
 def test_wrong_archives_are_refused(tmp_path):
-    for name, words in {'a.txt': ['neither a folder nor'], 'a.tgz': ['compressed'], 'a.zip': ['a.zip is not a whole'],
-                        'a.tar': ['a.tar']}.items():
+    for name, words in {
+        'a.txt': ['neither a folder nor'],
+        'a.tgz': ['compressed'],
+        'a.zip': ['a.zip is not a whole'],
+        'a.tar': ['a.tar'],
+    }.items():
         (tmp_path / name).write_text('text')
         refused(tmp_path / name, *words)
     root = fill(tmp_path / 'root', 'ab')
@@ -130,8 +147,9 @@ def test_names_with_line_breaks_and_zero_bytes_stay_on_one_line(tmp_path):
                 archive.writestr(f'{split}/{name}/x\ny.png', b'no image')
         archive.writestr('train/c\nd/0.png', b'')
     assert 'class c\\nd is in' in refused(tmp_path / 'a.zip')
-    train, _ = open_labelled(pack_tar(tmp_path / 'a.tar', {f'{split}/{name}/x\ny.png': b'no image'
-                                                           for split in COUNTS for name in 'ab'}))
+    train, _ = open_labelled(
+        pack_tar(tmp_path / 'a.tar', {f'{split}/{name}/x\ny.png': b'no image' for split in COUNTS for name in 'ab'})
+    )
     with pytest.raises(InputError, match=r'x\\ny.png is not a readable image') as caught:
         read_from(train.source, 0)
     assert '\n' not in str(caught.value)
@@ -170,8 +188,12 @@ def test_archives_cut_at_any_place(tmp_path):
     root = fill(tmp_path / 'root', ('a', 'b'))
     zipped = pack_zip(tmp_path / 'a.zip', root)
     tarred = pack_tar(tmp_path / 'a.tar', {name: (root / name).read_bytes() for name in members(root)})
-    labels = {f'{split}/{i}.{kind}': IMAGE if kind == 'png' else str(i).encode()
-              for split in COUNTS for i in range(2) for kind in ('cls', 'png')}
+    labels = {
+        f'{split}/{i}.{kind}': IMAGE if kind == 'png' else str(i).encode()
+        for split in COUNTS
+        for i in range(2)
+        for kind in ('cls', 'png')
+    }
     beside = pack_tar(tmp_path / 'b.tar', labels)
     rng = np.random.default_rng(0)
     for path in (zipped, tarred, beside):
@@ -184,7 +206,7 @@ def test_archives_cut_at_any_place(tmp_path):
             if survives(path, good):
                 opened.append(cut)
         # A tar ends in 20 blocks' worth of zeros, of which one is enough.
-        assert not opened or path.suffix == '.tar' and whole[min(opened):].strip(b'\0') == b''
+        assert not opened or path.suffix == '.tar' and whole[min(opened) :].strip(b'\0') == b''
 
 
 def test_archives_with_bytes_changed(tmp_path):

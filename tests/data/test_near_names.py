@@ -11,10 +11,20 @@ from spark_bench.data.detection import check_images, open_coco, open_split
 from spark_bench.errors import InputError
 
 
-@pytest.mark.parametrize('stated, stored', [
-    ('IMG_1.JPG', 'img_1.jpg'), (unicodedata.normalize('NFD', 'Bär.jpg'), 'Bär.jpg'), ('a%20b.jpg', 'a b.jpg'),
-    ('sub\\1.jpg', 'sub/1.jpg'), ('train/1.jpg', '1.jpg'), ('sub/1.jpg', '1.jpg'), ('1.jpg', 'sub/1.jpg'),
-    ('../upload/3/0a1b2c3d-cat.jpg', 'cat.jpg'), ('/data/local-files/?d=cat.jpg', None)])
+@pytest.mark.parametrize(
+    'stated, stored',
+    [
+        ('IMG_1.JPG', 'img_1.jpg'),
+        (unicodedata.normalize('NFD', 'Bär.jpg'), 'Bär.jpg'),
+        ('a%20b.jpg', 'a b.jpg'),
+        ('sub\\1.jpg', 'sub/1.jpg'),
+        ('train/1.jpg', '1.jpg'),
+        ('sub/1.jpg', '1.jpg'),
+        ('1.jpg', 'sub/1.jpg'),
+        ('../upload/3/0a1b2c3d-cat.jpg', 'cat.jpg'),
+        ('/data/local-files/?d=cat.jpg', None),
+    ],
+)
 def test_a_file_of_nearly_the_name_is_named(coco, stated, stored):
     (coco / 'train/1.jpg').rename(coco / 'train/kept')
     if stored:
@@ -38,31 +48,48 @@ def test_of_several_files_of_nearly_the_name_none_is_named(coco):
     assert check(coco, workers=1).findings['absent'].examples == [('train/a.jpg', 'is not there')]
 
 
-@pytest.mark.parametrize('contents, words', [
-    (b'version https://git-lfs.github.com/spec/v1\noid sha256:0\n', 'git lfs pull'),
-    (b'<!DOCTYPE html><html>', 'web page'), (b'\x1f\x8b\x08\x00', 'gzip'), (b'PK\x03\x04', 'zip'), (b'', 'is empty'),
-    (b' \n', 'is empty'), (b'{"images": []}\n{"images": []}', 'one JSON object a line'), (b'[]', 'files of results'),
-    (b'{"images": [], "annotations": [', 'whole file')])
+@pytest.mark.parametrize(
+    'contents, words',
+    [
+        (b'version https://git-lfs.github.com/spec/v1\noid sha256:0\n', 'git lfs pull'),
+        (b'<!DOCTYPE html><html>', 'web page'),
+        (b'\x1f\x8b\x08\x00', 'gzip'),
+        (b'PK\x03\x04', 'zip'),
+        (b'', 'is empty'),
+        (b' \n', 'is empty'),
+        (b'{"images": []}\n{"images": []}', 'one JSON object a line'),
+        (b'[]', 'files of results'),
+        (b'{"images": [], "annotations": [', 'whole file'),
+    ],
+)
 def test_a_file_that_is_something_else_is_called_by_what_it_is(coco, contents, words):
     (coco / 'annotations/instances_val.json').write_bytes(contents)
     with pytest.raises(InputError, match=words):
         open_split(coco, 'val')
     findings = check(coco, workers=1).findings
-    assert any(words in f'{detail} {finding.remedy}' for finding in findings.values()
-               for _, detail in finding.examples), findings
+    assert any(
+        words in f'{detail} {finding.remedy}' for finding in findings.values() for _, detail in finding.examples
+    ), findings
 
 
 POINTS = [[4, 4], [34, 4], [34, 34], [4, 34]]
 
 
-@pytest.mark.parametrize('damage, words', [
-    (change(image_id='99'), "image_id '99', which is not among its images"),
-    (change('categories', 0, name=' '), 'a name that is empty'),
-    (change('categories', 0, name='\ud800x'), 'holds no whole character'),
-    (change('images', 0, id=2 ** 63), 'beyond 64 bits'), (change('images', 0, id=1.5), 'not a whole number'),
-    (change(segmentation=POINTS), r'lists points \[x, y\]'), (change(segmentation=[POINTS]), r'lists points \[x, y\]'),
-    (change(segmentation=[SQUARE[:-1]]), 'an odd number'), (change(segmentation=[]), 'without a polygon'),
-    (lambda root: edit(root, lambda made: made['annotations'][1].pop('segmentation')), 'learns masks')])
+@pytest.mark.parametrize(
+    'damage, words',
+    [
+        (change(image_id='99'), "image_id '99', which is not among its images"),
+        (change('categories', 0, name=' '), 'a name that is empty'),
+        (change('categories', 0, name='\ud800x'), 'holds no whole character'),
+        (change('images', 0, id=2**63), 'beyond 64 bits'),
+        (change('images', 0, id=1.5), 'not a whole number'),
+        (change(segmentation=POINTS), r'lists points \[x, y\]'),
+        (change(segmentation=[POINTS]), r'lists points \[x, y\]'),
+        (change(segmentation=[SQUARE[:-1]]), 'an odd number'),
+        (change(segmentation=[]), 'without a polygon'),
+        (lambda root: edit(root, lambda made: made['annotations'][1].pop('segmentation')), 'learns masks'),
+    ],
+)
 def test_a_fault_is_told_for_what_it_is(coco, damage, words):
     damage(coco)
     with pytest.raises(InputError, match=words):

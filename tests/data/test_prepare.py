@@ -48,9 +48,15 @@ def test_nuclei_keep_their_pixels_and_masks(cells, tmp_path, unpacked, capsys):
 
 def test_nuclei_of_sixteen_bits_are_scaled_and_leftovers_passed_over(cells, tmp_path):
     values = np.linspace(0, 65535, 2000).reshape(40, 50).astype(np.uint16)
-    source = write_cells(tmp_path / 'cells.zip', cells, **{
-        'stage1_train__ff__images__ff.png': png(values), 'stage1_train__ff__masks__1.png': png(np.eye(40, 50) > 0),
-        'stage1_train__ff__images__._ff.png': b'no'})
+    source = write_cells(
+        tmp_path / 'cells.zip',
+        cells,
+        **{
+            'stage1_train__ff__images__ff.png': png(values),
+            'stage1_train__ff__masks__1.png': png(np.eye(40, 50) > 0),
+            'stage1_train__ff__images__._ff.png': b'no',
+        },
+    )
     assert commands.main(['data', 'nuclei', str(source), '--output', str(tmp_path / 'nuclei')]) == 0
     [written] = (tmp_path / 'nuclei').glob('*/ff.png')
     assert np.array_equal(np.asarray(Image.open(written))[..., 0], np.round(values / 257))
@@ -58,8 +64,9 @@ def test_nuclei_of_sixteen_bits_are_scaled_and_leftovers_passed_over(cells, tmp_
 
 def test_an_empty_mask_is_told_and_left_out(cells, tmp_path, capsys):
     first = min(cells)
-    source = write_cells(tmp_path / 'cells.zip', {**cells, first: (cells[first][0], [*cells[first][1],
-                                                                                   np.zeros((40, 50), bool)])})
+    source = write_cells(
+        tmp_path / 'cells.zip', {**cells, first: (cells[first][0], [*cells[first][1], np.zeros((40, 50), bool)])}
+    )
     assert commands.main(['data', 'nuclei', str(source), '--output', str(tmp_path / 'nuclei')]) == 0
     assert capsys.readouterr().out.count('1 empty masks left out') == 1
     documents = [json.loads(path.read_text()) for path in (tmp_path / 'nuclei/annotations').iterdir()]
@@ -74,11 +81,20 @@ def refused(capsys, folder, *words):
     return error
 
 
-@pytest.mark.parametrize('changed, named', [
-    ({'stage1_train__ff__images__ff.png': b'no image', 'stage1_train__ff__masks__1.png': b''}, 'ff.png'),
-    ({'stage1_train__ff__images__ff.png': b'no image'}, 'ff has 1 images and 0 masks'),
-    ({'stage1_train__ff__images__ff.png': png(np.zeros((4, 4, 3), np.uint8)),
-      'stage1_train__ff__masks__1.png': png(np.full((4, 5), 255, np.uint8))}, '5x4')])
+@pytest.mark.parametrize(
+    'changed, named',
+    [
+        ({'stage1_train__ff__images__ff.png': b'no image', 'stage1_train__ff__masks__1.png': b''}, 'ff.png'),
+        ({'stage1_train__ff__images__ff.png': b'no image'}, 'ff has 1 images and 0 masks'),
+        (
+            {
+                'stage1_train__ff__images__ff.png': png(np.zeros((4, 4, 3), np.uint8)),
+                'stage1_train__ff__masks__1.png': png(np.full((4, 5), 255, np.uint8)),
+            },
+            '5x4',
+        ),
+    ],
+)
 def test_what_is_wrong_with_nuclei_is_one_line_and_leaves_nothing(cells, tmp_path, capsys, changed, named):
     source = write_cells(tmp_path / 'cells.zip', cells, **changed)
     assert named in refused(capsys, tmp_path, 'data', 'nuclei', source)
@@ -98,8 +114,10 @@ def written(folder):
     for split in ('train', 'val'):
         coco = COCO(str(folder / f'annotations/instances_{split}.json'))
         for image in coco.dataset['images']:
-            found[image['file_name']] = (np.asarray(Image.open(folder / split / image['file_name'])),
-                                         len(coco.getAnnIds(image['id'])))
+            found[image['file_name']] = (
+                np.asarray(Image.open(folder / split / image['file_name'])),
+                len(coco.getAnnIds(image['id'])),
+            )
     return found
 
 
@@ -107,8 +125,9 @@ def test_no_folder_of_nuclei_is_left_out_for_its_name_and_what_no_image_is_is_to
     image, masks = next(iter(cells.values()))
     odd = ['with space', 'ünïcode', 'dot.ted', 'plus+', 'UPPER']
     folder = tmp_path / 'source'
-    zipfile.ZipFile(write_cells(tmp_path / 'cells.zip', {**cells, **{name: (image, masks) for name in odd}})
-                    ).extractall(folder)
+    zipfile.ZipFile(
+        write_cells(tmp_path / 'cells.zip', {**cells, **{name: (image, masks) for name in odd}})
+    ).extractall(folder)
     for leftover in ('ff/._0.png', '.Trash/ff/images/ff.png', '__MACOSX/ff/images/ff.png', 'ff/images/._ff.png'):
         (folder / leftover).parent.mkdir(parents=True, exist_ok=True)
         (folder / leftover).write_bytes(b'no image')
@@ -129,8 +148,12 @@ def test_nuclei_of_16_bits_are_scaled_and_no_mask_is_lost_for_its_colours(cells,
     mask[3:9, 4:11] = 1
     palette = Image.fromarray(mask).convert('P')
     palette.putpalette([0, 0, 0, 0, 0, 1] + [255] * 762)
-    kinds = [Image.fromarray(mask * np.uint16(300)), palette, Image.fromarray(mask > 0),
-             Image.fromarray(np.stack([mask * 0, mask * 0, mask], 2))]
+    kinds = [
+        Image.fromarray(mask * np.uint16(300)),
+        palette,
+        Image.fromarray(mask > 0),
+        Image.fromarray(np.stack([mask * 0, mask * 0, mask], 2)),
+    ]
     files = {'stage1_train__deep__images__deep.png': png(deep)}
     for number, kind in enumerate(kinds):
         kind.save(tmp_path / 'mask.png')
@@ -147,9 +170,16 @@ def test_what_a_killed_process_left_goes_with_the_next_call_and_what_lives_stays
     dead = subprocess.Popen([sys.executable, '-c', ''])
     dead.wait()
     host = socket.gethostname()
-    names = {name: tmp_path / name for name in (
-        f'.out.tmp-{host}-{dead.pid}-0123abcd', f'.out.tmp-{host}-{os.getpid()}-0123abcd',
-        f'.out.tmp-elsewhere-{dead.pid}-0123abcd', f'.out2.tmp-{host}-{dead.pid}-0123abcd', '.out.notes')}
+    names = {
+        name: tmp_path / name
+        for name in (
+            f'.out.tmp-{host}-{dead.pid}-0123abcd',
+            f'.out.tmp-{host}-{os.getpid()}-0123abcd',
+            f'.out.tmp-elsewhere-{dead.pid}-0123abcd',
+            f'.out2.tmp-{host}-{dead.pid}-0123abcd',
+            '.out.notes',
+        )
+    }
     for path in names.values():
         path.mkdir()
     assert commands.main(['data', 'cifar10', str(source), '--output', str(tmp_path / 'out')]) == 0
@@ -188,15 +218,22 @@ def test_cifar_keeps_its_pixels_and_labels(cifar, tmp_path, unpacked):
         assert len(list((tmp_path / f'cifar10/{split}').rglob('*.png'))) == len(images)
 
 
-@pytest.mark.parametrize('name, change, named', [
-    ('data_batch_3.bin', lambda content: content[:-1], 'data_batch_3.bin'),
-    ('data_batch_3.bin', lambda content: b'', 'data_batch_3.bin'),
-    ('test_batch.bin', lambda content: b'\x0a' + content[1:], 'label 10'),
-    ('batches.meta.txt', lambda content: b'../x\n' * 10, 'batches.meta.txt'),
-    ('data_batch_5.bin', None, 'no data_batch_5.bin')])
+@pytest.mark.parametrize(
+    'name, change, named',
+    [
+        ('data_batch_3.bin', lambda content: content[:-1], 'data_batch_3.bin'),
+        ('data_batch_3.bin', lambda content: b'', 'data_batch_3.bin'),
+        ('test_batch.bin', lambda content: b'\x0a' + content[1:], 'label 10'),
+        ('batches.meta.txt', lambda content: b'../x\n' * 10, 'batches.meta.txt'),
+        ('data_batch_5.bin', None, 'no data_batch_5.bin'),
+    ],
+)
 def test_what_is_wrong_with_cifar_is_one_line_and_leaves_nothing(cifar, tmp_path, capsys, name, change, named):
-    files = {key: content if key != name else change(content) for key, content in cifar[0].items()
-             if key != name or change is not None}
+    files = {
+        key: content if key != name else change(content)
+        for key, content in cifar[0].items()
+        if key != name or change is not None
+    }
     assert named in refused(capsys, tmp_path, 'data', 'cifar10', write_cifar(tmp_path / 'cifar.tar.gz', files))
 
 
@@ -209,7 +246,7 @@ def test_broken_archives_and_places_that_are_taken_are_refused(cifar, tmp_path, 
     # One byte of an image: only the checksum at the end tells.
     content = write_cifar(tmp_path / 'stored.tar.gz', cifar[0], level=0).read_bytes()
     place = content.index(cifar[0]['data_batch_2.bin'][40:60])
-    (tmp_path / 'cut.tar.gz').write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1:])
+    (tmp_path / 'cut.tar.gz').write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
     assert 'cut.tar.gz' in refused(capsys, tmp_path, 'data', 'cifar10', tmp_path / 'cut.tar.gz')
     (tmp_path / 'taken').mkdir()
     (tmp_path / 'taken/kept').write_text('x')

@@ -24,6 +24,7 @@ def noise(mode='RGB', size=(40, 30)):
 def png_claiming(width, height):
     def chunk(kind, data):
         return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+
     head = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
     return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', head) + chunk(b'IDAT', zlib.compress(b'')) + chunk(b'IEND', b'')
 
@@ -31,8 +32,14 @@ def png_claiming(width, height):
 def broken(folder):
     noise().save(folder / 'whole.jpg')
     whole = (folder / 'whole.jpg').read_bytes()
-    files = {'cut.jpg': whole[:len(whole) // 2], 'zero.jpg': b'', 'text.jpg': b'this is not an image',
-             'bomb.png': png_claiming(60000, 60000), 'zeros.png': bytes(1000), 'head.jpg': whole[:20]}
+    files = {
+        'cut.jpg': whole[: len(whole) // 2],
+        'zero.jpg': b'',
+        'text.jpg': b'this is not an image',
+        'bomb.png': png_claiming(60000, 60000),
+        'zeros.png': bytes(1000),
+        'head.jpg': whole[:20],
+    }
     for name, contents in files.items():
         (folder / name).write_bytes(contents)
     (folder / 'whole.jpg').unlink()
@@ -48,9 +55,21 @@ def test_broken_images_are_refused_in_one_line(tmp_path):
         read_image(tmp_path / 'absent.jpg')
 
 
-@pytest.mark.parametrize('mode, name', [('RGB', 'p.png'), ('L', 'p.png'), ('1', 'p.png'), ('RGBA', 'p.png'),
-                                        ('LA', 'p.png'), ('P', 'p.png'), ('CMYK', 'p.jpg'), ('CMYK', 'p.tif'),
-                                        ('RGB', 'p.webp'), ('RGB', 'p.bmp')])
+@pytest.mark.parametrize(
+    'mode, name',
+    [
+        ('RGB', 'p.png'),
+        ('L', 'p.png'),
+        ('1', 'p.png'),
+        ('RGBA', 'p.png'),
+        ('LA', 'p.png'),
+        ('P', 'p.png'),
+        ('CMYK', 'p.jpg'),
+        ('CMYK', 'p.tif'),
+        ('RGB', 'p.webp'),
+        ('RGB', 'p.bmp'),
+    ],
+)
 def test_every_mode_becomes_rgb(tmp_path, mode, name):
     noise(mode).save(tmp_path / name)
     read = read_image(tmp_path / name)
@@ -112,9 +131,26 @@ def test_skipping_takes_the_next_good_image_and_names_the_bad(tmp_path):
 
 
 def pretrain(folder, data, *extra):
-    return commands.main(['pretrain', '--data-root', str(data), '--work-dir', str(folder / 'work'), '--results',
-                          str(folder / 'results'), '--threads', '1', '--epochs', '1', *extra, '--cfg-options',
-                          'model.input_size=64', 'train_dataloader.dataset.input_size=64', 'model.decoder_width=32'])
+    return commands.main(
+        [
+            'pretrain',
+            '--data-root',
+            str(data),
+            '--work-dir',
+            str(folder / 'work'),
+            '--results',
+            str(folder / 'results'),
+            '--threads',
+            '1',
+            '--epochs',
+            '1',
+            *extra,
+            '--cfg-options',
+            'model.input_size=64',
+            'train_dataloader.dataset.input_size=64',
+            'model.decoder_width=32',
+        ]
+    )
 
 
 @pytest.fixture
@@ -132,8 +168,9 @@ def mostly_good(tmp_path):
 def test_pretraining_stops_at_a_bad_image_by_default(mostly_good, tmp_path, capsys, workers):
     assert pretrain(tmp_path, mostly_good, '--workers', workers) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith('spark-bench: error')]
-    assert errors == [f'spark-bench: error: image {mostly_good}/20.jpg is cut short: copy it again, or take it out '
-                      'of the data set']
+    assert errors == [
+        f'spark-bench: error: image {mostly_good}/20.jpg is cut short: copy it again, or take it out of the data set'
+    ]
 
 
 def test_pretraining_skips_bad_images_when_told_and_lists_them(mostly_good, tmp_path):

@@ -48,11 +48,22 @@ def test_no_mask_depends_on_those_that_are_decoded_with_it(monkeypatch):
     assert list(map(repr, read_masks(masks))) == together
 
 
-@pytest.mark.parametrize('counts, what', [
-    ('', 'fill 0 pixels, not 2x1'), ('3', 'fill 3 pixels'), ('02p', "hold the character 'p'"),
-    ('0é', r"character '\\xe9'"), ('0\ud800', r"'\\ud800'"), ('02Q', 'are cut short'), ('OQ ', 'hold a negative run'),
-    ('QQQQQQQ0', 'hold a number too large'),
-    ([0, 'a'], 'neither a list of run lengths nor text'), ([3, -1], 'neither'), ([1.0, 1], 'neither')])
+@pytest.mark.parametrize(
+    'counts, what',
+    [
+        ('', 'fill 0 pixels, not 2x1'),
+        ('3', 'fill 3 pixels'),
+        ('02p', "hold the character 'p'"),
+        ('0é', r"character '\\xe9'"),
+        ('0\ud800', r"'\\ud800'"),
+        ('02Q', 'are cut short'),
+        ('OQ ', 'hold a negative run'),
+        ('QQQQQQQ0', 'hold a number too large'),
+        ([0, 'a'], 'neither a list of run lengths nor text'),
+        ([3, -1], 'neither'),
+        ([1.0, 1], 'neither'),
+    ],
+)
 def test_the_first_fault_of_a_mask_is_told(counts, what):
     [mask] = read_masks([{'size': [1, 2], 'counts': counts}])
     assert isinstance(mask, MaskError) and re.match(f'whose counts .*{what}|whose counts are {what}', str(mask))
@@ -66,6 +77,6 @@ def test_a_mask_is_damaged_exactly_if_its_runs_do_not_fill_it():
     assert first_damaged_mask(counts, sizes) is None
     for index in range(0, 300, 50):
         height, width = sizes[index]
-        damaged = sizes[:index] + [(height, width + 1)] + sizes[index + 1:]
+        damaged = sizes[:index] + [(height, width + 1)] + sizes[index + 1 :]
         assert first_damaged_mask(counts, damaged) == index
-        assert first_damaged_mask(counts[:index] + [counts[index][:-1]] + counts[index + 1:], sizes) == index
+        assert first_damaged_mask(counts[:index] + [counts[index][:-1]] + counts[index + 1 :], sizes) == index

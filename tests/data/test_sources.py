@@ -78,7 +78,7 @@ def test_folders_lists_and_archives_give_the_same_images(tmp_path):
     assert same(pixels_of(folder), expected)
     (tmp_path / 'shards').mkdir()
     for number in range(3):
-        pack_tar(tmp_path / 'shards' / f'train-{number:04}.tar', root, names[2 * number:2 * number + 2])
+        pack_tar(tmp_path / 'shards' / f'train-{number:04}.tar', root, names[2 * number : 2 * number + 2])
     with zipfile.ZipFile(tmp_path / 'set.zip', 'w') as archive:
         for name in names:
             archive.write(root / name, name)
@@ -191,10 +191,14 @@ def test_broken_shards_are_named(tmp_path, damage):
     contents = shard.read_bytes()
     with tarfile.open(shard) as tar:
         last = tar.getmembers()[-2]
-    ends = {'cut in data': last.offset_data + 100, 'cut in header': last.offset + 200,
-            'no end': last.offset_data + 1024 * (last.size // 1024) + 1024, 'empty': 0}
+    ends = {
+        'cut in data': last.offset_data + 100,
+        'cut in header': last.offset + 200,
+        'no end': last.offset_data + 1024 * (last.size // 1024) + 1024,
+        'empty': 0,
+    }
     if damage in ends:
-        shard.write_bytes(contents[:ends[damage]])
+        shard.write_bytes(contents[: ends[damage]])
     elif damage == 'text':
         shard.write_text('this is no archive' * 1000)
     else:
@@ -210,8 +214,13 @@ def test_the_index_of_a_shard_is_kept_checked_and_made_anew(tmp_path, cache, mon
         patch.setattr(archives, 'build_index', None)
         assert same(pixels_of(open_images(shard)), expected), 'read from the cache'
     whole = index.read_bytes()
-    for damaged in (b'', whole[:50], whole[:len(whole) // 2], b'\0' * len(whole),
-                    whole.replace(struct.pack('<q', 512), struct.pack('<q', 513))):
+    for damaged in (
+        b'',
+        whole[:50],
+        whole[: len(whole) // 2],
+        b'\0' * len(whole),
+        whole.replace(struct.pack('<q', 512), struct.pack('<q', 513)),
+    ):
         index.write_bytes(damaged)
         assert same(pixels_of(open_images(shard)), expected)
     os.utime(shard, ns=(1, 1))

@@ -9,8 +9,11 @@ from spark_bench.data.images.labelled import draw_subset
 from spark_bench.errors import InputError
 
 
-@given(labels=st.lists(st.integers(0, 5), min_size=1, max_size=200), seed=st.integers(0, 2 ** 32 - 1),
-       fractions=st.lists(st.floats(1e-4, 1.0), min_size=2, max_size=2))
+@given(
+    labels=st.lists(st.integers(0, 5), min_size=1, max_size=200),
+    seed=st.integers(0, 2**32 - 1),
+    fractions=st.lists(st.floats(1e-4, 1.0), min_size=2, max_size=2),
+)
 def test_a_subset_is_a_share_of_each_class_and_grows(labels, seed, fractions):
     labels, (small, large) = np.array(labels), sorted(fractions)
     less, more = draw_subset(labels, small, seed), draw_subset(labels, large, seed)

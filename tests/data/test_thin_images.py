@@ -19,9 +19,15 @@ from spark_bench.data.pretraining import Images
 from spark_bench.places import shipped
 
 SIZES = [(1, 400), (400, 1), (1, 1), (3000, 1), (1, 3000), (2, 3000), (3000, 7)]
-RECIPES = ['demo/mask-rcnn_demo.py', 'mini/mask-rcnn_mini.py', '_base_/mask-rcnn_coco.py', '_base_/spark_resnet.py',
-           '_base_/augmentation_detr.py', 'baselines/mask-rcnn_vit-base-mae_fpn_100e_coco.py',
-           'baselines/mask-rcnn_resnet50-mmdet_fpn_3x_coco.py']
+RECIPES = [
+    'demo/mask-rcnn_demo.py',
+    'mini/mask-rcnn_mini.py',
+    '_base_/mask-rcnn_coco.py',
+    '_base_/spark_resnet.py',
+    '_base_/augmentation_detr.py',
+    'baselines/mask-rcnn_vit-base-mae_fpn_100e_coco.py',
+    'baselines/mask-rcnn_resnet50-mmdet_fpn_3x_coco.py',
+]
 
 
 @pytest.fixture(autouse=True)
@@ -41,12 +47,22 @@ def noise(size, seed=0):
 def loaded(size, masks=PolygonMasks):
     """What stands in a pipeline behind the loading: one object that fills the image."""
     width, height = size
-    whole = ([[np.array([0, 0, width, 0, width, height, 0, height], float)]] if masks is PolygonMasks else
-             np.ones((1, height, width), np.uint8))
-    return {'img': noise(size), 'img_shape': (height, width), 'ori_shape': (height, width), 'img_path': 'x.png',
-            'img_id': 1, 'gt_bboxes': HorizontalBoxes(torch.tensor([[0.0, 0.0, width, height]])),
-            'gt_bboxes_labels': np.zeros(1, np.int64), 'gt_ignore_flags': np.zeros(1, bool),
-            'gt_masks': masks(whole, height, width)}
+    whole = (
+        [[np.array([0, 0, width, 0, width, height, 0, height], float)]]
+        if masks is PolygonMasks
+        else np.ones((1, height, width), np.uint8)
+    )
+    return {
+        'img': noise(size),
+        'img_shape': (height, width),
+        'ori_shape': (height, width),
+        'img_path': 'x.png',
+        'img_id': 1,
+        'gt_bboxes': HorizontalBoxes(torch.tensor([[0.0, 0.0, width, height]])),
+        'gt_bboxes_labels': np.zeros(1, np.int64),
+        'gt_ignore_flags': np.zeros(1, bool),
+        'gt_masks': masks(whole, height, width),
+    }
 
 
 @pytest.mark.parametrize('recipe', RECIPES)
@@ -84,13 +100,25 @@ def test_a_flipped_image_is_taken_by_torch(masks, size):
         assert np.array_equal(flipped['img'], np.flip(given['img'], axis))
         packed = TRANSFORMS.build(dict(type='PackDetInputs'))(flipped)
         assert torch.equal(packed['inputs'], torch.from_numpy(np.flip(given['img'], axis).transpose(2, 0, 1).copy()))
-        found = packed['data_samples'].gt_instances.masks.crop_and_resize(
-            np.array([[0.0, 0.0, *size]], np.float32), (4, 4), np.zeros(1, np.int64), device='cpu').to_ndarray()
+        found = (
+            packed['data_samples']
+            .gt_instances.masks.crop_and_resize(
+                np.array([[0.0, 0.0, *size]], np.float32), (4, 4), np.zeros(1, np.int64), device='cpu'
+            )
+            .to_ndarray()
+        )
         assert found.shape == (1, 4, 4)
 
 
-@pytest.mark.parametrize('options', [dict(scale=(96, 96), keep_ratio=True), dict(scale=(50, 70)),
-                                     dict(scale_factor=0.3, keep_ratio=True), dict(scale=(1333, 800), keep_ratio=True)])
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(scale=(96, 96), keep_ratio=True),
+        dict(scale=(50, 70)),
+        dict(scale_factor=0.3, keep_ratio=True),
+        dict(scale=(1333, 800), keep_ratio=True),
+    ],
+)
 def test_other_images_are_resized_as_by_mmdet(options):
     for size in ((64, 48), (37, 91), (5, 60)):
         ours = TRANSFORMS.build(dict(type='Resize', **options))(loaded(size))
@@ -113,8 +141,9 @@ def test_pretraining_and_classification_take_thin_images(tmp_path, size):
 
 
 def test_a_strip_is_evaluated_without_being_blown_up_and_as_timm_would():
-    theirs = transforms_imagenet_eval(32, interpolation='bicubic', crop_pct=0.95, mean=IMAGENET_DEFAULT_MEAN,
-                                      std=IMAGENET_DEFAULT_STD)
+    theirs = transforms_imagenet_eval(
+        32, interpolation='bicubic', crop_pct=0.95, mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD
+    )
     for size in ((64, 48), (160, 10), (400, 7), (1001, 3), (3, 1000), (30, 6001)):
         wave = np.sin(np.arange(max(size)) / 9)[:, None] * 100 + 128 + np.zeros(min(size))
         image = Image.fromarray((wave if size[0] < size[1] else wave.T).astype(np.uint8)).convert('RGB')

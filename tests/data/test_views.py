@@ -31,11 +31,21 @@ def colours(saturation):
 BICUBIC, BILINEAR, FLIP = InterpolationMode.BICUBIC, InterpolationMode.BILINEAR, authors.RandomHorizontalFlip()
 # In torchvision's first API, which the authors' code is written in; the blur is PIL's.
 AUTHORS = {
-    'spark': [[crop(0.67, BICUBIC), FLIP]], 'mae': [[crop(0.2, BICUBIC), FLIP]],
+    'spark': [[crop(0.67, BICUBIC), FLIP]],
+    'mae': [[crop(0.2, BICUBIC), FLIP]],
     'simmim': [[crop(0.67, BILINEAR), FLIP]],
     'moco_v2': [[crop(0.2, BILINEAR), *colours(0.4), authors.RandomApply([Blur()], p=0.5), FLIP]] * 2,
-    'byol': [[crop(0.08, BICUBIC), FLIP, *colours(0.2), authors.RandomApply([Blur()], p=blur),
-              authors.RandomSolarize(128, p=solarize)] for blur, solarize in ((1.0, 0.0), (0.1, 0.2))]}
+    'byol': [
+        [
+            crop(0.08, BICUBIC),
+            FLIP,
+            *colours(0.2),
+            authors.RandomApply([Blur()], p=blur),
+            authors.RandomSolarize(128, p=solarize),
+        ]
+        for blur, solarize in ((1.0, 0.0), (0.1, 0.2))
+    ],
+}
 
 
 @pytest.fixture
@@ -79,15 +89,24 @@ def test_a_seed_decides_every_bit_of_an_item_and_disturbs_no_generator(name, ima
     assert torch.equal(torch.get_rng_state(), states[0]) and np.array_equal(np.random.get_state()[1], states[1])
 
     def bits(item):
-        return [tensor.numpy().tobytes() for value in item.values()
-                for tensor in (value if isinstance(value, list) else [value])]
+        return [
+            tensor.numpy().tobytes()
+            for value in item.values()
+            for tensor in (value if isinstance(value, list) else [value])
+        ]
+
     assert bits(one) == bits(same) != bits(other)
 
 
-@pytest.mark.parametrize('views, message', [
-    ({'type': 'dino'}, "views.type is 'dino': choose one of spark, mae"), ({'mask_patch': 3}, 'cannot be built'),
-    ({'type': 'simmim', 'mask_patch': 24}, 'multiple of 4 that divides input_size 64'),
-    ({'type': 'simmim', 'mask_ratio': 1}, 'mask_ratio is 1')])
+@pytest.mark.parametrize(
+    'views, message',
+    [
+        ({'type': 'dino'}, "views.type is 'dino': choose one of spark, mae"),
+        ({'mask_patch': 3}, 'cannot be built'),
+        ({'type': 'simmim', 'mask_patch': 24}, 'multiple of 4 that divides input_size 64'),
+        ({'type': 'simmim', 'mask_ratio': 1}, 'mask_ratio is 1'),
+    ],
+)
 def test_what_no_view_can_be_is_refused(views, message):
     with pytest.raises(InputError, match=message):
         build_views(SIDE, **views)

@@ -39,8 +39,12 @@ SQUEUE = """#!/usr/bin/env bash
 exit 0
 """
 # What a guide says, and what stands for it here.
-SMALLER = ((r'/data/', '{folder}/data/'), (r'_coco\.py 8 ', '_coco.py 2 '), (r'--bootstrap 1000', '--bootstrap 20'),
-           (r'run (ablation|mini|transformers)\b', r'run {folder}/suites/\1.py'))
+SMALLER = (
+    (r'/data/', '{folder}/data/'),
+    (r'_coco\.py 8 ', '_coco.py 2 '),
+    (r'--bootstrap 1000', '--bootstrap 20'),
+    (r'run (ablation|mini|transformers)\b', r'run {folder}/suites/\1.py'),
+)
 
 
 def commands_of(guide):
@@ -76,7 +80,8 @@ def make_classes(folder, classes=4, train=18, val=3):
             for i in range(count):
                 noisy = np.array([number * 60, 200 - number * 50, 90]) + rng.integers(-40, 40, (8, 8, 3))
                 Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).resize((70, 64)).save(
-                    folder / split / f'class{number}' / f'{i}.png')
+                    folder / split / f'class{number}' / f'{i}.png'
+                )
 
 
 def write_recipe(folder, recipe):
@@ -98,27 +103,50 @@ def write_suite(folder, name, cells, data):
     (folder / 'suites' / f'{name}.py').write_text(f'title = {name!r}\ndata = {data!r}\ncells = {cells!r}\n')
 
 
-TINY = {'train_cfg.max_epochs': 1, 'global_batch': 8, 'model.input_size': 64, 'model.decoder_width': 32,
-        'train_dataloader.dataset.input_size': 64}
+TINY = {
+    'train_cfg.max_epochs': 1,
+    'global_batch': 8,
+    'model.input_size': 64,
+    'model.decoder_width': 32,
+    'train_dataloader.dataset.input_size': 64,
+}
 
 
 def pretraining(methods):
-    return dict(task='pretrain', arch='test_resnet', methods=methods, data='imagenet', overrides=TINY,
-                recipe='pretrain/configs/demo_pretrain.py', options=dict(threads=1))
+    return dict(
+        task='pretrain',
+        arch='test_resnet',
+        methods=methods,
+        data='imagenet',
+        overrides=TINY,
+        recipe='pretrain/configs/demo_pretrain.py',
+        options=dict(threads=1),
+    )
 
 
 def fine_tuning(methods, **more):
-    return dict(task='classification', arch='test_resnet', methods=methods, data='imagenet',
-                recipe='pretrain/configs/demo_finetune.py', options=dict(threads=1),
-                overrides={'train_cfg.max_epochs': 1, 'global_batch': 8}, **more)
+    return dict(
+        task='classification',
+        arch='test_resnet',
+        methods=methods,
+        data='imagenet',
+        recipe='pretrain/configs/demo_finetune.py',
+        options=dict(threads=1),
+        overrides={'train_cfg.max_epochs': 1, 'global_batch': 8},
+        **more,
+    )
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A folder in which commands of a guide run: the tools, spark-bench, a stand-in for Slurm, images in classes."""
     (tmp_path / 'bin').mkdir()
-    for name, text in (('spark-bench', SPARK_BENCH.format(python=shlex.quote(sys.executable))),
-                       ('srun', SRUN.format(port=29511)), ('sbatch', SBATCH), ('squeue', SQUEUE)):
+    for name, text in (
+        ('spark-bench', SPARK_BENCH.format(python=shlex.quote(sys.executable))),
+        ('srun', SRUN.format(port=29511)),
+        ('sbatch', SBATCH),
+        ('squeue', SQUEUE),
+    ):
         path = tmp_path / 'bin' / name
         path.write_text(text)
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -130,15 +158,21 @@ def place(tmp_path, monkeypatch):
 
 def run_guide(guide, folder):
     """Run the commands one after the other; return what each printed."""
-    environment = {**os.environ, 'PATH': f'{folder / "bin"}:{os.environ["PATH"]}', 'PYTHON': sys.executable,
-                   'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    environment = {
+        **os.environ,
+        'PATH': f'{folder / "bin"}:{os.environ["PATH"]}',
+        'PYTHON': sys.executable,
+        'PYTHONPATH': str(ROOT),
+        'OMP_NUM_THREADS': '1',
+    }
     printed = {}
     for command in commands_of(guide):
         line = command
         for pattern, other in SMALLER:
             line = re.sub(pattern, other.replace('{folder}', str(folder)), line)
-        done = subprocess.run(['bash', '-c', line], cwd=folder, env=environment, capture_output=True, text=True,
-                              timeout=280, check=False)
+        done = subprocess.run(
+            ['bash', '-c', line], cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
+        )
         assert done.returncode == 0, f'{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}'
         printed[command] = done.stdout
     return printed
@@ -182,8 +216,10 @@ def test_ablation_table(place):
 def test_transformers(place):
     make_coco(place / 'data/coco', coco_tiny())
     write_recipe(place, 'mmdet_configs/baselines/mask-rcnn_swin-tiny_fpn_1x_coco.py')
-    torch.save({'model': timm.create_model('swin_tiny_patch4_window7_224', num_classes=0).state_dict()},
-               place / 'swin_tiny.pth')
+    torch.save(
+        {'model': timm.create_model('swin_tiny_patch4_window7_224', num_classes=0).state_dict()},
+        place / 'swin_tiny.pth',
+    )
     write_suite(place, 'transformers', [fine_tuning(['scratch'])], {'imagenet': 'classes', 'coco': 'COCO'})
     (place / 'other_results').mkdir()
     shutil.copytree(ROOT / 'results/published', place / 'other_results/published')
@@ -195,8 +231,11 @@ def test_transformers(place):
 @pytest.mark.timeout(1500)
 def test_own_data(place):
     make_coco(place / 'data/mine', coco_tiny(), (('train2017', 16), ('val2017', 4)))
-    write_settings(place, 'pretrain/configs/cifar10_pretrain.py', **{
-        'train_cfg.max_epochs': 2, 'global_batch': 8, 'model.decoder_width': 32})
+    write_settings(
+        place,
+        'pretrain/configs/cifar10_pretrain.py',
+        **{'train_cfg.max_epochs': 2, 'global_batch': 8, 'model.decoder_width': 32},
+    )
     write_settings(place, 'pretrain/configs/cifar10_finetune.py', **{'train_cfg.max_epochs': 2, 'global_batch': 4})
     write_settings(place, 'mmdet_configs/mini/mask-rcnn_mini.py', **{'train_cfg.max_epochs': 1})
     printed = run_guide('own-data', place)
@@ -207,9 +246,19 @@ def test_own_data(place):
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_slurm(place):
-    write_settings(place, 'pretrain/configs/spark_resnet50_1600e.py', **{
-        'model.arch': 'test_resnet', 'train_cfg.max_epochs': 1, 'global_batch': 8, 'model.decoder_width': 32,
-        'model.input_size': 64, 'train_dataloader.dataset.input_size': 64, 'train_dataloader.num_workers': 0})
+    write_settings(
+        place,
+        'pretrain/configs/spark_resnet50_1600e.py',
+        **{
+            'model.arch': 'test_resnet',
+            'train_cfg.max_epochs': 1,
+            'global_batch': 8,
+            'model.decoder_width': 32,
+            'model.input_size': 64,
+            'train_dataloader.dataset.input_size': 64,
+            'train_dataloader.num_workers': 0,
+        },
+    )
     write_suite(place, 'ablation', [pretraining(['spark']), fine_tuning(['spark'])], {'imagenet': 'classes'})
     printed = run_guide('slurm', place)
     assert sum('submitted' in text for text in printed.values()) == 2

@@ -20,8 +20,20 @@ from spark_bench.evaluation.coco_metric import _by_category, _fast, _results, ru
 from spark_bench.records.json_schema import PERCENT_PATTERN
 
 REAL_DATA = Path(os.environ.get('SPARK_BENCH_TEST_DATA', Path(__file__).parents[3] / 'shared' / 'data'))
-FIGURES = ('ap', 'ap50', 'ap75', 'ap_small', 'ap_medium', 'ap_large',
-           'ar1', 'ar10', 'ar100', 'ar_small', 'ar_medium', 'ar_large')
+FIGURES = (
+    'ap',
+    'ap50',
+    'ap75',
+    'ap_small',
+    'ap_medium',
+    'ap_large',
+    'ar1',
+    'ar10',
+    'ar100',
+    'ar_small',
+    'ar_medium',
+    'ar_large',
+)
 
 
 def evaluate(*what, **how):
@@ -31,25 +43,47 @@ def evaluate(*what, **how):
 def box_mask(box, side=256):
     x, y, w, h = (int(v) for v in box)
     mask = np.zeros((side, side), np.uint8, order='F')
-    mask[y:y + h, x:x + w] = 1
+    mask[y : y + h, x : x + w] = 1
     rle = pycocotools.mask.encode(mask)
     return {'size': rle['size'], 'counts': rle['counts'].decode()}
 
 
 def truth(tmp_path, boxes, images=3):
     annotations = [
-        {'id': i + 1, 'image_id': image, 'category_id': category, 'bbox': list(box), 'area': box[2] * box[3],
-         'iscrowd': 0, 'segmentation': box_mask(box)} for i, (image, category, box) in enumerate(boxes)]
+        {
+            'id': i + 1,
+            'image_id': image,
+            'category_id': category,
+            'bbox': list(box),
+            'area': box[2] * box[3],
+            'iscrowd': 0,
+            'segmentation': box_mask(box),
+        }
+        for i, (image, category, box) in enumerate(boxes)
+    ]
     path = tmp_path / 'instances_val.json'
-    path.write_text(json.dumps({
-        'images': [{'id': i + 1, 'file_name': f'{i + 1}.jpg', 'width': 256, 'height': 256} for i in range(images)],
-        'categories': [{'id': i, 'name': f'c{i}'} for i in (1, 2)], 'annotations': annotations}))
+    path.write_text(
+        json.dumps(
+            {
+                'images': [
+                    {'id': i + 1, 'file_name': f'{i + 1}.jpg', 'width': 256, 'height': 256} for i in range(images)
+                ],
+                'categories': [{'id': i, 'name': f'c{i}'} for i in (1, 2)],
+                'annotations': annotations,
+            }
+        )
+    )
     return path
 
 
 def result(image, category, box, score):
-    return {'image_id': image, 'category_id': category, 'bbox': [float(v) for v in box], 'score': score,
-            'segmentation': box_mask(box)}
+    return {
+        'image_id': image,
+        'category_id': category,
+        'bbox': [float(v) for v in box],
+        'score': score,
+        'segmentation': box_mask(box),
+    }
 
 
 BOXES = [(1, 1, (10, 10, 40, 40)), (1, 2, (100, 100, 20, 20)), (2, 1, (30, 30, 120, 120)), (3, 2, (5, 5, 60, 50))]
@@ -76,12 +110,22 @@ def test_a_box_of_known_overlap_counts_at_the_thresholds_below_it(tmp_path):
 @pytest.mark.parametrize('seed', range(3))
 def test_random_predictions_score_as_in_mmdet(tmp_path, seed):
     from mmdet.evaluation import CocoMetric
+
     rng = np.random.default_rng(seed)
-    boxes = [(int(rng.integers(1, 4)), int(rng.integers(1, 3)), tuple(int(v) for v in (*rng.integers(0, 120, 2),
-              *rng.integers(10, 130, 2)))) for _ in range(25)]
+    boxes = [
+        (
+            int(rng.integers(1, 4)),
+            int(rng.integers(1, 3)),
+            tuple(int(v) for v in (*rng.integers(0, 120, 2), *rng.integers(10, 130, 2))),
+        )
+        for _ in range(25)
+    ]
     path = truth(tmp_path, boxes)
-    predictions = [result(image, category, np.maximum(np.array(box) + rng.integers(-6, 7, 4), 1), float(rng.random()))
-                   for image, category, box in boxes for _ in range(2)]
+    predictions = [
+        result(image, category, np.maximum(np.array(box) + rng.integers(-6, 7, 4), 1), float(rng.random()))
+        for image, category, box in boxes
+        for _ in range(2)
+    ]
     ours = evaluate(path, predictions)
 
     metric = CocoMetric(ann_file=str(path), metric=['bbox', 'segm'])
@@ -92,13 +136,28 @@ def test_random_predictions_score_as_in_mmdet(tmp_path, seed):
         mine = [p for p in predictions if p['image_id'] == image]
         xyxy = np.array([p['bbox'] for p in mine]) + np.array([[0, 0, 0, 0]])
         xyxy[:, 2:] += xyxy[:, :2]
-        rows.append(({}, {
-            'img_id': image, 'bboxes': xyxy, 'scores': np.array([p['score'] for p in mine]),
-            'labels': np.array([p['category_id'] - 1 for p in mine]), 'masks': [p['segmentation'] for p in mine]}))
+        rows.append(
+            (
+                {},
+                {
+                    'img_id': image,
+                    'bboxes': xyxy,
+                    'scores': np.array([p['score'] for p in mine]),
+                    'labels': np.array([p['category_id'] - 1 for p in mine]),
+                    'masks': [p['segmentation'] for p in mine],
+                },
+            )
+        )
     theirs = metric.compute_metrics(rows)
-    for ours_key, theirs_key in (('box_ap', 'bbox_mAP'), ('box_ap50', 'bbox_mAP_50'), ('box_ap75', 'bbox_mAP_75'),
-                                 ('mask_ap', 'segm_mAP'), ('box_ap_small', 'bbox_mAP_s'),
-                                 ('mask_ap_medium', 'segm_mAP_m'), ('mask_ap_large', 'segm_mAP_l')):
+    for ours_key, theirs_key in (
+        ('box_ap', 'bbox_mAP'),
+        ('box_ap50', 'bbox_mAP_50'),
+        ('box_ap75', 'bbox_mAP_75'),
+        ('mask_ap', 'segm_mAP'),
+        ('box_ap_small', 'bbox_mAP_s'),
+        ('mask_ap_medium', 'segm_mAP_m'),
+        ('mask_ap_large', 'segm_mAP_l'),
+    ):
         assert ours[ours_key] == pytest.approx(100 * theirs[theirs_key], abs=0.051), ours_key  # theirs has 3 digits
     assert 0 < ours['box_ap'] < 100
 
@@ -132,10 +191,17 @@ def scene(seed, images=12, side=128):
     for image in identities:
         for _ in range(0 if rng.random() < 0.2 else int(rng.integers(1, 8))):
             known, category = box(4), int(rng.integers(1, 4)) * 10
-            annotations.append({
-                'id': len(annotations) + 1, 'image_id': image, 'category_id': category, 'bbox': known,
-                'area': known[2] * known[3], 'iscrowd': int(rng.random() < 0.15),
-                'segmentation': box_mask(known, side)})
+            annotations.append(
+                {
+                    'id': len(annotations) + 1,
+                    'image_id': image,
+                    'category_id': category,
+                    'bbox': known,
+                    'area': known[2] * known[3],
+                    'iscrowd': int(rng.random() < 0.15),
+                    'segmentation': box_mask(known, side),
+                }
+            )
             for _ in range(int(rng.integers(0, 4))):
                 moved = np.maximum(np.array(known) + rng.integers(-5, 6, 4), (0, 0, 1, 1))
                 predictions.append(result(image, category, moved, round(float(rng.random()), 1)))
@@ -144,9 +210,11 @@ def scene(seed, images=12, side=128):
     for prediction in predictions:
         prediction['segmentation'] = box_mask(prediction['bbox'], side)
     order = rng.permutation(len(predictions))
-    return {'images': [{'id': i, 'file_name': f'{i}.jpg', 'width': side, 'height': side} for i in identities],
-            'categories': [{'id': i, 'name': f'c{i}'} for i in (10, 20, 30, 40)],
-            'annotations': annotations}, [predictions[i] for i in order]
+    return {
+        'images': [{'id': i, 'file_name': f'{i}.jpg', 'width': side, 'height': side} for i in identities],
+        'categories': [{'id': i, 'name': f'c{i}'} for i in (10, 20, 30, 40)],
+        'annotations': annotations,
+    }, [predictions[i] for i in order]
 
 
 def saved(tmp_path, contents):
@@ -170,23 +238,31 @@ def perturbed(path, seed, largest=None):
         for _ in range(int(rng.integers(0, 5))):
             mask = np.zeros((info['height'], info['width']), np.uint8)
             y, x = rng.integers(0, info['height'] - 2), rng.integers(0, info['width'] - 2)
-            mask[y:y + rng.integers(2, 99), x:x + rng.integers(2, 99)] = 1
+            mask[y : y + rng.integers(2, 99), x : x + rng.integers(2, 99)] = 1
             predictions.append((image, int(rng.choice(list(known.cats))), mask))
     results = []
     for image, category, mask in predictions:
         rle = pycocotools.mask.encode(np.asfortranarray(mask))
-        results.append({
-            'image_id': image, 'category_id': category, 'score': round(float(rng.random()), 2),
-            'bbox': [float(v) for v in pycocotools.mask.toBbox(rle)],
-            'segmentation': {'size': list(rle['size']), 'counts': rle['counts'].decode()}})
+        results.append(
+            {
+                'image_id': image,
+                'category_id': category,
+                'score': round(float(rng.random()), 2),
+                'bbox': [float(v) for v in pycocotools.mask.toBbox(rle)],
+                'segmentation': {'size': list(rle['size']), 'counts': rle['counts'].decode()},
+            }
+        )
     return results
 
 
 def assert_equal(ours, theirs, tolerance=1e-9):
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
-        assert value == (theirs[name] if theirs[name] is None or not isinstance(value, float)
-                         else pytest.approx(theirs[name], abs=tolerance)), name
+        assert value == (
+            theirs[name]
+            if theirs[name] is None or not isinstance(value, float)
+            else pytest.approx(theirs[name], abs=tolerance)
+        ), name
 
 
 @pytest.mark.parametrize('seed', range(10))
@@ -201,8 +277,9 @@ def test_both_backends_give_what_pycocotools_gives(tmp_path, seed):
         assert_equal(ours, theirs)
 
 
-@pytest.mark.parametrize('name, file', [
-    ('coco_tiny', 'instances_val2017'), pytest.param('nuclei', 'instances_val', marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    'name, file', [('coco_tiny', 'instances_val2017'), pytest.param('nuclei', 'instances_val', marks=pytest.mark.slow)]
+)
 def test_real_masks_score_as_in_pycocotools(name, file):
     path = REAL_DATA / name / 'annotations' / f'{file}.json'
     if not path.is_file():
@@ -249,8 +326,9 @@ def resampled(contents, predictions, draws):
         for _ in range(times):
             new = len(copies['images']) + 1
             copies['images'].append(image | {'id': new})
-            copies['annotations'] += [a | {'image_id': new} for a in contents['annotations']
-                                      if a['image_id'] == image['id']]
+            copies['annotations'] += [
+                a | {'image_id': new} for a in contents['annotations'] if a['image_id'] == image['id']
+            ]
             copied += [p | {'image_id': new} for p in predictions if p['image_id'] == image['id']]
     for index, annotation in enumerate(copies['annotations'], 1):
         annotation['id'] = index
@@ -298,16 +376,18 @@ DAMAGES = {
     'no score': lambda p: p[:1] + [{key: value for key, value in p[1].items() if key != 'score'}],
     'score NaN': lambda p: p[:1] + [p[1] | {'score': float('nan')}],
     'score text': lambda p: p[:1] + [p[1] | {'score': '0.5'}],
-    'score huge': lambda p: p[:1] + [p[1] | {'score': 10 ** 400}],
+    'score huge': lambda p: p[:1] + [p[1] | {'score': 10**400}],
     'three numbers': lambda p: p[:1] + [p[1] | {'bbox': [1, 2, 3]}],
     'box NaN': lambda p: p[:1] + [p[1] | {'bbox': [1, 2, 3, float('nan')]}],
     'box negative': lambda p: p[:1] + [p[1] | {'bbox': [1, 2, -3, 4]}],
     'polygon': lambda p: p[:1] + [p[1] | {'segmentation': [[1, 1, 9, 1, 9, 9]]}],
     'mask of another size': lambda p: p[:1] + [p[1] | {'segmentation': box_mask((1, 1, 9, 9), 128)}],
 } | {
-    f'counts {counts!r}': lambda p, counts=counts: p[:1] + [p[1] | {'segmentation': {
-        'size': [256, 256], 'counts': counts}}]
-    for counts in ('', 'PP', 'o' * 50, '@O@O', '000', ' \n', '\u00e9', 'zz0', 5, None)}
+    f'counts {counts!r}': lambda p, counts=counts: (
+        p[:1] + [p[1] | {'segmentation': {'size': [256, 256], 'counts': counts}}]
+    )
+    for counts in ('', 'PP', 'o' * 50, '@O@O', '000', ' \n', '\u00e9', 'zz0', 5, None)
+}
 
 
 @pytest.mark.parametrize('damage', DAMAGES.values(), ids=DAMAGES)
@@ -327,8 +407,12 @@ def test_results_are_read_from_a_file_with_the_same_checks(tmp_path):
     path.write_text(json.dumps(predictions))
     known = truth(tmp_path, BOXES)
     assert evaluate(known, path) == evaluate(known, predictions)
-    for content, words in (('[{]', 'not JSON'), ('{}', 'not a list'), (json.dumps(predictions[:2])[:-2] + ', "score": '
-                           'NaN}]', 'predictions[1]'), ('[' * 100000, 'not JSON')):
+    for content, words in (
+        ('[{]', 'not JSON'),
+        ('{}', 'not a list'),
+        (json.dumps(predictions[:2])[:-2] + ', "score": NaN}]', 'predictions[1]'),
+        ('[' * 100000, 'not JSON'),
+    ):
         path.write_text(content)
         with pytest.raises(InputError, match=r'^[^\n]*$') as refused:
             evaluate(known, path)
@@ -337,15 +421,18 @@ def test_results_are_read_from_a_file_with_the_same_checks(tmp_path):
         evaluate(known, tmp_path / 'absent.json')
 
 
-@pytest.mark.parametrize('damage', [
-    lambda c: c['annotations'][1].update(segmentation=[]),
-    lambda c: c['annotations'][1].update(segmentation=[[1, 2, 3, 4]]),
-    lambda c: c['annotations'][1].update(segmentation={'size': [256, 256], 'counts': 'PP'}),
-    lambda c: c['annotations'][1].update(segmentation={'size': [256, 256], 'counts': [1, 2]}),
-    lambda c: c['annotations'][1].update(image_id=99),
-    lambda c: c['annotations'][1].update(bbox=[1, 2, 3]),
-    lambda c: c['annotations'][1].pop('segmentation'),
-])
+@pytest.mark.parametrize(
+    'damage',
+    [
+        lambda c: c['annotations'][1].update(segmentation=[]),
+        lambda c: c['annotations'][1].update(segmentation=[[1, 2, 3, 4]]),
+        lambda c: c['annotations'][1].update(segmentation={'size': [256, 256], 'counts': 'PP'}),
+        lambda c: c['annotations'][1].update(segmentation={'size': [256, 256], 'counts': [1, 2]}),
+        lambda c: c['annotations'][1].update(image_id=99),
+        lambda c: c['annotations'][1].update(bbox=[1, 2, 3]),
+        lambda c: c['annotations'][1].pop('segmentation'),
+    ],
+)
 def test_truth_that_cannot_be_evaluated_is_refused_by_position(tmp_path, damage):
     path = truth(tmp_path, BOXES)
     contents = json.loads(path.read_text())

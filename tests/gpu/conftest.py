@@ -27,6 +27,7 @@ def report(card):
 
     All are printed at the end, and each is in work_dirs/gpu.json at once, in case that is never reached.
     """
+
     def keep(name, figure):
         FIGURES[name] = figure
         PATH.parent.mkdir(exist_ok=True)

@@ -14,13 +14,27 @@ from spark_bench.places import shipped
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
 # The smallest cards that the recipes are meant for, in GB; mixed precision and channels-last.
 PRETRAINING_GB, DETECTION_GB = 80, 24
-PRETRAINING = ['spark_resnet50_1600e', 'spark_resnet101_1600e', 'spark_resnet200_1600e', 'spark_convnext-small_1600e',
-               'spark_convnext-base_1600e', 'spark_convnext-large_1600e', 'spark_convnext-large_384_1600e',
-               'finetune_resnet50_300e', 'finetune_resnet200_300e', 'finetune_convnext-base_400e',
-               'finetune_convnext-large_384_200e']
-DETECTION = ['spark/mask-rcnn_resnet50_fpn_1x_coco', 'spark/mask-rcnn_resnet200_fpn_1x_coco',
-             'spark/mask-rcnn_convnext-base_fpn_3x_coco', 'spark/mask-rcnn_convnext-large_fpn_3x_coco',
-             'baselines/mask-rcnn_swin-base_fpn_3x_coco', 'baselines/mask-rcnn_vit-base-mae_fpn_100e_coco']
+PRETRAINING = [
+    'spark_resnet50_1600e',
+    'spark_resnet101_1600e',
+    'spark_resnet200_1600e',
+    'spark_convnext-small_1600e',
+    'spark_convnext-base_1600e',
+    'spark_convnext-large_1600e',
+    'spark_convnext-large_384_1600e',
+    'finetune_resnet50_300e',
+    'finetune_resnet200_300e',
+    'finetune_convnext-base_400e',
+    'finetune_convnext-large_384_200e',
+]
+DETECTION = [
+    'spark/mask-rcnn_resnet50_fpn_1x_coco',
+    'spark/mask-rcnn_resnet200_fpn_1x_coco',
+    'spark/mask-rcnn_convnext-base_fpn_3x_coco',
+    'spark/mask-rcnn_convnext-large_fpn_3x_coco',
+    'baselines/mask-rcnn_swin-base_fpn_3x_coco',
+    'baselines/mask-rcnn_vit-base-mae_fpn_100e_coco',
+]
 
 
 def peak(model, wrapper, batch, report, name):
@@ -40,8 +54,10 @@ def peak(model, wrapper, batch, report, name):
         times.append(start.elapsed_time(end))
     gigabytes = torch.cuda.max_memory_allocated() / 1e9
     count = len(batch['inputs'])
-    report(f'{name}, batch {count}, bf16, channels-last',
-           f'peak {gigabytes:.1f} GB, step {min(times[2:]):.0f} ms, {1e3 * count / min(times[2:]):.0f} images/s')
+    report(
+        f'{name}, batch {count}, bf16, channels-last',
+        f'peak {gigabytes:.1f} GB, step {min(times[2:]):.0f} ms, {1e3 * count / min(times[2:]):.0f} images/s',
+    )
     return gigabytes
 
 
@@ -87,14 +103,23 @@ def test_detection_fits_at_the_recipes_batch(recipe, report):
     for _ in range(cfg.batch_limit):
         low = torch.rand(20, 2, device='cuda') * torch.tensor([width / 2, height / 2], device='cuda')
         boxes = torch.cat([low, low + 20 + torch.rand(20, 2, device='cuda') * 300], dim=1)
-        sample = DetDataSample(metainfo=dict(img_shape=(height, width), ori_shape=(height, width),
-                                             pad_shape=(height, width), batch_input_shape=(height, width),
-                                             scale_factor=(1.0, 1.0)))
+        sample = DetDataSample(
+            metainfo=dict(
+                img_shape=(height, width),
+                ori_shape=(height, width),
+                pad_shape=(height, width),
+                batch_input_shape=(height, width),
+                scale_factor=(1.0, 1.0),
+            )
+        )
         masks = torch.zeros(20, height, width, dtype=torch.uint8)
         for mask, (x1, y1, x2, y2) in zip(masks, boxes.long().tolist(), strict=True):
             mask[y1:y2, x1:x2] = 1
-        sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.randint(0, 80, (20,), device='cuda'),
-                                           masks=BitmapMasks(masks.numpy(), height, width))
+        sample.gt_instances = InstanceData(
+            bboxes=boxes,
+            labels=torch.randint(0, 80, (20,), device='cuda'),
+            masks=BitmapMasks(masks.numpy(), height, width),
+        )
         samples.append(sample)
     image = torch.randn(cfg.batch_limit, 3, height, width, device='cuda')
     batch = {'inputs': image.to(memory_format=torch.channels_last), 'data_samples': samples}

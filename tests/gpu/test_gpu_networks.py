@@ -23,9 +23,15 @@ def pair(arch, dtype):
 
 
 @pytest.mark.parametrize('arch', ['resnet50', 'convnext_tiny'])
-@pytest.mark.parametrize('dtype, layout, tolerance', [
-    (torch.float64, torch.contiguous_format, 1e-9), (torch.float32, torch.contiguous_format, 5e-2),
-    (torch.float32, torch.channels_last, 5e-2)], ids=str)
+@pytest.mark.parametrize(
+    'dtype, layout, tolerance',
+    [
+        (torch.float64, torch.contiguous_format, 1e-9),
+        (torch.float32, torch.contiguous_format, 5e-2),
+        (torch.float32, torch.channels_last, 5e-2),
+    ],
+    ids=str,
+)
 def test_packed_and_reference_agree(arch, dtype, layout, tolerance, report):
     """In float32 rounding tips single ReLUs over, so that gradients differ by more than it."""
     draw = torch.Generator().manual_seed(0)
@@ -37,23 +43,51 @@ def test_packed_and_reference_agree(arch, dtype, layout, tolerance, report):
             model.to(memory_format=layout)
             losses.append(model(image, active))
             losses[-1].backward()
-            gradients.append(torch.cat([parameter.grad.flatten() for _, parameter in sorted(model.named_parameters())
-                                        if parameter.grad is not None]))
+            gradients.append(
+                torch.cat(
+                    [
+                        parameter.grad.flatten()
+                        for _, parameter in sorted(model.named_parameters())
+                        if parameter.grad is not None
+                    ]
+                )
+            )
     ours, theirs = gradients
     loss, gradient = abs(float(losses[0] / losses[1]) - 1), float((ours - theirs).norm() / theirs.norm())
-    report(f'packed against reference, {arch}, {dtype}, {layout}',
-           f'loss differs by {loss:.0e}, the gradient by {gradient:.0e}')
+    report(
+        f'packed against reference, {arch}, {dtype}, {layout}',
+        f'loss differs by {loss:.0e}, the gradient by {gradient:.0e}',
+    )
     assert loss < min(tolerance, 1e-5) and gradient < tolerance
 
 
 @pytest.mark.parametrize('options', [(), ('--amp', '--channels-last')], ids=['float32', 'bfloat16'])
 def test_profile_measures_on_the_gpu(options, tmp_path, report):
     path = tmp_path / 'profile.json'
-    assert commands.main(['profile', 'resnet50', 'convnext_small', '--device', 'cuda', '--batch-size', '64', '--rounds',
-                          '5', '--json', str(path), *options]) == 0
+    assert (
+        commands.main(
+            [
+                'profile',
+                'resnet50',
+                'convnext_small',
+                '--device',
+                'cuda',
+                '--batch-size',
+                '64',
+                '--rounds',
+                '5',
+                '--json',
+                str(path),
+                *options,
+            ]
+        )
+        == 0
+    )
     figures = json.loads(path.read_text())['figures']
     for packed, reference in zip(figures[::2], figures[1::2], strict=True):
         assert packed['value'] == pytest.approx(reference['value'], rel=2e-2)
-        report(f'{packed["arch"]}, {packed["part"]}, batch 64, {" ".join(options) or "float32"}',
-               f'packed {1e3 * packed["total_s"]:.1f} ms, {packed["peak_bytes"] / 1e9:.2f} GB; '
-               f'reference {1e3 * reference["total_s"]:.1f} ms, {reference["peak_bytes"] / 1e9:.2f} GB')
+        report(
+            f'{packed["arch"]}, {packed["part"]}, batch 64, {" ".join(options) or "float32"}',
+            f'packed {1e3 * packed["total_s"]:.1f} ms, {packed["peak_bytes"] / 1e9:.2f} GB; '
+            f'reference {1e3 * reference["total_s"]:.1f} ms, {reference["peak_bytes"] / 1e9:.2f} GB',
+        )

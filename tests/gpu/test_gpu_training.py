@@ -22,10 +22,28 @@ PRECISIONS = ['--no-amp', '--amp']
 
 def pretraining(data, folder, *extra):
     """Ten updates of SparK's recipe for a ResNet-50, in two epochs: each ends with a checkpoint, the slowest part."""
-    return ['pretrain', 'pretrain/configs/spark_resnet50_1600e.py', '--data-root', str(data / 'train'), '--work-dir',
-            str(folder / 'work'), '--results', str(folder / 'results'), '--workers', '2', '--epochs', '2',
-            '--image-interval', '0', *extra, '--cfg-options', 'global_batch=48', 'base_lr=0.1',
-            'param_scheduler.0.warmup=1', 'env_cfg.cudnn_benchmark=False']
+    return [
+        'pretrain',
+        'pretrain/configs/spark_resnet50_1600e.py',
+        '--data-root',
+        str(data / 'train'),
+        '--work-dir',
+        str(folder / 'work'),
+        '--results',
+        str(folder / 'results'),
+        '--workers',
+        '2',
+        '--epochs',
+        '2',
+        '--image-interval',
+        '0',
+        *extra,
+        '--cfg-options',
+        'global_batch=48',
+        'base_lr=0.1',
+        'param_scheduler.0.warmup=1',
+        'env_cfg.cudnn_benchmark=False',
+    ]
 
 
 def detection(data, folder, *extra):
@@ -40,13 +58,25 @@ def detection(data, folder, *extra):
 
 
 def classification(data, folder, *extra):
-    return finetune_words(data, folder, '--arch', 'resnet50', '--weights', 'scratch', '--epochs', '2', *extra,
-                          settings=['global_batch=48', 'optim_wrapper.optimizer.lr=0.001',
-                                    'param_scheduler.0.warmup=1'])
+    return finetune_words(
+        data,
+        folder,
+        '--arch',
+        'resnet50',
+        '--weights',
+        'scratch',
+        '--epochs',
+        '2',
+        *extra,
+        settings=['global_batch=48', 'optim_wrapper.optimizer.lr=0.001', 'param_scheduler.0.warmup=1'],
+    )
 
 
-TASKS = {'pretraining': (pretraining, 'classes'), 'classification': (classification, 'classes'),
-         'detection': (detection, 'squares')}
+TASKS = {
+    'pretraining': (pretraining, 'classes'),
+    'classification': (classification, 'classes'),
+    'detection': (detection, 'squares'),
+}
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
@@ -58,21 +88,35 @@ def test_ten_updates_lower_the_loss(task, precision, layout, request, tmp_path, 
     record = record_of(tmp_path)
     assert record['environment']['gpu'] == card and record['setting'] == {'gpus': 1}
     losses = [loss for _, loss in record['curves']['loss']]
-    report(f'{task} {precision} {layout}', f'loss {losses[0]:.3f} to {losses[-1]:.3f} in {len(losses)} updates, '
-           f'peak {torch.cuda.max_memory_allocated() / 1e9:.1f} GB')
+    report(
+        f'{task} {precision} {layout}',
+        f'loss {losses[0]:.3f} to {losses[-1]:.3f} in {len(losses)} updates, '
+        f'peak {torch.cuda.max_memory_allocated() / 1e9:.1f} GB',
+    )
     assert len(losses) == UPDATES and all(loss == loss for loss in losses)
     assert sum(losses[-3:]) / 3 < 0.95 * losses[0], losses
 
 
 def command(words, processes=None, log=None, **environment):
     """Run a command on its own, by torchrun where it has several processes; returns the finished process."""
-    start = [] if processes is None else ['-m', 'torch.distributed.run', '--nproc-per-node', str(processes),
-                                          '--master-port', free_port()]
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]),
-                   **environment}
+    start = (
+        []
+        if processes is None
+        else ['-m', 'torch.distributed.run', '--nproc-per-node', str(processes), '--master-port', free_port()]
+    )
+    environment = {
+        **os.environ,
+        'PYTHONPATH': os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]),
+        **environment,
+    }
     extra = [] if processes is None else ['--launcher', 'torchrun']
-    return subprocess.Popen([sys.executable, *start, '-m', 'spark_bench', *words[:2], *extra, *words[2:]],
-                            env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT)
+    return subprocess.Popen(
+        [sys.executable, *start, '-m', 'spark_bench', *words[:2], *extra, *words[2:]],
+        env=environment,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        cwd=ROOT,
+    )
 
 
 def wait(process, path):
@@ -130,13 +174,23 @@ def test_evaluate_gives_the_ap_of_the_training_and_the_cpu_nearly_the_same(squar
     for name, environment in (('gpu', {}), ('cpu', {'CUDA_VISIBLE_DEVICES': ''})):
         folder = tmp_path / name
         folder.mkdir()
-        words = ['evaluate', str(tmp_path / 'recipe.py'), '--data-root', str(squares), '--weights',
-                 str(tmp_path / 'work/detector.safetensors'), '--work-dir', str(folder / 'work')]
+        words = [
+            'evaluate',
+            str(tmp_path / 'recipe.py'),
+            '--data-root',
+            str(squares),
+            '--weights',
+            str(tmp_path / 'work/detector.safetensors'),
+            '--work-dir',
+            str(folder / 'work'),
+        ]
         with open(folder / 'log.txt', 'w') as log:
             wait(command(words, log=log, **environment), folder / 'log.txt')
         found[name] = json.loads((folder / 'work/metrics.json').read_text())
-    report('box AP of training, evaluate, evaluate on the CPU',
-           f'{trained["box_ap"]:.2f}, {found["gpu"]["box_ap"]:.2f}, {found["cpu"]["box_ap"]:.2f}')
+    report(
+        'box AP of training, evaluate, evaluate on the CPU',
+        f'{trained["box_ap"]:.2f}, {found["gpu"]["box_ap"]:.2f}, {found["cpu"]["box_ap"]:.2f}',
+    )
     for metric in ('box_ap', 'mask_ap'):
         assert found['gpu'][metric] == pytest.approx(trained[metric], abs=0.05)
         assert found['cpu'][metric] == pytest.approx(trained[metric], abs=1.0)

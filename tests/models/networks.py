@@ -20,8 +20,9 @@ def fill(model, seed=0):
             if value.is_floating_point():
                 noise = torch.randn(value.shape, generator=draw)
                 scale = 1.0 if value.dim() < 2 else value[0].numel() ** -0.5
-                value.copy_(1 + 0.1 * noise.abs() if value.dim() == 1 and not name.endswith('bias') else
-                            0.3 * noise * scale)
+                value.copy_(
+                    1 + 0.1 * noise.abs() if value.dim() == 1 and not name.endswith('bias') else 0.3 * noise * scale
+                )
     model.eval()
     return model
 

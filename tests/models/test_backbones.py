@@ -31,8 +31,10 @@ RESNET_FILES = {
     'timm': lambda n: {k: v for k, v in n.state_dict().items() if not k.startswith('fc.')},
     'module': lambda n: {'module': {k: v for k, v in n.state_dict().items() if not k.startswith('fc.')}},
     'torchvision': lambda n: n.state_dict(),
-    'mmpretrain': lambda n: {'state_dict': {
-        ('head.' if k.startswith('fc') else 'backbone.') + k: v for k, v in n.state_dict().items()}, 'meta': {}},
+    'mmpretrain': lambda n: {
+        'state_dict': {('head.' if k.startswith('fc') else 'backbone.') + k: v for k, v in n.state_dict().items()},
+        'meta': {},
+    },
 }
 
 
@@ -44,14 +46,17 @@ def test_resnet_files_give_the_features_of_torchvision(style, tmp_path, image):
     for layer in (source.layer1, source.layer2, source.layer3, source.layer4):
         x = layer(x)
         expected.append(x.detach())
-    for backbone in (build(type=R50, arch='resnet50', weights=path), build(type='SparKTimm', arch='resnet50',
-                                                                          weights=path)):
+    for backbone in (
+        build(type=R50, arch='resnet50', weights=path),
+        build(type='SparKTimm', arch='resnet50', weights=path),
+    ):
         backbone.init_weights()
         assert_close(maps(backbone, image), expected)
 
 
 def official(network):
     from spark_bench.checkpoints.formats import network_adapter
+
     return network_adapter('convnext', 'official').from_canonical(network.state_dict())
 
 
@@ -66,6 +71,7 @@ def test_convnext_files_give_the_features_of_timm(style, tmp_path, image):
     state = source.state_dict()
     if style == 'torchvision':
         from spark_bench.checkpoints.formats import network_adapter
+
         state = network_adapter('convnext', 'torchvision').from_canonical(state)
         torchvision.models.convnext_tiny().load_state_dict(state, strict=False)
     elif style == 'official':
@@ -94,6 +100,7 @@ def test_output_norms_of_convnext_are_fresh(tmp_path, image):
 @pytest.mark.parametrize('arch, kind', [('resnet50', R50), ('convnext_tiny', TINY)])
 def test_spark_files_with_decoder_give_the_encoders_features(arch, kind, tmp_path, image):
     from pretrain import build_spark
+
     model = build_spark(arch, 64, 0.6, decoder_width=32)
     fill(model)
     save_spark(model, tmp_path / 'spark.pth', {'arch': arch})
@@ -106,18 +113,34 @@ def test_spark_files_with_decoder_give_the_encoders_features(arch, kind, tmp_pat
         assert_close(maps(backbone, image), model.encoder.pyramid(image))
 
 
-@pytest.mark.parametrize('kind, sparse, norm, stock', [
-    (R50, dict(type='SparseResNet', depth=50, out_indices=(0, 1, 2, 3), norm_cfg=dict(type='SparseBatchNorm2d')),
-     'SparseBatchNorm2d', dict(type='mmpretrain.ResNet', depth=50, out_indices=(0, 1, 2, 3))),
-    (TINY, dict(type='SparseConvNeXt', arch='tiny', out_indices=(0, 1, 2, 3), gap_before_output=False), 'SparseLN2d',
-     dict(type='mmpretrain.ConvNeXt', arch='tiny', out_indices=[0, 1, 2, 3], gap_before_final_norm=False))])
+@pytest.mark.parametrize(
+    'kind, sparse, norm, stock',
+    [
+        (
+            R50,
+            dict(type='SparseResNet', depth=50, out_indices=(0, 1, 2, 3), norm_cfg=dict(type='SparseBatchNorm2d')),
+            'SparseBatchNorm2d',
+            dict(type='mmpretrain.ResNet', depth=50, out_indices=(0, 1, 2, 3)),
+        ),
+        (
+            TINY,
+            dict(type='SparseConvNeXt', arch='tiny', out_indices=(0, 1, 2, 3), gap_before_output=False),
+            'SparseLN2d',
+            dict(type='mmpretrain.ConvNeXt', arch='tiny', out_indices=[0, 1, 2, 3], gap_before_final_norm=False),
+        ),
+    ],
+)
 def test_spark_files_of_mmpretrain_give_the_features_of_mmpretrain(kind, sparse, norm, stock, tmp_path, image):
     from mmpretrain.models.selfsup import SparK
+
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         source = SparK(
-            backbone=sparse, enc_dec_norm_cfg=dict(type=norm), enc_dec_norm_dim=2048 if kind == R50 else 768,
+            backbone=sparse,
+            enc_dec_norm_cfg=dict(type=norm),
+            enc_dec_norm_dim=2048 if kind == R50 else 768,
             neck=dict(type='SparKLightDecoder', feature_dim=32, upsample_ratio=32, norm_cfg=dict(type='BN')),
-            head=dict(type='SparKPretrainHead', loss=dict(type='PixelReconstructionLoss', criterion='L2')))
+            head=dict(type='SparKPretrainHead', loss=dict(type='PixelReconstructionLoss', criterion='L2')),
+        )
     fill(source)
     path = write(tmp_path / 'file.pth', {'state_dict': source.state_dict(), 'meta': {}})
     dense = MODELS.build(stock)
@@ -134,29 +157,41 @@ def test_spark_files_of_mmpretrain_give_the_features_of_mmpretrain(kind, sparse,
 def swin_state(network, window):
     """The file of an official Swin with the weights of mmdet's ``network``, by mmdet's own rules read backwards."""
     from spark_bench.checkpoints.formats import network_adapter
+
     adapter, own = network_adapter('swin', 'mmpretrain'), network.state_dict()
     canonical = {name: adapter.value_in(name, own[raw]) for raw, name in adapter.canonical_names(own).items() if name}
     state = network_adapter('swin', 'official').from_canonical(canonical)
-    return {name: value for name, value in state.items()
-            if not name.startswith('norms.') and not name.endswith('relative_position_index')}
+    return {
+        name: value
+        for name, value in state.items()
+        if not name.startswith('norms.') and not name.endswith('relative_position_index')
+    }
 
 
 @pytest.mark.parametrize('prefix', ['', 'encoder.'], ids=['swin', 'simmim'])
 def test_swin_files_give_the_features_of_mmdet(prefix, tmp_path, image):
     from mmdet.models.backbones.swin import SwinTransformer, swin_converter
+
     stock = SwinTransformer(drop_path_rate=0.0)
     fill(stock)
     state = {prefix + name: value for name, value in swin_state(stock, 7).items()}
     if prefix:
-        state |= {'encoder.mask_token': torch.zeros(1, 1, 96), 'decoder.0.weight': torch.zeros(8, 768, 1, 1),
-                  'decoder.0.bias': torch.zeros(8)}
+        state |= {
+            'encoder.mask_token': torch.zeros(1, 1, 96),
+            'decoder.0.weight': torch.zeros(8, 768, 1, 1),
+            'decoder.0.bias': torch.zeros(8),
+        }
     # The names and layouts are those that mmdet itself converts.
-    plain = {name.removeprefix(prefix): value for name, value in state.items()
-             if not name.startswith('decoder') and 'mask_token' not in name}
+    plain = {
+        name.removeprefix(prefix): value
+        for name, value in state.items()
+        if not name.startswith('decoder') and 'mask_token' not in name
+    }
     converted = {name.removeprefix('backbone.'): value for name, value in swin_converter(plain).items()}
     assert all(torch.equal(stock.state_dict()[name], value) for name, value in converted.items())
-    backbone = build(type=SWIN, arch='swin_tiny', drop_path_rate=0.0,
-                     weights=write(tmp_path / 'swin.pth', {'model': state}))
+    backbone = build(
+        type=SWIN, arch='swin_tiny', drop_path_rate=0.0, weights=write(tmp_path / 'swin.pth', {'model': state})
+    )
     backbone.init_weights()
     for model in (stock, backbone):
         for i in range(4):
@@ -166,11 +201,13 @@ def test_swin_files_give_the_features_of_mmdet(prefix, tmp_path, image):
 
 def test_position_tables_of_another_window_are_resized_as_mmdet_does(tmp_path, capsys):
     from mmdet.models.backbones.swin import SwinTransformer
+
     small = SwinTransformer(window_size=6, drop_path_rate=0.0)
     fill(small)
     path = write(tmp_path / 'swin.pth', {'model': swin_state(small, 6)})
-    stock = SwinTransformer(drop_path_rate=0.0, convert_weights=True,
-                            init_cfg=ConfigDict(type='Pretrained', checkpoint=path))
+    stock = SwinTransformer(
+        drop_path_rate=0.0, convert_weights=True, init_cfg=ConfigDict(type='Pretrained', checkpoint=path)
+    )
     stock.init_weights()
     backbone = build(type=SWIN, arch='swin_tiny', weights=path)
     backbone.init_weights()
@@ -180,11 +217,15 @@ def test_position_tables_of_another_window_are_resized_as_mmdet_does(tmp_path, c
         torch.testing.assert_close(backbone.state_dict()[name], stock.state_dict()[name])
 
 
-@pytest.mark.parametrize('spoil, word', [
-    (lambda s: s.pop('layer3.2.conv2.weight'), 'layer3.2.conv2.weight'),
-    (lambda s: s.update({'layer1.0.conv1.weight': torch.zeros(64, 64, 3, 3)}), 'layer1.0.conv1.weight'),
-    (lambda s: s.update({'bn1.weight': torch.full((64,), float('nan'))}), 'finite'),
-    (lambda s: s.update({'layer1.0.extra.weight': torch.zeros(3)}), 'extra.weight')])
+@pytest.mark.parametrize(
+    'spoil, word',
+    [
+        (lambda s: s.pop('layer3.2.conv2.weight'), 'layer3.2.conv2.weight'),
+        (lambda s: s.update({'layer1.0.conv1.weight': torch.zeros(64, 64, 3, 3)}), 'layer1.0.conv1.weight'),
+        (lambda s: s.update({'bn1.weight': torch.full((64,), float('nan'))}), 'finite'),
+        (lambda s: s.update({'layer1.0.extra.weight': torch.zeros(3)}), 'extra.weight'),
+    ],
+)
 def test_a_file_that_does_not_fit_is_refused_by_tensor(spoil, word, tmp_path):
     state = torchvision.models.resnet50().state_dict()
     spoil(state)
@@ -199,10 +240,18 @@ def test_an_unknown_architecture_names_the_known_ones(kind, arch):
         build(type=kind, arch=arch)
 
 
-@pytest.mark.parametrize('backbone', [
-    dict(type=R50, arch='resnet18'), dict(type=TINY, arch='convnext_atto'), dict(type='SparKTimm', arch='resnet18'),
-    dict(type='SparKTimm', arch='convnext_atto'), dict(type=SWIN, arch='swin_tiny'),
-    dict(type=R50, arch='resnet18', drop_path_rate=0.5), dict(type='SparKTimm', arch='resnet18', drop_path_rate=0.5)])
+@pytest.mark.parametrize(
+    'backbone',
+    [
+        dict(type=R50, arch='resnet18'),
+        dict(type=TINY, arch='convnext_atto'),
+        dict(type='SparKTimm', arch='resnet18'),
+        dict(type='SparKTimm', arch='convnext_atto'),
+        dict(type=SWIN, arch='swin_tiny'),
+        dict(type=R50, arch='resnet18', drop_path_rate=0.5),
+        dict(type='SparKTimm', arch='resnet18', drop_path_rate=0.5),
+    ],
+)
 def test_activation_checkpointing_changes_no_gradient(backbone, image):
     gradients = []
     for with_cp in (False, True):
@@ -237,9 +286,13 @@ def test_frozen_stages_keep_weights_and_statistics(kind, image):
     assert moved and not any(re.search(r'(^|network\.)(bn1|layer1)\.', name) for name in moved)
 
 
-@pytest.mark.parametrize('backbone, frozen', [
-    (dict(type=TINY, arch='convnext_atto', frozen_stages=2), r'(downsample_layers|stages)\.[01]\.'),
-    (dict(type=SWIN, arch='swin_tiny', frozen_stages=1), r'(patch_embed|stages\.0|norm0)\.')])
+@pytest.mark.parametrize(
+    'backbone, frozen',
+    [
+        (dict(type=TINY, arch='convnext_atto', frozen_stages=2), r'(downsample_layers|stages)\.[01]\.'),
+        (dict(type=SWIN, arch='swin_tiny', frozen_stages=1), r'(patch_embed|stages\.0|norm0)\.'),
+    ],
+)
 def test_frozen_stages_of_other_networks_keep_their_weights(backbone, frozen, image):
     model = build(**backbone).train()
     sum(part.square().sum() for part in model(image)).backward()
@@ -255,8 +308,16 @@ def test_frozen_blocks_drop_nothing(arch, image):
 
 
 @pytest.mark.parametrize('rate', [1.0, -0.1, 'high'])
-@pytest.mark.parametrize('kind, arch', [(R50, 'resnet18'), (TINY, 'convnext_atto'), (SWIN, 'swin_tiny'),
-                                        ('SparKTimm', 'resnet18'), ('SparKViT', 'vit_tiny')])
+@pytest.mark.parametrize(
+    'kind, arch',
+    [
+        (R50, 'resnet18'),
+        (TINY, 'convnext_atto'),
+        (SWIN, 'swin_tiny'),
+        ('SparKTimm', 'resnet18'),
+        ('SparKViT', 'vit_tiny'),
+    ],
+)
 def test_a_wrong_drop_path_rate_is_refused(kind, arch, rate):
     with pytest.raises(InputError, match='drop_path_rate is'):
         build(type=kind, arch=arch, drop_path_rate=rate)
@@ -264,6 +325,7 @@ def test_a_wrong_drop_path_rate_is_refused(kind, arch, rate):
 
 def test_the_index_of_published_files_is_sound():
     from spark_bench.checkpoints.published import read_index
+
     entries = read_index()
     assert len({(e['name'], e['arch']) for e in entries}) == len(entries)
     for entry in entries:

@@ -20,8 +20,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 # The rules as SparK's recipes state them, independent of the code under test. Groups of blocks in stages 2 and 3.
-RESNETS = {'resnet50': (2, 3, [3, 4, 6, 3]), 'resnet101': (2, 3, [3, 4, 23, 3]), 'resnet152': (4, 4, [3, 8, 36, 3]),
-           'resnet200': (4, 4, [3, 24, 36, 3])}
+RESNETS = {
+    'resnet50': (2, 3, [3, 4, 6, 3]),
+    'resnet101': (2, 3, [3, 4, 23, 3]),
+    'resnet152': (4, 4, [3, 8, 36, 3]),
+    'resnet200': (4, 4, [3, 24, 36, 3]),
+}
 
 
 def rule_resnet(name, second, third, depths):
@@ -134,8 +138,10 @@ def test_losses_are_the_written_out_formulas(loss):
 
 
 def test_the_network_is_timms():
-    model, other = SparKClassifier('convnext_atto', 7, drop_path_rate=0.1), timm.create_model('convnext_atto',
-                                                                                             num_classes=7)
+    model, other = (
+        SparKClassifier('convnext_atto', 7, drop_path_rate=0.1),
+        timm.create_model('convnext_atto', num_classes=7),
+    )
     other.load_state_dict(model.backbone.state_dict())
     inputs = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -150,8 +156,12 @@ def test_weights_of_a_classifier_of_other_classes_fill_all_but_the_last_layer(ar
     before = model.backbone.get_classifier().weight.clone()
     model.init_weights()
     assert torch.equal(model.backbone.get_classifier().weight, before) and before.shape[0] == 3
-    last = {f'{name}.{part}' for name, module in model.backbone.named_modules()
-            if module is model.backbone.get_classifier() for part in ('weight', 'bias')}
+    last = {
+        f'{name}.{part}'
+        for name, module in model.backbone.named_modules()
+        if module is model.backbone.get_classifier()
+        for part in ('weight', 'bias')
+    }
     for name, value in model.backbone.state_dict().items():
         assert name in last or torch.equal(value, other.state_dict()[name]), name
 
@@ -161,8 +171,9 @@ def test_an_unknown_loss_is_refused():
         SparKClassifier('test_resnet', 5, loss='hinge')
 
 
-@pytest.mark.parametrize('wrong', [dict(label_smoothing=1.5), dict(mixup_alpha=-0.1), dict(cutmix_alpha=-1),
-                                   dict(drop_path_rate=1.0)])
+@pytest.mark.parametrize(
+    'wrong', [dict(label_smoothing=1.5), dict(mixup_alpha=-0.1), dict(cutmix_alpha=-1), dict(drop_path_rate=1.0)]
+)
 def test_what_is_no_rate_is_refused(wrong):
     [name] = wrong
     with pytest.raises(InputError, match=f'{name} is {wrong[name]}'):

@@ -6,11 +6,20 @@ from networks import R50, SWIN, TINY, detector, fill
 
 STOCK = {
     'resnet50': (dict(type=R50, arch='resnet50'), dict(type='ResNet', depth=50, norm_eval=False)),
-    'convnext_tiny': (dict(type=TINY, arch='convnext_tiny'), dict(
-        type='mmpretrain.ConvNeXt', arch='tiny', out_indices=[0, 1, 2, 3], gap_before_final_norm=False,
-        layer_scale_init_value=1.0)),
-    'swin_tiny': (dict(type=SWIN, arch='swin_tiny', drop_path_rate=0.0), dict(
-        type='SwinTransformer', embed_dims=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], drop_path_rate=0.0)),
+    'convnext_tiny': (
+        dict(type=TINY, arch='convnext_tiny'),
+        dict(
+            type='mmpretrain.ConvNeXt',
+            arch='tiny',
+            out_indices=[0, 1, 2, 3],
+            gap_before_final_norm=False,
+            layer_scale_init_value=1.0,
+        ),
+    ),
+    'swin_tiny': (
+        dict(type=SWIN, arch='swin_tiny', drop_path_rate=0.0),
+        dict(type='SwinTransformer', embed_dims=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], drop_path_rate=0.0),
+    ),
 }
 
 
@@ -19,18 +28,27 @@ def training_batch():
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
     from mmengine.structures import InstanceData
-    sample = DetDataSample(metainfo=dict(
-        img_shape=(96, 128), ori_shape=(96, 128), pad_shape=(96, 128), batch_input_shape=(96, 128),
-        scale_factor=(1.0, 1.0), img_id=0))
-    boxes = torch.tensor([[10., 10, 60, 70], [50, 20, 120, 90]])
+
+    sample = DetDataSample(
+        metainfo=dict(
+            img_shape=(96, 128),
+            ori_shape=(96, 128),
+            pad_shape=(96, 128),
+            batch_input_shape=(96, 128),
+            scale_factor=(1.0, 1.0),
+            img_id=0,
+        )
+    )
+    boxes = torch.tensor([[10.0, 10, 60, 70], [50, 20, 120, 90]])
     masks = np.zeros((2, 96, 128), np.uint8)
     for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist(), strict=True):
         mask[y1:y2, x1:x2] = 1
-    sample.gt_instances = InstanceData(
-        bboxes=boxes, labels=torch.tensor([0, 2]), masks=BitmapMasks(masks, 96, 128))
+    sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([0, 2]), masks=BitmapMasks(masks, 96, 128))
     draw = torch.Generator().manual_seed(0)
-    return {'inputs': [torch.randint(0, 256, (3, 96, 128), generator=draw, dtype=torch.uint8)],
-            'data_samples': [sample]}
+    return {
+        'inputs': [torch.randint(0, 256, (3, 96, 128), generator=draw, dtype=torch.uint8)],
+        'data_samples': [sample],
+    }
 
 
 @pytest.mark.parametrize('arch', STOCK)
@@ -61,7 +79,8 @@ def test_detector_equals_stock_mmdet(arch):
 def test_channels_last_gives_the_same_features_of_rois():
     """mmcv's RoIAlign reads memory in plain layout, whatever the tensor's: it must not get another."""
     from spark_bench.models.precision import prepare_detector
-    rois = torch.tensor([[0., 10, 10, 60, 70], [0, 50, 20, 120, 90]])
+
+    rois = torch.tensor([[0.0, 10, 10, 60, 70], [0, 50, 20, 120, 90]])
     results = []
     for channels_last in (False, True):
         model = fill(detector(dict(type=R50, arch='resnet18'), 'resnet18'))
@@ -75,6 +94,7 @@ def test_channels_last_gives_the_same_features_of_rois():
 
 def test_under_bfloat16_boxes_and_losses_are_float32():
     from spark_bench.models.precision import prepare_detector
+
     model = fill(detector(dict(type=R50, arch='resnet18'), 'resnet18')).train()
     prepare_detector(model)
     seen = []
@@ -83,5 +103,8 @@ def test_under_bfloat16_boxes_and_losses_are_float32():
     with torch.autocast('cpu', torch.bfloat16):
         losses = model(**model.data_preprocessor(training_batch(), True), mode='loss')
     assert seen == [torch.bfloat16, torch.float32]
-    assert all(part.dtype == torch.float32 for value in losses.values()
-               for part in (value if isinstance(value, list) else [value]))
+    assert all(
+        part.dtype == torch.float32
+        for value in losses.values()
+        for part in (value if isinstance(value, list) else [value])
+    )

@@ -14,7 +14,8 @@ BACKBONES = {
     'convnext': lambda **more: SparKConvNeXt('convnext_atto', drop_path_rate=0.5, **more),
     'swin': lambda **more: SparKSwin('swin_tiny', drop_path_rate=0.5, **more),
     'vit': lambda **more: SparKViT('vit_tiny', input_size=64, drop_path_rate=0.5, **more),
-    'timm': lambda **more: SparKTimm('test_resnet', drop_path_rate=0.5, **more)}
+    'timm': lambda **more: SparKTimm('test_resnet', drop_path_rate=0.5, **more),
+}
 
 
 class Detector(nn.Module):
@@ -39,8 +40,9 @@ def test_only_what_is_behind_a_frozen_backbone_learns(name, constructor):
     model.eval()
     model.train()
     decay = dict(constructor=constructor, paramwise_cfg=dict(decay_rate=0.6)) if constructor else {}
-    wrapper = build_optim_wrapper(model, dict(
-        type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.1, weight_decay=0.5), **decay))
+    wrapper = build_optim_wrapper(
+        model, dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.1, weight_decay=0.5), **decay)
+    )
     before = {key: value.clone() for key, value in model.state_dict().items()}
     image_B3HW = torch.randn(2, 3, 64, 64)
     outputs = []

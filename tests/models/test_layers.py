@@ -28,10 +28,16 @@ def rule_convnext(name, last):
     return {0: 1, 1: 2, 2: 3 + block // 3, 3: last}[stage]
 
 
-@pytest.mark.parametrize('kind, arch, last, rule', [
-    (R50, 'resnet50', 5, rule_resnet), (R50, 'resnet101', 11, rule_resnet),
-    (TINY, 'convnext_tiny', 6, rule_convnext), (TINY, 'convnext_small', 12, rule_convnext),
-    (TINY, 'convnext_base', 12, rule_convnext)])
+@pytest.mark.parametrize(
+    'kind, arch, last, rule',
+    [
+        (R50, 'resnet50', 5, rule_resnet),
+        (R50, 'resnet101', 11, rule_resnet),
+        (TINY, 'convnext_tiny', 6, rule_convnext),
+        (TINY, 'convnext_small', 12, rule_convnext),
+        (TINY, 'convnext_base', 12, rule_convnext),
+    ],
+)
 def test_layer_of_every_parameter_is_the_recipes(kind, arch, last, rule):
     backbone = build(type=kind, arch=arch)
     for name, _ in backbone.named_parameters():
@@ -49,6 +55,7 @@ def test_a_network_of_timm_has_the_same_layers(arch, kind):
             layer = backbone.get_layer_depth(name)
             found[layer] = found.get(layer, 0) + parameter.numel()
         return found
+
     assert sizes(ours) == sizes(other)
 
 
@@ -78,9 +85,15 @@ def optimizer_of(backbone, **paramwise):
     cfg.backbone = backbone
     cfg.neck.in_channels = CHANNELS.get(backbone['arch'], [96, 192, 384, 768])
     model = MODELS.build(cfg)
-    wrapper = build_optim_wrapper(model, dict(
-        type='OptimWrapper', constructor='SparKLayerDecay', paramwise_cfg=paramwise,
-        optimizer=dict(type='AdamW', lr=2e-4, betas=(0.9, 0.999), weight_decay=0.05)))
+    wrapper = build_optim_wrapper(
+        model,
+        dict(
+            type='OptimWrapper',
+            constructor='SparKLayerDecay',
+            paramwise_cfg=paramwise,
+            optimizer=dict(type='AdamW', lr=2e-4, betas=(0.9, 0.999), weight_decay=0.05),
+        ),
+    )
     return model, wrapper.optimizer
 
 
@@ -97,8 +110,9 @@ def test_learning_rate_and_weight_decay_of_every_parameter():
 
 
 def test_weight_decay_spares_norms_and_tables_alone():
-    model, optimizer = optimizer_of(dict(type=SWIN, arch='swin_tiny'), decay_rate=1.0,
-                                    no_decay=['norm', 'relative_position_bias_table'])
+    model, optimizer = optimizer_of(
+        dict(type=SWIN, arch='swin_tiny'), decay_rate=1.0, no_decay=['norm', 'relative_position_bias_table']
+    )
     group_of = {id(p): group for group in optimizer.param_groups for p in group['params']}
     for name, parameter in model.named_parameters():
         spared = 'norm' in name or name.endswith('bias_table')
@@ -112,8 +126,10 @@ def test_frozen_parameters_are_in_no_group():
     assert trained == sum(p.requires_grad for p in model.parameters()) < len(list(model.parameters()))
 
 
-@pytest.mark.parametrize('paramwise, word', [
-    (dict(decay_rate=0), 'decay_rate'), (dict(decay_rate=1.5), 'decay_rate'), (dict(decay=0.6), "'decay'")])
+@pytest.mark.parametrize(
+    'paramwise, word',
+    [(dict(decay_rate=0), 'decay_rate'), (dict(decay_rate=1.5), 'decay_rate'), (dict(decay=0.6), "'decay'")],
+)
 def test_a_wrong_decay_is_refused_by_name(paramwise, word):
     with pytest.raises(InputError, match=word):
         optimizer_of(dict(type=R50, arch='resnet50'), **paramwise)

@@ -44,8 +44,11 @@ def with_our_backbone(name, coco, folder):
     for split, loader in (('train', cfg.train_dataloader), ('val', cfg.val_dataloader), ('val', cfg.test_dataloader)):
         shrink(loader.dataset.pipeline, 8)
         loader.update(batch_size=2, num_workers=0, persistent_workers=False)
-        loader.dataset.update(data_root='', data_prefix=dict(img=f'{coco}/{split}/'),
-                              ann_file=str(coco / f'annotations/instances_{split}.json'))
+        loader.dataset.update(
+            data_root='',
+            data_prefix=dict(img=f'{coco}/{split}/'),
+            ann_file=str(coco / f'annotations/instances_{split}.json'),
+        )
     cfg.val_evaluator.ann_file = cfg.test_evaluator.ann_file = str(coco / 'annotations/instances_val.json')
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=2, val_interval=2)
     if name == 'dino':  # whose first queries are places of the maps, and those of so small an image are few
@@ -64,14 +67,16 @@ def with_our_backbone(name, coco, folder):
 
 def tool(*words):
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    done = subprocess.run([sys.executable, *map(str, words)], env=environment, capture_output=True, text=True,
-                          timeout=280, check=False)
+    done = subprocess.run(
+        [sys.executable, *map(str, words)], env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize('name', [
-    name if name == 'retinanet' else pytest.param(name, marks=pytest.mark.slow) for name in DETECTORS])
+@pytest.mark.parametrize(
+    'name', [name if name == 'retinanet' else pytest.param(name, marks=pytest.mark.slow) for name in DETECTORS]
+)
 def test_stock_detectors_train_and_evaluate(name, coco, tmp_path):
     config = with_our_backbone(name, coco, tmp_path)
     work_dir = tmp_path / 'work'
@@ -84,6 +89,13 @@ def test_stock_detectors_train_and_evaluate(name, coco, tmp_path):
     assert ('coco/segm_mAP' in metrics) == ('mask' in name)
     if name == 'retinanet':
         # This tool imports most of mmdet before it reads the config that names us.
-        tested = tool('-m', 'spark_bench.operators', TOOLS / 'test.py', config, work_dir / 'iter_2.pth', '--work-dir',
-                      tmp_path / 'tested')
+        tested = tool(
+            '-m',
+            'spark_bench.operators',
+            TOOLS / 'test.py',
+            config,
+            work_dir / 'iter_2.pth',
+            '--work-dir',
+            tmp_path / 'tested',
+        )
         assert f'coco/bbox_mAP: {metrics["coco/bbox_mAP"]:.4f}' in tested

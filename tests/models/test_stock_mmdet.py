@@ -31,8 +31,14 @@ optim_wrapper = dict(type='OptimWrapper', constructor='SparKLayerDecay', paramwi
 def test_custom_imports_are_all_that_a_stock_mmdet_needs(tmp_path):
     path = tmp_path / 'config.py'
     path.write_text(CONFIG)
-    done = subprocess.run([sys.executable, '-c', SCRIPT.format(path=str(path))], capture_output=True, text=True,
-                          timeout=200, check=False, cwd=Path(__file__).resolve().parents[2])
+    done = subprocess.run(
+        [sys.executable, '-c', SCRIPT.format(path=str(path))],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+        cwd=Path(__file__).resolve().parents[2],
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     # Layers 0 to 7, each with and without weight decay.
     assert done.stdout.split()[-2:] == ['16', 'SparKConvNeXt']

@@ -38,8 +38,7 @@ def mae_file(path, arch='vit_tiny_patch16_224', **changes):
     source = fill(timm.create_model(arch, num_classes=0))
     state = {**source.state_dict(), **changes}
     torch.save({'model': {name: value for name, value in state.items() if value is not None}}, path)
-    plain = timm.create_model(arch, num_classes=0, class_token=False, global_pool='avg',
-                              fc_norm=False).eval()
+    plain = timm.create_model(arch, num_classes=0, class_token=False, global_pool='avg', fc_norm=False).eval()
     weights = {name: value for name, value in source.state_dict().items() if name != 'cls_token'}
     plain.load_state_dict(weights | {'pos_embed': weights['pos_embed'][:, 1:]}, strict=True)
     return str(path), plain
@@ -71,21 +70,27 @@ def test_a_file_of_mae_gives_the_features_of_timm(arch, tmp_path):
 
 def test_every_tensor_of_the_file_is_accounted_for(tmp_path):
     from spark_bench.checkpoints import load
+
     path, _ = mae_file(tmp_path / 'mae.pth', mask_token=torch.zeros(1, 1, 512))
     backbone = build(input_size=64)
     coverage = load(backbone, path)
-    assert coverage.format == 'MAE' and set(coverage.fresh) == {name for name in backbone.state_dict()
-                                                               if 'rel_pos' in name}
+    assert coverage.format == 'MAE' and set(coverage.fresh) == {
+        name for name in backbone.state_dict() if 'rel_pos' in name
+    }
     assert set(coverage.unused) == {'cls_token', 'mask_token', 'norm.weight', 'norm.bias'}
     assert len(coverage.loaded) + len(coverage.fresh) == len(backbone.state_dict())
 
 
-@pytest.mark.parametrize('changes, word', [
-    ({'blocks.7.mlp.fc1.bias': None}, 'blocks.7.mlp.fc1.bias'),
-    ({'pos_embed': None}, r'missing from the file \(pos_embed\)'),
-    ({'pos_embed': torch.zeros(1, 577, 192)}, r'pos_embed \(1, 577, 192\) for \(1, 197, 192\)'),
-    ({'patch_embed.proj.weight': torch.full((192, 3, 16, 16), float('inf'))}, 'finite'),
-    ({'blocks.12.norm1.weight': torch.ones(192)}, 'blocks.12.norm1.weight')])
+@pytest.mark.parametrize(
+    'changes, word',
+    [
+        ({'blocks.7.mlp.fc1.bias': None}, 'blocks.7.mlp.fc1.bias'),
+        ({'pos_embed': None}, r'missing from the file \(pos_embed\)'),
+        ({'pos_embed': torch.zeros(1, 577, 192)}, r'pos_embed \(1, 577, 192\) for \(1, 197, 192\)'),
+        ({'patch_embed.proj.weight': torch.full((192, 3, 16, 16), float('inf'))}, 'finite'),
+        ({'blocks.12.norm1.weight': torch.ones(192)}, 'blocks.12.norm1.weight'),
+    ],
+)
 def test_a_file_that_does_not_fit_is_refused_by_tensor(changes, word, tmp_path):
     path, _ = mae_file(tmp_path / 'mae.pth', **changes)
     backbone = build(input_size=64, weights=path)
@@ -103,8 +108,10 @@ def attend(block, x_hwC, window):
     side_h, side_w = (window, window) if window else (height, width)
     padded = torch.zeros(-(-height // side_h) * side_h, -(-width // side_w) * side_w, channels)
     padded[:height, :width] = x_hwC
-    q, k, v = (part.reshape(*padded.shape[:2], heads, -1)
-               for part in F.linear(padded, block.attn.qkv.weight, block.attn.qkv.bias).chunk(3, dim=-1))
+    q, k, v = (
+        part.reshape(*padded.shape[:2], heads, -1)
+        for part in F.linear(padded, block.attn.qkv.weight, block.attn.qkv.bias).chunk(3, dim=-1)
+    )
     result = torch.zeros(height, width, heads, channels // heads)
     for y in range(height):
         for x in range(width):
@@ -113,9 +120,14 @@ def attend(block, x_hwC, window):
             for head in range(heads):
                 query = q[y, x, head]
                 rows, columns = block.attn.rel_pos_h, block.attn.rel_pos_w
-                logits = torch.stack([
-                    query @ k[i, j, head] / len(query) ** 0.5
-                    + query @ rows[y - i + side_h - 1] + query @ columns[x - j + side_w - 1] for i, j in keys])
+                logits = torch.stack(
+                    [
+                        query @ k[i, j, head] / len(query) ** 0.5
+                        + query @ rows[y - i + side_h - 1]
+                        + query @ columns[x - j + side_w - 1]
+                        for i, j in keys
+                    ]
+                )
                 result[y, x, head] = logits.softmax(0) @ torch.stack([v[i, j, head] for i, j in keys])
     return F.linear(result.flatten(2), block.attn.proj.weight, block.attn.proj.bias)
 
@@ -134,8 +146,10 @@ def test_attention_is_that_of_the_paper(number, window):
 
 
 def test_four_blocks_attend_globally():
-    windows = {arch: [block.window_size for block in build(arch=arch, input_size=64).blocks]
-               for arch in ('vit_base', 'vit_large')}
+    windows = {
+        arch: [block.window_size for block in build(arch=arch, input_size=64).blocks]
+        for arch in ('vit_base', 'vit_large')
+    }
     assert [i for i, window in enumerate(windows['vit_base']) if window == 0] == [2, 5, 8, 11]
     assert [i for i, window in enumerate(windows['vit_large']) if window == 0] == [5, 11, 17, 23]
     assert set(windows['vit_base']) == {0, 14}
@@ -144,13 +158,27 @@ def test_four_blocks_attend_globally():
 def test_the_whole_network_equals_mmpretrains():
     """mmpretrain's ViT for SAM is ViTDet's too, once its absolute positions are ours interpolated."""
     ours = fill(build(input_size=240, window_size=4))
-    theirs = MODELS.build(dict(
-        type='mmpretrain.ViTSAM', img_size=240, out_channels=0, window_size=4, use_rel_pos=True, arch=dict(
-            embed_dims=192, num_layers=12, num_heads=3, feedforward_channels=768, global_attn_indexes=[2, 5, 8, 11])))
+    theirs = MODELS.build(
+        dict(
+            type='mmpretrain.ViTSAM',
+            img_size=240,
+            out_channels=0,
+            window_size=4,
+            use_rel_pos=True,
+            arch=dict(
+                embed_dims=192, num_layers=12, num_heads=3, feedforward_channels=768, global_attn_indexes=[2, 5, 8, 11]
+            ),
+        )
+    )
     state = {}
     for name, value in ours.state_dict().items():
-        for old, new in (('blocks.', 'layers.'), ('patch_embed.proj.', 'patch_embed.projection.'), ('norm', 'ln'),
-                         ('mlp.fc1', 'ffn.layers.0.0'), ('mlp.fc2', 'ffn.layers.1')):
+        for old, new in (
+            ('blocks.', 'layers.'),
+            ('patch_embed.proj.', 'patch_embed.projection.'),
+            ('norm', 'ln'),
+            ('mlp.fc1', 'ffn.layers.0.0'),
+            ('mlp.fc2', 'ffn.layers.1'),
+        ):
             name = name.replace(old, new)
         state[name] = value
     grid = state['pos_embed'][:, 1:].reshape(1, 14, 14, 192).permute(0, 3, 1, 2)
@@ -226,7 +254,10 @@ def test_the_pyramid_is_what_its_parts_compute():
     stages = neck.stages
     resized = [
         doubled(F.gelu(norm(doubled(map_BChw, stages[0][0]), stages[0][1])), stages[0][3]),
-        doubled(map_BChw, stages[1][0]), map_BChw, map_BChw.unfold(2, 2, 2).unfold(3, 2, 2).amax((-1, -2))]
+        doubled(map_BChw, stages[1][0]),
+        map_BChw,
+        map_BChw.unfold(2, 2, 2).unfold(3, 2, 2).amax((-1, -2)),
+    ]
     expected = []
     for x, stage in zip(resized, stages, strict=True):
         x = norm(torch.einsum('bchw,dc->bdhw', x, stage[-4].weight[:, :, 0, 0]), stage[-3])

@@ -81,25 +81,49 @@ def nms_cases():
         inputs = {'boxes': corners, 'scores': scores.astype(np.float32)}
         for offset in (0, 1):
             for threshold in (0.1, 1 / 3, 0.7):
-                yield Case(f'nms-{name}-{offset}-{threshold:.1f}', 'nms', inputs, (threshold, offset), True,
-                           VARIANTS[:2])
+                yield Case(
+                    f'nms-{name}-{offset}-{threshold:.1f}', 'nms', inputs, (threshold, offset), True, VARIANTS[:2]
+                )
         for method in ('naive', 'linear', 'gaussian'):
-            yield Case(f'soft-{name}-{method}', 'soft_nms', inputs, (0.3, 0.5, 0.05, method, int(method == 'linear')),
-                       True, VARIANTS[:2])
+            yield Case(
+                f'soft-{name}-{method}',
+                'soft_nms',
+                inputs,
+                (0.3, 0.5, 0.05, method, int(method == 'linear')),
+                True,
+                VARIANTS[:2],
+            )
 
 
 def roi_cases():
     random = np.random.RandomState(1)
     rois = np.concatenate([random.randint(0, 2, (9, 1)).astype(np.float32), boxes(random, 9)], axis=1)
-    sets = {'many': rois, 'none': rois[:0], 'one': rois[:1],
-            'outside': np.array([[0, -300, -300, -200, -200], [1, 90, 90, 400, 400], [0, -20, 5, 30, 15],
-                                 [1, 500, 500, 600, 600], [0, 10, 10, 10, 10]], np.float32)}
+    sets = {
+        'many': rois,
+        'none': rois[:0],
+        'one': rois[:1],
+        'outside': np.array(
+            [
+                [0, -300, -300, -200, -200],
+                [1, 90, 90, 400, 400],
+                [0, -20, 5, 30, 15],
+                [1, 500, 500, 600, 600],
+                [0, 10, 10, 10, 10],
+            ],
+            np.float32,
+        ),
+    }
     for name, chosen in sets.items():
         inputs = {'input': random.randn(2, 3, 13, 11).astype(np.float32), 'rois': chosen}
-        for size, scale, samples, aligned in ((7, 0.125, 0, True), (14, 0.125, 2, True), ((3, 5), 0.25, 0, False),
-                                              (2, 0.0625, 3, True)):
-            yield Case(f'roi_align-{name}-{size}-{samples}', 'roi_align', inputs,
-                       (size, scale, samples, 'avg', aligned))
+        for size, scale, samples, aligned in (
+            (7, 0.125, 0, True),
+            (14, 0.125, 2, True),
+            ((3, 5), 0.25, 0, False),
+            (2, 0.0625, 3, True),
+        ):
+            yield Case(
+                f'roi_align-{name}-{size}-{samples}', 'roi_align', inputs, (size, scale, samples, 'avg', aligned)
+            )
 
 
 def deformable_cases():
@@ -109,17 +133,21 @@ def deformable_cases():
         return random.randn(*shape).astype(np.float32)
 
     # Kernel, stride, padding, dilation, groups, offset groups.
-    for kernel, stride, padding, dilation, groups, sets in ((3, 1, 1, 1, 1, 1), (3, 2, 1, 1, 2, 1), (3, 1, 2, 2, 1, 2),
-                                                            (1, 1, 0, 1, 1, 1)):
+    for kernel, stride, padding, dilation, groups, sets in (
+        (3, 1, 1, 1, 1, 1),
+        (3, 2, 1, 1, 2, 1),
+        (3, 1, 2, 2, 1, 2),
+        (1, 1, 0, 1, 1, 1),
+    ):
         side = (6 + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
         # Up to a few pixels, so that some points lie outside the map; in bfloat16 too none lies upon a pixel, where the
         # derivative by its place has two sides and the libraries take different ones.
-        offset = np.floor(24 * draw(2, sets * 2 * kernel ** 2, side, side)) / 8 + np.float32(1 / 16)
+        offset = np.floor(24 * draw(2, sets * 2 * kernel**2, side, side)) / 8 + np.float32(1 / 16)
         inputs = {'input': draw(2, 4, 6, 6), 'offset': offset, 'weight': draw(6, 4 // groups, kernel, kernel)}
         name = f'{kernel}-{stride}-{padding}-{dilation}-{groups}-{sets}'
         geometry = (stride, padding, dilation, groups, sets)
         yield Case(f'deform_conv-{name}', 'deform_conv2d', inputs, geometry)
-        mask = random.uniform(0, 1, (2, sets * kernel ** 2, side, side)).astype(np.float32)
+        mask = random.uniform(0, 1, (2, sets * kernel**2, side, side)).astype(np.float32)
         masked = {'input': inputs['input'], 'offset': offset, 'mask': mask, 'weight': inputs['weight']}
         yield Case(f'modulated-{name}', 'modulated_deform_conv2d', masked, (None, *geometry))
         yield Case(f'modulated-bias-{name}', 'modulated_deform_conv2d', masked | {'bias': draw(6)}, geometry)
@@ -132,12 +160,16 @@ def attention_cases():
     starts = np.array([0, 35, 47])
     for queries in (0, 1, 6):
         inputs = {
-            'value': random.randn(2, 49, 2, 4).astype(np.float32), 'shapes': shapes, 'starts': starts,
+            'value': random.randn(2, 49, 2, 4).astype(np.float32),
+            'shapes': shapes,
+            'starts': starts,
             # Beyond 0 to 1 they lie outside the maps.
             'locations': random.uniform(-0.3, 1.3, (2, queries, 2, 3, 4, 2)).astype(np.float32),
-            'weights': random.uniform(0, 1, (2, queries, 2, 3, 4)).astype(np.float32)}
-        yield Case(f'attention-{queries}', 'multi_scale_deform_attn.MultiScaleDeformableAttnFunction.apply', inputs,
-                   (64,))
+            'weights': random.uniform(0, 1, (2, queries, 2, 3, 4)).astype(np.float32),
+        }
+        yield Case(
+            f'attention-{queries}', 'multi_scale_deform_attn.MultiScaleDeformableAttnFunction.apply', inputs, (64,)
+        )
 
 
 def focal_cases():
@@ -146,8 +178,13 @@ def focal_cases():
     for rows in (0, 1, 12):
         inputs = {'input': (8 * random.randn(rows, 5)).astype(np.float32), 'target': random.randint(0, 6, rows)}
         for gamma, alpha in ((2.0, 0.25), (0.0, 0.5), (1.5, 0.9)):
-            yield Case(f'focal-{rows}-{gamma}', 'sigmoid_focal_loss', inputs, (gamma, alpha, None, 'none'),
-                       variants=VARIANTS[:3])  # its float64 takes the exponential in float32
+            yield Case(
+                f'focal-{rows}-{gamma}',
+                'sigmoid_focal_loss',
+                inputs,
+                (gamma, alpha, None, 'none'),
+                variants=VARIANTS[:3],
+            )  # its float64 takes the exponential in float32
 
 
 CPU_CASES = {case.name: case for make in (nms_cases, roi_cases, deformable_cases) for case in make()}

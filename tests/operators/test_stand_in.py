@@ -39,8 +39,9 @@ def test_operators_that_mmcv_compiles_for_gpus_alone_give_those_values_on_the_cp
 
 
 @stands_in
-@pytest.mark.parametrize('name', ['roi_align-many-7-0', 'roi_align-outside-14-2', 'deform_conv-3-1-1-1-1-1',
-                                  'modulated-bias-3-2-1-1-2-1'])
+@pytest.mark.parametrize(
+    'name', ['roi_align-many-7-0', 'roi_align-outside-14-2', 'deform_conv-3-1-1-1-1-1', 'modulated-bias-3-2-1-1-2-1']
+)
 def test_bfloat16_is_computed_in_float32_and_rounded(name):
     """The compiled operators refuse it, so that this is held to their float32 on the same numbers."""
     case = cases.CPU_CASES[name]
@@ -82,10 +83,14 @@ def test_focal_loss_is_torchvisions():
 
 
 @stands_in
-@pytest.mark.parametrize('call, name', [
-    (lambda: mmcv.ops.carafe(torch.randn(1, 4, 4, 4), torch.randn(1, 25, 8, 8), 5, 1, 2), 'carafe_forward'),
-    (lambda: mmcv.ops.nms_match(torch.rand(3, 5), 0.5), 'nms_match'),
-    (lambda: mmcv.ops.roi_align(torch.randn(1, 1, 4, 4), torch.zeros(1, 5), 2, 1.0, 2, 'max'), "pool_mode='max'")])
+@pytest.mark.parametrize(
+    'call, name',
+    [
+        (lambda: mmcv.ops.carafe(torch.randn(1, 4, 4, 4), torch.randn(1, 25, 8, 8), 5, 1, 2), 'carafe_forward'),
+        (lambda: mmcv.ops.nms_match(torch.rand(3, 5), 0.5), 'nms_match'),
+        (lambda: mmcv.ops.roi_align(torch.randn(1, 1, 4, 4), torch.zeros(1, 5), 2, 1.0, 2, 'max'), "pool_mode='max'"),
+    ],
+)
 def test_any_other_operator_names_itself_and_the_way_to_a_compiled_mmcv(call, name):
     with pytest.raises(operators.MissingOperator, match=f'{name}.*pip install .*onedl-mmcv') as caught:
         call()
@@ -99,8 +104,15 @@ def test_a_compiled_extension_wins(tmp_path):
     (package / '__init__.py').write_text('')
     (package / '_ext.py').write_text('compiled = True')
     finder = operators.OperatorFinder()
-    spec = next(found for found in (each.find_spec('mmcv._ext', [str(package)]) for each in [*sys.meta_path, finder]
-                                    if hasattr(each, 'find_spec')) if found)
+    spec = next(
+        found
+        for found in (
+            each.find_spec('mmcv._ext', [str(package)])
+            for each in [*sys.meta_path, finder]
+            if hasattr(each, 'find_spec')
+        )
+        if found
+    )
     assert Path(spec.origin) == package / '_ext.py'
     assert Path(finder.find_spec('mmcv._ext').origin) == operators.STAND_IN
     assert finder.find_spec('mmcv.ops') is None
@@ -121,6 +133,12 @@ assert mmdet.apis.inference.RoIPool is mmcv.ops.RoIPool
 from mmdet.structures.bbox import bbox_overlaps
 assert bbox_overlaps is not mmcv.ops.bbox_overlaps, 'a function of its own keeps its name'
 """
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', script], capture_output=True, text=True, check=False,
-                          timeout=200, cwd=Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', script],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+        cwd=Path(__file__).parents[2],
+    )
     assert done.returncode == 0, done.stderr[-2000:]

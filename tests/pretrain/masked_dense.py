@@ -30,6 +30,7 @@ class VisibleBatchNorm(nn.Module):
 
 def make_masked_dense(network, active_B1ff):
     """Change ``network`` so that masked positions are zero after each of its operations; return it."""
+
     def mask_output(module, inputs, output):
         return output * _mask(active_B1ff, *output.shape[-2:])
 

@@ -19,15 +19,63 @@ from pretrain.encoder import create_network
 from pretrain.masking import VisibleLayout, expand_mask
 from pretrain.sparse.operations import MODULES
 
-QUICK = ('resnet18', 'resnet50', 'resnet18d', 'resnext50_32x4d', 'seresnet50', 'resnetblur50', 'resnet50_gn',
-         'convnext_atto', 'convnext_tiny', 'convnextv2_atto', 'regnety_002', 'efficientnet_b0', 'tf_efficientnet_b0',
-         'mobilenetv3_small_100', 'densenet121')
-LARGE = ('resnet26', 'resnet34', 'resnet101', 'resnet152', 'resnet200', 'resnet26d', 'resnet34d', 'resnet50d',
-         'resnet101d', 'resnet152d', 'resnet200d', 'resnext50d_32x4d', 'resnext101_32x8d', 'resnetaa50',
-         'ecaresnet50t', 'convnext_femto', 'convnext_pico', 'convnext_nano', 'convnext_small', 'convnext_base',
-         'convnext_large', 'convnextv2_femto', 'convnextv2_nano', 'convnextv2_tiny', 'convnextv2_base', 'regnety_016',
-         'regnety_032', 'regnetx_002', 'efficientnet_b1', 'efficientnet_b3', 'tf_efficientnet_b0', 'efficientnetv2_s',
-         'mobilenetv3_large_100', 'tf_mobilenetv3_large_100', 'mobilenetv2_100', 'resnetv2_50', 'dla34', 'vgg16_bn')
+QUICK = (
+    'resnet18',
+    'resnet50',
+    'resnet18d',
+    'resnext50_32x4d',
+    'seresnet50',
+    'resnetblur50',
+    'resnet50_gn',
+    'convnext_atto',
+    'convnext_tiny',
+    'convnextv2_atto',
+    'regnety_002',
+    'efficientnet_b0',
+    'tf_efficientnet_b0',
+    'mobilenetv3_small_100',
+    'densenet121',
+)
+LARGE = (
+    'resnet26',
+    'resnet34',
+    'resnet101',
+    'resnet152',
+    'resnet200',
+    'resnet26d',
+    'resnet34d',
+    'resnet50d',
+    'resnet101d',
+    'resnet152d',
+    'resnet200d',
+    'resnext50d_32x4d',
+    'resnext101_32x8d',
+    'resnetaa50',
+    'ecaresnet50t',
+    'convnext_femto',
+    'convnext_pico',
+    'convnext_nano',
+    'convnext_small',
+    'convnext_base',
+    'convnext_large',
+    'convnextv2_femto',
+    'convnextv2_nano',
+    'convnextv2_tiny',
+    'convnextv2_base',
+    'regnety_016',
+    'regnety_032',
+    'regnetx_002',
+    'efficientnet_b1',
+    'efficientnet_b3',
+    'tf_efficientnet_b0',
+    'efficientnetv2_s',
+    'mobilenetv3_large_100',
+    'tf_mobilenetv3_large_100',
+    'mobilenetv2_100',
+    'resnetv2_50',
+    'dla34',
+    'vgg16_bn',
+)
 # So deep that float32 itself, batch norm over a few positions after another, is further than 1e-4 from the truth.
 DEEPEST = ('resnet152', 'resnet200', 'resnet152d', 'resnet200d', 'efficientnet_b1', 'efficientnetv2_s')
 ALL = [*QUICK, *(pytest.param(arch, marks=pytest.mark.slow) for arch in LARGE)]
@@ -117,8 +165,10 @@ def test_packed_rounds_no_more_than_the_reference_in_the_deepest_networks(arch):
     active, image = random_mask(4, 3, 0.6, torch.Generator().manual_seed(1)), make_image(4, 96, torch.float32)
     for model in (packed, reference, exact):
         model(image.to(next(model.parameters()).dtype), active).backward()
-    ours, theirs, truth = (torch.cat([parameter.grad.flatten().double() for parameter in model.parameters()])
-                           for model in (packed, reference, exact))
+    ours, theirs, truth = (
+        torch.cat([parameter.grad.flatten().double() for parameter in model.parameters()])
+        for model in (packed, reference, exact)
+    )
     assert relative(ours, truth) <= 2 * relative(theirs, truth) < 5e-3
 
 
@@ -129,8 +179,10 @@ def test_packed_equals_reference_in_float64_as_the_network_is(arch):
     assert_equal(packed, reference, make_image(3, 64, torch.float64), active, 1e-7)
 
 
-@pytest.mark.parametrize('side, ratio, patch_size, batch', [
-    (128, 0.75, 32, 2), (160, 0.3, 32, 1), (128, 0.5, 64, 3), (192, 0.6, 96, 1), (64, 0.75, 32, 5)])
+@pytest.mark.parametrize(
+    'side, ratio, patch_size, batch',
+    [(128, 0.75, 32, 2), (160, 0.3, 32, 1), (128, 0.5, 64, 3), (192, 0.6, 96, 1), (64, 0.75, 32, 5)],
+)
 @pytest.mark.parametrize('arch', ['resnet18d', 'convnextv2_atto', 'mobilenetv3_small_100'])
 def test_any_ratio_grid_and_patch_size(arch, side, ratio, patch_size, batch):
     packed, reference = twins(arch, side, ratio, True, torch.float64, patch_size=patch_size)
@@ -142,7 +194,8 @@ def test_any_ratio_grid_and_patch_size(arch, side, ratio, patch_size, batch):
 def test_images_with_unequal_counts_are_pooled_apart(arch):
     packed, reference = twins(arch, 96, 0.5, False, torch.float64)
     active = torch.rand(3, 1, 3, 3, generator=torch.Generator().manual_seed(0)) < torch.tensor([0.9, 0.5, 0.3]).view(
-        3, 1, 1, 1)
+        3, 1, 1, 1
+    )
     assert len(set(active.flatten(1).sum(1).tolist())) > 1
     assert_equal(packed, reference, make_image(3, 96, torch.float64), active, 1e-7)
 
@@ -161,20 +214,27 @@ def group_normed(module, x_BChw, active):
     grouped = x_BChw.view(len(x_BChw), module.num_groups, -1, *x_BChw.shape[2:])
     mean = visible_means(grouped.flatten(0, 1), active.repeat_interleave(module.num_groups, 0)).mean(1, keepdim=True)
     centred = grouped.flatten(0, 1) - mean
-    variance = visible_means(centred ** 2, active.repeat_interleave(module.num_groups, 0)).mean(1, keepdim=True)
+    variance = visible_means(centred**2, active.repeat_interleave(module.num_groups, 0)).mean(1, keepdim=True)
     return (centred / (variance + module.eps).sqrt()).view_as(x_BChw) * module.weight.view(1, -1, 1, 1) + (
-        module.bias.view(1, -1, 1, 1))
+        module.bias.view(1, -1, 1, 1)
+    )
 
 
 def response_normed(module, x_BChw, active):
-    length = (x_BChw ** 2 * expand_mask(active, *x_BChw.shape[-2:])).sum((2, 3), keepdim=True).sqrt()
+    length = (x_BChw**2 * expand_mask(active, *x_BChw.shape[-2:])).sum((2, 3), keepdim=True).sqrt()
     weight, bias = (parameter.view(1, -1, 1, 1) for parameter in (module.weight, module.bias))
     return x_BChw + weight * x_BChw * length / (length.mean(1, keepdim=True) + module.eps) + bias
 
 
-@pytest.mark.parametrize('module, formula', [
-    (layers.SEModule(16), gated), (nn.GroupNorm(4, 16), group_normed),
-    (GlobalResponseNorm(16, channels_last=False), response_normed)], ids=['squeeze-excite', 'group norm', 'GRN'])
+@pytest.mark.parametrize(
+    'module, formula',
+    [
+        (layers.SEModule(16), gated),
+        (nn.GroupNorm(4, 16), group_normed),
+        (GlobalResponseNorm(16, channels_last=False), response_normed),
+    ],
+    ids=['squeeze-excite', 'group norm', 'GRN'],
+)
 def test_pooling_over_a_image_sees_its_visible_positions_alone(module, formula):
     module = module.double()
     for parameter in module.parameters():
@@ -188,10 +248,19 @@ def test_pooling_over_a_image_sees_its_visible_positions_alone(module, formula):
     assert torch.allclose(operation.reference(module, x_BChw * visible, layout), expected)
 
 
-@pytest.mark.parametrize('pool', [
-    nn.AvgPool2d(2), nn.AvgPool2d((2, 2)), nn.AvgPool2d((2, 4), (2, 4)), nn.AvgPool2d((4, 4), (4, 4), (0, 0)),
-    nn.AvgPool2d((3, 3), (1, 1), (1, 1)), nn.AvgPool2d((3, 3), (2, 2), (1, 1)), nn.MaxPool2d((3, 3), (2, 2), (1, 1))],
-    ids=str)
+@pytest.mark.parametrize(
+    'pool',
+    [
+        nn.AvgPool2d(2),
+        nn.AvgPool2d((2, 2)),
+        nn.AvgPool2d((2, 4), (2, 4)),
+        nn.AvgPool2d((4, 4), (4, 4), (0, 0)),
+        nn.AvgPool2d((3, 3), (1, 1), (1, 1)),
+        nn.AvgPool2d((3, 3), (2, 2), (1, 1)),
+        nn.MaxPool2d((3, 3), (2, 2), (1, 1)),
+    ],
+    ids=str,
+)
 def test_windows_may_be_given_an_axis(pool):
     active = random_mask(2, 3, 0.5, torch.Generator().manual_seed(0))
     layout, x_BChw = VisibleLayout(active), torch.randn(2, 4, 24, 24, dtype=torch.float64)
@@ -202,8 +271,10 @@ def test_windows_may_be_given_an_axis(pool):
 
 @pytest.mark.parametrize('engine', ['packed', 'reference'])
 @pytest.mark.parametrize('training', [True, False], ids=['train', 'eval'])
-@pytest.mark.parametrize('arch', ['resnet50', 'resnetblur50', 'convnextv2_atto', 'regnety_002', 'tf_efficientnet_b0',
-                                  'mobilenetv3_small_100'])
+@pytest.mark.parametrize(
+    'arch',
+    ['resnet50', 'resnetblur50', 'convnextv2_atto', 'regnety_002', 'tf_efficientnet_b0', 'mobilenetv3_small_100'],
+)
 def test_masked_pixels_change_no_bit_of_any_map(arch, training, engine):
     torch.manual_seed(0)
     model = build_spark(arch, 96, 0.6, engine=engine, decoder_width=64, drop_path_rate=0.0)

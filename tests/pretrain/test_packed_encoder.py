@@ -53,9 +53,12 @@ def test_packed_maps_gradients_and_statistics_equal_the_masked_dense_network(arc
 
     for maps in (packed_maps, dense_maps):
         sum((x * torch.linspace(-1, 1, x.numel(), dtype=x.dtype).view_as(x)).sum() for x in maps).backward()
-    theirs = {name.replace('.norm.', '.', 1) if 'VisibleBatchNorm' in type(
-        dense.get_submodule(name.rpartition('.norm.')[0])).__name__ else name: value
-        for name, value in dense.named_parameters()}
+    theirs = {
+        name.replace('.norm.', '.', 1)
+        if 'VisibleBatchNorm' in type(dense.get_submodule(name.rpartition('.norm.')[0])).__name__
+        else name: value
+        for name, value in dense.named_parameters()
+    }
     checked = 0
     for name, parameter in packed.pyramid.named_parameters():
         scale = theirs[name].grad.norm().clamp(min=1e-6)
@@ -87,7 +90,7 @@ def test_float32_loss_and_gradients_of_packed_and_reference_agree(arch):
 
 
 @settings(max_examples=25, deadline=None)
-@given(batch=st.integers(1, 4), grid=st.integers(1, 5), seed=st.integers(0, 10 ** 6))
+@given(batch=st.integers(1, 4), grid=st.integers(1, 5), seed=st.integers(0, 10**6))
 def test_packed_equals_reference_for_any_mask_even_with_unequal_counts(batch, grid, seed):
     generator = torch.Generator().manual_seed(seed)
     active = torch.rand(batch, 1, grid, grid, generator=generator) < 0.5
@@ -163,8 +166,10 @@ class UserNetwork(nn.Module):
         return maps
 
 
-@pytest.mark.parametrize('extra, named', [
-    (nn.InstanceNorm2d(8), "'extra' (torch.nn.modules.instancenorm.InstanceNorm2d)"), (Squash(), "'sigmoid'")])
+@pytest.mark.parametrize(
+    'extra, named',
+    [(nn.InstanceNorm2d(8), "'extra' (torch.nn.modules.instancenorm.InstanceNorm2d)"), (Squash(), "'sigmoid'")],
+)
 def test_an_operation_without_sparse_counterpart_is_refused_by_name(extra, named):
     with pytest.raises(InputError) as error:
         build_encoder(UserNetwork(extra))

@@ -45,7 +45,7 @@ def plain_loss(image, prediction, active, everywhere):
             for j in range(2):
                 if active[b, 0, i, j] and not everywhere:
                     continue
-                cut = np.s_[b, :, 32 * i:32 * i + 32, 32 * j:32 * j + 32]
+                cut = np.s_[b, :, 32 * i : 32 * i + 32, 32 * j : 32 * j + 32]
                 target = (image[cut] - image[cut].mean()) / math.sqrt(image[cut].var(ddof=1) + 1e-6)
                 errors.append(((prediction[cut] - target) ** 2).mean())
     return np.mean(errors)
@@ -74,6 +74,7 @@ def test_patches_are_ordered_by_row_column_channel():
 
 def test_a_perfect_prediction_paints_the_image_back():
     from pretrain.spark import normalise_patches
+
     model, image = build(), make_image()
     perfect, _, _ = normalise_patches(model.patchify(image))
     active = random_mask(2, 2, 0.5)
@@ -97,8 +98,9 @@ def test_every_ablation_trains_every_one_of_its_parameters(ablation):
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.ones_(module.weight)
     model(make_image(4), random_mask(4, 2, 0.5)).backward()
-    without = [name for name, parameter in model.named_parameters()
-               if parameter.grad is None or not parameter.grad.any()]
+    without = [
+        name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()
+    ]
     # A scale whose map reaches the decoder no more still feeds the deeper ones, so nothing may be left out.
     assert without == []
 
@@ -158,11 +160,20 @@ def test_paper_sizes_of_the_decoder_and_the_projections():
     assert isinstance(build_spark('convnext_small').densify[0].proj, torch.nn.Identity)
 
 
-@pytest.mark.parametrize('options, named', [
-    (dict(ablation='sparkk'), 'ablation'), (dict(ablation='scratch'), 'scratch'), (dict(engine='dense'), 'engine'),
-    (dict(input_size=100), 'input_size'), (dict(mask_ratio=0.999), 'mask_ratio'), (dict(mask_ratio=0.0), 'mask_ratio'),
-    (dict(decoder_width=31), 'decoder_width'), (dict(decoder_width=48.0), 'decoder_width'),
-    (dict(drop_path_rate=-0.1), 'drop_path_rate')])
+@pytest.mark.parametrize(
+    'options, named',
+    [
+        (dict(ablation='sparkk'), 'ablation'),
+        (dict(ablation='scratch'), 'scratch'),
+        (dict(engine='dense'), 'engine'),
+        (dict(input_size=100), 'input_size'),
+        (dict(mask_ratio=0.999), 'mask_ratio'),
+        (dict(mask_ratio=0.0), 'mask_ratio'),
+        (dict(decoder_width=31), 'decoder_width'),
+        (dict(decoder_width=48.0), 'decoder_width'),
+        (dict(drop_path_rate=-0.1), 'drop_path_rate'),
+    ],
+)
 def test_wrong_arguments_are_refused_by_name(options, named):
     with pytest.raises(InputError, match=named):
         build_spark(**{'arch': 'test_resnet', 'input_size': 64, **options})

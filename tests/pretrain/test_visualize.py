@@ -60,7 +60,7 @@ def test_visible_pixels_are_the_originals_and_masked_ones_the_mean_colour(ablati
 
 def test_statistics_of_the_original_give_the_image_of_the_model_itself():
     model, image, active = build_lively(), pixels(), mask()
-    mean, std = torch.tensor([100., 110, 120]).view(3, 1, 1), torch.tensor([50., 60, 70]).view(3, 1, 1)
+    mean, std = torch.tensor([100.0, 110, 120]).view(3, 1, 1), torch.tensor([50.0, 60, 70]).view(3, 1, 1)
     with torch.no_grad():
         _, painted = model((image - mean) / std, active, return_reconstruction=True)
     expected = (painted * std + mean).clamp(0, 255).permute(0, 2, 3, 1)
@@ -154,8 +154,10 @@ def test_dense_patterns_grow_by_the_kernel_of_each_convolution():
 def test_black_mosaic_lets_the_mask_vanish_and_sparse_encoding_keeps_it(arch):
     side = 224
     image, active = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)), mask(1, 7)
-    patterns = {(name, engine): mask_patterns(build(name, arch, side, engine=engine).encoder, image, active)
-                for name, engine in (('spark', 'packed'), ('spark', 'reference'), ('black_mosaic', 'packed'))}
+    patterns = {
+        (name, engine): mask_patterns(build(name, arch, side, engine=engine).encoder, image, active)
+        for name, engine in (('spark', 'packed'), ('spark', 'reference'), ('black_mosaic', 'packed'))
+    }
     naive = [pattern.fraction for pattern in patterns['black_mosaic', 'packed']]
     assert naive[0] == pytest.approx(20 / 49)
     assert naive == sorted(naive) and naive[-1] == 1.0, 'it grows until nothing is left of the mask'

@@ -30,8 +30,9 @@ from spark_bench.probes.features import Extractor, build_backbone, cached_featur
 from spark_bench.records import load_all
 from spark_bench.tables import table_of_suite
 
-CIFAR10 = Path(os.environ.get('SPARK_BENCH_TEST_DATA', Path(__file__).parents[3] / 'shared' / 'data')) / \
-    'cifar10_jpg.zip'
+CIFAR10 = (
+    Path(os.environ.get('SPARK_BENCH_TEST_DATA', Path(__file__).parents[3] / 'shared' / 'data')) / 'cifar10_jpg.zip'
+)
 CLASSES, TRAIN, VAL = 6, 10, 3
 TRANSFORM = dict(type='evaluation', input_size=64, crop_ratio=0.95)
 
@@ -68,9 +69,28 @@ def encoder(tmp_path_factory):
 
 
 def words(protocol, data, folder, *extra):
-    return ['evaluate', '--protocol', protocol, '--data-root', str(data), '--input-size', '64', '--work-dir',
-            str(folder / 'work'), '--results', str(folder / 'results'), '--suite', 'test', '--threads', '1',
-            '--workers', '0', '--device', 'cpu', *map(str, extra)]
+    return [
+        'evaluate',
+        '--protocol',
+        protocol,
+        '--data-root',
+        str(data),
+        '--input-size',
+        '64',
+        '--work-dir',
+        str(folder / 'work'),
+        '--results',
+        str(folder / 'results'),
+        '--suite',
+        'test',
+        '--threads',
+        '1',
+        '--workers',
+        '0',
+        '--device',
+        'cpu',
+        *map(str, extra),
+    ]
 
 
 def measured(protocol, data, folder, *extra):
@@ -200,8 +220,9 @@ def test_probes_of_real_images_are_scikit_learns(cifar10, encoder, tmp_path):
     assert near.metrics['neighbours'] == 20 and 10 < near.metrics['top1'] < near.metrics['top5'] < 100
 
     scaler = StandardScaler().fit(train)
-    model = LogisticRegression(C=1 / (linear.metrics['penalty'] * len(train)), tol=1e-8, solver='newton-cholesky',
-                               max_iter=1000).fit(scaler.transform(train), labels)
+    model = LogisticRegression(
+        C=1 / (linear.metrics['penalty'] * len(train)), tol=1e-8, solver='newton-cholesky', max_iter=1000
+    ).fit(scaler.transform(train), labels)
     expected = model.predict(scaler.transform(val))
     assert np.array_equal(predictions_of(linear)[1][:, 0], expected)
     assert linear.metrics['top1'] == pytest.approx(100 * (expected == truth).mean())
@@ -257,12 +278,14 @@ def test_other_images_of_the_same_names_and_sizes_are_other_data(tmp_path, capsy
 
 def test_another_file_of_the_same_training_is_another_configuration(images, tmp_path, capsys):
     for name, seed in (('last', 1), ('best', 2)):
-        save(build_backbone('test_resnet', seed=seed), tmp_path / f'{name}.safetensors',
-             {'arch': 'test_resnet', 'method': 'spark', 'config_hash': 'ab12ab12'})
+        save(
+            build_backbone('test_resnet', seed=seed),
+            tmp_path / f'{name}.safetensors',
+            {'arch': 'test_resnet', 'method': 'spark', 'config_hash': 'ab12ab12'},
+        )
     measured('knn', images, tmp_path, '--weights', tmp_path / 'last.safetensors')
     capsys.readouterr()
-    refused(capsys, words('knn', images, tmp_path, '--weights', tmp_path / 'best.safetensors'),
-            'another configuration')
+    refused(capsys, words('knn', images, tmp_path, '--weights', tmp_path / 'best.safetensors'), 'another configuration')
 
 
 def test_a_part_of_the_labels_and_a_random_network(images, tmp_path):
@@ -270,14 +293,23 @@ def test_a_part_of_the_labels_and_a_random_network(images, tmp_path):
     assert part.method == 'scratch' and part.weights is None
     assert part.dataset['train_images'] == 3 * CLASSES and part.metrics['neighbours'] == 3 * CLASSES
     assert (np.bincount(arrays_of(tmp_path, 'train')[1]) == 3).all()
-    assert measured('knn', images, tmp_path, '--arch', 'test_resnet', '--weights', 'scratch', '--label-fraction',
-                    '0.3') == part
+    assert (
+        measured('knn', images, tmp_path, '--arch', 'test_resnet', '--weights', 'scratch', '--label-fraction', '0.3')
+        == part
+    )
 
 
-def test_a_published_file_is_measured_by_its_name_and_fetched_only_when_asked(images, encoder, tmp_path, monkeypatch,
-                                                                              capsys):
-    entry = dict(name='spark', arch='test_resnet', file='a.safetensors', url=encoder.as_uri(), source='a test',
-                 sha256=hashlib.sha256(encoder.read_bytes()).hexdigest())
+def test_a_published_file_is_measured_by_its_name_and_fetched_only_when_asked(
+    images, encoder, tmp_path, monkeypatch, capsys
+):
+    entry = dict(
+        name='spark',
+        arch='test_resnet',
+        file='a.safetensors',
+        url=encoder.as_uri(),
+        source='a test',
+        sha256=hashlib.sha256(encoder.read_bytes()).hexdigest(),
+    )
     monkeypatch.setattr(published, 'read_index', lambda: [entry])
     named = ['--weights', 'spark', '--arch', 'test_resnet', '--cache-dir', tmp_path / 'cache']
     refused(capsys, words('knn', images, tmp_path, *named), encoder.as_uri(), 'add --download')
@@ -302,7 +334,7 @@ def test_two_files_of_one_method_share_a_folder_and_keep_their_own(images, tmp_p
         save(build_backbone('test_resnet', seed=seed), file, {'arch': 'test_resnet', 'method': 'spark'})
         arguments = words('knn', images, tmp_path, '--weights', file)
         place = arguments.index('--work-dir')
-        del arguments[place:place + 2]
+        del arguments[place : place + 2]
         arguments[arguments.index('--results') + 1] = str(tmp_path / f'results{seed}')
         assert commands.main(arguments) == 0
     folder = tmp_path / 'work_dirs/test/probes/test_resnet/spark/0'
@@ -310,20 +342,25 @@ def test_two_files_of_one_method_share_a_folder_and_keep_their_own(images, tmp_p
     assert len(found) == len(set(found.values())) == 2 and len(list(folder.glob('features/train-*'))) == 2
 
 
-@pytest.mark.parametrize('protocol, arguments, named', [
-    ('detection', ['--download'], '--d'), ('finetune', ['--download'], '--d'),
-    ('knn', ['config.py', '--arch', 'test_resnet'], 'CONFIG'),
-    ('knn', ['--bootstrap', '100'], '--bootstrap'),
-    ('linear', ['--backend', 'pycocotools'], '--backend'),
-    ('linear', ['--neighbours', '5', '--arch', 'test_resnet'], '--neighbours'),
-    ('linear', ['--cfg-options', 'a=1'], '--cfg-options'),
-    ('detection', ['--label-fraction', '0.1'], '--device'),
-    ('knn', [], '--arch'),
-    ('knn', ['--arch', 'test_resnot'], 'test_resnet'),
-    ('knn', ['--weights', 'nowhere.safetensors'], 'nowhere.safetensors'),
-    ('knn', ['--arch', 'test_resnet', '--device', 'abacus'], 'abacus'),
-    ('knn', ['--arch', 'test_resnet', '--label-fraction', '1.5'], '1.5'),
-    ('sparse', [], 'sparse')])
+@pytest.mark.parametrize(
+    'protocol, arguments, named',
+    [
+        ('detection', ['--download'], '--d'),
+        ('finetune', ['--download'], '--d'),
+        ('knn', ['config.py', '--arch', 'test_resnet'], 'CONFIG'),
+        ('knn', ['--bootstrap', '100'], '--bootstrap'),
+        ('linear', ['--backend', 'pycocotools'], '--backend'),
+        ('linear', ['--neighbours', '5', '--arch', 'test_resnet'], '--neighbours'),
+        ('linear', ['--cfg-options', 'a=1'], '--cfg-options'),
+        ('detection', ['--label-fraction', '0.1'], '--device'),
+        ('knn', [], '--arch'),
+        ('knn', ['--arch', 'test_resnot'], 'test_resnet'),
+        ('knn', ['--weights', 'nowhere.safetensors'], 'nowhere.safetensors'),
+        ('knn', ['--arch', 'test_resnet', '--device', 'abacus'], 'abacus'),
+        ('knn', ['--arch', 'test_resnet', '--label-fraction', '1.5'], '1.5'),
+        ('sparse', [], 'sparse'),
+    ],
+)
 def test_what_does_not_fit_is_refused_in_one_line(protocol, arguments, named, images, tmp_path, capsys):
     refused(capsys, words(protocol, images, tmp_path, *arguments), named)
     assert not (tmp_path / 'results').exists() and not (tmp_path / 'work').exists()
@@ -348,8 +385,20 @@ def free_port():
 
 def torchrun(arguments):
     """The command in two processes; the finished process."""
-    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port',
-               str(free_port()), '-m', 'spark_bench', *arguments, '--launcher', 'torchrun']
+    command = [
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        '--nproc-per-node',
+        '2',
+        '--master-port',
+        str(free_port()),
+        '-m',
+        'spark_bench',
+        *arguments,
+        '--launcher',
+        'torchrun',
+    ]
     environment = {**os.environ, 'PYTHONPATH': os.getcwd(), 'OMP_NUM_THREADS': '1'}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
 

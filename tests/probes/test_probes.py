@@ -23,15 +23,18 @@ def blobs(count=300, others=120, width=24, classes=7, seed=0):
     centres = rng.normal(size=(classes, width))
     labels, other_labels = (np.arange(n) % classes for n in (count, others))
     scale, shift = 10.0 ** rng.uniform(-2, 2, width), rng.normal(size=width)
-    train, rest = (((centres[y] + 1.5 * rng.normal(size=(len(y), width))) * scale + shift).astype(np.float32)
-                   for y in (labels, other_labels))
+    train, rest = (
+        ((centres[y] + 1.5 * rng.normal(size=(len(y), width))) * scale + shift).astype(np.float32)
+        for y in (labels, other_labels)
+    )
     return train, labels, rest, other_labels
 
 
 def theirs_knn(train, labels, others, k, temperature):
     """scikit-learn's shares of votes."""
-    model = KNeighborsClassifier(k, metric='cosine', algorithm='brute',
-                                 weights=lambda distance: np.exp((1 - distance) / temperature))
+    model = KNeighborsClassifier(
+        k, metric='cosine', algorithm='brute', weights=lambda distance: np.exp((1 - distance) / temperature)
+    )
     return model.fit(train.astype(np.float64), labels).predict_proba(others.astype(np.float64))
 
 
@@ -156,8 +159,11 @@ def test_scale_order_and_doubling_of_images_change_no_linear_classifier():
     plain = probability(train, labels, others)
     order = np.random.default_rng(1).permutation(len(train))
     scale = np.exp2(np.arange(24) % 5 - 2).astype(np.float32)
-    for changed in ((train[order], labels[order], others), (train * scale, labels, others * scale),
-                    (np.repeat(train, 2, axis=0), np.repeat(labels, 2), others)):
+    for changed in (
+        (train[order], labels[order], others),
+        (train * scale, labels, others * scale),
+        (np.repeat(train, 2, axis=0), np.repeat(labels, 2), others),
+    ):
         assert torch.allclose(probability(*changed), plain, atol=1e-6)
 
 
@@ -165,8 +171,9 @@ def test_a_constant_feature_counts_for_nothing():
     train, labels, others, _ = blobs()
     rng = np.random.default_rng(0)
     # Constant but for float32's rounding.
-    train, others = (np.c_[x, np.float32(3) + rng.choice([0, 2.4e-7], len(x)).astype(np.float32)]
-                     for x in (train, others))
+    train, others = (
+        np.c_[x, np.float32(3) + rng.choice([0, 2.4e-7], len(x)).astype(np.float32)] for x in (train, others)
+    )
     with_it = fit_linear(train, labels, 7, 1e-2, tolerance=1e-9).scores(others)
     without = fit_linear(train[:, :-1], labels, 7, 1e-2, tolerance=1e-9).scores(others[:, :-1])
     assert torch.allclose(with_it.softmax(1), without.softmax(1), atol=1e-5)

@@ -9,14 +9,35 @@ from safetensors.torch import load_file
 
 from spark_bench import commands
 
-LITTLE = ['--cfg-options', 'global_batch=8', 'model.input_size=64', 'train_dataloader.dataset.input_size=64',
-          'model.decoder_width=32']
+LITTLE = [
+    '--cfg-options',
+    'global_batch=8',
+    'model.input_size=64',
+    'train_dataloader.dataset.input_size=64',
+    'model.decoder_width=32',
+]
 
 
 def pretrain(images, folder, *extra, arch='test_resnet'):
-    return ['pretrain', '--data-root', str(images / 'train'), '--work-dir', str(folder / 'work'), '--results',
-            str(folder / 'results'), '--threads', '1', '--workers', '0', '--epochs', '3', '--arch', arch, *extra,
-            *LITTLE]
+    return [
+        'pretrain',
+        '--data-root',
+        str(images / 'train'),
+        '--work-dir',
+        str(folder / 'work'),
+        '--results',
+        str(folder / 'results'),
+        '--threads',
+        '1',
+        '--workers',
+        '0',
+        '--epochs',
+        '3',
+        '--arch',
+        arch,
+        *extra,
+        *LITTLE,
+    ]
 
 
 def record_of(folder):
@@ -41,9 +62,30 @@ def test_knn_during_training_is_what_evaluate_finds_and_changes_no_bit(arch, ima
     assert 'stands, of the same run without --probe' in ''.join(capsys.readouterr())
     curve = records[0]['curves']['top1_knn']
     assert [epoch for epoch, _ in curve] == [2, 3]
-    assert commands.main(['evaluate', '--protocol', 'knn', '--weights', str(watched / 'work/encoder.safetensors'),
-                          '--arch', arch, '--data-root', str(images), '--input-size', '64', '--threads', '1',
-                          '--results', str(tmp_path / 'knn/results'), '--work-dir', str(tmp_path / 'knn/work')]) == 0
+    assert (
+        commands.main(
+            [
+                'evaluate',
+                '--protocol',
+                'knn',
+                '--weights',
+                str(watched / 'work/encoder.safetensors'),
+                '--arch',
+                arch,
+                '--data-root',
+                str(images),
+                '--input-size',
+                '64',
+                '--threads',
+                '1',
+                '--results',
+                str(tmp_path / 'knn/results'),
+                '--work-dir',
+                str(tmp_path / 'knn/work'),
+            ]
+        )
+        == 0
+    )
     assert record_of(tmp_path / 'knn')['metrics']['top1'] == curve[-1][1]
 
 
@@ -51,17 +93,55 @@ def test_knn_during_training_is_what_evaluate_finds_and_changes_no_bit(arch, ima
 def test_the_encoder_of_every_method_is_probed_at_the_side_that_it_learns_from(method, images, tmp_path):
     labelled = images if method == 'supervised' else images / 'train'
     folders = ['--work-dir', str(tmp_path / 'work'), '--results', str(tmp_path / 'results'), '--threads', '1']
-    assert commands.main(['pretrain', '--method', method, '--data-root', str(labelled), '--epochs', '1', *folders,
-                          '--workers', '0', '--probe', 'knn', '--probe-data', str(images), '--cfg-options',
-                          'global_batch=8', *(['model.window_size=2'] if method == 'simmim' else [])]) == 0
+    assert (
+        commands.main(
+            [
+                'pretrain',
+                '--method',
+                method,
+                '--data-root',
+                str(labelled),
+                '--epochs',
+                '1',
+                *folders,
+                '--workers',
+                '0',
+                '--probe',
+                'knn',
+                '--probe-data',
+                str(images),
+                '--cfg-options',
+                'global_batch=8',
+                *(['model.window_size=2'] if method == 'simmim' else []),
+            ]
+        )
+        == 0
+    )
     record = record_of(tmp_path)
     [[epoch, top1]] = record['curves']['top1_knn']
     hooks = Config.fromfile(tmp_path / 'work/config.py').custom_hooks
     [hook] = [hook for hook in hooks if hook.type == 'ProbeHook']
     assert epoch == 1 and hook.input_size == 96
     folders = ['--work-dir', str(tmp_path / 'knn/work'), '--results', str(tmp_path / 'knn/results'), '--threads', '1']
-    assert commands.main(['evaluate', '--protocol', 'knn', '--weights', str(tmp_path / 'work/encoder.safetensors'),
-                          '--arch', record['arch'], '--data-root', str(images), '--input-size', '96', *folders]) == 0
+    assert (
+        commands.main(
+            [
+                'evaluate',
+                '--protocol',
+                'knn',
+                '--weights',
+                str(tmp_path / 'work/encoder.safetensors'),
+                '--arch',
+                record['arch'],
+                '--data-root',
+                str(images),
+                '--input-size',
+                '96',
+                *folders,
+            ]
+        )
+        == 0
+    )
     assert record_of(tmp_path / 'knn')['metrics']['top1'] == top1
 
 

@@ -74,20 +74,46 @@ def make_benchmark(make_record):
                 losses = {'loss': [[i + 1, 1 / (i + 1)] for i in range(points)]}
                 weights = None
                 if m:
-                    records.append(make_record(
-                        'pretrain', method, metrics={'loss': 0.5}, curves=losses, config_hash=config_hash,
-                        wall_time_s=36000.0, **shared))
+                    records.append(
+                        make_record(
+                            'pretrain',
+                            method,
+                            metrics={'loss': 0.5},
+                            curves=losses,
+                            config_hash=config_hash,
+                            wall_time_s=36000.0,
+                            **shared,
+                        )
+                    )
                     weights = {'path': f'{method}.safetensors', 'sha256': 'ab' * 32, 'config_hash': config_hash}
                 for seed in range(seeds):
                     top1 = 80 + a + m / 2 + seed / 10
                     accuracy = [[epoch, top1 - 50 / epoch] for epoch in range(1, points + 1)]
                     accuracies = {'top1_raw': accuracy, 'top1_ema': accuracy}
-                    records.append(make_record(
-                        'classification', method, seed, metrics={'top1': top1}, curves={**losses, **accuracies},
-                        weights=weights, wall_time_s=7200.0, **shared))
-                    records.append(make_record(
-                        'detection', method, seed, metrics={'box_ap': top1 / 2, 'mask_ap': 0.4 * top1}, curves=losses,
-                        weights=weights, wall_time_s=10800.0, **shared))
+                    records.append(
+                        make_record(
+                            'classification',
+                            method,
+                            seed,
+                            metrics={'top1': top1},
+                            curves={**losses, **accuracies},
+                            weights=weights,
+                            wall_time_s=7200.0,
+                            **shared,
+                        )
+                    )
+                    records.append(
+                        make_record(
+                            'detection',
+                            method,
+                            seed,
+                            metrics={'box_ap': top1 / 2, 'mask_ap': 0.4 * top1},
+                            curves=losses,
+                            weights=weights,
+                            wall_time_s=10800.0,
+                            **shared,
+                        )
+                    )
         return records
 
     return make
@@ -99,8 +125,16 @@ def make_published():
 
     def make(suite, task, arch, method, metrics, verified=True, source='somebody/README') -> Record:
         return Record(
-            origin='published', suite=suite, task=task, arch=arch, method=method, seed=0, metrics=metrics,
-            source=source, verified=verified)
+            origin='published',
+            suite=suite,
+            task=task,
+            arch=arch,
+            method=method,
+            seed=0,
+            metrics=metrics,
+            source=source,
+            verified=verified,
+        )
 
     return make
 
@@ -146,10 +180,7 @@ def demo_runs(tmp_path, make_record):
         images.append({'id': i, 'file_name': f'{i}.png', 'width': 64, 'height': 48})
         found = {'image_id': i, 'category_id': 3, 'bbox': [8, 10, 20, 30], 'segmentation': segmentation}
         annotations.append({**found, 'id': i, 'area': 600, 'iscrowd': 0})
-        detections += [
-            {**found, 'score': 0.9},
-            {**found, 'category_id': 7, 'bbox': [0, 0, 64, 48], 'score': 0.29},
-        ]
+        detections += [{**found, 'score': 0.9}, {**found, 'category_id': 7, 'bbox': [0, 0, 64, 48], 'score': 0.29}]
     categories = [{'id': 3, 'name': 'star'}, {'id': 7, 'name': 'heart'}]
     truth = {'images': images, 'annotations': annotations, 'categories': categories}
     (data / 'instances_val2017.json').write_text(json.dumps(truth))

@@ -114,8 +114,14 @@ def make_link_to_another_record(path):
 
 @pytest.mark.parametrize(
     'make',
-    [make_folder, make_link_to_nothing, make_link_to_itself, make_link_to_a_device, make_link_to_another_record,
-     os.mkfifo],
+    [
+        make_folder,
+        make_link_to_nothing,
+        make_link_to_itself,
+        make_link_to_a_device,
+        make_link_to_another_record,
+        os.mkfifo,
+    ],
 )
 def test_what_has_the_name_of_a_record_and_is_none_is_named(results, capsys, make):
     path = (results / PLACE).with_name('9.json')
@@ -163,8 +169,14 @@ def test_what_may_not_be_read_is_named_and_not_left_out(results, place):
 
 @pytest.mark.parametrize(
     ('key', 'value'),
-    [('wall_time_s', 1e11), ('seed', 2**64), ('setting', {'gpus': 1e101}), ('curves', {'loss': [[1e101, 1.0]]}),
-     ('curves', {'loss': [[1, -1e101]]}), ('metrics', {'loss': 1e101})],
+    [
+        ('wall_time_s', 1e11),
+        ('seed', 2**64),
+        ('setting', {'gpus': 1e101}),
+        ('curves', {'loss': [[1e101, 1.0]]}),
+        ('curves', {'loss': [[1, -1e101]]}),
+        ('metrics', {'loss': 1e101}),
+    ],
 )
 def test_numbers_beyond_all_reason_are_refused_by_key(results, key, value):
     path = results / PLACE

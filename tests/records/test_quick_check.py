@@ -16,9 +16,34 @@ from spark_bench.records.schema import record_path
 
 VALIDATOR = jsonschema.Draft202012Validator(RECORD_SCHEMA)
 LEAF = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8),
-    st.sampled_from([0, 1, -1, 1.0, 0.0, 100, 100.5, 10**400, 'measured', 'published', 'detection', 'detection_2x',
-                     'ab12cd', 'a/b', 'a\n', '..', '', 'x' * 101, '2026-01-02T03:04:05Z']),
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from(
+        [
+            0,
+            1,
+            -1,
+            1.0,
+            0.0,
+            100,
+            100.5,
+            10**400,
+            'measured',
+            'published',
+            'detection',
+            'detection_2x',
+            'ab12cd',
+            'a/b',
+            'a\n',
+            '..',
+            '',
+            'x' * 101,
+            '2026-01-02T03:04:05Z',
+        ]
+    ),
 )
 ANYTHING = st.recursive(LEAF, lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=5), x, max_size=3))
 

@@ -53,13 +53,7 @@ def test_numbers_that_json_lacks_become_null(tmp_path, make_record):
     }
     path = write(make_record(metrics=metrics, curves={'loss': [[1, float('-inf')], [2, 0.5]]}), tmp_path)
     stored = json.loads(path.read_text(), parse_constant=pytest.fail)
-    assert stored['metrics'] == {
-        'loss': None,
-        'box_ap': None,
-        'top1': 50.5,
-        'mask_ap_small': None,
-        'loss_change': -1.0,
-    }
+    assert stored['metrics'] == {'loss': None, 'box_ap': None, 'top1': 50.5, 'mask_ap_small': None, 'loss_change': -1.0}
     assert stored['curves'] == {'loss': [[1, None], [2, 0.5]]}
     assert read(path).metrics == stored['metrics']
 
@@ -109,11 +103,24 @@ def test_a_name_cannot_lead_out_of_the_results_folder(tmp_path, make_record, fie
 
 @pytest.mark.parametrize(
     ('key', 'value'),
-    [('seed', -1), ('seed', 1.5), ('seed', True), ('origin', 'guessed'), ('task', 'segmentation'),
-     ('metrics', {'top1': '80'}), ('metrics', {'top1': True}), ('metrics', {'box_ap': 101.0}),
-     ('curves', {'loss': [[1]]}), ('started_at', 'yesterday'), ('wall_time_s', -1), ('config_hash', 'xyz'),
-     ('environment', {'python': '3.11'}), ('weights', {'path': 'a'}), ('artifacts', {'log': 5}),
-     ('schema_version', 2)],
+    [
+        ('seed', -1),
+        ('seed', 1.5),
+        ('seed', True),
+        ('origin', 'guessed'),
+        ('task', 'segmentation'),
+        ('metrics', {'top1': '80'}),
+        ('metrics', {'top1': True}),
+        ('metrics', {'box_ap': 101.0}),
+        ('curves', {'loss': [[1]]}),
+        ('started_at', 'yesterday'),
+        ('wall_time_s', -1),
+        ('config_hash', 'xyz'),
+        ('environment', {'python': '3.11'}),
+        ('weights', {'path': 'a'}),
+        ('artifacts', {'log': 5}),
+        ('schema_version', 2),
+    ],
 )
 def test_what_breaks_the_schema_is_refused_by_key_on_write_and_on_read(tmp_path, make_record, key, value):
     assert f'key "{key}' in refusal(write, make_record(**{key: value}), tmp_path / 'new')
@@ -133,10 +140,7 @@ def test_a_line_break_in_a_key_does_not_break_the_line_of_the_message(tmp_path, 
 def test_unknown_and_missing_keys_are_refused_by_name(tmp_path, make_record):
     path = write(make_record(), tmp_path)
     values = json.loads(path.read_text())
-    for changed, key in (
-        [{**values, 'note': 1}, 'note'],
-        [{k: v for k, v in values.items() if k != 'arch'}, 'arch'],
-    ):
+    for changed, key in ([{**values, 'note': 1}, 'note'], [{k: v for k, v in values.items() if k != 'arch'}, 'arch']):
         path.write_text(json.dumps(changed))
         message = refusal(load_all, tmp_path)
         assert str(path) in message and f"'{key}'" in message
@@ -155,17 +159,7 @@ def test_every_truncation_of_a_record_is_refused_with_the_name_of_its_file(tmp_p
 
 @pytest.mark.parametrize(
     'content',
-    [
-        b'\xff\xfe',
-        b'null',
-        b'[]',
-        b'"text"',
-        b'NaN',
-        b'[' * 100_000,
-        b'{"seed": 1, "seed": 2}',
-        b'{}{}',
-        b'1' * 5000,
-    ],
+    [b'\xff\xfe', b'null', b'[]', b'"text"', b'NaN', b'[' * 100_000, b'{"seed": 1, "seed": 2}', b'{}{}', b'1' * 5000],
     ids=lambda content: content[:12].decode('latin1'),
 )
 def test_files_that_are_no_record_are_refused_with_their_name(tmp_path, make_record, content):
@@ -206,13 +200,15 @@ def test_any_json_value_in_any_place_is_read_or_refused_but_never_a_crash(tmp_pa
 
 @pytest.mark.parametrize(
     ('moved', 'key'),
-    [('published/demo/detection/convnext_atto/spark/0.json', 'origin'),
-     ('measured/other/detection/convnext_atto/spark/0.json', 'suite'),
-     ('measured/demo/pretrain/convnext_atto/spark/0.json', 'task'),
-     ('measured/demo/detection/resnet18/spark/0.json', 'arch'),
-     ('measured/demo/detection/convnext_atto/scratch/0.json', 'method'),
-     ('measured/demo/detection/convnext_atto/spark/1.json', 'seed'),
-     ('measured/demo/detection/convnext_atto/spark/00.json', 'seed')],
+    [
+        ('published/demo/detection/convnext_atto/spark/0.json', 'origin'),
+        ('measured/other/detection/convnext_atto/spark/0.json', 'suite'),
+        ('measured/demo/pretrain/convnext_atto/spark/0.json', 'task'),
+        ('measured/demo/detection/resnet18/spark/0.json', 'arch'),
+        ('measured/demo/detection/convnext_atto/scratch/0.json', 'method'),
+        ('measured/demo/detection/convnext_atto/spark/1.json', 'seed'),
+        ('measured/demo/detection/convnext_atto/spark/00.json', 'seed'),
+    ],
 )
 def test_a_record_that_was_moved_is_refused_by_the_part_that_differs(tmp_path, make_record, moved, key):
     path = write(make_record(), tmp_path)
@@ -340,8 +336,12 @@ def test_what_is_no_record_is_told_so_and_what_is_hidden_passed_over(tmp_path, m
     hidden.mkdir()
     (hidden / '0.json').write_text('{}')
     assert len(load_all(tmp_path)) == 1
-    for name, content in (('notes.json', '{"a": 1}'), ('list.json', '[1]'), ('report.html.json', '<html>'),
-                          ('1.json', '{"fine": true}')):
+    for name, content in (
+        ('notes.json', '{"a": 1}'),
+        ('list.json', '[1]'),
+        ('report.html.json', '<html>'),
+        ('1.json', '{"fine": true}'),
+    ):
         (path.parent / name).write_text(content)
         told = refusal(load_all, tmp_path)
         assert name in told and 'this is no record' in told and 'version control' not in told

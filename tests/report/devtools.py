@@ -80,8 +80,8 @@ class Page:
     def evaluate(self, statements):
         """What ``statements`` of JavaScript return, as JSON gives it; they may await."""
         answer = self.call(
-            'Runtime.evaluate', expression=f'(async () => {{ {statements} }})()', awaitPromise=True,
-            returnByValue=True)
+            'Runtime.evaluate', expression=f'(async () => {{ {statements} }})()', awaitPromise=True, returnByValue=True
+        )
         assert 'exceptionDetails' not in answer, answer['exceptionDetails']
         return answer['result'].get('value')
 
@@ -112,13 +112,26 @@ class Page:
         # The browser reads commands from descriptor 3 and answers to 4.
         pipes = f'3</proc/self/fd/{to_browser} 4>/proc/self/fd/{from_browser}'
         flags = [
-            '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--hide-scrollbars',
-            '--disable-background-networking', '--disable-component-update', '--disable-sync',
-            '--disable-dev-shm-usage', '--remote-debugging-pipe', f'--user-data-dir={profile}',
+            '--headless',
+            '--no-sandbox',
+            '--disable-gpu',
+            '--disable-quic',
+            '--no-first-run',
+            '--hide-scrollbars',
+            '--disable-background-networking',
+            '--disable-component-update',
+            '--disable-sync',
+            '--disable-dev-shm-usage',
+            '--remote-debugging-pipe',
+            f'--user-data-dir={profile}',
         ]
         self._browser = subprocess.Popen(
-            ['sh', '-c', f'exec "$@" {pipes}', 'sh', browser, *flags], pass_fds=(to_browser, from_browser),
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            ['sh', '-c', f'exec "$@" {pipes}', 'sh', browser, *flags],
+            pass_fds=(to_browser, from_browser),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         os.close(to_browser)
         os.close(from_browser)
 

@@ -57,7 +57,10 @@ def test_bars_of_gains_are_as_long_as_the_differences(make_record):
     assert bars_of(drawing, 'no_sparse') == pytest.approx([-2 * unit], abs=0.1)
     assert bars_of(drawing, 'scratch') == []
     assert [word for word in texts(drawing) if word[0] in '+−' and word[1:] in ('1.5', '1.0', '0.5')][-3:] == [
-        '+1.5', '−1.0', '+0.5']
+        '+1.5',
+        '−1.0',
+        '+0.5',
+    ]
     assert 'whose noise is unknown' in drawing.caption
 
 
@@ -213,17 +216,31 @@ def test_ap_during_training_is_drawn_boxes_solid_and_masks_dashed(make_record):
 def test_ap_is_drawn_over_the_share_of_the_labels_means_over_seeds_a_line_a_method(make_record):
     def record(method, share, seed, box_ap, frozen=False):
         task = 'detection' if share is None else f'detection_{100 * share:g}pct'
-        recipe = {'train_dataloader': {'dataset': {} if share is None else {'fraction': share}},
-                  'model': {'backbone': {'frozen': True} if frozen else {}}}
+        recipe = {
+            'train_dataloader': {'dataset': {} if share is None else {'fraction': share}},
+            'model': {'backbone': {'frozen': True} if frozen else {}},
+        }
         return make_record(task, method, seed, metrics={'box_ap': box_ap}, recipe=recipe)
-    records = [record('spark', 0.01, 0, 10.0), record('spark', 0.01, 1, 12.0), record('spark', 0.1, 0, 20.0),
-               record('spark', None, 0, 40.0), record('scratch', 0.01, 0, 5.0), record('scratch', 0.1, 0, 15.0),
-               record('spark', 0.1, 0, 18.0, frozen=True), dataclasses.replace(record('spark', None, 0, 99.0),
-                                                                              task='detection_2x')]
+
+    records = [
+        record('spark', 0.01, 0, 10.0),
+        record('spark', 0.01, 1, 12.0),
+        record('spark', 0.1, 0, 20.0),
+        record('spark', None, 0, 40.0),
+        record('scratch', 0.01, 0, 5.0),
+        record('scratch', 0.1, 0, 15.0),
+        record('spark', 0.1, 0, 18.0, frozen=True),
+        dataclasses.replace(record('spark', None, 0, 99.0), task='detection_2x'),
+    ]
     drawing = share_curves(records)
     assert drawing.description.removeprefix('AP over labels. ').split('; ') == [
-        'convnext_atto scratch 1 % 5.0', 'convnext_atto scratch 10 % 15.0', 'convnext_atto spark 1 % 11.0',
-        'convnext_atto spark 10 % 20.0', 'convnext_atto spark 100 % 40.0', 'convnext_atto spark, frozen 10 % 18.0']
+        'convnext_atto scratch 1 % 5.0',
+        'convnext_atto scratch 10 % 15.0',
+        'convnext_atto spark 1 % 11.0',
+        'convnext_atto spark 10 % 20.0',
+        'convnext_atto spark 100 % 40.0',
+        'convnext_atto spark, frozen 10 % 18.0',
+    ]
     words = texts(drawing)
     assert {'1 %', '10 %', '100 %', 'scratch', 'spark', 'spark, frozen', 'box AP, %'} <= set(words)
     assert share_curves(records[3:4]) is None and share_curves([make_record()]) is None
@@ -293,8 +310,14 @@ def test_the_command_writes_report_and_figures(make_benchmark, tmp_path, capsys)
     report, *paths = capsys.readouterr().out.splitlines()
     assert report == str(tmp_path / 'report-benchmark.html') and (tmp_path / 'report-benchmark.html').is_file()
     assert sorted(paths) == sorted(map(str, (tmp_path / 'figures' / 'benchmark').iterdir()))
-    names = ('gains-benchmark', 'cost-benchmark', 'loss-pretrain', 'loss-classification', 'accuracy-classification',
-             'loss-detection')
+    names = (
+        'gains-benchmark',
+        'cost-benchmark',
+        'loss-pretrain',
+        'loss-classification',
+        'accuracy-classification',
+        'loss-detection',
+    )
     assert [path.rpartition('/')[2] for path in paths] == [f'{name}.{form}' for name in names for form in FORMS]
 
 

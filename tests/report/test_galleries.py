@@ -161,8 +161,7 @@ def test_polygons_are_drawn_like_masks(demo_runs, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'content',
-    [None, 'not JSON', '{}', '[1]', '[{"score": 1}]', '[{"image_id": 1, "score": 1, "category_id": 3}]'],
+    'content', [None, 'not JSON', '{}', '[1]', '[{"score": 1}]', '[{"image_id": 1, "score": 1, "category_id": 3}]']
 )
 def test_damaged_predictions_become_a_sentence_and_the_others_stay(demo_runs, tmp_path, content):
     if content is not None:

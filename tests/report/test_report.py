@@ -42,8 +42,12 @@ def test_the_file_needs_nothing_else_and_its_policy_allows_its_one_script_alone(
     text = report.read_text()
     page = Page(text)
     assert page.open == []
-    links = [value for _, attributes in page.elements for key, value in attributes.items()
-             if key in ('src', 'href', 'xlink:href', 'srcset', 'data', 'action')]
+    links = [
+        value
+        for _, attributes in page.elements
+        for key, value in attributes.items()
+        if key in ('src', 'href', 'xlink:href', 'srcset', 'data', 'action')
+    ]
     assert len(links) > 50 and all(link.startswith(('data:', '#')) for link in links)
     assert '@import' not in text and re.findall(r'url\((?!#)', text) == []
     assert [tag for tag, _ in page.elements if tag in ('script', 'iframe', 'object', 'embed')] == ['script']
@@ -140,9 +144,21 @@ def test_each_value_links_to_its_records_and_each_record_shows_what_it_came_from
         assert identifier in names
         assert record.task == 'pretrain' or {identifier, cell} & links
     measured = part_of(text, 'record-measured-benchmark-detection-convnext_base-spark-2')
-    for words in ('box_ap 40.85, mask_ap –', 'work_dirs/demo/config.py', 'ab12' * 16, 'embedded-v1', 'gpus 8',
-                  'spark.safetensors', 'its pretraining', 'f' * 40, 'a processor', '10800.0 s', 'software-1',
-                  'curve of loss', '1 at 1, 0.03333 at 30'):
+    for words in (
+        'box_ap 40.85, mask_ap –',
+        'work_dirs/demo/config.py',
+        'ab12' * 16,
+        'embedded-v1',
+        'gpus 8',
+        'spark.safetensors',
+        'its pretraining',
+        'f' * 40,
+        'a processor',
+        '10800.0 s',
+        'software-1',
+        'curve of loss',
+        '1 at 1, 0.03333 at 30',
+    ):
         assert words in measured, words
     assert 'torch 2.12.1' in part_of(text, 'software-1')
     task = 'classification-convnext_small'

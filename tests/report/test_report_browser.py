@@ -83,10 +83,22 @@ def run_browser(page, *flags):
     if browser is None:
         pytest.skip('Chromium is not installed: apt-get update && apt-get install -y chromium')
     command = [
-        browser, '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-        '--disable-background-networking', '--disable-component-update', '--disable-sync',
-        '--disable-dev-shm-usage', f'--user-data-dir={page.parent / "profile"}', '--window-size=1400,1000',
-        '--virtual-time-budget=10000', *flags, '--dump-dom', page.as_uri(),
+        browser,
+        '--headless',
+        '--no-sandbox',
+        '--disable-gpu',
+        '--disable-quic',
+        '--no-first-run',
+        '--disable-background-networking',
+        '--disable-component-update',
+        '--disable-sync',
+        '--disable-dev-shm-usage',
+        f'--user-data-dir={page.parent / "profile"}',
+        '--window-size=1400,1000',
+        '--virtual-time-budget=10000',
+        *flags,
+        '--dump-dom',
+        page.as_uri(),
     ]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     answer = re.search(r'<pre id="answer">(.+?)</pre>', run.stdout, re.DOTALL)

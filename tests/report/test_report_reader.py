@@ -210,8 +210,11 @@ def test_without_scripts_every_table_and_figure_is_shown_and_a_key_opens_a_recor
     with Page(benchmark_report, benchmark_report.parent / 'profile', width=390, scripts=False) as page:
         assert page.evaluate("return document.querySelectorAll('button, input, select').length;") == 0
         assert page.evaluate(tables) == expected and expected[0][1] and all(expected[0][2])
-        assert page.evaluate("""
-          return [...document.querySelectorAll('figure svg')].map(figure => figure.checkVisibility());""") == [True] * 7
+        assert (
+            page.evaluate("""
+          return [...document.querySelectorAll('figure svg')].map(figure => figure.checkVisibility());""")
+            == [True] * 7
+        )
         page.evaluate("document.querySelector('summary').focus();")
         page.press('Enter')
         assert page.evaluate("return document.querySelector('details').open;")

@@ -25,16 +25,33 @@ def write_images(root, train=TRAIN, val=VAL, noise=30):
 
 def words(images, folder, *extra, recipe=None, settings=()):
     chosen = [f'pretrain/configs/{recipe}.py'] if recipe else []
-    return ['finetune', *chosen, '--data-root', str(images), '--work-dir', str(folder / 'work'), '--results',
-            str(folder / 'results'), '--threads', '1', '--workers', '0', *extra,
-            *(['--cfg-options', *settings] if settings else [])]
+    return [
+        'finetune',
+        *chosen,
+        '--data-root',
+        str(images),
+        '--work-dir',
+        str(folder / 'work'),
+        '--results',
+        str(folder / 'results'),
+        '--threads',
+        '1',
+        '--workers',
+        '0',
+        *extra,
+        *(['--cfg-options', *settings] if settings else []),
+    ]
 
 
 def small(side=32, *more):
     """Settings that make an ImageNet recipe fit a handful of images: two updates an epoch."""
-    return [f'train_dataloader.dataset.transform.input_size={side}',
-            f'evaluation_dataloader.dataset.transform.input_size={side}', 'global_batch=24',
-            'param_scheduler.0.warmup=1', *more]
+    return [
+        f'train_dataloader.dataset.transform.input_size={side}',
+        f'evaluation_dataloader.dataset.transform.input_size={side}',
+        'global_batch=24',
+        'param_scheduler.0.warmup=1',
+        *more,
+    ]
 
 
 def predictions_of(folder, name='predictions'):

@@ -43,64 +43,140 @@ def small_recipe(method, folder, **settings):
 
 
 def words(config, images, folder, *extra):
-    return ['pretrain', str(config), '--data-root', str(images), '--work-dir', str(folder / 'work'), '--results',
-            str(folder / 'results'), '--threads', '1', '--workers', '0', '--seed', str(SEED), *extra]
+    return [
+        'pretrain',
+        str(config),
+        '--data-root',
+        str(images),
+        '--work-dir',
+        str(folder / 'work'),
+        '--results',
+        str(folder / 'results'),
+        '--threads',
+        '1',
+        '--workers',
+        '0',
+        '--seed',
+        str(SEED),
+        *extra,
+    ]
 
 
-_MLP = dict(type='NonLinearNeck', hid_channels=256, out_channels=64, num_layers=2, with_bias=True, with_last_bn=False,
-            norm_cfg=dict(type='BN1d'))
+_MLP = dict(
+    type='NonLinearNeck',
+    hid_channels=256,
+    out_channels=64,
+    num_layers=2,
+    with_bias=True,
+    with_last_bn=False,
+    norm_cfg=dict(type='BN1d'),
+)
 _RESNET = dict(type='TIMMBackbone', model_name='test_resnet')
 # The small recipes' models, written down again in mmpretrain's words.
 STOCK = {
     'mae': dict(
         type='MAE',
-        backbone=dict(type='MAEViT', img_size=96, patch_size=16, mask_ratio=0.75, arch=dict(
-            embed_dims=128, num_layers=6, num_heads=4, feedforward_channels=512)),
-        neck=dict(type='MAEPretrainDecoder', num_patches=36, patch_size=16, embed_dim=128, decoder_embed_dim=96,
-                  decoder_depth=2, decoder_num_heads=4),
-        head=dict(type='MAEPretrainHead', norm_pix=True, patch_size=16,
-                  loss=dict(type='PixelReconstructionLoss', criterion='L2'))),
+        backbone=dict(
+            type='MAEViT',
+            img_size=96,
+            patch_size=16,
+            mask_ratio=0.75,
+            arch=dict(embed_dims=128, num_layers=6, num_heads=4, feedforward_channels=512),
+        ),
+        neck=dict(
+            type='MAEPretrainDecoder',
+            num_patches=36,
+            patch_size=16,
+            embed_dim=128,
+            decoder_embed_dim=96,
+            decoder_depth=2,
+            decoder_num_heads=4,
+        ),
+        head=dict(
+            type='MAEPretrainHead',
+            norm_pix=True,
+            patch_size=16,
+            loss=dict(type='PixelReconstructionLoss', criterion='L2'),
+        ),
+    ),
     'simmim': dict(
         type='SimMIM',
-        backbone=dict(type='SimMIMSwinTransformer', img_size=96, drop_path_rate=0.0,
-                      stage_cfgs=dict(block_cfgs=dict(window_size=3)),
-                      arch=dict(embed_dims=32, depths=[2, 2, 2, 2], num_heads=[1, 2, 4, 8])),
+        backbone=dict(
+            type='SimMIMSwinTransformer',
+            img_size=96,
+            drop_path_rate=0.0,
+            stage_cfgs=dict(block_cfgs=dict(window_size=3)),
+            arch=dict(embed_dims=32, depths=[2, 2, 2, 2], num_heads=[1, 2, 4, 8]),
+        ),
         neck=dict(type='SimMIMLinearDecoder', in_channels=256, encoder_stride=32),
-        head=dict(type='SimMIMHead', patch_size=4,
-                  loss=dict(type='PixelReconstructionLoss', criterion='L1', channel=3))),
+        head=dict(
+            type='SimMIMHead', patch_size=4, loss=dict(type='PixelReconstructionLoss', criterion='L1', channel=3)
+        ),
+    ),
     'moco_v2': dict(
-        type='MoCo', queue_len=32, feat_dim=64, momentum=0.01, backbone=_RESNET,
+        type='MoCo',
+        queue_len=32,
+        feat_dim=64,
+        momentum=0.01,
+        backbone=_RESNET,
         neck=dict(type='MoCoV2Neck', in_channels=96, hid_channels=96, out_channels=64),
-        head=dict(type='ContrastiveHead', temperature=0.2, loss=dict(type='CrossEntropyLoss'))),
+        head=dict(type='ContrastiveHead', temperature=0.2, loss=dict(type='CrossEntropyLoss')),
+    ),
     'byol': dict(
-        type='BYOL', base_momentum=0.01, backbone=_RESNET, neck=dict(in_channels=96, **_MLP),
-        head=dict(type='LatentPredictHead', loss=dict(type='CosineSimilarityLoss'),
-                  predictor=dict(in_channels=64, with_avg_pool=False, **_MLP))),
+        type='BYOL',
+        base_momentum=0.01,
+        backbone=_RESNET,
+        neck=dict(in_channels=96, **_MLP),
+        head=dict(
+            type='LatentPredictHead',
+            loss=dict(type='CosineSimilarityLoss'),
+            predictor=dict(in_channels=64, with_avg_pool=False, **_MLP),
+        ),
+    ),
     'supervised': dict(
-        type='ImageClassifier', backbone=_RESNET, neck=dict(type='GlobalAveragePooling'),
-        head=dict(type='LinearClsHead', num_classes=2, in_channels=96, loss=dict(
-            type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'))),
+        type='ImageClassifier',
+        backbone=_RESNET,
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(
+            type='LinearClsHead',
+            num_classes=2,
+            in_channels=96,
+            loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
+        ),
+    ),
 }
 # Their optimizers, in mmengine's words.
 _SPARED = dict(norm_decay_mult=0.0, bias_decay_mult=0.0)
 OPTIMIZERS = {
-    'mae': dict(optimizer=dict(type='AdamW', lr=2e-3 * BATCH / 256, betas=(0.9, 0.95), weight_decay=0.05),
-                paramwise_cfg=_SPARED),
-    'simmim': dict(optimizer=dict(type='AdamW', lr=2e-3 * BATCH / 256, betas=(0.9, 0.999), weight_decay=0.05),
-                   clip_grad=dict(max_norm=5.0), paramwise_cfg=dict(**_SPARED, custom_keys={
-                       'mask_token': dict(decay_mult=0.0), 'relative_position_bias_table': dict(decay_mult=0.0)})),
+    'mae': dict(
+        optimizer=dict(type='AdamW', lr=2e-3 * BATCH / 256, betas=(0.9, 0.95), weight_decay=0.05), paramwise_cfg=_SPARED
+    ),
+    'simmim': dict(
+        optimizer=dict(type='AdamW', lr=2e-3 * BATCH / 256, betas=(0.9, 0.999), weight_decay=0.05),
+        clip_grad=dict(max_norm=5.0),
+        paramwise_cfg=dict(
+            **_SPARED,
+            custom_keys={'mask_token': dict(decay_mult=0.0), 'relative_position_bias_table': dict(decay_mult=0.0)},
+        ),
+    ),
     'moco_v2': dict(optimizer=dict(type='SGD', lr=0.12 * BATCH / 256, momentum=0.9, weight_decay=1e-4)),
-    'byol': dict(optimizer=dict(type='AdamW', lr=2e-3 * BATCH / 256, betas=(0.9, 0.95), weight_decay=0.05),
-                 paramwise_cfg=_SPARED),
-    'supervised': dict(optimizer=dict(type='AdamW', lr=4e-3 * BATCH / 256, betas=(0.9, 0.95), weight_decay=0.05),
-                       paramwise_cfg=_SPARED)}
+    'byol': dict(
+        optimizer=dict(type='AdamW', lr=2e-3 * BATCH / 256, betas=(0.9, 0.95), weight_decay=0.05), paramwise_cfg=_SPARED
+    ),
+    'supervised': dict(
+        optimizer=dict(type='AdamW', lr=4e-3 * BATCH / 256, betas=(0.9, 0.95), weight_decay=0.05), paramwise_cfg=_SPARED
+    ),
+}
 
 
 def collate(items):
     """Items of our data sets as mmpretrain's loaders give them."""
     views = items[0]['inputs']
-    inputs = torch.stack([item['inputs'] for item in items]) if torch.is_tensor(views) else \
-        [torch.stack([item['inputs'][number] for item in items]) for number in range(len(views))]
+    inputs = (
+        torch.stack([item['inputs'] for item in items])
+        if torch.is_tensor(views)
+        else [torch.stack([item['inputs'][number] for item in items]) for number in range(len(views))]
+    )
     samples = [DataSample(mask=item['mask']) if 'mask' in item else DataSample() for item in items]
     for sample, item in zip(samples, items, strict=True):
         if 'label' in item:

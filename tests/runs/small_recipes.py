@@ -13,8 +13,16 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 # Of every kind that a folder of images may hold: mode, suffix, format.
-KINDS = [('RGB', '.JPG', 'JPEG'), ('L', '.jpg', 'JPEG'), ('CMYK', '.Jpeg', 'JPEG'), ('I;16', '.PNG', 'PNG'),
-         ('P', '.png', 'PNG'), ('RGBA', '.png', 'PNG'), ('1', '.png', 'PNG'), ('LA', '.PNG', 'PNG')]
+KINDS = [
+    ('RGB', '.JPG', 'JPEG'),
+    ('L', '.jpg', 'JPEG'),
+    ('CMYK', '.Jpeg', 'JPEG'),
+    ('I;16', '.PNG', 'PNG'),
+    ('P', '.png', 'PNG'),
+    ('RGBA', '.png', 'PNG'),
+    ('1', '.png', 'PNG'),
+    ('LA', '.PNG', 'PNG'),
+]
 # Ids with gaps, out of order.
 CATEGORIES = [{'id': 900, 'name': 'box'}, {'id': 3, 'name': 'never seen'}, {'id': 57, 'name': 'other box'}]
 
@@ -70,19 +78,47 @@ def small(recipe, folder, factor=8, **settings):
 
 
 def words(config, data, folder, *extra):
-    return ['detect', str(config), '--data-root', str(data), '--work-dir', str(folder / 'work'), '--results',
-            str(folder / 'results'), '--threads', '1', '--workers', '0', '--weights', 'scratch', *extra]
+    return [
+        'detect',
+        str(config),
+        '--data-root',
+        str(data),
+        '--work-dir',
+        str(folder / 'work'),
+        '--results',
+        str(folder / 'results'),
+        '--threads',
+        '1',
+        '--workers',
+        '0',
+        '--weights',
+        'scratch',
+        *extra,
+    ]
 
 
 def tiny(folder, **settings):
     """SparK's ResNet recipe around a small network, for what does not depend on the network."""
-    return small('spark/mask-rcnn_resnet50_fpn_1x_coco.py', folder, factor=10, **{
-        'model.backbone.arch': 'resnet18', 'model.neck.in_channels': [64, 128, 256, 512],
-        'model.neck.out_channels': 32, 'model.rpn_head.in_channels': 32, 'model.rpn_head.feat_channels': 32,
-        'model.roi_head.bbox_roi_extractor.out_channels': 32, 'model.roi_head.mask_roi_extractor.out_channels': 32,
-        'model.roi_head.bbox_head.in_channels': 32, 'model.roi_head.bbox_head.conv_out_channels': 32,
-        'model.roi_head.bbox_head.fc_out_channels': 64, 'model.roi_head.mask_head.in_channels': 32,
-        'model.roi_head.mask_head.conv_out_channels': 32, **settings})
+    return small(
+        'spark/mask-rcnn_resnet50_fpn_1x_coco.py',
+        folder,
+        factor=10,
+        **{
+            'model.backbone.arch': 'resnet18',
+            'model.neck.in_channels': [64, 128, 256, 512],
+            'model.neck.out_channels': 32,
+            'model.rpn_head.in_channels': 32,
+            'model.rpn_head.feat_channels': 32,
+            'model.roi_head.bbox_roi_extractor.out_channels': 32,
+            'model.roi_head.mask_roi_extractor.out_channels': 32,
+            'model.roi_head.bbox_head.in_channels': 32,
+            'model.roi_head.bbox_head.conv_out_channels': 32,
+            'model.roi_head.bbox_head.fc_out_channels': 64,
+            'model.roi_head.mask_head.in_channels': 32,
+            'model.roi_head.mask_head.conv_out_channels': 32,
+            **settings,
+        },
+    )
 
 
 def write_boxes(root, rounds=1):
@@ -99,16 +135,28 @@ def write_boxes(root, rounds=1):
         for i, (mode, suffix, kind) in enumerate(KINDS * rounds):
             pixels = rng.integers(0, 90, (48, 64), dtype=np.uint8)
             pixels[10:40, 10:40] = 250
-            image = Image.fromarray(pixels.astype(np.uint16) * 257) if mode == 'I;16' else \
-                Image.fromarray(pixels).convert(mode)
+            image = (
+                Image.fromarray(pixels.astype(np.uint16) * 257)
+                if mode == 'I;16'
+                else Image.fromarray(pixels).convert(mode)
+            )
             image.save(root / split / f'{i}{suffix}', kind)
             images.append({'id': 1000 - i, 'file_name': f'{i}{suffix}', 'width': 64, 'height': 48})
             if split == 'val' or i % 8 < 6:
-                annotations.append({
-                    'id': 50 + 7 * i, 'image_id': 1000 - i, 'category_id': (900, 57)[i % 2], 'bbox': [10, 10, 30, 30],
-                    'area': 900, 'iscrowd': 0, 'segmentation': [[10, 10, 40, 10, 40, 40, 10, 40]]})
-        (root / f'annotations/instances_{split}.json').write_text(json.dumps(
-            {'images': images, 'annotations': annotations, 'categories': CATEGORIES}))
+                annotations.append(
+                    {
+                        'id': 50 + 7 * i,
+                        'image_id': 1000 - i,
+                        'category_id': (900, 57)[i % 2],
+                        'bbox': [10, 10, 30, 30],
+                        'area': 900,
+                        'iscrowd': 0,
+                        'segmentation': [[10, 10, 40, 10, 40, 40, 10, 40]],
+                    }
+                )
+        (root / f'annotations/instances_{split}.json').write_text(
+            json.dumps({'images': images, 'annotations': annotations, 'categories': CATEGORIES})
+        )
     return root
 
 
@@ -124,7 +172,19 @@ def free_port():
 
 
 def torchrun(arguments):
-    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port', free_port(),
-               '-m', 'spark_bench', *arguments, '--launcher', 'torchrun']
+    command = [
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        '--nproc-per-node',
+        '2',
+        '--master-port',
+        free_port(),
+        '-m',
+        'spark_bench',
+        *arguments,
+        '--launcher',
+        'torchrun',
+    ]
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)

@@ -12,7 +12,8 @@ DETECTORS = {
     'retinanet': 'retinanet/retinanet_r50_fpn_1x_coco.py',
     'fcos': 'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
     'dino': 'dino/dino-4scale_r50_8xb2-12e_coco.py',
-    'mask2former': 'mask2former/mask2former_r50_8xb2-lsj-50e_coco.py'}
+    'mask2former': 'mask2former/mask2former_r50_8xb2-lsj-50e_coco.py',
+}
 CHANNELS = [64, 128, 256, 512]
 
 

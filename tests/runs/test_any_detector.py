@@ -34,13 +34,20 @@ SMALL = {
     'retinanet': {'model.bbox_head.stacked_convs': 1, 'model.test_cfg.max_per_img': 20},
     'fcos': {'model.bbox_head.stacked_convs': 1, 'model.test_cfg.max_per_img': 20},
     'dino': {'model.encoder.num_layers': 2, 'model.decoder.num_layers': 2},
-    'mask2former': {'model.panoptic_head.transformer_decoder.num_layers': 3, 'model.panoptic_head.num_queries': 20,
-                    'model.test_cfg.max_per_image': 20},
+    'mask2former': {
+        'model.panoptic_head.transformer_decoder.num_layers': 3,
+        'model.panoptic_head.num_queries': 20,
+        'model.test_cfg.max_per_image': 20,
+    },
     'cascade-mask-rcnn': {
-        'model.train_cfg.rpn_proposal.max_per_img': 50, 'model.test_cfg.rpn.max_per_img': 20,
-        'model.test_cfg.rcnn.max_per_img': 5, **{f'model.train_cfg.rcnn.{i}.sampler.num': 16 for i in range(3)},
+        'model.train_cfg.rpn_proposal.max_per_img': 50,
+        'model.test_cfg.rpn.max_per_img': 20,
+        'model.test_cfg.rcnn.max_per_img': 5,
+        **{f'model.train_cfg.rcnn.{i}.sampler.num': 16 for i in range(3)},
         **{f'model.roi_head.bbox_head.{i}.fc_out_channels': 64 for i in range(3)},
-        'model.roi_head.mask_head.num_convs': 1}}
+        'model.roi_head.mask_head.num_convs': 1,
+    },
+}
 FAST = ('retinanet', 'cascade-mask-rcnn')
 
 
@@ -59,8 +66,9 @@ def box_ap(annotations, results):
     return 100 * evaluation.stats[0]
 
 
-@pytest.mark.parametrize('name', [
-    name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in DETECTORS])
+@pytest.mark.parametrize(
+    'name', [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in DETECTORS]
+)
 def test_a_config_of_mmdet_trains_two_updates_and_is_measured(name, coco, tmp_path):
     config = stock(name, tmp_path, **SMALL[name])
     assert commands.main([*words(config, coco, tmp_path), '--cfg-options', *two_updates(name)]) == 0
@@ -73,22 +81,38 @@ def test_a_config_of_mmdet_trains_two_updates_and_is_measured(name, coco, tmp_pa
     annotations = coco / 'annotations/instances_val2017.json'
     # Of results with masks pycocotools takes the masks' boxes: those of the other file are the same detections.
     assert record['metrics']['box_ap'] == pytest.approx(box_ap(annotations, work / 'predictions.bbox.json'), abs=1e-9)
-    again = ['evaluate', config, '--weights', work / 'detector.safetensors', '--data-root', coco, '--workers', '0',
-             '--work-dir', tmp_path / 'again', '--threads', '1']
+    again = [
+        'evaluate',
+        config,
+        '--weights',
+        work / 'detector.safetensors',
+        '--data-root',
+        coco,
+        '--workers',
+        '0',
+        '--work-dir',
+        tmp_path / 'again',
+        '--threads',
+        '1',
+    ]
     assert commands.main([str(word) for word in again]) == 0
     assert json.loads((tmp_path / 'again/metrics.json').read_text()) == record['metrics']
     table = table_of_suite(load_all(tmp_path / 'results', 'custom'))
     shown = {column.metric: cell for column, cell in zip(table.columns, table.rows[0].cells, strict=True)}
     assert shown['box_ap'].value == record['metrics']['box_ap']
     assert (shown['mask_ap'].value is None) == ('mask' not in name) and ('–' in to_markdown(table)) == (
-        'mask' not in name)
+        'mask' not in name
+    )
 
 
 def groups(wrapper, model):
     """From name of a parameter to its learning rate and weight decay."""
     names = {parameter: name for name, parameter in model.named_parameters()}
-    return {names[parameter]: (pytest.approx(group['lr'], rel=1e-12), group['weight_decay'])
-            for group in wrapper.optimizer.param_groups for parameter in group['params']}
+    return {
+        names[parameter]: (pytest.approx(group['lr'], rel=1e-12), group['weight_decay'])
+        for group in wrapper.optimizer.param_groups
+        for parameter in group['params']
+    }
 
 
 @pytest.mark.parametrize('name', DETECTORS)
@@ -107,7 +131,8 @@ def test_what_is_taken_from_a_config_of_mmdet_trains_as_mmdet_would(name, tmp_pa
     with torch.device('meta'):
         model = MODELS.build(theirs.model)
     assert groups(build_optim_wrapper(model, ours.optim_wrapper), model) == groups(
-        build_optim_wrapper(model, theirs.optim_wrapper), model)
+        build_optim_wrapper(model, theirs.optim_wrapper), model
+    )
     assert ours.optim_wrapper.get('clip_grad') == theirs.optim_wrapper.get('clip_grad')
     for loader in ('train_dataloader', 'test_dataloader'):
         steps, kept = theirs[loader].dataset.pipeline, ours[loader].dataset.pipeline
@@ -117,33 +142,45 @@ def test_what_is_taken_from_a_config_of_mmdet_trains_as_mmdet_would(name, tmp_pa
     assert not {'val_cfg', 'val_dataloader', 'val_evaluator', 'auto_scale_lr'}.intersection(ours)
 
 
-@pytest.mark.parametrize('recipe', [
-    'demo/mask-rcnn_demo.py', 'spark/mask-rcnn_resnet50_fpn_1x_coco.py',
-    'baselines/mask-rcnn_vit-base-mae_fpn_100e_coco.py', 'spark/cascade-mask-rcnn_convnext-base_fpn_3x_coco.py'])
+@pytest.mark.parametrize(
+    'recipe',
+    [
+        'demo/mask-rcnn_demo.py',
+        'spark/mask-rcnn_resnet50_fpn_1x_coco.py',
+        'baselines/mask-rcnn_vit-base-mae_fpn_100e_coco.py',
+        'spark/cascade-mask-rcnn_convnext-base_fpn_3x_coco.py',
+    ],
+)
 def test_a_recipe_of_this_project_stays_as_it_is(recipe):
     path = ROOT / 'mmdet_configs' / recipe
     assert load_config(str(path), {}).to_dict() == Config.fromfile(path).to_dict()
 
 
-@pytest.mark.parametrize('settings, named', [
-    ({'train_cfg.type': 'TeacherLoop'}, ['train_cfg.type TeacherLoop', "type='UpdateLoop'"]),
-    ({'train_cfg': dict(type='EpochBasedTrainLoop')}, ['neither max_epochs nor max_updates']),
-    ({'train_cfg': dict(type='UpdateLoop', max_epochs=1, max_updates=2)}, ['both max_epochs and max_updates']),
-    ({'optim_wrapper.type': 'ApexOptimWrapper'}, ['optim_wrapper.type ApexOptimWrapper', 'UpdateOptimWrapper']),
-    ({'train_dataloader.dataset.type': 'RepeatDataset'}, ['dataset.type RepeatDataset', 'CocoDataset']),
-    ({'train_dataloader.sampler.type': 'ClassAwareSampler'}, ['ClassAwareSampler', 'ImageSampler']),
-    ({'test_evaluator': [dict(type='CocoMetric'), dict(type='CocoPanopticMetric')]}, ['2 metrics', 'CocoMetric']),
-    ({'test_evaluator.type': 'VOCMetric'}, ['test_evaluator.type VOCMetric', 'CocoMetric']),
-    ({'custom_hooks': [dict(type='EMAHook')]}, ['the hook EMAHook', 'custom_hooks']),
-    ({'custom_hooks': [dict(type='mmengine.EMAHook')]}, ['the hook mmengine.EMAHook', 'custom_hooks']),
-    ({'load_from': 'some.pth'}, ['load_from some.pth', '--weights']),
-    ({'model.backbone.init_cfg': dict(type='Pretrained', checkpoint='torchvision://resnet50')},
-     ['model.backbone.init_cfg', 'torchvision://resnet50', '--weights']),
-    ({'model.init_cfg': [dict(type='mmengine.Pretrained', checkpoint='a.pth')]}, ['model.init_cfg', '--weights']),
-    ({'optim_wrapper.accumulative_counts': 4}, ['accumulative_counts 4', 'global_batch']),
-    ({'train_dataloader.dataset.metainfo': dict(classes=('star',))}, ['metainfo.classes', '--data-root']),
-    ({'model.roi_head': dict(mask_iou_head=dict(type='MaskIoUHead'))}, ['mask_iou_head', 'box AP']),
-    ({'auto_scale_lr': None}, ['no global_batch'])])
+@pytest.mark.parametrize(
+    'settings, named',
+    [
+        ({'train_cfg.type': 'TeacherLoop'}, ['train_cfg.type TeacherLoop', "type='UpdateLoop'"]),
+        ({'train_cfg': dict(type='EpochBasedTrainLoop')}, ['neither max_epochs nor max_updates']),
+        ({'train_cfg': dict(type='UpdateLoop', max_epochs=1, max_updates=2)}, ['both max_epochs and max_updates']),
+        ({'optim_wrapper.type': 'ApexOptimWrapper'}, ['optim_wrapper.type ApexOptimWrapper', 'UpdateOptimWrapper']),
+        ({'train_dataloader.dataset.type': 'RepeatDataset'}, ['dataset.type RepeatDataset', 'CocoDataset']),
+        ({'train_dataloader.sampler.type': 'ClassAwareSampler'}, ['ClassAwareSampler', 'ImageSampler']),
+        ({'test_evaluator': [dict(type='CocoMetric'), dict(type='CocoPanopticMetric')]}, ['2 metrics', 'CocoMetric']),
+        ({'test_evaluator.type': 'VOCMetric'}, ['test_evaluator.type VOCMetric', 'CocoMetric']),
+        ({'custom_hooks': [dict(type='EMAHook')]}, ['the hook EMAHook', 'custom_hooks']),
+        ({'custom_hooks': [dict(type='mmengine.EMAHook')]}, ['the hook mmengine.EMAHook', 'custom_hooks']),
+        ({'load_from': 'some.pth'}, ['load_from some.pth', '--weights']),
+        (
+            {'model.backbone.init_cfg': dict(type='Pretrained', checkpoint='torchvision://resnet50')},
+            ['model.backbone.init_cfg', 'torchvision://resnet50', '--weights'],
+        ),
+        ({'model.init_cfg': [dict(type='mmengine.Pretrained', checkpoint='a.pth')]}, ['model.init_cfg', '--weights']),
+        ({'optim_wrapper.accumulative_counts': 4}, ['accumulative_counts 4', 'global_batch']),
+        ({'train_dataloader.dataset.metainfo': dict(classes=('star',))}, ['metainfo.classes', '--data-root']),
+        ({'model.roi_head': dict(mask_iou_head=dict(type='MaskIoUHead'))}, ['mask_iou_head', 'box AP']),
+        ({'auto_scale_lr': None}, ['no global_batch']),
+    ],
+)
 def test_what_cannot_be_kept_is_refused_by_its_key(settings, named, tmp_path):
     path = stock('retinanet', tmp_path)
     cfg = Config.fromfile(path)
@@ -213,17 +250,26 @@ def built(model):
         return MODELS.build(model)
 
 
-@pytest.mark.parametrize('name, key, value, named', [
-    ('cascade-mask-rcnn', 'roi_head.bbox_head.1.in_channels', 128, r'bbox_head\.1\.in_channels is 128: give 256'),
-    ('cascade-mask-rcnn', 'roi_head.bbox_head.2.roi_feat_size', 14, r'bbox_head\.2\.roi_feat_size is 14: give 7'),
-    ('cascade-mask-rcnn', 'train_cfg.rcnn.0.mask_size', 14, r'train_cfg\.rcnn\.0\.mask_size is 14: give 28'),
-    ('retinanet', 'bbox_head.in_channels', 64, r'bbox_head\.in_channels is 64: give 256'),
-    ('retinanet', 'neck.in_channels', [64, 128, 256, 500], r'neck\.in_channels'),
-    ('retinanet', 'bbox_head.anchor_generator.strides', [8, 16, 32], r'strides is \[8, 16, 32\], 3 of them'),
-    ('fcos', 'bbox_head.strides', [8, 16, 32], r'bbox_head\.strides is \[8, 16, 32\]'),
-    ('retinanet', 'bbox_head.anchor_generator.strides', [4, 8, 16, 32, 64], r'\[4, 8, 16, 32, 64\]: give \[8, 16, 32'),
-    ('mask2former', 'panoptic_head.in_channels', [64, 128, 256, 500], r'panoptic_head\.in_channels'),
-    ('dino', 'neck.in_channels', [128, 256, 500], r'neck\.in_channels')])
+@pytest.mark.parametrize(
+    'name, key, value, named',
+    [
+        ('cascade-mask-rcnn', 'roi_head.bbox_head.1.in_channels', 128, r'bbox_head\.1\.in_channels is 128: give 256'),
+        ('cascade-mask-rcnn', 'roi_head.bbox_head.2.roi_feat_size', 14, r'bbox_head\.2\.roi_feat_size is 14: give 7'),
+        ('cascade-mask-rcnn', 'train_cfg.rcnn.0.mask_size', 14, r'train_cfg\.rcnn\.0\.mask_size is 14: give 28'),
+        ('retinanet', 'bbox_head.in_channels', 64, r'bbox_head\.in_channels is 64: give 256'),
+        ('retinanet', 'neck.in_channels', [64, 128, 256, 500], r'neck\.in_channels'),
+        ('retinanet', 'bbox_head.anchor_generator.strides', [8, 16, 32], r'strides is \[8, 16, 32\], 3 of them'),
+        ('fcos', 'bbox_head.strides', [8, 16, 32], r'bbox_head\.strides is \[8, 16, 32\]'),
+        (
+            'retinanet',
+            'bbox_head.anchor_generator.strides',
+            [4, 8, 16, 32, 64],
+            r'\[4, 8, 16, 32, 64\]: give \[8, 16, 32',
+        ),
+        ('mask2former', 'panoptic_head.in_channels', [64, 128, 256, 500], r'panoptic_head\.in_channels'),
+        ('dino', 'neck.in_channels', [128, 256, 500], r'neck\.in_channels'),
+    ],
+)
 def test_parts_that_do_not_fit_are_told_by_key(name, key, value, named, tmp_path):
     init_default_scope('mmdet')
     path = stock(name, tmp_path, **SMALL[name])
@@ -252,8 +298,15 @@ def test_heads_in_bfloat16_give_float32_near_those_of_float32(name, tmp_path):
     head = model.panoptic_head if name == 'mask2former' else model.bbox_head
     head.register_forward_hook(lambda _, __, output: seen.append(list(_tensors(output))))
     image_B3HW = torch.randn(1, 3, 128, 128)
-    sample = DetDataSample(metainfo=dict(img_shape=(128, 128), ori_shape=(128, 128), scale_factor=(1.0, 1.0),
-                                         batch_input_shape=(128, 128), pad_shape=(128, 128)))
+    sample = DetDataSample(
+        metainfo=dict(
+            img_shape=(128, 128),
+            ori_shape=(128, 128),
+            scale_factor=(1.0, 1.0),
+            batch_input_shape=(128, 128),
+            pad_shape=(128, 128),
+        )
+    )
     with torch.no_grad():
         model(image_B3HW, [sample], mode='predict')
         with torch.autocast('cpu', torch.bfloat16):
@@ -296,14 +349,16 @@ def test_a_timm_network_is_fitted_to_whatever_takes_its_maps(tmp_path):
         cfg.dump(path)
         cfg = load_config(str(path), {})
         Detection.fit_recipe(cfg, DetectOptions(config=str(path)), 3)
-        assert cfg.model[key].in_channels == [32, 48, 192, 96][4 - maps:]
+        assert cfg.model[key].in_channels == [32, 48, 192, 96][4 - maps :]
         check_shapes(built(cfg.model), cfg.model)
 
 
 def test_a_detector_without_boxes_is_refused(tmp_path):
     path = tmp_path / 'solo.py'
-    path.write_text("_base_ = 'mmdet::solo/solo_r50_fpn_1x_coco.py'\n"
-                    "model = dict(backbone=dict(_delete_=True, type='SparKResNet', arch='resnet50'))\n")
+    path.write_text(
+        "_base_ = 'mmdet::solo/solo_r50_fpn_1x_coco.py'\n"
+        "model = dict(backbone=dict(_delete_=True, type='SparKResNet', arch='resnet50'))\n"
+    )
     with pytest.raises(InputError, match='SOLO, which gives masks without boxes'):
         Detection.check_recipe(DetectOptions(config=str(path)))
 

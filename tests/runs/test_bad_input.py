@@ -30,8 +30,21 @@ def run(capsys, arguments):
 
 
 def demo(data, folder, *extra):
-    return ['detect', '--data-root', data, '--work-dir', folder / 'work', '--results', folder / 'results', '--threads',
-            '1', *extra, '--cfg-options', 'train_cfg.max_epochs=1', 'global_batch=2']
+    return [
+        'detect',
+        '--data-root',
+        data,
+        '--work-dir',
+        folder / 'work',
+        '--results',
+        folder / 'results',
+        '--threads',
+        '1',
+        *extra,
+        '--cfg-options',
+        'train_cfg.max_epochs=1',
+        'global_batch=2',
+    ]
 
 
 @pytest.mark.slow
@@ -84,20 +97,40 @@ def test_a_image_that_breaks_on_the_way_is_named_in_one_line(split, boxes, tmp_p
     assert not (tmp_path / 'results').exists()
 
 
-@pytest.mark.parametrize('text, named', [
-    ('x = 1', 'has no model'), ('model = 5', 'has no model'), ('import nothere', 'nothere|no model'),
-    ('x = (1,', 'never closed'),
-    ("_base_ = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py']\nauto_scale_lr = None", 'has no global_batch'),
-    ("_base_ = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py']", 'names no architecture'),
-    ("_base_ = ['pretrain/configs/demo_pretrain.py']", 'has no backbone'),
-    ("_base_ = ['pretrain/configs/demo_finetune.py']", 'has no backbone'),
-    ("_base_ = ['mmdet_configs/demo/mask-rcnn_demo.py']\n"
-     "model = dict(_delete_=True, type='RetinaNet', backbone=dict(type='SparKTimm', arch='test_resnet'), neck=dict())",
-     'has neither model.neck nor model.panoptic_head')])
+@pytest.mark.parametrize(
+    'text, named',
+    [
+        ('x = 1', 'has no model'),
+        ('model = 5', 'has no model'),
+        ('import nothere', 'nothere|no model'),
+        ('x = (1,', 'never closed'),
+        ("_base_ = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py']\nauto_scale_lr = None", 'has no global_batch'),
+        ("_base_ = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py']", 'names no architecture'),
+        ("_base_ = ['pretrain/configs/demo_pretrain.py']", 'has no backbone'),
+        ("_base_ = ['pretrain/configs/demo_finetune.py']", 'has no backbone'),
+        (
+            "_base_ = ['mmdet_configs/demo/mask-rcnn_demo.py']\n"
+            "model = dict(_delete_=True, type='RetinaNet', neck=dict(), "
+            "backbone=dict(type='SparKTimm', arch='test_resnet'))",
+            'has neither model.neck nor model.panoptic_head',
+        ),
+    ],
+)
 def test_a_config_that_is_no_recipe_is_refused(text, named, boxes, tmp_path, capsys):
     (tmp_path / 'config.py').write_text(re.sub("'(pretrain|mmdet_configs)/", rf"'{ROOT}/\1/", text))
-    status, error = run(capsys, ['detect', tmp_path / 'config.py', '--data-root', boxes, '--work-dir',
-                                 tmp_path / 'work', '--results', tmp_path / 'results'])
+    status, error = run(
+        capsys,
+        [
+            'detect',
+            tmp_path / 'config.py',
+            '--data-root',
+            boxes,
+            '--work-dir',
+            tmp_path / 'work',
+            '--results',
+            tmp_path / 'results',
+        ],
+    )
     assert status == 2 and re.search(named, error), error
     assert not (tmp_path / 'work').exists()
 
@@ -117,14 +150,20 @@ def test_a_place_that_cannot_be_written_is_named_before_training(command, option
 
 
 @pytest.mark.parametrize('option', ['--results', '--work-dir'])
-@pytest.mark.parametrize('command', [
-    ['finetune', '--weights', 'scratch', '--cfg-options', 'global_batch=12'],
-    ['pretrain', '--cfg-options', 'global_batch=8'],
-    ['evaluate', '--protocol', 'knn', '--arch', 'test_resnet']])
+@pytest.mark.parametrize(
+    'command',
+    [
+        ['finetune', '--weights', 'scratch', '--cfg-options', 'global_batch=12'],
+        ['pretrain', '--cfg-options', 'global_batch=8'],
+        ['evaluate', '--protocol', 'knn', '--arch', 'test_resnet'],
+    ],
+)
 def test_so_is_one_of_the_runs_on_images(command, option, images, tmp_path, capsys):
     (tmp_path / 'file').write_text('')
-    places = {name: tmp_path / 'file' / 'deeper' if name == option else tmp_path / 'other'
-              for name in ('--work-dir', '--results')}
+    places = {
+        name: tmp_path / 'file' / 'deeper' if name == option else tmp_path / 'other'
+        for name in ('--work-dir', '--results')
+    }
     given = [word for place in places.items() for word in place]
     status, error = run(capsys, [*command, '--data-root', images, *given])
     assert status == 2 and option in error and str(tmp_path / 'file') in error
@@ -138,17 +177,24 @@ def test_results_without_permission_are_named_before_training(boxes, tmp_path, c
     assert status == 2 and '--results' in error and not (tmp_path / 'work').exists()
 
 
-@pytest.mark.parametrize('mistake, named', [
-    (['--weights', 'wrong.pth'], 'wrong.pth does not fit'), (['--cfg-options', 'model.neck.typo=1'], "'typo'"),
-    (['--cfg-options', 'model.backbone.drop_path_rate=1.5'], 'drop_path_rate is 1.5'),
-    (['--cfg-options', 'test_dataloader.dataset.typo=1'], "'typo'"),
-    (['--cfg-options', 'optim_wrapper.optimizer.lr=-1'], 'learning rate')])
+@pytest.mark.parametrize(
+    'mistake, named',
+    [
+        (['--weights', 'wrong.pth'], 'wrong.pth does not fit'),
+        (['--cfg-options', 'model.neck.typo=1'], "'typo'"),
+        (['--cfg-options', 'model.backbone.drop_path_rate=1.5'], 'drop_path_rate is 1.5'),
+        (['--cfg-options', 'test_dataloader.dataset.typo=1'], "'typo'"),
+        (['--cfg-options', 'optim_wrapper.optimizer.lr=-1'], 'learning rate'),
+    ],
+)
 def test_after_a_mistake_the_same_folder_serves(mistake, named, boxes, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({'layer1.0.conv1.weight': torch.zeros(3), 'layer4.0.conv1.weight': torch.zeros(3)}, 'wrong.pth')
     arguments = demo(boxes, tmp_path)
-    status, error = run(capsys, [*arguments, *mistake[1:]] if mistake[0] == '--cfg-options' else
-                        [*arguments[:1], *mistake, *arguments[1:]])
+    status, error = run(
+        capsys,
+        [*arguments, *mistake[1:]] if mistake[0] == '--cfg-options' else [*arguments[:1], *mistake, *arguments[1:]],
+    )
     assert status == 2 and named in error
     assert not (tmp_path / 'results').exists() and not list((tmp_path / 'work').glob('*.pth'))
     if mistake[0] == '--weights':
@@ -164,6 +210,7 @@ def test_killed_while_it_evaluates_a_run_is_not_trained_again(boxes, tmp_path, m
         patch.setattr(BenchRunner, 'test', lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
         assert commands.main(words(config, boxes, tmp_path / 'parts')) == 130
     from spark_bench.training.loop import UpdateLoop
+
     monkeypatch.setattr(UpdateLoop, '_train_on', lambda self, batches: pytest.fail('trained again'))
     assert commands.main(words(config, boxes, tmp_path / 'parts')) == 0
     whole, parts = (load_file(tmp_path / name / 'work/detector.safetensors') for name in ('whole', 'parts'))
@@ -183,29 +230,61 @@ def test_what_two_processes_find_wrong_is_told_once(boxes, tmp_path):
 
 def tool(name, *arguments):
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    return subprocess.run([sys.executable, str(ROOT / 'tools' / name), *map(str, arguments)], env=environment,
-                          capture_output=True, text=True, timeout=200, check=False)
+    return subprocess.run(
+        [sys.executable, str(ROOT / 'tools' / name), *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
 
 
 def test_openmmlabs_scripts_train_and_test(boxes, tmp_path):
     data = ['--data-root', boxes, '--threads', '1']
     config = ROOT / 'mmdet_configs/demo/mask-rcnn_demo.py'
-    done = tool('train.py', config, '--work-dir', tmp_path / 'work', '--resume', 'auto', '--auto-scale-lr', *data,
-                '--results', tmp_path / 'results', '--cfg-options', 'train_cfg.max_epochs=1',
-                'global_batch=2', 'default_hooks.logger.interval=1')
+    done = tool(
+        'train.py',
+        config,
+        '--work-dir',
+        tmp_path / 'work',
+        '--resume',
+        'auto',
+        '--auto-scale-lr',
+        *data,
+        '--results',
+        tmp_path / 'results',
+        '--cfg-options',
+        'train_cfg.max_epochs=1',
+        'global_batch=2',
+        'default_hooks.logger.interval=1',
+    )
     assert done.returncode == 0, done.stderr[-2000:]
-    done = tool('test.py', config, tmp_path / 'work/detector.safetensors', *data, '--work-dir', tmp_path / 'test',
-                '--cfg-options', 'test_dataloader.batch_size=1')
+    done = tool(
+        'test.py',
+        config,
+        tmp_path / 'work/detector.safetensors',
+        *data,
+        '--work-dir',
+        tmp_path / 'test',
+        '--cfg-options',
+        'test_dataloader.batch_size=1',
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     metrics = [json.loads((tmp_path / name / 'metrics.json').read_text()) for name in ('work', 'test')]
     assert metrics[0].keys() == metrics[1].keys()
 
 
-@pytest.mark.parametrize('name, arguments, named', [
-    ('test.py', ['config.py'], 'CONFIG and CHECKPOINT'),
-    ('test.py', ['config.py', '--work-dir', 'x'], 'CHECKPOINT first'),
-    ('train.py', ['config.py', '--validate'], '--validate'), ('train.py', ['absent.py'], 'absent.py'),
-    ('test.py', ['absent.py', 'w.pth', '--show'], '--show')])
+@pytest.mark.parametrize(
+    'name, arguments, named',
+    [
+        ('test.py', ['config.py'], 'CONFIG and CHECKPOINT'),
+        ('test.py', ['config.py', '--work-dir', 'x'], 'CHECKPOINT first'),
+        ('train.py', ['config.py', '--validate'], '--validate'),
+        ('train.py', ['absent.py'], 'absent.py'),
+        ('test.py', ['absent.py', 'w.pth', '--show'], '--show'),
+    ],
+)
 def test_openmmlabs_scripts_refuse_in_one_line(name, arguments, named, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', [name, *arguments])
     with pytest.raises(SystemExit) as stopped:

@@ -46,15 +46,34 @@ def relist(root, change, split='val'):
 
 def evaluate(root, weights, folder, *extra):
     """(exit status, detections by image and name of the category)."""
-    status = commands.main(['evaluate', '--data-root', str(root), '--weights', str(weights), '--work-dir', str(folder),
-                            '--threads', '1', '--workers', '0', '--cfg-options', ALL_SCORES, *extra])
+    status = commands.main(
+        [
+            'evaluate',
+            '--data-root',
+            str(root),
+            '--weights',
+            str(weights),
+            '--work-dir',
+            str(folder),
+            '--threads',
+            '1',
+            '--workers',
+            '0',
+            '--cfg-options',
+            ALL_SCORES,
+            *extra,
+        ]
+    )
     if status:
         return status, None
-    names = {category['id']: category['name']
-             for category in json.loads((folder / 'categories.json').read_text())['categories']}
+    names = {
+        category['id']: category['name']
+        for category in json.loads((folder / 'categories.json').read_text())['categories']
+    }
     found = json.loads((folder / 'predictions.segm.json').read_text())
-    return status, sorted((entry['image_id'], names[entry['category_id']], entry['score'], entry['bbox'])
-                          for entry in found)
+    return status, sorted(
+        (entry['image_id'], names[entry['category_id']], entry['score'], entry['bbox']) for entry in found
+    )
 
 
 def test_a_detector_finds_the_same_whatever_order_the_file_lists_its_categories_in(boxes, detector, tmp_path):
@@ -78,10 +97,14 @@ def test_files_of_mmdet_name_their_classes(boxes, detector, tmp_path, meta):
     assert evaluate(boxes, tmp_path / 'd.pth', tmp_path / 'b') == (0, found)
 
 
-@pytest.mark.parametrize('change, words', [
-    (lambda categories: categories[0].update(name='wheel'), ["'wheel'", "'box'"]),
-    (lambda categories: categories.append({'id': 4, 'name': 'brick'}), ["'brick'"]),
-    (lambda categories: categories.pop(1), ["'never seen' absent"])])
+@pytest.mark.parametrize(
+    'change, words',
+    [
+        (lambda categories: categories[0].update(name='wheel'), ["'wheel'", "'box'"]),
+        (lambda categories: categories.append({'id': 4, 'name': 'brick'}), ["'brick'"]),
+        (lambda categories: categories.pop(1), ["'never seen' absent"]),
+    ],
+)
 def test_other_categories_are_refused_by_name(boxes, detector, tmp_path, capsys, change, words):
     save(detector, tmp_path / 'd.safetensors', {'classes': json.dumps(NAMES)})
     relist(boxes, change)
@@ -101,9 +124,26 @@ def test_a_file_without_names_is_taken_in_the_order_of_the_data_with_a_word(boxe
 
 def test_training_takes_the_categories_of_val_in_the_order_of_train(boxes, tmp_path):
     def train(folder):
-        assert commands.main(['detect', '--data-root', str(boxes), '--work-dir', str(folder / 'work'), '--results',
-                              str(folder / 'results'), '--threads', '1', '--cfg-options', 'train_cfg.max_epochs=1',
-                              'global_batch=2', ALL_SCORES]) == 0
+        assert (
+            commands.main(
+                [
+                    'detect',
+                    '--data-root',
+                    str(boxes),
+                    '--work-dir',
+                    str(folder / 'work'),
+                    '--results',
+                    str(folder / 'results'),
+                    '--threads',
+                    '1',
+                    '--cfg-options',
+                    'train_cfg.max_epochs=1',
+                    'global_batch=2',
+                    ALL_SCORES,
+                ]
+            )
+            == 0
+        )
         return record_of(folder)['metrics'], load_file(folder / 'work/detector.safetensors')
 
     metrics, tensors = train(tmp_path / 'a')
@@ -115,10 +155,19 @@ def test_training_takes_the_categories_of_val_in_the_order_of_train(boxes, tmp_p
 
 def test_labels_count_the_classes_that_are_named(boxes):
     def labels(classes):
-        dataset = SeededCocoDataset(ann_file=str(boxes / 'annotations/instances_val.json'), data_root='',
-                                    data_prefix=dict(img=''), metainfo=dict(classes=classes), pipeline=[])
-        return {classes[instance['bbox_label']] for index in range(len(dataset)) if dataset.get_data_info(index)[
-            'img_path'].endswith('0.JPG') for instance in dataset.get_data_info(index)['instances']}
+        dataset = SeededCocoDataset(
+            ann_file=str(boxes / 'annotations/instances_val.json'),
+            data_root='',
+            data_prefix=dict(img=''),
+            metainfo=dict(classes=classes),
+            pipeline=[],
+        )
+        return {
+            classes[instance['bbox_label']]
+            for index in range(len(dataset))
+            if dataset.get_data_info(index)['img_path'].endswith('0.JPG')
+            for instance in dataset.get_data_info(index)['instances']
+        }
 
     assert labels(tuple(NAMES)) == labels(tuple(reversed(NAMES))) == labels(('other box', 'box')) == {'box'}
 
@@ -136,8 +185,23 @@ def three(tmp_path_factory):
 
 
 def classify(root, weights, folder):
-    status = commands.main(['evaluate', '--protocol', 'finetune', '--data-root', str(root), '--weights', str(weights),
-                            '--work-dir', str(folder), '--threads', '1', '--workers', '0'])
+    status = commands.main(
+        [
+            'evaluate',
+            '--protocol',
+            'finetune',
+            '--data-root',
+            str(root),
+            '--weights',
+            str(weights),
+            '--work-dir',
+            str(folder),
+            '--threads',
+            '1',
+            '--workers',
+            '0',
+        ]
+    )
     if status:
         return status, None
     with np.load(folder / 'predictions.npz') as stored:
@@ -147,21 +211,30 @@ def classify(root, weights, folder):
 def test_a_classifier_is_measured_on_its_classes_by_name(images, three, tmp_path, capsys):
     names = [f'class{number}' for number in (5, 4, 3, 2, 1, 0)]  # of a file that was trained in another order
     torch.manual_seed(0)
-    save(create_network('test_resnet', num_classes=6), tmp_path / 'c.safetensors',
-         {'arch': 'test_resnet', 'classes': json.dumps(names)})
+    save(
+        create_network('test_resnet', num_classes=6),
+        tmp_path / 'c.safetensors',
+        {'arch': 'test_resnet', 'classes': json.dumps(names)},
+    )
     _, (said, labels, _) = classify(images, tmp_path / 'c.safetensors', tmp_path / 'a')
     assert said == names and labels == [number for number in (5, 4, 3, 2, 1, 0) for _ in range(3)]
     _, (_, labels, _) = classify(three, tmp_path / 'c.safetensors', tmp_path / 'b')
     assert labels == [4] * 3 + [2] * 3 + [1] * 3
-    save(create_network('test_resnet', num_classes=2), tmp_path / 'e.safetensors',
-         {'arch': 'test_resnet', 'classes': json.dumps(['class1', 'wasp'])})
+    save(
+        create_network('test_resnet', num_classes=2),
+        tmp_path / 'e.safetensors',
+        {'arch': 'test_resnet', 'classes': json.dumps(['class1', 'wasp'])},
+    )
     assert classify(three, tmp_path / 'e.safetensors', tmp_path / 'c')[0] == 2
     assert "'class3', 'class4'" in capsys.readouterr().err
 
 
 def test_names_that_stand_for_two_outputs_are_refused(images, boxes, detector, tmp_path, capsys):
-    save(create_network('test_resnet', num_classes=7), tmp_path / 'c.safetensors',
-         {'arch': 'test_resnet', 'classes': json.dumps([*(f'class{number}' for number in range(6)), 'class3'])})
+    save(
+        create_network('test_resnet', num_classes=7),
+        tmp_path / 'c.safetensors',
+        {'arch': 'test_resnet', 'classes': json.dumps([*(f'class{number}' for number in range(6)), 'class3'])},
+    )
     assert classify(images, tmp_path / 'c.safetensors', tmp_path / 'a')[0] == 2
     assert "names 1 classes twice ('class3')" in capsys.readouterr().err
     save(detector, tmp_path / 'd.safetensors', {'classes': json.dumps(['box', 'never seen', 'box'])})
@@ -186,8 +259,20 @@ def test_the_words_of_imagenet_stand_in_the_order_of_its_folders(tmp_path, monke
 
 
 def test_a_refused_record_tells_what_differs_and_nothing_else(boxes, tmp_path, capsys):
-    command = ['detect', '--data-root', str(boxes), '--work-dir', str(tmp_path / 'w'), '--results', str(tmp_path / 'r'),
-               '--threads', '1', '--cfg-options', 'train_cfg.max_epochs=1', 'global_batch=2']
+    command = [
+        'detect',
+        '--data-root',
+        str(boxes),
+        '--work-dir',
+        str(tmp_path / 'w'),
+        '--results',
+        str(tmp_path / 'r'),
+        '--threads',
+        '1',
+        '--cfg-options',
+        'train_cfg.max_epochs=1',
+        'global_batch=2',
+    ]
     assert commands.main(command) == 0
     assert commands.main([*command, 'optim_wrapper.optimizer.lr=0.5']) == 2
     error = capsys.readouterr().err

@@ -51,8 +51,20 @@ def detector(tmp_path):
 def outcome(capsys, root, folder, command, *words):
     """'' where the command came to the end of the data, else the line that it refused with."""
     work = folder / f'{root.name}-{command[0]}-{len(command)}'
-    status = commands.main([*command, '--data-root', str(root), '--work-dir', str(work / 'w'), '--results',
-                            str(work / 'r'), '--threads', '1', *words])
+    status = commands.main(
+        [
+            *command,
+            '--data-root',
+            str(root),
+            '--work-dir',
+            str(work / 'w'),
+            '--results',
+            str(work / 'r'),
+            '--threads',
+            '1',
+            *words,
+        ]
+    )
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith('spark-bench: error')]
     assert len(lines) == 1, lines
     assert (status == 1) == (READ in lines[0]) and status in (1, 2), lines
@@ -85,6 +97,9 @@ def test_commands_refuse_what_a_check_names_and_run_on_the_rest(layout, tmp_path
         done, problems = mutate(root, rng), problems_of(root)
         told = [outcome(capsys, root, tmp_path, *command) for command in tried]
         assert problems or not any('not know' not in one and 'trained on' not in one for one in told if one), (
-            seed, done, told)
+            seed,
+            done,
+            told,
+        )
         seen.add((bool(problems), any(told)))
     assert {(True, True), (False, False)} <= seen

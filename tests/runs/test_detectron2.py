@@ -46,7 +46,8 @@ def test_fresh_weights_of_neck_and_box_head(recipe):
 def matches(assigner, boxes, objects):
     found = TASK_UTILS.build({**assigner, '_scope_': 'mmdet'}).assign(
         InstanceData(priors=torch.tensor(boxes)),
-        InstanceData(bboxes=torch.tensor(objects), labels=torch.arange(len(objects))))
+        InstanceData(bboxes=torch.tensor(objects), labels=torch.arange(len(objects))),
+    )
     return found.gt_inds.tolist()
 
 
@@ -65,7 +66,7 @@ def test_a_roi_is_matched_with_what_it_overlaps_most(recipe):
 @pytest.mark.parametrize('pipeline', ['train_pipeline', 'test_pipeline'])
 def test_images_are_resized_by_pillow(recipe, pipeline):
     pixels = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
-    step, = (step for step in recipe[pipeline] if 'Resize' in step.type)
+    (step,) = (step for step in recipe[pipeline] if 'Resize' in step.type)
     found = TRANSFORMS.build({**step, '_scope_': 'mmdet'})(dict(img=pixels, img_shape=(900, 1200)))['img']
     expected = Image.fromarray(pixels).resize(found.shape[1::-1], Image.Resampling.BILINEAR)
     assert found.shape[0] < 900 and np.array_equal(found, expected)

@@ -66,21 +66,40 @@ def check_folders(capsys, save_weights, config, name, words):
 def test_classifiers_of_one_name_are_evaluated_in_folders_of_their_own(images, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'my.py').write_text(f"_base_ = '{ROOT}/pretrain/configs/demo_finetune.py'\n")
-    check_folders(capsys, save_classifier, tmp_path / 'my.py', 'classifier.safetensors',
-                  ['--protocol', 'finetune', '--data-root', images, '--workers', '0', '--threads', '1'])
+    check_folders(
+        capsys,
+        save_classifier,
+        tmp_path / 'my.py',
+        'classifier.safetensors',
+        ['--protocol', 'finetune', '--data-root', images, '--workers', '0', '--threads', '1'],
+    )
 
 
 def test_detectors_of_one_name_are_evaluated_in_folders_of_their_own(coco, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / 'my.py').write_text(f"_base_ = '{ROOT}/mmdet_configs/demo/mask-rcnn_demo.py'\n"
-                                    'model = dict(test_cfg=dict(rcnn=dict(score_thr=0.0)))\n')
-    check_folders(capsys, save_detector, tmp_path / 'my.py', 'detector.safetensors',
-                  ['--data-root', coco, '--workers', '0', '--threads', '1'])
+    (tmp_path / 'my.py').write_text(
+        f"_base_ = '{ROOT}/mmdet_configs/demo/mask-rcnn_demo.py'\n"
+        'model = dict(test_cfg=dict(rcnn=dict(score_thr=0.0)))\n'
+    )
+    check_folders(
+        capsys,
+        save_detector,
+        tmp_path / 'my.py',
+        'detector.safetensors',
+        ['--data-root', coco, '--workers', '0', '--threads', '1'],
+    )
 
 
-@pytest.mark.parametrize('change', [
-    dict(config='b/recipe.py'), dict(weights='b/detector.pth'), dict(data_root='b'), dict(arch='resnet18'),
-    dict(overrides={'a': 2})])
+@pytest.mark.parametrize(
+    'change',
+    [
+        dict(config='b/recipe.py'),
+        dict(weights='b/detector.pth'),
+        dict(data_root='b'),
+        dict(arch='resnet18'),
+        dict(overrides={'a': 2}),
+    ],
+)
 def test_whatever_is_another_gives_another_folder(change, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     what = dict(config='a/recipe.py', weights='a/detector.pth', data_root='a', arch=None, overrides={'a': (1, 2)})
@@ -138,8 +157,17 @@ def test_an_evaluation_of_before_there_were_stamps_is_repeated_where_it_was(imag
     assert evaluate(capsys, *words) == (folder, found)
 
 
-@pytest.mark.parametrize('name', ['metrics.json', 'detector.safetensors', 'classifier_best.safetensors',
-                                  'predictions_ema.npz', 'encoder.safetensors', 'my.py'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'metrics.json',
+        'detector.safetensors',
+        'classifier_best.safetensors',
+        'predictions_ema.npz',
+        'encoder.safetensors',
+        'my.py',
+    ],
+)
 def test_a_training_replaces_nothing_that_no_run_left(tmp_path, name):
     (tmp_path / name).write_text('mine')
     with pytest.raises(InputError, match=name):

@@ -24,9 +24,27 @@ def many(tmp_path_factory):
 
 
 def demo(data, folder, *extra, options=(), epochs=1):
-    return ['detect', '--data-root', str(data), '--work-dir', str(folder / 'work'), '--results',
-            str(folder / 'results'), '--threads', '1', '--workers', '0', '--weights', 'scratch', *extra,
-            '--cfg-options', f'train_cfg.max_epochs={epochs}', 'global_batch=2', EVERY, *options]
+    return [
+        'detect',
+        '--data-root',
+        str(data),
+        '--work-dir',
+        str(folder / 'work'),
+        '--results',
+        str(folder / 'results'),
+        '--threads',
+        '1',
+        '--workers',
+        '0',
+        '--weights',
+        'scratch',
+        *extra,
+        '--cfg-options',
+        f'train_cfg.max_epochs={epochs}',
+        'global_batch=2',
+        EVERY,
+        *options,
+    ]
 
 
 def refused(capsys, arguments, *named):
@@ -41,6 +59,7 @@ def test_a_share_of_the_labels_is_what_is_trained_on_and_part_of_the_run(many, t
     def noting(self, index, batches):
         seen.extend(sample.img_path.rpartition('/')[2] for batch in batches for sample in batch['data_samples'])
         return run_iter(self, index, batches)
+
     monkeypatch.setattr(UpdateLoop, 'run_iter', noting)
     command = demo(many, tmp_path, '--label-fraction', '0.25', '--label-seed', '7', epochs=2)
     assert commands.main(command) == 0
@@ -62,8 +81,12 @@ def test_a_seed_without_a_share_is_refused(kind, tmp_path, capsys):
 
 def test_records_of_other_shares_never_mix(many, tmp_path, capsys):
     assert commands.main(demo(many, tmp_path, '--label-fraction', '0.25')) == 0
-    for extra in ([], ['--label-fraction', '0.5'], ['--label-fraction', '0.25', '--label-seed', '1'],
-                  ['--label-fraction', '0.25', '--frozen']):
+    for extra in (
+        [],
+        ['--label-fraction', '0.5'],
+        ['--label-fraction', '0.25', '--label-seed', '1'],
+        ['--label-fraction', '0.25', '--frozen'],
+    ):
         refused(capsys, demo(many, tmp_path, *extra), 'another configuration', 'move it away')
     [record] = load_all(tmp_path / 'results', 'custom')
     assert record.dataset['train_images'] < 36
@@ -71,8 +94,12 @@ def test_records_of_other_shares_never_mix(many, tmp_path, capsys):
     with pytest.raises(SystemExit):
         commands.main(demo(many, tmp_path / 'b', '--label-fraction', '1.5'))
     assert '--label-fraction: 1.5 is not above 0, up to 1' in capsys.readouterr().err
-    refused(capsys, demo(many, tmp_path / 'b', '--label-fraction', '0.5', options=[
-        'train_dataloader.dataset.fraction=0.2']), '--label-fraction', 'two words for one value')
+    refused(
+        capsys,
+        demo(many, tmp_path / 'b', '--label-fraction', '0.5', options=['train_dataloader.dataset.fraction=0.2']),
+        '--label-fraction',
+        'two words for one value',
+    )
 
 
 def test_a_frozen_backbone_is_that_of_the_start(many, tmp_path):
@@ -80,7 +107,7 @@ def test_a_frozen_backbone_is_that_of_the_start(many, tmp_path):
     start = tmp_path / 'free/work/detector.safetensors'
     taken = ['--weights', str(start), '--key-prefix', 'backbone.pyramid.network.', '--frozen']
     command = demo(many, tmp_path / 'frozen', '--label-fraction', '0.25')
-    command[command.index('--weights'):command.index('--weights') + 2] = taken
+    command[command.index('--weights') : command.index('--weights') + 2] = taken
     assert commands.main(command) == 0
     before, after = load_file(start), load_file(tmp_path / 'frozen/work/detector.safetensors')
     backbone = [name for name in before if name.startswith('backbone.')]
@@ -135,8 +162,19 @@ def test_ap_during_training_is_what_evaluate_finds_and_the_best_weights_are_kept
     assert [metrics['update_best'], metrics['box_ap_best']] == best and best[1] > 0
     assert metrics['mask_ap_best'] == dict(curves['mask_ap'])[best[0]]
     assert record['artifacts']['detector_best'] == str(work / 'detector_best.safetensors')
-    command = ['evaluate', '--weights', work / 'detector_best.safetensors', '--data-root', many, '--work-dir',
-               tmp_path / 'best', '--threads', '1', '--cfg-options', EVERY]
+    command = [
+        'evaluate',
+        '--weights',
+        work / 'detector_best.safetensors',
+        '--data-root',
+        many,
+        '--work-dir',
+        tmp_path / 'best',
+        '--threads',
+        '1',
+        '--cfg-options',
+        EVERY,
+    ]
     assert commands.main([str(word) for word in command]) == 0
     found = json.loads((tmp_path / 'best/metrics.json').read_text())
     assert (found['box_ap'], found['mask_ap']) == (metrics['box_ap_best'], metrics['mask_ap_best'])
@@ -149,8 +187,19 @@ def test_two_processes_measure_as_one_does(many, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     record = record_of(tmp_path)
     assert [step for step, _ in record['curves']['box_ap']] == [9, 18]
-    command = ['evaluate', '--weights', tmp_path / 'work/detector_best.safetensors', '--data-root', many, '--work-dir',
-               tmp_path / 'best', '--threads', '1', '--cfg-options', EVERY]
+    command = [
+        'evaluate',
+        '--weights',
+        tmp_path / 'work/detector_best.safetensors',
+        '--data-root',
+        many,
+        '--work-dir',
+        tmp_path / 'best',
+        '--threads',
+        '1',
+        '--cfg-options',
+        EVERY,
+    ]
     assert commands.main([str(word) for word in command]) == 0
     found = json.loads((tmp_path / 'best/metrics.json').read_text())
     assert found['box_ap'] == pytest.approx(record['metrics']['box_ap_best'], abs=1e-6)
@@ -158,10 +207,12 @@ def test_two_processes_measure_as_one_does(many, tmp_path):
 
 def test_ap_is_logged_and_drawn_by_tensorboard(measured):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     log = EventAccumulator(str(measured[0] / 'work/tensorboard'))
     log.Reload()
     curves = record_of(measured[0])['curves']
     assert [(event.step, event.value) for event in log.Scalars('val/box_ap')] == [
-        (step, pytest.approx(value)) for step, value in curves['box_ap'][:-1]]
+        (step, pytest.approx(value)) for step, value in curves['box_ap'][:-1]
+    ]
     [told] = [path.read_text() for path in (measured[0] / 'work').glob('*/*.log')]
     assert f'update 9: box_ap {curves["box_ap"][0][1]:.2f}' in told

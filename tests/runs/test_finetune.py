@@ -32,27 +32,50 @@ def test_every_recipe_trains_two_updates_with_its_own_network(recipe, images, tm
 
 
 def check_recipe(recipe, images, tmp_path, *extra):
-    assert commands.main(words(images, tmp_path, '--weights', 'scratch', '--epochs', '1', '--batch-size', '4', *extra,
-                               recipe=recipe, settings=small(64))) == 0
+    assert (
+        commands.main(
+            words(
+                images,
+                tmp_path,
+                '--weights',
+                'scratch',
+                '--epochs',
+                '1',
+                '--batch-size',
+                '4',
+                *extra,
+                recipe=recipe,
+                settings=small(64),
+            )
+        )
+        == 0
+    )
     record = record_of(tmp_path)
     assert record['method'] == 'scratch' and len(record['curves']['loss']) == 2
     assert record['metrics']['epoch_best_ema'] == 1 and record['metrics']['top1'] == record['metrics']['top1_last_ema']
     assert record['dataset']['train_images'] == CLASSES * TRAIN and record['dataset']['val_images'] == CLASSES * VAL
     assert {path.name for path in (tmp_path / 'work').glob('*.safetensors')} == {
-        'classifier.safetensors', 'classifier_ema.safetensors', 'classifier_best.safetensors',
-        'classifier_best_ema.safetensors'}
+        'classifier.safetensors',
+        'classifier_ema.safetensors',
+        'classifier_best.safetensors',
+        'classifier_best_ema.safetensors',
+    }
     assert not list((tmp_path / 'work').glob('*.pth'))
 
 
-@pytest.mark.parametrize('recipe, batch, lr, epochs, warmup, decay, wd, mixup, repeats, drop, ema', [
-    ('convnext-small_400e', 4096, 2e-4, 400, 20, 0.7, 0.01, 0.8, 3, 0.3, 0.9999),
-    ('convnext-base_400e', 4096, 1e-4, 400, 20, 0.7, 0.01, 0.8, 3, 0.4, 0.9999),
-    ('convnext-large_200e', 4096, 1e-4, 200, 10, 0.7, 0.02, 0.8, 3, 0.5, 0.9999),
-    ('convnext-large_384_200e', 1024, 6e-5, 200, 20, 0.7, 0.01, 0.8, 3, 0.5, 0.99995),
-    ('resnet50_300e', 2048, 2e-3, 300, 5, 0.7, 0.02, 0.1, 1, 0.05, 0.9999),
-    ('resnet101_300e', 2048, 1e-3, 300, 5, 0.8, 0.02, 0.1, 1, 0.2, 0.9999),
-    ('resnet152_300e', 2048, 1e-3, 300, 5, 0.8, 0.02, 0.1, 1, 0.2, 0.9999),
-    ('resnet200_300e', 2048, 1e-3, 300, 5, 0.8, 0.02, 0.1, 1, 0.2, 0.9999)])
+@pytest.mark.parametrize(
+    'recipe, batch, lr, epochs, warmup, decay, wd, mixup, repeats, drop, ema',
+    [
+        ('convnext-small_400e', 4096, 2e-4, 400, 20, 0.7, 0.01, 0.8, 3, 0.3, 0.9999),
+        ('convnext-base_400e', 4096, 1e-4, 400, 20, 0.7, 0.01, 0.8, 3, 0.4, 0.9999),
+        ('convnext-large_200e', 4096, 1e-4, 200, 10, 0.7, 0.02, 0.8, 3, 0.5, 0.9999),
+        ('convnext-large_384_200e', 1024, 6e-5, 200, 20, 0.7, 0.01, 0.8, 3, 0.5, 0.99995),
+        ('resnet50_300e', 2048, 2e-3, 300, 5, 0.7, 0.02, 0.1, 1, 0.05, 0.9999),
+        ('resnet101_300e', 2048, 1e-3, 300, 5, 0.8, 0.02, 0.1, 1, 0.2, 0.9999),
+        ('resnet152_300e', 2048, 1e-3, 300, 5, 0.8, 0.02, 0.1, 1, 0.2, 0.9999),
+        ('resnet200_300e', 2048, 1e-3, 300, 5, 0.8, 0.02, 0.1, 1, 0.2, 0.9999),
+    ],
+)
 def test_recipes_are_the_published_ones(recipe, batch, lr, epochs, warmup, decay, wd, mixup, repeats, drop, ema):
     cfg = Config.fromfile(ROOT / f'pretrain/configs/finetune_{recipe}.py')
     assert (cfg.global_batch, cfg.base_lr, cfg.train_cfg.max_epochs) == (batch, lr, epochs)
@@ -62,7 +85,11 @@ def test_recipes_are_the_published_ones(recipe, batch, lr, epochs, warmup, decay
     assert cfg.optim_wrapper.optimizer.weight_decay == wd and 'clip_grad' not in cfg.optim_wrapper
     model, sampler = cfg.model, cfg.train_dataloader.sampler
     assert (model.mixup_alpha, model.cutmix_alpha, model.label_smoothing, model.drop_path_rate) == (
-        mixup, 1.0, 0.1, drop)
+        mixup,
+        1.0,
+        0.1,
+        drop,
+    )
     assert sampler.get('repeats', 1) == repeats
     assert [hook.decay for hook in cfg.custom_hooks if hook.type == 'WeightEmaHook'] == [ema]
     if 'resnet' in recipe:
@@ -85,15 +112,32 @@ def test_transforms_of_every_recipe_make_images_of_its_size(recipe):
 
 def test_learning_rate_follows_the_formula_of_the_recipe_in_every_group(images, tmp_path, monkeypatch):
     from spark_bench.training.loop import UpdateOptimWrapper
+
     seen = []
     step = UpdateOptimWrapper.step
 
     def watch(self, **kwargs):
         seen.append([(group['lr'], group['lr_scale']) for group in self.optimizer.param_groups])
         return step(self, **kwargs)
+
     monkeypatch.setattr(UpdateOptimWrapper, 'step', watch)
-    assert commands.main(words(images, tmp_path, '--weights', 'scratch', '--epochs', '3', '--arch', 'test_resnet',
-                               recipe='finetune_resnet50_300e', settings=small())) == 0
+    assert (
+        commands.main(
+            words(
+                images,
+                tmp_path,
+                '--weights',
+                'scratch',
+                '--epochs',
+                '3',
+                '--arch',
+                'test_resnet',
+                recipe='finetune_resnet50_300e',
+                settings=small(),
+            )
+        )
+        == 0
+    )
     peak, warmup, total = 2e-3 * 24 / 256, 2, 6
     assert len(seen) == total
     for number, groups in enumerate(seen):
@@ -104,7 +148,7 @@ def test_learning_rate_follows_the_formula_of_the_recipe_in_every_group(images, 
             expected = peak * (0.001 + 0.999 * (0.5 + 0.5 * math.cos(math.pi * progress)))
         for lr, scale in groups:
             assert math.isclose(lr, expected * scale, rel_tol=1e-12)
-    assert {round(scale, 9) for _, scale in seen[0]} == {round(0.7 ** power, 9) for power in range(6)}
+    assert {round(scale, 9) for _, scale in seen[0]} == {round(0.7**power, 9) for power in range(6)}
 
 
 def test_a_share_of_the_labels_is_drawn_once_and_recorded(images, tmp_path):
@@ -122,6 +166,7 @@ def test_a_share_of_the_labels_is_drawn_once_and_recorded(images, tmp_path):
 
 def test_several_repeats_of_a_image_are_augmented_apart_and_dealt_out_as_timm_does(monkeypatch):
     from timm.data.distributed_sampler import RepeatAugSampler
+
     data, seed = list(range(40)), 5
     for ranks in (1, 2, 4):
         for rank in range(ranks):
@@ -140,11 +185,30 @@ def test_several_repeats_of_a_image_are_augmented_apart_and_dealt_out_as_timm_do
 def test_accumulated_batches_make_the_update_of_a_whole_one_and_bfloat16_nearly(images, tmp_path):
     """In a network without batch norm, whose batches are not mixed, only rounding tells them apart."""
     curves = {}
-    for name, extra in (('whole', []), ('parts', ['--accumulate', '4']), ('amp', ['--amp']),
-                        ('layout', ['--channels-last'])):
+    for name, extra in (
+        ('whole', []),
+        ('parts', ['--accumulate', '4']),
+        ('amp', ['--amp']),
+        ('layout', ['--channels-last']),
+    ):
         folder = tmp_path / name
-        assert commands.main(words(images, folder, '--weights', 'scratch', '--epochs', '2', '--arch', 'test_convnext',
-                                   *extra, settings=['global_batch=24', 'model.label_smoothing=0.0'])) == 0
+        assert (
+            commands.main(
+                words(
+                    images,
+                    folder,
+                    '--weights',
+                    'scratch',
+                    '--epochs',
+                    '2',
+                    '--arch',
+                    'test_convnext',
+                    *extra,
+                    settings=['global_batch=24', 'model.label_smoothing=0.0'],
+                )
+            )
+            == 0
+        )
         curves[name] = [value for _, value in record_of(folder)['curves']['loss']]
     assert len(curves['whole']) == 4
     assert curves['parts'] == pytest.approx(curves['whole'], rel=1e-4)
@@ -161,8 +225,22 @@ def test_bad_options_are_refused_in_one_line(images, tmp_path, capsys):
     refused(capsys, ['finetune', ROOT / 'pretrain/configs/demo_pretrain.py', *start[1:]], 'demo_pretrain.py', 'recipe')
     encoder = tmp_path / 'encoder.safetensors'
     save(timm.create_model('test_resnet', num_classes=0), encoder, {'arch': 'test_resnet'})
-    refused(capsys, ['evaluate', '--protocol', 'finetune', '--data-root', images, '--weights', encoder, '--work-dir',
-                     tmp_path / 'evaluation'], 'no whole classifier', 'encoder.safetensors')
+    refused(
+        capsys,
+        [
+            'evaluate',
+            '--protocol',
+            'finetune',
+            '--data-root',
+            images,
+            '--weights',
+            encoder,
+            '--work-dir',
+            tmp_path / 'evaluation',
+        ],
+        'no whole classifier',
+        'encoder.safetensors',
+    )
     assert not (tmp_path / 'results').exists()
 
 
@@ -179,14 +257,45 @@ def test_a_damaged_image_is_named_in_one_line(split, images, tmp_path, capsys):
     if split == 'val':
         whole = tmp_path / 'whole.safetensors'
         save(timm.create_model('test_resnet', num_classes=CLASSES), whole, {'arch': 'test_resnet'})
-        refused(capsys, ['evaluate', '--protocol', 'finetune', '--data-root', data, '--weights', whole, '--workers',
-                         '2', '--work-dir', tmp_path / 'evaluation'], str(bad), 'copy it again')
+        refused(
+            capsys,
+            [
+                'evaluate',
+                '--protocol',
+                'finetune',
+                '--data-root',
+                data,
+                '--weights',
+                whole,
+                '--workers',
+                '2',
+                '--work-dir',
+                tmp_path / 'evaluation',
+            ],
+            str(bad),
+            'copy it again',
+        )
         assert not (tmp_path / 'evaluation' / 'metrics.json').exists()
 
 
 def test_what_a_file_says_of_its_pretraining_comes_before_the_recipe(images, tmp_path):
     encoder = tmp_path / 'encoder.safetensors'
     save(timm.create_model('test_resnet', num_classes=0), encoder, {'arch': 'test_resnet', 'method': 'no_sparse'})
-    assert commands.main(words(images, tmp_path, '--weights', str(encoder), '--epochs', '1', '--arch', 'test_resnet',
-                               recipe='finetune_resnet50_300e', settings=small())) == 0
+    assert (
+        commands.main(
+            words(
+                images,
+                tmp_path,
+                '--weights',
+                str(encoder),
+                '--epochs',
+                '1',
+                '--arch',
+                'test_resnet',
+                recipe='finetune_resnet50_300e',
+                settings=small(),
+            )
+        )
+        == 0
+    )
     assert record_of(tmp_path)['method'] == 'no_sparse'

@@ -18,8 +18,13 @@ CASE = ['--arch', 'test_convnext', '--epochs', '8', '--checkpoint-interval', '1'
 
 
 def run_words(images, folder):
-    return words(images, folder, *CASE, recipe='finetune_convnext-small_400e',
-                 settings=small(64, 'custom_hooks.0.decay=0.8', 'global_batch=16', 'base_lr=0.03'))
+    return words(
+        images,
+        folder,
+        *CASE,
+        recipe='finetune_convnext-small_400e',
+        settings=small(64, 'custom_hooks.0.decay=0.8', 'global_batch=16', 'base_lr=0.03'),
+    )
 
 
 def weights_of(folder):
@@ -58,12 +63,12 @@ def test_killed_at_random_steps_it_ends_with_the_same_bits(undisturbed, images, 
     assert len({value for _, value in record_of(undisturbed)['curves']['top1_raw']}) > 1  # there was something to lose
 
 
-def test_interrupted_behind_the_last_step_it_evaluates_and_records_as_ever(undisturbed, images, tmp_path,
-                                                                         monkeypatch):
+def test_interrupted_behind_the_last_step_it_evaluates_and_records_as_ever(undisturbed, images, tmp_path, monkeypatch):
     from spark_bench.runs.finetune import Finetuning
 
     def broken(*_):
         raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
         patch.setattr(Finetuning, 'finish', broken)
         assert commands.main(run_words(images, tmp_path)) == 130
@@ -76,17 +81,48 @@ def test_interrupted_behind_the_last_step_it_evaluates_and_records_as_ever(undis
 
 @pytest.mark.slow
 def test_two_processes_evaluate_every_image_once(images, tmp_path):
-    done = torchrun(words(images, tmp_path, '--weights', 'scratch', '--epochs', '1', '--arch', 'test_resnet',
-                          recipe='finetune_resnet50_300e', settings=small()))
+    done = torchrun(
+        words(
+            images,
+            tmp_path,
+            '--weights',
+            'scratch',
+            '--epochs',
+            '1',
+            '--arch',
+            'test_resnet',
+            recipe='finetune_resnet50_300e',
+            settings=small(),
+        )
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count('record: ') == 1
     found = predictions_of(tmp_path)
     assert len(found.labels) == CLASSES * VAL
     # One process says the same of the same weights.
-    assert commands.main(['evaluate', '--protocol', 'finetune', '--arch', 'test_resnet', '--data-root', str(images),
-                          str(ROOT / 'pretrain/configs/finetune_resnet50_300e.py'), '--weights',
-                          str(tmp_path / 'work/classifier.safetensors'), '--work-dir', str(tmp_path / 'alone'),
-                          '--workers', '0', '--cfg-options', *small()]) == 0
+    assert (
+        commands.main(
+            [
+                'evaluate',
+                '--protocol',
+                'finetune',
+                '--arch',
+                'test_resnet',
+                '--data-root',
+                str(images),
+                str(ROOT / 'pretrain/configs/finetune_resnet50_300e.py'),
+                '--weights',
+                str(tmp_path / 'work/classifier.safetensors'),
+                '--work-dir',
+                str(tmp_path / 'alone'),
+                '--workers',
+                '0',
+                '--cfg-options',
+                *small(),
+            ]
+        )
+        == 0
+    )
     with np.load(tmp_path / 'alone/predictions.npz') as alone:
         assert np.allclose(alone['scores'], found.scores, atol=1e-4) and (alone['labels'] == found.labels).all()
     metrics = json.loads((tmp_path / 'alone/metrics.json').read_text())

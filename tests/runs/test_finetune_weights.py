@@ -21,6 +21,7 @@ def test_ema_is_the_weighted_sum_of_all_weights_it_has_seen():
 
     class Runner:
         pass
+
     runner = Runner()
     runner.model = model
     hook = WeightEmaHook(0.9)
@@ -44,15 +45,32 @@ def test_ema_of_a_run_is_that_of_its_weights_after_each_update(images, tmp_path,
     def watch(self, runner, *arguments, **kwargs):
         seen.append({name: value.double().clone() for name, value in runner.model.backbone.state_dict().items()})
         return update(self, runner, *arguments, **kwargs)
+
     start = WeightEmaHook.before_train
 
     def begin(self, runner):
         seen.append({name: value.double().clone() for name, value in runner.model.backbone.state_dict().items()})
         return start(self, runner)
+
     monkeypatch.setattr(WeightEmaHook, 'before_train', begin)
     monkeypatch.setattr(WeightEmaHook, 'after_train_iter', watch)
-    assert commands.main(words(images, tmp_path, '--weights', 'scratch', '--epochs', '2', '--arch', 'test_resnet',
-                               recipe='finetune_resnet50_300e', settings=small(32, 'custom_hooks.0.decay=0.8'))) == 0
+    assert (
+        commands.main(
+            words(
+                images,
+                tmp_path,
+                '--weights',
+                'scratch',
+                '--epochs',
+                '2',
+                '--arch',
+                'test_resnet',
+                recipe='finetune_resnet50_300e',
+                settings=small(32, 'custom_hooks.0.decay=0.8'),
+            )
+        )
+        == 0
+    )
     stored, last = (load_file(tmp_path / f'work/classifier{suffix}.safetensors') for suffix in ('_ema', ''))
     assert len(seen) == 5
     for name, value in stored.items():

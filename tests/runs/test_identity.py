@@ -20,15 +20,40 @@ from spark_bench.runs.pretrain import Pretraining
 from spark_bench.runs.probe import Probe
 from spark_bench.runs.recipe import recipe_of
 
-RECIPES = ('pretrain/configs/spark_resnet50_1600e.py', 'pretrain/configs/finetune_convnext-small_400e.py',
-           'mmdet_configs/spark/mask-rcnn_convnext-base_fpn_3x_coco.py')
+RECIPES = (
+    'pretrain/configs/spark_resnet50_1600e.py',
+    'pretrain/configs/finetune_convnext-small_400e.py',
+    'mmdet_configs/spark/mask-rcnn_convnext-base_fpn_3x_coco.py',
+)
 # What of the dotted keys of those recipes says where, how fast, or is for people: written down again here.
 PLACEMENT = {'num_workers', 'pin_memory', 'persistent_workers', 'ann_file', 'data_root', 'data_prefix.img'}
-FOR_PEOPLE = {'recipe_version', 'method', 'init', 'expected', 'base_lr', 'base_batch', 'batch_limit', 'data_root',
-              'custom_imports', 'env_cfg', 'log_processor', 'log_level', 'visualizer', 'vis_backends', 'load_from',
-              'resume'}
-WATCHING = {'RuntimeInfoHook', 'IterTimerHook', 'LoggerHook', 'ResumePointHook', 'EstimateHook', 'TensorBoardHook',
-            'ProgressHook'}
+FOR_PEOPLE = {
+    'recipe_version',
+    'method',
+    'init',
+    'expected',
+    'base_lr',
+    'base_batch',
+    'batch_limit',
+    'data_root',
+    'custom_imports',
+    'env_cfg',
+    'log_processor',
+    'log_level',
+    'visualizer',
+    'vis_backends',
+    'load_from',
+    'resume',
+}
+WATCHING = {
+    'RuntimeInfoHook',
+    'IterTimerHook',
+    'LoggerHook',
+    'ResumePointHook',
+    'EstimateHook',
+    'TensorBoardHook',
+    'ProgressHook',
+}
 
 
 def leaves(value, place=()):
@@ -54,14 +79,28 @@ def is_computed(cfg, place):
         return False
     if top in ('default_hooks', 'custom_hooks'):
         return cfg[top][rest[0]] is None or cfg[top][rest[0]]['type'] not in WATCHING
-    return not (top.endswith('_dataloader') and (
-        rest[0] in PLACEMENT or rest[0] == 'dataset' and '.'.join(map(str, rest[1:])) in PLACEMENT))
+    return not (
+        top.endswith('_dataloader')
+        and (rest[0] in PLACEMENT or rest[0] == 'dataset' and '.'.join(map(str, rest[1:])) in PLACEMENT)
+    )
 
 
 # By mmengine's Runner and this project; all other names at the top of a config are variables.
-KEYS_READ = {'model', 'train_dataloader', 'evaluation_dataloader', 'test_dataloader', 'test_evaluator', 'train_cfg',
-             'test_cfg', 'optim_wrapper', 'param_scheduler', 'default_hooks', 'custom_hooks', 'default_scope',
-             'global_batch'}
+KEYS_READ = {
+    'model',
+    'train_dataloader',
+    'evaluation_dataloader',
+    'test_dataloader',
+    'test_evaluator',
+    'train_cfg',
+    'test_cfg',
+    'optim_wrapper',
+    'param_scheduler',
+    'default_hooks',
+    'custom_hooks',
+    'default_scope',
+    'global_batch',
+}
 
 
 @pytest.mark.parametrize('path', RECIPES)
@@ -100,10 +139,21 @@ def test_a_recipe_is_the_same_before_and_after_its_places_are_filled_in(images, 
 
 def made(kind, images, tmp_path, **changes):
     name = {Finetuning: 'finetune', Pretraining: 'pretrain'}[kind]
-    return kind(kind.Options(**{
-        'config': str(ROOT / f'pretrain/configs/demo_{name}.py'), 'suite': 's', 'method': 'spark',
-        'arch': 'test_resnet', 'data_root': str(images), 'work_dir': str(tmp_path / 'w'),
-        'results': str(tmp_path / 'r'), 'overrides': {'global_batch': 8}, **changes}))
+    return kind(
+        kind.Options(
+            **{
+                'config': str(ROOT / f'pretrain/configs/demo_{name}.py'),
+                'suite': 's',
+                'method': 'spark',
+                'arch': 'test_resnet',
+                'data_root': str(images),
+                'work_dir': str(tmp_path / 'w'),
+                'results': str(tmp_path / 'r'),
+                'overrides': {'global_batch': 8},
+                **changes,
+            }
+        )
+    )
 
 
 def hashes(images, tmp_path, **changes):
@@ -117,8 +167,13 @@ def test_seeds_make_other_runs_of_one_setup_and_whatever_else_is_computed_anothe
     assert other_run != run and same_setup == setup != run
     assert hashes(images, tmp_path) == (run, setup)
     assert hashes(images, tmp_path, workers=0, threads=1, work_dir='elsewhere', accumulate=2) == (run, setup)
-    for changes in ({'overrides': {'global_batch': 4}}, {'label_fraction': 0.5}, {'task': 'classification_2x'},
-                    {'arch': 'test_convnext'}, {'amp': True}):
+    for changes in (
+        {'overrides': {'global_batch': 4}},
+        {'label_fraction': 0.5},
+        {'task': 'classification_2x'},
+        {'arch': 'test_convnext'},
+        {'amp': True},
+    ):
         assert hashes(images, tmp_path, **changes)[1] != setup, changes
 
 
@@ -127,8 +182,11 @@ def weights(images, tmp_path, seed, **header):
     run = made(Pretraining, images, tmp_path, seed=seed)
     path = tmp_path / str(seed) / 'encoder.safetensors'
     path.parent.mkdir()
-    save(build_spark('test_resnet', 64, 0.6, decoder_width=32).encoder.pyramid.network, path, {
-        'arch': 'test_resnet', 'config_hash': run.identity.hash, 'setup_hash': run.setup_hash, **header})
+    save(
+        build_spark('test_resnet', 64, 0.6, decoder_width=32).encoder.pyramid.network,
+        path,
+        {'arch': 'test_resnet', 'config_hash': run.identity.hash, 'setup_hash': run.setup_hash, **header},
+    )
     return str(path)
 
 
@@ -139,10 +197,23 @@ def test_starts_from_pretrainings_of_other_seeds_are_of_one_setup(images, tmp_pa
     assert runs[0][1] != hashes(images, tmp_path)[1]  # from scratch
 
     def probe(path, seed=0):
-        run = Probe(Probe.Options(
-            task='knn', suite='s', method='m', data_root=str(images), work_dir=str(tmp_path / 'w'),
-            results=str(tmp_path / 'r'), arch='test_resnet', weights=path, input_size=64, seed=seed, device='cpu'))
+        run = Probe(
+            Probe.Options(
+                task='knn',
+                suite='s',
+                method='m',
+                data_root=str(images),
+                work_dir=str(tmp_path / 'w'),
+                results=str(tmp_path / 'r'),
+                arch='test_resnet',
+                weights=path,
+                input_size=64,
+                seed=seed,
+                device='cpu',
+            )
+        )
         return run.identity.hash, run.setup_hash
+
     probes = [probe(first), probe(second, 1)]
     assert probes[0][0] != probes[1][0] and probes[0][1] == probes[1][1]
     best = tmp_path / '0/best.safetensors'
@@ -163,13 +234,20 @@ def test_what_is_other_than_in_a_record_is_told_by_its_keys(images, tmp_path):
     def told(run, **facts):
         facts = {'recipe': first.identity.recipe, 'dataset': {'sha256': run.identity.data}, 'weights': None} | facts
         return list(run._what_differs(SimpleNamespace(**facts)))
+
     first = made(Finetuning, images, tmp_path)
     assert told(first) == []
-    lower = made(Finetuning, images, tmp_path, overrides={
-        'global_batch': 8, 'optim_wrapper.optimizer.lr': 0.5, 'model.label_smoothing': 0.2})
+    lower = made(
+        Finetuning,
+        images,
+        tmp_path,
+        overrides={'global_batch': 8, 'optim_wrapper.optimizer.lr': 0.5, 'model.label_smoothing': 0.2},
+    )
     assert sorted(told(lower)) == ['model.label_smoothing 0.1, now 0.2', 'optim_wrapper.optimizer.lr 0.0005, now 0.5']
     assert told(first, dataset={'sha256': 'ab'}, weights={'sha256': 'cd', 'config_hash': None}) == [
-        'the data', 'the weights that it starts from']
+        'the data',
+        'the weights that it starts from',
+    ]
     # Where it lies, and how many load it, is none of it; a record of before they had recipes tells nothing of them.
     elsewhere = made(Finetuning, images, tmp_path, workers=1, work_dir='elsewhere', threads=2)
     assert told(elsewhere) == [] and told(lower, recipe=None) == []

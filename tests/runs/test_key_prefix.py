@@ -11,9 +11,28 @@ from spark_bench.records import load_all
 
 
 def probe(data, folder, *extra):
-    return ['evaluate', '--protocol', 'knn', '--data-root', str(data), '--input-size', '64', '--work-dir',
-            str(folder / 'work'), '--results', str(folder / 'results'), '--suite', 'test', '--threads', '1',
-            '--workers', '0', '--device', 'cpu', *map(str, extra)]
+    return [
+        'evaluate',
+        '--protocol',
+        'knn',
+        '--data-root',
+        str(data),
+        '--input-size',
+        '64',
+        '--work-dir',
+        str(folder / 'work'),
+        '--results',
+        str(folder / 'results'),
+        '--suite',
+        'test',
+        '--threads',
+        '1',
+        '--workers',
+        '0',
+        '--device',
+        'cpu',
+        *map(str, extra),
+    ]
 
 
 def measured(words):
@@ -29,8 +48,13 @@ def refused(capsys, words, *named):
 
 
 def test_one_of_several_networks_is_chosen_and_is_a_start_of_its_own(images, tmp_path, capsys):
-    students, teachers = ({f'{name}.backbone.{key}': value for key, value in build_backbone(
-        'test_resnet', seed=seed).state_dict().items()} for name, seed in (('student', 1), ('teacher', 2)))
+    students, teachers = (
+        {
+            f'{name}.backbone.{key}': value
+            for key, value in build_backbone('test_resnet', seed=seed).state_dict().items()
+        }
+        for name, seed in (('student', 1), ('teacher', 2))
+    )
     torch.save({'state_dict': {**students, **teachers}}, tmp_path / 'dino.pth')
     start = probe(images, tmp_path, '--weights', tmp_path / 'dino.pth', '--method', 'dino')
     refused(capsys, start, "'student.backbone.' (90 of 90 tensors of test_resnet)", '--key-prefix')
@@ -50,6 +74,7 @@ def test_the_choice_reaches_the_network_that_is_trained(command, images, tmp_pat
     def stop(kind, options):
         seen.append(options)
         raise InputError('seen')
+
     monkeypatch.setattr('spark_bench.runs.run.run', stop)
     save(build_backbone('test_resnet', seed=1), tmp_path / 'a.safetensors', {'arch': 'test_resnet'})
     start = [command, '--data-root', str(images)]
@@ -62,18 +87,34 @@ def test_the_choice_reaches_the_network_that_is_trained(command, images, tmp_pat
 def test_a_classifier_and_a_detector_are_configured_with_the_chosen_network(images, boxes, tmp_path):
     from spark_bench.runs.detect import Detection
     from spark_bench.runs.finetune import Finetuning
-    state = {f'{name}.{key}': value for name in ('student', 'teacher')
-             for key, value in build_backbone('test_resnet', seed=len(name)).state_dict().items()}
+
+    state = {
+        f'{name}.{key}': value
+        for name in ('student', 'teacher')
+        for key, value in build_backbone('test_resnet', seed=len(name)).state_dict().items()
+    }
     state['teacher.bn1.bias'] = state['teacher.bn1.bias'] + 1
     torch.save(state, tmp_path / 'a.pth')
-    for kind, config, data in ((Finetuning, 'pretrain/configs/demo_finetune.py', images),
-                               (Detection, 'mmdet_configs/demo/mask-rcnn_demo.py', boxes)):
+    for kind, config, data in (
+        (Finetuning, 'pretrain/configs/demo_finetune.py', images),
+        (Detection, 'mmdet_configs/demo/mask-rcnn_demo.py', boxes),
+    ):
         hashes = set()
         for prefix in ('student', 'teacher'):
-            this = kind(kind.Options(
-                config=config, suite='test', method='dino', data_root=str(data), work_dir=str(tmp_path / 'w'),
-                results=str(tmp_path / 'r'), arch='test_resnet', weights=str(tmp_path / 'a.pth'), key_prefix=prefix,
-                overrides={'global_batch': 2}))
+            this = kind(
+                kind.Options(
+                    config=config,
+                    suite='test',
+                    method='dino',
+                    data_root=str(data),
+                    work_dir=str(tmp_path / 'w'),
+                    results=str(tmp_path / 'r'),
+                    arch='test_resnet',
+                    weights=str(tmp_path / 'a.pth'),
+                    key_prefix=prefix,
+                    overrides={'global_batch': 2},
+                )
+            )
             model = this.cfg.model.get('backbone') or this.cfg.model
             assert (model.weights, model.key_prefix) == (str(tmp_path / 'a.pth'), prefix)
             hashes.add(this.identity.hash)
@@ -84,11 +125,20 @@ def test_every_backbone_takes_the_network_that_is_chosen(tmp_path):
     from spark_bench.models.backbones import SparKTimm
     from spark_bench.models.classifier import SparKClassifier
     from spark_bench.models.detection_backbones import SparKResNet
+
     own = build_backbone('resnet18', seed=1).state_dict()
-    torch.save({**{f'student.{key}': value for key, value in own.items()},
-                **{f'teacher.{key}': value * 2 for key, value in own.items()}}, tmp_path / 'a.pth')
-    for build in (lambda **more: SparKTimm('resnet18', **more), lambda **more: SparKClassifier('resnet18', 3, **more),
-                  lambda **more: SparKResNet('resnet18', **more)):
+    torch.save(
+        {
+            **{f'student.{key}': value for key, value in own.items()},
+            **{f'teacher.{key}': value * 2 for key, value in own.items()},
+        },
+        tmp_path / 'a.pth',
+    )
+    for build in (
+        lambda **more: SparKTimm('resnet18', **more),
+        lambda **more: SparKClassifier('resnet18', 3, **more),
+        lambda **more: SparKResNet('resnet18', **more),
+    ):
         for prefix, factor in (('student', 1), ('teacher', 2)):
             model = build(weights=str(tmp_path / 'a.pth'), key_prefix=prefix)
             model.init_weights()
@@ -98,9 +148,11 @@ def test_every_backbone_takes_the_network_that_is_chosen(tmp_path):
 
 def test_words_that_another_code_keeps_beside_its_weights_are_not_taken_for_ours(images, tmp_path):
     state = build_backbone('test_resnet', seed=1).state_dict()
-    for name, said, expected in (('a', {'method': 'BYOL / v2', 'config_hash': 'final'}, ('pretrained', None)),
-                                 ('b', {'method': 'byol', 'config_hash': 'ab12ab12'}, ('byol', 'ab12ab12')),
-                                 ('c', {'method': 'moco', 'config_hash': 123456}, ('moco', None))):
+    for name, said, expected in (
+        ('a', {'method': 'BYOL / v2', 'config_hash': 'final'}, ('pretrained', None)),
+        ('b', {'method': 'byol', 'config_hash': 'ab12ab12'}, ('byol', 'ab12ab12')),
+        ('c', {'method': 'moco', 'config_hash': 123456}, ('moco', None)),
+    ):
         torch.save({'model': state, 'arch': 'test_resnet', **said}, tmp_path / f'{name}.pth')
         record = measured(probe(images, tmp_path / name, '--weights', tmp_path / f'{name}.pth'))
         assert (record.method, record.weights['config_hash']) == expected

@@ -51,8 +51,25 @@ def learner(folder, side, epochs, batch_size, anchors, lr=1e-3, flip=0.5):
 
 
 def train(config, data, folder):
-    assert commands.main(['detect', str(config), '--data-root', str(data), '--arch', 'resnet18', '--work-dir',
-                          str(folder / 'work'), '--results', str(folder / 'results'), '--threads', '2']) == 0
+    assert (
+        commands.main(
+            [
+                'detect',
+                str(config),
+                '--data-root',
+                str(data),
+                '--arch',
+                'resnet18',
+                '--work-dir',
+                str(folder / 'work'),
+                '--results',
+                str(folder / 'results'),
+                '--threads',
+                '2',
+            ]
+        )
+        == 0
+    )
     [path] = (folder / 'results').rglob('*.json')
     return json.loads(path.read_text())['metrics']
 

@@ -87,8 +87,10 @@ def stock_weights():
     """The classifier's first weights, in mmpretrain's names: its layer and timm's are initialised otherwise."""
     torch.manual_seed(SEED)
     ours = SupervisedPretrainer('test_resnet', 2).backbone.state_dict()
-    return {f'head.{name}' if name.startswith('fc.') else f'backbone.timm_model.{name}': value
-            for name, value in ours.items()}
+    return {
+        f'head.{name}' if name.startswith('fc.') else f'backbone.timm_model.{name}': value
+        for name, value in ours.items()
+    }
 
 
 def train_stock(method, images, folder):
@@ -101,10 +103,18 @@ def train_stock(method, images, folder):
         model['data_preprocessor'] = dict(type='SelfSupDataPreprocessor', mean=MEAN, std=STD)
     watch = Watch(stock_weights() if method == 'supervised' else None)
     runner = Runner(
-        model=model, work_dir=str(folder / 'stock'), train_dataloader=loader, default_scope='mmpretrain',
-        train_cfg=dict(by_epoch=True, max_epochs=EPOCHS), optim_wrapper=dict(type='OptimWrapper', **OPTIMIZERS[method]),
-        param_scheduler=schedule(), custom_hooks=[watch], randomness=dict(seed=SEED), experiment_name=f'stock_{method}',
-        default_hooks=dict(checkpoint=None))
+        model=model,
+        work_dir=str(folder / 'stock'),
+        train_dataloader=loader,
+        default_scope='mmpretrain',
+        train_cfg=dict(by_epoch=True, max_epochs=EPOCHS),
+        optim_wrapper=dict(type='OptimWrapper', **OPTIMIZERS[method]),
+        param_scheduler=schedule(),
+        custom_hooks=[watch],
+        randomness=dict(seed=SEED),
+        experiment_name=f'stock_{method}',
+        default_hooks=dict(checkpoint=None),
+    )
     runner.train()
     return watch.losses
 
@@ -116,9 +126,11 @@ def test_fifty_losses_are_those_of_mmpretrains_model_in_mmengines_runner(finishe
     assert np.abs(ours - theirs).max() <= 1e-6 * np.abs(theirs).max()
 
 
-@pytest.mark.parametrize('finished', [
-    method if method in ('mae', 'moco_v2') else pytest.param(method, marks=pytest.mark.slow) for method in METHODS],
-    indirect=True)
+@pytest.mark.parametrize(
+    'finished',
+    [method if method in ('mae', 'moco_v2') else pytest.param(method, marks=pytest.mark.slow) for method in METHODS],
+    indirect=True,
+)
 def test_killed_in_mid_epoch_it_ends_with_the_same_bits(finished, images, tmp_path):
     method, reference = finished
     arguments = words(reference / f'{method}.py', images, tmp_path, '--checkpoint-interval', '3')
@@ -156,8 +168,10 @@ def maps_of(features, method):
 @torch.no_grad()
 def test_its_encoder_gives_the_same_features_in_classifier_probe_and_detector(finished):
     method, folder = finished
-    encoder, arch = str(folder / 'work' / 'encoder.safetensors'), checkpoints.read_metadata(
-        folder / 'work' / 'encoder.safetensors')['arch']
+    encoder, arch = (
+        str(folder / 'work' / 'encoder.safetensors'),
+        checkpoints.read_metadata(folder / 'work' / 'encoder.safetensors')['arch'],
+    )
     image = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     expected = features_of(method, folder, image)
     network = create_network(arch)
@@ -189,14 +203,55 @@ def test_its_encoder_gives_the_same_features_in_classifier_probe_and_detector(fi
 def test_its_encoder_is_fine_tuned_and_probed_as_it_is(finished, images, tmp_path):
     method, folder = finished
     encoder = str(folder / 'work' / 'encoder.safetensors')
-    shared = ['--data-root', str(images), '--weights', encoder, '--results', str(tmp_path / 'results'),
-              '--threads', '1', '--workers', '0']
-    assert commands.main([
-        'finetune', 'pretrain/configs/cifar10_finetune.py', '--arch', checkpoints.read_metadata(encoder)['arch'],
-        *shared, '--work-dir', str(tmp_path / 'finetune'), '--epochs', '3', '--cfg-options', 'global_batch=4',
-        'model.drop_path_rate=0.1', 'optim_wrapper.paramwise_cfg.decay_rate=0.7']) == 0
-    assert commands.main(['evaluate', '--protocol', 'knn', *shared, '--work-dir', str(tmp_path / 'knn'),
-                          '--input-size', '96', '--neighbours', '3']) == 0
+    shared = [
+        '--data-root',
+        str(images),
+        '--weights',
+        encoder,
+        '--results',
+        str(tmp_path / 'results'),
+        '--threads',
+        '1',
+        '--workers',
+        '0',
+    ]
+    assert (
+        commands.main(
+            [
+                'finetune',
+                'pretrain/configs/cifar10_finetune.py',
+                '--arch',
+                checkpoints.read_metadata(encoder)['arch'],
+                *shared,
+                '--work-dir',
+                str(tmp_path / 'finetune'),
+                '--epochs',
+                '3',
+                '--cfg-options',
+                'global_batch=4',
+                'model.drop_path_rate=0.1',
+                'optim_wrapper.paramwise_cfg.decay_rate=0.7',
+            ]
+        )
+        == 0
+    )
+    assert (
+        commands.main(
+            [
+                'evaluate',
+                '--protocol',
+                'knn',
+                *shared,
+                '--work-dir',
+                str(tmp_path / 'knn'),
+                '--input-size',
+                '96',
+                '--neighbours',
+                '3',
+            ]
+        )
+        == 0
+    )
     records = [json.loads(path.read_text()) for path in (tmp_path / 'results').rglob('*.json')]
     pretrained = checkpoints.read_metadata(encoder)['config_hash']
     assert {record['task'] for record in records} == {'classification', 'knn'}
@@ -209,32 +264,52 @@ def build_detector(method, arch, encoder):
     return SparKSwin(arch, encoder, window_size=3) if method == 'simmim' else SparKTimm(arch, encoder)
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (['--method', 'dino'], "unknown method of pretraining 'dino': choose one of spark, "),
-    (['pretrain/configs/small_mae.py', '--method', 'simmim'], 'the recipe pretrains by mae'),
-    (['pretrain/configs/demo_pretrain.py', '--method', 'mae'], 'the recipe pretrains by spark or an ablation'),
-    (['--method', 'spark', '--ablation', 'ape'], 'are two methods: give one'),
-    (['mmdet_configs/demo/mask-rcnn_demo.py'], 'is no recipe of pretraining'),
-    (['--method', 'mae', '--arch', 'test_resnet'], 'mae pretrains plain ViTs'),
-    (['--method', 'simmim', '--arch', 'vit_mini'], 'simmim pretrains Swins'),
-    (['--method', 'byol', '--arch', 'swin_mini'], 'by the last map of a convnet'),
-    (['--method', 'mae', '--arch', 'vit_tiny'], 'model.input_size is 96: vit_tiny is made for 224'),
-    (['--method', 'byol', '--batch-size', '8'], 'cannot sum the gradients of 8 batches'),
-    (['--method', 'supervised', '--bad-images', 'skip'], '--bad-images has no meaning for supervised'),
-    (['--method', 'moco_v2', '--cfg-options', 'model.queue_len=100'], 'model.queue_len is 100'),
-    (['--method', 'byol', '--cfg-options', 'global_batch=1'], 'global_batch is 1: give at least 2'),
-    (['--method', 'byol', '--image-interval', '1'], '--image-interval has no meaning for byol'),
-    (['--method', 'mae', '--cfg-options', 'model.mask_ratio=0.99'], 'leaves one of 36 patches or more'),
-    (['--method', 'mae', '--cfg-options', 'model.decoder_heads=0'], 'model.decoder_heads is 0'),
-    (['--method', 'mae', '--cfg-options', 'model.decoder_depth=0'], 'model.decoder_depth is 0'),
-    (['--method', 'simmim', '--cfg-options', 'model.window_size=0'], 'model.window_size is 0'),
-    (['--method', 'simmim', '--arch', 'swin_tiny'], 'model.window_size is 7: give a whole number from 1 up to'),
-    (['--method', 'supervised', '--arch', 'vit_base'], 'train_dataloader.dataset.transform.input_size 96: vit_base'),
-    (['--method', 'simmim', '--cfg-options', 'model.mask_patch=32'], 'views.mask_patch is 16'),
-    (['--method', 'moco_v2', '--cfg-options', 'train_dataloader.dataset.views.type=mae'], 'takes moco_v2 or byol')])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['--method', 'dino'], "unknown method of pretraining 'dino': choose one of spark, "),
+        (['pretrain/configs/small_mae.py', '--method', 'simmim'], 'the recipe pretrains by mae'),
+        (['pretrain/configs/demo_pretrain.py', '--method', 'mae'], 'the recipe pretrains by spark or an ablation'),
+        (['--method', 'spark', '--ablation', 'ape'], 'are two methods: give one'),
+        (['mmdet_configs/demo/mask-rcnn_demo.py'], 'is no recipe of pretraining'),
+        (['--method', 'mae', '--arch', 'test_resnet'], 'mae pretrains plain ViTs'),
+        (['--method', 'simmim', '--arch', 'vit_mini'], 'simmim pretrains Swins'),
+        (['--method', 'byol', '--arch', 'swin_mini'], 'by the last map of a convnet'),
+        (['--method', 'mae', '--arch', 'vit_tiny'], 'model.input_size is 96: vit_tiny is made for 224'),
+        (['--method', 'byol', '--batch-size', '8'], 'cannot sum the gradients of 8 batches'),
+        (['--method', 'supervised', '--bad-images', 'skip'], '--bad-images has no meaning for supervised'),
+        (['--method', 'moco_v2', '--cfg-options', 'model.queue_len=100'], 'model.queue_len is 100'),
+        (['--method', 'byol', '--cfg-options', 'global_batch=1'], 'global_batch is 1: give at least 2'),
+        (['--method', 'byol', '--image-interval', '1'], '--image-interval has no meaning for byol'),
+        (['--method', 'mae', '--cfg-options', 'model.mask_ratio=0.99'], 'leaves one of 36 patches or more'),
+        (['--method', 'mae', '--cfg-options', 'model.decoder_heads=0'], 'model.decoder_heads is 0'),
+        (['--method', 'mae', '--cfg-options', 'model.decoder_depth=0'], 'model.decoder_depth is 0'),
+        (['--method', 'simmim', '--cfg-options', 'model.window_size=0'], 'model.window_size is 0'),
+        (['--method', 'simmim', '--arch', 'swin_tiny'], 'model.window_size is 7: give a whole number from 1 up to'),
+        (
+            ['--method', 'supervised', '--arch', 'vit_base'],
+            'train_dataloader.dataset.transform.input_size 96: vit_base',
+        ),
+        (['--method', 'simmim', '--cfg-options', 'model.mask_patch=32'], 'views.mask_patch is 16'),
+        (['--method', 'moco_v2', '--cfg-options', 'train_dataloader.dataset.views.type=mae'], 'takes moco_v2 or byol'),
+    ],
+)
 def test_what_does_not_fit_is_refused_before_anything_is_written(images, tmp_path, capsys, arguments, message):
-    assert commands.main(['pretrain', '--data-root', str(images), '--work-dir', str(tmp_path / 'work'), '--results',
-                          str(tmp_path / 'results'), *arguments]) == 2
+    assert (
+        commands.main(
+            [
+                'pretrain',
+                '--data-root',
+                str(images),
+                '--work-dir',
+                str(tmp_path / 'work'),
+                '--results',
+                str(tmp_path / 'results'),
+                *arguments,
+            ]
+        )
+        == 2
+    )
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and message in error[0] and not (tmp_path / 'work').exists(), error
 
@@ -247,10 +322,14 @@ def test_a_method_without_a_config_takes_its_small_recipe(method):
 
 # From recipe to a small network for it, and to its learning rate, written down again from its source.
 PUBLISHED = {
-    'mae_vit-base_1600e': ('vit_tiny', 1.5e-4 * 4096 / 256), 'mae_vit-base_800e': ('vit_tiny', 2.4e-3),
-    'simmim_swin-base_100e': ('swin_mini', 2e-4 * 2048 / 512), 'simmim_swin-base_800e': ('swin_mini', 4e-4),
-    'moco_v2_resnet50_800e': ('test_resnet', 0.03), 'byol_resnet50_1000e': ('test_resnet', 0.2 * 4096 / 256),
-    'supervised_resnet50_90e': ('test_resnet', 0.1)}
+    'mae_vit-base_1600e': ('vit_tiny', 1.5e-4 * 4096 / 256),
+    'mae_vit-base_800e': ('vit_tiny', 2.4e-3),
+    'simmim_swin-base_100e': ('swin_mini', 2e-4 * 2048 / 512),
+    'simmim_swin-base_800e': ('swin_mini', 4e-4),
+    'moco_v2_resnet50_800e': ('test_resnet', 0.03),
+    'byol_resnet50_1000e': ('test_resnet', 0.2 * 4096 / 256),
+    'supervised_resnet50_90e': ('test_resnet', 0.1),
+}
 
 
 @pytest.mark.parametrize('recipe', PUBLISHED)
@@ -268,9 +347,25 @@ def test_recipes_of_published_size_state_the_published_values(recipe):
 @pytest.mark.slow
 @pytest.mark.parametrize('recipe', PUBLISHED)
 def test_recipes_of_published_size_train_a_small_network(recipe, images, tmp_path):
-    assert commands.main(words(
-        f'pretrain/configs/{recipe}.py', images, tmp_path, '--arch', PUBLISHED[recipe][0], '--epochs', '1',
-        '--batch-size', '8', '--cfg-options', 'global_batch=8',
-        *['model.queue_len=32'] * recipe.startswith('moco'), *['model.hidden=32'] * recipe.startswith('byol'))) == 0
+    assert (
+        commands.main(
+            words(
+                f'pretrain/configs/{recipe}.py',
+                images,
+                tmp_path,
+                '--arch',
+                PUBLISHED[recipe][0],
+                '--epochs',
+                '1',
+                '--batch-size',
+                '8',
+                '--cfg-options',
+                'global_batch=8',
+                *['model.queue_len=32'] * recipe.startswith('moco'),
+                *['model.hidden=32'] * recipe.startswith('byol'),
+            )
+        )
+        == 0
+    )
     losses = curve_of(tmp_path)
     assert len(losses) == 2 and all(np.isfinite(losses))

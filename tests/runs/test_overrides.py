@@ -20,33 +20,62 @@ def changed(recipe, **settings):
     return cfg
 
 
-@pytest.mark.parametrize('key, value, named', [
-    ('global_batsh', 8, "'global_batch'\\?"), ('epochs', 3, 'variable|no .epochs'), ('load_from', 'x.pth', '--weights'),
-    ('resume', True, '--work-dir'), ('work_dir', 'x', '--work-dir'), ('randomness.seed', 1, '--seed'),
-    ('model.backbone.weights', 'x.pth', '--weights'), ('optim_wrapper.accumulative_counts', 4, '--accumulate'),
-    ('train_dataloader.dataset.data_root', 'x', '--data-root'), ('train_cfg.max_epochs', 12, 'train_cfg.max_updates'),
-    ('train_cfg.max_updates', 'many', 'number'), ('train_cfg.max_updates', 0, 'from 1 up'),
-    ('global_batch', 'eight', 'a number'), ('model', 7, 'group of settings'), ('model.backbone', 'x', 'group of'),
-    ('param_scheduler.0', 3, 'group of settings'), ('param_scheduler.9.end', 3, "no '9'"),
-    ('train_pipeline', [], 'variable'), ('optim_wrapper.autocast', 'maybe', 'true or false'),
-    ('model.neck.in_channels', 3, 'a list'), ('train_cfg.more.deeper', 1, "no 'more'"),
-    ('global_batch', True, 'number')])
+@pytest.mark.parametrize(
+    'key, value, named',
+    [
+        ('global_batsh', 8, "'global_batch'\\?"),
+        ('epochs', 3, 'variable|no .epochs'),
+        ('load_from', 'x.pth', '--weights'),
+        ('resume', True, '--work-dir'),
+        ('work_dir', 'x', '--work-dir'),
+        ('randomness.seed', 1, '--seed'),
+        ('model.backbone.weights', 'x.pth', '--weights'),
+        ('optim_wrapper.accumulative_counts', 4, '--accumulate'),
+        ('train_dataloader.dataset.data_root', 'x', '--data-root'),
+        ('train_cfg.max_epochs', 12, 'train_cfg.max_updates'),
+        ('train_cfg.max_updates', 'many', 'number'),
+        ('train_cfg.max_updates', 0, 'from 1 up'),
+        ('global_batch', 'eight', 'a number'),
+        ('model', 7, 'group of settings'),
+        ('model.backbone', 'x', 'group of'),
+        ('param_scheduler.0', 3, 'group of settings'),
+        ('param_scheduler.9.end', 3, "no '9'"),
+        ('train_pipeline', [], 'variable'),
+        ('optim_wrapper.autocast', 'maybe', 'true or false'),
+        ('model.neck.in_channels', 3, 'a list'),
+        ('train_cfg.more.deeper', 1, "no 'more'"),
+        ('global_batch', True, 'number'),
+    ],
+)
 def test_what_makes_no_sense_is_refused_by_key(key, value, named):
     with pytest.raises(InputError, match=named) as caught:
         changed(UPDATES, **{key.replace('.', '__'): value})
     assert '\n' not in str(caught.value) and key in str(caught.value)
 
 
-@pytest.mark.parametrize('key, meant', [
-    ('model.test_cfg.rcnn.score_threshold', 'score_thr'), ('model.test_cfg.rcnn.max_per_image', 'max_per_img'),
-    ('model.test_cfg.rcnn.nms.iou_thr', 'iou_threshold'), ('model.test_cfg.rpn.nms_pree', 'nms_pre'),
-    ('model.train_cfg.rcnn.sampler.numm', 'num'), ('model.train_cfg.rcnn.assigner.pos_iou_threshold', 'pos_iou_thr'),
-    ('model.backbone.frozen_stage', 'frozen_stages'), ('model.roi_head.bbox_head.reg_class_agnostc', 'reg_class_agnos'),
-    ('train_cfg.max_update', 'max_updates'), ('optim_wrapper.optimizer.weight_decai', 'weight_decay'),
-    ('optim_wrapper.clip_gradient', 'clip_grad'), ('param_scheduler.1.milestone', 'milestones'),
-    ('train_dataloader.num_worker', 'num_workers'), ('train_dataloader.dataset.filter_cfg.min_sice', 'min_size'),
-    ('train_dataloader.dataset.pipeline.2.keep_ratios', 'keep_ratio'), ('default_hooks.logger.intervall', 'interval'),
-    ('env_cfg.cudnn_benchmarks', 'cudnn_benchmark'), ('model.test_cfg.rcnn.zzz', 'it has score_thr')])
+@pytest.mark.parametrize(
+    'key, meant',
+    [
+        ('model.test_cfg.rcnn.score_threshold', 'score_thr'),
+        ('model.test_cfg.rcnn.max_per_image', 'max_per_img'),
+        ('model.test_cfg.rcnn.nms.iou_thr', 'iou_threshold'),
+        ('model.test_cfg.rpn.nms_pree', 'nms_pre'),
+        ('model.train_cfg.rcnn.sampler.numm', 'num'),
+        ('model.train_cfg.rcnn.assigner.pos_iou_threshold', 'pos_iou_thr'),
+        ('model.backbone.frozen_stage', 'frozen_stages'),
+        ('model.roi_head.bbox_head.reg_class_agnostc', 'reg_class_agnos'),
+        ('train_cfg.max_update', 'max_updates'),
+        ('optim_wrapper.optimizer.weight_decai', 'weight_decay'),
+        ('optim_wrapper.clip_gradient', 'clip_grad'),
+        ('param_scheduler.1.milestone', 'milestones'),
+        ('train_dataloader.num_worker', 'num_workers'),
+        ('train_dataloader.dataset.filter_cfg.min_sice', 'min_size'),
+        ('train_dataloader.dataset.pipeline.2.keep_ratios', 'keep_ratio'),
+        ('default_hooks.logger.intervall', 'interval'),
+        ('env_cfg.cudnn_benchmarks', 'cudnn_benchmark'),
+        ('model.test_cfg.rcnn.zzz', 'it has score_thr'),
+    ],
+)
 def test_a_key_that_nothing_would_read_is_refused_with_the_one_that_is_meant(key, meant):
     with pytest.raises(InputError, match=f'{key}: .* takes no .*{meant}'):
         changed(UPDATES, **{key.replace('.', '__'): 1})
@@ -56,16 +85,29 @@ def test_a_key_that_nothing_would_read_is_refused_with_the_one_that_is_meant(key
         changed(UPDATES, **{group.replace('.', '__'): {last: 1}})
 
 
-@pytest.mark.parametrize('key, value', [
-    ('model.test_cfg.rcnn.nms.class_agnostic', True), ('model.test_cfg.rcnn.nms.max_num', 100),
-    ('model.train_cfg.rcnn.sampler.neg_pos_ub', 3), ('model.backbone.with_cp', True),
-    ('train_dataloader.pin_memory', True),
-    ('model.rpn_head.anchor_generator.centers', [(0, 0)]), ('optim_wrapper.clip_grad', {'max_norm': 1.0}),
-    ('optim_wrapper.optimizer.amsgrad', True), ('train_dataloader.dataset.pipeline.1.poly2mask', False),
-    ('train_dataloader.dataset.indices', 5), ('model.test_cfg.rpn.min_bbox_size', 2), ('model.neck.norm_cfg.eps', 1e-3),
-    ('default_hooks.more', {'type': 'IterTimerHook'}), ('env_cfg.mp_cfg', {'mp_start_method': 'fork'}),
-    ('log_processor.num_digits', 3), ('model.roi_head.mask_head.loss_mask.loss_weight', 2.0),
-    ('model.data_preprocessor.pad_size_divisor', 64), ('optim_wrapper.paramwise_cfg', {'bias_lr_mult': 2})])
+@pytest.mark.parametrize(
+    'key, value',
+    [
+        ('model.test_cfg.rcnn.nms.class_agnostic', True),
+        ('model.test_cfg.rcnn.nms.max_num', 100),
+        ('model.train_cfg.rcnn.sampler.neg_pos_ub', 3),
+        ('model.backbone.with_cp', True),
+        ('train_dataloader.pin_memory', True),
+        ('model.rpn_head.anchor_generator.centers', [(0, 0)]),
+        ('optim_wrapper.clip_grad', {'max_norm': 1.0}),
+        ('optim_wrapper.optimizer.amsgrad', True),
+        ('train_dataloader.dataset.pipeline.1.poly2mask', False),
+        ('train_dataloader.dataset.indices', 5),
+        ('model.test_cfg.rpn.min_bbox_size', 2),
+        ('model.neck.norm_cfg.eps', 1e-3),
+        ('default_hooks.more', {'type': 'IterTimerHook'}),
+        ('env_cfg.mp_cfg', {'mp_start_method': 'fork'}),
+        ('log_processor.num_digits', 3),
+        ('model.roi_head.mask_head.loss_mask.loss_weight', 2.0),
+        ('model.data_preprocessor.pad_size_divisor', 64),
+        ('optim_wrapper.paramwise_cfg', {'bias_lr_mult': 2}),
+    ],
+)
 def test_keys_that_are_read_though_the_config_does_not_state_them_are_taken(key, value):
     cfg = changed(UPDATES, **{key.replace('.', '__'): value})
     for part in key.split('.'):
@@ -85,17 +127,25 @@ def test_a_variable_of_the_config_file_is_not_changed_in_vain(name):
 
 
 def test_sensible_values_are_taken():
-    cfg = changed(UPDATES, model__backbone__with_cp=True, model__backbone__frozen_stages=1, global_batch=8,
-                  optim_wrapper__optimizer__lr=1, param_scheduler__1__milestones=[5, 6],
-                  model__roi_head__bbox_head=dict(fc_out_channels=64), default_hooks__logger__interval=1)
+    cfg = changed(
+        UPDATES,
+        model__backbone__with_cp=True,
+        model__backbone__frozen_stages=1,
+        global_batch=8,
+        optim_wrapper__optimizer__lr=1,
+        param_scheduler__1__milestones=[5, 6],
+        model__roi_head__bbox_head=dict(fc_out_channels=64),
+        default_hooks__logger__interval=1,
+    )
     assert cfg.model.backbone.with_cp is True and cfg.model.backbone.frozen_stages == 1 and cfg.global_batch == 8
     assert cfg.optim_wrapper.optimizer.lr == 1 and cfg.param_scheduler[1].milestones == [5, 6]
     assert cfg.model.roi_head.bbox_head.fc_out_channels == 64 and cfg.default_hooks.logger.interval == 1
     assert cfg.model.roi_head.bbox_head.type == 'Shared4Conv1FCBBoxHead'
 
 
-@pytest.mark.parametrize('recipe, unit, length, steps', [(UPDATES, 'max_updates', 900, [600, 800]),
-                                                         (EPOCHS, 'max_epochs', 12, [9, 11])])
+@pytest.mark.parametrize(
+    'recipe, unit, length, steps', [(UPDATES, 'max_updates', 900, [600, 800]), (EPOCHS, 'max_epochs', 12, [9, 11])]
+)
 def test_steps_move_with_the_end_of_the_training(recipe, unit, length, steps):
     cfg = changed(recipe, **{f'train_cfg__{unit}': length})
     assert cfg.train_cfg[unit] == cfg.param_scheduler[1].end == length
@@ -103,15 +153,35 @@ def test_steps_move_with_the_end_of_the_training(recipe, unit, length, steps):
 
 
 def test_a_schedule_without_an_end_ends_with_the_training():
-    cfg = Config(dict(train_cfg=dict(max_epochs=12), param_scheduler=[
-        dict(type='LinearLR', by_epoch=False, begin=0, end=500), dict(type='MultiStepLR', milestones=[8, 11])]))
+    cfg = Config(
+        dict(
+            train_cfg=dict(max_epochs=12),
+            param_scheduler=[
+                dict(type='LinearLR', by_epoch=False, begin=0, end=500),
+                dict(type='MultiStepLR', milestones=[8, 11]),
+            ],
+        )
+    )
     set_length(cfg, 24)
     assert cfg.param_scheduler[1] == dict(type='MultiStepLR', milestones=[16, 22], end=24)
     assert cfg.param_scheduler[0].end == 500
 
 
-@pytest.mark.parametrize('text, value', [
-    ('a=true', True), ('a=False', False), ('a=3', 3), ('a=1e-4', 1e-4), ('a=[1,2]', [1, 2]), ('a=1,2', (1, 2)),
-    ('a=None', None), ('a=SGD', 'SGD'), ('a=b=c', 'b=c'), ("a={'x': 1}", {'x': 1}), ('a=' + '(' * 500, '(' * 500)])
+@pytest.mark.parametrize(
+    'text, value',
+    [
+        ('a=true', True),
+        ('a=False', False),
+        ('a=3', 3),
+        ('a=1e-4', 1e-4),
+        ('a=[1,2]', [1, 2]),
+        ('a=1,2', (1, 2)),
+        ('a=None', None),
+        ('a=SGD', 'SGD'),
+        ('a=b=c', 'b=c'),
+        ("a={'x': 1}", {'x': 1}),
+        ('a=' + '(' * 500, '(' * 500),
+    ],
+)
 def test_a_setting_is_read_as_python_or_else_as_text(text, value):
     assert parsing.setting(text) == ('a', value)

@@ -27,10 +27,26 @@ def images(tmp_path_factory):
 
 
 def pretrain(images, folder, *extra, settings=()):
-    return commands.main(['pretrain', '--data-root', str(images), '--work-dir', str(folder / 'work'), '--results',
-                          str(folder / 'results'), '--threads', '1', *extra, '--cfg-options', 'model.input_size=64',
-                          'train_dataloader.dataset.input_size=64', 'model.decoder_width=32',
-                          'global_batch=4', *settings])
+    return commands.main(
+        [
+            'pretrain',
+            '--data-root',
+            str(images),
+            '--work-dir',
+            str(folder / 'work'),
+            '--results',
+            str(folder / 'results'),
+            '--threads',
+            '1',
+            *extra,
+            '--cfg-options',
+            'model.input_size=64',
+            'train_dataloader.dataset.input_size=64',
+            'model.decoder_width=32',
+            'global_batch=4',
+            *settings,
+        ]
+    )
 
 
 def record_of(folder):
@@ -49,8 +65,13 @@ def test_the_whole_model_can_be_built_again_from_its_file(finished):
     path = finished / 'work' / 'spark.safetensors'
     told = checkpoints.read_metadata(path)
     assert (told['ablation'], told['epochs'], told['method']) == ('spark', '4', 'spark')
-    model = build_spark(told['arch'], int(told['input_size']), float(told['mask_ratio']), told['ablation'],
-                        decoder_width=int(told['decoder_width']))
+    model = build_spark(
+        told['arch'],
+        int(told['input_size']),
+        float(told['mask_ratio']),
+        told['ablation'],
+        decoder_width=int(told['decoder_width']),
+    )
     model.load_state_dict(checkpoints.read_tensors(path), strict=True)
     encoder = checkpoints.read_tensors(finished / 'work' / 'encoder.safetensors')
     network = model.encoder.pyramid.network.state_dict()
@@ -79,8 +100,12 @@ def test_reconstructions_are_drawn_every_so_often(finished):
 
 
 def test_drawing_disturbs_neither_the_mode_nor_statistics_nor_generators():
-    model = SparKPretrainer(arch='test_resnet', input_size=64, decoder_width=32, data_preprocessor=dict(
-        type='mmengine.ImgDataPreprocessor', mean=[120.0] * 3, std=[60.0] * 3)).train()
+    model = SparKPretrainer(
+        arch='test_resnet',
+        input_size=64,
+        decoder_width=32,
+        data_preprocessor=dict(type='mmengine.ImgDataPreprocessor', mean=[120.0] * 3, std=[60.0] * 3),
+    ).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     drawn = torch.get_rng_state()
     reconstruct(model, np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), dtype=np.uint8))
@@ -107,6 +132,7 @@ def test_accumulated_batches_give_the_gradient_of_the_whole_one():
         def __init__(self):
             super().__init__()
             self.spark = torch.nn.Linear(5, 1, dtype=torch.float64)
+
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(3, 8, 5, generator=draw, dtype=torch.float64)
     weights = []
@@ -125,12 +151,26 @@ def test_accumulated_batches_give_the_gradient_of_the_whole_one():
     assert torch.allclose(weights[0][0], weights[1][0], rtol=1e-12) and weights[0][1] == pytest.approx(weights[1][1])
 
 
-@pytest.mark.parametrize('extra, message', [
-    (['--batch-size', '3'], 'choose 1, 2 or 4'), (['--accumulate', '3'], 'choose 1, 2 or 4'),
-    (['--cfg-options', 'global_batch=13'], 'fewer than one batch of 13')])
+@pytest.mark.parametrize(
+    'extra, message',
+    [
+        (['--batch-size', '3'], 'choose 1, 2 or 4'),
+        (['--accumulate', '3'], 'choose 1, 2 or 4'),
+        (['--cfg-options', 'global_batch=13'], 'fewer than one batch of 13'),
+    ],
+)
 def test_a_batch_that_does_not_fit_is_refused_before_anything_is_written(images, tmp_path, capsys, extra, message):
-    words = ['pretrain', '--data-root', str(images), '--work-dir', str(tmp_path / 'work'), '--results',
-             str(tmp_path / 'results'), '--cfg-options', 'global_batch=4']
+    words = [
+        'pretrain',
+        '--data-root',
+        str(images),
+        '--work-dir',
+        str(tmp_path / 'work'),
+        '--results',
+        str(tmp_path / 'results'),
+        '--cfg-options',
+        'global_batch=4',
+    ]
     assert commands.main([*words, *extra]) == 2
     error = capsys.readouterr().err.strip()
     assert message in error and '\n' not in error and not (tmp_path / 'work').exists()

@@ -110,9 +110,27 @@ def test_two_processes_train_and_evaluate_as_one(coco, tmp_path):
     assert len(record['curves']['loss']) == 2
     predictions = json.loads((tmp_path / 'work/predictions.segm.json').read_text())
     alone = tmp_path / 'alone'
-    assert commands.main(['evaluate', str(config), '--weights', str(tmp_path / 'work/detector.safetensors'),
-                          '--data-root', str(coco), '--work-dir', str(alone), '--workers', '0', '--backend',
-                          'pycocotools', '--bootstrap', '5']) == 0
+    assert (
+        commands.main(
+            [
+                'evaluate',
+                str(config),
+                '--weights',
+                str(tmp_path / 'work/detector.safetensors'),
+                '--data-root',
+                str(coco),
+                '--work-dir',
+                str(alone),
+                '--workers',
+                '0',
+                '--backend',
+                'pycocotools',
+                '--bootstrap',
+                '5',
+            ]
+        )
+        == 0
+    )
     metrics = json.loads((alone / 'metrics.json').read_text())
     ends = [metrics.pop(f'{kind}_ap_{end}') for kind in ('box', 'mask') for end in ('low', 'high')]
     assert len(metrics) == 24 and ends[0] <= ends[1] and ends[2] <= ends[3]
@@ -129,6 +147,7 @@ def test_a_killed_run_goes_on_in_mid_epoch(coco, tmp_path, monkeypatch):
     from safetensors.torch import load_file
 
     from spark_bench.training.loop import UpdateLoop
+
     config = tiny(tmp_path, **{'train_cfg.max_updates': 4, 'model.backbone.drop_path_rate': 0.2})
     assert commands.main(words(config, coco, tmp_path / 'whole', '--checkpoint-interval', '1')) == 0
     step = UpdateLoop.run_iter
@@ -137,6 +156,7 @@ def test_a_killed_run_goes_on_in_mid_epoch(coco, tmp_path, monkeypatch):
         if self._iter == 2:
             raise KeyboardInterrupt
         return step(self, index, batch)
+
     monkeypatch.setattr(UpdateLoop, 'run_iter', broken)
     assert commands.main(words(config, coco, tmp_path / 'parts', '--checkpoint-interval', '1')) == 130
     monkeypatch.setattr(UpdateLoop, 'run_iter', step)
@@ -154,8 +174,13 @@ def refused(capsys, arguments, *expected):
 
 def test_published_weights_are_never_fetched_unasked(coco, tmp_path, capsys):
     config = 'mmdet_configs/spark/mask-rcnn_resnet50_fpn_1x_coco.py'
-    refused(capsys, ['detect', config, '--data-root', coco, '--cache-dir', tmp_path, '--work-dir', tmp_path / 'work'],
-            'resnet50_1kpretrained_timm_style.pth', 'https://', '--download')
+    refused(
+        capsys,
+        ['detect', config, '--data-root', coco, '--cache-dir', tmp_path, '--work-dir', tmp_path / 'work'],
+        'resnet50_1kpretrained_timm_style.pth',
+        'https://',
+        '--download',
+    )
     assert not (tmp_path / 'work').exists()
 
 
@@ -164,10 +189,17 @@ def test_a_published_file_is_fetched_when_asked_and_its_checksum_kept(tmp_path, 
 
     from spark_bench.checkpoints import published
     from spark_bench.errors import InputError
+
     source = tmp_path / 'source.pth'
     source.write_bytes(b'weights')
-    entry = dict(name='spark', arch='resnet50', file='a.pth', url=source.as_uri(), source='a test',
-                 sha256=hashlib.sha256(b'weights').hexdigest()[:8])
+    entry = dict(
+        name='spark',
+        arch='resnet50',
+        file='a.pth',
+        url=source.as_uri(),
+        source='a test',
+        sha256=hashlib.sha256(b'weights').hexdigest()[:8],
+    )
     monkeypatch.setattr(published, 'read_index', lambda: [entry])
     path = published.find_published('spark', 'resnet50', tmp_path / 'cache', download=True)
     assert path.read_bytes() == b'weights' and path.parent == tmp_path / 'cache' / 'weights'
@@ -189,6 +221,18 @@ def test_bad_options_are_refused_in_one_line(coco, tmp_path, capsys):
     refused(capsys, [*start, '--cfg-options', 'global_batch=64'], 'fewer than one batch of 64')
     refused(capsys, [*start, '--cfg-options', 'train_cfg.max_updates=0'], 'max_updates')
     refused(capsys, [*start[:-2], '--weights', tmp_path / 'absent.pth'], 'absent.pth')
-    refused(capsys, ['evaluate', config, '--data-root', coco, '--weights', tmp_path / 'no.pth', '--work-dir',
-                     tmp_path / 'evaluation'], 'no.pth')
+    refused(
+        capsys,
+        [
+            'evaluate',
+            config,
+            '--data-root',
+            coco,
+            '--weights',
+            tmp_path / 'no.pth',
+            '--work-dir',
+            tmp_path / 'evaluation',
+        ],
+        'no.pth',
+    )
     assert not (tmp_path / 'work').exists()

@@ -16,9 +16,22 @@ from spark_bench.training.loop import UpdateOptimWrapper
 
 
 def demo(data, folder, *extra, config=None):
-    return ['detect', *([str(config)] if config else []), '--data-root', str(data), '--work-dir', str(folder / 'work'),
-            '--results', str(folder / 'results'), '--threads', '1', '--cfg-options', 'train_cfg.max_epochs=1',
-            'global_batch=2', *extra]
+    return [
+        'detect',
+        *([str(config)] if config else []),
+        '--data-root',
+        str(data),
+        '--work-dir',
+        str(folder / 'work'),
+        '--results',
+        str(folder / 'results'),
+        '--threads',
+        '1',
+        '--cfg-options',
+        'train_cfg.max_epochs=1',
+        'global_batch=2',
+        *extra,
+    ]
 
 
 def refused(capsys, arguments, *named):
@@ -27,10 +40,17 @@ def refused(capsys, arguments, *named):
     assert all(word in error for word in named), error
 
 
-@pytest.mark.parametrize('broken, named', [
-    ('model = dict(test_cfg=dict(rcnn=dict(nms=dict(iou_thr=0.5))))', 'model.test_cfg'),
-    ("test_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImage'), dict(type='PackDetInputs', "
-     "meta_keys=('img_id', 'absent'))]))", 'test_dataloader')])
+@pytest.mark.parametrize(
+    'broken, named',
+    [
+        ('model = dict(test_cfg=dict(rcnn=dict(nms=dict(iou_thr=0.5))))', 'model.test_cfg'),
+        (
+            "test_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImage'), dict(type='PackDetInputs', "
+            "meta_keys=('img_id', 'absent'))]))",
+            'test_dataloader',
+        ),
+    ],
+)
 def test_an_evaluation_that_cannot_work_is_refused_before_the_training(broken, named, boxes, tmp_path, capsys):
     config = tmp_path / 'my.py'
     config.write_text(f"_base_ = '{ROOT}/mmdet_configs/demo/mask-rcnn_demo.py'\n{broken}\n")
@@ -58,15 +78,20 @@ def drop_image(root):
     path.write_text(json.dumps(contents))
 
 
-MENDED = {'a val image': lambda root: (drop_image(root), [])[1],
-          'a key of the test': lambda root: ['model.test_cfg.rcnn.score_thr=0.01']}
+MENDED = {
+    'a val image': lambda root: (drop_image(root), [])[1],
+    'a key of the test': lambda root: ['model.test_cfg.rcnn.score_thr=0.01'],
+}
 
 
 @pytest.mark.parametrize('what', MENDED)
 @pytest.mark.parametrize('recipe', ['epochs', pytest.param('updates', marks=pytest.mark.slow)])
 def test_a_finished_training_is_measured_again_and_not_trained_again(what, recipe, boxes, tmp_path, monkeypatch):
-    command = demo(boxes, tmp_path) if recipe == 'epochs' else [
-        *words(tiny(tmp_path), boxes, tmp_path), '--cfg-options', 'log_level=INFO']
+    command = (
+        demo(boxes, tmp_path)
+        if recipe == 'epochs'
+        else [*words(tiny(tmp_path), boxes, tmp_path), '--cfg-options', 'log_level=INFO']
+    )
     with monkeypatch.context() as patched:
         patched.setattr(Runner, 'test', lambda runner: (_ for _ in ()).throw(RunError('no space left')))
         assert commands.main(command) == 1

@@ -28,8 +28,9 @@ def real_data(name):
 
 
 def command(folder, *arguments):
-    status = commands.main([*map(str, arguments), '--results', str(folder / 'results'), '--suite', 'test', '--threads',
-                            '1'])
+    status = commands.main(
+        [*map(str, arguments), '--results', str(folder / 'results'), '--suite', 'test', '--threads', '1']
+    )
     assert status == 0
     return load_all(folder / 'results', 'test')
 
@@ -49,10 +50,20 @@ def coco(tmp_path_factory):
             ImageDraw.Draw(image).rectangle([x, y, x + w - 1, y + h - 1], fill='white')
             image.save(root / split / f'{i}.png')
             images.append({'id': i, 'file_name': f'{i}.png', 'width': 128, 'height': 96})
-            annotations.append({'id': i + 1, 'image_id': i, 'category_id': 3, 'bbox': [x, y, w, h], 'area': w * h,
-                                'iscrowd': 0, 'segmentation': [[x, y, x + w, y, x + w, y + h, x, y + h]]})
-        (root / 'annotations' / f'instances_{split}.json').write_text(json.dumps(
-            {'images': images, 'annotations': annotations, 'categories': [{'id': 3, 'name': 'box'}]}))
+            annotations.append(
+                {
+                    'id': i + 1,
+                    'image_id': i,
+                    'category_id': 3,
+                    'bbox': [x, y, w, h],
+                    'area': w * h,
+                    'iscrowd': 0,
+                    'segmentation': [[x, y, x + w, y, x + w, y + h, x, y + h]],
+                }
+            )
+        (root / 'annotations' / f'instances_{split}.json').write_text(
+            json.dumps({'images': images, 'annotations': annotations, 'categories': [{'id': 3, 'name': 'box'}]})
+        )
     return root
 
 
@@ -60,16 +71,27 @@ def coco(tmp_path_factory):
 def pretrained(coco, tmp_path_factory):
     """(folder, encoder file) of a ConvNeXt pretrained for two steps."""
     folder = tmp_path_factory.mktemp('run')
-    records = command(folder, 'pretrain', '--data-root', coco / 'train', '--arch', 'test_convnext', '--work-dir',
-                      folder / 'pretrain')
+    records = command(
+        folder, 'pretrain', '--data-root', coco / 'train', '--arch', 'test_convnext', '--work-dir', folder / 'pretrain'
+    )
     assert [(r.task, r.arch, r.method) for r in records] == [('pretrain', 'test_convnext', 'spark')]
     return folder, folder / 'pretrain' / 'encoder.safetensors'
 
 
 def test_a_pretrained_convnext_is_transferred_to_detection(coco, pretrained):
     folder, encoder = pretrained
-    records = command(folder, 'detect', '--data-root', coco, '--arch', 'test_convnext', '--weights', encoder,
-                      '--work-dir', folder / 'detect')
+    records = command(
+        folder,
+        'detect',
+        '--data-root',
+        coco,
+        '--arch',
+        'test_convnext',
+        '--weights',
+        encoder,
+        '--work-dir',
+        folder / 'detect',
+    )
     record = next(r for r in records if r.task == 'detection')
     assert record.method == 'spark' and record.arch == 'test_convnext'
     assert record.weights['config_hash'] == checkpoints.read_metadata(encoder)['config_hash']
@@ -93,8 +115,21 @@ def test_the_backbone_gives_timms_features_for_the_pretrained_weights(pretrained
 
 def test_weights_of_another_architecture_are_refused(coco, pretrained, capsys):
     folder, encoder = pretrained
-    status = commands.main(['detect', '--data-root', str(coco), '--weights', str(encoder), '--work-dir',
-                            str(folder / 'other'), '--results', str(folder / 'results'), '--suite', 'other'])
+    status = commands.main(
+        [
+            'detect',
+            '--data-root',
+            str(coco),
+            '--weights',
+            str(encoder),
+            '--work-dir',
+            str(folder / 'other'),
+            '--results',
+            str(folder / 'results'),
+            '--suite',
+            'other',
+        ]
+    )
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert status == 2 and 'encoder.safetensors does not fit ResNet' in error and 'missing from the file' in error
 
@@ -102,9 +137,23 @@ def test_weights_of_another_architecture_are_refused(coco, pretrained, capsys):
 def test_a_record_of_another_configuration_is_never_overwritten(coco, pretrained, capsys):
     folder, _ = pretrained
     before = {path: path.read_bytes() for path in (folder / 'results').rglob('*.json')}
-    status = commands.main(['pretrain', '--data-root', str(coco / 'train'), '--arch', 'test_convnext', '--results',
-                            str(folder / 'results'), '--suite', 'test', '--work-dir', str(folder / 'again'),
-                            '--cfg-options', 'optim_wrapper.optimizer.lr=0.001'])
+    status = commands.main(
+        [
+            'pretrain',
+            '--data-root',
+            str(coco / 'train'),
+            '--arch',
+            'test_convnext',
+            '--results',
+            str(folder / 'results'),
+            '--suite',
+            'test',
+            '--work-dir',
+            str(folder / 'again'),
+            '--cfg-options',
+            'optim_wrapper.optimizer.lr=0.001',
+        ]
+    )
     assert status == 2 and 'another configuration' in capsys.readouterr().err
     assert {path: path.read_bytes() for path in (folder / 'results').rglob('*.json')} == before
 
@@ -131,9 +180,18 @@ def test_real_coco_images_train_evaluate_and_leave_a_record(tmp_path):
 
 @pytest.mark.slow
 def test_pretraining_loss_falls_on_real_microscopy_images(tmp_path):
-    [record] = command(tmp_path, 'pretrain', '--data-root', real_data('nuclei'), '--work-dir', tmp_path / 'work',
-                       '--cfg-options', 'train_cfg.max_epochs=3', 'model.input_size=96',
-                       'train_dataloader.dataset.input_size=96')
+    [record] = command(
+        tmp_path,
+        'pretrain',
+        '--data-root',
+        real_data('nuclei'),
+        '--work-dir',
+        tmp_path / 'work',
+        '--cfg-options',
+        'train_cfg.max_epochs=3',
+        'model.input_size=96',
+        'train_dataloader.dataset.input_size=96',
+    )
     losses = [value for _, value in record.curves['loss']]
     assert record.dataset['train_images'] == 531, 'those of its training annotations, never those of validation'
     assert np.mean(losses[-10:]) < 0.97 * np.mean(losses[:10])

@@ -16,7 +16,8 @@ def images(tmp_path_factory):
             for i in range(count):
                 noisy = np.array([number * 60, 200 - number * 50, 90]) + rng.integers(-40, 40, (8, 8, 3))
                 Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).resize((70, 64)).save(
-                    root / split / f'class{number}' / f'{i}.png')
+                    root / split / f'class{number}' / f'{i}.png'
+                )
     return root
 
 

@@ -28,27 +28,46 @@ del tiny
 
 
 def words(suite, images, folder, *extra):
-    return ['run', str(suite), '--data-root', f'images={images}', '--work-dir', str(folder / 'work'), '--results',
-            str(folder / 'results'), *extra]
+    return [
+        'run',
+        str(suite),
+        '--data-root',
+        f'images={images}',
+        '--work-dir',
+        str(folder / 'work'),
+        '--results',
+        str(folder / 'results'),
+        *extra,
+    ]
 
 
 def start(arguments, **options):
     """``spark-bench`` with ``arguments``, in a session of its own as a terminal gives it one."""
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), **options.pop('env', {})}
     # What a script starts in the background begins with Ctrl-C ignored, and so would this.
-    program = ('import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n'
-               'from spark_bench.__main__ import main\nsys.exit(main())')
-    return subprocess.Popen([sys.executable, '-c', program, *arguments], env=environment, text=True,
-                            start_new_session=True, **options)
+    program = (
+        'import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n'
+        'from spark_bench.__main__ import main\nsys.exit(main())'
+    )
+    return subprocess.Popen(
+        [sys.executable, '-c', program, *arguments], env=environment, text=True, start_new_session=True, **options
+    )
 
 
 def spark_bench(arguments, **environment):
     """Run ``spark-bench`` to its end."""
-    return subprocess.run([sys.executable, '-m', 'spark_bench', *arguments], capture_output=True, text=True,
-                          env={**os.environ, 'PYTHONPATH': str(ROOT), **environment}, timeout=280, check=False)
+    return subprocess.run(
+        [sys.executable, '-m', 'spark_bench', *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': str(ROOT), **environment},
+        timeout=280,
+        check=False,
+    )
 
 
 def outcome(folder):
     """What the records below ``folder`` say, without the circumstances of their runs."""
-    return {(r.task, r.method, r.seed): (r.config_hash, r.metrics, r.curves)
-            for r in load_all(folder / 'results', 'small')}
+    return {
+        (r.task, r.method, r.seed): (r.config_hash, r.metrics, r.curves) for r in load_all(folder / 'results', 'small')
+    }

@@ -42,8 +42,12 @@ def slurm(tmp_path):
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
     def run(arguments, **variables):
-        done = spark_bench(arguments, PATH=f'{tmp_path / "bin"}:{os.environ["PATH"]}',
-                           SUBMITTED=str(tmp_path / 'submitted'), **variables)
+        done = spark_bench(
+            arguments,
+            PATH=f'{tmp_path / "bin"}:{os.environ["PATH"]}',
+            SUBMITTED=str(tmp_path / 'submitted'),
+            **variables,
+        )
         return done, [path.read_text() for path in sorted((tmp_path / 'submitted').iterdir())]
 
     return run
@@ -59,15 +63,44 @@ def directives(script):
 
 
 def test_pretrainings_are_an_array_and_each_transfer_waits_for_its_own_alone(slurm, tmp_path):
-    arguments = ['run', 'ablation', '--data-root', f'imagenet={tmp_path}', '--work-dir', str(tmp_path / 'work'),
-                 '--results', str(tmp_path / 'results'), '--cluster', 'slurm', '--gpus', '16', '--partition', 'vision',
-                 '--hours', '12', '--slurm', 'account=lab', '--jobs', '3']
+    arguments = [
+        'run',
+        'ablation',
+        '--data-root',
+        f'imagenet={tmp_path}',
+        '--work-dir',
+        str(tmp_path / 'work'),
+        '--results',
+        str(tmp_path / 'results'),
+        '--cluster',
+        'slurm',
+        '--gpus',
+        '16',
+        '--partition',
+        'vision',
+        '--hours',
+        '12',
+        '--slurm',
+        'account=lab',
+        '--jobs',
+        '3',
+    ]
     done, scripts = slurm(arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     asked = [directives(script) for script in scripts]
     for options in asked:
-        expected = {'nodes': '2', 'ntasks-per-node': '8', 'gpus-per-node': '8', 'cpus-per-task': '8', 'requeue': '',
-                    'partition': 'vision', 'time': '720', 'account': 'lab', 'signal': 'USR2@90', 'open-mode': 'append'}
+        expected = {
+            'nodes': '2',
+            'ntasks-per-node': '8',
+            'gpus-per-node': '8',
+            'cpus-per-task': '8',
+            'requeue': '',
+            'partition': 'vision',
+            'time': '720',
+            'account': 'lab',
+            'signal': 'USR2@90',
+            'open-mode': 'append',
+        }
         assert expected.items() <= options.items()
     assert asked[0]['array'] == '0-6%3' and 'dependency' not in asked[0] and len(asked) == 8
     jobs = submitted(done)
@@ -86,12 +119,17 @@ def test_what_needs_no_pretraining_waits_for_none_and_seeds_share_an_array(slurm
     assert done.returncode == 0, done.stderr[-3000:]
     asked = [directives(script) for script in scripts]
     assert [(options.get('array'), options.get('dependency')) for options in asked] == [
-        ('0-1%2', None), ('0-1%2', None), ('0-1%2', 'afterok:100_0'), ('0-1%2', 'afterok:100_1')]
+        ('0-1%2', None),
+        ('0-1%2', None),
+        ('0-1%2', 'afterok:100_0'),
+        ('0-1%2', 'afterok:100_1'),
+    ]
     assert submitted(done)['classification/test_resnet/scratch/1'] == '101_1'
 
 
-def test_recorded_cells_are_not_submitted_and_what_starts_from_them_begins_at_once(slurm, finished, suite, images,
-                                                                                  tmp_path):
+def test_recorded_cells_are_not_submitted_and_what_starts_from_them_begins_at_once(
+    slurm, finished, suite, images, tmp_path
+):
     folder, _ = finished
     record = 'results/measured/small/classification/test_resnet/spark/0.json'
     for path in [*folder.glob('results/measured/small/pretrain/**/*.json'), folder / record]:
@@ -125,24 +163,34 @@ def test_what_is_queued_is_not_submitted_again(slurm, suite, images, tmp_path):
     third, scripts = slurm(arguments, QUEUED=f'7\n{kept}\n')
     assert third.stdout.count('(submitted before)') == 1 and len(submitted(third)) == 8
     assert [directives(script).get('dependency') for script in scripts[4:]] == [
-        None, None, f'afterok:{kept}', f'afterok:{submitted(third)["pretrain/test_resnet/no_sparse/0"]}']
+        None,
+        None,
+        f'afterok:{kept}',
+        f'afterok:{submitted(third)["pretrain/test_resnet/no_sparse/0"]}',
+    ]
 
 
 def test_what_slurm_refuses_is_one_line_with_its_reason(slurm, suite, images, tmp_path):
-    done, scripts = slurm(words(suite, images, tmp_path, '--cluster', 'slurm', '--partition', 'moon'),
-                          REFUSES='moon')
+    done, scripts = slurm(words(suite, images, tmp_path, '--cluster', 'slurm', '--partition', 'moon'), REFUSES='moon')
     assert done.returncode == 2 and not scripts
     # What sbatch itself prints, then ours.
     _, told = done.stderr.splitlines()
     assert 'invalid partition specified: moon' in told and '--partition' in told
 
 
-@pytest.mark.parametrize('extra, named', [
-    (('--cluster', 'slurm'), '--cluster slurm'), (('--partition', 'vision'), '--partition'),
-    (('--slurm', 'qos=long'), '--slurm'), (('--cluster', 'local', '--gpus', '2'), '--gpus 2'),
-    (('--cluster', 'slurm', '--gpus', '12'), '--gpus 12')])
-def test_a_cluster_that_is_not_there_and_options_without_use_are_refused(suite, images, tmp_path, capsys, monkeypatch,
-                                                                         extra, named):
+@pytest.mark.parametrize(
+    'extra, named',
+    [
+        (('--cluster', 'slurm'), '--cluster slurm'),
+        (('--partition', 'vision'), '--partition'),
+        (('--slurm', 'qos=long'), '--slurm'),
+        (('--cluster', 'local', '--gpus', '2'), '--gpus 2'),
+        (('--cluster', 'slurm', '--gpus', '12'), '--gpus 12'),
+    ],
+)
+def test_a_cluster_that_is_not_there_and_options_without_use_are_refused(
+    suite, images, tmp_path, capsys, monkeypatch, extra, named
+):
     monkeypatch.setenv('PATH', '/nowhere')
     assert commands.main(words(suite, images, tmp_path, *extra)) == 2
     error = capsys.readouterr().err
@@ -166,14 +214,20 @@ def test_a_preempted_job_goes_on_from_its_checkpoint_to_the_same_record(images, 
     """submitit's protocol: SIGUSR2 to the task, which leaves the job to do behind and is started again."""
     path = tmp_path / 'small.py'
     # A recipe whose augmentation draws an image at a time, in workers.
-    path.write_text(SUITE.replace('demo_pretrain', 'spark_resnet50_1600e').replace('dict(threads=1)',
-                                                                                   'dict(threads=1, workers=1)', 1)
-                    .replace("'train_cfg.max_epochs': 2, 'global_batch'",
-                             "'train_cfg.max_epochs': 40, 'global_batch'", 1))
+    path.write_text(
+        SUITE.replace('demo_pretrain', 'spark_resnet50_1600e')
+        .replace('dict(threads=1)', 'dict(threads=1, workers=1)', 1)
+        .replace("'train_cfg.max_epochs': 2, 'global_batch'", "'train_cfg.max_epochs': 40, 'global_batch'", 1)
+    )
     folders = [tmp_path / name for name in ('disturbed', 'undisturbed')]
     disturbed, undisturbed = (
-        start([*words(path, images, folder), '--cluster', 'local', '--only', 'pretrain/*/spark/0'],
-              stdout=subprocess.PIPE, stderr=subprocess.PIPE) for folder in folders)
+        start(
+            [*words(path, images, folder), '--cluster', 'local', '--only', 'pretrain/*/spark/0'],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for folder in folders
+    )
     task = preempt(disturbed, folders[0])
     for process in (disturbed, undisturbed):
         _, errors = process.communicate(timeout=200)
@@ -197,8 +251,9 @@ def preempt(process, folder):
     while not list(folder.glob('work/pretrain/*/spark/0/epoch_[2-9].pth')):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.05)
-    task = next(one for one in psutil.Process(process.pid).children(recursive=True)
-                if 'submitit.core._submit' in one.cmdline())
+    task = next(
+        one for one in psutil.Process(process.pid).children(recursive=True) if 'submitit.core._submit' in one.cmdline()
+    )
     loaders = task.children(recursive=True)
     assert loaders
     for number in (signal.SIGTERM, signal.SIGUSR2):
@@ -214,15 +269,17 @@ def test_jobs_on_this_machine_give_the_records_of_the_runner_and_tell_what_faile
     folder, _ = finished
     # A folder stands where the encoder of one pretraining has to be written.
     (tmp_path / 'work/pretrain/test_resnet/no_sparse/0/encoder.safetensors').mkdir(parents=True)
-    done = spark_bench(words(suite, images, tmp_path, '--cluster', 'local', '--jobs', '2', '--only', '*/spark/0',
-                             '*/no_sparse/0'))
+    done = spark_bench(
+        words(suite, images, tmp_path, '--cluster', 'local', '--jobs', '2', '--only', '*/spark/0', '*/no_sparse/0')
+    )
     errors = [line for line in done.stderr.splitlines() if line.startswith('spark-bench: error: ')]
     assert done.returncode == 1 and len(errors) == 2
     assert 'pretrain/test_resnet/no_sparse/0' in errors[0] and 'not started' in errors[1]
     small = load_suite(str(suite))
     places = Places({'images': str(images)}, str(tmp_path / 'work'), str(tmp_path / 'results'))
-    failed = state_of(next(cell for cell in small.cells if cell.name == 'pretrain/test_resnet/no_sparse/0'), small,
-                      places)
+    failed = state_of(
+        next(cell for cell in small.cells if cell.name == 'pretrain/test_resnet/no_sparse/0'), small, places
+    )
     assert failed.word == 'failed' and 'encoder.safetensors cannot be written: Is a directory' in failed.note
     ours, others = outcome(tmp_path), outcome(folder)
     assert len(ours) == 2 and all(value == others[key] for key, value in ours.items())
@@ -247,11 +304,24 @@ def run_tasks(options, folder):
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     tasks = []
     for rank in range(2):
-        slurm = {'SLURM_PROCID': str(rank), 'SLURM_NTASKS': '2', 'SLURM_LOCALID': '0', 'SLURM_JOB_ID': '1000123',
-                 'SLURM_JOB_NODELIST': 'node[7-8]', 'PATH': f'{folder / "bin"}:{os.environ["PATH"]}',
-                 'PYTHONPATH': str(ROOT)}
-        tasks.append(subprocess.Popen([sys.executable, '-c', TASK, json.dumps(options)], env={**os.environ, **slurm},
-                                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        slurm = {
+            'SLURM_PROCID': str(rank),
+            'SLURM_NTASKS': '2',
+            'SLURM_LOCALID': '0',
+            'SLURM_JOB_ID': '1000123',
+            'SLURM_JOB_NODELIST': 'node[7-8]',
+            'PATH': f'{folder / "bin"}:{os.environ["PATH"]}',
+            'PYTHONPATH': str(ROOT),
+        }
+        tasks.append(
+            subprocess.Popen(
+                [sys.executable, '-c', TASK, json.dumps(options)],
+                env={**os.environ, **slurm},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
     printed = [task.communicate(timeout=120)[0] for task in tasks]
     return [task.returncode for task in tasks], printed
 

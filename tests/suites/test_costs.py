@@ -42,7 +42,8 @@ def test_disk_is_about_that_of_the_files_that_a_run_leaves(finished):
         files = places.work_dir_of(spec).glob('*.safetensors')
         # (This recipe keeps no EMA, which would be half of it.)
         assert sum(path.stat().st_size for path in files) / GB == pytest.approx(
-            estimate(spec).kept_gb / (2 if spec.kind == 'classification' else 1), rel=0.3), spec.name
+            estimate(spec).kept_gb / (2 if spec.kind == 'classification' else 1), rel=0.3
+        ), spec.name
 
 
 @pytest.mark.parametrize('name', shipped_suites())

@@ -23,8 +23,14 @@ METHODS = ['scratch', 'spark', 'no_sparse', 'no_hierarchy', 'black_mosaic']
 def start_demo(folder):
     """The quick demo in ``folder``, in a session of its own."""
     environment = {**os.environ, 'PYTHONPATH': os.getcwd()}
-    return subprocess.Popen([sys.executable, '-m', 'spark_bench', 'demo', '--quick'], cwd=folder, env=environment,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [sys.executable, '-m', 'spark_bench', 'demo', '--quick'],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def wait_for(condition, process, patience_s=200):
@@ -106,7 +112,10 @@ def test_the_table_shows_the_records(folder, records):
     metrics = {(record.task, record.method): record.metrics for record in records}
     assert list(dict.fromkeys(row['method'] for row in rows)) == METHODS
     assert {(row['task'], row['metric']) for row in rows} == {
-        ('classification', 'top1'), ('detection', 'box_ap'), ('detection', 'mask_ap')}
+        ('classification', 'top1'),
+        ('detection', 'box_ap'),
+        ('detection', 'mask_ap'),
+    }
     for row in rows:
         value = metrics[row['task'], row['method']][row['metric']]
         baseline = metrics[row['task'], 'scratch'][row['metric']]
@@ -125,8 +134,10 @@ def test_report_is_self_contained_and_shows_images_of_every_method(folder):
 
 def test_a_second_run_changes_no_record(folder):
     def state():
-        return {path: (path.stat().st_mtime_ns, path.read_bytes())
-                for path in Path(folder, 'results/measured').rglob('*.json')}
+        return {
+            path: (path.stat().st_mtime_ns, path.read_bytes())
+            for path in Path(folder, 'results/measured').rglob('*.json')
+        }
 
     before = state()
     process = start_demo(folder)

@@ -18,8 +18,9 @@ ONE = ('--jobs', '1', '--only', 'pretrain/*/spark/0')
 def long_suite(tmp_path):
     """The small suite with a pretraining that does not end before it is interrupted."""
     path = tmp_path / 'small.py'
-    path.write_text(SUITE.replace("{'train_cfg.max_epochs': 2, 'global_batch",
-                                  "{'train_cfg.max_epochs': 5000, 'global_batch"))
+    path.write_text(
+        SUITE.replace("{'train_cfg.max_epochs': 2, 'global_batch", "{'train_cfg.max_epochs': 5000, 'global_batch")
+    )
     assert path.read_text() != SUITE
     return path
 
@@ -30,8 +31,11 @@ def begin(long_suite, images, tmp_path):
     started = []
 
     def run(*extra):
-        started.append(start([*words(long_suite, images, tmp_path), *ONE, *extra], stdout=subprocess.PIPE,
-                             stderr=subprocess.STDOUT))
+        started.append(
+            start(
+                [*words(long_suite, images, tmp_path), *ONE, *extra], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
+        )
         return started[-1]
 
     yield run
@@ -71,10 +75,15 @@ def test_ctrl_c_while_libraries_load_is_one_line(begin, delay_s):
     assert process.returncode == 130 and output == 'spark-bench: error: interrupted: the same command continues\n'
 
 
-@pytest.mark.parametrize('number, times, whole_group, status, said', [
-    (signal.SIGINT, 2, True, 130, 'interrupted'), (signal.SIGTERM, 1, False, 143, 'terminated'),
-    pytest.param(signal.SIGINT, 1, True, 130, 'interrupted', marks=SLOW),
-    pytest.param(signal.SIGKILL, 1, False, 137, '', marks=SLOW)])
+@pytest.mark.parametrize(
+    'number, times, whole_group, status, said',
+    [
+        (signal.SIGINT, 2, True, 130, 'interrupted'),
+        (signal.SIGTERM, 1, False, 143, 'terminated'),
+        pytest.param(signal.SIGINT, 1, True, 130, 'interrupted', marks=SLOW),
+        pytest.param(signal.SIGKILL, 1, False, 137, '', marks=SLOW),
+    ],
+)
 def test_a_runner_that_is_stopped_leaves_no_process(begin, tmp_path, number, times, whole_group, status, said):
     process = begin()
     working = wait_for_checkpoint(process, tmp_path)
@@ -100,11 +109,15 @@ def test_a_runner_that_is_stopped_ends_cells_of_several_processes(begin, tmp_pat
     assert not left(working)
 
 
-@pytest.mark.parametrize('extra, victim', [
-    ((), lambda working: next(one for one in working if 'forkserver' in one.parent().cmdline()[-1])),
-    pytest.param(('--gpus', '2'), lambda working: next(filter(is_cell, working)), marks=SLOW),
-    pytest.param(('--gpus', '2'), lambda working: next(filter(is_cell, working)).parent(), marks=SLOW)],
-    ids=['alone', 'one of two', 'torchrun'])
+@pytest.mark.parametrize(
+    'extra, victim',
+    [
+        ((), lambda working: next(one for one in working if 'forkserver' in one.parent().cmdline()[-1])),
+        pytest.param(('--gpus', '2'), lambda working: next(filter(is_cell, working)), marks=SLOW),
+        pytest.param(('--gpus', '2'), lambda working: next(filter(is_cell, working)).parent(), marks=SLOW),
+    ],
+    ids=['alone', 'one of two', 'torchrun'],
+)
 def test_a_cell_that_is_killed_fails_with_the_likely_reason_and_leaves_no_process(begin, tmp_path, extra, victim):
     process = begin(*extra)
     working = wait_for_checkpoint(process, tmp_path)
@@ -141,5 +154,6 @@ def test_every_failure_is_listed_also_where_nothing_succeeded(long_suite, images
 def test_a_data_set_that_is_not_there_is_refused_before_anything_runs(long_suite, tmp_path):
     done = spark_bench(words(long_suite, tmp_path / 'no where', tmp_path))
     assert done.returncode == 2 and done.stdout == '' and not (tmp_path / 'work').exists()
-    assert done.stderr == (f'spark-bench: error: --data-root images={tmp_path}/no where: there is no such file or '
-                           'folder\n')
+    assert done.stderr == (
+        f'spark-bench: error: --data-root images={tmp_path}/no where: there is no such file or folder\n'
+    )

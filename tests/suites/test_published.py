@@ -39,9 +39,7 @@ def of_suite(records, suite):
 
 
 def tables(published):
-    return {
-        spec.name: build_table(of_suite(published, suite), spec) for suite in PAPER for spec in specs_of(suite)
-    }
+    return {spec.name: build_table(of_suite(published, suite), spec) for suite in PAPER for spec in specs_of(suite)}
 
 
 def figures(table):

@@ -68,21 +68,38 @@ def slurm(tmp_path_factory):
     key = folder / 'munge/key'
     key.write_bytes(os.urandom(1024))
     key.chmod(0o400)
-    (folder / 'slurm.conf').write_text(CONF.format(
-        folder=folder, munge=folder / 'munge', user=psutil.Process().username(), control=free_port(), node=free_port(),
-        host=socket.gethostname().split('.')[0]))
+    (folder / 'slurm.conf').write_text(
+        CONF.format(
+            folder=folder,
+            munge=folder / 'munge',
+            user=psutil.Process().username(),
+            control=free_port(),
+            node=free_port(),
+            host=socket.gethostname().split('.')[0],
+        )
+    )
     # Four devices that any machine has stand for the GPUs: only their number matters to Slurm.
     devices = ('null', 'zero', 'full', 'tty')
     (folder / 'gres.conf').write_text(''.join(f'Name=gpu File=/dev/{name}\n' for name in devices))
     environment = {**os.environ, 'PATH': path, 'SLURM_CONF': str(folder / 'slurm.conf'), 'CUDA_VISIBLE_DEVICES': ''}
-    munge = [f'--{name}={folder}/munge/{name.partition("-")[0]}' for name in ('socket', 'key-file', 'pid-file',
-                                                                             'log-file', 'seed-file')]
-    daemons = [subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-               for command in (['munged', '--foreground', '--force', *munge], ['slurmctld', '-D'],
-                               ['slurmd', '-D', '-N', 'localhost'])]
+    munge = [
+        f'--{name}={folder}/munge/{name.partition("-")[0]}'
+        for name in ('socket', 'key-file', 'pid-file', 'log-file', 'seed-file')
+    ]
+    daemons = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for command in (
+            ['munged', '--foreground', '--force', *munge],
+            ['slurmctld', '-D'],
+            ['slurmd', '-D', '-N', 'localhost'],
+        )
+    ]
     try:
-        until(lambda: ask(environment, 'sinfo', '--noheader', '--format=%t').startswith('idle'), 60,
-              lambda: ''.join(log.read_text()[-2000:] for log in folder.glob('*.log')))
+        until(
+            lambda: ask(environment, 'sinfo', '--noheader', '--format=%t').startswith('idle'),
+            60,
+            lambda: ''.join(log.read_text()[-2000:] for log in folder.glob('*.log')),
+        )
         yield environment
     finally:
         ask(environment, 'scancel', '--user', psutil.Process().username())
@@ -106,12 +123,26 @@ def test_jobs_that_slurm_stops_end_with_the_records_of_torchrun(slurm, images, t
     here, there = tmp_path / 'here', tmp_path / 'there'
     done = spark_bench(words(suite, images, here, '--gpus', '2', '--only', '*/spark/0', '*/scratch/0'))
     assert done.returncode == 0, done.stderr[-3000:]
-    options = ['--cluster', 'slurm', '--gpus', '2', '--gpus-per-node', '2', '--cpus-per-gpu', '1', '--hours', '1',
-               '--only', '*/spark/0', '*/scratch/0']
+    options = [
+        '--cluster',
+        'slurm',
+        '--gpus',
+        '2',
+        '--gpus-per-node',
+        '2',
+        '--cpus-per-gpu',
+        '1',
+        '--hours',
+        '1',
+        '--only',
+        '*/spark/0',
+        '*/scratch/0',
+    ]
     submitted = spark_bench(words(suite, images, there, *options), **slurm)
     assert submitted.returncode == 0, submitted.stderr[-3000:]
-    first = next(line.split()[0] for line in submitted.stdout.splitlines()
-                 if line.endswith(' pretrain/test_resnet/spark/0'))
+    first = next(
+        line.split()[0] for line in submitted.stdout.splitlines() if line.endswith(' pretrain/test_resnet/spark/0')
+    )
     logs = there / 'work/jobs'
 
     def told():

@@ -26,15 +26,24 @@ FAULTS = [
     (EPOCHS, "{'train_dataloader.batchsize': 1}", 'did you mean train_dataloader.batch_size?'),
     (EPOCHS, "{'model.test_cfg.rcnn.score_threshhold': 1, 'model.test_cfg.rcnn.score_th': 0.1}", 'score_thr?'),
     (EPOCHS, "{'train_cfg.max_epochs': 'two'}", 'train_cfg.max_epochs'),
-    (EPOCHS, "{'trian_cfg.max_epochs': 2}", 'trian_cfg'), (EPOCHS, "{'launcher': 'none'}", 'launcher'),
+    (EPOCHS, "{'trian_cfg.max_epochs': 2}", 'trian_cfg'),
+    (EPOCHS, "{'launcher': 'none'}", 'launcher'),
     (BATCH, "{'global_batch': 8, 'model.label_smooting': 0.1}", 'did you mean model.label_smoothing?'),
-    (BATCH, "{'global_batch': 'many'}", 'global_batch'), (BATCH, "{'train_cfg.max_updates': 3}", 'max_epochs'),
+    (BATCH, "{'global_batch': 'many'}", 'global_batch'),
+    (BATCH, "{'train_cfg.max_updates': 3}", 'max_epochs'),
     ('options=dict()', 'options=dict(batch_size=7)', '--batch-size 7'),
-    ("arch='test_resnet', methods=['scratch', 'spark'], data='coco'", "arch='resnet5O', methods=['scratch'], "
-     "data='coco'", 'resnet50'),
-    ("arch='test_resnet', methods=['spark']", "arch=['test_resnet', 'vit_tiny_patch16_224'], methods=['spark']",
-     'vit_tiny'),
-    ("'mmdet_configs/demo/mask-rcnn_demo.py'", "'pretrain/configs/demo_finetune.py'", 'demo_finetune.py')]
+    (
+        "arch='test_resnet', methods=['scratch', 'spark'], data='coco'",
+        "arch='resnet5O', methods=['scratch'], data='coco'",
+        'resnet50',
+    ),
+    (
+        "arch='test_resnet', methods=['spark']",
+        "arch=['test_resnet', 'vit_tiny_patch16_224'], methods=['spark']",
+        'vit_tiny',
+    ),
+    ("'mmdet_configs/demo/mask-rcnn_demo.py'", "'pretrain/configs/demo_finetune.py'", 'demo_finetune.py'),
+]
 
 
 @pytest.mark.parametrize('before, after, named', FAULTS)
@@ -43,8 +52,15 @@ def test_a_cell_that_would_refuse_is_named_before_anything_runs(tmp_path, capsys
     path = tmp_path / 'mine.py'
     path.write_text(SUITE.replace(before, after, 1))
     assert path.read_text() != SUITE
-    places = ['--data-root', f'classes={tmp_path}', f'coco={tmp_path}', '--work-dir', str(tmp_path / 'w'), '--results',
-              str(tmp_path / 'r')]
+    places = [
+        '--data-root',
+        f'classes={tmp_path}',
+        f'coco={tmp_path}',
+        '--work-dir',
+        str(tmp_path / 'w'),
+        '--results',
+        str(tmp_path / 'r'),
+    ]
     for words in ([], ['--dry-run']):
         assert commands.main(['run', str(path), *places, *words]) == 2
         out, error = capsys.readouterr()
@@ -53,11 +69,15 @@ def test_a_cell_that_would_refuse_is_named_before_anything_runs(tmp_path, capsys
     assert not (tmp_path / 'w').exists() and not (tmp_path / 'r').exists()
 
 
-@pytest.mark.parametrize('overrides', [
-    {'optim_wrapper.clip_grad': {'max_norm': 1.0}, 'optim_wrapper.paramwise_cfg': {'norm_decay_mult': 0.0}},
-    {'train_dataloader.prefetch_factor': 4, 'train_dataloader.num_workers': 1},
-    {'model.test_cfg.rcnn.mask_thr_binary': 0.4, 'model.backbone.drop_path_rate': 0.1},
-    {'train_cfg.dynamic_intervals': [[1, 1]], 'default_hooks.logger.interval': 5}])
+@pytest.mark.parametrize(
+    'overrides',
+    [
+        {'optim_wrapper.clip_grad': {'max_norm': 1.0}, 'optim_wrapper.paramwise_cfg': {'norm_decay_mult': 0.0}},
+        {'train_dataloader.prefetch_factor': 4, 'train_dataloader.num_workers': 1},
+        {'model.test_cfg.rcnn.mask_thr_binary': 0.4, 'model.backbone.drop_path_rate': 0.1},
+        {'train_cfg.dynamic_intervals': [[1, 1]], 'default_hooks.logger.interval': 5},
+    ],
+)
 def test_what_is_taken_is_no_slip(tmp_path, overrides):
     path = tmp_path / 'mine.py'
     path.write_text(SUITE.replace(EPOCHS, repr(overrides), 1))
@@ -65,10 +85,16 @@ def test_what_is_taken_is_no_slip(tmp_path, overrides):
     check_cells(suite, suite.cells)
 
 
-@pytest.mark.parametrize('column, named', [
-    ("('detection', 'box_map', 'AP')", 'did you mean box_ap?'), ("('detection', 'top1', 'AP')", 'box_ap'),
-    ("('classification', 'box_ap', 'AP')", 'top1'), ("('detector', 'box_ap', 'AP')", "task 'detector'"),
-    ("('classification_384', 'top-1', 'AP')", 'did you mean top1?')])
+@pytest.mark.parametrize(
+    'column, named',
+    [
+        ("('detection', 'box_map', 'AP')", 'did you mean box_ap?'),
+        ("('detection', 'top1', 'AP')", 'box_ap'),
+        ("('classification', 'box_ap', 'AP')", 'top1'),
+        ("('detector', 'box_ap', 'AP')", "task 'detector'"),
+        ("('classification_384', 'top-1', 'AP')", 'did you mean top1?'),
+    ],
+)
 def test_a_column_that_no_record_can_fill_is_refused(tmp_path, capsys, column, named):
     path = tmp_path / 'mine.py'
     path.write_text(SUITE.replace("('detection', 'box_ap', 'box AP')", column))

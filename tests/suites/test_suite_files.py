@@ -21,21 +21,31 @@ cells = [
 tables = [dict(name='small', title=title, columns=[('classification', 'top1', 'top-1')])]
 """
 WRONG = [
-    ('cells = [', 'cells = None\n_rest = [', 'cells = None'), ('cells = [', 'cells = []\n_rest = [', 'cells = []'),
+    ('cells = [', 'cells = None\n_rest = [', 'cells = None'),
+    ('cells = [', 'cells = []\n_rest = [', 'cells = []'),
     ("data = dict(images='classes')", "data = ['images']", "data = ['images']"),
     ("data = dict(images='classes')", 'data = None', 'data = None'),
     ("data = dict(images='classes')", "data = {'pic tures': 'classes'}", 'pic tures'),
     ("data = dict(images='classes')", "data = {'embedded': 'classes'}", 'embedded'),
-    ("title = 'A small suite'", 'title = 3', 'title = 3'), ("title = 'A small suite'", "title = ' '", "title = ' '"),
-    ("methods=['spark']", "methods='spark'", "methods = 'spark'"), ("methods=['spark']", 'methods=3', 'methods = 3'),
-    ("methods=['spark']", 'methods=[]', 'methods = []'), ("methods=['spark']", "methods=[['spark']]", 'methods = [['),
+    ("title = 'A small suite'", 'title = 3', 'title = 3'),
+    ("title = 'A small suite'", "title = ' '", "title = ' '"),
+    ("methods=['spark']", "methods='spark'", "methods = 'spark'"),
+    ("methods=['spark']", 'methods=3', 'methods = 3'),
+    ("methods=['spark']", 'methods=[]', 'methods = []'),
+    ("methods=['spark']", "methods=[['spark']]", 'methods = [['),
     ("methods=['spark']", "methods=['spark', 'scratch']", "pretrains 'scratch'"),
-    ("['scratch', 'spark']", "['scratch', 'a/b']", 'a/b'), ("['scratch', 'spark']", "['scratch', '..']", "'..'"),
-    ("['scratch', 'spark']", "['méthode']", 'méthode'), ("['scratch', 'spark']", "['scratch', 5]", '5'),
-    ('seeds=[0, 1]', 'seeds=3', 'seeds = 3'), ('seeds=[0, 1]', 'seeds=[]', 'seeds = []'),
-    ('seeds=[0, 1]', "seeds=['a']", "seeds = ['a']"), ('seeds=[0, 1]', 'seeds=[-1]', 'seeds = [-1]'),
-    ('seeds=[0, 1]', 'seeds=[0.5]', 'seeds = [0.5]'), ('seeds=[0, 1]', 'seeds=[True]', 'seeds = [True]'),
-    ('seeds=[0, 1]', "start='foo'", "start = 'foo'"), ('seeds=[0, 1]', 'start=None', 'start = None'),
+    ("['scratch', 'spark']", "['scratch', 'a/b']", 'a/b'),
+    ("['scratch', 'spark']", "['scratch', '..']", "'..'"),
+    ("['scratch', 'spark']", "['méthode']", 'méthode'),
+    ("['scratch', 'spark']", "['scratch', 5]", '5'),
+    ('seeds=[0, 1]', 'seeds=3', 'seeds = 3'),
+    ('seeds=[0, 1]', 'seeds=[]', 'seeds = []'),
+    ('seeds=[0, 1]', "seeds=['a']", "seeds = ['a']"),
+    ('seeds=[0, 1]', 'seeds=[-1]', 'seeds = [-1]'),
+    ('seeds=[0, 1]', 'seeds=[0.5]', 'seeds = [0.5]'),
+    ('seeds=[0, 1]', 'seeds=[True]', 'seeds = [True]'),
+    ('seeds=[0, 1]', "start='foo'", "start = 'foo'"),
+    ('seeds=[0, 1]', 'start=None', 'start = None'),
     ('seeds=[0, 1]', "start='pretrain_x'", 'pretrain_x/test_resnet/spark/0'),
     ("arch='test_resnet', methods=['spark']", "arch='test_resnet', start='pretrain', methods=['spark']", 'start'),
     ("arch='test_resnet', methods=['scratch'", "arch=3, methods=['scratch'", 'arch = 3'),
@@ -45,30 +55,44 @@ WRONG = [
     ("'pretrain/configs/demo_pretrain.py'", "'pretrain/{size}/{foo}.py'", '{foo}'),
     ("'pretrain/configs/demo_pretrain.py'", "'pretrain/{'", 'pretrain/{'),
     ("'pretrain/configs/demo_pretrain.py'", "'pretrain/{size}.py'", 'pretrain/resnet.py'),
-    ("task='classification'", 'task=3', 'task = 3'), ("task='classification'", "task='linear'", "task = 'linear'"),
+    ("task='classification'", 'task=3', 'task = 3'),
+    ("task='classification'", "task='linear'", "task = 'linear'"),
     ("task='classification'", "task='classification_../x'", 'classification_../x'),
     ("data='images', options", "data=['images'], options", 'data = ['),
     ("data='images', options", "data='embedded:nothing', options", 'embedded:nothing'),
     ("data='images', options", "data='embedded', options", "'embedded'"),
-    ('dict(threads=1)', '[1]', 'options = [1]'), ('dict(threads=1)', 'dict(thread=1)', "'thread'"),
-    ('dict(threads=1)', "dict(threads='a')", "threads = 'a'"), ('dict(threads=1)', 'dict(threads=0)', 'threads = 0'),
-    ('dict(threads=1)', "dict(weights='x')", "'weights'"), ('dict(threads=1)', 'dict(seed=1)', "'seed'"),
-    ('dict(threads=1)', 'dict(amp=1)', 'amp = 1'), ('dict(threads=1)', 'dict(label_fraction=0.5)', "'label_fraction'"),
-    ("recipe='pretrain/configs/demo_f", "options=dict(label_fraction=2), recipe='pretrain/configs/demo_f",
-     'label_fraction = 2'),
-    ('seeds=[0, 1]', 'overrides=[1]', 'overrides = [1]'), ('seeds=[0, 1]', 'overrides={3: 1}', 'overrides = {3: 1}'),
-    ('seeds=[0, 1]', "images='many'", "images = 'many'"), ('seeds=[0, 1]', 'gmacs=0', 'gmacs = 0'),
-    ('seeds=[0, 1]', 'weight=-1', 'weight = -1'), ('seeds=[0, 1]', "weight=float('inf')", 'weight = inf'),
+    ('dict(threads=1)', '[1]', 'options = [1]'),
+    ('dict(threads=1)', 'dict(thread=1)', "'thread'"),
+    ('dict(threads=1)', "dict(threads='a')", "threads = 'a'"),
+    ('dict(threads=1)', 'dict(threads=0)', 'threads = 0'),
+    ('dict(threads=1)', "dict(weights='x')", "'weights'"),
+    ('dict(threads=1)', 'dict(seed=1)', "'seed'"),
+    ('dict(threads=1)', 'dict(amp=1)', 'amp = 1'),
+    ('dict(threads=1)', 'dict(label_fraction=0.5)', "'label_fraction'"),
+    (
+        "recipe='pretrain/configs/demo_f",
+        "options=dict(label_fraction=2), recipe='pretrain/configs/demo_f",
+        'label_fraction = 2',
+    ),
+    ('seeds=[0, 1]', 'overrides=[1]', 'overrides = [1]'),
+    ('seeds=[0, 1]', 'overrides={3: 1}', 'overrides = {3: 1}'),
+    ('seeds=[0, 1]', "images='many'", "images = 'many'"),
+    ('seeds=[0, 1]', 'gmacs=0', 'gmacs = 0'),
+    ('seeds=[0, 1]', 'weight=-1', 'weight = -1'),
+    ('seeds=[0, 1]', "weight=float('inf')", 'weight = inf'),
     ('tables = [dict', 'tables = 3\n_rest = [dict', 'tables = 3'),
     ('tables = [dict', 'tables = [3, dict', 'tables[0]'),
-    ("name='small', title", "nam='small', title", "'name'"), ("name='small', title", "name='../x', title", '../x'),
-    ("'top1', 'top-1')", "'top1')", 'columns'), ("[('classification', 'top1', 'top-1')]", "['abc']", 'columns'),
+    ("name='small', title", "nam='small', title", "'name'"),
+    ("name='small', title", "name='../x', title", '../x'),
+    ("'top1', 'top-1')", "'top1')", 'columns'),
+    ("[('classification', 'top1', 'top-1')]", "['abc']", 'columns'),
     ("name='small',", "name='small', methods='spark',", 'methods'),
     ("name='small',", "name='small', best_of='all',", 'best_of'),
     ('cells = [', 'raise SystemExit(3)\ncells = [', 'SystemExit: 3'),
     ('cells = [', 'raise ValueError("two\\nlines")\ncells = [', 'two lines'),
     ('cells = [', 'raise ValueError\ncells = [', 'ValueError'),
-    ('title = ', "_base_ = './none.py'\ntitle = ", 'none.py')]
+    ('title = ', "_base_ = './none.py'\ntitle = ", 'none.py'),
+]
 
 
 @pytest.mark.parametrize('before, after, named', WRONG)
@@ -96,8 +120,9 @@ def test_the_untouched_suite_is_read_from_a_folder_with_spaces(tmp_path):
     path.parent.mkdir()
     path.write_text(SUITE)
     assert [cell.name for cell in load_suite(str(path)).cells] == [
-        'pretrain/test_resnet/spark/0', *(f'classification/test_resnet/{method}/{seed}'
-                                          for method in ('scratch', 'spark') for seed in (0, 1))]
+        'pretrain/test_resnet/spark/0',
+        *(f'classification/test_resnet/{method}/{seed}' for method in ('scratch', 'spark') for seed in (0, 1)),
+    ]
 
 
 @pytest.mark.parametrize('what', ['--dry-run', '--status'])
@@ -112,8 +137,10 @@ def test_options_of_a_suite_are_arguments_of_a_run():
     assert set(OPTIONS) < {field.name for kind in OPTIONS_OF.values() for field in dataclasses.fields(kind)}
 
 
-@pytest.mark.parametrize('name, named', [
-    ('small', 'is it small.py?'), ('abblation', 'did you mean ablation?'), ('Demo-Quikc', 'did you mean demo_quick?')])
+@pytest.mark.parametrize(
+    'name, named',
+    [('small', 'is it small.py?'), ('abblation', 'did you mean ablation?'), ('Demo-Quikc', 'did you mean demo_quick?')],
+)
 def test_a_mistyped_suite_is_told_what_is_like_it(tmp_path, capsys, monkeypatch, name, named):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'small.py').write_text(SUITE)

@@ -71,11 +71,14 @@ def test_published_weights_take_the_place_of_pretraining(tmp_path, monkeypatch):
         build_cells(suite, specs, places)
 
 
-@pytest.mark.parametrize('name, spared, left', [
-    ('transformers', ['mae', 'simmim', 'spark'], []), ('resnet50', ['spark', 'supervised'], ['byol', 'moco_v2'])])
+@pytest.mark.parametrize(
+    'name, spared, left',
+    [('transformers', ['mae', 'simmim', 'spark'], []), ('resnet50', ['spark', 'supervised'], ['byol', 'moco_v2'])],
+)
 def test_rows_of_other_methods_are_pretrained_unless_their_weights_are_published(name, spared, left):
     def pretrained(specs):
         return sorted(cell.method for cell in specs if cell.kind == 'pretrain')
+
     suite = load_suite(name)
     assert pretrained(suite.cells) == sorted(spared + left) and pretrained(use_published(suite.cells)) == left
     check_cells(suite, suite.cells)
@@ -90,15 +93,22 @@ def test_data_sets_have_to_be_given_by_their_names(suite, tmp_path):
         build_cells(small, small.cells, Places({}, str(tmp_path), str(tmp_path)))
 
 
-@pytest.mark.parametrize('change, named', [
-    (("task='pretrain'", "task='pretraining'"), 'task'), (("data='images', options", "data='none', options"), 'none'),
-    (('demo_finetune.py', 'demo_finetun.py'), 'demo_finetun.py'), (('seeds=[0, 1]', 'seeds=[0, 0]'), 'twice'),
-    (("methods=['spark', 'no_sparse'],", "methods=['spark'],"), 'no_sparse'),
-    (('data = dict', 'places = dict'), 'places'),
-    (("methods=['spark', 'no_sparse'], data", "methods=['spark', 'sparse'], data"), 'sparse'),
-    (("arch='test_resnet', methods=['scratch'", "architecture='x', methods=['scratch'"), 'arch'),
-    (("name='small'", "name='../small'"), 'tables[0]'), (('del tiny', 'tables *= 2; del tiny'), 'one name'),
-    (('tiny = {', 'tiny = {{'), 'cannot be read')])
+@pytest.mark.parametrize(
+    'change, named',
+    [
+        (("task='pretrain'", "task='pretraining'"), 'task'),
+        (("data='images', options", "data='none', options"), 'none'),
+        (('demo_finetune.py', 'demo_finetun.py'), 'demo_finetun.py'),
+        (('seeds=[0, 1]', 'seeds=[0, 0]'), 'twice'),
+        (("methods=['spark', 'no_sparse'],", "methods=['spark'],"), 'no_sparse'),
+        (('data = dict', 'places = dict'), 'places'),
+        (("methods=['spark', 'no_sparse'], data", "methods=['spark', 'sparse'], data"), 'sparse'),
+        (("arch='test_resnet', methods=['scratch'", "architecture='x', methods=['scratch'"), 'arch'),
+        (("name='small'", "name='../small'"), 'tables[0]'),
+        (('del tiny', 'tables *= 2; del tiny'), 'one name'),
+        (('tiny = {', 'tiny = {{'), 'cannot be read'),
+    ],
+)
 def test_a_wrong_suite_is_one_line_that_names_the_place(suite, tmp_path, capsys, change, named):
     text = suite.read_text().replace(*change)
     assert text != suite.read_text()
@@ -119,7 +129,8 @@ def test_every_cell_has_a_record_and_one_pretraining_serves_both_seeds(finished)
     records = load_all(folder / 'results', 'small')
     suite = load_suite(str(folder / 'small.py'))
     assert {(r.task, r.arch, r.method, r.seed) for r in records} == {
-        (cell.task, cell.arch, cell.method, cell.seed) for cell in suite.cells}
+        (cell.task, cell.arch, cell.method, cell.seed) for cell in suite.cells
+    }
     hashes = {r.method: r.config_hash for r in records if r.task == 'pretrain'}
     for record in records:
         if record.task == 'classification':
@@ -147,7 +158,8 @@ def test_a_record_of_another_configuration_stays_and_is_named_with_the_remedy(fi
     record = 'results/measured/small/classification/test_resnet/scratch/0.json'
     assert done.returncode == 1 and state(tmp_path) == before
     assert done.stderr.splitlines()[-1].startswith(
-        f'spark-bench: error: classification/test_resnet/scratch/0: {tmp_path / record} was measured with another')
+        f'spark-bench: error: classification/test_resnet/scratch/0: {tmp_path / record} was measured with another'
+    )
     assert 'move it away' in done.stderr
     shown = spark_bench(words(suite, images, tmp_path, '--status', '--only', '*/scratch/*')).stdout
     assert shown.count('was measured with another configuration') == 1
@@ -180,9 +192,18 @@ def test_a_cell_that_fails_stops_what_needs_it_and_nothing_else(suite, images, t
     assert state_of(small.cells[0], small, places).word == 'recorded'
 
 
-@pytest.mark.parametrize('told', [
-    '[3, 4]', '3', '{"done": 3, "total": 0, "loss": 1.0}', '{"done": null, "total": 4}', '{"don',
-    '{"done": "a", "total": 4, "loss": 1.0}', None])
+@pytest.mark.parametrize(
+    'told',
+    [
+        '[3, 4]',
+        '3',
+        '{"done": 3, "total": 0, "loss": 1.0}',
+        '{"done": null, "total": 4}',
+        '{"don',
+        '{"done": "a", "total": 4, "loss": 1.0}',
+        None,
+    ],
+)
 def test_a_damaged_file_of_progress_stops_no_suite(tmp_path, told):
     if told is not None:
         (tmp_path / 'progress.json').write_text(told)
@@ -216,8 +237,9 @@ def test_killed_fifty_times_a_suite_ends_with_the_records_of_an_undisturbed_run(
     arguments = [sys.executable, '-m', 'spark_bench', *words(suite, images, tmp_path, '--jobs', '2')]
     kills = {'runner': 0, 'job': 0}
     while sum(kills.values()) < 50:
-        process = psutil.Popen(arguments, env={**os.environ, 'PYTHONPATH': str(ROOT)}, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
+        process = psutil.Popen(
+            arguments, env={**os.environ, 'PYTHONPATH': str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         # From the first job on, so that kills fall into work and not into loading libraries.
         while process.poll() is None and not jobs_of(process):
             time.sleep(0.05)

@@ -37,7 +37,9 @@ def test_a_difference_is_told_from_noise_and_noise_from_one_seed(runs):
     b = runs('scratch', 41.0, 41.1, 41.2) + runs('spark', 41.0, 43.0, 45.0) + runs('mae', 42.0, 42.1) + same
     found = {name[-1]: (round(delta, 9), verdict) for name, (delta, verdict) in verdicts(a, b).items()}
     assert found == {
-        'scratch': (1.0, 'beyond the noise'), 'spark': (1.0, 'within the noise'), 'mae': (2.05, 'noise unknown'),
+        'scratch': (1.0, 'beyond the noise'),
+        'spark': (1.0, 'within the noise'),
+        'mae': (2.05, 'noise unknown'),
         'byol': (0.0, 'equal'),
     }
 
@@ -46,7 +48,9 @@ def test_what_one_set_lacks_or_did_not_finish_has_no_difference(runs):
     a = runs('scratch', 40.0) + runs('spark', 40.0, None, 41.0)
     b = runs('mae', 41.0) + runs('spark', 42.0, 42.1, 42.2)
     assert {name[-1]: rest for name, rest in verdicts(a, b).items()} == {
-        'scratch': (None, 'only in A'), 'mae': (None, 'only in B'), 'spark': (None, 'incomplete'),
+        'scratch': (None, 'only in A'),
+        'mae': (None, 'only in B'),
+        'spark': (None, 'incomplete'),
     }
     line = '| spark | box_ap | – (2 of 3 seeds) | 42.1 ± 0.1 (n=3) |  | incomplete | same |'
     assert line in compare(a, b).to_markdown()
@@ -69,15 +73,25 @@ def test_in_which_values_two_recipes_differ_is_said_below_the_table(runs):
 
 def seeded(make_record, *seeds, setup=None, recipe='ab'):
     """Records whose hash holds the seed, as that of a real run does."""
-    return [make_record(seed=seed, config_hash=f'{recipe}{seed:04d}', **({'setup_hash': setup} if setup else {}))
-            for seed in seeds]
+    return [
+        make_record(seed=seed, config_hash=f'{recipe}{seed:04d}', **({'setup_hash': setup} if setup else {}))
+        for seed in seeds
+    ]
 
 
-@pytest.mark.parametrize('a, b, setups, said', [
-    ((0, 1), (0, 1, 2), ('5e70aa', '5e70aa'), 'same'), ((0,), (1,), ('5e70aa', '5e70aa'), 'same'),
-    ((0,), (0,), ('5e70aa', '5e70bb'), 'other'), ((0,), (1,), ('5e70aa', '5e70bb'), 'other'),
-    ((0, 1), (0, 1, 2), (None, None), 'same'), ((0, 1), (2, 3), (None, None), 'other seeds'),
-    ((0, 1), (1, 2), ('5e70aa', None), 'same'), ((0,), (1,), (None, '5e70aa'), 'other seeds')])
+@pytest.mark.parametrize(
+    'a, b, setups, said',
+    [
+        ((0, 1), (0, 1, 2), ('5e70aa', '5e70aa'), 'same'),
+        ((0,), (1,), ('5e70aa', '5e70aa'), 'same'),
+        ((0,), (0,), ('5e70aa', '5e70bb'), 'other'),
+        ((0,), (1,), ('5e70aa', '5e70bb'), 'other'),
+        ((0, 1), (0, 1, 2), (None, None), 'same'),
+        ((0, 1), (2, 3), (None, None), 'other seeds'),
+        ((0, 1), (1, 2), ('5e70aa', None), 'same'),
+        ((0,), (1,), (None, '5e70aa'), 'other seeds'),
+    ],
+)
 def test_seeds_are_no_configuration(make_record, a, b, setups, said):
     sets = [seeded(make_record, *seeds, setup=setup) for seeds, setup in zip((a, b), setups, strict=True)]
     for pair in (sets, sets[::-1]):
@@ -117,8 +131,11 @@ def test_measured_beside_published_and_what_is_not_verified_is_no_claim(runs):
     assert found == {'spark': 'not verified', 'mae': 'noise unknown'}
     text = compare(measured, published).to_markdown()
     assert '| 45.0† | +5.0† | not verified |' in text and text.count('45.0†') == 1
-    [line] = [line for line in csv.DictReader(io.StringIO(compare(measured, published).to_csv()))
-              if line['method'] == 'spark' and line['metric'] == 'box_ap']
+    [line] = [
+        line
+        for line in csv.DictReader(io.StringIO(compare(measured, published).to_csv()))
+        if line['method'] == 'spark' and line['metric'] == 'box_ap'
+    ]
     assert (line['b_mark'], line['delta_mark'], line['a_mark']) == ('†', '†', '')
     assert float(line['delta']) == pytest.approx(4.95)
 
@@ -198,10 +215,14 @@ def test_a_repetition_with_other_figures_is_named_and_the_first_is_kept(tmp_path
     assert load_all(tmp_path / 'all')[0].metrics['box_ap'] == 40.0
 
 
-@pytest.mark.parametrize(('change', 'named'), [
-    ({'config_hash': '99' * 32}, 'other config in A and B'),
-    ({'weights': {'path': 'x', 'sha256': 'ab' * 32, 'config_hash': '98' * 32}}, 'other weights in A and B'),
-    ({'config_hash': '99' * 32, 'dataset': None}, 'other config and data in A and B')])
+@pytest.mark.parametrize(
+    ('change', 'named'),
+    [
+        ({'config_hash': '99' * 32}, 'other config in A and B'),
+        ({'weights': {'path': 'x', 'sha256': 'ab' * 32, 'config_hash': '98' * 32}}, 'other weights in A and B'),
+        ({'config_hash': '99' * 32, 'dataset': None}, 'other config and data in A and B'),
+    ],
+)
 def test_a_conflict_is_named_with_what_differs_and_nothing_is_written(tmp_path, runs, capsys, change, named):
     first, second = runs('spark', 40.0, 41.0)
     if 'dataset' in change:

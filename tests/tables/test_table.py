@@ -27,14 +27,7 @@ def top1(make_record):
 
     def make(method, *values, arch='convnext_atto', **fields):
         return [
-            make_record(
-                'classification',
-                method,
-                seed,
-                arch=arch,
-                metrics={} if v == 'skip' else {'top1': v},
-                **fields,
-            )
+            make_record('classification', method, seed, arch=arch, metrics={} if v == 'skip' else {'top1': v}, **fields)
             for seed, v in enumerate(values)
         ]
 
@@ -147,14 +140,18 @@ def test_a_word_in_place_of_a_list_is_refused(field):
 
 def test_backbones_are_grouped_and_each_has_its_own_baseline(top1):
     records = (
-        top1('scratch', 10.0, arch='resnet10t') + top1('spark', 15.0, arch='resnet10t')
-        + top1('scratch', 20.0) + top1('spark', 22.0)
+        top1('scratch', 10.0, arch='resnet10t')
+        + top1('spark', 15.0, arch='resnet10t')
+        + top1('scratch', 20.0)
+        + top1('spark', 22.0)
     )
     random.Random(0).shuffle(records)
     table = table_of(records, methods=('scratch', 'spark'), columns=[TOP1])
     assert [(row.arch, row.method, row.cells[0].value, row.cells[0].delta) for row in table.rows] == [
-        ('convnext_atto', 'scratch', 20.0, None), ('convnext_atto', 'spark', 22.0, 2.0),
-        ('resnet10t', 'scratch', 10.0, None), ('resnet10t', 'spark', 15.0, 5.0),
+        ('convnext_atto', 'scratch', 20.0, None),
+        ('convnext_atto', 'spark', 22.0, 2.0),
+        ('resnet10t', 'scratch', 10.0, None),
+        ('resnet10t', 'spark', 15.0, 5.0),
     ]
 
 
@@ -178,12 +175,17 @@ def test_a_record_given_twice_and_two_suites_in_one_table_are_refused(top1):
 def test_published_figures_have_rows_of_their_own_with_a_dagger_where_not_verified(top1):
     published = {'origin': 'published', 'source': 'a paper'}
     records = (
-        top1('scratch', 10.0) + top1('spark', 12.0)
-        + top1('spark', 84.1, verified=False, **published) + top1('scratch', 80.0, verified=True, **published)
+        top1('scratch', 10.0)
+        + top1('spark', 12.0)
+        + top1('spark', 84.1, verified=False, **published)
+        + top1('scratch', 80.0, verified=True, **published)
     )
     table = table_of(records, methods=('scratch', 'spark'), columns=[TOP1])
     assert [(row.label, row.cells[0].value) for row in table.rows] == [
-        ('scratch', 10.0), ('spark', 12.0), ('scratch (published)', 80.0), ('spark (published) †', 84.1),
+        ('scratch', 10.0),
+        ('spark', 12.0),
+        ('scratch (published)', 80.0),
+        ('spark (published) †', 84.1),
     ]
     assert table.rows[3].cells[0].delta == pytest.approx(4.1)
     assert 'not checked' in table.note
@@ -191,7 +193,11 @@ def test_published_figures_have_rows_of_their_own_with_a_dagger_where_not_verifi
 
 def test_known_methods_come_first_in_their_order_and_others_by_the_alphabet():
     assert order_methods(['zeta', 'black_mosaic', 'mae', 'spark', 'scratch', 'spark']) == (
-        'scratch', 'spark', 'black_mosaic', 'mae', 'zeta',
+        'scratch',
+        'spark',
+        'black_mosaic',
+        'mae',
+        'zeta',
     )
 
 
@@ -205,23 +211,22 @@ def test_the_csv_read_back_equals_the_table_to_the_last_digit(top1, make_record)
         return float(text) if text else None
 
     expected = [
-        (
-            row.arch,
-            row.method,
-            column.task,
-            column.metric,
-            cell.n,
-            cell.seeds,
-            cell.value,
-            cell.std,
-            cell.delta,
-        )
+        (row.arch, row.method, column.task, column.metric, cell.n, cell.seeds, cell.value, cell.std, cell.delta)
         for row in table.rows
         for column, cell in zip(table.columns, row.cells, strict=True)
     ]
     assert expected == [
-        (line['arch'], line['method'], line['task'], line['metric'], int(line['n']), int(line['seeds']),
-         number(line['value']), number(line['std']), number(line['delta']))
+        (
+            line['arch'],
+            line['method'],
+            line['task'],
+            line['metric'],
+            int(line['n']),
+            int(line['seeds']),
+            number(line['value']),
+            number(line['std']),
+            number(line['delta']),
+        )
         for line in lines
     ]
     assert expected[0][6] == pytest.approx((100 / 3 + 0.1) / 2, rel=1e-15)
@@ -262,8 +267,11 @@ def test_ten_thousand_records_become_a_table_in_less_than_two_seconds(tmp_path, 
     # Of the processor, whatever else it does; as files and without the waiting for the disk that `write` does.
     curves = {'loss': [[10 * i, 1 / (i + 1)] for i in range(30)]}
     for arch, method, seed, (task, metric) in itertools.product(
-        range(25), range(20), range(5), (('detection', 'box_ap'), ('detection_2x', 'box_ap'), ('linear', 'top1'),
-                                         ('classification', 'top1'))):
+        range(25),
+        range(20),
+        range(5),
+        (('detection', 'box_ap'), ('detection_2x', 'box_ap'), ('linear', 'top1'), ('classification', 'top1')),
+    ):
         metrics = {metric: 50 + method + seed / 10}
         record = make_record(task, f'm{method}', seed, arch=f'a{arch}', suite='big', metrics=metrics, curves=curves)
         path = record_path(tmp_path, *record.identity)

@@ -58,7 +58,6 @@ def best(table: Table) -> list[str]:
     return [row.method for row in table.rows for cell in row.cells if cell.best]
 
 
-
 @settings(max_examples=200, deadline=None)
 @given(
     a=st.tuples(st.floats(0, 100), st.floats(0.01, 20), st.integers(2, 30)),
@@ -83,7 +82,6 @@ def test_one_seed_tells_nothing_about_noise_and_runs_that_never_vary_have_none()
     assert is_beyond_noise(Sample(0.1 + 0.2, 0.0, 3), Sample(0.3, 0.0, 2)) is False
 
 
-
 def test_three_seeds_apart_from_the_noise_are_best_and_within_it_none_is(runs):
     apart = runs('scratch', 70.0, 70.2, 70.1) + runs('spark', 72.0, 72.2, 72.1) + runs('mae', 71.0, 71.1, 71.2)
     table = table_of(apart, 'scratch', 'spark', 'mae')
@@ -96,14 +94,24 @@ def test_three_seeds_apart_from_the_noise_are_best_and_within_it_none_is(runs):
 
 def test_a_difference_within_the_noise_is_neither_better_nor_worse(runs, quoted):
     records = [
-        *runs('scratch', 70.0, 72.0, 74.0), *runs('near', 71.0, 73.0, 75.0), *runs('far', 80.0, 82.0, 84.0),
-        *runs('below', 50.0, 52.0, 54.0), *runs('once', 71.0), quoted('scratch', 60.0),
+        *runs('scratch', 70.0, 72.0, 74.0),
+        *runs('near', 71.0, 73.0, 75.0),
+        *runs('far', 80.0, 82.0, 84.0),
+        *runs('below', 50.0, 52.0, 54.0),
+        *runs('once', 71.0),
+        quoted('scratch', 60.0),
         quoted('mae', 61.0, verified=False),
     ]
     table = table_of(records, 'scratch', 'near', 'far', 'below', 'once', 'mae')
     verdicts = {row.label: delta_verdict(row.cells[0], TOP1) for row in table.rows if row.method != 'scratch'}
-    assert verdicts == {'near': '', 'far': 'better', 'below': 'worse', 'once': 'worse', 'mae': '',
-                        'mae (published) †': ''}
+    assert verdicts == {
+        'near': '',
+        'far': 'better',
+        'below': 'worse',
+        'once': 'worse',
+        'mae': '',
+        'mae (published) †': '',
+    }
 
 
 @pytest.mark.parametrize('values', [(70.0, 70.2, 70.1), (0.1, 0.1, 0.1), (1e-3, 99.0), (33.3, 33.300000000000004)])
@@ -171,7 +179,6 @@ def runs_session(make_record):
     return make
 
 
-
 @pytest.mark.parametrize('gap', [None, NAN])
 def test_a_nan_makes_a_cell_incomplete_and_takes_it_out_of_the_competition(runs, gap):
     records = runs('scratch', 70.0, 70.1, 70.2) + runs('spark', 90.0, gap, 90.1) + runs('mae', 60.0, 60.1, 60.2)
@@ -206,8 +213,10 @@ def test_backbones_and_methods_that_are_listed_are_shown_as_missing_and_others_l
     records = runs('spark', 80.0) + runs('mae', 81.0) + runs('spark', 82.0, arch='resnet18')
     table = table_of(records, 'scratch', 'spark', archs=('resnet101', 'resnet50'))
     assert texts(table) == [
-        ['resnet101', 'scratch', '–', ''], ['resnet101', 'spark', '–', ''],
-        ['resnet50', 'scratch', '–', ''], ['resnet50', 'spark', '80.0', ''],
+        ['resnet101', 'scratch', '–', ''],
+        ['resnet101', 'spark', '–', ''],
+        ['resnet50', 'scratch', '–', ''],
+        ['resnet50', 'spark', '80.0', ''],
     ]
     nothing = table_of([], 'spark', archs=('resnet50',))
     assert texts(nothing) == [['resnet50', 'spark', '–', '']]
@@ -218,12 +227,16 @@ def test_what_is_published_stands_alone_until_anything_of_the_table_is_measured(
     archs = ('resnet50', 'resnet101')
     table = table_of(published, 'scratch', 'spark', archs=archs)
     assert [(row.arch, row.label) for row in table.rows] == [
-        ('resnet50', 'scratch (published)'), ('resnet50', 'spark (published)'), ('resnet101', 'spark (published)'),
+        ('resnet50', 'scratch (published)'),
+        ('resnet50', 'spark (published)'),
+        ('resnet101', 'spark (published)'),
     ]
     table = table_of(published + runs('spark', 71.0), 'scratch', 'spark', archs=archs)
     assert [(row.arch, row.label, row.cells[0].status) for row in table.rows if row.origin == 'measured'] == [
-        ('resnet50', 'scratch', 'missing'), ('resnet50', 'spark', 'complete'),
-        ('resnet101', 'scratch', 'missing'), ('resnet101', 'spark', 'missing'),
+        ('resnet50', 'scratch', 'missing'),
+        ('resnet50', 'spark', 'complete'),
+        ('resnet101', 'scratch', 'missing'),
+        ('resnet101', 'spark', 'missing'),
     ]
 
 
@@ -237,7 +250,9 @@ def test_only_pairs_that_are_expected_are_missing_but_any_that_was_run_is_shown(
     pairs = [['resnet50', 'spark'], ['swin_base', 'simmim'], ['vit_base', 'mae']]
     table = table_of(records, 'spark', 'mae', 'simmim', archs=['resnet50', 'swin_base', 'vit_base'], pairs=pairs)
     assert [(row.arch, row.method, row.cells[0].status) for row in table.rows] == [
-        ('resnet50', 'spark', 'complete'), ('swin_base', 'mae', 'complete'), ('swin_base', 'simmim', 'missing'),
+        ('resnet50', 'spark', 'complete'),
+        ('swin_base', 'mae', 'complete'),
+        ('swin_base', 'simmim', 'missing'),
         ('vit_base', 'mae', 'missing'),
     ]
 
@@ -251,12 +266,12 @@ def test_a_variant_of_a_task_is_another_column(make_record):
     assert texts(table_of(records, 'spark', columns=columns))[0][2::2] == ['40.0', '43.0', '–']
 
 
-
 def test_an_unverified_figure_makes_its_difference_no_claim(runs, quoted):
     records = [quoted('scratch', 80.0), quoted('spark', 84.0, verified=False), quoted('mae', 83.0)]
     table = table_of(records, 'scratch', 'spark', 'mae')
     assert [line[1:] for line in texts(table)] == [
-        ['scratch (published)', '80.0 \\[1\\]', ''], ['spark (published) †', '84.0† \\[1\\]', '+4.0†'],
+        ['scratch (published)', '80.0 \\[1\\]', ''],
+        ['spark (published) †', '84.0† \\[1\\]', '+4.0†'],
         ['mae (published)', '83.0 \\[1\\]', '+3.0'],
     ]
     # And as the baseline it spoils the differences of all others.
@@ -265,8 +280,15 @@ def test_an_unverified_figure_makes_its_difference_no_claim(runs, quoted):
 
 
 def test_a_row_of_which_one_figure_is_verified_carries_the_dagger_at_the_other_alone(quoted, make_record):
-    box = make_record('detection', 'spark', metrics={'box_ap': 51.2}, arch='resnet50', origin='published',
-                      source='a paper', verified=False)
+    box = make_record(
+        'detection',
+        'spark',
+        metrics={'box_ap': 51.2},
+        arch='resnet50',
+        origin='published',
+        source='a paper',
+        verified=False,
+    )
     row = table_of([quoted('spark', 84.0), box], columns=(TOP1, BOX)).rows[0]
     assert row.label == 'spark (published)' and [cell.verified for cell in row.cells] == [True, False]
 

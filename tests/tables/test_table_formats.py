@@ -41,8 +41,9 @@ def nasty(make_record):
         for method, value in (('scratch', 70.0), ('_under_', 80.0), ('a--b.c', 60.0))
         for seed in range(3)
     ]
-    records.append(make_record('classification', 'spark', metrics={'top1': 99.5}, origin='published', source=NASTY,
-                               verified=False))
+    records.append(
+        make_record('classification', 'spark', metrics={'top1': 99.5}, origin='published', source=NASTY, verified=False)
+    )
     failed = [('detection', 'convnext_atto', 'scratch', 0, NASTY)]
     return build_table(records, TableSpec('nasty_1', NASTY, columns), failed)
 
@@ -71,8 +72,13 @@ def test_the_papers_tables_compile_and_fit_the_page(tmp_path, capsys):
 
 
 def test_a_latex_table_of_any_text_compiles(tmp_path, nasty):
-    log = compiled(tmp_path, to_latex(nasty), latex_text(STRANGE), latex_text(''.join(ESCAPES)),
-                   latex_text(''.join(map(chr, range(32, 0x250)))))
+    log = compiled(
+        tmp_path,
+        to_latex(nasty),
+        latex_text(STRANGE),
+        latex_text(''.join(ESCAPES)),
+        latex_text(''.join(map(chr, range(32, 0x250)))),
+    )
     assert 'Missing character' not in log
 
 
@@ -116,20 +122,38 @@ def test_the_html_is_well_formed_and_shows_any_text_as_it_stands(nasty):
     page = Fragment(to_html(nasty, lambda row, column: f'#{NASTY}'))
     assert page.open == []
     assert {tag for tag, _ in page.elements} <= {
-        'table', 'caption', 'span', 'strong', 'thead', 'tbody', 'tr', 'th', 'td', 'a', 'sup', 'p', 'ul', 'ol', 'li',
+        'table',
+        'caption',
+        'span',
+        'strong',
+        'thead',
+        'tbody',
+        'tr',
+        'th',
+        'td',
+        'a',
+        'sup',
+        'p',
+        'ul',
+        'ol',
+        'li',
     }
     assert page.text.count(NASTY) >= 4  # title, heading, reason, source
     assert [row[1] for row in page.rows] == ['method', 'scratch', '_under_', 'a--b.c', 'spark (published) †']
-    assert all(attributes['href'] == f'#{NASTY}' for tag, attributes in page.elements
-               if tag == 'a' and 'source' not in attributes['href'])
+    assert all(
+        attributes['href'] == f'#{NASTY}'
+        for tag, attributes in page.elements
+        if tag == 'a' and 'source' not in attributes['href']
+    )
 
 
 def test_every_html_cell_can_be_sorted_and_every_row_filtered(nasty):
     page = Fragment(to_html(nasty))
     heads = [attributes for tag, attributes in page.elements if tag == 'th' and attributes['scope'] == 'col']
     assert [head['data-sort-type'] for head in heads] == ['text', 'text', *['number'] * 4]
-    cells = [attributes for tag, attributes in page.elements
-             if tag == 'td' or tag == 'th' and attributes['scope'] == 'row']
+    cells = [
+        attributes for tag, attributes in page.elements if tag == 'td' or tag == 'th' and attributes['scope'] == 'row'
+    ]
     assert len(cells) == len(nasty.rows) * len(heads)
     keys = [[cell['data-sort'] for cell in cells[i : i + 6]] for i in range(0, len(cells), 6)]
     for row, line in zip(nasty.rows, keys, strict=True):
@@ -137,7 +161,9 @@ def test_every_html_cell_can_be_sorted_and_every_row_filtered(nasty):
         assert values == [number for cell in row.cells for number in (cell.value, cell.delta)]
     rows = [attributes for tag, attributes in page.elements if tag == 'tr' and 'data-arch' in attributes]
     assert [(row['data-method'], row['data-origin'], row['data-status']) for row in rows] == [
-        ('scratch', 'measured', 'failed'), ('_under_', 'measured', 'missing'), ('a--b.c', 'measured', 'missing'),
+        ('scratch', 'measured', 'failed'),
+        ('_under_', 'measured', 'missing'),
+        ('a--b.c', 'measured', 'missing'),
         ('spark', 'published', 'missing'),
     ]
     classes = [cell.get('class', '').split() for cell in cells]
@@ -198,9 +224,16 @@ def results(tmp_path, make_record):
     return tmp_path / 'results'
 
 
-@pytest.mark.parametrize(('name', 'suffix', 'part'), [
-    ('terminal', '.txt', '72.5   +11.5'), ('markdown', '.md', '| 72.5 | +11.5 |'), ('csv', '.csv', ',72.5,,11.5,demo,'),
-    ('latex', '.tex', '72.5 & +11.5'), ('html', '.html', 'data-sort="72.5"')])
+@pytest.mark.parametrize(
+    ('name', 'suffix', 'part'),
+    [
+        ('terminal', '.txt', '72.5   +11.5'),
+        ('markdown', '.md', '| 72.5 | +11.5 |'),
+        ('csv', '.csv', ',72.5,,11.5,demo,'),
+        ('latex', '.tex', '72.5 & +11.5'),
+        ('html', '.html', 'data-sort="72.5"'),
+    ],
+)
 def test_a_format_goes_to_standard_output_or_to_a_file_and_nowhere_else(results, capsys, name, suffix, part):
     assert commands.main(['table', '--results', str(results), '--format', name]) == 0
     printed = capsys.readouterr().out
@@ -241,7 +274,10 @@ def test_a_suite_without_tables_of_its_own_shows_the_variants_of_its_tasks(tmp_p
     assert commands.main(['table', '--suite', 'mine', '--results', str(tmp_path), '--format', 'markdown']) == 0
     heading = capsys.readouterr().out.splitlines()[0]
     assert [text.strip(' ↑') for text in heading.split('|')[3:-1:2]] == [
-        'box AP', 'mask AP', 'box AP, 2x', 'mask AP, 2x',
+        'box AP',
+        'mask AP',
+        'box AP, 2x',
+        'mask AP, 2x',
     ]
 
 
@@ -288,8 +324,7 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize('width', [10, 20, 40, 60, 80, 100, 140])
 @pytest.mark.parametrize('command', ['table', 'compare'])
-def test_no_terminal_is_so_narrow_that_a_figure_or_a_name_is_cut(
-        tmp_path, make_benchmark, monkeypatch, width, command):
+def test_no_terminal_is_so_narrow_that_a_figure_or_a_name_is_cut(tmp_path, make_benchmark, monkeypatch, width, command):
     for record in make_benchmark(('convnext_small', 'convnext_base'), ('scratch', 'spark')):
         write(record, tmp_path)
     words = ['table', '--suite', 'benchmark', '--results'] if command == 'table' else ['compare', str(tmp_path)]
@@ -322,7 +357,8 @@ def test_a_suite_of_ones_own_has_one_name_and_its_own_tables(tmp_path, make_benc
         "cells = [dict(task='classification', arch='convnext_small', methods=['scratch'],"
         " data='embedded:classification', recipe='pretrain/configs/demo_finetune.py')]\n"
         "tables = [dict(name='only-top', title='Only top-1', columns=[('classification', 'top1', 'top')],"
-        " baseline='spark')]\n")
+        " baseline='spark')]\n"
+    )
     for name in ('my_suite', 'my-suite'):
         status, out, err = answer(capsys, 'table', '--suite', name)
         assert status == 0 and 'box AP' in out and 'difference from scratch' in out
@@ -338,15 +374,24 @@ def test_a_suite_of_ones_own_has_one_name_and_its_own_tables(tmp_path, make_benc
     assert 'Only top-1' in page and 'difference from spark' in page
 
 
-@pytest.mark.parametrize('name, results, named', [
-    ('my-siute', 'results', 'did you mean my-suite?'), ('My_Suite', 'results', 'did you mean my-suite?'),
-    ('elsewhere', 'results', 'name one that has any (my-suite)'), ('mine', 'nowhere', '--results'),
-    ('my-suite', 'results/measured', '--results results'),
-    ('my-suite', 'results/measured/my-suite', '--results results'),
-    ('demo', 'nowhere', '`spark-bench demo`'), ('demo_quick', 'nowhere', '`spark-bench demo --quick`'),
-    ('demo-quick', 'nowhere', '`spark-bench demo --quick`'), ('mini', 'nowhere', '`spark-bench run mini`')])
+@pytest.mark.parametrize(
+    'name, results, named',
+    [
+        ('my-siute', 'results', 'did you mean my-suite?'),
+        ('My_Suite', 'results', 'did you mean my-suite?'),
+        ('elsewhere', 'results', 'name one that has any (my-suite)'),
+        ('mine', 'nowhere', '--results'),
+        ('my-suite', 'results/measured', '--results results'),
+        ('my-suite', 'results/measured/my-suite', '--results results'),
+        ('demo', 'nowhere', '`spark-bench demo`'),
+        ('demo_quick', 'nowhere', '`spark-bench demo --quick`'),
+        ('demo-quick', 'nowhere', '`spark-bench demo --quick`'),
+        ('mini', 'nowhere', '`spark-bench run mini`'),
+    ],
+)
 def test_a_suite_without_records_is_told_with_a_command_that_works(
-        tmp_path, make_record, capsys, monkeypatch, name, results, named):
+    tmp_path, make_record, capsys, monkeypatch, name, results, named
+):
     monkeypatch.chdir(tmp_path)
     write(make_record(suite='my-suite'), tmp_path / 'results')
     for command in ('table', 'report'):
@@ -360,6 +405,7 @@ def test_a_suite_without_records_is_told_with_a_command_that_works(
 
 def test_a_demo_by_either_name_is_one_suite(tmp_path, make_record, capsys):
     write(make_record(suite='demo-quick'), tmp_path)
-    tables = {answer(capsys, 'table', '--suite', name, '--results', tmp_path)[1]
-              for name in ('demo_quick', 'demo-quick')}
+    tables = {
+        answer(capsys, 'table', '--suite', name, '--results', tmp_path)[1] for name in ('demo_quick', 'demo-quick')
+    }
     assert len(tables) == 1 and load_suite('demo-quick').name == load_suite('demo_quick').name == 'demo-quick'

@@ -21,8 +21,12 @@ from pretrain import build_spark, random_mask
 from spark_bench import commands
 from spark_bench.models.sync_norm import SyncBatchNorm2d, synchronise
 
-CASES = [('test_resnet', 'packed', 'spark'), ('test_resnet', 'reference', 'spark'),
-         ('test_resnet', 'packed', 'no_sparse'), ('test_convnext', 'packed', 'spark')]
+CASES = [
+    ('test_resnet', 'packed', 'spark'),
+    ('test_resnet', 'reference', 'spark'),
+    ('test_resnet', 'packed', 'no_sparse'),
+    ('test_convnext', 'packed', 'spark'),
+]
 
 
 def free_port():
@@ -62,8 +66,13 @@ def half_of_each(rank, port, folder):
         loss = model(image[half], active[half])
         loss.backward()
         if rank == 0:
-            torch.save({'gradients': {name: p.grad for name, p in model.module.named_parameters()},
-                        'buffers': dict(model.module.named_buffers())}, Path(folder) / f'{number}.pth')
+            torch.save(
+                {
+                    'gradients': {name: p.grad for name, p in model.module.named_parameters()},
+                    'buffers': dict(model.module.named_buffers()),
+                },
+                Path(folder) / f'{number}.pth',
+            )
     del model, loss
     gc.collect()
     dist.barrier()
@@ -98,8 +107,9 @@ def test_without_synchronised_statistics_the_gradients_would_differ(halves):
     for half in (slice(0, 4), slice(4, 8)):
         (model(image[half], active[half]) / 2).backward()
     ours = halves[0]['gradients']
-    errors = [(ours[name] - p.grad).norm() / p.grad.norm() for name, p in model.named_parameters()
-              if p.grad.norm() > 1e-6]
+    errors = [
+        (ours[name] - p.grad).norm() / p.grad.norm() for name, p in model.named_parameters() if p.grad.norm() > 1e-6
+    ]
     assert max(errors) > 1e-2
 
 
@@ -122,15 +132,41 @@ def images(tmp_path_factory):
 
 
 def words(images, folder, *extra):
-    return ['pretrain', '--data-root', str(images), '--work-dir', str(folder / 'work'), '--results',
-            str(folder / 'results'), '--threads', '1', '--epochs', '2', *extra, '--cfg-options', 'model.input_size=64',
-            'train_dataloader.dataset.input_size=64', 'model.decoder_width=32', 'global_batch=8']
+    return [
+        'pretrain',
+        '--data-root',
+        str(images),
+        '--work-dir',
+        str(folder / 'work'),
+        '--results',
+        str(folder / 'results'),
+        '--threads',
+        '1',
+        '--epochs',
+        '2',
+        *extra,
+        '--cfg-options',
+        'model.input_size=64',
+        'train_dataloader.dataset.input_size=64',
+        'model.decoder_width=32',
+        'global_batch=8',
+    ]
 
 
 def torchrun(images, folder, *extra):
     """The command in two processes; the finished process."""
-    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port',
-               str(free_port()), '-m', 'spark_bench', *words(images, folder, '--launcher', 'pytorch', *extra)]
+    command = [
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        '--nproc-per-node',
+        '2',
+        '--master-port',
+        str(free_port()),
+        '-m',
+        'spark_bench',
+        *words(images, folder, '--launcher', 'pytorch', *extra),
+    ]
     environment = {**os.environ, 'PYTHONPATH': os.getcwd(), 'OMP_NUM_THREADS': '1'}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
 

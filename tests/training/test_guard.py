@@ -22,10 +22,27 @@ def images(tmp_path_factory):
 
 
 def pretrain(images, folder, *extra):
-    return commands.main(['pretrain', '--data-root', str(images), '--work-dir', str(folder / 'work'), '--results',
-                          str(folder / 'results'), '--threads', '1', '--epochs', '3', *extra, '--cfg-options',
-                          'model.input_size=64', 'train_dataloader.dataset.input_size=64', 'model.decoder_width=32',
-                          'global_batch=8'])
+    return commands.main(
+        [
+            'pretrain',
+            '--data-root',
+            str(images),
+            '--work-dir',
+            str(folder / 'work'),
+            '--results',
+            str(folder / 'results'),
+            '--threads',
+            '1',
+            '--epochs',
+            '3',
+            *extra,
+            '--cfg-options',
+            'model.input_size=64',
+            'train_dataloader.dataset.input_size=64',
+            'model.decoder_width=32',
+            'global_batch=8',
+        ]
+    )
 
 
 def break_at(monkeypatch, step, damage):
@@ -51,9 +68,15 @@ def overflow(module):
     module.weight.fill_(1e38)  # finite itself: only what it computes is not
 
 
-@pytest.mark.parametrize('arch, path', [('test_resnet', 'encoder.pyramid.network.layer3.0.conv1'),
-                                        ('test_convnext', 'encoder.pyramid.network.stages.2.blocks.0.mlp.fc1'),
-                                        ('test_resnet', 'densify.1.proj'), ('test_resnet', 'decoder.dec.2.conv.0')])
+@pytest.mark.parametrize(
+    'arch, path',
+    [
+        ('test_resnet', 'encoder.pyramid.network.layer3.0.conv1'),
+        ('test_convnext', 'encoder.pyramid.network.stages.2.blocks.0.mlp.fc1'),
+        ('test_resnet', 'densify.1.proj'),
+        ('test_resnet', 'decoder.dec.2.conv.0'),
+    ],
+)
 def test_the_step_and_the_first_module_are_named(monkeypatch, images, tmp_path, capsys, arch, path):
     break_at(monkeypatch, 5, lambda spark: overflow(spark.get_submodule(path)))
     assert pretrain(images, tmp_path, '--arch', arch) == 1
@@ -61,8 +84,11 @@ def test_the_step_and_the_first_module_are_named(monkeypatch, images, tmp_path, 
     assert 'step 5 of 6' in error and re.search(rf'output of {re.escape(path)} \(', error), error
     saved = read_checkpoint(newest_checkpoint(tmp_path / 'work'))
     assert saved['meta']['iter'] == 4
-    assert all(torch.isfinite(value).all() and value.abs().max() < 1e30 for value in saved['state_dict'].values()
-               if value.is_floating_point())
+    assert all(
+        torch.isfinite(value).all() and value.abs().max() < 1e30
+        for value in saved['state_dict'].values()
+        if value.is_floating_point()
+    )
     assert not (tmp_path / 'results').exists()
 
 
@@ -70,6 +96,7 @@ def test_a_parameter_that_was_not_finite_is_named(monkeypatch, images, tmp_path,
     def damage(spark):
         with torch.no_grad():
             spark.densify[0].mask_token[0, 3] = float('nan')
+
     break_at(monkeypatch, 3, damage)
     assert pretrain(images, tmp_path) == 1
     error = error_of(capsys)
@@ -83,6 +110,7 @@ def test_a_gradient_alone_is_caught_before_it_reaches_the_weights(monkeypatch, i
         weight = spark.get_parameter('encoder.pyramid.network.layer2.0.conv1.weight')
         weight.register_hook(lambda gradient: gradient * float('inf'))
         after.update(spark=spark, before={name: p.detach().clone() for name, p in spark.named_parameters()})
+
     break_at(monkeypatch, 4, damage)
     assert pretrain(images, tmp_path) == 1
     error = error_of(capsys)

@@ -58,8 +58,9 @@ def whole_batch(method):
 
 def half(batch, rank):
     mine = slice(4 * rank, 4 * rank + 4)
-    return {key: [view[mine] for view in value] if isinstance(value, list) else value[mine]
-            for key, value in batch.items()}
+    return {
+        key: [view[mine] for view in value] if isinstance(value, list) else value[mine] for key, value in batch.items()
+    }
 
 
 def in_each(rank, port, folder):
@@ -72,9 +73,14 @@ def in_each(rank, port, folder):
         wrapped = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
         loss = wrapped(**half(whole_batch(method), rank), mode='loss')['loss']
         loss.backward()
-        torch.save({'gradients': {name: p.grad for name, p in model.named_parameters() if p.grad is not None},
-                    'loss': loss.detach(), 'buffers': dict(model.named_buffers())},
-                   Path(folder) / f'{method}_{rank}.pth')
+        torch.save(
+            {
+                'gradients': {name: p.grad for name, p in model.named_parameters() if p.grad is not None},
+                'loss': loss.detach(),
+                'buffers': dict(model.named_buffers()),
+            },
+            Path(folder) / f'{method}_{rank}.pth',
+        )
     dist.barrier()
     dist.destroy_process_group()
 
@@ -108,5 +114,6 @@ def test_momentum_contrast_keeps_the_keys_of_all_processes_in_each(halves):
     changed = (first['model.queue'] != fresh).any(dim=0)
     assert changed[:8].all() and not changed[8:].any()
     # Each process normalises with its own statistics, as the method has it.
-    assert not torch.equal(first['model.backbone.timm_model.bn1.running_mean'],
-                           second['model.backbone.timm_model.bn1.running_mean'])
+    assert not torch.equal(
+        first['model.backbone.timm_model.bn1.running_mean'], second['model.backbone.timm_model.bn1.running_mean']
+    )

@@ -48,9 +48,14 @@ def test_statistics_are_those_of_all_values_of_the_batches(norm):
         model(batches[0], mode='loss')  # leave something to be corrected
     weights = {name: value.clone() for name, value in model.named_parameters()}
     frozen = model.frozen.running_mean.clone()
-    PreciseBatchNormHook(updates=2).after_train(SimpleNamespace(
-        model=model, logger=logging.getLogger('test'), max_epochs=1,
-        train_dataloader=Loader([batches[:2], batches[2:4], batches[4:]])))
+    PreciseBatchNormHook(updates=2).after_train(
+        SimpleNamespace(
+            model=model,
+            logger=logging.getLogger('test'),
+            max_epochs=1,
+            train_dataloader=Loader([batches[:2], batches[2:4], batches[4:]]),
+        )
+    )
     values = torch.cat([model.conv(batch).transpose(0, 1).flatten(1) for batch in batches[:4]], dim=1).detach()
     torch.testing.assert_close(model.norm.running_mean, values.mean(1), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(model.norm.running_var, values.var(1, correction=0), rtol=1e-12, atol=1e-12)
@@ -63,8 +68,10 @@ def parts():
     """Of two processes: batches of unlike means, spreads and sizes."""
     draw = torch.Generator().manual_seed(0)
     widths = [(5, 6, 7), (9, 7, 5)]
-    return [[torch.randn(2, 3, 4, width, generator=draw).double() * (i + 1) + 5 * rank for i, width in enumerate(own)]
-            for rank, own in enumerate(widths)]
+    return [
+        [torch.randn(2, 3, 4, width, generator=draw).double() * (i + 1) + 5 * rank for i, width in enumerate(own)]
+        for rank, own in enumerate(widths)
+    ]
 
 
 def take_part(rank, folder):
@@ -73,9 +80,14 @@ def take_part(rank, folder):
     dist.init_process_group('gloo', init_method=f'file://{folder}/meeting', rank=rank, world_size=2)
     torch.manual_seed(0)
     model = Model(SyncBatchNorm2d).double()
-    PreciseBatchNormHook().after_train(SimpleNamespace(
-        model=model, logger=logging.getLogger('test'), max_epochs=1,
-        train_dataloader=Loader([batch] for batch in parts()[rank])))
+    PreciseBatchNormHook().after_train(
+        SimpleNamespace(
+            model=model,
+            logger=logging.getLogger('test'),
+            max_epochs=1,
+            train_dataloader=Loader([batch] for batch in parts()[rank]),
+        )
+    )
     torch.save([model.norm.running_mean, model.norm.running_var], Path(folder) / f'{rank}.pth')
     dist.barrier()
     dist.destroy_process_group()

@@ -19,12 +19,29 @@ from spark_bench.files import beside
 from spark_bench.training.resume import checkpoints_of, clear_leftovers, newest_checkpoint, read_checkpoint
 
 UPDATES = 8
-SMALL = ['train_dataloader.dataset.input_size=64', 'model.input_size=64', 'model.decoder_width=32',
-         'model.drop_path_rate=0.3', 'custom_hooks.1.interval=1']
+SMALL = [
+    'train_dataloader.dataset.input_size=64',
+    'model.input_size=64',
+    'model.decoder_width=32',
+    'model.drop_path_rate=0.3',
+    'custom_hooks.1.interval=1',
+]
 # One recipe draws its augmentation from the process's generator, the other an image at a time, in workers.
-CASES = {'process': (['--arch', 'test_resnet', '--workers', '0'], ['global_batch=4']),
-         'workers': (['pretrain/configs/spark_convnext-tiny_1600e.py', '--arch', 'test_convnext', '--workers', '2',
-                      '--batch-size', '2'], ['global_batch=4', 'base_lr=0.3', 'param_scheduler.0.warmup=1'])}
+CASES = {
+    'process': (['--arch', 'test_resnet', '--workers', '0'], ['global_batch=4']),
+    'workers': (
+        [
+            'pretrain/configs/spark_convnext-tiny_1600e.py',
+            '--arch',
+            'test_convnext',
+            '--workers',
+            '2',
+            '--batch-size',
+            '2',
+        ],
+        ['global_batch=4', 'base_lr=0.3', 'param_scheduler.0.warmup=1'],
+    ),
+}
 
 
 @pytest.fixture(scope='module')
@@ -39,9 +56,29 @@ def images(tmp_path_factory):
 
 def arguments(case, images, folder):
     chosen, settings = CASES[case]
-    return ['pretrain', *chosen, '--data-root', str(images), '--work-dir', str(folder / 'work'), '--results',
-            str(folder / 'results'), '--threads', '1', '--epochs', '2', '--checkpoint-interval', '2',
-            '--image-interval', '1', '--seed', '7', '--cfg-options', *SMALL, *settings]
+    return [
+        'pretrain',
+        *chosen,
+        '--data-root',
+        str(images),
+        '--work-dir',
+        str(folder / 'work'),
+        '--results',
+        str(folder / 'results'),
+        '--threads',
+        '1',
+        '--epochs',
+        '2',
+        '--checkpoint-interval',
+        '2',
+        '--image-interval',
+        '1',
+        '--seed',
+        '7',
+        '--cfg-options',
+        *SMALL,
+        *settings,
+    ]
 
 
 def attempt(case, images, folder):
@@ -96,7 +133,8 @@ def test_killed_at_random_steps_it_ends_with_the_same_bits(undisturbed, images, 
     values = [event.value for event in events.Scalars('train/loss')]
     assert np.allclose(values, [loss for _, loss in result(reference)[1]], rtol=1e-6)
     assert {Path(path).name for path in (tmp_path / 'work' / 'reconstructions').iterdir()} == {
-        f'epoch_{epoch:04}.png' for epoch in (1, 2)}
+        f'epoch_{epoch:04}.png' for epoch in (1, 2)
+    }
 
 
 @pytest.mark.slow
@@ -107,8 +145,11 @@ def test_killed_many_times_it_ends_with_the_same_bits(undisturbed, images, tmp_p
     compare(reference, tmp_path)
 
 
-@pytest.mark.parametrize('changed', [['--workers', '0', '--image-interval', '0'],
-                                     ['--workers', '3', '--checkpoint-interval', '5']], ids=' '.join)
+@pytest.mark.parametrize(
+    'changed',
+    [['--workers', '0', '--image-interval', '0'], ['--workers', '3', '--checkpoint-interval', '5']],
+    ids=' '.join,
+)
 def test_workers_images_and_checkpoints_change_no_bit_and_no_hash(undisturbed, images, tmp_path, changed):
     case, reference = undisturbed
     if case == 'process':

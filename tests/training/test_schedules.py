@@ -21,8 +21,16 @@ RECIPES = sorted(Path(shipped('pretrain/configs')).glob('spark_*.py'))
 # Images of ImageNet-1k's training split: 312 whole batches of 4096, 625 of 2048.
 IMAGES = 1281167
 EPOCH = {4096: 312, 2048: 625}
-DROP_PATH = {'resnet50': 0.05, 'resnet101': 0.08, 'resnet152': 0.10, 'resnet200': 0.15, 'convnext_tiny': 0.1,
-             'convnext_small': 0.2, 'convnext_base': 0.3, 'convnext_large': 0.4}
+DROP_PATH = {
+    'resnet50': 0.05,
+    'resnet101': 0.08,
+    'resnet152': 0.10,
+    'resnet200': 0.15,
+    'convnext_tiny': 0.1,
+    'convnext_small': 0.2,
+    'convnext_base': 0.3,
+    'convnext_large': 0.4,
+}
 
 
 def recipe(path, **options):
@@ -38,8 +46,10 @@ def network():
 
 
 def schedulers(cfg, wrapper, epoch_length):
-    return [PARAM_SCHEDULERS.build(dict(scheduler), default_args=dict(optimizer=wrapper, epoch_length=epoch_length))
-            for scheduler in cfg.param_scheduler]
+    return [
+        PARAM_SCHEDULERS.build(dict(scheduler), default_args=dict(optimizer=wrapper, epoch_length=epoch_length))
+        for scheduler in cfg.param_scheduler
+    ]
 
 
 def expected_lr(peak, step, warmup, total):
@@ -55,7 +65,8 @@ def expected_decay(step, total):
 def test_all_the_sizes_have_a_recipe():
     assert {path.stem for path in RECIPES} == {
         *(f'spark_resnet{depth}_1600e' for depth in (50, 101, 152, 200)),
-        *(f'spark_convnext-{size}_1600e' for size in ('tiny', 'small', 'base', 'large', 'large_384'))}
+        *(f'spark_convnext-{size}_1600e' for size in ('tiny', 'small', 'base', 'large', 'large_384')),
+    }
 
 
 @pytest.mark.parametrize('path', RECIPES, ids=lambda path: path.stem)
@@ -74,8 +85,11 @@ def test_recipes_state_the_published_values(path):
     assert not optimizer.defaults['always_adapt'] and optimizer.defaults['bias_correction']
 
 
-@pytest.mark.parametrize('path, epochs', [(RECIPES[0], 1600), (RECIPES[1], 60), (RECIPES[4], 3)],
-                         ids=lambda value: getattr(value, 'stem', value))
+@pytest.mark.parametrize(
+    'path, epochs',
+    [(RECIPES[0], 1600), (RECIPES[1], 60), (RECIPES[4], 3)],
+    ids=lambda value: getattr(value, 'stem', value),
+)
 def test_learning_rate_and_decay_follow_the_formulas_at_each_update(path, epochs):
     cfg, batch = recipe(path)
     set_length(cfg, epochs)
@@ -104,8 +118,11 @@ def test_norms_biases_tokens_and_layer_scale_are_not_decayed(arch):
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     decayed, others = ({names[id(parameter)] for parameter in group['params']} for group in groups)
     assert decayed | others == set(names.values()) and not decayed & others
-    weights = {f'{name}.weight' for name, module in model.named_modules()
-               if isinstance(module, (torch.nn.Conv2d, torch.nn.ConvTranspose2d, torch.nn.Linear))}
+    weights = {
+        f'{name}.weight'
+        for name, module in model.named_modules()
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.ConvTranspose2d, torch.nn.Linear))
+    }
     assert decayed == weights
     assert any(name.endswith('mask_token') for name in others)
     assert arch == 'test_resnet' or any(name.endswith('gamma') for name in others)
@@ -136,15 +153,21 @@ def test_lamb_steps_as_its_formula_while_decay_changes():
     gradients = [[8 * torch.randn(p.shape, generator=draw, dtype=torch.float64) for p in start] for _ in range(4)]
     decays = [(decay, 0.0, decay) for decay in (0.04, 0.09, 0.15, 0.2)]
     parameters = [torch.nn.Parameter(p.clone()) for p in start]
-    optimizer = Lamb([dict(params=[parameters[0], parameters[2]]), dict(params=[parameters[1]], weight_decay=0.0)],
-                     lr=0.01, betas=(0.9, 0.95), weight_decay=0.04, max_grad_norm=5.0)
+    optimizer = Lamb(
+        [dict(params=[parameters[0], parameters[2]]), dict(params=[parameters[1]], weight_decay=0.0)],
+        lr=0.01,
+        betas=(0.9, 0.95),
+        weight_decay=0.04,
+        max_grad_norm=5.0,
+    )
     for grads, (decay, *_) in zip(gradients, decays, strict=True):
         optimizer.param_groups[0]['weight_decay'] = decay
         for parameter, grad in zip(parameters, grads, strict=True):
             parameter.grad = grad.clone()
         optimizer.step()
-    for ours, theirs in zip(plain_lamb([p.clone() for p in start], decays, gradients, 0.01, (0.9, 0.95)), parameters,
-                            strict=True):
+    for ours, theirs in zip(
+        plain_lamb([p.clone() for p in start], decays, gradients, 0.01, (0.9, 0.95)), parameters, strict=True
+    ):
         assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-12)
 
 

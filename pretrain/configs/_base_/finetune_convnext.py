@@ -7,5 +7,13 @@ warmup_epochs = 20
 train_dataloader = dict(sampler=dict(type='RepeatedImageSampler', repeats=3))
 train_cfg = dict(max_epochs=epochs)
 param_scheduler = [
-    dict(type='WarmupCosine', warmup=warmup_epochs, start_factor=0.005, end_factor=0.001, end=epochs, by_epoch=True,
-         convert_to_iter_based=True)]
+    dict(
+        type='WarmupCosine',
+        warmup=warmup_epochs,
+        start_factor=0.005,
+        end_factor=0.001,
+        end=epochs,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    )
+]

@@ -21,19 +21,40 @@ base_lr = 2e-4
 batch_limit = 128
 
 model = dict(
-    type='SimMIMPretrainer', arch=None, input_size=192, window_size=6, drop_path_rate=0.0, mask_patch=32,
+    type='SimMIMPretrainer',
+    arch=None,
+    input_size=192,
+    window_size=6,
+    drop_path_rate=0.0,
+    mask_patch=32,
     mask_ratio=0.6,
-    data_preprocessor=dict(type='ImgDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]))
+    data_preprocessor=dict(type='ImgDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]),
+)
 train_dataloader = dict(
-    num_workers=8, pin_memory=True, drop_last=True,
+    num_workers=8,
+    pin_memory=True,
+    drop_last=True,
     sampler=dict(type='ImageSampler'),
-    dataset=dict(type='Images', input_size=192, views=dict(type='simmim', mask_patch=32, mask_ratio=0.6)))
+    dataset=dict(type='Images', input_size=192, views=dict(type='simmim', mask_patch=32, mask_ratio=0.6)),
+)
 train_cfg = dict(type='PretrainLoop', max_epochs=epochs)
 optim_wrapper = dict(
-    type='UpdateOptimWrapper', autocast=False, constructor='DecayGroups', clip_grad=dict(max_norm=5.0),
-    optimizer=dict(type='AdamW', lr=None, betas=(0.9, 0.999), weight_decay=0.05))
+    type='UpdateOptimWrapper',
+    autocast=False,
+    constructor='DecayGroups',
+    clip_grad=dict(max_norm=5.0),
+    optimizer=dict(type='AdamW', lr=None, betas=(0.9, 0.999), weight_decay=0.05),
+)
 param_scheduler = [
     # From 1e-6 to 2e-4, and down to 1e-5, for 512 images.
-    dict(type='WarmupCosine', warmup=10, start_factor=0.005, end_factor=0.05, end=epochs, by_epoch=True,
-         convert_to_iter_based=True)]
+    dict(
+        type='WarmupCosine',
+        warmup=10,
+        start_factor=0.005,
+        end_factor=0.05,
+        end=epochs,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    )
+]
 custom_hooks = [dict(type='EstimateHook'), dict(type='TensorBoardHook', image_interval=20), dict(type='ProgressHook')]

@@ -12,19 +12,29 @@ side = 96
 epochs = 5
 global_batch = 64
 
-model = dict(data_preprocessor=dict(
-    type='ImgDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]))
+model = dict(
+    data_preprocessor=dict(type='ImgDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
+)
 train_dataloader = dict(
-    num_workers=0, drop_last=True,
-    sampler=dict(type='ImageSampler'),
-    dataset=dict(type='Images', input_size=side))
+    num_workers=0, drop_last=True, sampler=dict(type='ImageSampler'), dataset=dict(type='Images', input_size=side)
+)
 train_cfg = dict(type='PretrainLoop', max_epochs=epochs)
 optim_wrapper = dict(
-    type='UpdateOptimWrapper', constructor='DecayGroups',
-    optimizer=dict(type='AdamW', lr=None, betas=(0.9, 0.95), weight_decay=0.05))
+    type='UpdateOptimWrapper',
+    constructor='DecayGroups',
+    optimizer=dict(type='AdamW', lr=None, betas=(0.9, 0.95), weight_decay=0.05),
+)
 param_scheduler = [
-    dict(type='WarmupCosine', warmup=1, start_factor=0.01, end_factor=0.001, end=epochs, by_epoch=True,
-         convert_to_iter_based=True)]
+    dict(
+        type='WarmupCosine',
+        warmup=1,
+        start_factor=0.01,
+        end_factor=0.001,
+        end=epochs,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    )
+]
 default_hooks = dict(logger=dict(interval=10))
 custom_hooks = [dict(type='EstimateHook'), dict(type='TensorBoardHook', image_interval=0), dict(type='ProgressHook')]
 env_cfg = dict(cudnn_benchmark=False)

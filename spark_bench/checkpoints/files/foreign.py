@@ -8,23 +8,31 @@ _UNPACK = 'unpack it, and give the .pth or .safetensors file inside'
 _TORCH = 'give weights saved by PyTorch (.safetensors or .pth)'
 # What files of a kind begin with, what they are, and the way out.
 _BEGINNINGS = (
-    (b'version https://git-lfs', 'is a pointer of git-LFS, not the weights themselves',
-     'run `git lfs pull` in its repository, or download the file from its page'),
+    (
+        b'version https://git-lfs',
+        'is a pointer of git-LFS, not the weights themselves',
+        'run `git lfs pull` in its repository, or download the file from its page',
+    ),
     (b'\x89HDF\r\n\x1a\n', 'is an HDF5 file, as Keras and TensorFlow write them', _TORCH),
     (b'\x1f\x8b', 'is compressed by gzip', f'gunzip or `tar xzf` it: {_UNPACK}'),
-    (b'BZh', 'is compressed by bzip2', _UNPACK), (b'\xfd7zXZ\x00', 'is compressed by xz', _UNPACK),
-    (b'\x28\xb5\x2f\xfd', 'is compressed by zstd', _UNPACK), (b'7z\xbc\xaf\x27\x1c', 'is a 7z archive', _UNPACK),
+    (b'BZh', 'is compressed by bzip2', _UNPACK),
+    (b'\xfd7zXZ\x00', 'is compressed by xz', _UNPACK),
+    (b'\x28\xb5\x2f\xfd', 'is compressed by zstd', _UNPACK),
+    (b'7z\xbc\xaf\x27\x1c', 'is a 7z archive', _UNPACK),
     (b'Rar!', 'is a RAR archive', _UNPACK),
     (b'\x93NUMPY', 'is a single array of numpy (.npy)', _TORCH),
     (b'model_checkpoint_path:', 'is the list of checkpoints that TensorFlow keeps', _TORCH),
-    (b'GGUF', 'is a GGUF file', _TORCH), (b'%PDF', 'is a PDF', 'give the file of weights'),
+    (b'GGUF', 'is a GGUF file', _TORCH),
+    (b'%PDF', 'is a PDF', 'give the file of weights'),
     (b'\x89PNG', 'is an image', 'give the file of weights'),
     (b'\xff\xd8\xff', 'is an image', 'give the file of weights'),
 )
 _PAGE = re.compile(rb'\s*(<!doctype html|<html|<\?xml|<head|<script|<!--)', re.I)
 _SHARD = re.compile(r'-(\d+)-of-0*(\d+)\.\w+$')
-_MERGE = ('put the tensors of all parts into one dict, and save that with safetensors.torch.save_file; or take the '
-          'file that is not split')
+_MERGE = (
+    'put the tensors of all parts into one dict, and save that with safetensors.torch.save_file; or take the '
+    'file that is not split'
+)
 # LevelDB's end mark, with which TensorFlow's .index files end.
 _TABLE_END = bytes.fromhex('57fb808b247547db')
 _HEAD = 1024
@@ -52,12 +60,17 @@ def explain(path: Path, size: int) -> str | None:
         if head.startswith(beginning):
             return f'{what}: {remedy}'
     if _PAGE.match(head):
-        return ('is a web page, not the file that it is about: download the file itself (on GitHub and Hugging Face by '
-                'its button "download" or "raw"; behind a login or a warning, by hand)')
+        return (
+            'is a web page, not the file that it is about: download the file itself (on GitHub and Hugging Face by '
+            'its button "download" or "raw"; behind a login or a warning, by hand)'
+        )
     if head[257:262] == b'ustar':
         return f'is a tar archive: `tar xf` it: {_UNPACK}'
-    if end == _TABLE_END or re.search(r'\.data-\d+-of-\d+$|\.ckpt\.(index|meta)$|\.pb$', path.name) \
-            or head[4:8] == b'TFL3':
+    if (
+        end == _TABLE_END
+        or re.search(r'\.data-\d+-of-\d+$|\.ckpt\.(index|meta)$|\.pb$', path.name)
+        or head[4:8] == b'TFL3'
+    ):
         return f'is a file of TensorFlow: {_TORCH}'
     if head[8:9] != b'{' and (path.suffix == '.onnx' or re.match(rb'\x08[\x01-\x20][\x12\x3a\x42]', head)):
         return f'is an ONNX program: {_TORCH}'

@@ -28,15 +28,18 @@ _LONGEST_TUPLE_CHAIN = 1000
 _PLAIN = re.compile(
     r'collections OrderedDict|torch (\w+Storage|u?int\d+|float\d\w*|bfloat16|bool|half|double|long|Size|device)|'
     r'torch\._utils _rebuild_(tensor|tensor_v2|parameter)|torch\.storage \w+Storage|'
-    r'torch\.serialization _get_layout|_codecs encode|(builtins|__builtin__) set')
+    r'torch\.serialization _get_layout|_codecs encode|(builtins|__builtin__) set'
+)
 # Metadata of known training codes. Read as inert objects: nothing is imported, nothing is called.
 _INERT = re.compile(
     # mmengine's HistoryBuffer names its methods by getattr, which is not called either.
     r'argparse Namespace|(builtins|__builtin__) getattr|mmengine\.logging\.history_buffer HistoryBuffer|pathlib \w+|'
-    r'numpy(\.\w+)* (_reconstruct|scalar|ndarray|dtype|_frombuffer)')
+    r'numpy(\.\w+)* (_reconstruct|scalar|ndarray|dtype|_frombuffer)'
+)
 _INERT_DICT = re.compile(
     r'yacs\.config CfgNode|fvcore\.common\.config CfgNode|mmengine\.config\.config ConfigDict|collections Counter|'
-    r'(pytorch_lightning|lightning|lightning_fabric)(\.\w+)* AttributeDict')
+    r'(pytorch_lightning|lightning|lightning_fabric)(\.\w+)* AttributeDict'
+)
 # Numbers that arrays of weights are made of, as numpy writes their types.
 _NUMBERS = re.compile(r'[<=|>]?([fiu][1248]|b1|\?)')
 
@@ -101,10 +104,20 @@ class _ArrayUnpickler(pickle._Unpickler):
         self.path = path
 
     def find_class(self, module, name):
-        if module in ('numpy.core.multiarray', 'numpy._core.multiarray', 'numpy', 'numpy.core.numeric',
-                      'numpy._core.numeric'):
-            found = {'_reconstruct': lambda *_: _Array(), 'ndarray': _Array, 'dtype': _Type, 'scalar': Inert,
-                     '_frombuffer': _from_buffer}.get(name)
+        if module in (
+            'numpy.core.multiarray',
+            'numpy._core.multiarray',
+            'numpy',
+            'numpy.core.numeric',
+            'numpy._core.numeric',
+        ):
+            found = {
+                '_reconstruct': lambda *_: _Array(),
+                'ndarray': _Array,
+                'dtype': _Type,
+                'scalar': Inert,
+                '_frombuffer': _from_buffer,
+            }.get(name)
             if found is not None:
                 return found
         if (module, name) == ('_codecs', 'encode'):
@@ -194,8 +207,11 @@ def _check_archive(path, archive, size):
         raise InputError(f'{path} is a TorchScript program, not weights: save its state_dict with torch.save')
     if sum(name.endswith('/data.pkl') for name in names) != 1:
         raise InputError(f'{path} {explain_archive(names)}')
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or \
-            sum(entry.file_size for entry in entries) > size or len(set(names)) != len(names):
+    if (
+        any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+        or sum(entry.file_size for entry in entries) > size
+        or len(set(names)) != len(names)
+    ):
         raise InputError(f'{path} is not as torch writes it (compressed or overlapping entries): copy it again')
     sound = {name: _is_sound(archive, name) for name in names}
     # Some writers leave the checksums out altogether.
@@ -226,14 +242,19 @@ def _scan(path, stream, size, pickles, names=True):
                 raise InputError(f'{path} holds more than a checkpoint can (a pickle made to exhaust its reader)')
             if names and opcode.name in ('GLOBAL', 'STACK_GLOBAL', 'INST'):
                 _allow(path, argument, inert)
-            elif isinstance(argument, int) and opcode.name.startswith(('BININT', 'LONG', 'INT')) \
-                    and 'GET' not in opcode.name and 'PUT' not in opcode.name:
+            elif (
+                isinstance(argument, int)
+                and opcode.name.startswith(('BININT', 'LONG', 'INT'))
+                and 'GET' not in opcode.name
+                and 'PUT' not in opcode.name
+            ):
                 integer = argument
             elif opcode.name == 'BINPERSID' and not 0 <= integer <= size:
                 raise InputError(f'{path} is damaged (it declares a storage of {integer} elements in {size} bytes)')
     # torch finds a class by its module and name.
-    return [type(name.rpartition('.')[2], (base,), {'__module__': name.rpartition('.')[0]})
-            for name, base in inert.items()]
+    return [
+        type(name.rpartition('.')[2], (base,), {'__module__': name.rpartition('.')[0]}) for name, base in inert.items()
+    ]
 
 
 def _allow(path, name, inert):
@@ -248,5 +269,7 @@ def _allow(path, name, inert):
         inert[dotted] = OrderedDict
     else:
         shown = re.sub(r'[^\w.]', '?', dotted)[:80]
-        raise InputError(f'{path} holds more than tensors ({shown}), or is damaged; it was not unpickled: save its '
-                         'state_dict alone with safetensors.torch.save_file, where it was made')
+        raise InputError(
+            f'{path} holds more than tensors ({shown}), or is damaged; it was not unpickled: save its '
+            'state_dict alone with safetensors.torch.save_file, where it was made'
+        )

@@ -13,8 +13,17 @@ from spark_bench.checkpoints.files.pickles import LEGACY, as_tensor, read_arrays
 from spark_bench.errors import InputError
 
 # Keys under which training codes keep a state_dict, in the order of preference. The rest of the file is left out.
-CONTAINERS = ('state_dict', 'model', 'module', 'state_dict_ema', 'model_ema', 'ema_state_dict', 'model_state',
-              'model_state_dict', 'blobs')
+CONTAINERS = (
+    'state_dict',
+    'model',
+    'module',
+    'state_dict_ema',
+    'model_ema',
+    'ema_state_dict',
+    'model_state',
+    'model_state_dict',
+    'blobs',
+)
 # Real checkpoints nest at most three deep (model → module → state_dict).
 _DEEPEST = 4
 # Before all names, by data parallel training and torch.compile; and anywhere in them, by what wraps single modules.
@@ -120,8 +129,9 @@ def _size(path):
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f'{path} cannot be read ({getattr(error, "strerror", None) or error}): '
-                         'check its permissions') from error
+        raise InputError(
+            f'{path} cannot be read ({getattr(error, "strerror", None) or error}): check its permissions'
+        ) from error
 
 
 def _kind(path, size):
@@ -155,7 +165,7 @@ def _unwrap(path, kind, contents, key_prefix):
         if key is None:
             break
         if key_prefix is not None and f'{key_prefix}.'.startswith(f'{key}.'):
-            key_prefix = key_prefix[len(key) + 1:]
+            key_prefix = key_prefix[len(key) + 1 :]
         others = {name: value for name, value in contents.items() if isinstance(name, str) and name != key}
         metadata |= _words(others)
         left_out += [name for name, value in others.items() if not isinstance(value, (str, int, float, type(None)))]
@@ -181,9 +191,11 @@ def _next_key(contents, key_prefix):
 def _words(entries):
     """The strings and numbers of a dict, and those of mmengine's ``meta`` in it."""
     inner = entries.get('meta')
-    return {name: value for name, value in {**(inner if isinstance(inner, dict) else {}), **entries}.items()
-            if isinstance(name, str) and isinstance(value, (str, int, float))
-            and len(str(value)) <= _LONGEST_TEXT}
+    return {
+        name: value
+        for name, value in {**(inner if isinstance(inner, dict) else {}), **entries}.items()
+        if isinstance(name, str) and isinstance(value, (str, int, float)) and len(str(value)) <= _LONGEST_TEXT
+    }
 
 
 def _side_by_side(contents):
@@ -191,8 +203,12 @@ def _side_by_side(contents):
     networks = dict(_networks(contents, set()))
     if not networks:
         return contents, {}
-    tensors = {f'{path}.{name}': tensor for path, network in networks.items() for name, tensor in network.items()
-               if isinstance(name, str) and as_tensor(tensor) is not None}
+    tensors = {
+        f'{path}.{name}': tensor
+        for path, network in networks.items()
+        for name, tensor in network.items()
+        if isinstance(name, str) and as_tensor(tensor) is not None
+    }
     tops = tuple(path.partition('.')[0] for path in networks)
     return tensors, {key: value for key, value in contents.items() if isinstance(key, str) and key not in tops}
 
@@ -203,8 +219,9 @@ def _networks(contents, seen, path=''):
         if not isinstance(key, str) or not isinstance(value, dict) or id(value) in seen:
             continue
         seen.add(id(value))
-        if any(isinstance(name, str) and '.' in name and as_tensor(tensor) is not None
-               for name, tensor in value.items()):
+        if any(
+            isinstance(name, str) and '.' in name and as_tensor(tensor) is not None for name, tensor in value.items()
+        ):
             yield path + key, value
         elif path.count('.') < _DEEPEST:
             yield from _networks(value, seen, f'{path}{key}.')
@@ -244,7 +261,7 @@ def _without_wrappers(file):
     prefix = prefix and _without_inner(f'{prefix.rstrip(".")}.')
     for outer in _OUTER:
         if all(name.startswith(outer) for name in renamed.values()):
-            renamed = {name: new[len(outer):] for name, new in renamed.items()}
+            renamed = {name: new[len(outer) :] for name, new in renamed.items()}
             prefix = prefix and prefix.removeprefix(outer)
     tensors = {}
     for name, new in renamed.items():
@@ -261,14 +278,25 @@ def _without_inner(name):
 
 
 def _check_plain(path, name, tensor, size):
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_complex() \
-            or type(tensor) not in (torch.Tensor, torch.nn.Parameter):
-        raise InputError(f'{path}: {_shown(name)} is not a plain dense tensor (sparse, quantised, complex or without '
-                         'data): save the float weights')
-    if tensor.numel() * tensor.element_size() > size or \
-            tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise InputError(f'{path}: {_shown(name)} of shape {tuple(tensor.shape)} is larger than the file: it is '
-                         'damaged, copy it again')
+    if (
+        tensor.layout != torch.strided
+        or tensor.is_quantized
+        or tensor.is_meta
+        or tensor.is_complex()
+        or type(tensor) not in (torch.Tensor, torch.nn.Parameter)
+    ):
+        raise InputError(
+            f'{path}: {_shown(name)} is not a plain dense tensor (sparse, quantised, complex or without '
+            'data): save the float weights'
+        )
+    if (
+        tensor.numel() * tensor.element_size() > size
+        or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
+    ):
+        raise InputError(
+            f'{path}: {_shown(name)} of shape {tuple(tensor.shape)} is larger than the file: it is '
+            'damaged, copy it again'
+        )
 
 
 def _shown(name):

@@ -22,12 +22,23 @@ from spark_bench.checkpoints.formats.transformers import MMSwin, MMViT, Official
 
 # The first that matches is taken.
 NETWORKS = (
-    TimmConvNeXt(), OfficialConvNeXt(), MMConvNeXt(), TorchvisionConvNeXt(),
+    TimmConvNeXt(),
+    OfficialConvNeXt(),
+    MMConvNeXt(),
+    TorchvisionConvNeXt(),
     HuggingFaceConvNeXt(),
-    MMDeepStemResNet(), MMPretrainDeepStemResNet(), TimmResNet(), MMResNet(),
-    NumberedResNet(), HuggingFaceResNet(), Detectron2ResNet(),
-    OfficialSwin(), TimmSwin(), MMSwin(),
-    TimmViT(), MMViT(),
+    MMDeepStemResNet(),
+    MMPretrainDeepStemResNet(),
+    TimmResNet(),
+    MMResNet(),
+    NumberedResNet(),
+    HuggingFaceResNet(),
+    Detectron2ResNet(),
+    OfficialSwin(),
+    TimmSwin(),
+    MMSwin(),
+    TimmViT(),
+    MMViT(),
 )
 WRAPPINGS = (OwnSparK(), AuthorsSparK(), MMSparK())
 
@@ -36,6 +47,13 @@ __all__ = ['NETWORKS', 'WRAPPINGS', 'network_adapter']
 
 def network_adapter(family: str | None, format_name: str) -> Adapter | None:
     """The adapter of a family in a format, or None."""
-    return next((adapter for adapter in NETWORKS
-                 if adapter.family == family and adapter.format == format_name
-                 and not isinstance(adapter, (MMDeepStemResNet, MMPretrainDeepStemResNet))), None)
+    return next(
+        (
+            adapter
+            for adapter in NETWORKS
+            if adapter.family == family
+            and adapter.format == format_name
+            and not isinstance(adapter, (MMDeepStemResNet, MMPretrainDeepStemResNet))
+        ),
+        None,
+    )

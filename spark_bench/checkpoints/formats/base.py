@@ -77,8 +77,9 @@ class Adapter(Names):
 
     def matches(self, prefix: str, names: Collection[str]) -> bool:
         """Whether a network whose tensors stand under ``prefix`` among ``names`` is of this format."""
-        return all(prefix + anchor in names for anchor in self.anchors) \
-            and not any(prefix + name in names for name in self.absent)
+        return all(prefix + anchor in names for anchor in self.anchors) and not any(
+            prefix + name in names for name in self.absent
+        )
 
     def outside_name(self, name: str) -> str | None:
         """The canonical name of a tensor that stands beside the network, such as a classifier's."""
@@ -96,8 +97,10 @@ class Adapter(Names):
         result = {name: self.canonical_name(name) for name in names}
         if self.final_norm and not any((name or '').startswith('norms.0.') for name in result.values()):
             last, final = self.final_norm
-            result = {raw: final + name[len(last):] if (name or '').startswith(last) else name
-                      for raw, name in result.items()}
+            result = {
+                raw: final + name[len(last) :] if (name or '').startswith(last) else name
+                for raw, name in result.items()
+            }
         return result
 
     def foreign_names(self, names: Collection[str]) -> dict[str, str | None]:
@@ -105,13 +108,16 @@ class Adapter(Names):
         renamed = {name: name for name in names}
         if self.final_norm and not any(name.startswith('norms.') for name in names):
             last, final = self.final_norm
-            renamed = {name: last + name[len(final):] if name.startswith(final) else name for name in names}
+            renamed = {name: last + name[len(final) :] if name.startswith(final) else name for name in names}
         return {name: self.foreign_name(other) for name, other in renamed.items()}
 
     def from_canonical(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Rename, with the format's prefix, and bring into its layout; names without a place are left out."""
-        return {raw: self.value_out(name, tensors[name])
-                for name, raw in self.foreign_names(tensors).items() if raw is not None}
+        return {
+            raw: self.value_out(name, tensors[name])
+            for name, raw in self.foreign_names(tensors).items()
+            if raw is not None
+        }
 
     def value_in(self, name: str, value: torch.Tensor) -> torch.Tensor:
         """A tensor in canonical layout; ``name`` is the canonical one."""
@@ -136,13 +142,16 @@ class Wrapping(Names):
 
 def _both_ways(rules):
     """Pairs of pattern and template: from foreign to canonical names, and back."""
-    return ([(_compile(foreign), canonical) for foreign, canonical in rules],
-            [(_compile(canonical), foreign) for foreign, canonical in rules])
+    return (
+        [(_compile(foreign), canonical) for foreign, canonical in rules],
+        [(_compile(canonical), foreign) for foreign, canonical in rules],
+    )
 
 
 def _compile(template):
-    return re.compile(_FIELD.sub(lambda field: f'(?P<{field[1]}>{"[^ ]+" if field[1] == "p" else "[0-9]+"})',
-                                 re.escape(template)))
+    return re.compile(
+        _FIELD.sub(lambda field: f'(?P<{field[1]}>{"[^ ]+" if field[1] == "p" else "[0-9]+"})', re.escape(template))
+    )
 
 
 def _translate(name, rules):

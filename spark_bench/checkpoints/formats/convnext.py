@@ -63,10 +63,7 @@ class MMConvNeXt(TimmConvNeXt):
 
     format, prefix = 'mmpretrain', 'backbone.'
     anchors = ('downsample_layers.0.0.weight', 'stages.0.0.depthwise_conv.weight')
-    rules = (
-        *_stages('depthwise_conv', 'pointwise_conv'),
-        ('norm{i}.{p}', 'norms.{i}.{p}'),
-    )
+    rules = (*_stages('depthwise_conv', 'pointwise_conv'), ('norm{i}.{p}', 'norms.{i}.{p}'))
     final_norm = 'norms.3.', 'head.norm.'
 
 
@@ -79,10 +76,17 @@ class TorchvisionConvNeXt(TimmConvNeXt):
     rules = (
         ('features.0.{j}.{p}', 'stem.{j}.{p}'),
         *((f'features.{2 * i}.{{j}}.{{p}}', f'stages.{i}.downsample.{{j}}.{{p}}') for i in (1, 2, 3)),
-        *((f'features.{2 * i + 1}.{{j}}.{foreign}', f'stages.{i}.blocks.{{j}}.{canonical}')
-          for i in range(4) for foreign, canonical in (
-              ('block.0.{p}', 'conv_dw.{p}'), ('block.2.{p}', 'norm.{p}'), ('block.3.{p}', 'mlp.fc1.{p}'),
-              ('block.5.{p}', 'mlp.fc2.{p}'), ('layer_scale', 'gamma'))),
+        *(
+            (f'features.{2 * i + 1}.{{j}}.{foreign}', f'stages.{i}.blocks.{{j}}.{canonical}')
+            for i in range(4)
+            for foreign, canonical in (
+                ('block.0.{p}', 'conv_dw.{p}'),
+                ('block.2.{p}', 'norm.{p}'),
+                ('block.3.{p}', 'mlp.fc1.{p}'),
+                ('block.5.{p}', 'mlp.fc2.{p}'),
+                ('layer_scale', 'gamma'),
+            )
+        ),
         ('classifier.0.{p}', 'head.norm.{p}'),
         ('classifier.2.{p}', 'head.fc.{p}'),
     )
@@ -97,16 +101,25 @@ class HuggingFaceConvNeXt(TimmConvNeXt):
     format = 'huggingface'
     anchors = ('embeddings.patch_embeddings.weight', 'encoder.stages.0.layers.0.dwconv.weight')
     own = r'(embeddings|encoder)\.'
-    outside = (('classifier.{p}', 'head.fc.{p}'),
-               *((f'hidden_states_norms.stage{i + 1}.{{p}}', f'norms.{i}.{{p}}') for i in range(4)))
+    outside = (
+        ('classifier.{p}', 'head.fc.{p}'),
+        *((f'hidden_states_norms.stage{i + 1}.{{p}}', f'norms.{i}.{{p}}') for i in range(4)),
+    )
     rules = (
         ('embeddings.patch_embeddings.{p}', 'stem.0.{p}'),
         ('embeddings.layernorm.{p}', 'stem.1.{p}'),
         ('encoder.stages.{i}.downsampling_layer.{j}.{p}', 'stages.{i}.downsample.{j}.{p}'),
-        *((f'encoder.stages.{{i}}.layers.{{j}}.{foreign}', f'stages.{{i}}.blocks.{{j}}.{canonical}')
-          for foreign, canonical in (
-              ('dwconv.{p}', 'conv_dw.{p}'), ('layernorm.{p}', 'norm.{p}'), ('pwconv1.{p}', 'mlp.fc1.{p}'),
-              ('pwconv2.{p}', 'mlp.fc2.{p}'), ('layer_scale_parameter', 'gamma'), ('grn.{p}', 'mlp.grn.{p}'))),
+        *(
+            (f'encoder.stages.{{i}}.layers.{{j}}.{foreign}', f'stages.{{i}}.blocks.{{j}}.{canonical}')
+            for foreign, canonical in (
+                ('dwconv.{p}', 'conv_dw.{p}'),
+                ('layernorm.{p}', 'norm.{p}'),
+                ('pwconv1.{p}', 'mlp.fc1.{p}'),
+                ('pwconv2.{p}', 'mlp.fc2.{p}'),
+                ('layer_scale_parameter', 'gamma'),
+                ('grn.{p}', 'mlp.grn.{p}'),
+            )
+        ),
         ('layernorm.{p}', 'head.norm.{p}'),
         *outside,
     )

@@ -60,8 +60,11 @@ class NumberedResNet(Adapter):
     format, family = 'numbered', 'resnet'
     anchors = ('4.0.conv1.weight', '7.0.conv1.weight', '0.weight')
     own = r'[0-7]\.'
-    rules = (('0.{p}', 'conv1.{p}'), ('1.{p}', 'bn1.{p}'),
-             *((f'{i + 3}.{{j}}.{{p}}', f'layer{i}.{{j}}.{{p}}') for i in (1, 2, 3, 4)))
+    rules = (
+        ('0.{p}', 'conv1.{p}'),
+        ('1.{p}', 'bn1.{p}'),
+        *((f'{i + 3}.{{j}}.{{p}}', f'layer{i}.{{j}}.{{p}}') for i in (1, 2, 3, 4)),
+    )
 
 
 class HuggingFaceResNet(Adapter):
@@ -74,11 +77,16 @@ class HuggingFaceResNet(Adapter):
     rules = (
         ('embedder.embedder.convolution.{p}', 'conv1.{p}'),
         ('embedder.embedder.normalization.{p}', 'bn1.{p}'),
-        *((f'encoder.stages.{i}.layers.{{j}}.{foreign}', f'layer{i + 1}.{{j}}.{canonical}')
-          for i in range(4) for foreign, canonical in (
-              ('shortcut.convolution.{p}', 'downsample.0.{p}'), ('shortcut.normalization.{p}', 'downsample.1.{p}'),
-              *((f'layer.{k}.convolution.{{p}}', f'conv{k + 1}.{{p}}') for k in range(3)),
-              *((f'layer.{k}.normalization.{{p}}', f'bn{k + 1}.{{p}}') for k in range(3)))),
+        *(
+            (f'encoder.stages.{i}.layers.{{j}}.{foreign}', f'layer{i + 1}.{{j}}.{canonical}')
+            for i in range(4)
+            for foreign, canonical in (
+                ('shortcut.convolution.{p}', 'downsample.0.{p}'),
+                ('shortcut.normalization.{p}', 'downsample.1.{p}'),
+                *((f'layer.{k}.convolution.{{p}}', f'conv{k + 1}.{{p}}') for k in range(3)),
+                *((f'layer.{k}.normalization.{{p}}', f'bn{k + 1}.{{p}}') for k in range(3)),
+            )
+        ),
         *outside,
     )
 
@@ -89,15 +97,23 @@ class Detectron2ResNet(Adapter):
     format, family = 'detectron2', 'resnet'
     anchors = ('stem.conv1.weight', 'res2.0.conv1.weight', 'res5.0.conv1.weight')
     own = r'(stem\.conv|res\d+)'
-    note = ("detectron2's networks expect what their config says: most of its zoo takes BGR images of 0 … 255 and "
-            'strides in the first 1×1 convolution, which timm does not')
+    note = (
+        "detectron2's networks expect what their config says: most of its zoo takes BGR images of 0 … 255 and "
+        'strides in the first 1×1 convolution, which timm does not'
+    )
     rules = (
         ('stem.conv1.norm.{p}', 'bn1.{p}'),
         ('stem.conv1.{p}', 'conv1.{p}'),
-        *((f'res{i + 1}.{{j}}.{foreign}', f'layer{i}.{{j}}.{canonical}')
-          for i in (1, 2, 3, 4) for foreign, canonical in (
-              ('shortcut.norm.{p}', 'downsample.1.{p}'), ('shortcut.{p}', 'downsample.0.{p}'),
-              ('conv{k}.norm.{p}', 'bn{k}.{p}'), ('conv{k}.{p}', 'conv{k}.{p}'))),
+        *(
+            (f'res{i + 1}.{{j}}.{foreign}', f'layer{i}.{{j}}.{canonical}')
+            for i in (1, 2, 3, 4)
+            for foreign, canonical in (
+                ('shortcut.norm.{p}', 'downsample.1.{p}'),
+                ('shortcut.{p}', 'downsample.0.{p}'),
+                ('conv{k}.norm.{p}', 'bn{k}.{p}'),
+                ('conv{k}.{p}', 'conv{k}.{p}'),
+            )
+        ),
         ('stem.fc.{p}', 'fc.{p}'),
         ('linear.{p}', 'fc.{p}'),
     )

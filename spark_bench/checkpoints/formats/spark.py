@@ -37,8 +37,10 @@ class MMSparK(Wrapping):
     anchor = 'neck.decoder.0.upsample.weight'
     rules = (
         ('neck.decoder.{i}.upsample.{p}', 'decoder.dec.{i}.up_sample.{p}'),
-        *((f'neck.decoder.{{i}}.conv_blocks.0.{foreign}.{{p}}', f'decoder.dec.{{i}}.{own}.{{p}}')
-          for foreign, own in _BLOCK.items()),
+        *(
+            (f'neck.decoder.{{i}}.conv_blocks.0.{foreign}.{{p}}', f'decoder.dec.{{i}}.{own}.{{p}}')
+            for foreign, own in _BLOCK.items()
+        ),
         ('neck.proj.{p}', 'decoder.proj.{p}'),
         ('enc_dec_norms.{i}.{p}', 'densify.{i}.norm.{p}'),
         ('enc_dec_projectors.{i}.{p}', 'densify.{i}.proj.{p}'),

@@ -18,8 +18,9 @@ _LAYOUTS = {'coco': coco, 'imagenet': classes}
 _EXPECTED = 'annotations/instances_{train,val}*.json beside the folders of images, or train/<class>/ and val/<class>/'
 
 
-def check(root: Path | str, layout: str | None = None, workers: int | None = None, decode: bool = True,
-          limit_shown: int = 5) -> Report:
+def check(
+    root: Path | str, layout: str | None = None, workers: int | None = None, decode: bool = True, limit_shown: int = 5
+) -> Report:
     """Check a data set.
 
     Args:

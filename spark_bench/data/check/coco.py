@@ -63,8 +63,11 @@ class Split:
             smallest_side: of an image, in pixels.
             with_objects: leave out images without an annotation.
         """
-        return [name for name, size in self.sizes.items()
-                if min(size) >= smallest_side and (name in self.objects or not with_objects)]
+        return [
+            name
+            for name, size in self.sizes.items()
+            if min(size) >= smallest_side and (name in self.objects or not with_objects)
+        ]
 
 
 def fits(root: Path) -> bool:
@@ -77,8 +80,14 @@ def check_folder(report: Report, workers: int) -> Digests:
     splits = [split for kind in ('train', 'val') for split in judge_split_files(report, kind)]
     compare_splits(report, splits)
     # Names and sizes in arrays: the processes that decode would copy objects.
-    tables = [(split, NameTable([f'{split.images.name}/{name}' for name in split.sizes]),
-               np.array(list(split.sizes.values()), np.int64).reshape(-1, 2)) for split in splits]
+    tables = [
+        (
+            split,
+            NameTable([f'{split.images.name}/{name}' for name in split.sizes]),
+            np.array(list(split.sizes.values()), np.int64).reshape(-1, 2),
+        )
+        for split in splits
+    ]
     digests = Digests([(split.kind, names) for split, names, _ in tables])
     for number, (split, names, sizes) in enumerate(tables):
         if not split.images.is_dir():
@@ -98,8 +107,10 @@ def _check_unlisted(report, split, listed, workers):
     except InputError as error:
         report.add('folder', split.images.name, str(error))
         return
-    passed, unlisted = ([name for name in (f'{split.images.name}/{own}' for own in names) if name not in listed]
-                        for names in (passed, found))
+    passed, unlisted = (
+        [name for name in (f'{split.images.name}/{own}' for own in names) if name not in listed]
+        for names in (passed, found)
+    )
     for kind, names in (('leftover', passed), ('not listed', unlisted)):
         for name in names:
             report.add(kind, name)
@@ -144,12 +155,26 @@ def judge_split(report: Report, kind: str, file: Path) -> Split:
             report.add('duplicate category', name, f'has {times} categories of the name {shorten(category)}')
     by_id = _take_names(report, name, folder, entries.images)
     objects, labels = _judge_objects(report, name, entries, by_id, read.contents)
-    counts.update(images=len(entries.images), annotations=len(entries.annotations), usable=sum(objects.values()),
-                  categories=len(names))
-    sizes = {by_id[entry['id']]: (entry['width'], entry['height']) for _, entry in entries.images
-             if entry['id'] in by_id}
-    return Split(kind, file, report.root / folder, names, tuple(entry['id'] for entry in entries.categories), sizes,
-                 objects, read.sha256, labels)
+    counts.update(
+        images=len(entries.images),
+        annotations=len(entries.annotations),
+        usable=sum(objects.values()),
+        categories=len(names),
+    )
+    sizes = {
+        by_id[entry['id']]: (entry['width'], entry['height']) for _, entry in entries.images if entry['id'] in by_id
+    }
+    return Split(
+        kind,
+        file,
+        report.root / folder,
+        names,
+        tuple(entry['id'] for entry in entries.categories),
+        sizes,
+        objects,
+        read.sha256,
+        labels,
+    )
 
 
 def _take_names(report, file, folder, images):
@@ -228,8 +253,11 @@ def compare_splits(report: Report, splits: list[Split]) -> None:
     train, val = pairs['train'], pairs['val']
     for name in sorted(set(train.categories) ^ set(val.categories)):
         where = 'train' if name in train.categories else 'val'
-        report.add('categories differ', f'annotations/{val.annotations.name}',
-                   f'names other categories than {train.annotations.name}: {shorten(name)} is in {where} only')
+        report.add(
+            'categories differ',
+            f'annotations/{val.annotations.name}',
+            f'names other categories than {train.annotations.name}: {shorten(name)} is in {where} only',
+        )
     for name in val.sizes:
         if name in train.sizes:
             report.add('shared name', f'{val.images.name}/{name}')

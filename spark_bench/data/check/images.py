@@ -55,8 +55,9 @@ def look_at(path: Path | str, pixels: bool) -> Look:
         return Look(wrong=explain(error)[0], kind='values' if isinstance(error, UnplainError) else 'image')
 
 
-def judge(report: Report, name: str, look: Look, stated: tuple[int, int] | None = None,
-          near: NearNames | None = None) -> None:
+def judge(
+    report: Report, name: str, look: Look, stated: tuple[int, int] | None = None, near: NearNames | None = None
+) -> None:
     """Tell the report what an image is.
 
     Args:
@@ -71,8 +72,11 @@ def judge(report: Report, name: str, look: Look, stated: tuple[int, int] | None 
         return
     if stated is not None and found.size != stated:
         (width, height), as_stored = found.size, found.is_stored_as(stated)
-        report.add('size as stored' if as_stored else 'size', name,
-                   f'is {width}x{height}{" upright" if as_stored else ""}, stated as {stated[0]}x{stated[1]}')
+        report.add(
+            'size as stored' if as_stored else 'size',
+            name,
+            f'is {width}x{height}{" upright" if as_stored else ""}, stated as {stated[0]}x{stated[1]}',
+        )
     if found.turned:
         report.add('turned', name)
     if found.scaled:
@@ -99,8 +103,10 @@ def look_at_all(report: Report, names: Sequence[str], workers: int) -> Iterator[
         RunError: where a process was killed, as for want of memory.
     """
     root, total, done, progress = str(report.root), len(names), 0, Progress()
-    chunks = ([os.path.join(root, names[index]) for index in range(start, min(start + _CHUNK, total))]
-              for start in range(0, total, _CHUNK))
+    chunks = (
+        [os.path.join(root, names[index]) for index in range(start, min(start + _CHUNK, total))]
+        for start in range(0, total, _CHUNK)
+    )
     look = partial(_look_at_some, pixels=report.decoded)
     workers = min(workers, -(-total // _CHUNK))
     try:
@@ -109,14 +115,17 @@ def look_at_all(report: Report, names: Sequence[str], workers: int) -> Iterator[
             done += len(looks)
             progress.show(done, total)
     except BrokenProcessPool as error:
-        raise RunError(f'a process that decoded images was killed, near {os.path.join(root, names[done])}: is there '
-                       'enough memory? Try --workers 1') from error
+        raise RunError(
+            f'a process that decoded images was killed, near {os.path.join(root, names[done])}: is there '
+            'enough memory? Try --workers 1'
+        ) from error
     finally:
         progress.close()
 
 
-def _map_in_processes(function: Callable[[list[str]], list[Look]], chunks: Iterable[list[str]], workers: int
-                      ) -> Iterator[list[Look]]:
+def _map_in_processes(
+    function: Callable[[list[str]], list[Look]], chunks: Iterable[list[str]], workers: int
+) -> Iterator[list[Look]]:
     """Like ``map``, a few chunks ahead of what was taken."""
     waiting: deque[Future[list[Look]]] = deque()
     pool = ProcessPoolExecutor(workers, get_context('fork'), _ignore_interrupts)

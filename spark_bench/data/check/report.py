@@ -29,27 +29,45 @@ KINDS = {
     'area or crowd': (PROBLEM, 'areas and crowd flags of the wrong kind', REMEDIES['area or crowd']),
     'segmentation': (PROBLEM, 'malformed masks', REMEDIES['segmentation']),
     'duplicate name': (PROBLEM, 'images listed twice', REMEDIES['duplicate name']),
-    'file name': (PROBLEM, 'file names that lead out of the folder, or that no file can have',
-                  'name files relative to the folder of images'),
-    'negative box': (PROBLEM, 'boxes of negative width or height, or area', f'boxes are [left, top, width, height]; '
-                                                                            f'{_DROP}'),
+    'file name': (
+        PROBLEM,
+        'file names that lead out of the folder, or that no file can have',
+        'name files relative to the folder of images',
+    ),
+    'negative box': (
+        PROBLEM,
+        'boxes of negative width or height, or area',
+        f'boxes are [left, top, width, height]; {_DROP}',
+    ),
     'box outside': (PROBLEM, 'boxes outside of their image', f'was the image scaled or turned? {_DROP}'),
     'mask outside': (PROBLEM, 'masks outside of their image', f'was the image scaled or turned? {_DROP}'),
     'empty mask': (PROBLEM, 'masks without a pixel', _DROP),
     'nothing of use': (PROBLEM, 'splits without an object to learn from or to measure', ''),
     'many left out': (PROBLEM, 'splits of which training leaves out more than a few annotations', ''),
     'duplicate category': (PROBLEM, 'category names that occur twice', 'give each category a name of its own'),
-    'categories differ': (PROBLEM, 'categories that are in only one of train and val',
-                          'use the annotations of one data set'),
+    'categories differ': (
+        PROBLEM,
+        'categories that are in only one of train and val',
+        'use the annotations of one data set',
+    ),
     'folder': (PROBLEM, 'folders that are absent or cannot be read', 'restore them, or change their permissions'),
-    'absent': (PROBLEM, 'images that are not there', 'restore them, name them as they are, or take them out of the '
-                                                       'annotations'),
+    'absent': (
+        PROBLEM,
+        'images that are not there',
+        'restore them, name them as they are, or take them out of the annotations',
+    ),
     'image': (PROBLEM, 'images that cannot be decoded', 'copy them again, or take them out of the data set'),
-    'unlisted image': (PROBLEM, 'images that are not listed and cannot be decoded: pretraining would stop there',
-                         'copy them again, or take them out of the folder'),
+    'unlisted image': (
+        PROBLEM,
+        'images that are not listed and cannot be decoded: pretraining would stop there',
+        'copy them again, or take them out of the folder',
+    ),
     'values': (PROBLEM, 'images whose values have no plain scale', REMEDY_VALUES),
-    'size': (PROBLEM, 'images of another size than stated', 'restore the images that the annotations were made '
-                                                              'for, or state their size'),
+    'size': (
+        PROBLEM,
+        'images of another size than stated',
+        'restore the images that the annotations were made for, or state their size',
+    ),
     'size as stored': (PROBLEM, 'images stated in the size that they have before EXIF turns them', REMEDY_TURNED),
     'leak': (PROBLEM, 'images of val that are in train as well', 'take them out of one: they spoil what is measured'),
     'classes differ': (PROBLEM, 'classes that are in only one of train and val', 'add the folder, or take it out'),
@@ -69,8 +87,11 @@ KINDS = {
     'no crowd flag': (NOTE, 'annotations without iscrowd, taken for 0', _HARMLESS),
     'no area': (NOTE, "annotations without area, taken for the mask's", _HARMLESS),
     'no box': (NOTE, "annotations without bbox, taken for the mask's", _HARMLESS),
-    'small image': (NOTE, 'images below 32 pixels a side, which recipes for COCO leave out of training',
-                      'nothing, where other recipes are meant'),
+    'small image': (
+        NOTE,
+        'images below 32 pixels a side, which recipes for COCO leave out of training',
+        'nothing, where other recipes are meant',
+    ),
     'box and mask': (NOTE, 'boxes that hardly overlap the box of their mask', 'look at some of them'),
     'annotation id': (NOTE, 'annotations with ids that evaluation cannot hold: all are numbered anew', _HARMLESS),
     'same annotation': (NOTE, 'annotations that repeat another: same image, category and box', 'take them out'),
@@ -79,13 +100,22 @@ KINDS = {
     'not listed': (NOTE, 'files that the annotations do not list', _HARMLESS),
     'shared name': (NOTE, 'file names in both train and val', _HARMLESS),
     'same image': (NOTE, 'images whose contents repeat another one of the split', 'take them out'),
-    'turned': (NOTE, 'images that EXIF turns, which are read upright, as annotation tools show them',
-               'see whether the boxes fit them upright'),
-    'scaled': (NOTE, 'images whose values are scaled to 8 bits',
-               'see whether they look right: `spark-bench visualize` and training read them so'),
+    'turned': (
+        NOTE,
+        'images that EXIF turns, which are read upright, as annotation tools show them',
+        'see whether the boxes fit them upright',
+    ),
+    'scaled': (
+        NOTE,
+        'images whose values are scaled to 8 bits',
+        'see whether they look right: `spark-bench visualize` and training read them so',
+    ),
     'colours': (NOTE, 'images not in RGB, which is what they are converted to', _HARMLESS),
-    'leftover': (NOTE, 'files and folders that are hidden, of the system or written by a run, which are passed over',
-                 _HARMLESS),
+    'leftover': (
+        NOTE,
+        'files and folders that are hidden, of the system or written by a run, which are passed over',
+        _HARMLESS,
+    ),
     'not an image': (NOTE, 'files that are no images by their name', _HARMLESS),
 }
 # So many examples of a kind are kept for machines, at the least.
@@ -140,8 +170,10 @@ class Report:
 
     def print(self, limit_shown: int) -> None:
         """Print the report, with up to ``limit_shown`` examples a kind."""
-        print(f'{printable(self.root)}, {"COCO layout" if self.layout == "coco" else "one folder a class"}'
-              + ('' if self.decoded else ', headers of images only: contents neither decoded nor compared'))
+        print(
+            f'{printable(self.root)}, {"COCO layout" if self.layout == "coco" else "one folder a class"}'
+            + ('' if self.decoded else ', headers of images only: contents neither decoded nor compared')
+        )
         self._print_counts()
         for kind, (severity, title, _) in KINDS.items():
             if kind in self.findings:
@@ -164,13 +196,34 @@ class Report:
 
     def to_json(self) -> bytes:
         """The report as JSON, in bytes."""
-        findings = [{'kind': kind, 'severity': severity, 'title': title, 'remedy': self.findings[kind].remedy,
-                     'count': self.findings[kind].count,
-                     'examples': [{'file': file, 'detail': detail} for file, detail in self.findings[kind].examples]}
-                    for kind, (severity, title, _) in KINDS.items() if kind in self.findings]
-        return (json.dumps({'root': str(self.root), 'layout': self.layout, 'decoded': self.decoded,
-                            'fine': not self.problems, 'problems': self.problems, 'files': len(self.bad_files),
-                            'splits': self.splits, 'findings': findings}, indent=1) + '\n').encode()
+        findings = [
+            {
+                'kind': kind,
+                'severity': severity,
+                'title': title,
+                'remedy': self.findings[kind].remedy,
+                'count': self.findings[kind].count,
+                'examples': [{'file': file, 'detail': detail} for file, detail in self.findings[kind].examples],
+            }
+            for kind, (severity, title, _) in KINDS.items()
+            if kind in self.findings
+        ]
+        return (
+            json.dumps(
+                {
+                    'root': str(self.root),
+                    'layout': self.layout,
+                    'decoded': self.decoded,
+                    'fine': not self.problems,
+                    'problems': self.problems,
+                    'files': len(self.bad_files),
+                    'splits': self.splits,
+                    'findings': findings,
+                },
+                indent=1,
+            )
+            + '\n'
+        ).encode()
 
 
 def _number(count, noun):

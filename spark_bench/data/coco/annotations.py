@@ -12,10 +12,13 @@ from spark_bench.data.coco.rle import MaskError, Runs, read_masks
 from spark_bench.errors import InputError
 
 # No image has as many pixels a side; pycocotools draws a polygon's outline in memory, however far it reaches.
-PIXEL_LIMIT = 10 ** 6
+PIXEL_LIMIT = 10**6
 _SHOWN = 60  # characters of a value in a message
-_NEEDED = {'images': ('id', 'file_name', 'width', 'height'), 'categories': ('id', 'name'),
-           'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'segmentation')}
+_NEEDED = {
+    'images': ('id', 'file_name', 'width', 'height'),
+    'categories': ('id', 'name'),
+    'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'segmentation'),
+}
 _DROP = 'correct it, or take it out of the file'
 # From the kind of a fault to its remedy.
 REMEDIES = {
@@ -113,6 +116,7 @@ def read_sound(path: Path | str) -> tuple[AnnotationFile, Entries]:
     Raises:
         InputError: one line that names the file, the first entry that is at fault and the remedy.
     """
+
     def refuse(kind, entry, what):
         where = f'{path}: {entry}' if entry else path
         raise InputError(f'{where} {what}: {REMEDIES[kind]}')
@@ -137,8 +141,10 @@ def examine(contents: object, fault: Note) -> Entries:
         return sound
     tables = {key: _table(contents, key, fault) for key in _NEEDED}
     # An entry with a fault of its own is known all the same, lest all that refers to it be told too.
-    known = {key: {entry['id'] for _, entry in entries_of(contents, key) if _is_id(entry.get('id'))}
-             for key in ('images', 'categories')}
+    known = {
+        key: {entry['id'] for _, entry in entries_of(contents, key) if _is_id(entry.get('id'))}
+        for key in ('images', 'categories')
+    }
     sizes = dict.fromkeys(known['images'])
     for position, entry in tables['images']:
         what = _image_fault(entry)
@@ -175,7 +181,7 @@ def shorten(value: object) -> str:
     except (ValueError, RecursionError):  # a number of thousands of digits
         text = f'a {type(value).__name__}'
     text = text.encode('ascii', 'backslashreplace').decode()
-    return text if len(text) <= _SHOWN else f'{text[:_SHOWN - 1]}…'
+    return text if len(text) <= _SHOWN else f'{text[: _SHOWN - 1]}…'
 
 
 def _table(contents, key, fault):
@@ -205,7 +211,7 @@ def _table(contents, key, fault):
 
 
 def _is_id(value):
-    return type(value) is int and -2 ** 63 <= value < 2 ** 63 or type(value) is str
+    return type(value) is int and -(2**63) <= value < 2**63 or type(value) is str
 
 
 def _name_fault(name):
@@ -232,14 +238,16 @@ def _image_fault(entry):
 def _annotation_fault(entry, mask, sizes, categories):
     """(kind, what) of the first fault of an annotation, or None."""
     image, category = entry['image_id'], entry['category_id']
-    for name, value, known, table in (('image_id', image, sizes, 'images'),
-                                      ('category_id', category, categories, 'categories')):
+    for name, value, known, table in (
+        ('image_id', image, sizes, 'images'),
+        ('category_id', category, categories, 'categories'),
+    ):
         if not _is_id(value) or value not in known:
             return 'reference', f'names {name} {shorten(value)}, which is not among its {table}'
     box, area, crowd = entry['bbox'], entry['area'], entry['iscrowd']
     if type(box) is not list or len(box) != 4 or not all(map(_is_pixels, box)):
         return 'bbox', f'has bbox {shorten(box)}, not four finite numbers'
-    if type(area) not in (int, float) or not abs(area) < PIXEL_LIMIT ** 2:
+    if type(area) not in (int, float) or not abs(area) < PIXEL_LIMIT**2:
         return 'area or crowd', f'has area {shorten(area)}, not a number'
     if type(crowd) not in (int, bool) or crowd not in (0, 1):
         return 'area or crowd', f'has iscrowd {shorten(crowd)}, not 0 or 1'

@@ -12,9 +12,12 @@ from spark_bench.data.coco.rle import read_masks
 # Takes the kind of a finding, the entry that it is of, and what was found.
 Note = Callable[[str, str, str], None]
 # Evaluation keeps the ids of annotations as float64, and takes a match with id 0 for none.
-_LARGEST_ID = 2 ** 53
-_WHOLE = {'images': ('id', 'width', 'height'), 'categories': ('id',),
-          'annotations': ('id', 'image_id', 'category_id', 'iscrowd')}
+_LARGEST_ID = 2**53
+_WHOLE = {
+    'images': ('id', 'width', 'height'),
+    'categories': ('id',),
+    'annotations': ('id', 'image_id', 'category_id', 'iscrowd'),
+}
 
 
 def clean(contents: object, note: Note = lambda kind, where, what: None) -> None:
@@ -49,8 +52,11 @@ def clean(contents: object, note: Note = lambda kind, where, what: None) -> None
 def entries_of(contents: object, key: str) -> list[tuple[int, dict]]:
     """``(position, entry)`` of what are objects in a list of an annotation file; none where it has no such list."""
     listed = contents.get(key) if isinstance(contents, dict) else None
-    return [(position, entry) for position, entry in enumerate(listed) if isinstance(entry, dict)] \
-        if isinstance(listed, list) else []
+    return (
+        [(position, entry) for position, entry in enumerate(listed) if isinstance(entry, dict)]
+        if isinstance(listed, list)
+        else []
+    )
 
 
 def _refer_alike(contents, annotations, note):

@@ -72,8 +72,10 @@ class SeededCocoDataset(SeededItems, CocoDataset):
             return entries
         folder = os.path.join(self.data_prefix['img'], '')
         names = [entry['img_path'].removeprefix(folder) for entry in entries]
-        labels = {name: {each['bbox_label'] for each in entry['instances'] if not each['ignore_flag']}
-                  for name, entry in zip(names, entries, strict=True)}
+        labels = {
+            name: {each['bbox_label'] for each in entry['instances'] if not each['ignore_flag']}
+            for name, entry in zip(names, entries, strict=True)
+        }
         drawn = draw_images(labels, self.fraction, self.fraction_seed)
         return [entry for name, entry in zip(names, entries, strict=True) if name in drawn]
 
@@ -104,12 +106,15 @@ class CocoPredictions(CocoMetric):
         """Take the predictions of a batch; see mmengine's BaseMetric."""
         super().process(data_batch, data_samples)
         if self.results and 'mask_scores' in self.results[-1][1]:
-            raise InputError('this detector gives its masks scores of their own (mask_scores), by which its boxes '
-                             'would be ranked too: take one without a head that scores masks')
+            raise InputError(
+                'this detector gives its masks scores of their own (mask_scores), by which its boxes '
+                'would be ranked too: take one without a head that scores masks'
+            )
 
     def compute_metrics(self, results: list) -> dict:
         """Write the files; see mmengine's BaseMetric."""
         written = self.results2json([prediction for _, prediction in results], self.outfile_prefix)
-        self.files = {kind: Path(written[word]) for kind, word in (('box', 'bbox'), ('mask', 'segm'))
-                      if word in written}
+        self.files = {
+            kind: Path(written[word]) for kind, word in (('box', 'bbox'), ('mask', 'segm')) if word in written
+        }
         return {}

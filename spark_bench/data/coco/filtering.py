@@ -30,11 +30,19 @@ def why_left_out(annotation: dict, size: tuple) -> str | None:
     left, top, width, height = annotation['bbox']
     if annotation.get('ignore'):
         return 'marked to be ignored'
-    if 0 <= left <= 1 and 0 <= top <= 1 and 0 < width <= 1 and 0 < height <= 1 and min(size) > 1 and (
-            width < 1 or height < 1):
+    if (
+        0 <= left <= 1
+        and 0 <= top <= 1
+        and 0 < width <= 1
+        and 0 < height <= 1
+        and min(size) > 1
+        and (width < 1 or height < 1)
+    ):
         return 'boxes in 0 … 1'
-    inside = [max(0, min(start + length, side) - max(start, 0))
-              for start, length, side in ((left, width, size[0]), (top, height, size[1]))]
+    inside = [
+        max(0, min(start + length, side) - max(start, 0))
+        for start, length, side in ((left, width, size[0]), (top, height, size[1]))
+    ]
     if inside[0] * inside[1] == 0:
         return 'boxes outside of their image' if width > 0 and height > 0 else 'boxes below 1 pixel a side'
     if annotation['area'] <= 0:

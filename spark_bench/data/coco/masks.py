@@ -12,8 +12,9 @@ def mask_extent(mask: list | Runs) -> tuple | None:
     """``(left, top, right, bottom)`` in pixels; None where the mask covers nothing."""
     if isinstance(mask, Runs):
         return mask.extent
-    boxes = [(min(polygon[::2]), min(polygon[1::2]), max(polygon[::2]), max(polygon[1::2])) for polygon in mask
-             if polygon]
+    boxes = [
+        (min(polygon[::2]), min(polygon[1::2]), max(polygon[::2]), max(polygon[1::2])) for polygon in mask if polygon
+    ]
     if mask_area(mask) < 1e-6:
         return None
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)

@@ -53,8 +53,11 @@ def read_masks(segmentations: Iterable) -> Iterator[Runs | MaskError | list]:
     """
     segmentations = iter(segmentations)
     while together := list(islice(segmentations, _TOGETHER)):
-        texts = {index: mask['counts'] for index, mask in enumerate(together)
-                 if type(mask) is dict and type(mask.get('counts')) is str}
+        texts = {
+            index: mask['counts']
+            for index, mask in enumerate(together)
+            if type(mask) is dict and type(mask.get('counts')) is str
+        }
         decoded = dict(zip(texts, _decode([*texts.values()]), strict=True))
         for index, mask in enumerate(together):
             yield _judge(mask.get('size'), decoded.get(index, mask.get('counts'))) if type(mask) is dict else mask
@@ -78,7 +81,7 @@ def first_damaged_mask(counts: Sequence[str | bytes], sizes: Sequence[Sequence[i
 
 
 def _judge(size, counts):
-    if type(size) is not list or len(size) != 2 or not all(type(side) is int and 0 < side < 10 ** 6 for side in size):
+    if type(size) is not list or len(size) != 2 or not all(type(side) is int and 0 < side < 10**6 for side in size):
         return MaskError('whose size is not [height, width]')
     if isinstance(counts, MaskError):
         return counts
@@ -119,7 +122,7 @@ def _decompress(texts):
     code = np.frombuffer(''.join(sound).encode(), np.uint8).astype(np.int64) - 48
     mask_of_code = np.repeat(np.arange(len(texts)), np.array([len(text) for text in sound], np.int64))
     ends = np.flatnonzero(code < 32)
-    starts = np.concatenate([[0], ends[:-1] + 1])[:len(ends)]
+    starts = np.concatenate([[0], ends[:-1] + 1])[: len(ends)]
     digit = np.arange(len(code)) - np.repeat(starts, ends - starts + 1)
     mask_N = mask_of_code[starts]
     runs_N = np.add.reduceat((code & 31) << 5 * digit, starts) if len(starts) else np.zeros(0, np.int64)
@@ -144,6 +147,11 @@ def _explain(text):
     end = _WHOLE.match(text).end()
     _, _, faults = _decompress([text[:end]])
     unfinished = _UNFINISHED.match(text, end).end()
-    what = 'hold a number too large' if unfinished - end == _MOST_DIGITS else \
-        'are cut short' if unfinished == len(text) else f'hold the character {ascii(text[unfinished])}'
+    what = (
+        'hold a number too large'
+        if unfinished - end == _MOST_DIGITS
+        else 'are cut short'
+        if unfinished == len(text)
+        else f'hold the character {ascii(text[unfinished])}'
+    )
     return faults.get(0) or MaskError(f'whose counts {what}')

@@ -35,7 +35,7 @@ def draw_images(labels: Mapping[str, Collection[Hashable]], fraction: float, see
     # This generator's stream is frozen for good, unlike that of numpy's newer ones.
     shuffled = [names[place] for place in np.random.RandomState(seed).permutation(len(names))]
     # A share is as exact as it was written: 0.15 * 10 is below 1.5 in binary.
-    drawn = set(shuffled[:max(1, math.floor(round(len(names) * fraction, 9) + 0.5))])
+    drawn = set(shuffled[: max(1, math.floor(round(len(names) * fraction, 9) + 0.5))])
     counts: dict[Hashable, int] = {}
     first: dict[Hashable, str] = {}
     for name in shuffled:

@@ -48,8 +48,9 @@ class EmbeddedDataset:
     categories: tuple[str, ...]
 
 
-def prepare(size: str = 'full', *, seed: int = 0, cache_dir: Path | str | None = None, jobs: int | None = None
-            ) -> EmbeddedDataset:
+def prepare(
+    size: str = 'full', *, seed: int = 0, cache_dir: Path | str | None = None, jobs: int | None = None
+) -> EmbeddedDataset:
     """Return the embedded data set, generating it into the cache unless a sound one is there.
 
     Several processes may call this at once. A call that is killed leaves a hidden folder, which the
@@ -111,8 +112,9 @@ def verify(root: Path | str) -> EmbeddedDataset:
 def _hash_files(root):
     """Return (sha256 hex digest, number) of all files below a folder but the manifest, names included."""
     total = hashlib.sha256()
-    names = sorted(path.relative_to(root).as_posix() for path in root.rglob('*')
-                   if path.is_file() and path != root / _MANIFEST)
+    names = sorted(
+        path.relative_to(root).as_posix() for path in root.rglob('*') if path.is_file() and path != root / _MANIFEST
+    )
     for name in names:
         digest = hashlib.sha256((root / name).read_bytes()).hexdigest()
         total.update(f'{digest}  {name}\n'.encode())

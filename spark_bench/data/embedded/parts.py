@@ -44,10 +44,7 @@ class Sizes:
         return sum(self.of(part) for part in PARTS)
 
 
-SIZES = {
-    'full': Sizes(1280, 1500, 500, 1280, 160),
-    'quick': Sizes(96, 80, 40, 48, 24),
-}
+SIZES = {'full': Sizes(1280, 1500, 500, 1280, 160), 'quick': Sizes(96, 80, 40, 48, 24)}
 """Sizes of the set by name."""
 
 

@@ -37,9 +37,22 @@ _FONT = ('matplotlib', 'mpl-data/fonts/ttf/DejaVuSans.ttf')
 
 # By package: read by path, because the packages' own loaders may download, or import far more than an image needs.
 _PHOTOGRAPHS = {
-    'skimage': ('data/astronaut.png', 'data/brick.png', 'data/camera.png', 'data/chelsea.png', 'data/coffee.png',
-                'data/coins.png', 'data/grass.png', 'data/gravel.png', 'data/hubble_deep_field.jpg', 'data/ihc.png',
-                'data/moon.png', 'data/motorcycle_left.png', 'data/retina.jpg', 'data/rocket.jpg'),
+    'skimage': (
+        'data/astronaut.png',
+        'data/brick.png',
+        'data/camera.png',
+        'data/chelsea.png',
+        'data/coffee.png',
+        'data/coins.png',
+        'data/grass.png',
+        'data/gravel.png',
+        'data/hubble_deep_field.jpg',
+        'data/ihc.png',
+        'data/moon.png',
+        'data/motorcycle_left.png',
+        'data/retina.jpg',
+        'data/rocket.jpg',
+    ),
     'sklearn': ('datasets/images/china.jpg', 'datasets/images/flower.jpg'),
     'matplotlib': ('mpl-data/sample_data/grace_hopper.jpg',),
 }

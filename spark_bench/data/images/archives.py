@@ -128,8 +128,10 @@ def _load(shard, read):
     key = f'{os.path.realpath(shard)}\0{status.st_size}\0{status.st_mtime_ns}'
     cached = cache_folder() / 'tar-index' / f'{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.npz'
     # A damaged index fails its checksum, and is made anew; so is one of a version that kept no labels.
-    with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error), \
-            np.load(cached, allow_pickle=False) as stored:
+    with (
+        contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error),
+        np.load(cached, allow_pickle=False) as stored,
+    ):
         return read(stored)
     index = build_index(shard)
     with contextlib.suppress(OSError, InputError):
@@ -181,23 +183,29 @@ def build_index(shard: str) -> dict[str, np.ndarray]:
                 elif member.name.rpartition('/')[2].partition('.')[2].lower() == 'cls':
                     # One byte more than any label has tells one that is too long.
                     labels[_sample_key(member.name)] = os.pread(
-                        file.fileno(), min(member.size, LABEL_SIZE + 1), member.offset_data)
+                        file.fileno(), min(member.size, LABEL_SIZE + 1), member.offset_data
+                    )
             # tarfile ends silently at a header that it cannot read. A whole archive ends in blocks of zeros.
             file.seek(tar.offset)
             whole = file.read(_BLOCK) == bytes(_BLOCK)
     except (tarfile.TarError, EOFError, ValueError) as error:
-        raise InputError(f'{shard} is not an uncompressed tar file ({error}): copy it again, or unpack it to a plain '
-                         '.tar') from error
+        raise InputError(
+            f'{shard} is not an uncompressed tar file ({error}): copy it again, or unpack it to a plain .tar'
+        ) from error
     except OSError as error:
         raise InputError(f'{shard} cannot be read: {error.strerror}') from error
     if not whole:
         raise InputError(f'{shard} is cut short or damaged after {len(names)} images: copy it again')
     if not names:
         raise no_images(shard)
-    return {'names': _joined(map(os.fsencode, names), b'\0'), 'starts': np.array(starts, dtype=np.int64),
-            'sizes': np.array(sizes, dtype=np.int64), 'label_keys': _joined(map(os.fsencode, labels), b'\0'),
-            'labels': _joined(labels.values(), b''),
-            'label_ends': np.cumsum([len(label) for label in labels.values()], dtype=np.int64)}
+    return {
+        'names': _joined(map(os.fsencode, names), b'\0'),
+        'starts': np.array(starts, dtype=np.int64),
+        'sizes': np.array(sizes, dtype=np.int64),
+        'label_keys': _joined(map(os.fsencode, labels), b'\0'),
+        'labels': _joined(labels.values(), b''),
+        'label_ends': np.cumsum([len(label) for label in labels.values()], dtype=np.int64),
+    }
 
 
 def _joined(parts, separator):
@@ -218,8 +226,7 @@ class ZipArchive(Source):
         self.path = str(path)
         self._archive, self._owner = None, None
         try:
-            entries = [entry for entry in self._opened().infolist()
-                       if is_image(entry.filename) and not entry.is_dir()]
+            entries = [entry for entry in self._opened().infolist() if is_image(entry.filename) and not entry.is_dir()]
         except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
             raise InputError(f'{path} is not a whole zip archive ({error}): copy it again') from error
         except OSError as error:

@@ -9,7 +9,7 @@ from PIL import Image
 
 # Tags of TIFF.
 _BITS, _PHOTOMETRIC, _MAX_SAMPLE = 258, 262, 281
-_CAMERAS = {2 ** bits - 1 for bits in range(9, 16)}
+_CAMERAS = {2**bits - 1 for bits in range(9, 16)}
 # Up to here, values of 16 bits are those of a camera of 12 bits or fewer, or an image that shows nothing.
 _DARK = 4095
 
@@ -76,8 +76,9 @@ def _scale_integers(image):
     low, high = int(values.min()), int(values.max())
     full = _full_scale(image)
     if low < 0 or high > full:
-        raise UnplainError(f'has integers from {low} to {high}, of which only those from 0 to {full} have a plain '
-                           'scale')
+        raise UnplainError(
+            f'has integers from {low} to {high}, of which only those from 0 to {full} have a plain scale'
+        )
     if full > _DARK and 0 < high <= _DARK:
         raise UnplainError(_too_dark(high))
     return np.round(values * (255 / full)).astype(np.uint8), f'integers of 0 … {full} are divided by {full / 255:g}'
@@ -87,7 +88,7 @@ def _full_scale(image):
     """The value that is white: of 16 bits, or of the fewer that a TIFF says it has."""
     bits, largest = _tag(image, _BITS), _tag(image, _MAX_SAMPLE)
     if bits in range(9, 16):
-        return 2 ** bits - 1
+        return 2**bits - 1
     # Files that say of themselves what their camera can reach; others say what this one image reaches.
     return largest if largest in _CAMERAS else 65535
 

@@ -13,18 +13,27 @@ from spark_bench.data.images.numbered import Source
 from spark_bench.errors import InputError, printable
 
 _COPY = 'copy it again, or take it out of the data set'
-REMEDY_VALUES = ('write all images of the set anew with one scale, in 8 bits, or in 16 that are used in full (those '
-                 'of 12 bits times 16); or take it out')
-REMEDY_TURNED = ('see in which frame the boxes are: EXIF turns these images, and they are read upright, as '
-                 'annotation tools show them. Where the boxes fit the image as stored, drop the EXIF orientation '
-                 '(exiftool -Orientation= -overwrite_original); where they fit it upright, state the upright size')
+REMEDY_VALUES = (
+    'write all images of the set anew with one scale, in 8 bits, or in 16 that are used in full (those '
+    'of 12 bits times 16); or take it out'
+)
+REMEDY_TURNED = (
+    'see in which frame the boxes are: EXIF turns these images, and they are read upright, as '
+    'annotation tools show them. Where the boxes fit the image as stored, drop the EXIF orientation '
+    '(exiftool -Orientation= -overwrite_original); where they fit it upright, state the upright size'
+)
 
 # EXIF's orientation, and what turns an image of that orientation upright. From 5 on, width and height change places.
 _ORIENTATION, _SWAPPED = 274, 5
 _UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90}
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # Tags of TIFF, and how such a file starts.
 _WIDTH, _HEIGHT = 256, 257
 _TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
@@ -86,9 +95,13 @@ def read_stated(path: Path | str, stated: tuple[int, int], where: str, pixels: b
         (width, height), turned = decoded.size, decoded.is_stored_as(stated)
         raise InputError(
             f'image {printable(path)} is {width}x{height}{" upright" if turned else ""}, but {where} '
-            f'{stated[0]}x{stated[1]}' + (f', its size as stored: {REMEDY_TURNED}' if turned else
-                                          ': restore the image that the annotations were made for, or state its '
-                                          'size'))
+            f'{stated[0]}x{stated[1]}'
+            + (
+                f', its size as stored: {REMEDY_TURNED}'
+                if turned
+                else ': restore the image that the annotations were made for, or state its size'
+            )
+        )
     return decoded.image
 
 
@@ -98,8 +111,10 @@ def read_from(source: Source, index: int) -> Image.Image:
     try:
         file = source.open(index)
     except Exception as error:  # noqa: BLE001 - readers of archives raise anything at broken input
-        raise InputError(f'image {printable(name)} cannot be read from its archive ({printable(error)[:200]}): copy '
-                         'the archive again, or take the image out') from error
+        raise InputError(
+            f'image {printable(name)} cannot be read from its archive ({printable(error)[:200]}): copy '
+            'the archive again, or take the image out'
+        ) from error
     return read_image(file, name)
 
 
@@ -120,8 +135,7 @@ def explain(error: Exception) -> tuple[str, str]:
     if isinstance(error, UnplainError):
         return str(error), REMEDY_VALUES
     if isinstance(error, Image.DecompressionBombError):
-        return (f'has more than {2 * Image.MAX_IMAGE_PIXELS} pixels',
-                'make it smaller, or take it out of the data set')
+        return (f'has more than {2 * Image.MAX_IMAGE_PIXELS} pixels', 'make it smaller, or take it out of the data set')
     if isinstance(error, OSError) and error.errno:
         return f'cannot be read ({error.strerror})', _COPY
     return ('is cut short' if 'truncated' in str(error) else 'is not a readable image'), _COPY

@@ -147,8 +147,10 @@ class _Store:
         self.keys, self.digests = np.zeros((0, 2), np.uint64), np.zeros((0, _SIZE), np.uint8)
         self._used, self._fresh, self._written = [], False, time.monotonic()
         # A damaged file fails its checksum, and is made anew.
-        with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error), \
-                np.load(place, allow_pickle=False) as stored:
+        with (
+            contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error),
+            np.load(place, allow_pickle=False) as stored,
+        ):
             keys, digests = stored['keys'], stored['digests']
             if keys.shape == (len(digests), 2) and digests.shape[1:] == (_SIZE,) and keys.dtype == np.uint64:
                 self.keys, self.digests = keys, digests

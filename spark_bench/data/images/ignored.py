@@ -8,9 +8,24 @@ from spark_bench.errors import InputError, printable
 from spark_bench.files import MARKER
 
 # In lower case. Whatever begins with a dot is hidden, and passed over likewise.
-_NAMES = {'__macosx', '@eadir', '@tmp', '@recycle', '@recently-snapshot', '#recycle', '#snapshot', 'lost+found',
-          '$recycle.bin', 'recycler', 'system volume information', '__pycache__', 'thumbs.db', 'ehthumbs.db',
-          'desktop.ini', 'icon\r'}
+_NAMES = {
+    '__macosx',
+    '@eadir',
+    '@tmp',
+    '@recycle',
+    '@recently-snapshot',
+    '#recycle',
+    '#snapshot',
+    'lost+found',
+    '$recycle.bin',
+    'recycler',
+    'system volume information',
+    '__pycache__',
+    'thumbs.db',
+    'ehthumbs.db',
+    'desktop.ini',
+    'icon\r',
+}
 _SHOWN = 3
 _told: set[str] = set()  # roots, by this process
 
@@ -59,13 +74,15 @@ def say_passed_over(root: Path | str, passed: Iterable[str], tell: Callable[[str
     names = list(dict.fromkeys(passed))
     if names and str(root) not in _told:
         _told.add(str(root))
-        (tell or _log)(f'{printable(root)}: passed over, as hidden, of the system or written by a run: '
-                       f'{shorten(names)}')
+        (tell or _log)(
+            f'{printable(root)}: passed over, as hidden, of the system or written by a run: {shorten(names)}'
+        )
 
 
 def _log(line):
     # Imported here: `data check` has no use for it, and starts quickly.
     from mmengine.logging import print_log
+
     print_log(line, logger='current')
 
 
@@ -87,10 +104,12 @@ def demand_apart(folder: Path | str, root: Path | str, option: str) -> None:
     place, top = Path(os.path.realpath(folder)), Path(os.path.realpath(root))
     if not top.is_dir() or not place.is_relative_to(top):
         return
-    between = [place, *place.parents][:len(place.parts) - len(top.parts)]
+    between = [place, *place.parents][: len(place.parts) - len(top.parts)]
     if place == top or _is_filled(place) and not any((part / MARKER).exists() for part in between):
-        raise InputError(f'{option} {folder} lies among the images of --data-root {root}, where what is written '
-                         'would be taken for data: give a new folder, there or elsewhere')
+        raise InputError(
+            f'{option} {folder} lies among the images of --data-root {root}, where what is written '
+            'would be taken for data: give a new folder, there or elsewhere'
+        )
 
 
 def _is_filled(folder):

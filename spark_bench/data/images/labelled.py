@@ -111,7 +111,7 @@ def draw_subset(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     for number, members in zip(classes, np.split(order, starts[1:]), strict=True):
         # This generator's stream is frozen for good, unlike that of numpy's newer ones.
         shuffled = np.random.RandomState([seed, int(number)]).permutation(members)
-        drawn.append(shuffled[:max(1, _round_half_up(len(members) * fraction))])
+        drawn.append(shuffled[: max(1, _round_half_up(len(members) * fraction))])
     return np.sort(np.concatenate(drawn)).astype(np.int64) if drawn else np.zeros(0, dtype=np.int64)
 
 
@@ -158,8 +158,9 @@ def _list(folder):
     """``(images, shards)`` below a folder, of which one has something in it; names relative to it."""
     found = list_files(folder, lambda name: is_image(name) or name.lower().endswith(('.tar', *COMPRESSED)))
     if found.dangling:
-        raise InputError(f'{folder / found.dangling[0]} is a link that leads nowhere: restore what it leads to, or '
-                         'remove it')
+        raise InputError(
+            f'{folder / found.dangling[0]} is a link that leads nowhere: restore what it leads to, or remove it'
+        )
     say_passed_over(folder, found.passed)
     images, shards = [], []
     for name in found.names:
@@ -185,8 +186,9 @@ def _open_classes(root, prefix, images):
     place = str(root / prefix)
     source = ImageFiles(root, (prefix + name for name in images))
     part = _number(place, source, (_class_of(place, name) for name in images))
-    empty = sorted(name for name in set(_folders(root / prefix)).difference(part.classes)
-                   if not is_own(root / prefix / name))
+    empty = sorted(
+        name for name in set(_folders(root / prefix)).difference(part.classes) if not is_own(root / prefix / name)
+    )
     if empty:
         raise InputError(f'class folder {root / prefix / empty[0]} holds no image: fill it, or take it out')
     return part
@@ -195,8 +197,9 @@ def _open_classes(root, prefix, images):
 def _class_of(place, name):
     own, slash, _ = name.partition('/')
     if not slash:
-        raise InputError(f'{place} holds images outside of class folders, such as {own}: move each into the folder '
-                         'of its class')
+        raise InputError(
+            f'{place} holds images outside of class folders, such as {own}: move each into the folder of its class'
+        )
     return own
 
 
@@ -208,14 +211,18 @@ def _open_shards(root, names):
     if set(splits) == {None}:
         return _open_archive(root, TarShards([root / name for name in names], skip_held_out=False))
     if None in splits:
-        raise InputError(f'shard {root / splits[None][0]} is of no split by its name, others are: name it train-… or '
-                         'val-…, or take it out')
+        raise InputError(
+            f'shard {root / splits[None][0]} is of no split by its name, others are: name it train-… or '
+            'val-…, or take it out'
+        )
     held_out = 'val' if 'val' in splits else 'test'
     for name, other in (('train', held_out), (held_out, 'train')):
         if name not in splits:
             raise InputError(f'{root} holds {other} shards only: add {"val" if name == "test" else name} shards')
-    return [_label_shards(f'{root}, {split} shards', [root / name for name in splits[split]])
-            for split in ('train', held_out)]
+    return [
+        _label_shards(f'{root}, {split} shards', [root / name for name in splits[split]])
+        for split in ('train', held_out)
+    ]
 
 
 def _label_shards(place, shards):
@@ -240,8 +247,9 @@ def _read_label(source, index, label):
     except UnicodeDecodeError:
         text = ''
     if not text or len(label) > LABEL_SIZE or not text.isprintable() or text.startswith('-'):
-        raise InputError(f'the label of {source.name(index)} is no class: {label[:40]!r} is neither a number from 0 up '
-                         'nor a name')
+        raise InputError(
+            f'the label of {source.name(index)} is no class: {label[:40]!r} is neither a number from 0 up nor a name'
+        )
     return int(text) if _NUMBER.fullmatch(text) else text
 
 
@@ -264,11 +272,12 @@ def _without_wrapper(names, keep_splits=False):
     """Names without the folders that all of them lie in, except the last: that is a class."""
     names = [name.removeprefix('./').lstrip('/') for name in names]
     wrapper = os.path.commonprefix([min(names), max(names)])
-    wrapper = wrapper[:wrapper.rfind('/') + 1]
-    while wrapper and (any('/' not in name[len(wrapper):] for name in names)
-                       or keep_splits and any(find_splits(wrapper.split('/')))):
-        wrapper = wrapper[:wrapper.rfind('/', 0, -1) + 1]
-    return [name[len(wrapper):] for name in names]
+    wrapper = wrapper[: wrapper.rfind('/') + 1]
+    while wrapper and (
+        any('/' not in name[len(wrapper) :] for name in names) or keep_splits and any(find_splits(wrapper.split('/')))
+    ):
+        wrapper = wrapper[: wrapper.rfind('/', 0, -1) + 1]
+    return [name[len(wrapper) :] for name in names]
 
 
 def _refuse_lone_split(root, names):
@@ -295,11 +304,11 @@ def _demand_classes(parts):
     for part, other in itertools.permutations(parts, 2):
         odd = sorted(set(part.classes).difference(other.classes))
         if odd:
-            raise InputError(f'class {odd[0]} is in {part.place} but not in {other.place}: add its images there, or '
-                             'take it out here')
+            raise InputError(
+                f'class {odd[0]} is in {part.place} but not in {other.place}: add its images there, or take it out here'
+            )
     if len(parts[0].classes) < 2:
-        raise InputError(f'{parts[0].place} holds images of 1 class ({parts[0].classes[0]}), two are needed: '
-                         f'{_LAYOUT}')
+        raise InputError(f'{parts[0].place} holds images of 1 class ({parts[0].classes[0]}), two are needed: {_LAYOUT}')
 
 
 def _with_classes_sorted(part):
@@ -313,12 +322,18 @@ def _hold_out(root, part):
     """A data set without splits in two parts."""
     counts = np.bincount(part.labels)
     if counts.min() < 2:
-        raise InputError(f'{root} has no splits, and class {part.classes[counts.argmin()]} has 1 image: two are '
-                         'needed, one of them to hold out')
+        raise InputError(
+            f'{root} has no splits, and class {part.classes[counts.argmin()]} has 1 image: two are '
+            'needed, one of them to hold out'
+        )
     # Numbered by name: in which order the files lie changes nothing.
     held_out = draw_subset(_with_classes_sorted(part).labels, HELD_OUT, _HELD_OUT_SEED)
     kept = np.setdiff1d(np.arange(len(part.labels)), held_out)
-    print_log(f'{root} has no splits: {len(held_out)} of {len(part.labels)} images, a fifth of each class, are held '
-              'out for evaluation', logger='current')
-    return [replace(part, source=part.source.only(indices), labels=part.labels[indices])
-            for indices in (kept, held_out)]
+    print_log(
+        f'{root} has no splits: {len(held_out)} of {len(part.labels)} images, a fifth of each class, are held '
+        'out for evaluation',
+        logger='current',
+    )
+    return [
+        replace(part, source=part.source.only(indices), labels=part.labels[indices]) for indices in (kept, held_out)
+    ]

@@ -62,8 +62,11 @@ def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: b
                 found.passed.append(prefix)
                 return
             left = [entry for entry in entries if is_ignored(entry.name)]
-            found.passed.extend(f'{prefix}{entry.name}{"/" if entry.is_dir() else ""}' for entry in left
-                                if entry.is_dir() or wanted(entry.name))
+            found.passed.extend(
+                f'{prefix}{entry.name}{"/" if entry.is_dir() else ""}'
+                for entry in left
+                if entry.is_dir() or wanted(entry.name)
+            )
             if left:
                 entries = [entry for entry in entries if not is_ignored(entry.name)]
             folders = [entry.name for entry in entries if entry.is_dir()]
@@ -77,6 +80,7 @@ def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: b
                 found.names.append(prefix + entry.name)
             elif entry.is_symlink() and not os.path.exists(entry.path):
                 found.dangling.append(prefix + entry.name)
+
     visit(str(root), '')
     return found
 
@@ -101,5 +105,7 @@ def find_images(root: Path | str) -> list[Path]:
 def no_images(root: Path | str, passed: Iterable[str] = ()) -> InputError:
     """The error that ``root`` holds nothing to train on, beside what was passed over."""
     beside = f' beside what is hidden, of the system or written by a run: {shorten(list(passed))}' if passed else ''
-    return InputError(f'data root {root} holds no image ({", ".join(sorted(EXTENSIONS))}){beside}: give another '
-                      'folder with --data-root')
+    return InputError(
+        f'data root {root} holds no image ({", ".join(sorted(EXTENSIONS))}){beside}: give another '
+        'folder with --data-root'
+    )

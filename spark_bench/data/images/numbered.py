@@ -30,7 +30,7 @@ class NameTable(Sequence[str]):
         if not 0 <= index < len(self):
             raise IndexError(index)
         start = self._ends[index - 1] if index else 0
-        return os.fsdecode(self._bytes[start:self._ends[index]].tobytes())
+        return os.fsdecode(self._bytes[start : self._ends[index]].tobytes())
 
 
 class Source(ABC):

@@ -60,8 +60,9 @@ def open_images(root: Path | str) -> Source:
     if path.is_dir():
         return _open_folder(path)
     if not path.exists():
-        raise InputError(f'data root {path} does not exist: give a folder, a list file or an archive of images with '
-                         '--data-root')
+        raise InputError(
+            f'data root {path} does not exist: give a folder, a list file or an archive of images with --data-root'
+        )
     kind = path.suffix.lower()
     if kind in _LISTS:
         return _open_list(path)
@@ -71,8 +72,9 @@ def open_images(root: Path | str) -> Source:
         return ZipArchive(path)
     if path.name.lower().endswith(COMPRESSED):
         raise compressed(path)
-    raise InputError(f'data root {path} is neither a folder nor a list (.txt), .tar or .zip file: give one of these '
-                     'with --data-root')
+    raise InputError(
+        f'data root {path} is neither a folder nor a list (.txt), .tar or .zip file: give one of these with --data-root'
+    )
 
 
 def _open_folder(root):
@@ -84,7 +86,8 @@ def _open_folder(root):
         say_passed_over(root, images.passed)
         return ImageFiles(root, images.names)
     archives, passed, _ = list_files(
-        root, lambda name: name.lower().endswith(('.tar', *COMPRESSED)), skip_held_out=True)
+        root, lambda name: name.lower().endswith(('.tar', *COMPRESSED)), skip_held_out=True
+    )
     shards = [name for name in archives if name.lower().endswith('.tar')]
     if shards:
         say_passed_over(root, passed)

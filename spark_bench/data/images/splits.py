@@ -25,8 +25,9 @@ def find_splits(names: Iterable[str]) -> tuple[str | None, ...]:
         ``(train, evaluation)``, None for what is not among them.
     """
     names = {name.lower(): name for name in sorted(names, reverse=True)}
-    return tuple(next((names[name] for name in known if name in names), None)
-                 for known in (_TRAIN_FOLDERS, _EVALUATION_FOLDERS))
+    return tuple(
+        next((names[name] for name in known if name in names), None) for known in (_TRAIN_FOLDERS, _EVALUATION_FOLDERS)
+    )
 
 
 def shard_split(name: str) -> str | None:
@@ -51,5 +52,8 @@ def held_out_folders(names: Iterable[str]) -> set[str]:
             parent, _, own = folder.rpartition('/')
             siblings.setdefault(parent, set()).add(own)
             folder = parent
-    return {f'{parent}/{own}'.lstrip('/') for parent, children in siblings.items()
-            for own in children.difference(leave_held_out(children))}
+    return {
+        f'{parent}/{own}'.lstrip('/')
+        for parent, children in siblings.items()
+        for own in children.difference(leave_held_out(children))
+    }
