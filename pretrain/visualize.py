@@ -92,12 +92,8 @@ def reconstruct(
     visible_B1HW = expand_mask(active_B1ff, *pixels_B3HW.shape[-2:])
     masked_B3HW = torch.where(visible_B1HW, pixels_B3HW, _to_pixels(mean_311))
     pasted_B3HW = torch.where(visible_B1HW, pixels_B3HW, answer_B3HW)
-    return Reconstruction(
-        *(
-            image.permute(0, 2, 3, 1).contiguous().cpu()
-            for image in (pixels_B3HW, masked_B3HW, answer_B3HW, pasted_B3HW)
-        )
-    )
+    images = pixels_B3HW, masked_B3HW, answer_B3HW, pasted_B3HW
+    return Reconstruction(*(image.permute(0, 2, 3, 1).contiguous().cpu() for image in images))
 
 
 def interpolate_visible(value_BL1: torch.Tensor, active_B1ff: torch.Tensor) -> torch.Tensor:

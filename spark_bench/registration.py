@@ -15,8 +15,9 @@ from spark_bench.models import (  # noqa: E402, F401
     detection_backbones,
     feature_pyramid,
     layer_decay,
-    masked,
+    mae,
     pretrainer,
+    simmim,
     supervised,
     vit,
 )

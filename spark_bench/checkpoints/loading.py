@@ -123,22 +123,7 @@ def _fill(model, wanted, contents, source, values, target):
         problems.append(explain_names(source.canonical))
     problems += fault_of('missing from the file', sorted(name for name in fresh if not target.may_be_fresh(name)))
     problems += fault_of('unknown to the network', [*unknown, *(name for name in unused if not known(name))])
-    problems += fault_of(
-        'of another shape',
-        [
-            f'{name} {tuple(values[canonical].shape)} for {tuple(wanted[name].shape)}'
-            for name, canonical in by_target.items()
-            if new[name].shape != wanted[name].shape
-        ],
-    )
-    problems += fault_of(
-        'of another kind of number',
-        [
-            f'{name} {new[name].dtype} for {wanted[name].dtype}'
-            for name in new
-            if new[name].is_floating_point() != wanted[name].is_floating_point()
-        ],
-    )
+    problems += _misfits(new, wanted, {name: values[canonical] for name, canonical in by_target.items()})
     problems += fault_of('not finite', not_finite(values | new))
     if problems:
         raise InputError(
@@ -159,6 +144,21 @@ def _fill(model, wanted, contents, source, values, target):
         sum(new[name].dtype != wanted[name].dtype for name in new),
         (*contents.contradictions, *contents.notes, *resized),
     )
+
+
+def _misfits(new, wanted, given):
+    """What is wrong with tensors as they were ``given``, and as they would be loaded."""
+    shapes = [
+        f'{name} {tuple(tensor.shape)} for {tuple(wanted[name].shape)}'
+        for name, tensor in given.items()
+        if new[name].shape != wanted[name].shape
+    ]
+    kinds = [
+        f'{name} {tensor.dtype} for {wanted[name].dtype}'
+        for name, tensor in new.items()
+        if tensor.is_floating_point() != wanted[name].is_floating_point()
+    ]
+    return [*fault_of('of another shape', shapes), *fault_of('of another kind of number', kinds)]
 
 
 def _of_one_name(contents, wanted, known):

@@ -168,6 +168,10 @@ def identify(
             outer,
             {name: name[len(outer) :] if name.startswith(outer) else _BESIDE + name for name in names},
         )
+    return _name_all(names, adapter, prefix, source)
+
+
+def _name_all(names, adapter, prefix, source):
     base, around = _find_wrapping(names, prefix)
     canonical, dead, unknown = {}, {}, []
     inside = adapter.canonical_names([name[len(prefix) :] for name in names if name.startswith(prefix)])

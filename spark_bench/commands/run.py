@@ -42,6 +42,12 @@ def add_options(parser: Parser) -> None:
     parser.add_argument('--download', action='store_true', help='fetch published files that are not there')
     parser.add_argument('--dry-run', action='store_true', help='print the plan with estimated GPU-hours and disk')
     parser.add_argument('--status', action='store_true', help='print where each cell stands; on a terminal, live')
+    _add_cluster(parser)
+    add_places(parser, 'work_dirs/<suite>')
+    add_cache(parser)
+
+
+def _add_cluster(parser):
     cluster = parser.add_argument_group('on a cluster (through submitit)')
     cluster.add_argument(
         '--cluster',
@@ -66,8 +72,6 @@ def add_options(parser: Parser) -> None:
         metavar='KEY=VALUE',
         help='further options of sbatch, such as account=vision',
     )
-    add_places(parser, 'work_dirs/<suite>')
-    add_cache(parser)
 
 
 def main(args: Namespace) -> int:

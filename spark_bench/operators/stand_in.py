@@ -212,7 +212,8 @@ def deform_conv_forward(
     input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, columns: Tensor, ones: Tensor, **sizes: int
 ) -> None:
     """Deformable convolution (Dai et al., 2017): fill ``output`` from ``input`` and ``offset`` (dy, dx a point)."""
-    output.copy_(_deform(input, weight, offset, None, None, _PLAIN(sizes)))
+    arguments = _arguments(input, weight, offset, None, None, _PLAIN(sizes))
+    output.copy_(torch.ops.torchvision.deform_conv2d(*arguments))
 
 
 @_without_autocast
@@ -261,7 +262,8 @@ def modulated_deform_conv_forward(
     **sizes: int,
 ) -> None:
     """Modulated deformable convolution (Zhu et al., 2019): each point is also weighted by ``mask``."""
-    output.copy_(_deform(input, weight, offset, mask, bias if with_bias else None, _MODULATED(sizes)))
+    arguments = _arguments(input, weight, offset, mask, bias if with_bias else None, _MODULATED(sizes))
+    output.copy_(torch.ops.torchvision.deform_conv2d(*arguments))
 
 
 @_without_autocast
@@ -291,28 +293,16 @@ def modulated_deform_conv_backward(
         grad_bias.copy_(gradients[4])
 
 
-def _deform(input, weight, offset, mask, bias, geometry):
-    return torch.ops.torchvision.deform_conv2d(
-        *_operands(input, weight, offset, mask, bias), *geometry, mask is not None
-    )
-
-
-def _deform_backward(grad_output, input, weight, offset, mask, bias, geometry):
+def _deform_backward(grad_output, *arguments):
     """Gradients of input, weight, offset, mask and bias."""
-    return torch.ops.torchvision._deform_conv2d_backward(
-        *_precise(grad_output), *_operands(input, weight, offset, mask, bias), *geometry, mask is not None
-    )
+    return torch.ops.torchvision._deform_conv2d_backward(*_precise(grad_output), *_arguments(*arguments))
 
 
-def _operands(input, weight, offset, mask, bias):
+def _arguments(input, weight, offset, mask, bias, geometry):
     # The places of a missing mask or bias are taken by tensors of no meaning.
-    return _precise(
-        input,
-        weight,
-        offset,
-        input.new_zeros((input.shape[0], 0)) if mask is None else mask,
-        input.new_zeros(weight.shape[0]) if bias is None else bias,
-    )
+    points = input.new_zeros((input.shape[0], 0)) if mask is None else mask
+    shifts = input.new_zeros(weight.shape[0]) if bias is None else bias
+    return *_precise(input, weight, offset, points, shifts), *geometry, mask is not None
 
 
 @_without_autocast

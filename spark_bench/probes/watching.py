@@ -12,8 +12,9 @@ from timm.utils import unwrap_model
 from spark_bench.checkpoints.loading import resize_tables
 from spark_bench.data.classification import ClassImages
 from spark_bench.evaluation.accuracy import evaluations
-from spark_bench.probes.classifiers import knn, rank_classes
+from spark_bench.probes.arrays import rank_classes
 from spark_bench.probes.features import Extractor, build_backbone
+from spark_bench.probes.neighbours import knn
 from spark_bench.training.processes import from_main
 from spark_bench.training.resume import random_states, set_random_states
 

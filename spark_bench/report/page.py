@@ -76,7 +76,10 @@ def write_report(
     """
     claim_report(output)
     records = load_suite(results, suite)
-    tables = tables_of(records, specs, failed)
+    return write_output(output, _render(suite, records, tables_of(records, specs, failed), work_root))
+
+
+def _render(suite, records, tables, work_root):
     cells = group_by_cell(records)
 
     def table_html(table: Table) -> str:
@@ -88,7 +91,7 @@ def write_report(
     software = distinct_software(records)
     environment = templates('spark_bench.report')
     script = environment.loader.get_source(environment, 'script.js')[0]
-    page = environment.get_template('page.html').render(
+    return environment.get_template('page.html').render(
         suite=suite,
         summary=_summary(records),
         seeds=len({record.seed for record in records}),
@@ -110,7 +113,6 @@ def write_report(
         script=script,
         policy=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-    return write_output(output, page)
 
 
 def write_figures(results: str | Path, suite: str, specs: Sequence[TableSpec] = ()) -> list[Path]:

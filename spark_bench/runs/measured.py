@@ -136,14 +136,7 @@ class Measured(ABC, Generic[AnyOptions]):
         Raises:
             RunError: where a metric is not a number, or one is missing without which the record says nothing.
         """
-        if any(value is not None and value != value for value in metrics.values()):
-            raise RunError(f'{self.work_dir}: a metric is not a number: {metrics}')
-        absent = [name for name in self.needed if metrics.get(name) is None]
-        if absent:
-            raise RunError(
-                f'{self.work_dir}: {absent[0]} could not be measured, and a record without it says nothing: '
-                'look at the evaluation data'
-            )
+        self._demand_sound(metrics)
         self.cfg.dump(self.work_dir / 'config.py')
         root = Path(self.options.data_root)
         record = schema.Record(
@@ -171,6 +164,16 @@ class Measured(ABC, Generic[AnyOptions]):
             make_folder(self.options.results)
         store.write(record, self.options.results)
         return record
+
+    def _demand_sound(self, metrics):
+        if any(value is not None and value != value for value in metrics.values()):
+            raise RunError(f'{self.work_dir}: a metric is not a number: {metrics}')
+        absent = [name for name in self.needed if metrics.get(name) is None]
+        if absent:
+            raise RunError(
+                f'{self.work_dir}: {absent[0]} could not be measured, and a record without it says nothing: '
+                'look at the evaluation data'
+            )
 
 
 def describe_weights(path: str | None, key_prefix: str | None = None) -> dict[str, str | None] | None:

@@ -17,8 +17,10 @@ from spark_bench.errors import InputError
 from spark_bench.evaluation.accuracy import Predictions
 from spark_bench.models.shapes import check_size
 from spark_bench.places import default_work_dir
-from spark_bench.probes import classifiers
+from spark_bench.probes import linear as linear_probe
+from spark_bench.probes.arrays import rank_classes
 from spark_bench.probes.features import Extractor, build_backbone, cached_features, identify
+from spark_bench.probes.neighbours import knn
 from spark_bench.records.schema import Record
 from spark_bench.runs.folders import lock_folder, make_work_dir
 from spark_bench.runs.inputs import data_root_of, start_of, use_threads
@@ -99,10 +101,10 @@ class Probe(Measured[ProbeOptions]):
                 probe=dict(neighbours=options.neighbours, temperature=TEMPERATURE)
                 if self.task == 'knn'
                 else dict(
-                    penalties=list(classifiers.PENALTIES),
-                    held_out=classifiers.HELD_OUT,
-                    tolerance=classifiers.TOLERANCE,
-                    most_iterations=classifiers.MOST_ITERATIONS,
+                    penalties=list(linear_probe.PENALTIES),
+                    held_out=linear_probe.HELD_OUT,
+                    tolerance=linear_probe.TOLERANCE,
+                    most_iterations=linear_probe.MOST_ITERATIONS,
                 ),
             )
         )
@@ -154,7 +156,7 @@ class Probe(Measured[ProbeOptions]):
     def measure(self, train: tuple[np.ndarray, np.ndarray], val: tuple[np.ndarray, np.ndarray]) -> Record:
         """Classify the val split, write predictions and the record, which is returned."""
         scores_MK, chosen, curves = (self._knn if self.task == 'knn' else self._linear)(*train, val[0])
-        found = Predictions(val[1], *classifiers.rank_classes(scores_MK, _KEPT_CLASSES))
+        found = Predictions(val[1], *rank_classes(scores_MK, _KEPT_CLASSES))
         predictions = self.work_dir / 'predictions.npz'
         found.save(predictions, self.splits['val'].classes)
         metrics = {f'top{k}': found.accuracy(k) for k in (1, 5) if found.accuracy(k) is not None}
@@ -166,7 +168,7 @@ class Probe(Measured[ProbeOptions]):
         )
 
     def _knn(self, train_NC, labels_N, val_MC):
-        votes_MK = classifiers.knn(
+        votes_MK = knn(
             train_NC,
             labels_N,
             val_MC,
@@ -180,7 +182,7 @@ class Probe(Measured[ProbeOptions]):
         return scores_MK, {'neighbours': min(self.options.neighbours, len(labels_N))}, {}
 
     def _linear(self, train_NC, labels_N, val_MC):
-        classifier, trials = classifiers.linear(
+        classifier, trials = linear_probe.linear(
             train_NC, labels_N, len(self.splits['train'].classes), seed=self.options.seed, device=self._device
         )
         chosen = {

@@ -16,14 +16,11 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from spark_bench.errors import InputError, RunError
 from spark_bench.files import make_folder
 from spark_bench.locks import is_held
 from spark_bench.runs import run_task
-from spark_bench.suites.status import failure_of, note_failure, progress_of
+from spark_bench.suites.status import Display, failure_of, note_failure
 
 if TYPE_CHECKING:
     from spark_bench.suites.cluster import LocalJob
@@ -281,7 +278,7 @@ def run_cells(
     """
     waiting = list(cells)
     running: list[Job | LocalJob] = []
-    with _terminable(), _Display(cells) as display:
+    with _terminable(), Display(cells) as display:
         try:
             while waiting or running:
                 for cell in [cell for cell in waiting if cell.needs and _failed(cell.needs)]:
@@ -319,43 +316,3 @@ def _failed(cell):
 
 def _next_ready(waiting):
     return next((cell for cell in waiting if cell.needs is None or cell.needs.outcome == 'done'), None)
-
-
-class _Display(Progress):
-    """Bars on a terminal, one line a finished cell elsewhere."""
-
-    def __init__(self, cells):
-        console = Console(stderr=True)
-        super().__init__(
-            TextColumn('{task.description}'),
-            BarColumn(),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TextColumn('left'),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._overall = self.add_task('all runs', total=sum(cell.weight for cell in cells))
-        self._count, self._ended, self._weight = len(cells), 0, 0.0
-        self._bars = {}
-
-    def show(self, running):
-        partial = 0.0
-        for job in running:
-            if job.cell.name not in self._bars:
-                self._bars[job.cell.name] = self.add_task(job.cell.name, total=1.0)
-            fraction, _ = progress_of(job.cell.options['work_dir'])
-            partial += fraction * job.cell.weight
-            self.update(self._bars[job.cell.name], completed=fraction)
-        self.update(self._overall, completed=self._weight + partial)
-
-    def tell_end(self, cell):
-        self._ended += 1
-        self._weight += cell.weight
-        self.remove_task(self._bars.pop(cell.name))
-        text = f'{cell.seconds:.0f} s' if cell.outcome == 'done' else f'FAILED: {cell.outcome}'
-        self.console.print(
-            f'[{self._ended}/{self._count}] {cell.name}: {text}', markup=False, highlight=False, soft_wrap=True
-        )

@@ -1,4 +1,4 @@
-"""Where the cells of a suite stand, as far as the files in their folders tell."""
+"""Where the cells of a suite stand, as far as the files in their folders tell, and bars that show it."""
 
 import contextlib
 import json
@@ -8,12 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
 from spark_bench.files import make_folder
 from spark_bench.locks import is_held
 
 if TYPE_CHECKING:
+    from spark_bench.suites.cluster import LocalJob
     from spark_bench.suites.definition import CellSpec, Suite
     from spark_bench.suites.plan import Places
+    from spark_bench.suites.runner import Job, SuiteRun
 
 _FAILURE, _JOB = 'failure.txt', 'job.txt'
 RECORDED, RUNNING, BROKEN_OFF, FAILED, WAITING, READY = (
@@ -153,3 +166,43 @@ def _table(suite, specs, states):
             Text(state.note),
         )
     return table
+
+
+class Display(Progress):
+    """Bars on a terminal, one line a finished cell elsewhere."""
+
+    def __init__(self, cells: 'Sequence[SuiteRun]') -> None:
+        console = Console(stderr=True)
+        super().__init__(
+            TextColumn('{task.description}'),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn('left'),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._overall = self.add_task('all runs', total=sum(cell.weight for cell in cells))
+        self._count, self._ended, self._weight = len(cells), 0, 0.0
+        self._bars: dict[str, TaskID] = {}
+
+    def show(self, running: 'Sequence[Job | LocalJob]') -> None:
+        partial = 0.0
+        for job in running:
+            if job.cell.name not in self._bars:
+                self._bars[job.cell.name] = self.add_task(job.cell.name, total=1.0)
+            fraction, _ = progress_of(job.cell.options['work_dir'])
+            partial += fraction * job.cell.weight
+            self.update(self._bars[job.cell.name], completed=fraction)
+        self.update(self._overall, completed=self._weight + partial)
+
+    def tell_end(self, cell: 'SuiteRun') -> None:
+        self._ended += 1
+        self._weight += cell.weight
+        self.remove_task(self._bars.pop(cell.name))
+        text = f'{cell.seconds:.0f} s' if cell.outcome == 'done' else f'FAILED: {cell.outcome}'
+        self.console.print(
+            f'[{self._ended}/{self._count}] {cell.name}: {text}', markup=False, highlight=False, soft_wrap=True
+        )

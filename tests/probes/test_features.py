@@ -239,7 +239,7 @@ def test_both_probes_share_features_and_a_record_is_measured_once(images, encode
     monkeypatch.setattr(Extractor, 'extract', no_more)
     linear = measured('linear', images, tmp_path, '--weights', encoder)
     before = {path: path.read_bytes() for path in (tmp_path / 'results').rglob('*.json')}
-    monkeypatch.setattr('spark_bench.probes.classifiers.knn', no_more)
+    monkeypatch.setattr('spark_bench.runs.probe.knn', no_more)
     assert measured('knn', images, tmp_path, '--weights', encoder, '--batch-size', '7', '--label-seed', '3') == near
     assert {path: path.read_bytes() for path in (tmp_path / 'results').rglob('*.json')} == before
     assert near.dataset['train_images'] == CLASSES * TRAIN and near.dataset['val_images'] == CLASSES * VAL

@@ -13,8 +13,11 @@ from sklearn.preprocessing import StandardScaler
 
 from spark_bench.errors import InputError
 from spark_bench.evaluation.accuracy import Predictions
-from spark_bench.probes import classifiers as probes
-from spark_bench.probes.classifiers import fit_linear, knn, linear, rank_classes
+from spark_bench.probes import linear as linear_probe
+from spark_bench.probes import neighbours
+from spark_bench.probes.arrays import rank_classes
+from spark_bench.probes.linear import fit_linear, linear
+from spark_bench.probes.neighbours import knn
 
 
 def blobs(count=300, others=120, width=24, classes=7, seed=0):
@@ -60,10 +63,10 @@ def test_votes_of_neighbours_are_those_of_scikit_learn(k, temperature):
 def test_neighbours_of_training_images_in_many_pieces_are_the_same(monkeypatch):
     train, labels, others, _ = blobs(2000, 50)
     whole = knn(train, labels, others, 7)
-    real = probes._normalise
-    monkeypatch.setattr(probes, '_ROWS', 64)
+    real = neighbours._normalise
+    monkeypatch.setattr(neighbours, '_ROWS', 64)
     called = []
-    monkeypatch.setattr(probes, '_normalise', lambda x, device: called.append(len(x)) or real(x, device))
+    monkeypatch.setattr(neighbours, '_normalise', lambda x, device: called.append(len(x)) or real(x, device))
     assert torch.allclose(knn(train, labels, others, 7), whole, atol=1e-12)
     assert len(called) > 2000 // 64 and max(called) <= 64
 
@@ -87,7 +90,7 @@ def test_of_equally_near_images_the_first_ones_count(monkeypatch):
     train = np.tile(np.array([[1, 0], [0, 1]], np.float32), (40, 1))  # 40 equal ones of each kind, in turn
     labels = np.arange(80) // 2 % 3
     for rows in (32768, 7):
-        monkeypatch.setattr(probes, '_ROWS', rows)
+        monkeypatch.setattr(neighbours, '_ROWS', rows)
         # Of the first kind, images 0, 2, 4 and 6 come first: classes 0, 1, 2, 0.
         votes = knn(train, labels, train[:1], 3, k=4)
         assert votes.tolist() == [[0.5, 0.25, 0.25]]
@@ -145,8 +148,8 @@ def test_two_classes_are_scikit_learns_with_twice_the_c():
 def test_features_in_pieces_give_the_same_classifier(monkeypatch):
     train, labels, others, _ = blobs()
     whole = fit_linear(train, labels, 7, 1e-2, tolerance=1e-9).scores(others)
-    monkeypatch.setattr(probes, '_PIECE', 8 * 24 * 32)  # 32 images
-    monkeypatch.setattr(probes, '_KEPT', 0)
+    monkeypatch.setattr(linear_probe, 'PIECE', 8 * 24 * 32)  # 32 images
+    monkeypatch.setattr(linear_probe, '_KEPT', 0)
     assert torch.allclose(fit_linear(train, labels, 7, 1e-2, tolerance=1e-9).scores(others), whole, atol=1e-6)
 
 
@@ -195,8 +198,8 @@ def test_a_class_without_training_images_is_never_guessed():
 def test_the_penalty_is_the_one_that_serves_held_out_training_images_best():
     train, labels, _, _ = blobs(width=12, count=210)
     classifier, trials = linear(train, labels, 7, seed=3)
-    assert [penalty for penalty, _ in trials] == sorted(probes.PENALTIES, reverse=True)
-    held_out = probes.draw_subset(labels, 0.2, 3)
+    assert [penalty for penalty, _ in trials] == sorted(linear_probe.PENALTIES, reverse=True)
+    held_out = linear_probe.draw_subset(labels, 0.2, 3)
     assert (np.bincount(labels[held_out]) == 6).all()
     kept = np.setdiff1d(np.arange(len(labels)), held_out)
     for penalty, top1 in trials[:3]:
@@ -229,7 +232,7 @@ def test_a_class_with_one_image_is_kept_and_one_a_class_is_refused():
 
 def test_a_solver_that_was_stopped_says_so(monkeypatch):
     told = []
-    monkeypatch.setattr(probes, 'print_log', lambda message, logger, level=None: told.append((message, level)))
+    monkeypatch.setattr(linear_probe, 'print_log', lambda message, logger, level=None: told.append((message, level)))
     classifier = fit_linear(*blobs()[:2], 7, 1e-5, most_iterations=3)
     assert not classifier.converged and classifier.iterations == 3 and classifier.gradient > 1e-6
     [(message, level)] = told

@@ -15,7 +15,7 @@ from spark_bench import registration  # noqa: F401
 from spark_bench.data.images.seeding import drawing_from
 from spark_bench.data.views import block_mask
 from spark_bench.models.contrastive import BYOLPretrainer, MoCoPretrainer
-from spark_bench.models.masked import SimMIMPretrainer
+from spark_bench.models.simmim import SimMIMPretrainer
 from spark_bench.models.supervised import SupervisedPretrainer
 from spark_bench.models.sync_norm import synchronise
 
