@@ -39,8 +39,12 @@ def demand_known(arch: str) -> None:
         raise InputError(f'unknown timm model {arch!r}: {hint}')
 
 
-def create_network(arch: str, drop_path_rate: float | None = 0.0, num_classes: int = 0) -> nn.Module:
+def create_network(
+    arch: str, drop_path_rate: float | None = 0.0, num_classes: int = 0, global_pool: str | None = None
+) -> nn.Module:
     """Create a network of timm, freshly initialised; without its classifier unless ``num_classes`` is given.
+
+    ``global_pool`` is timm's, of what the classifier sees; None for the network's own.
 
     Raises:
         InputError: for a name timm does not know (with the nearest ones), or a network that gives no
@@ -49,11 +53,15 @@ def create_network(arch: str, drop_path_rate: float | None = 0.0, num_classes: i
     demand_known(arch)
     if not 0 <= (drop_path_rate or 0) < 1:
         raise InputError(f'drop_path_rate is {drop_path_rate!r}: give a number from 0 up, below 1')
-    options = {'drop_path_rate': drop_path_rate} if drop_path_rate else {}
+    options: dict[str, float | str] = {'drop_path_rate': drop_path_rate} if drop_path_rate else {}
+    if global_pool is not None:
+        options['global_pool'] = global_pool
     try:
         network = timm.create_model(arch, pretrained=False, num_classes=num_classes, **options)
     except TypeError as error:
-        raise InputError(f'timm model {arch!r} takes no drop_path_rate: set it to 0') from error
+        raise InputError(f'timm model {arch!r} does not take {" and ".join(options)}: leave it out') from error
+    except AssertionError as error:
+        raise InputError(f'timm model {arch!r} has no global_pool {global_pool!r}: choose avg or token') from error
     if not hasattr(network, 'forward_intermediates') or not hasattr(network, 'feature_info'):
         raise InputError(
             f'timm model {arch!r} has no feature pyramid: choose a convnet such as resnet50 or convnext_small'

@@ -20,7 +20,8 @@ from spark_bench.data.images.seeding import SeededItems
 from spark_bench.data.trivial_augment import TrivialAugment
 from spark_bench.errors import InputError
 
-AUGMENTATIONS = ('trivial', 'autoaugment_v0', 'none')
+# From a recipe's word to timm's policy.
+AUGMENTATIONS = {'trivial': 'v0', 'autoaugment_v0': 'v0', 'randaugment_m9': 'rand-m9-mstd0.5-inc1', 'none': None}
 SPLITS = ('train', 'val')
 Transform = Callable[[Image.Image], torch.Tensor]
 # An image so many times as long as wide is a strip.
@@ -36,7 +37,7 @@ def training_transform(
     Args:
         input_size: P, side of the result in pixels.
         augment: ``trivial`` for TrivialAugment as the authors had it (bicubic), ``autoaugment_v0`` for timm's
-            AutoAugment, or ``none``.
+            AutoAugment, ``randaugment_m9`` for timm's RandAugment of magnitude 9 ± 0.5 (growing with it), or ``none``.
         scale: smallest and largest area of the crop, as parts of the image's.
         erasing: probability that a rectangle is replaced by noise.
 
@@ -59,7 +60,7 @@ def training_transform(
         scale=tuple(scale),
         color_jitter=None,
         interpolation='bicubic',
-        auto_augment=None if augment == 'none' else 'v0',
+        auto_augment=AUGMENTATIONS[augment],
         re_prob=erasing,
         re_mode='pixel',
         re_count=1,

@@ -32,6 +32,9 @@ class SparKClassifier(BaseModel):
             fresh in any case.
         key_prefix: beginning of the names of the network to take, of a file that holds several.
         drop_path_rate: stochastic depth.
+        global_pool: timm's, of what the classifier sees, such as ``avg``, the mean of a ViT's patches in place of its
+            class token; None for the network's own. That mean has a norm of its own, and the output norm no place.
+        head_std: deviation that the classifier's weights are drawn with; None for timm's.
         loss: ``soft_target`` (cross entropy) or ``binary`` (cross entropy of each class on its own).
         mixup_alpha, cutmix_alpha: of the Beta distributions that a batch's mixing is drawn from; 0 for none. With
             both, either is taken with probability 0.5. Source: timm's ``Mixup``, in mode ``batch``.
@@ -56,6 +59,8 @@ class SparKClassifier(BaseModel):
         channels_last: bool = False,
         data_preprocessor: dict[str, Any] | nn.Module | None = None,
         key_prefix: str | None = None,
+        global_pool: str | None = None,
+        head_std: float | None = None,
     ):
         super().__init__(data_preprocessor)
         if loss not in LOSSES:
@@ -67,7 +72,9 @@ class SparKClassifier(BaseModel):
                 raise InputError(f'model.{name}_alpha is {alpha}: give a number above 0, or 0 for none')
         self.arch, self.weights, self.key_prefix, self.num_classes = arch, weights, key_prefix, num_classes
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.backbone = create_network(arch, drop_path_rate, num_classes).to(memory_format=self.layout)
+        self.backbone = create_network(arch, drop_path_rate, num_classes, global_pool).to(memory_format=self.layout)
+        if head_std is not None:
+            nn.init.trunc_normal_(self.backbone.get_classifier().weight, std=head_std)
         self.criterion = LOSSES[loss]()
         self._mixup = Mixup(mixup_alpha, cutmix_alpha, label_smoothing=label_smoothing, num_classes=num_classes)
         # Otherwise timm only makes smoothed targets.
@@ -81,7 +88,11 @@ class SparKClassifier(BaseModel):
         features = create_network(self.arch)  # a file's own classifier has no place in it, whatever its shape
         coverage = checkpoints.load(features, self.weights, self.key_prefix)
         print_log(f'network {self.arch}: {coverage}', logger='current')
-        self.backbone.load_state_dict({**self.backbone.state_dict(), **features.state_dict()}, strict=True)
+        own, loaded = self.backbone.state_dict(), features.state_dict()
+        dropped = sorted(loaded.keys() - own.keys())
+        if dropped:
+            print_log(f'{", ".join(dropped)}: no place behind the pooling, which has a norm of its own', 'current')
+        self.backbone.load_state_dict({**own, **{name: loaded[name] for name in loaded.keys() & own}}, strict=True)
 
     def forward(
         self,

@@ -10,8 +10,10 @@ import timm
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
+from safetensors.torch import save_file
 from torch.nn import functional
 
+from pretrain.encoder import create_network
 from spark_bench.checkpoints import save
 from spark_bench.errors import InputError
 from spark_bench.models.classifier import SparKClassifier
@@ -82,6 +84,28 @@ def test_groups_have_the_recipes_learning_rate_and_weight_decay(recipe):
         assert math.isclose(group['lr'], base * rate ** (layers - 1 - layer), rel_tol=1e-12)
         plain = parameter.dim() == 1 or name.endswith('.bias')
         assert group['weight_decay'] == (0.0 if plain else cfg.optim_wrapper.optimizer.weight_decay), name
+
+
+def test_a_vit_is_classified_by_the_mean_of_its_patches_as_mae_does_it(tmp_path):
+    torch.manual_seed(0)
+    encoder = create_network('vit_mini')
+    save_file(encoder.state_dict(), tmp_path / 'encoder.safetensors')
+    model = SparKClassifier(
+        'vit_mini', 4, weights=tmp_path / 'encoder.safetensors', global_pool='avg', head_std=2e-5
+    ).eval()
+    model.init_weights()
+    head = model.backbone.head.weight
+    assert 1e-5 < float(head.detach().std()) < 4e-5 and not model.backbone.head.bias.any()
+    image = torch.randn(2, 3, 96, 96)
+    # The plain definition: every block, the mean of the patches without the class token, a norm that is fresh.
+    tokens = encoder.eval().forward_intermediates(
+        image, indices=1, norm=False, output_fmt='NLC', intermediates_only=True
+    )[-1]
+    mean = tokens.mean(1)
+    expected = functional.layer_norm(mean, (128,), eps=1e-6) @ head.T
+    assert torch.allclose(model(image), expected, atol=1e-7)
+    with pytest.raises(InputError, match='vit_mini.*global_pool'):
+        SparKClassifier('vit_mini', 4, global_pool='wrong')
 
 
 def mixed(model, seed=0, batch=6):

@@ -1,8 +1,10 @@
 """Fine-tuning: recipes, schedules, batches, labels in part, and what is refused."""
 
+import json
 import math
 import shutil
 
+import numpy as np
 import pytest
 import timm
 from mmengine.config import Config
@@ -16,6 +18,8 @@ from spark_bench.data.classification import build_transform
 from spark_bench.training.batches import RepeatedImageSampler
 
 RECIPES = sorted(path.stem for path in (ROOT / 'pretrain/configs').glob('finetune_*.py'))
+# With a small network of the same kind.
+TRANSFORMERS = {'finetune_vit-base_100e': 'vit_mini', 'finetune_swin-base_100e': 'swin_mini'}
 
 
 @pytest.mark.parametrize('recipe', ['finetune_resnet50_300e', 'finetune_convnext-small_400e'])
@@ -26,9 +30,58 @@ def test_recipe_trains_two_updates_and_evaluates(recipe, images, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('recipe', [name for name in RECIPES if 'demo' not in name])
+@pytest.mark.parametrize('recipe', [name for name in RECIPES if name not in TRANSFORMERS])
 def test_every_recipe_trains_two_updates_with_its_own_network(recipe, images, tmp_path):
     check_recipe(recipe, images, tmp_path)
+
+
+@pytest.mark.parametrize(
+    'recipe', [*TRANSFORMERS, *(pytest.param(name, marks=pytest.mark.slow) for name in TRANSFORMERS)]
+)
+def test_recipes_of_transformers_train_two_updates_and_evaluate(recipe, images, tmp_path, request):
+    own = request.node.get_closest_marker('slow')
+    network = ['--batch-size', '8'] if own else ['--arch', TRANSFORMERS[recipe]]
+    arguments = ['--weights', 'scratch', '--epochs', '1', *network]
+    settings = small(224 if own else 96)
+    assert commands.main(words(images, tmp_path, *arguments, recipe=recipe, settings=settings)) == 0
+    record = record_of(tmp_path)
+    assert record['method'] == 'scratch' and len(record['curves']['loss']) == 2
+    assert record['metrics']['top1'] == record['metrics']['top1_last_raw'] and 'top1_last_ema' not in record['metrics']
+    assert {path.name for path in (tmp_path / 'work').glob('*.safetensors')} == {
+        'classifier.safetensors',
+        'classifier_best.safetensors',
+    }
+    weights = str(tmp_path / 'work' / 'classifier.safetensors')
+    arguments = ['evaluate', '--protocol', 'finetune', f'pretrain/configs/{recipe}.py', '--weights', weights]
+    arguments += ['--data-root', str(images), '--work-dir', str(tmp_path / 'again'), '--threads', '1']
+    arguments += [] if own else ['--arch', TRANSFORMERS[recipe]]
+    assert commands.main([*arguments, '--cfg-options', *settings[1:2]]) == 0
+    assert json.loads((tmp_path / 'again' / 'metrics.json').read_text())['top1'] == record['metrics']['top1']
+
+
+@pytest.mark.parametrize(
+    'recipe, batch, lr, warmup, factors, decay, exempt, clip, top1',
+    [
+        ('vit-base_100e', 1024, 2e-3, 5, (0, 1e-6), 0.65, {'pos_embed', 'cls_token'}, None, 83.6),
+        ('swin-base_100e', 2048, 5e-3, 20, (1e-6, 1e-6), 0.9, {'relative_position_bias_table'}, 5.0, 84.0),
+    ],
+)
+def test_recipes_of_transformers_are_the_published_ones(recipe, batch, lr, warmup, factors, decay, exempt, clip, top1):
+    cfg = Config.fromfile(ROOT / f'pretrain/configs/finetune_{recipe}.py')
+    assert (cfg.global_batch, cfg.train_cfg.max_epochs) == (batch, 100)
+    assert math.isclose(cfg.base_lr * batch / 256, lr)
+    [schedule] = cfg.param_scheduler
+    assert (schedule.warmup, schedule.end) == (warmup, 100)
+    assert np.allclose([schedule.start_factor * lr, schedule.end_factor * lr], factors, rtol=1e-9)
+    optimizer = cfg.optim_wrapper
+    assert optimizer.paramwise_cfg.decay_rate == decay and set(optimizer.paramwise_cfg.no_decay) == {'1d', *exempt}
+    assert optimizer.get('clip_grad') == (clip and dict(max_norm=clip))
+    assert (optimizer.optimizer.type, optimizer.optimizer.weight_decay) == ('AdamW', 0.05)
+    assert not [hook for hook in cfg.custom_hooks if hook.type == 'WeightEmaHook']
+    model, transform = cfg.model, cfg.train_dataloader.dataset.transform
+    assert (model.mixup_alpha, model.cutmix_alpha, model.label_smoothing, model.drop_path_rate) == (0.8, 1.0, 0.1, 0.1)
+    assert (transform.augment, transform.erasing, transform.scale) == ('randaugment_m9', 0.25, (0.08, 1.0))
+    assert cfg.evaluation_dataloader.dataset.transform.crop_ratio == 224 / 256 and cfg.expected.top1 == top1
 
 
 def check_recipe(recipe, images, tmp_path, *extra):

@@ -1,11 +1,11 @@
 """SparK's ConvNeXt-B against Swin-B and MAE's ViT-B: Mask R-CNN on COCO, and ImageNet top-1.
 
-Top-1 of the transformers is published only. Multiply-adds as in `scaling`; ViT-B's at 1024 × 1024 pixels by the same
-rule; in pretraining, MAE's of a quarter of the patches and 4.9 of its decoder, SimMIM's at 192 × 192 pixels.
+Top-1 of supervised transformers is published only. Multiply-adds as in `scaling`; ViT-B's at 1024 × 1024 pixels by the
+same rule; in pretraining, MAE's of a quarter of the patches and 4.9 of its decoder, SimMIM's at 192 × 192 pixels.
 """
 
 title = 'ConvNeXt-B with SparK against Swin-B and ViT-B'
-note = "Top-1 of transformers is published only; supervised weights are the publishers'."
+note = "Top-1 of supervised transformers is published only; their weights are the publishers'."
 data = dict(
     imagenet='ImageNet-1k, train/<class>/ and val/<class>/', coco='COCO 2017, annotations/, train2017/, val2017/'
 )
@@ -45,6 +45,22 @@ cells = [
         data='imagenet',
         images=400 * 1_281_167,
         recipe='pretrain/configs/finetune_convnext-base_400e.py',
+    ),
+    dict(
+        task='classification',
+        arch='vit_base',
+        methods=['mae'],
+        data='imagenet',
+        images=100 * 1_281_167,
+        recipe='pretrain/configs/finetune_vit-base_100e.py',
+    ),
+    dict(
+        task='classification',
+        arch='swin_base',
+        methods=['simmim'],
+        data='imagenet',
+        images=100 * 1_281_167,
+        recipe='pretrain/configs/finetune_swin-base_100e.py',
     ),
     dict(
         task='detection',
