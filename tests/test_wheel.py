@@ -16,6 +16,7 @@ LEFT_OUT = (
     'tests/',
     'tools/',
     '.ci/',
+    '.git-blame-ignore-revs',
     '.gitignore',
     'ARCHITECTURE.md',
     'CHANGELOG.md',
