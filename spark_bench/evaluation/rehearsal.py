@@ -5,14 +5,23 @@ from collections.abc import Iterator
 
 import torch
 from mmengine.runner import Runner
+from timm.utils import unwrap_model
+from torch.nn import functional as F
 
 from spark_bench.errors import InputError
+from spark_bench.models.shapes import taking_small_images
 from spark_bench.training.resume import random_states, set_random_states
+
+# Shorter side of the images that a CPU tries, which would take half a minute for whole ones. SSD takes none below 300,
+# and DINO finds its 900 queries among the places of the maps.
+_SIDE = 320
 
 
 @torch.no_grad()
 def rehearse(runner: Runner, sizes: dict) -> None:
     """Detect on two images of the test split, and throw the results away; no state changes.
+
+    A CPU detects on smaller ones; a GPU on whole ones, as these must fit its memory.
 
     Args:
         runner: built and not yet trained.
@@ -31,12 +40,32 @@ def rehearse(runner: Runner, sizes: dict) -> None:
         for index in sorted({0, max(range(len(ratios)), key=ratios.__getitem__)}):
             with blame_evaluation(names[index], 'model.test_cfg and test_dataloader'):
                 batch = loop.dataloader.collate_fn([dataset[index]])
-                loop.evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
+                with _small_enough(model, batch):
+                    loop.evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
     finally:
         for metric in loop.evaluator.metrics:
             metric.results.clear()
         model.train(training)
         set_random_states(states)
+
+
+@contextlib.contextmanager
+def _small_enough(model, batch):
+    """Within, ``batch`` is one that the device of ``model`` detects on in seconds."""
+    if next(model.parameters()).is_cuda:
+        yield
+        return
+    for number, (image_3HW, sample) in enumerate(zip(batch['inputs'], batch['data_samples'], strict=True)):
+        height, width = image_3HW.shape[-2:]
+        scale = min(1, _SIDE / min(height, width))
+        size = (round(height * scale), round(width * scale))
+        batch['inputs'][number] = F.interpolate(image_3HW[None], size)[0]
+        sample.set_metainfo(dict(img_shape=size))
+        if 'scale_factor' in sample:
+            across, down = sample.scale_factor
+            sample.set_metainfo(dict(scale_factor=(across * size[1] / width, down * size[0] / height)))
+    with taking_small_images(unwrap_model(model)):
+        yield
 
 
 @contextlib.contextmanager

@@ -1,5 +1,7 @@
 """Whether the parts of a detector fit each other: told by the key of the config, before torch stumbles within them."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -7,6 +9,7 @@ from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from torch import nn
 
 from spark_bench.errors import InputError
+from spark_bench.models.vit import SparKViT
 
 if TYPE_CHECKING:
     from mmengine.config import ConfigDict
@@ -57,7 +60,8 @@ def check_shapes(model: nn.Module, cfg: 'ConfigDict') -> None:
     training = model.training
     model.eval()
     try:
-        maps = _check_backbone(model, cfg)
+        with taking_small_images(model):
+            maps = _check_backbone(model, cfg)
         if not cfg.get('neck'):
             return
         levels = model.neck(maps)
@@ -71,6 +75,20 @@ def check_shapes(model: nn.Module, cfg: 'ConfigDict') -> None:
             _check_rois(model, cfg)
     finally:
         model.train(training)
+
+
+@contextlib.contextmanager
+def taking_small_images(model: nn.Module) -> Iterator[None]:
+    """Within, a detector computes images as small as they are: a plain ViT pads them to those of its training."""
+    backbone = model.backbone
+    padded = isinstance(backbone, SparKViT)
+    if padded:
+        side, backbone.input_size = backbone.input_size, 0
+    try:
+        yield
+    finally:
+        if padded:
+            backbone.input_size = side
 
 
 def _check_backbone(model, cfg):

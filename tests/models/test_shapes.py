@@ -113,10 +113,13 @@ def test_the_recipes_fit(recipe):
     check_shapes(*build(ROOT / 'mmdet_configs' / recipe))
 
 
-def test_the_pyramid_of_a_plain_backbone_takes_its_one_map():
+@pytest.mark.parametrize('side', [64, 1024])  # of the square that the backbone pads images to, when it trains
+def test_the_pyramid_of_a_plain_backbone_takes_its_one_map(side):
     recipe = ROOT / 'mmdet_configs/baselines/mask-rcnn_vit-base-mae_fpn_100e_coco.py'
-    small = {'backbone.arch': 'vit_tiny', 'backbone.input_size': 64}
-    check_shapes(*build(recipe, **small, **{'neck.in_channels': 192}))
+    small = {'backbone.arch': 'vit_tiny', 'backbone.input_size': side}
+    model, cfg = build(recipe, **small, **{'neck.in_channels': 192})
+    check_shapes(model, cfg)
+    assert model.backbone(torch.zeros(1, 3, 32, 32))[0].shape[-1] == side // 16
     with pytest.raises(InputError, match=r'model\.neck\.in_channels is 768: give 192'):
         check_shapes(*build(recipe, **small))
 

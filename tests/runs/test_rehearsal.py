@@ -70,6 +70,35 @@ def test_the_rehearsal_changes_nothing_of_the_training(boxes, tmp_path, monkeypa
     assert record_of(tmp_path / 'a')['metrics'] == record_of(tmp_path / 'b')['metrics']
 
 
+def test_a_cpu_rehearses_on_small_images_and_finds_boxes_of_the_whole_ones(boxes, tmp_path, monkeypatch):
+    config = tmp_path / 'my.py'
+    pipeline = "[dict(type='LoadImage'), dict(type='Resize', scale=(640, 640)), dict(type='PackDetInputs')]"
+    config.write_text(
+        f"_base_ = '{ROOT}/mmdet_configs/demo/mask-rcnn_demo.py'\n"
+        f'test_dataloader = dict(dataset=dict(pipeline={pipeline}))\n'
+    )
+    rehearse, sides, found = detect.rehearse, [], []
+
+    def watch(runner, sizes):
+        hook = runner.model.backbone.register_forward_pre_hook(lambda module, given: sides.append(given[0].shape[-1]))
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                runner.test_loop.evaluator, 'process', lambda data_samples, data_batch: found.extend(data_samples)
+            )
+            rehearse(runner, sizes)
+        hook.remove()
+
+    monkeypatch.setattr(detect, 'rehearse', watch)
+    assert commands.main(demo(boxes, tmp_path, config=config)) == 0
+    assert set(sides) == {320} and found
+    for sample in found:
+        height, width = sample.ori_shape
+        assert sample.pred_instances.masks.shape[1:] == (height, width)
+        # Of a fresh network, some boxes reach over nearly the whole image.
+        right, bottom = sample.pred_instances.bboxes[:, 2:].max(0).values
+        assert width / 2 < right <= width and height / 2 < bottom <= height
+
+
 def drop_image(root):
     path = root / 'annotations/instances_val.json'
     contents = json.loads(path.read_text())
