@@ -1,5 +1,6 @@
 """JSON files read strictly: what a lenient reader would let pass is refused in one line."""
 
+import io
 import json
 import math
 import os
@@ -21,11 +22,10 @@ def parse_json(path: str | Path, remedy: str = 'mend the file', strict_numbers: 
         InputError: if the file cannot be read, is not JSON, gives a key twice, or has a number that JSON lacks.
     """
     try:
-        # Without waiting: a pipe may never have a writer.
-        with open(path, 'rb', buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        with io.FileIO(path, opener=_open_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise InputError('no ordinary file')
-            text = file.read().decode('utf-8')
+            text = file.readall().decode('utf-8')
         return (_DECODER_OF_FINITE if strict_numbers else _DECODER).decode(text)
     except OSError as error:
         raise InputError(f'{path}: cannot read it: {error.strerror}') from error
@@ -33,6 +33,11 @@ def parse_json(path: str | Path, remedy: str = 'mend the file', strict_numbers: 
         raise InputError(f'{path}: {error}; {remedy}') from error
     except (ValueError, RecursionError) as error:  # also undecodable bytes
         raise InputError(f'{path}: not JSON ({error}); {remedy}') from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting: a pipe may never have a writer."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _no_constant(name: str) -> float:

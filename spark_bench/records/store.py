@@ -164,15 +164,14 @@ def _check(path: str) -> None:
 
 def _remedy(path: str | Path) -> str:
     """What to do about a file that cannot be read as a record: those have the number of their seed for a name."""
-    return _RESTORE if re.fullmatch(r'\d+\.json', Path(path).name) else _NO_RECORD
+    return _RESTORE if re.fullmatch(r'\d+\.json', os.path.basename(path)) else _NO_RECORD
 
 
 def _record(path: str, values: dict[str, Any]) -> Record:
     """The record that ``values``, of the file at ``path``, hold; raises InputError if that is not where it belongs."""
     record = Record(**values)
-    expected = [*map(str, record.identity[:-1]), f'{record.seed}.json']
-    parts = path.split(os.sep)[-6:]
-    if parts == expected:
+    expected = [*record.identity[:-1], f'{record.seed}.json']
+    if path.split(os.sep)[-6:] == expected:
         return record
     parts = ['', '', '', '', '', '', *Path(path).absolute().parts][-6:]
     for key, part, value in zip(('origin', 'suite', 'task', 'arch', 'method', 'seed'), parts, expected, strict=True):
