@@ -39,6 +39,7 @@ FLOORS = (
     'spark_bench.operators.__main__',
     'spark_bench',
     'spark_bench.runs',
+    'spark_bench.profiling',
     'spark_bench.tables',
     'spark_bench.report',
     'spark_bench.suites',

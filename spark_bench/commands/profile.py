@@ -1,13 +1,14 @@
-"""time and memory of the packed engine against the reference"""
+"""what a step of pretraining costs, part by part: the packed engine, the reference, and other codes, in one run"""
 
 import json
 import os
 from dataclasses import asdict
+from datetime import datetime, timezone
 
-from spark_bench.commands.parsing import Namespace, Parser, positive
+from spark_bench.commands.parsing import Namespace, Parser, count, positive
 from spark_bench.errors import InputError
 
-_SETTINGS = ('input_size', 'batch_size', 'mask_ratio', 'rounds', 'device', 'amp', 'channels_last')
+_SETTINGS = ('input_size', 'batch_size', 'mask_ratio', 'rounds', 'device', 'amp', 'channels_last', 'stock')
 
 
 def add_options(parser: Parser) -> None:
@@ -18,6 +19,12 @@ def add_options(parser: Parser) -> None:
         default=['resnet50', 'convnext_small', 'convnext_base'],
         help='timm convnets (default: resnet50 convnext_small convnext_base)',
     )
+    parser.add_argument(
+        '--stock',
+        action='store_true',
+        help="measure mmpretrain's SparK too, where it has one (resnet50, convnext_small, convnextv2_tiny), and its "
+        'MAE of a ViT-B',
+    )
     parser.add_argument('--input-size', type=positive, default=224, metavar='PIXELS')
     parser.add_argument('--batch-size', type=positive, default=8, metavar='N')
     parser.add_argument('--mask-ratio', type=float, default=0.6, metavar='RATIO')
@@ -26,7 +33,13 @@ def add_options(parser: Parser) -> None:
         type=positive,
         default=5,
         metavar='N',
-        help='times each engine runs, in turn; the median is printed (default: 5)',
+        help='steps that each takes, in turn; medians are printed (default: 5)',
+    )
+    parser.add_argument(
+        '--data-root', metavar='DIR', help='take these images, and measure their loader alone (default: noise)'
+    )
+    parser.add_argument(
+        '--workers', type=count, metavar='N', help='processes that load them, at most (default: one a core)'
     )
     parser.add_argument('--threads', type=positive, metavar='N', help='CPU threads')
     parser.add_argument('--device', metavar='NAME', help='default: cuda where there is a GPU, else cpu')
@@ -35,11 +48,14 @@ def add_options(parser: Parser) -> None:
     parser.add_argument(
         '--keep-memory', action='store_true', help='tell the allocator to keep freed memory, as training on a CPU does'
     )
+    parser.add_argument(
+        '--results', metavar='DIR', help='also write records here, a row each, of the suite and task profile'
+    )
     parser.add_argument('--json', metavar='FILE', help='also write the figures here')
 
 
 def main(args: Namespace) -> int:
-    """Measure each network, print the table and write the JSON."""
+    """Measure each network, print the tables and write the JSON and the records."""
     # The profiler's own log (tracing marks, the search for a GPU) would stand in the middle of the table; it reads this
     # when torch is loaded.
     os.environ.setdefault('KINETO_LOG_LEVEL', '6')
@@ -47,71 +63,41 @@ def main(args: Namespace) -> int:
 
     from spark_bench.devices import choose_device
     from spark_bench.files import claim_output, write_atomically
-    from spark_bench.models import profiling
+    from spark_bench.profiling import loading, measuring, records, showing
+    from spark_bench.records.environment import usable_cores
     from spark_bench.training.memory import keep_freed_memory
 
-    args.device = str(choose_device(args.device))
+    if args.workers is not None and args.data_root is None:
+        raise InputError('--workers loads the images of --data-root: give both')
+    args.device, started = str(choose_device(args.device)), datetime.now(timezone.utc)
     if args.json:
         output = claim_output(args.json, rb'\{\s*"settings":\s*\{\s*"input_size":', '--json')
+    if args.results:
+        records.claim_records(args.results, args.arch, args.stock)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     if args.keep_memory:
         keep_freed_memory()
     settings = {name: getattr(args, name) for name in _SETTINGS}
-    figures = [figure for arch in args.arch for figure in profiling.measure(arch, **settings)]
-    _show(figures, args)
+    batches, rates, workers = None, {}, usable_cores() if args.workers is None else args.workers
+    if args.data_root is not None:
+        images = loading.Batches(args.data_root, args.input_size, args.batch_size)
+        rates = {number: images.rate(number) for number in loading.worker_counts(workers)}
+        batches = images.load(workers)
+    figures = [figure for arch in args.arch for figure in measuring.measure(arch, batches=batches, **settings)]
+    showing.show(figures, settings, rates)
+    settings |= {'keep_memory': args.keep_memory, 'threads': torch.get_num_threads(), 'torch': torch.__version__}
     if args.json:
-        settings = {
-            **settings,
-            'keep_memory': args.keep_memory,
-            'threads': torch.get_num_threads(),
-            'torch': torch.__version__,
+        contents = {
+            'settings': settings,
+            'images_per_s_by_workers': rates,
+            'figures': [asdict(figure) for figure in figures],
         }
-        contents = {'settings': settings, 'figures': [asdict(figure) for figure in figures]}
         try:
             write_atomically(output, json.dumps(contents, indent=1).encode())
         except OSError as error:
             raise InputError(f'--json {output} cannot be written: {error.strerror}') from error
+    if args.results:
+        for path in records.write_records(args.results, figures, settings, started, args.data_root):
+            print(f'written: {path}')
     return 0
-
-
-def _show(figures, args):
-    import torch
-    from rich.console import Console
-    from rich.table import Table
-
-    where = (
-        torch.cuda.get_device_name(args.device)
-        if args.device.startswith('cuda')
-        else (f'CPU, {torch.get_num_threads()} threads')
-    )
-    kind = 'bf16 autocast' if args.amp else 'float32'
-    table = Table(
-        title=f'Forward + backward, {args.input_size} px, batch {args.batch_size}, mask {args.mask_ratio}, '
-        f'{kind}, {where}; median of {args.rounds}'
-    )
-    for column in (
-        'network',
-        'part',
-        'packed',
-        'reference',
-        'speed-up',
-        'packed MB',
-        'reference MB',
-        'memory',
-        'difference',
-    ):
-        table.add_column(column, justify='left' if column in ('network', 'part') else 'right')
-    for packed, reference in zip(figures[::2], figures[1::2], strict=True):
-        table.add_row(
-            packed.arch,
-            packed.part,
-            f'{packed.total_s:.3f} s',
-            f'{reference.total_s:.3f} s',
-            f'{reference.total_s / packed.total_s:.2f}×',
-            f'{packed.peak_bytes / 1e6:.0f}',
-            f'{reference.peak_bytes / 1e6:.0f}',
-            f'{packed.peak_bytes / reference.peak_bytes:.2f}×',
-            f'{abs(packed.value / reference.value - 1):.0e}',
-        )
-    Console(width=120).print(table)

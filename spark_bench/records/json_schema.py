@@ -16,7 +16,7 @@ ORIGINS = ('measured', 'published')
 LARGEST = 1e100  # of any figure: sums and squares of such are finite too
 OPTIONAL = ('setup_hash', 'recipe', 'setting', 'source', 'verified')  # keys that a file may lack
 # Kinds of task; a variant may follow after an underscore, as in 'detection_2x'.
-TASKS = ('pretrain', 'classification', 'detection', 'linear', 'knn')
+TASKS = ('pretrain', 'classification', 'detection', 'linear', 'knn', 'profile')
 
 TASK_PATTERN = rf'^({"|".join(TASKS)})(_[a-z0-9]+)?$(?!\n)'
 # A source stands in tables: no line breaks, no commands to a terminal, nothing that turns the line round, no

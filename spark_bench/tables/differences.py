@@ -19,7 +19,7 @@ from spark_bench.tables.parts import Cell, Column
 from spark_bench.tables.suite import COLUMNS
 from spark_bench.tables.text import DAGGER, delta_text, value_text
 
-FIGURES = ('A', 'B', 'B − A')  # headings of the columns that stand to the right
+FIGURES = ('A', 'B', 'B − A', 'B / A')  # headings of the columns that stand to the right
 NOTE = (
     f'Mean ± sample standard deviation over n seeds. Beyond the noise: by a t-test of Welch at {CONFIDENCE:.0%}; '
     f'one seed tells nothing about noise. {DAGGER}: not checked against its source, and no claim.'
@@ -40,6 +40,12 @@ class Difference:
     def delta(self) -> float | None:
         """Value of B less that of A."""
         return None if self.a.value is None or self.b.value is None else self.b.value - self.a.value
+
+    @property
+    def ratio(self) -> float | None:
+        """Value of B over that of A, of what a profile measured: by how much is what is asked there."""
+        is_known = self.column.task.startswith('profile') and self.b.value is not None and self.a.value
+        return self.b.value / self.a.value if is_known else None
 
     @property
     def is_verified(self) -> bool:
@@ -64,7 +70,8 @@ class Difference:
         """The line in print, see ``Differences.headings``."""
         cell = Cell(None, None, 0, 0, delta=self.delta, delta_verified=self.is_verified)
         sides = (value_text(side, self.column) for side in (self.a, self.b))
-        return *self.name, self.column.metric, *sides, delta_text(cell, self.column), self.verdict, self.configs
+        change = delta_text(cell, self.column) if self.ratio is None else f'{self.ratio:.2f} ×'
+        return *self.name, self.column.metric, *sides, change, self.verdict, self.configs
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,8 @@ class Differences:
     @property
     def headings(self) -> list[str]:
         """Of the columns in print."""
-        return [*self.names, 'metric', *FIGURES, 'difference', 'config']
+        change = FIGURES[3] if all(row.column.task.startswith('profile') for row in self.rows) else FIGURES[2]
+        return [*self.names, 'metric', *FIGURES[:2], change, 'difference', 'config']
 
     @property
     def notes(self) -> list[str]:

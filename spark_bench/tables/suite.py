@@ -18,6 +18,11 @@ COLUMNS = (
     Column('knn', 'top1', 'k-NN top-1'),
     Column('detection', 'box_ap', 'box AP'),
     Column('detection', 'mask_ap', 'mask AP'),
+    Column('profile', 'forward_s', 'forward, s'),
+    Column('profile', 'backward_s', 'backward, s'),
+    Column('profile', 'optimizer_s', 'optimizer, s'),
+    Column('profile', 'step_s', 'step, s'),
+    Column('profile', 'peak_gb', 'memory, GB'),
 )
 
 
@@ -67,8 +72,8 @@ def table_of_suite(records: Sequence[Record]) -> Table:
             variant = task.removeprefix(kind).replace('_', ', ')
             found += [Column(task, c.metric, c.label + variant) for c in COLUMNS if c.task == kind]
     name = records[0].suite if records else ''
-    # Probes have columns only where there are any.
-    expected = tuple(column for column in COLUMNS if column.task not in ('linear', 'knn'))
+    # Probes and profiles have columns only where there are any.
+    expected = tuple(column for column in COLUMNS if column.task not in ('linear', 'knn', 'profile'))
     return build_table(records, TableSpec(name, '', tuple(found) or expected))
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from spark_bench import commands
 from spark_bench.errors import InputError
 from spark_bench.files import claim_output
-from spark_bench.models import profiling
+from spark_bench.profiling import measuring
 from spark_bench.records import load_all
 from spark_bench.records import write as write_record
 from spark_bench.records.schema import Record
@@ -156,7 +156,7 @@ def test_a_report_of_a_check_is_no_place_for_annotations(tmp_path, capsys):
 
 
 def test_a_profile_replaces_a_profile_alone(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(profiling, 'measure', lambda arch, **settings: [])
+    monkeypatch.setattr(measuring, 'measure', lambda arch, **settings: [])
     words = ['profile', 'test_resnet', '--json', str(tmp_path / 'p.json')]
     for _ in range(2):
         assert commands.main(words) == 0
@@ -166,7 +166,7 @@ def test_a_profile_replaces_a_profile_alone(tmp_path, capsys, monkeypatch):
 
 
 def test_every_command_makes_the_folder_of_its_output(results, tmp_path, monkeypatch):
-    monkeypatch.setattr(profiling, 'measure', lambda arch, **settings: [])
+    monkeypatch.setattr(measuring, 'measure', lambda arch, **settings: [])
     root = make_coco(tmp_path / 'data')
     for number, words in enumerate(
         (

@@ -87,7 +87,7 @@ def test_profile_measures_on_the_gpu(options, tmp_path, report):
     for packed, reference in zip(figures[::2], figures[1::2], strict=True):
         assert packed['value'] == pytest.approx(reference['value'], rel=2e-2)
         report(
-            f'{packed["arch"]}, {packed["part"]}, batch 64, {" ".join(options) or "float32"}',
-            f'packed {1e3 * packed["total_s"]:.1f} ms, {packed["peak_bytes"] / 1e9:.2f} GB; '
-            f'reference {1e3 * reference["total_s"]:.1f} ms, {reference["peak_bytes"] / 1e9:.2f} GB',
+            f'{packed["arch"]}, a training step, batch 64, {" ".join(options) or "float32"}',
+            f'packed {1e3 * packed["seconds"]["step"]:.1f} ms, {packed["peak_bytes"] / 1e9:.2f} GB; '
+            f'reference {1e3 * reference["seconds"]["step"]:.1f} ms, {reference["peak_bytes"] / 1e9:.2f} GB',
         )
