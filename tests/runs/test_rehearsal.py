@@ -76,21 +76,29 @@ def test_a_cpu_rehearses_on_small_images_and_finds_boxes_of_the_whole_ones(boxes
     config.write_text(
         f"_base_ = '{ROOT}/mmdet_configs/demo/mask-rcnn_demo.py'\n"
         f'test_dataloader = dict(dataset=dict(pipeline={pipeline}))\n'
+        'model = dict(test_cfg=dict(rpn=dict(max_per_img=200)))\n'
     )
-    rehearse, sides, found = detect.rehearse, [], []
+    rehearse, sides, found, proposals = detect.rehearse, [], [], []
 
     def watch(runner, sizes):
-        hook = runner.model.backbone.register_forward_pre_hook(lambda module, given: sides.append(given[0].shape[-1]))
+        model = runner.model
+        before = model.rpn_head.test_cfg.max_per_img
+        hooks = [
+            model.backbone.register_forward_pre_hook(lambda module, given: sides.append(given[0].shape[-1])),
+            model.roi_head.bbox_head.register_forward_pre_hook(lambda module, given: proposals.append(len(given[0]))),
+        ]
         with monkeypatch.context() as patched:
             patched.setattr(
                 runner.test_loop.evaluator, 'process', lambda data_samples, data_batch: found.extend(data_samples)
             )
             rehearse(runner, sizes)
-        hook.remove()
+        assert model.rpn_head.test_cfg.max_per_img == before == 200
+        for hook in hooks:
+            hook.remove()
 
     monkeypatch.setattr(detect, 'rehearse', watch)
     assert commands.main(demo(boxes, tmp_path, config=config)) == 0
-    assert set(sides) == {320} and found
+    assert set(sides) == {320} and found and max(proposals) == 100
     for sample in found:
         height, width = sample.ori_shape
         assert sample.pred_instances.masks.shape[1:] == (height, width)
