@@ -14,6 +14,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 from torch import nn
 
@@ -83,8 +84,8 @@ def build_ours(
     mark_stages(pyramid.network, marks)
     model = SparKPretrainer(arch=pyramid, input_size=input_size, mask_ratio=mask_ratio, engine=engine)
     spark = model.spark
-    for number, densify in enumerate(spark.densify):
-        marks.watch('densify', densify, backward=number == 0)
+    for densify in spark.densify:
+        marks.watch('densify', densify)
     for number, block in enumerate(spark.decoder.dec, start=1):
         marks.watch(f'decoder {number}', block)
     active = random_mask(batch_size, spark.grid, mask_ratio, torch.Generator().manual_seed(0))
@@ -104,12 +105,12 @@ def build_stock(
     """mmpretrain's SparK of a network for which :func:`has_stock`."""
     cfg = Config.fromfile(_CONFIGS / _STOCK[arch])
     cfg.model.update(input_size=input_size, mask_ratio=mask_ratio)
-    model, marks = MODELS.build(cfg.model), Marks(device)
+    model, marks = _build_model(cfg), Marks(device)
     stages = getattr(model.backbone, 'stages', None) or [getattr(model.backbone, f'layer{i}') for i in (1, 2, 3, 4)]
     for number, stage in enumerate(stages, start=1):
         marks.watch(f'encoder {number}', stage)
-    for number, projector in enumerate(model.enc_dec_projectors):
-        marks.watch('densify', projector, backward=number == 0)
+    for projector in model.enc_dec_projectors:
+        marks.watch('densify', projector)
     for number, block in enumerate(model.neck.decoder, start=1):
         marks.watch(f'decoder {number}', block)
     return _build_theirs(arch, 'mmpretrain', model, cfg, marks, layout)
@@ -120,7 +121,7 @@ def build_mae(input_size: int, device: torch.device, layout: torch.memory_format
     cfg = Config.fromfile(_CONFIGS / _MAE)
     cfg.model.backbone.img_size = input_size
     cfg.model.neck.num_patches = (input_size // cfg.model.backbone.patch_size) ** 2
-    model, marks = MODELS.build(cfg.model), Marks(device)
+    model, marks = _build_model(cfg), Marks(device)
     layers = model.backbone.layers
     for number in (1, 2, 3):
         marks.watch(f'encoder {number}', layers[len(layers) * number // 4 - 1])
@@ -128,6 +129,12 @@ def build_mae(input_size: int, device: torch.device, layout: torch.memory_format
     for number, block in enumerate(model.neck.decoder_blocks, start=1):
         marks.watch(f'decoder {number}', block)
     return _build_theirs(MAE_ARCH, 'mae', model, cfg, marks, layout)
+
+
+def _build_model(cfg):
+    # Some of its parts look for others where mmengine's default scope says.
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return MODELS.build(cfg.model)
 
 
 def _build_theirs(arch, method, model, cfg, marks, layout):
@@ -144,7 +151,7 @@ def _quiet() -> Iterator[None]:
     """Within, mmengine does not tell how it initialises each weight, and what it does to each parameter."""
     logger = MMLogger.get_current_instance()
     level = logger.level
-    logger.setLevel(logging.WARNING)
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:

@@ -13,8 +13,8 @@ from pretrain.sparse.operations import on_each_position, register
 class Marks:
     """The moments of one training step: whichever code computes it, they are taken at the outputs of its parts.
 
-    On the way forward a moment ends a part. On the way back the gradient of a part's output begins it: all that lies
-    behind has been computed by then. A GPU notes the moments itself, so that it never waits for them.
+    On the way forward a moment ends a part. On the way back a part begins when autograd takes up the gradient of its
+    output. A GPU notes the moments itself, so that it never waits for them.
 
     Args:
         device: where the step is computed.
@@ -43,19 +43,19 @@ class Marks:
             moment = time.perf_counter()
         self._moments.append((moment, ends, begins))
 
-    def output(self, part: str, tensor: torch.Tensor, backward: bool = True) -> torch.Tensor:
-        """Mark an output of a part, which is returned as it is; with ``backward``, its gradient too."""
+    def output(self, part: str, tensor: torch.Tensor) -> torch.Tensor:
+        """Mark an output of a part, which is returned as it is, and its gradient."""
         self.note(ends=('forward', part))
-        if backward and tensor.requires_grad:
+        if tensor.requires_grad:
             # Gives no gradient back, so that the tensor's own stays.
             tensor.register_hook(lambda _: self.note(begins=('backward', part)))
         return tensor
 
-    def watch(self, part: str, module: nn.Module, backward: bool = True) -> None:
+    def watch(self, part: str, module: nn.Module) -> None:
         """Mark the outputs of a module whenever it is called; of several outputs, the first."""
 
         def mark(_module: nn.Module, _given: object, output: Any) -> None:
-            self.output(part, output if torch.is_tensor(output) else output[0], backward)
+            self.output(part, output if torch.is_tensor(output) else output[0])
 
         module.register_forward_hook(mark)
 

@@ -119,7 +119,8 @@ def _parts(group):
     table.add_column('part')
     for figure in group:
         table.add_column(figure.method, justify='right')
-    for part in dict.fromkeys(part for figure in group for part in figure.parts):
+    parts = dict.fromkeys(part for figure in group for part in figure.parts if part != 'loss')
+    for part in (*parts, 'loss'):
         cells = (figure.parts.get(part) for figure in group)
         table.add_row(part, *('' if cell is None else ' + '.join(f'{1e3 * way:.1f}' for way in cell) for cell in cells))
     return table

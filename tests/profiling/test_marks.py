@@ -67,6 +67,27 @@ def test_seconds_are_booked_on_the_part_that_takes_them_in_either_direction():
     assert sum(seconds.values()) == pytest.approx(whole, abs=0.02)
 
 
+def test_maps_that_are_made_before_the_decoder_takes_any_are_booked_on_their_own_part():
+    marks = Marks(CPU)
+    densify, decoder = [Sleeper(0.02, 0.2) for _ in range(3)], [Sleeper(0.02, 0.1) for _ in range(3)]
+    for part in densify:
+        marks.watch('densify', part)
+    for number, part in enumerate(decoder, start=1):
+        marks.watch(f'decoder {number}', part)
+    features = [torch.ones(1, requires_grad=True) for _ in densify]
+    marks.start()
+    maps = [part(feature) for part, feature in zip(densify, features, strict=True)]
+    x = maps[0]
+    for number, part in enumerate(decoder):
+        x = part(x + maps[number] if number else x)
+    marks.note(ends=('forward', 'loss'), begins=('backward', 'loss'))
+    x.sum().backward()
+    marks.note(begins=('optimizer', ''))
+    seconds = marks.seconds()
+    assert seconds['backward', 'densify'] >= 3 * 0.2 and seconds['forward', 'densify'] >= 3 * 0.02
+    assert all(seconds['backward', f'decoder {number}'] >= 0.1 for number in (1, 2, 3))
+
+
 def test_an_earlier_step_is_forgotten():
     marks = Marks(CPU)
     for pause in (0.2, 0.0):
