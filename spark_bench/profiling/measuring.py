@@ -1,5 +1,6 @@
 """Training steps of several contestants in turn, as medians, part by part."""
 
+import gc
 import itertools
 import statistics
 from collections.abc import Iterator
@@ -77,16 +78,14 @@ def measure(
     Raises:
         InputError: for a network or a size that does not fit.
     """
+    gc.collect()  # the networks of an earlier call, whose optimizers refer to themselves
     place, layout = torch.device(device), torch.channels_last if channels_last else torch.contiguous_format
     field = [build_ours(arch, engine, input_size, batch_size, mask_ratio, place, layout) for engine in ENGINES]
-    if stock and has_stock(arch):
-        field.append(build_stock(arch, input_size, mask_ratio, place, layout))
     if stock:
+        field += [build_stock(arch, input_size, mask_ratio, place, layout)] if has_stock(arch) else []
         field.append(build_mae(input_size, place, layout))
-    noise = torch.randint(256, (batch_size, 3, input_size, input_size), generator=torch.Generator().manual_seed(0))
-    noise = noise.to(torch.uint8)
-    first = _load(noise, place, layout)
-    costs = [_costs(contestant, first, amp) for contestant in field]
+    noise = _noise(batch_size, input_size)
+    costs = [_costs(contestant, _load(noise, place, layout), amp) for contestant in field]
     batches = batches or itertools.repeat(noise)
     limits, rates = Device(place, amp), []
     taken: list[list[dict[tuple[str, str], float]]] = [[] for _ in field]
@@ -99,6 +98,11 @@ def measure(
         _figure(contestant, steps, cost, matrix_rate, bandwidth)
         for contestant, steps, cost in zip(field, taken, costs, strict=True)
     ]
+
+
+def _noise(batch_size, input_size):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (batch_size, 3, input_size, input_size), generator=generator).to(torch.uint8)
 
 
 def _load(batch_B3HW, device, layout):
