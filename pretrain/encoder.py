@@ -5,12 +5,12 @@ from itertools import pairwise
 
 import timm
 import torch
-from torch import nn
+from torch import fx, nn
 
 from pretrain import networks  # noqa: F401 - registers them
 from pretrain.errors import InputError
 from pretrain.masking import VisibleLayout
-from pretrain.sparse.engines import run_packed, run_reference
+from pretrain.sparse.engines import rewrite, run_packed, run_reference
 from pretrain.sparse.trace import drop_unused, trace
 
 ENGINES = ('packed', 'reference', 'dense')
@@ -120,11 +120,11 @@ class SparseEncoder(nn.Module):
         super().__init__()
         if engine not in ENGINES:
             raise InputError(f'unknown engine {engine!r}: choose one of {", ".join(ENGINES)}')
-        graph = trace(pyramid)
         self.pyramid = pyramid
         self.engine = engine
         self.channels, self.strides = pyramid.channels, pyramid.strides
-        self._graphs = {pyramid.training: graph}
+        self._programs: dict[tuple[str, bool], fx.GraphModule] = {}
+        self.prepare()
 
     @property
     def stride(self) -> int:
@@ -149,21 +149,29 @@ class SparseEncoder(nn.Module):
         if layout is None:
             return self.pyramid(image_B3HW)
         if self.engine == 'packed':
-            return run_packed(self.pyramid, self._graph(), image_B3HW, layout)
+            return run_packed(self.pyramid, self._program(), image_B3HW, layout)
         return [layout.pack(map_BChw) for map_BChw in self.encode_dense(image_B3HW, layout)]
 
     def encode_dense(self, image_B3HW: torch.Tensor, layout: VisibleLayout) -> list[torch.Tensor]:
         """The dense maps ``x_BChw`` of the ``reference`` and ``dense`` engines, finest first."""
         if self.engine == 'reference':
-            return run_reference(self.pyramid, self._graph(), image_B3HW, layout)
+            return run_reference(self.pyramid, self._program(), image_B3HW, layout)
         visible = layout.unpack(layout.pack(image_B3HW))
         return self.pyramid(visible.contiguous())
 
-    def _graph(self):
-        # Some networks choose their path by self.training, so each mode has a graph of its own.
-        if self.training not in self._graphs:
-            self._graphs[self.training] = trace(self.pyramid)
-        return self._graphs[self.training]
+    def prepare(self) -> None:
+        """Trace the network for its engine and mode, once: some networks choose their path by ``self.training``.
+
+        :meth:`forward` does so itself, but not within ``torch.compile``.
+        """
+        if (self.engine, self.training) not in self._programs:
+            graph = trace(self.pyramid)
+            self._programs[self.engine, self.training] = rewrite(graph, self.engine)
+
+    def _program(self):
+        if not torch.compiler.is_compiling():
+            self.prepare()
+        return self._programs[self.engine, self.training]
 
 
 def build_encoder(arch: str | nn.Module, engine: str = 'packed', drop_path_rate: float | None = None) -> SparseEncoder:

@@ -134,45 +134,6 @@ class VisibleLayout:
         dense = cut.reshape(self.batch, self.grid_h * block_h, self.grid_w * block_w, channels)
         return dense.permute(0, 3, 1, 2)
 
-    def gather_halo(self, x_NCbb: torch.Tensor, before: int, after: int, outside: float = 0.0) -> torch.Tensor:
-        """Surround every visible patch with what its neighbours hold.
-
-        Args:
-            x_NCbb: packed map.
-            before: positions to add above and left.
-            after: positions to add below and right.
-            outside: value of positions outside the image. Masked neighbours always give 0, which is
-                what the masked dense map holds there.
-
-        Returns:
-            ``(N, C, before + b + after, before + b + after)``.
-        """
-        if before == after == 0:
-            return x_NCbb
-        visible, channels, block, _ = x_NCbb.shape
-        rows = x_NCbb.permute(0, 2, 3, 1).reshape(-1, channels)
-        rows = torch.cat([rows, rows.new_zeros(1, channels), rows.new_full((1, channels), outside)])
-        side = before + block + after
-        padded = rows.index_select(0, self._halo_table(block, before, after))
-        return padded.view(visible, side, side, channels).permute(0, 3, 1, 2)
-
-    def fold_halo(self, padded: torch.Tensor, before: int, after: int) -> torch.Tensor:
-        """Add what lies in the halos to the patches it was gathered from: the transpose of :meth:`gather_halo`.
-
-        Args:
-            padded: ``(N, C, before + b + after, before + b + after)``.
-            before, after: as in :meth:`gather_halo`.
-
-        Returns:
-            ``x_NCbb``.
-        """
-        visible, channels, side, _ = padded.shape
-        block = side - before - after
-        rows = padded.permute(0, 2, 3, 1).reshape(-1, channels)
-        folded = rows.new_zeros(visible * block * block + 2, channels)
-        folded.index_add_(0, self._halo_table(block, before, after), rows)
-        return folded[:-2].view(visible, block, block, channels).permute(0, 3, 1, 2)
-
     def window_table(
         self, block: int, before: int, after: int, kernel: int, stride: int, dilation: int
     ) -> torch.Tensor:
@@ -180,7 +141,7 @@ class VisibleLayout:
 
         Args:
             block: b, side of a patch on the map that is read.
-            before, after: as in :meth:`gather_halo`.
+            before, after: as in :meth:`halo_table`.
             kernel, stride, dilation: of the convolution, each the same along both axes.
 
         Returns:
@@ -190,7 +151,7 @@ class VisibleLayout:
         key = ('window', block, before, after, kernel, stride, dilation)
         if key not in self._tables:
             side = before + block + after
-            halo = self._halo_table(block, before, after).view(self.visible, side, side)
+            halo = self.halo_table(block, before, after).view(self.visible, side, side)
             output = torch.arange((side - dilation * (kernel - 1) - 1) // stride + 1, device=halo.device) * stride
             index_ok = output[:, None] + torch.arange(kernel, device=halo.device) * dilation
             window = halo[:, index_ok[:, None, :, None], index_ok[None, :, None, :]]
@@ -216,8 +177,18 @@ class VisibleLayout:
             self._tables[key] = (row * (self.grid_w * block) + column).flatten()
         return self._tables[key]
 
-    def _halo_table(self, block, before, after):
-        """Row of ``rows`` in :meth:`gather_halo` for each position of each padded patch, flattened."""
+    def halo_table(self, block: int, before: int, after: int) -> torch.Tensor:
+        """Which positions each patch reads when it is surrounded by what its neighbours hold.
+
+        Args:
+            block: b, side of a patch on the map that is read.
+            before: positions to add above and left.
+            after: positions to add below and right.
+
+        Returns:
+            int64 vector of ``N·(before + b + after)²`` rows of the map as a matrix ``(N·b·b, C)``; ``N·b·b`` stands
+            for a masked position, ``N·b·b + 1`` for one outside the image.
+        """
         key = ('halo', block, before, after)
         if key in self._tables:
             return self._tables[key]

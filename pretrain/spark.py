@@ -4,7 +4,8 @@ In the paper's order: mask → encode the visible patches → densify → decode
 The suffixes of tensor names are explained in ``pretrain.masking``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -58,6 +59,8 @@ class SparK(nn.Module):
         self.encoder = encoder
         self.decoder = UNetDecoder(encoder.stride, decoder_width)
         self.densify = nn.ModuleList(self._densify(i, input_size) for i in range(self._scales))
+        # Takes the model as an argument, so that a copy of it runs with its own weights.
+        self._from_layout: Callable[..., tuple[torch.Tensor, torch.Tensor]] = SparK.predict
 
     @property
     def _scales(self):
@@ -94,11 +97,26 @@ class SparK(nn.Module):
             InputError: where the image does not match the mask grid.
         """
         layout = self.mask(image_B3HW, active_B1ff)
+        self.encoder.prepare()
+        loss, patches_BLp = self._from_layout(self, image_B3HW, layout)
+        return (loss, self.paint(image_B3HW, patches_BLp, layout.active_B1ff)) if return_reconstruction else loss
+
+    def predict(self, image_B3HW: torch.Tensor, layout: VisibleLayout) -> tuple[torch.Tensor, torch.Tensor]:
+        """All that follows the choice of the mask: the loss, and the prediction without its gradient."""
         features = self.encode(image_B3HW, layout)
         maps = self.densified(features, layout)
         patches_BLp = self.decode(maps, image_B3HW)
-        loss = self.loss(image_B3HW, patches_BLp, layout.active_B1ff)
-        return (loss, self.paint(image_B3HW, patches_BLp, layout.active_B1ff)) if return_reconstruction else loss
+        return self.loss(image_B3HW, patches_BLp, layout.active_B1ff), patches_BLp.detach()
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Have :meth:`predict` compiled, which is all of a step but the choice of the mask; in place.
+
+        Shapes are the same for every mask, so one graph serves them all. Names of weights do not change.
+
+        Args:
+            args, kwargs: of :func:`torch.compile`.
+        """
+        self._from_layout = torch.compile(SparK.predict, *args, **kwargs)
 
     def mask(self, image_B3HW: torch.Tensor, active_B1ff: torch.Tensor | None = None) -> VisibleLayout:
         """Choose the visible patches, at random where no mask is given: a :class:`~pretrain.masking.VisibleLayout`."""

@@ -1,7 +1,12 @@
-"""The two interpreters of a traced network: both take the mask layout as an argument."""
+"""The sparse engines: a traced network, rewritten once into a program that takes the mask layout as an argument.
+
+A program calls the sparse counterpart of each module in the order of the trace. It decides nothing by values, so
+``torch.compile`` takes it whole; and it fetches the modules from the network that it is called with, so these may have
+been replaced by others of their kind.
+"""
 
 from contextlib import nullcontext
-from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -10,65 +15,58 @@ from pretrain.masking import VisibleLayout, expand_mask
 from pretrain.sparse.convolution import packed_convolution
 from pretrain.sparse.operations import MODULES
 from pretrain.sparse.pooling import packed_max_pool
-from pretrain.sparse.recompute import NormedActivation, can_be_made_again, keeping
+from pretrain.sparse.recompute import NormedActivation, keeping, recipe_of_output
 
 # Counterparts that keep nothing of their input but the input itself.
 _THRIFTY = (packed_convolution, packed_max_pool)
 
 
-class _Interpreter(fx.Interpreter):
-    """Runs a traced graph, each module through its sparse counterpart: the ``packed`` or the ``reference`` one."""
+def rewrite(graph: fx.Graph, engine: str) -> fx.GraphModule:
+    """Rewrite the graph of a network for an engine.
 
-    def __init__(self, network, graph, layout, counterpart):
-        super().__init__(network, graph=graph)
-        self.layout, self.counterpart = layout, counterpart
+    Args:
+        graph: of :func:`~pretrain.sparse.trace.trace`.
+        engine: ``packed`` or ``reference``.
 
-    def call_module(self, target, args, kwargs):
-        module = self.fetch_attr(target)
-        operation = MODULES.get(type(module))
-        if operation is None:
-            # A module that touches no feature map (say, on a parameter): trace() has checked the others.
-            return module(*args, **kwargs)
-        return getattr(operation, self.counterpart)(module, *args, self.layout, **kwargs)
-
-
-class _Packed(_Interpreter):
-    """Runs the packed counterparts, and lets convolutions keep recipes of their inputs where there are any."""
-
-    def __init__(self, network, graph, layout):
-        super().__init__(network, graph, layout, 'packed')
-        self.recipes = {}  # from node to NormedActivation
-
-    def run_node(self, node):
-        source = node.args[0] if len(node.args) == 1 and not node.kwargs else None
-        if node.op != 'call_module' or not isinstance(source, fx.Node) or not torch.is_grad_enabled():
-            return super().run_node(node)
-        module, x_NCbb, recipe, kept = self.fetch_attr(node.target), self.env[source], self.recipes.get(source), None
-        if can_be_made_again(module):
-            self.recipes[node] = NormedActivation(module, x_NCbb.detach())
-        elif recipe is not None and type(module) is nn.Identity:
-            self.recipes[node] = recipe
-        elif recipe is not None and type(module) is nn.ReLU and not recipe.rectified:
-            kept = self.recipes[node] = replace(recipe, rectified=True)
-        elif getattr(MODULES.get(type(module)), 'packed', None) in _THRIFTY:
-            kept = recipe
-        with nullcontext() if kept is None else keeping(kept, x_NCbb):
-            return super().run_node(node)
+    Returns:
+        a program: a module without weights of its own, for :func:`run_packed` or :func:`run_reference`.
+    """
+    program = fx.Graph()
+    network, layout = program.placeholder('network'), program.placeholder('layout')
+    values: dict[fx.Node, fx.Node] = {}
+    recipes: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        if node.op == 'get_attr':
+            values[node] = program.call_function(_fetch, (network, node.target))
+        elif node.op == 'call_module':
+            module = program.call_function(_fetch, (network, node.target))
+            args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
+            if engine == 'packed' and len(args) == 1 and not kwargs:
+                recipe = recipes.get(node.args[0])
+                recipes[node] = program.call_function(recipe_of_output, (module, args[0], recipe))
+                kept = (recipe, recipes[node])
+                values[node] = program.call_function(_run_keeping, (module, args[0], layout, *kept))
+            else:
+                values[node] = program.call_function(_run, (engine, module, layout, args, kwargs))
+        else:
+            values[node] = program.node_copy(node, values.__getitem__)
+    program.eliminate_dead_code()
+    return fx.GraphModule(nn.Module(), program)
 
 
 def run_packed(
-    network: nn.Module, graph: fx.Graph, image_B3HW: torch.Tensor, layout: VisibleLayout
+    network: nn.Module, program: fx.GraphModule, image_B3HW: torch.Tensor, layout: VisibleLayout
 ) -> list[torch.Tensor]:
     """Compute the visible patches only.
 
     Returns:
         list of packed maps ``x_NCbb``, one for each output of the network.
     """
-    return _Packed(network, graph, layout).run(layout.pack(image_B3HW))
+    return program(network, layout, layout.pack(image_B3HW))
 
 
 def run_reference(
-    network: nn.Module, graph: fx.Graph, image_B3HW: torch.Tensor, layout: VisibleLayout
+    network: nn.Module, program: fx.GraphModule, image_B3HW: torch.Tensor, layout: VisibleLayout
 ) -> list[torch.Tensor]:
     """Compute every position and multiply by the mask after every operation: the plain definition.
 
@@ -76,4 +74,35 @@ def run_reference(
         list of dense maps ``x_BChw`` with zeros at masked positions, one for each output of the network.
     """
     masked = image_B3HW * expand_mask(layout.active_B1ff, *image_B3HW.shape[-2:])
-    return _Interpreter(network, graph, layout, 'reference').run(masked)
+    return program(network, layout, masked)
+
+
+def _fetch(network, path):
+    for name in path.split('.'):
+        network = getattr(network, name)
+    return network
+
+
+def _run(engine: str, module: nn.Module, layout: VisibleLayout, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    operation = MODULES.get(type(module))
+    if operation is None:
+        # A module that touches no feature map (say, on a parameter): trace() has checked the others.
+        return module(*args, **kwargs)
+    return getattr(operation, engine)(module, *args, layout, **kwargs)
+
+
+def _run_keeping(
+    module: nn.Module,
+    x_NCbb: torch.Tensor,
+    layout: VisibleLayout,
+    recipe: NormedActivation | None,
+    recipe_of_result: NormedActivation | None,
+) -> torch.Tensor:
+    """Run the packed counterpart, and let autograd keep the recipe of a map in place of the map where there is one."""
+    operation = MODULES.get(type(module))
+    if type(module) is nn.ReLU:
+        kept = recipe_of_result  # autograd keeps what a ReLU gives
+    else:
+        kept = recipe if operation is not None and operation.packed in _THRIFTY else None
+    with nullcontext() if kept is None else keeping(kept, x_NCbb):
+        return _run('packed', module, layout, (x_NCbb,), {})

@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 from pretrain.errors import InputError
 from pretrain.masking import VisibleLayout
 from pretrain.sparse.convolution import window_of
+from pretrain.sparse.halo import fold_halo, gather_halo
 
 
 def packed_max_pool(module: nn.MaxPool2d, x_NCbb: torch.Tensor, layout: VisibleLayout) -> torch.Tensor:
@@ -22,7 +23,9 @@ def packed_max_pool(module: nn.MaxPool2d, x_NCbb: torch.Tensor, layout: VisibleL
     window = None if module.ceil_mode else window_of(module, x_NCbb.shape[-1])
     if window is None:
         return layout.pack(module(layout.unpack(x_NCbb)))
-    return _MaxPool.apply(x_NCbb, layout, window)
+    _, _, _, before, after = window
+    table = layout.halo_table(x_NCbb.shape[-1], before, after) if before or after else None
+    return _MaxPool.apply(x_NCbb, table, window)
 
 
 def packed_average_pool(module: nn.AvgPool2d, x_NCbb: torch.Tensor, layout: VisibleLayout) -> torch.Tensor:
@@ -40,21 +43,20 @@ class _MaxPool(torch.autograd.Function):
     """Keeps the patches alone; halos and the places of the maxima are found again to go back."""
 
     @staticmethod
-    def forward(ctx, x_NCbb, layout, window):
-        kernel, stride, dilation, before, after = window
-        ctx.save_for_backward(x_NCbb)
-        ctx.layout, ctx.window = layout, window
-        padded = layout.gather_halo(x_NCbb, before, after, outside=float('-inf'))
-        return F.max_pool2d(padded, kernel, stride, 0, dilation)
+    def forward(ctx, x_NCbb, table, window):
+        kernel, stride, dilation, _, _ = window
+        ctx.save_for_backward(x_NCbb, table)
+        ctx.window = window
+        return F.max_pool2d(gather_halo(x_NCbb, table, float('-inf')), kernel, stride, 0, dilation)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_NCbb):
         kernel, stride, dilation, before, after = ctx.window
-        [x_NCbb] = ctx.saved_tensors
-        padded = ctx.layout.gather_halo(x_NCbb, before, after, outside=float('-inf'))
+        x_NCbb, table = ctx.saved_tensors
+        padded = gather_halo(x_NCbb, table, float('-inf'))
         _, places = F.max_pool2d(padded, kernel, stride, 0, dilation, return_indices=True)
         grad_padded = torch.ops.aten.max_pool2d_with_indices_backward(
             grad_NCbb, padded, [kernel] * 2, [stride] * 2, [0, 0], [dilation] * 2, False, places
         )
-        return ctx.layout.fold_halo(grad_padded, before, after), None, None
+        return fold_halo(grad_padded, table, before, after), None, None

@@ -4,7 +4,7 @@ A batch norm keeps its input, and the convolution behind it keeps the norm's act
 second is one pass over memory away from the first, so it is not kept.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -33,9 +33,21 @@ class NormedActivation:
             return y_NCbb.relu() if self.rectified else y_NCbb
 
 
-def can_be_made_again(norm: nn.Module) -> bool:
-    """True for a plain batch norm that takes its moments from its input."""
-    return type(norm) is nn.BatchNorm2d and norm.training and norm.affine
+def recipe_of_output(
+    module: nn.Module, x_NCbb: torch.Tensor, recipe: NormedActivation | None
+) -> NormedActivation | None:
+    """The recipe of what ``module`` makes of ``x_NCbb``, whose own is ``recipe``; None where there is none.
+
+    There is one behind a plain batch norm that takes its moments from its input, and behind a ReLU that follows it.
+    The partitioner of ``torch.compile`` decides itself what is kept.
+    """
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return None
+    if type(module) is nn.BatchNorm2d and module.training and module.affine:
+        return NormedActivation(module, x_NCbb.detach())
+    if recipe is None or type(module) is nn.Identity:
+        return recipe
+    return replace(recipe, rectified=True) if type(module) is nn.ReLU and not recipe.rectified else None
 
 
 def keeping(recipe: NormedActivation, y_NCbb: torch.Tensor) -> saved_tensors_hooks:
