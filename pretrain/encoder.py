@@ -9,8 +9,8 @@ from torch import fx, nn
 
 from pretrain import networks  # noqa: F401 - registers them
 from pretrain.errors import InputError
-from pretrain.masking import VisibleLayout
-from pretrain.sparse.engines import rewrite, run_packed, run_reference
+from pretrain.masking import VisibleLayout, expand_mask
+from pretrain.sparse.engines import rewrite
 from pretrain.sparse.trace import drop_unused, trace
 
 ENGINES = ('packed', 'reference', 'dense')
@@ -123,8 +123,11 @@ class SparseEncoder(nn.Module):
         self.pyramid = pyramid
         self.engine = engine
         self.channels, self.strides = pyramid.channels, pyramid.strides
+        # Of each engine and mode.
         self._programs: dict[tuple[str, bool], fx.GraphModule] = {}
-        self.prepare()
+        graph = trace(pyramid)
+        if engine != 'dense':
+            self._programs[engine, pyramid.training] = rewrite(graph, engine)
 
     @property
     def stride(self) -> int:
@@ -148,30 +151,35 @@ class SparseEncoder(nn.Module):
         """
         if layout is None:
             return self.pyramid(image_B3HW)
+        return self.encode(self.masked(image_B3HW, layout), layout)
+
+    def masked(self, image_B3HW: torch.Tensor, layout: VisibleLayout) -> torch.Tensor:
+        """What the engine takes of the images: the visible patches, packed, or the images with masked pixels at zero.
+
+        The network is traced here where it has not been: some choose their path by ``self.training``.
+        """
+        if self.engine != 'dense' and (self.engine, self.training) not in self._programs:
+            self._programs[self.engine, self.training] = rewrite(trace(self.pyramid), self.engine)
         if self.engine == 'packed':
-            return run_packed(self.pyramid, self._program(), image_B3HW, layout)
-        return [layout.pack(map_BChw) for map_BChw in self.encode_dense(image_B3HW, layout)]
+            return layout.pack(image_B3HW)
+        if self.engine == 'reference':
+            return image_B3HW * expand_mask(layout.active_B1ff, *image_B3HW.shape[-2:])
+        return layout.unpack(layout.pack(image_B3HW)).contiguous()
+
+    def encode(self, masked: torch.Tensor, layout: VisibleLayout) -> list[torch.Tensor]:
+        """Packed maps ``x_NCbb``, finest first, of what :meth:`masked` gives."""
+        maps = self.maps(masked, layout)
+        return maps if self.engine == 'packed' else [layout.pack(map_BChw) for map_BChw in maps]
+
+    def maps(self, masked: torch.Tensor, layout: VisibleLayout) -> list[torch.Tensor]:
+        """The same as the engine gives them: those of ``reference`` and ``dense`` are dense, ``x_BChw``."""
+        if self.engine == 'dense':
+            return self.pyramid(masked)
+        return self._programs[self.engine, self.training](self.pyramid, layout, masked)
 
     def encode_dense(self, image_B3HW: torch.Tensor, layout: VisibleLayout) -> list[torch.Tensor]:
         """The dense maps ``x_BChw`` of the ``reference`` and ``dense`` engines, finest first."""
-        if self.engine == 'reference':
-            return run_reference(self.pyramid, self._program(), image_B3HW, layout)
-        visible = layout.unpack(layout.pack(image_B3HW))
-        return self.pyramid(visible.contiguous())
-
-    def prepare(self) -> None:
-        """Trace the network for its engine and mode, once: some networks choose their path by ``self.training``.
-
-        :meth:`forward` does so itself, but not within ``torch.compile``.
-        """
-        if (self.engine, self.training) not in self._programs:
-            graph = trace(self.pyramid)
-            self._programs[self.engine, self.training] = rewrite(graph, self.engine)
-
-    def _program(self):
-        if not torch.compiler.is_compiling():
-            self.prepare()
-        return self._programs[self.engine, self.training]
+        return self.maps(self.masked(image_B3HW, layout), layout)
 
 
 def build_encoder(arch: str | nn.Module, engine: str = 'packed', drop_path_rate: float | None = None) -> SparseEncoder:

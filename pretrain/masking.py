@@ -190,25 +190,42 @@ class VisibleLayout:
             for a masked position, ``N·b·b + 1`` for one outside the image.
         """
         key = ('halo', block, before, after)
-        if key in self._tables:
-            return self._tables[key]
-        device = self.patch_N.device
-        masked, outside = self.visible * block * block, self.visible * block * block + 1
-        reach = max(-(-before // block), -(-after // block))
-        # slot: index of a patch among the visible ones, -1 where it is masked, -2 outside the image.
-        slot = torch.full((self.batch * self.grid_h * self.grid_w,), -1, device=device)
-        slot[self.patch_N] = torch.arange(self.visible, device=device)
-        slot = slot.view(self.batch, self.grid_h, self.grid_w)
-        slot = torch.nn.functional.pad(slot, (reach,) * 4, value=-2)
-
-        offset = torch.arange(-before, block + after, device=device)
-        neighbour = torch.div(offset, block, rounding_mode='floor') + reach
-        inner = offset % block
-        cell = self.patch_N % (self.grid_h * self.grid_w)
-        row = torch.div(cell, self.grid_w, rounding_mode='floor')[:, None] + neighbour
-        column = (cell % self.grid_w)[:, None] + neighbour
-        slot_Nkk = slot[self.image_N[:, None, None], row[:, :, None], column[:, None, :]]
-        table = slot_Nkk * (block * block) + inner[:, None] * block + inner
-        table = torch.where(slot_Nkk == -1, masked, table)
-        self._tables[key] = torch.where(slot_Nkk == -2, outside, table).flatten()
+        if key not in self._tables:
+            grid = self.batch, self.grid_h, self.grid_w
+            # A compiler that saw the arithmetic would repeat it in everything that reads the table.
+            make = _opaque_halo_table if torch.compiler.is_compiling() else _halo_table
+            self._tables[key] = make(self.patch_N, *grid, block, before, after)
         return self._tables[key]
+
+
+def _halo_table(
+    patch_N: torch.Tensor, batch: int, grid_h: int, grid_w: int, block: int, before: int, after: int
+) -> torch.Tensor:
+    """See :meth:`VisibleLayout.halo_table`."""
+    device, visible = patch_N.device, len(patch_N)
+    masked, outside = visible * block * block, visible * block * block + 1
+    reach = max(-(-before // block), -(-after // block))
+    # slot: index of a patch among the visible ones, -1 where it is masked, -2 outside the image.
+    slot = torch.full((batch * grid_h * grid_w,), -1, device=device)
+    slot[patch_N] = torch.arange(visible, device=device)
+    slot = torch.nn.functional.pad(slot.view(batch, grid_h, grid_w), (reach,) * 4, value=-2)
+
+    offset = torch.arange(-before, block + after, device=device)
+    neighbour = torch.div(offset, block, rounding_mode='floor') + reach
+    inner = offset % block
+    image_N = torch.div(patch_N, grid_h * grid_w, rounding_mode='floor')
+    cell = patch_N % (grid_h * grid_w)
+    row = torch.div(cell, grid_w, rounding_mode='floor')[:, None] + neighbour
+    column = (cell % grid_w)[:, None] + neighbour
+    slot_Nkk = slot[image_N[:, None, None], row[:, :, None], column[:, None, :]]
+    table = slot_Nkk * (block * block) + inner[:, None] * block + inner
+    table = torch.where(slot_Nkk == -1, masked, table)
+    return torch.where(slot_Nkk == -2, outside, table).flatten()
+
+
+_opaque_halo_table = torch.library.custom_op('spark::halo_table', _halo_table, mutates_args=())
+
+
+@_opaque_halo_table.register_fake
+def _(patch_N, batch, grid_h, grid_w, block, before, after):
+    return patch_N.new_empty(len(patch_N) * (before + block + after) ** 2)

@@ -59,8 +59,8 @@ class SparK(nn.Module):
         self.encoder = encoder
         self.decoder = UNetDecoder(encoder.stride, decoder_width)
         self.densify = nn.ModuleList(self._densify(i, input_size) for i in range(self._scales))
-        # Takes the model as an argument, so that a copy of it runs with its own weights.
-        self._from_layout: Callable[..., tuple[torch.Tensor, torch.Tensor]] = SparK.predict
+        # Takes the model as an argument: a copy of the model computes with its own weights.
+        self._predict: Callable[..., tuple[torch.Tensor, torch.Tensor]] = SparK.predict
 
     @property
     def _scales(self):
@@ -97,26 +97,30 @@ class SparK(nn.Module):
             InputError: where the image does not match the mask grid.
         """
         layout = self.mask(image_B3HW, active_B1ff)
-        self.encoder.prepare()
-        loss, patches_BLp = self._from_layout(self, image_B3HW, layout)
+        masked = self.encoder.masked(image_B3HW, layout)
+        loss, patches_BLp = self._predict(self, masked, image_B3HW, layout)
         return (loss, self.paint(image_B3HW, patches_BLp, layout.active_B1ff)) if return_reconstruction else loss
 
-    def predict(self, image_B3HW: torch.Tensor, layout: VisibleLayout) -> tuple[torch.Tensor, torch.Tensor]:
-        """All that follows the choice of the mask: the loss, and the prediction without its gradient."""
-        features = self.encode(image_B3HW, layout)
-        maps = self.densified(features, layout)
+    def predict(
+        self, masked: torch.Tensor, image_B3HW: torch.Tensor, layout: VisibleLayout
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """All that follows the choice of the mask: the loss, and the prediction, which has no gradient of its own.
+
+        ``masked`` is what :meth:`SparseEncoder.masked` gives of the images.
+        """
+        maps = self.densified(self._encode(masked, layout), layout)
         patches_BLp = self.decode(maps, image_B3HW)
         return self.loss(image_B3HW, patches_BLp, layout.active_B1ff), patches_BLp.detach()
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Have :meth:`predict` compiled, which is all of a step but the choice of the mask; in place.
+        """Have :meth:`predict` compiled, in place; names of weights stay as they are.
 
-        Shapes are the same for every mask, so one graph serves them all. Names of weights do not change.
+        Shapes are the same for all masks that keep equally many patches: one graph serves them all.
 
         Args:
             args, kwargs: of :func:`torch.compile`.
         """
-        self._from_layout = torch.compile(SparK.predict, *args, **kwargs)
+        self._predict = torch.compile(SparK.predict, *args, **kwargs)
 
     def mask(self, image_B3HW: torch.Tensor, active_B1ff: torch.Tensor | None = None) -> VisibleLayout:
         """Choose the visible patches, at random where no mask is given: a :class:`~pretrain.masking.VisibleLayout`."""
@@ -137,11 +141,11 @@ class SparK(nn.Module):
 
     def encode(self, image_B3HW: torch.Tensor, layout: VisibleLayout) -> list[torch.Tensor]:
         """Feature maps for the decoder, deepest first: packed, or dense where there is no mask token."""
-        if self.ablation.mask_tokens:
-            features = self.encoder(image_B3HW, layout)
-        else:
-            features = self.encoder.encode_dense(image_B3HW, layout)
-        return features[::-1][: self._scales]
+        return self._encode(self.encoder.masked(image_B3HW, layout), layout)
+
+    def _encode(self, masked, layout):
+        encode = self.encoder.encode if self.ablation.mask_tokens else self.encoder.maps
+        return encode(masked, layout)[::-1][: self._scales]
 
     def densified(self, features: Sequence[torch.Tensor], layout: VisibleLayout) -> list[torch.Tensor]:
         """Whole maps for the decoder: the features of visible places, and mask tokens for the others."""

@@ -17,7 +17,7 @@ from pretrain.encoder import SparseEncoder
 from pretrain.errors import InputError
 from pretrain.masking import VisibleLayout, expand_mask
 from pretrain.spark import SparK, normalise_patches
-from pretrain.sparse.engines import rewrite, run_packed, run_reference
+from pretrain.sparse.engines import rewrite
 from pretrain.sparse.trace import trace
 
 # In units of uint8 pixels.
@@ -192,11 +192,11 @@ def mask_patterns(
 def _run(engine, pyramid, graph, image_B3HW, layout):
     """Dense maps ``x_BChw`` at the outputs of ``graph``, through one of the encoder's engines."""
     if engine == 'packed':
-        maps = run_packed(pyramid, rewrite(graph, engine), image_B3HW, layout)
-        return [layout.unpack(x_NCbb) for x_NCbb in maps]
+        return [layout.unpack(x_NCbb) for x_NCbb in rewrite(graph, engine)(pyramid, layout, layout.pack(image_B3HW))]
+    visible_B3HW = layout.unpack(layout.pack(image_B3HW))
     if engine == 'reference':
-        return run_reference(pyramid, rewrite(graph, engine), image_B3HW, layout)
-    return fx.Interpreter(pyramid, graph=graph).run(layout.unpack(layout.pack(image_B3HW)))
+        return rewrite(graph, engine)(pyramid, layout, visible_B3HW)
+    return fx.Interpreter(pyramid, graph=graph).run(visible_B3HW)
 
 
 def _observe(pyramid, layers):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from pretrain.masking import VisibleLayout, expand_mask
+from pretrain.masking import VisibleLayout
 from pretrain.sparse.convolution import packed_convolution
 from pretrain.sparse.operations import MODULES
 from pretrain.sparse.pooling import packed_max_pool
@@ -29,7 +29,10 @@ def rewrite(graph: fx.Graph, engine: str) -> fx.GraphModule:
         engine: ``packed`` or ``reference``.
 
     Returns:
-        a program: a module without weights of its own, for :func:`run_packed` or :func:`run_reference`.
+        a program, a module without weights of its own. ``program(network, layout, masked)`` returns what the network
+        returns. ``packed`` computes visible patches only; it takes and returns packed maps ``x_NCbb``. ``reference``
+        computes every position and multiplies by the mask after every operation: the plain definition. Its maps
+        ``x_BChw`` are zero at masked positions, as the images that it takes have to be.
     """
     program = fx.Graph()
     network, layout = program.placeholder('network'), program.placeholder('layout')
@@ -52,29 +55,6 @@ def rewrite(graph: fx.Graph, engine: str) -> fx.GraphModule:
             values[node] = program.node_copy(node, values.__getitem__)
     program.eliminate_dead_code()
     return fx.GraphModule(nn.Module(), program)
-
-
-def run_packed(
-    network: nn.Module, program: fx.GraphModule, image_B3HW: torch.Tensor, layout: VisibleLayout
-) -> list[torch.Tensor]:
-    """Compute the visible patches only.
-
-    Returns:
-        list of packed maps ``x_NCbb``, one for each output of the network.
-    """
-    return program(network, layout, layout.pack(image_B3HW))
-
-
-def run_reference(
-    network: nn.Module, program: fx.GraphModule, image_B3HW: torch.Tensor, layout: VisibleLayout
-) -> list[torch.Tensor]:
-    """Compute every position and multiply by the mask after every operation: the plain definition.
-
-    Returns:
-        list of dense maps ``x_BChw`` with zeros at masked positions, one for each output of the network.
-    """
-    masked = image_B3HW * expand_mask(layout.active_B1ff, *image_B3HW.shape[-2:])
-    return program(network, layout, masked)
 
 
 def _fetch(network, path):

@@ -59,6 +59,7 @@ def add_speed(parser: Parser) -> None:
     )
     parser.add_argument('--amp', action=Flag, help='bfloat16 autocast')
     parser.add_argument('--channels-last', action=Flag, help='memory layout')
+    parser.add_argument('--compile', action=Flag, help='the network through torch.compile; in detect, the backbone')
     parser.add_argument('--workers', type=count, metavar='N', help='processes that load images, a training process')
     parser.add_argument(
         '--checkpoint-interval',

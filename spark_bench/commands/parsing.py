@@ -17,6 +17,7 @@ _WORDS_FOR = {
     'arch': ('model.arch', 'model.backbone.arch'),
     'amp': ('optim_wrapper.autocast',),
     'channels_last': ('channels_last',),
+    'compile': ('compile',),
     'checkpoint_interval': ('default_hooks.checkpoint.interval',),
     'workers': tuple(f'{loader}_dataloader.num_workers' for loader in ('train', 'test', 'evaluation')),
     'bad_images': ('train_dataloader.dataset.bad_images',),

@@ -40,6 +40,7 @@ class TrainingOptions(RunOptions):
     accumulate: int | None = None  # batches whose gradients are summed for an update
     amp: bool | None = None  # bfloat16 autocast
     channels_last: bool | None = None  # memory layout
+    compile: bool | None = None  # the network through torch.compile
     checkpoint_interval: int | None = None  # updates between checkpoints in mid-epoch
 
 

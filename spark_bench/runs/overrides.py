@@ -183,11 +183,13 @@ def set_length(cfg: Config, length: int, unit: str = 'max_epochs') -> None:
 
 
 def set_speed(cfg: Config, options: TrainingOptions) -> None:
-    """Set precision, memory layout, and updates between checkpoints; None leaves what the config says."""
+    """Set precision, memory layout, compilation, and updates between checkpoints; None leaves what the config says."""
     if options.amp is not None:
         cfg.optim_wrapper.autocast = options.amp
     if options.channels_last is not None:
         cfg.channels_last = options.channels_last
+    if options.compile is not None:
+        cfg.compile = options.compile
     if options.checkpoint_interval is not None:
         cfg.default_hooks.checkpoint.interval = options.checkpoint_interval
 

@@ -23,6 +23,7 @@ from spark_bench.runs.options import AnyTraining
 from spark_bench.runs.overrides import set_speed
 from spark_bench.runs.recipe import Identity, recipe_of
 from spark_bench.training.batches import fit_batch
+from spark_bench.training.compiling import demand_compiler
 from spark_bench.training.memory import keep_freed_memory
 from spark_bench.training.monitoring import earlier_seconds
 from spark_bench.training.processes import agreed, from_main, join, leave
@@ -76,6 +77,8 @@ class Run(Measured[AnyTraining]):
         data = self.open_data()
         self.fit_recipe(self.cfg, self.options, self.classes())
         self.arch = arch_of(self.cfg, options.config)
+        if self.cfg.get('compile'):
+            demand_compiler()
         self.demand_batch()
         self.identify(recipe_of(self.cfg.to_dict()), data)
         self.place()

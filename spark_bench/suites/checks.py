@@ -111,6 +111,7 @@ OPTIONS = {
     'accumulate': _POSITIVE,
     'amp': _FLAG,
     'channels_last': _FLAG,
+    'compile': _FLAG,
     'image_interval': _COUNT,
     'checkpoint_interval': _POSITIVE,
     'label_seed': _COUNT,

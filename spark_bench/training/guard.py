@@ -8,6 +8,7 @@ import torch
 from timm.utils import unwrap_model
 from torch import nn
 
+from spark_bench.training.compiling import eagerly
 from spark_bench.training.resume import set_random_states
 
 
@@ -73,7 +74,7 @@ def _watch(model, batches, states, computing):
     ]
     set_random_states(states)
     try:
-        with model.observable():
+        with eagerly(), model.observable():
             for batch in batches:
                 data = model.data_preprocessor(batch, True)
                 with computing(next(model.parameters()).device):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spark_bench.models.sync_norm import SyncBatchNorm2d
+from spark_bench.training.compiling import eagerly
 
 
 class _Population:
@@ -76,7 +77,7 @@ class PreciseBatchNormHook(Hook):
             norm.momentum = 1.0
         loader = runner.train_dataloader
         loader.sampler.set_epoch(runner.max_epochs)
-        with torch.no_grad():
+        with torch.no_grad(), eagerly():
             for batches in itertools.islice(loader, self.updates):
                 for batch in batches:
                     model(**model.data_preprocessor(batch, True), mode='loss')

@@ -12,6 +12,7 @@ from torch import nn
 
 from spark_bench.models.precision import prepare_detector
 from spark_bench.models.sync_norm import synchronise
+from spark_bench.training.compiling import compile_network
 from spark_bench.training.resume import read_checkpoint
 
 
@@ -31,6 +32,13 @@ class BenchRunner(Runner):
             model = synchronise(model, device)
         devices = [int(os.environ['LOCAL_RANK'])] if device.type == 'cuda' else None
         return MMDistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+
+    def _maybe_compile(self, target: str) -> None:
+        """Compile the network, where mmengine would compile ``target``, the whole step with its optimizer."""
+        how = self.cfg.get('compile', False)
+        if how:
+            compile_network(unwrap_model(self.model), **({} if how is True else how))
+            self.logger.info('the network is compiled: the first update takes minutes')
 
     def load_checkpoint(self, filename: str, **how: Any) -> dict[str, Any]:
         """Load a checkpoint of this very network: every tensor must fit, whatever ``how`` mmengine asks for."""
