@@ -34,6 +34,7 @@ from pretrain.sparse.halo import fold_halo, gather_halo
 
 # Patches at most this wide on the output take the matrix route.
 MATRIX_ROUTE_SIDE = 4
+_ONEDNN = torch.backends.mkldnn.is_available()
 
 
 def packed_convolution(module: nn.Conv2d, x_NCbb: torch.Tensor, layout: VisibleLayout) -> torch.Tensor:
@@ -256,7 +257,7 @@ def _cut_out(x_1Chw, positions, sizes):
 
 
 def _fast_on_cpu(x):
-    return x.is_cpu and x.dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available()
+    return x.is_cpu and x.dtype in (torch.float32, torch.bfloat16) and _ONEDNN
 
 
 def _depthwise_input_gradient(x, grad, kernels, stride, padding, dilation):

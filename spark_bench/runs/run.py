@@ -77,7 +77,7 @@ class Run(Measured[AnyTraining]):
         data = self.open_data()
         self.fit_recipe(self.cfg, self.options, self.classes())
         self.arch = arch_of(self.cfg, options.config)
-        if self.cfg.get('compile'):
+        if self.cfg.get('compile', False) is True:  # else it names a backend, which may need no compiler
             demand_compiler()
         self.demand_batch()
         self.identify(recipe_of(self.cfg.to_dict()), data)

@@ -87,3 +87,30 @@ def test_one_graph_computes_what_eager_mode_and_the_reference_do_for_every_mask(
         assert worst(got, measured(plain, image, active)) < 1e-12
         assert worst(got, measured(reference, image, active)) < 1e-9
     assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize('precision', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('network', ['bottlenecks', 'test_convnext'])
+def test_what_is_chosen_by_precision_compiles_too(network, precision):
+    plain = build(network).float().to(memory_format=torch.channels_last)
+    ours, counter = compiled(plain, 'aot_eager')
+    with torch.autocast('cpu', precision, enabled=precision != torch.float32):
+        for image, active in images_and_masks(2):
+            image = image.float().contiguous(memory_format=torch.channels_last)
+            got, wanted = measured(ours, image, active), measured(plain, image, active)
+            assert got['loss'].item() == pytest.approx(wanted['loss'].item(), rel=1e-5)
+            assert worst(got, wanted) < 1e-3
+    assert counter.frame_count == 1
+
+
+def test_a_copy_of_a_compiled_model_computes_with_its_own_weights():
+    plain = build('bottlenecks')
+    ours, _ = compiled(plain, 'eager')
+    [(image, active)] = images_and_masks(1)
+    before = ours(image, active)
+    other = copy.deepcopy(ours)
+    for parameter in other.parameters():
+        parameter.data.mul_(1.1)
+    plain.load_state_dict(other.state_dict(), strict=True)
+    assert other(image, active).item() == pytest.approx(plain(image, active).item(), rel=1e-12)
+    assert other(image, active).item() != before.item()
