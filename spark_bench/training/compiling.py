@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.dist import get_world_size
 from torch import nn
 
 from spark_bench.errors import InputError
@@ -48,8 +49,8 @@ def compile_network(model: nn.Module, **how: Any) -> None:
     # The optimizer of graphs for distributed training takes none with functions that have gradients of their own.
     torch._dynamo.config.optimize_ddp = False
     if hasattr(model, 'spark'):
-        # Neither images nor the number of visible patches change in size: nothing has to stay open.
-        model.spark.compile(**{'fullgraph': True, 'dynamic': False, **how})
+        # Neither images nor the number of visible patches change in size. A synchronised norm may break the graph.
+        model.spark.compile(**{'fullgraph': get_world_size() == 1, 'dynamic': False, **how})
     else:
         holder = model if hasattr(model, 'backbone') else model.trained
         holder.backbone.compile(**how)

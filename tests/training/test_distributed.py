@@ -15,11 +15,15 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from PIL import Image
+from timm.models.resnet import Bottleneck, ResNet
 from torch import nn
+from torch._dynamo.utils import counters
 
 from pretrain import build_spark, random_mask
+from pretrain.encoder import FeaturePyramid
 from spark_bench import commands
 from spark_bench.models.sync_norm import SyncBatchNorm2d, synchronise
+from spark_bench.training.compiling import compile_network
 
 CASES = [
     ('test_resnet', 'packed', 'spark'),
@@ -111,6 +115,53 @@ def test_without_synchronised_statistics_the_gradients_would_differ(halves):
         (ours[name] - p.grad).norm() / p.grad.norm() for name, p in model.named_parameters() if p.grad.norm() > 1e-6
     ]
     assert max(errors) > 1e-2
+
+
+def build_small():
+    torch.manual_seed(0)
+    pyramid = FeaturePyramid(ResNet(Bottleneck, [1, 1, 1, 1], num_classes=0, channels=[8, 16, 24, 32]))
+    return build_spark(pyramid, 64, 0.5, decoder_width=32).double()
+
+
+class Trained(nn.Module):
+    """What a pretrainer is to DistributedDataParallel."""
+
+    def __init__(self):
+        super().__init__()
+        self.spark = build_small()
+
+    def forward(self, image, active):
+        return self.spark(image, active)
+
+
+def compiled_half_of_each(rank, port, folder):
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR='localhost', MASTER_PORT=str(port))
+    dist.init_process_group('gloo', rank=rank, world_size=2)
+    image, active = whole_batch()
+    model = synchronise(Trained(), torch.device('cpu'))
+    compile_network(model, backend='eager')
+    wrapped = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+    half = slice(4 * rank, 4 * rank + 4)
+    wrapped(image[half], active[half]).backward()
+    if rank == 0:
+        assert counters['stats']['unique_graphs'] == 1
+        torch.save({name: p.grad for name, p in model.spark.named_parameters()}, Path(folder) / 'gradients.pth')
+    del wrapped
+    gc.collect()
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, 'set_stance'), reason='--compile asks for torch 2.6')
+def test_two_processes_with_a_compiled_network_give_the_gradients_of_one(tmp_path):
+    multiprocessing.start_processes(compiled_half_of_each, (free_port(), str(tmp_path)), nprocs=2, start_method='fork')
+    ours = torch.load(tmp_path / 'gradients.pth', weights_only=True)
+    model = build_small()
+    model(*whole_batch()).backward()
+    largest = max(parameter.grad.norm() for parameter in model.parameters())
+    for name, parameter in model.named_parameters():
+        assert (ours[name] - parameter.grad).norm() <= 1e-5 * parameter.grad.norm() + 1e-12 * largest, name
 
 
 def test_alone_it_is_ordinary_batch_norm():
