@@ -90,7 +90,7 @@ def test_one_graph_computes_what_eager_mode_and_the_reference_do_for_every_mask(
 
 
 @pytest.mark.parametrize('precision', [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize('network', ['bottlenecks', 'test_convnext'])
+@pytest.mark.parametrize('network', ['bottlenecks', pytest.param('test_convnext', marks=pytest.mark.slow)])
 def test_what_is_chosen_by_precision_compiles_too(network, precision):
     plain = build(network).float().to(memory_format=torch.channels_last)
     ours, counter = compiled(plain, 'aot_eager')
