@@ -1,4 +1,4 @@
-"""Convolutions on visible patches: four routes to the same numbers, chosen by what they cost.
+"""Convolutions on visible patches: routes to the same numbers, chosen by what they cost.
 
 Milliseconds on 2 cores of an AMD EPYC (AVX2), float32, 8 images of 224 px with 20 of 49 patches visible, forward
 and backward of one layer:
@@ -17,7 +17,9 @@ and backward of one layer:
 
 *halo*: surround each patch with its neighbours, convolve without padding. *matrix*: gather what each output reads as
 one row of a matrix, one product. *dense*: scatter to the dense map, convolve, gather back; a large depthwise kernel on
-small patches reads mostly halo, and its few multiply-adds cost less than the copies.
+small patches reads mostly halo, and its few multiply-adds cost less than the copies. *kernel*: gather while convolving,
+in Triton on a GPU (``pretrain.sparse.gather``), for shapes where a card was measured to be faster so
+(``pretrain.sparse.routes``).
 """
 
 import torch
@@ -31,6 +33,7 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 from pretrain.errors import InputError
 from pretrain.masking import VisibleLayout
 from pretrain.sparse.halo import fold_halo, gather_halo
+from pretrain.sparse.routes import preferred_route
 
 # Patches at most this wide on the output take the matrix route.
 MATRIX_ROUTE_SIDE = 4
@@ -53,19 +56,46 @@ def packed_convolution(module: nn.Conv2d, x_NCbb: torch.Tensor, layout: VisibleL
     if window is None or module.padding_mode != 'zeros':
         return layout.pack(module(layout.unpack(x_NCbb)))
     kernel, stride, dilation, before, after = window
-    depthwise = module.groups == module.in_channels == module.out_channels > 1
-    one_padding = 2 * before >= dilation * (kernel - 1) + 1 - stride
-    if depthwise and one_padding and 2 * (before + after) > block:
-        x_NCbb, weight, bias = _autocast(x_NCbb, module.weight, module.bias)
+    possible = _possible_routes(module, window)
+    route = preferred_route(module, x_NCbb, possible) or _usual_route(possible, block, window)
+    if route == 'matrix':
+        return _matrix_route(module, x_NCbb, layout, window)
+    if route == 'halo' and before == after == 0:
+        return F.conv2d(x_NCbb, module.weight, module.bias, stride, 0, dilation, module.groups)
+    x_NCbb, weight, bias = _autocast(x_NCbb, module.weight, module.bias)
+    if route == 'kernel':
+        from pretrain.sparse.gather.functions import gather_convolution  # imports Triton, which is not everywhere
+
+        return gather_convolution(x_NCbb, weight, bias, layout, window, _is_depthwise(module))
+    if route == 'dense':
         places = layout.dense_positions(block), layout.dense_positions(block // stride)
         sizes = layout.batch, layout.grid_h, layout.grid_w
         return _DenseDepthwise.apply(x_NCbb, weight, bias, *places, sizes, (stride, before, dilation))
-    if module.groups == 1 and block // stride <= MATRIX_ROUTE_SIDE:
-        return _matrix_route(module, x_NCbb, layout, window)
-    if before == after == 0:
-        return F.conv2d(x_NCbb, module.weight, module.bias, stride, 0, dilation, module.groups)
-    x_NCbb, weight, bias = _autocast(x_NCbb, module.weight, module.bias)
     return _HaloConvolution.apply(x_NCbb, weight, bias, layout.halo_table(block, before, after), window, module.groups)
+
+
+def _possible_routes(module, window):
+    kernel, stride, dilation, before, _ = window
+    if _is_depthwise(module):
+        one_padding = 2 * before >= dilation * (kernel - 1) + 1 - stride
+        return ('halo', 'dense', 'kernel') if one_padding else ('halo', 'kernel')
+    if module.groups > 1:
+        return ('halo',)
+    return ('halo', 'matrix') if kernel == stride == 1 else ('halo', 'matrix', 'kernel')
+
+
+def _usual_route(possible, block, window):
+    """The fastest on a CPU."""
+    _, stride, _, before, after = window
+    if 'dense' in possible and 2 * (before + after) > block:
+        return 'dense'
+    if 'matrix' in possible and block // stride <= MATRIX_ROUTE_SIDE:
+        return 'matrix'
+    return 'halo'
+
+
+def _is_depthwise(module):
+    return module.groups == module.in_channels == module.out_channels > 1
 
 
 def window_of(module: nn.Module, block: int) -> tuple[int, int, int, int, int] | None:
