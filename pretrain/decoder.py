@@ -6,6 +6,11 @@ import torch
 from torch import nn
 
 from pretrain.errors import InputError
+from pretrain.upsampling import up_convolution
+
+# Blocks at most this wide compute their first two convolutions as one: 1.4 to 1.9 times faster at 96 and 48 channels
+# on 8 images of 224 px on a CPU; at 192 no faster, beyond far slower.
+JOINT_WIDTH = 96
 
 
 class UNetBlock(nn.Module):
@@ -22,8 +27,15 @@ class UNetBlock(nn.Module):
             nn.BatchNorm2d(width // 2),
         )
 
-    def forward(self, x_Bchw: torch.Tensor) -> torch.Tensor:
-        return self.conv(self.up_sample(x_Bchw))
+    def forward(self, x_Bchw: torch.Tensor, stepwise: bool = False) -> torch.Tensor:
+        """Call every module as it stands (``stepwise``); or, in a narrow block, the first two as one."""
+        if stepwise or self.up_sample.in_channels > JOINT_WIDTH:
+            return self.conv(self.up_sample(x_Bchw))
+        convolution, *rest = self.conv
+        x_Bchw = up_convolution(self.up_sample, convolution, x_Bchw)
+        for module in rest:
+            x_Bchw = module(x_Bchw)
+        return x_Bchw
 
 
 class UNetDecoder(nn.Module):
@@ -32,13 +44,18 @@ class UNetDecoder(nn.Module):
     Args:
         stride: r, a power of two; there are log2(r) blocks.
         width: channels at the deepest scale, halved by every block (768 in the paper).
+        stepwise: call every module as it stands, the plain definition; equal up to rounding.
+
+    Attributes:
+        stepwise: as above; it may be changed at any time.
 
     Raises:
         InputError: where ``width`` cannot be halved so often.
     """
 
-    def __init__(self, stride: int, width: int = 768) -> None:
+    def __init__(self, stride: int, width: int = 768, stepwise: bool = False) -> None:
         super().__init__()
+        self.stepwise = stepwise
         blocks = stride.bit_length() - 1
         if not isinstance(width, int) or width < 2**blocks:
             raise InputError(
@@ -55,7 +72,7 @@ class UNetDecoder(nn.Module):
         for i, block in enumerate(self.dec):
             if 0 < i < len(maps):
                 x_Bchw = x_Bchw + maps[i]
-            x_Bchw = block(x_Bchw)
+            x_Bchw = block(x_Bchw, self.stepwise)
         return self.proj(x_Bchw)
 
 

@@ -57,7 +57,7 @@ class SparK(nn.Module):
         self.grid = input_size // self.patch_size
         visible_count(self.grid, mask_ratio)  # an unusable ratio is refused here, not in the first step
         self.encoder = encoder
-        self.decoder = UNetDecoder(encoder.stride, decoder_width)
+        self.decoder = UNetDecoder(encoder.stride, decoder_width, stepwise=encoder.engine == 'reference')
         self.densify = nn.ModuleList(self._densify(i, input_size) for i in range(self._scales))
         # Takes the model as an argument: a copy of the model computes with its own weights.
         self._predict: Callable[..., tuple[torch.Tensor, torch.Tensor]] = SparK.predict
@@ -228,8 +228,8 @@ def build_spark(
         input_size: side of the training images in pixels.
         mask_ratio: fraction of patches hidden.
         ablation: name in ``pretrain.ABLATIONS``.
-        engine: ``packed`` or ``reference``; the two agree to rounding. Ablations with a dense encoder
-            have no use for it.
+        engine: ``packed``, or ``reference``, the plain definition, of the decoder too; the two agree to rounding.
+            Ablations with a dense encoder compute that in one way only.
         decoder_width: channels of the deepest decoder block, 768 in the paper.
         drop_path_rate: stochastic depth; None takes the authors' value for ``arch``.
         patch_size: side of a mask patch in pixels, any multiple of the network's stride (the default).

@@ -16,6 +16,7 @@ FLOORS = (
     'pretrain.sparse',
     'pretrain.encoder',
     'pretrain.densify',
+    'pretrain.upsampling',
     'pretrain.decoder',
     'pretrain.spark',
     'pretrain.visualize',

@@ -109,11 +109,13 @@ class SparKPretrainer(BaseModel, PretrainingModel):
 
     @contextlib.contextmanager
     def observable(self) -> Iterator[None]:
-        """The packed engine calls some modules as functions; the reference engine, which computes the same, none."""
-        encoder, engine = self.spark.encoder, self.spark.encoder.engine
+        """Fast paths call some modules as functions; the plain definition, which computes the same, none."""
+        encoder, decoder = self.spark.encoder, self.spark.decoder
+        engine, stepwise = encoder.engine, decoder.stepwise
         try:
             if engine == 'packed':
                 encoder.engine = 'reference'
+            decoder.stepwise = True
             yield
         finally:
-            encoder.engine = engine
+            encoder.engine, decoder.stepwise = engine, stepwise
