@@ -7,14 +7,9 @@ from typing import Any
 from mmengine.optim import OPTIM_WRAPPER_CONSTRUCTORS, OptimWrapper
 from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS, PARAM_SCHEDULERS
-from timm.optim import Lamb, Lars
 from timm.utils import unwrap_model
 from torch import nn
 from torch.optim import Optimizer
-
-# timm's, as the recipes name them; mmpretrain has others of its own under the plain names.
-OPTIMIZERS.register_module(name='TimmLamb', module=Lamb)
-OPTIMIZERS.register_module(name='TimmLars', module=Lars)
 
 
 class _ClosedForm(_ParamScheduler):

@@ -7,7 +7,6 @@ import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
-from timm.optim import Lamb
 
 from pretrain import build_spark
 from spark_bench import registration  # noqa: F401
@@ -16,6 +15,7 @@ from spark_bench.places import shipped
 from spark_bench.runs.inputs import load_config
 from spark_bench.runs.overrides import set_length
 from spark_bench.training.batches import fit_batch
+from spark_bench.training.optimizers import Lamb
 
 RECIPES = sorted(Path(shipped('pretrain/configs')).glob('spark_*.py'))
 # Images of ImageNet-1k's training split: 312 whole batches of 4096, 625 of 2048.

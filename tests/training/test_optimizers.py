@@ -1,0 +1,128 @@
+"""The optimizers over all tensors at once, against timm's and torch's loops over tensors, in float64."""
+
+import copy
+
+import pytest
+import timm.optim
+import torch
+from torch import nn
+from torch.optim import Adam, AdamW
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from spark_bench.training.loop import UpdateOptimWrapper
+from spark_bench.training.optimizers import Lamb
+
+LAMB = dict(lr=0.02, betas=(0.9, 0.95), weight_decay=0.04, max_grad_norm=5.0)
+
+
+def network():
+    torch.manual_seed(0)
+    parts = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.LazyLinear(2)]
+    model = nn.Sequential(*parts)
+    model(torch.zeros(2, 3, 8, 8))
+    nn.init.zeros_(model[3].weight)  # no trust ratio without a norm
+    return model.double()
+
+
+def groups(model):
+    decayed = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    others = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
+    return [dict(params=decayed), dict(params=others, weight_decay=0.0)]
+
+
+def give_gradients(model, step, layout=torch.contiguous_format):
+    """Noise, on every third step larger than a bound of 5 allows; none for one tensor at first, zeros for another."""
+    generator = torch.Generator().manual_seed(step)
+    for index, parameter in enumerate(model.parameters()):
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * (10 if step % 3 == 0 else 0.1)
+        noise = noise.zero_() if index == 2 else noise
+        noise = noise.contiguous(memory_format=layout) if noise.dim() == 4 else noise
+        parameter.grad = None if index == 5 and step < 2 else noise
+
+
+def train(optimizer, model, steps, **options):
+    for step in steps:
+        give_gradients(model, step, **options)
+        for group in optimizer.param_groups:
+            group['lr'] = 0.02 / (1 + step)
+            group['weight_decay'] *= 1.1
+        optimizer.step()
+
+
+def assert_equal(ours, theirs):
+    torch.testing.assert_close(dict(ours.named_parameters()), dict(theirs.named_parameters()), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize('options', [{}, {'max_grad_norm': None}, {'trust_clip': True}, {'always_adapt': True}])
+def test_lamb_equals_timms_over_many_steps(options):
+    ours, theirs = network(), network()
+    train(Lamb(groups(ours), **LAMB | options), ours, range(30))
+    train(timm.optim.Lamb(groups(theirs), **LAMB | options), theirs, range(30))
+    assert_equal(ours, theirs)
+    assert not torch.equal(ours[0].weight, network()[0].weight)
+
+
+@pytest.mark.parametrize('first, second', [(Lamb, timm.optim.Lamb), (timm.optim.Lamb, Lamb), (Lamb, Lamb)])
+def test_a_checkpoint_of_lamb_is_timms_and_the_other_way_round(first, second):
+    model, whole = network(), network()
+    optimizer = first(groups(model), **LAMB)
+    train(optimizer, model, range(5))
+    saved, resumed = copy.deepcopy(optimizer.state_dict()), network()
+    resumed.load_state_dict(model.state_dict())
+    optimizer = second(groups(resumed), **LAMB)
+    optimizer.load_state_dict(saved)
+    train(optimizer, resumed, range(5, 10))
+    train(timm.optim.Lamb(groups(whole), **LAMB), whole, range(10))
+    assert_equal(resumed, whole)
+
+
+def test_lamb_launches_few_operations_however_many_tensors_there_are():
+    def operations(count):
+        parameters = [nn.Parameter(torch.ones(4)) for _ in range(count)]
+        for parameter in parameters:
+            parameter.grad = torch.ones(4)
+        optimizer = Lamb(parameters, **LAMB | {'weight_decay': 0.0})
+        optimizer.step()
+        calls = []
+
+        class Count(TorchDispatchMode):
+            def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+                calls.append(func)
+                return func(*args, **(kwargs or {}))
+
+        with Count():
+            optimizer.step()
+        assert not any('item' in str(call) or 'local_scalar' in str(call) for call in calls)
+        return len(calls)
+
+    assert operations(3) == operations(50) < 20
+
+
+@pytest.mark.parametrize('kind, options', [(AdamW, {'weight_decay': 0.05}), (Adam, {}), (Lamb, LAMB)])
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+def test_steps_of_all_tensors_equal_the_loop_in_every_layout(kind, options, layout):
+    """Kernels read tensors as they lie in memory; here gradients and loaded states lie another way than weights."""
+    ours, theirs = network().to(memory_format=torch.channels_last), network()
+    options = {'lr': 0.02, 'weight_decay': 0.0} | options
+    wrapper = UpdateOptimWrapper(kind(groups(ours), **options))
+    reference = (timm.optim.Lamb if kind is Lamb else kind)(groups(theirs), **options)
+    assert kind is Lamb or all(group['fused'] for group in wrapper.optimizer.param_groups)
+    for step in range(6):
+        give_gradients(ours, step, layout)
+        give_gradients(theirs, step)
+        wrapper._losses = [torch.ones(())]
+        wrapper.step()
+        reference.step()
+        if step == 2:
+            saved = copy.deepcopy(wrapper.optimizer.state_dict())
+            saved['state'] = {
+                index: {name: torch.as_tensor(value).contiguous() for name, value in state.items()}
+                for index, state in saved['state'].items()
+            }
+            wrapper.optimizer.load_state_dict(saved)
+    assert_equal(ours, theirs)
+
+
+def test_an_optimizer_told_how_to_loop_is_left_so():
+    wrapper = UpdateOptimWrapper(AdamW(groups(network()), foreach=True))
+    assert not any(group['fused'] for group in wrapper.optimizer.param_groups)
