@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from spark_bench.errors import InputError, RunError
 from spark_bench.training.batches import UpdateBatches
 from spark_bench.training.guard import NotFinite, explain
-from spark_bench.training.optimizers import lay_out_alike, use_fused_kernel
+from spark_bench.training.optimizers import use_fused_kernel
 from spark_bench.training.processes import once
 from spark_bench.training.resume import random_states
 
@@ -214,5 +214,4 @@ class UpdateOptimWrapper(OptimWrapper):
             raise NotFinite(self.last_loss, norm)
         self.message_hub.update_scalar('train/grad_norm', norm)
         self.message_hub.update_scalar('train/weight_decay', max(group['weight_decay'] for group in groups))
-        lay_out_alike(self.optimizer)
         super().step(**kwargs)

@@ -1,5 +1,6 @@
 """The recipes' optimizers over all tensors at once: a few operations a step, in place of some for each tensor."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -12,25 +13,18 @@ from torch.optim import Adam, AdamW, Optimizer
 OPTIMIZERS.register_module(name='TimmLars', module=timm.optim.Lars)
 
 # The variants of LAMB, and what they are in the recipes' own: timm computes the others.
-_PLAIN = {
-    'bias_correction': True,
-    'grad_averaging': True,
-    'trust_clip': False,
-    'always_adapt': False,
-    'caution': False,
-    'decoupled_decay': False,
-}
+_PLAIN = {'grad_averaging': True, 'trust_clip': False, 'caution': False, 'decoupled_decay': False}
 
 
 @OPTIMIZERS.register_module(name='TimmLamb')
 class Lamb(timm.optim.Lamb):
     """timm's ``Lamb`` with one fused kernel for the moments of a group; equal up to rounding.
 
-    Arguments and checkpoints are timm's, and so is the step where a variant (LAMBC, caution, decoupled decay) or
-    another device than a CPU or CUDA's is asked for. No tensor makes the host wait.
+    Arguments and checkpoints are timm's, and so is the step where a variant that no recipe has (LAMBC, caution,
+    decoupled decay, no averaging) or another device than a CPU or CUDA's is asked for. No tensor makes the host wait.
 
     Source: You et al., ICLR 2020 (arXiv 1904.00962), as timm and NVIDIA's NVLAMB have it: one bound for the norm of all
-    gradients, bias correction, and no trust ratio where weight decay is 0.
+    gradients, and no trust ratio where weight decay is 0, unless ``always_adapt`` says so.
     """
 
     @torch.no_grad()
@@ -60,7 +54,7 @@ class Lamb(timm.optim.Lamb):
     def _update(self, group: Mapping[str, Any], parameters: list[torch.Tensor]) -> None:
         decay, rate = group['weight_decay'], group['lr']
         directions = self._directions(group, parameters)
-        if decay == 0:
+        if decay == 0 and not group['always_adapt']:
             torch._foreach_add_(parameters, directions, alpha=-rate)
             return
         weight_norms = torch.stack(torch._foreach_norm(parameters))
@@ -70,19 +64,21 @@ class Lamb(timm.optim.Lamb):
 
     def _directions(self, group, parameters):
         """``m / (√v + eps) + weight decay · parameter`` of each tensor, with both moments brought up to date."""
+        # Without bias correction, as if both moments had been gathered forever.
+        step = float(group['step']) if group['bias_correction'] else math.inf
         for parameter in parameters:
             if not self.state[parameter]:
                 self.state[parameter] = {name: torch.zeros_like(parameter) for name in ('exp_avg', 'exp_avg_sq')}
         # A step of Adam, of learning rate -1, from the decayed weights.
         directions = torch._foreach_mul(parameters, group['weight_decay'])
-        step = torch.full((), float(group['step']), device=parameters[0].device)
+        step_count = torch.full((), step, device=parameters[0].device)
         torch._fused_adam_(
             directions,
             [parameter.grad for parameter in parameters],
             [self.state[parameter]['exp_avg'] for parameter in parameters],
             [self.state[parameter]['exp_avg_sq'] for parameter in parameters],
             [],
-            [step] * len(parameters),
+            [step_count] * len(parameters),
             lr=-1.0,
             beta1=group['betas'][0],
             beta2=group['betas'][1],
@@ -105,6 +101,7 @@ def use_fused_kernel(optimizer: Optimizer) -> None:
         for group in optimizer.param_groups:
             if not any(group.get(name) for name in asked):
                 group['fused'] = True
+        optimizer.register_step_pre_hook(lambda optimizer, *_: lay_out_alike(optimizer))
 
 
 def has_fused_kernel(optimizer: Optimizer) -> bool:

@@ -53,7 +53,11 @@ def assert_equal(ours, theirs):
     torch.testing.assert_close(dict(ours.named_parameters()), dict(theirs.named_parameters()), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize('options', [{}, {'max_grad_norm': None}, {'trust_clip': True}, {'always_adapt': True}])
+@pytest.mark.parametrize(
+    'options',
+    [{}, {'max_grad_norm': None, 'bias_correction': False, 'always_adapt': True}, {'trust_clip': True}],
+    ids=['pretraining', 'fine-tuning', 'a variant'],
+)
 def test_lamb_equals_timms_over_many_steps(options):
     ours, theirs = network(), network()
     train(Lamb(groups(ours), **LAMB | options), ours, range(30))
