@@ -48,9 +48,8 @@ def add_options(parser: Parser) -> None:
     parser.add_argument(
         '--keep-memory', action='store_true', help='tell the allocator to keep freed memory, as training on a CPU does'
     )
-    parser.add_argument(
-        '--results', metavar='DIR', help='also write records here, a row each, of the suite and task profile'
-    )
+    parser.add_argument('--results', metavar='DIR', help='also write records here, a row each, of the task profile')
+    parser.add_argument('--suite', default='profile', metavar='NAME', help='table of the records (default: profile)')
     parser.add_argument('--json', metavar='FILE', help='also write the figures here')
 
 
@@ -73,7 +72,7 @@ def main(args: Namespace) -> int:
     if args.json:
         output = claim_output(args.json, rb'\{\s*"settings":\s*\{\s*"input_size":', '--json')
     if args.results:
-        records.claim_records(args.results, args.arch, args.stock)
+        records.claim_records(args.results, args.suite, args.arch, args.stock)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     if args.keep_memory:
@@ -98,6 +97,6 @@ def main(args: Namespace) -> int:
         except OSError as error:
             raise InputError(f'--json {output} cannot be written: {error.strerror}') from error
     if args.results:
-        for path in records.write_records(args.results, figures, settings, started, args.data_root):
+        for path in records.write_records(args.results, args.suite, figures, settings, started, args.data_root):
             print(f'written: {path}')
     return 0

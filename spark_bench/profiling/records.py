@@ -12,10 +12,10 @@ from spark_bench.records import environment, store
 from spark_bench.records.schema import Record, record_path
 from spark_bench.runs.recipe import Identity
 
-SUITE = TASK = 'profile'
+TASK = 'profile'
 
 
-def claim_records(results: str, archs: Iterable[str], stock: bool) -> None:
+def claim_records(results: str, suite: str, archs: Iterable[str], stock: bool) -> None:
     """See, before anything is measured, that the records of a profile can be written.
 
     Raises:
@@ -25,14 +25,19 @@ def claim_records(results: str, archs: Iterable[str], stock: bool) -> None:
     if stock:
         rows += [*((arch, 'mmpretrain') for arch in archs if has_stock(arch)), (MAE_ARCH, 'mae')]
     for arch, method in rows:
-        path = record_path(results, 'measured', SUITE, TASK, arch, method, 0)
+        path = record_path(results, 'measured', suite, TASK, arch, method, 0)
         if path.exists():
-            raise InputError(f'{path} has an earlier profile: move it away, or choose another folder with --results')
-        store.check_writable(results, 'measured', SUITE, TASK, arch, method, 0)
+            raise InputError(f'{path} has an earlier profile: move it away, or choose another --suite')
+        store.check_writable(results, 'measured', suite, TASK, arch, method, 0)
 
 
 def write_records(
-    results: str, figures: Iterable[Figure], settings: Mapping[str, Any], started: datetime, data_root: str | None
+    results: str,
+    suite: str,
+    figures: Iterable[Figure],
+    settings: Mapping[str, Any],
+    started: datetime,
+    data_root: str | None,
 ) -> list[Path]:
     """Write a record of each figure; of MAE, which is measured beside every network, the first.
 
@@ -45,7 +50,7 @@ def write_records(
     for figure in figures:
         row = figure.arch, figure.method
         if row not in paths:
-            paths[row] = store.write(_record(figure, settings, started, data_root), results)
+            paths[row] = store.write(_record(suite, figure, settings, started, data_root), results)
     return list(paths.values())
 
 
@@ -72,13 +77,13 @@ def metrics_of(figure: Figure, batch_size: int) -> dict[str, float | None]:
     }
 
 
-def _record(figure, settings, started, data_root):
+def _record(suite, figure, settings, started, data_root):
     recipe = {**settings, 'arch': figure.arch, 'method': figure.method}
     data = 'noise' if data_root is None else str(data_root)
     identity = Identity(TASK, recipe, data, None, None).hash
     return Record(
         origin='measured',
-        suite=SUITE,
+        suite=suite,
         task=TASK,
         arch=figure.arch,
         method=figure.method,
