@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from pretrain.decoder import JOINT_WIDTH, UNetDecoder
+from pretrain import decoder as decoder_room
+from pretrain.decoder import JOINT_WIDTH, UNetBlock, UNetDecoder
 from pretrain.upsampling import up_convolution
 
 
@@ -51,13 +52,15 @@ def decoded(stepwise, memory_format):
 
 
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
-def test_the_decoder_equals_its_modules_called_one_after_the_other(memory_format):
+def test_the_decoder_equals_its_modules_called_one_after_the_other(memory_format, monkeypatch):
+    monkeypatch.setattr(decoder_room, 'JOINT_POSITIONS', 1)
     assert min(UNetDecoder(8, 4 * JOINT_WIDTH).widths[:3]) <= JOINT_WIDTH, 'a narrow block is among them'
     joined, stepwise = decoded(False, memory_format), decoded(True, memory_format)
     torch.testing.assert_close(joined, stepwise, rtol=1e-11, atol=1e-11)
 
 
-def test_every_module_is_called_stepwise_and_only_then():
+def test_every_module_is_called_stepwise_and_only_then(monkeypatch):
+    monkeypatch.setattr(decoder_room, 'JOINT_POSITIONS', 8)
     calls = {}
     for stepwise in (False, True):
         decoder = UNetDecoder(2, 8, stepwise)
@@ -67,3 +70,8 @@ def test_every_module_is_called_stepwise_and_only_then():
         decoder([torch.randn(2, 8, 2, 2)])
     assert nn.ConvTranspose2d in calls[True] and nn.ConvTranspose2d not in calls[False]
     assert calls[True].count(nn.Conv2d) == 3 and calls[True].count(nn.BatchNorm2d) == 2
+
+
+def test_blocks_of_few_positions_are_computed_as_they_stand(monkeypatch):
+    monkeypatch.setattr(decoder_room, 'up_convolution', lambda *_: pytest.fail('computed as one'))
+    UNetBlock(8)(torch.randn(2, 8, 4, 4))
