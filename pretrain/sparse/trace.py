@@ -1,4 +1,4 @@
-"""Tracing a dense network into a graph whose operations the sparse interpreters know."""
+"""Tracing a dense network into a graph whose operations the sparse engines know."""
 
 import operator
 
