@@ -115,11 +115,16 @@ def test_the_command_prints_text_and_json(capsys):
     assert '384 × 384' in shown and '198 M (197,767,336)' in shown and '101.0 G' in shown
 
 
+@pytest.mark.parametrize('arch, side', [('vit_base_patch16_384', 384), ('swin_mini', 96), ('resnet50', 224)])
+def test_without_a_size_a_network_is_counted_at_the_one_that_it_takes(arch, side):
+    assert inspect_network(arch)['input_size'] == side
+
+
 @pytest.mark.parametrize(
     'arguments, words',
     [
         (['--arch', 'resnet51'], ['resnet51', 'did you mean', 'resnet50']),
-        (['--arch', 'vit_base_patch16_384'], ['224 pixels', '384', '--input-size']),
+        (['--arch', 'vit_base_patch16_384', '--input-size', '224'], ['224 pixels', '384', '--input-size']),
         (['--arch', 'resnet50', 'file.pth'], ['not allowed with']),
         (['--input-size', '64', 'file.pth'], ['--arch']),
         ([], ['required']),

@@ -65,13 +65,13 @@ def test_every_figure_is_that_of_the_authors_code(engine, tmp_path, monkeypatch)
     assert len(authors_name) == len(FOUND['shapes']) == FOUND['n_keys']
     image, active = images_and_mask()
 
-    encode, features = model.encode, []
+    encode, features = model._encode, []
 
     def kept(*arguments):
         features[:] = encode(*arguments)
         return features
 
-    monkeypatch.setattr(model, 'encode', kept)
+    monkeypatch.setattr(model, '_encode', kept)
 
     def close(found, expected):
         assert found == pytest.approx(expected, rel=1e-9)
