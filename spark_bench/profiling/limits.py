@@ -63,7 +63,8 @@ class Counter(TorchDispatchMode):
     What Python code gives to kernels of its own, or to a compiler, is not seen.
 
     Attributes:
-        macs: multiply-adds of convolutions, products and attention, as :mod:`torch.utils.flop_counter` counts them.
+        macs: multiply-adds of convolutions, products and attention, as :mod:`torch.utils.flop_counter` counts them; but
+            for gradients of convolutions, which it takes for those of one group.
         bytes: of all tensors that operations read or write, as if nothing stayed in a cache; views cost nothing.
     """
 
@@ -74,7 +75,9 @@ class Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         outputs = func(*args, **(kwargs or {}))
         count = flop_registry.get(func.overloadpacket)
-        if count is not None:
+        if func.overloadpacket is torch.ops.aten.convolution_backward:
+            self.macs += _gradients_macs(*args)
+        elif count is not None:
             self.macs += count(*args, **(kwargs or {}), out_val=outputs) // 2
         if not func.is_view:
             self.bytes += sum(
@@ -83,6 +86,11 @@ class Counter(TorchDispatchMode):
                 if torch.is_tensor(leaf)
             )
         return outputs
+
+
+def _gradients_macs(grad, x, weight, _, stride, padding, dilation, transposed, output_padding, groups, mask):
+    """The gradients of input and weight each take as many multiply-adds as the convolution."""
+    return (x if transposed else grad).numel() * weight[0].numel() * sum(mask[:2])
 
 
 def count(run: Callable[[], object]) -> Counter:

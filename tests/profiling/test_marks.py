@@ -155,3 +155,12 @@ def test_a_device_does_what_its_limits_say():
     took = time.perf_counter() - start
     # Neither operation can have been faster than all of it.
     assert rate >= side**3 / took and bandwidth >= 2 * 2**27 / took
+
+
+@pytest.mark.parametrize('groups', [1, 2, 8])
+@pytest.mark.parametrize('kind', [nn.Conv2d, nn.ConvTranspose2d])
+def test_gradients_of_a_convolution_cost_what_it_does_twice_whatever_its_groups(kind, groups):
+    module, x_BChw = kind(8, 8, 3, padding=1, groups=groups), torch.randn(2, 8, 5, 5, requires_grad=True)
+    forward = count(lambda: module(x_BChw)).macs
+    assert forward == 2 * 25 * 8 * (8 // groups) * 9
+    assert count(lambda: module(x_BChw).sum().backward()).macs == 3 * forward
