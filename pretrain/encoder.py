@@ -58,10 +58,11 @@ def create_network(
         options['global_pool'] = global_pool
     try:
         network = timm.create_model(arch, pretrained=False, num_classes=num_classes, **options)
-    except TypeError as error:
-        raise InputError(f'timm model {arch!r} does not take {" and ".join(options)}: leave it out') from error
-    except AssertionError as error:
-        raise InputError(f'timm model {arch!r} has no global_pool {global_pool!r}: choose avg or token') from error
+    except (TypeError, AssertionError) as error:
+        if not options:
+            raise
+        given = ' and '.join(f'{name} {value!r}' for name, value in options.items())
+        raise InputError(f'timm model {arch!r} does not take {given}: leave it out') from error
     if not hasattr(network, 'forward_intermediates') or not hasattr(network, 'feature_info'):
         raise InputError(
             f'timm model {arch!r} has no feature pyramid: choose a convnet such as resnet50 or convnext_small'

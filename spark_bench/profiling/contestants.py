@@ -92,8 +92,7 @@ def build_ours(
 
     def encode(image_B3HW: torch.Tensor) -> Sequence[torch.Tensor]:
         visible = VisibleLayout(active, image_B3HW.device)
-        whole = engine == 'reference'
-        return spark.encoder.encode_dense(image_B3HW, visible) if whole else spark.encoder(image_B3HW, visible)
+        return spark.encoder.maps(spark.encoder.masked(image_B3HW, visible), visible)
 
     cfg = Config.fromfile(shipped(_RECIPE)).optim_wrapper
     return _contestant(arch, engine, model, lambda image: spark(image, active), encode, cfg, marks, layout)

@@ -32,7 +32,7 @@ def by_kernels(tmp_path_factory):
     pytest.importorskip('triton', reason='Triton is not installed: it comes with torch on Linux')
     path = tmp_path_factory.mktemp('kernels') / 'found.pt'
     run(convolution_cases.__file__, str(path), TRITON_INTERPRET='1')
-    return torch.load(path)
+    return torch.load(path, weights_only=True)
 
 
 def assert_close(found, expected, tolerance):
