@@ -1,4 +1,4 @@
-"""Transformers in timm's registry: short names of the usual sizes, and two small ones for small images.
+"""Networks in timm's registry: short names of the usual transformers, and small networks for small images.
 
 Importing this module registers them: what takes a name of timm then takes these.
 """
@@ -25,6 +25,15 @@ _NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {
         dict(img_size=96, window_size=3, embed_dim=32, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8)),
         96,
     ),
+    # One ConvNeXt in three widths: 0.3, 0.6 and 1.8 million.
+    **{
+        f'convnext_mini_{size}': (
+            'convnext_tiny',
+            dict(depths=(1, 1, 3, 1), dims=tuple(width * 2**stage for stage in range(4))),
+            96,
+        )
+        for size, width in (('s', 16), ('m', 24), ('l', 40))
+    },
 }
 
 

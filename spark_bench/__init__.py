@@ -11,7 +11,7 @@ import sys
 from spark_bench import operators
 from spark_bench.compatibility import leave_out_multimodal
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 # Before mmcv and mmpretrain are imported.
 operators.install()

@@ -3,7 +3,7 @@
 import sys
 
 from spark_bench.commands.options import add_cache
-from spark_bench.commands.parsing import Namespace, Parser, count, positive, seed
+from spark_bench.commands.parsing import Namespace, Parser, count, positive, ratio, seed
 
 
 def add_options(parser: Parser) -> None:
@@ -19,6 +19,13 @@ def add_options(parser: Parser) -> None:
         prepare = kinds.add_parser(kind, help=f'{text}, from its published archive')
         prepare.add_argument('source', metavar='SOURCE', help=source)
         prepare.add_argument('--output', required=True, metavar='DIR', help='folder to make')
+    held_out = kinds.add_parser(
+        'holdout', help="hold out a part of a COCO folder's training images, to choose values by"
+    )
+    held_out.add_argument('source', metavar='SOURCE', help='folder in COCO layout; its val split is not looked at')
+    held_out.add_argument('--output', required=True, metavar='DIR', help='folder to make')
+    held_out.add_argument('--share', type=ratio, default=0.2, metavar='F', help='of the images (default: 0.2)')
+    held_out.add_argument('--seed', type=seed, default=0, metavar='N', help='of the draw')
     check = kinds.add_parser('check', help='verify a COCO or ImageNet folder: files, sizes, boxes, masks, duplicates')
     check.add_argument(
         'root',
@@ -34,7 +41,9 @@ def add_options(parser: Parser) -> None:
 
 def main(args: Namespace) -> int:
     """Prepare or check a data set and print what is there; 1 where a check found problems."""
-    return {'embedded': _embedded, 'nuclei': _nuclei, 'cifar10': _cifar10, 'check': _check}[args.kind](args)
+    return {'embedded': _embedded, 'nuclei': _nuclei, 'cifar10': _cifar10, 'holdout': _hold_out, 'check': _check}[
+        args.kind
+    ](args)
 
 
 def _embedded(args):
@@ -64,6 +73,14 @@ def _cifar10(args):
     from spark_bench.data import cifar10
 
     for split, images in cifar10.convert(args.source, args.output).items():
+        print(f'{args.output}/{split}: {images} images')
+    return 0
+
+
+def _hold_out(args):
+    from spark_bench.data.hold_out import hold_out
+
+    for split, images in hold_out(args.source, args.output, args.share, args.seed).items():
         print(f'{args.output}/{split}: {images} images')
     return 0
 

@@ -98,6 +98,15 @@ _GROUP = {
         lambda value: isinstance(value, dict) and all(map(_is_text, value)),
         'a dict from dotted keys of the recipe to values',
     ),
+    'tune': (
+        lambda value: (
+            isinstance(value, dict)
+            and set(value) == {'tasks', 'metric'}
+            and _is_list_of(lambda task: _is_text(task) and re.match(TASK_PATTERN, task))(value['tasks'])
+            and all(value['metric'] in METRICS.get(task.partition('_')[0], ()) for task in value['tasks'])
+        ),
+        'dict(tasks=[…], metric=…), tasks of cells and a metric that they have',
+    ),
     'images': _NUMBER,
     'gmacs': _NUMBER,
     'weight': _NUMBER,

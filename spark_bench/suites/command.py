@@ -124,7 +124,16 @@ def submit(suite: Suite, specs: Sequence[CellSpec], places: Places, args: Namesp
     missing = [spec for spec in specs if not (is_recorded(spec, suite, places) and has_weights(spec, places))]
     if len(missing) < len(specs):
         print(f'{len(specs) - len(missing)} of {len(specs)} cells are recorded and not submitted')
-    cells = build_cells(suite, missing, places, args.download)
+    tuned = [spec for spec in missing if any(not is_recorded(trial, suite, places) for trial in spec.trials)]
+    if tuned:
+        print(
+            f'{len(tuned)} cells take values from others that have no record yet, as {tuned[0].name} from '
+            f'{tuned[0].trials[0].name}: give the same command again when those are done'
+        )
+    cells = build_cells(suite, [spec for spec in missing if spec not in tuned], places, args.download)
+    for cell in cells:
+        if cell.prepare:
+            cell.prepare()
     return cluster.submit(suite, cells, Path(places.work_dir) / 'jobs', args) if cells else 0
 
 

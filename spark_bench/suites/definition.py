@@ -34,6 +34,8 @@ class CellSpec:
         gmacs: 10^9 multiply-adds an image in a forward pass, for estimates; None to count them.
         weight: expected seconds on a CPU core, for estimates and the bar of progress; None where unknown.
         needs: the cell of the pretraining that it starts from.
+        tune: None, or ``tasks`` whose cells try values and the ``metric`` that the best of them has most of.
+        trials: those cells, of the same architecture and method; the best lends this one its overrides, beside its own.
     """
 
     task: str
@@ -49,6 +51,13 @@ class CellSpec:
     gmacs: float | None = None
     weight: float | None = None
     needs: 'CellSpec | None' = None
+    tune: dict[str, Any] | None = None
+    trials: 'tuple[CellSpec, ...]' = ()
+
+    @property
+    def waits_for(self) -> 'tuple[CellSpec, ...]':
+        """The cells that have to be done before this one starts."""
+        return (*((self.needs,) if self.needs else ()), *self.trials)
 
     @property
     def name(self) -> str:
@@ -124,7 +133,14 @@ def load_suite(name: Path | str, arch: str | None = None) -> Suite:
     )
     if len({table.name for table in tables}) < len(tables):
         raise InputError(f'suite {path} has two tables of one name, which would be one file: rename one')
-    return Suite(stem, cfg.get('title', stem), cfg.get('note', ''), data, tuple(_connect(path, cells)), tables)
+    return Suite(
+        stem,
+        cfg.get('title', stem),
+        cfg.get('note', ''),
+        data,
+        tuple(_with_trials(path, list(_connect(path, cells)))),
+        tables,
+    )
 
 
 def find_suite(word: Path | str, results: Path | str) -> tuple[str, tuple[TableSpec, ...] | None]:
@@ -160,7 +176,7 @@ def _expand(path, number, group, data, arch):
     where = f'suite {path}, cells[{number}]'
     check_group(where, group, data)
     archs = [group['arch']] if isinstance(group['arch'], str) else group['arch']
-    told = ('images', 'options', 'overrides')
+    told = ('images', 'options', 'overrides', 'tune')
     if arch in (None, *archs):
         told += ('gmacs', 'weight')  # of these architectures
     shared = {key: group[key] for key in told if key in group}
@@ -191,3 +207,20 @@ def _connect(path, cells):
                 'that cell, or give start="published" or start="recipe"'
             )
         yield replace(cell, needs=needs)
+
+
+def _with_trials(path, cells):
+    """The cells, those that are tuned last, each with the cells that try values for it."""
+    tried = {}
+    for cell in cells:
+        if not cell.tune:
+            tried.setdefault((cell.task, cell.arch, cell.method), cell)
+    for cell in sorted(cells, key=lambda cell: cell.tune is not None):
+        tasks = cell.tune['tasks'] if cell.tune else ()
+        absent = next((task for task in tasks if (task, cell.arch, cell.method) not in tried), None)
+        if absent:
+            raise InputError(
+                f'suite {path}: {cell.name} is tuned by {absent}/{cell.arch}/{cell.method}: add that cell, or take '
+                f'{absent} out of tune'
+            )
+        yield replace(cell, trials=tuple(tried[task, cell.arch, cell.method] for task in tasks))

@@ -3,11 +3,13 @@
 import fnmatch
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from spark_bench.configs import read_config
 from spark_bench.errors import InputError
 from spark_bench.places import default_work_dir, shipped
+from spark_bench.records.store import read
 from spark_bench.suites.checks import EMBEDDED
 from spark_bench.suites.definition import CellSpec, Suite
 from spark_bench.suites.runner import SuiteRun
@@ -83,7 +85,9 @@ def select(
                 f'--only {pattern}: no cell of the suite {suite.name} matches; such as {specs[0].name} are its names'
             )
         wanted.update(names)
-    wanted |= {spec.needs.name for spec in specs if spec.name in wanted and spec.needs is not None}
+    for spec in reversed(specs):  # what a cell waits for stands before it
+        if spec.name in wanted:
+            wanted |= {other.name for other in spec.waits_for}
     chosen = [spec for spec in specs if spec.name in wanted]
     if limit is None:
         return chosen
@@ -136,8 +140,30 @@ def build_cells(suite: Suite, specs: Sequence[CellSpec], places: Places, downloa
         )
         if spec.kind != 'pretrain':
             options['weights'] = _weights(spec, places, download)
-        runs[spec.name] = SuiteRun(spec.name, spec.kind, options, spec.weight or 1.0, needs)
+        run = SuiteRun(spec.name, spec.kind, options, spec.weight or 1.0, needs)
+        if spec.trials:
+            run.trials = tuple(runs[trial.name] for trial in spec.trials if trial.name in runs)
+            run.prepare = partial(take_best, spec, suite, places, run)
+        runs[spec.name] = run
     return list(runs.values())
+
+
+def take_best(spec: CellSpec, suite: Suite, places: Places, run: SuiteRun) -> None:
+    """Give the run of a tuned cell the overrides of its best trial, the first of equals.
+
+    Raises:
+        InputError: naming a trial without a record, or without the metric.
+    """
+    assert spec.tune is not None
+    figures = []
+    for trial in spec.trials:
+        path, metric = trial.record_path(suite.name, places.results), spec.tune['metric']
+        figure = read(path).metrics.get(metric)
+        if figure is None:
+            raise InputError(f'{path} has no {metric}, by which {spec.name} is tuned: name another metric in tune')
+        figures.append(figure)
+    best = spec.trials[figures.index(max(figures))]
+    run.options['overrides'] = {**best.overrides, **spec.overrides}
 
 
 def with_embedded(specs: Iterable[CellSpec], places: Places) -> Places:

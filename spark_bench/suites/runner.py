@@ -37,6 +37,8 @@ class SuiteRun:
         task, options: of :func:`spark_bench.runs.run_task`.
         weight: expected share of the work, for the estimate of the time left.
         needs: the cell whose weights this one starts from.
+        trials: cells that have to be done before it, too.
+        prepare: completes ``options`` when those are done.
         processes: that train it together, one a GPU.
         outcome: ``done``, or a line on what went wrong; None before.
     """
@@ -46,9 +48,16 @@ class SuiteRun:
     options: dict[str, Any]
     weight: float
     needs: 'SuiteRun | None' = None
+    trials: 'tuple[SuiteRun, ...]' = ()
+    prepare: Callable[[], None] | None = field(default=None, compare=False)
     processes: int = 1
     outcome: str | None = field(default=None, compare=False)
     seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def waits_for(self) -> 'tuple[SuiteRun, ...]':
+        """What has to be done before it starts."""
+        return (*((self.needs,) if self.needs else ()), *self.trials)
 
     @property
     def log(self) -> Path:
@@ -281,13 +290,14 @@ def run_cells(
     with _terminable(), Display(cells) as display:
         try:
             while waiting or running:
-                for cell in [cell for cell in waiting if cell.needs and _failed(cell.needs)]:
+                for cell in [cell for cell in waiting if any(map(_failed, cell.waits_for))]:
                     waiting.remove(cell)
-                    cell.outcome = f'not started: {cell.needs.name} failed'
+                    cell.outcome = f'not started: {next(filter(_failed, cell.waits_for)).name} failed'
                 while len(running) < jobs and (cell := _next_ready(waiting)):
                     waiting.remove(cell)
-                    slot = min(set(range(jobs)) - {job.slot for job in running})
-                    running.append(start(cell, slot))
+                    if _prepared(cell):
+                        slot = min(set(range(jobs)) - {job.slot for job in running})
+                        running.append(start(cell, slot))
                 display.show(running)
                 time.sleep(_POLL_S)
                 for job in list(running):
@@ -303,6 +313,17 @@ def run_cells(
     return [cell for cell in cells if _failed(cell)]
 
 
+def _prepared(cell):
+    """Complete the options of a cell; False, and its outcome told, where that fails."""
+    try:
+        if cell.prepare:
+            cell.prepare()
+    except InputError as error:
+        cell.outcome = str(error)
+        _note(cell)
+    return not _failed(cell)
+
+
 def _note(cell):
     """Leave word of a failure, unless another process is at work in the folder and will tell of its own."""
     folder = Path(cell.options['work_dir'])
@@ -315,4 +336,4 @@ def _failed(cell):
 
 
 def _next_ready(waiting):
-    return next((cell for cell in waiting if cell.needs is None or cell.needs.outcome == 'done'), None)
+    return next((cell for cell in waiting if all(other.outcome == 'done' for other in cell.waits_for)), None)

@@ -72,9 +72,10 @@ def state_of(spec: 'CellSpec', suite: 'Suite', places: 'Places') -> State:
         return State(FAILED, share, loss, failure)
     if any(folder.glob('epoch_*.pth')):
         return State(BROKEN_OFF, share, loss, submitted or 'goes on from its checkpoint')
-    if spec.needs is not None and not spec.needs.record_path(suite.name, places.results).is_file():
-        failed = state_of(spec.needs, suite, places).word == FAILED
-        return State(WAITING, note=f'for {spec.needs.name}{", which failed" * failed}')
+    for other in spec.waits_for:
+        if not other.record_path(suite.name, places.results).is_file():
+            failed = state_of(other, suite, places).word == FAILED
+            return State(WAITING, note=f'for {other.name}{", which failed" * failed}')
     return State(READY, note=submitted)
 
 
@@ -137,7 +138,7 @@ def show(suite: 'Suite', specs: 'Sequence[CellSpec]', places: 'Places', interval
             if all(
                 state.word in (RECORDED, FAILED)
                 or state.word == WAITING
-                and state_of(spec.needs, suite, places).word == FAILED
+                and any(state_of(other, suite, places).word == FAILED for other in spec.waits_for)
                 for spec, state in zip(specs, states, strict=True)
             ):
                 return

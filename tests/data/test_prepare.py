@@ -252,3 +252,40 @@ def test_broken_archives_and_places_that_are_taken_are_refused(cifar, tmp_path, 
     (tmp_path / 'taken/kept').write_text('x')
     assert commands.main(['data', 'cifar10', str(source), '--output', str(tmp_path / 'taken')]) == 2
     assert 'is there already' in capsys.readouterr().err and (tmp_path / 'taken/kept').read_text() == 'x'
+
+
+def test_held_out_images_are_a_share_of_train_with_all_that_belongs_to_them(cells, tmp_path, capsys):
+    source, both = tmp_path / 'nuclei', {}
+    assert commands.main(['data', 'nuclei', str(write_cells(tmp_path / 'a.zip', cells)), '--output', str(source)]) == 0
+    for annotations in source.glob('annotations/instances_val*'):
+        annotations.write_text('never looked at')
+    output = tmp_path / 'tuning'
+    assert commands.main(['data', 'holdout', str(source), '--output', str(output), '--share', '0.4']) == 0
+    told = capsys.readouterr().out
+    whole = COCO(str(source / 'annotations/instances_train.json'))
+    for split in ('train', 'val'):
+        part = COCO(str(output / f'annotations/instances_{split}.json'))
+        assert f'{output}/{split}: {len(part.imgs)} images' in told
+        assert {path.name for path in (output / split).iterdir()} == {i['file_name'] for i in part.imgs.values()}
+        for number, image in part.imgs.items():
+            assert whole.imgs[number] == image and number not in both
+            assert part.loadAnns(part.getAnnIds(number)) == whole.loadAnns(whole.getAnnIds(number))
+            name = image['file_name']
+            assert (output / split / name).read_bytes() == (source / 'train' / name).read_bytes()
+            both[number] = split
+        assert part.cats == whole.cats
+    assert both.keys() == whole.imgs.keys()
+    assert list(both.values()).count('val') == round(0.4 * len(both))
+    assert not check(output, workers=1).problems
+    # The same again elsewhere, not over what is there; and never all of them.
+    assert commands.main(['data', 'holdout', str(source), '--output', str(output)]) == 2
+    again = tmp_path / 'again'
+    assert commands.main(['data', 'holdout', str(source), '--output', str(again), '--share', '0.4']) == 0
+    assert all(
+        (again / f'annotations/instances_{split}.json').read_bytes()
+        == (output / f'annotations/instances_{split}.json').read_bytes()
+        for split in ('train', 'val')
+    )
+    capsys.readouterr()
+    assert commands.main(['data', 'holdout', str(source), '--output', str(tmp_path / 'no'), '--share', '0.999']) == 2
+    assert '--share' in capsys.readouterr().err and not (tmp_path / 'no').exists()

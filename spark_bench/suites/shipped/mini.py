@@ -1,107 +1,131 @@
-"""Pretraining on CIFAR-10's images; transfer to CIFAR-10 with few labels and to nuclei (BBBC038), three seeds.
+"""The paper's tables at a scale that anyone can repeat: docs/mini.md has the protocol and what came out.
 
-Two tables: SparK's ablation, and SparK beside other methods, each with a small network of its own. All pretrainings see
-the same number of images. One GPU, or a night on a CPU.
+Pretraining on CIFAR-10; transfer to CIFAR-10 with few labels and to nuclei (BBBC038), three seeds. Every row chooses
+its learning rates among the same three, on training images that are held out for it. A day and a half of a CPU core.
 """
 
-title = 'Small public data: CIFAR-10 with 10 % of the labels, nuclei'
-note = 'Small networks and images: it compares methods within this table only.'
+title = 'Small public data: CIFAR-10 with few labels, nuclei'
+note = 'Small networks and images, minutes of training: it compares methods within these tables only.'
 data = dict(
     cifar10='CIFAR-10 as images, train/<class>/ and test/<class>/: spark-bench data cifar10',
     nuclei='BBBC038 in COCO layout: spark-bench data nuclei',
+    cifar10_tuning='the folder train/ of cifar10, of which a fifth is held out',
+    nuclei_tuning='the training images of nuclei, divided: spark-bench data holdout',
 )
-methods = ['scratch', 'spark', 'no_sparse', 'no_hierarchy', 'black_mosaic']
-arch, seeds = 'test_resnet', [0, 1, 2]
-convnet, transformer = dict(threads=1, amp=True, channels_last=True), dict(threads=1, amp=True)
-# From network to the methods that have its row, options of its trainings, and its detector.
-rows = {
-    'test_resnet': ([*methods, 'moco_v2', 'supervised'], convnet, 'mmdet_configs/mini/mask-rcnn_mini.py'),
-    'vit_mini': (['scratch', 'mae'], transformer, 'mmdet_configs/mini/mask-rcnn_vit-mini.py'),
-    'swin_mini': (['scratch', 'simmim'], transformer, 'mmdet_configs/mini/mask-rcnn_swin-mini.py'),
+_ablations = ['spark', 'no_sparse', 'black_mosaic', 'no_hierarchy', 'ape', 'loss_on_all', 'half_schedule']
+_rows = ['scratch', *_ablations]
+# Pretrained twice, so that the noise of pretraining is known.
+_again = ['spark', 'black_mosaic']
+_convnet, _transformer = dict(threads=1, amp=True, channels_last=True), dict(threads=1, amp=True)
+# Networks, methods, options of their trainings, detector, what they are transferred to.
+_FEW = ('classification_hundredth', 'classification_tenth', 'detection_tenth')
+_NUCLEI = ('detection_tenth', 'detection_full')
+_groups = [
+    (['test_resnet', 'convnext_mini_s'], _rows, _convnet, 'mini', (*_FEW, 'detection_full')),
+    (['convnext_mini_m', 'convnext_mini_l'], ['scratch', 'spark'], _convnet, 'mini', _FEW),
+    (['test_resnet'], ['moco_v2', 'supervised'], _convnet, 'mini', _NUCLEI),
+    (['vit_mini'], ['scratch', 'mae'], _transformer, 'vit-mini', _NUCLEI),
+    (['swin_mini'], ['scratch', 'simmim'], _transformer, 'swin-mini', _NUCLEI),
+]
+# Share of the labels, epochs, seconds on a core.
+_transfers = {
+    'classification_hundredth': (0.01, 30, 70),
+    'classification_tenth': (0.1, 5, 110),
+    'detection_tenth': (0.1, 12, 120),
+    'detection_full': (1.0, 2, 190),
 }
-views = {'train_cfg.max_epochs': 2}
-# Weights: seconds on one CPU core.
-cells = [
-    dict(
-        task='pretrain',
-        arch=arch,
-        methods=methods[1:],
+# Learning rates that every row tries: on the first transfer of the kind, with images held out of training.
+_rates = {
+    'classification': dict(low=8e-3, middle=2.4e-2, high=7.2e-2),
+    'detection': dict(low=1.5e-3, middle=4.5e-3, high=1.35e-2),
+}
+_tried = dict(classification='classification_hundredth', detection='detection_tenth')
+
+
+def _pretraining(archs, method, options):
+    """Of 100,000 views of images; MoCo makes two of each image."""
+    is_spark = method in _ablations
+    length = {'train_cfg.max_epochs': 1 if method == 'moco_v2' else 2, 'param_scheduler.0.warmup': 0.2}
+    return dict(
+        arch=archs,
+        methods=[method],
         data='cifar10',
-        options=convnet,
-        weight=800,
-        recipe='pretrain/configs/cifar10_pretrain.py',
-        overrides=views,
+        options=options,
+        weight=350 if method in ('half_schedule', 'moco_v2', 'supervised') else 700,
+        recipe='pretrain/configs/cifar10_pretrain.py' if is_spark else f'pretrain/configs/small_{method}.py',
+        overrides={**length, 'model.decoder_width': 64} if is_spark else length,
     )
-]
-for name, method, options, weight in (
-    ('test_resnet', 'moco_v2', convnet, 600),
-    ('test_resnet', 'supervised', convnet, 300),
-    ('vit_mini', 'mae', transformer, 420),
-    ('swin_mini', 'simmim', transformer, 950),
-):
-    cells.append(
-        dict(
-            task='pretrain',
-            arch=name,
-            methods=[method],
-            data='cifar10',
-            options=options,
-            weight=weight,
-            recipe=f'pretrain/configs/small_{method}.py',
-            overrides=views,
-        )
-    )
-cells.append(
-    dict(
-        task='classification',
-        arch=arch,
+
+
+def _transfer(task, archs, methods, options, detector):
+    """Nothing but the last weights is measured: no average of them, which lags behind in so few updates."""
+    share, epochs, weight = _transfers[task]
+    is_detector = task.startswith('detection')
+    length = {'train_cfg.max_epochs': epochs}
+    hooks = [dict(type='AccuracyHook', interval=epochs), dict(type='EstimateHook'), dict(type='ProgressHook')]
+    if not is_detector:
+        length |= {'param_scheduler.0.warmup': epochs / 10, 'custom_hooks': hooks}
+    return dict(
+        arch=archs,
         methods=methods,
-        seeds=seeds,
-        data='cifar10',
-        weight=200,
-        recipe='pretrain/configs/cifar10_finetune.py',
-        options=dict(label_fraction=0.1, **convnet),
+        data='nuclei' if is_detector else 'cifar10',
+        options={**options, 'label_fraction': share} if share < 1 else options,
+        weight=weight,
+        recipe=f'mmdet_configs/mini/mask-rcnn_{detector}.py' if is_detector else 'pretrain/configs/cifar10_finetune.py',
+        overrides=length,
     )
-)
-for name, (trained, options, recipe) in rows.items():
-    shared = dict(arch=name, methods=trained, seeds=seeds, data='nuclei', recipe=recipe)
-    cells += [
-        dict(task='detection', options=options, overrides={'train_cfg.max_epochs': 2}, weight=180, **shared),
-        # A tenth of the images, three fifths of the updates.
-        dict(
-            task='detection_tenth',
-            options=dict(label_fraction=0.1, **options),
-            overrides={'train_cfg.max_epochs': 12},
-            weight=120,
-            **shared,
-        ),
-    ]
-detection = [
-    ('detection_tenth', 'box_ap', 'box AP, 10 %'),
-    ('detection_tenth', 'mask_ap', 'mask AP, 10 %'),
-    ('detection', 'box_ap', 'box AP'),
-    ('detection', 'mask_ap', 'mask AP'),
-]
+
+
+cells = []
+for _archs, _methods, _options, _detector, _tasks in _groups:
+    for _method in _methods:
+        if _method != 'scratch':
+            cells.append(dict(task='pretrain', **_pretraining(_archs, _method, _options)))
+        if _method in _again and _methods == _rows:
+            cells.append(dict(task='pretrain_again', seeds=[1], **_pretraining(_archs, _method, _options)))
+    for _task in _tasks:
+        _kind = _task.partition('_')[0]
+        _cell = _transfer(_task, _archs, _methods, _options, _detector)
+        if _task == _tried[_kind]:
+            for _name, _rate in _rates[_kind].items():
+                _trial = {**_cell, 'data': f'{_cell["data"]}_tuning'}
+                _trial['overrides'] = {**_cell['overrides'], 'base_lr': _rate}
+                cells.append(dict(task=f'{_kind}_{_name}', **_trial))
+        _metric = 'mask_ap' if _kind == 'detection' else 'top1'
+        _cell['tune'] = dict(tasks=[f'{_kind}_{_name}' for _name in _rates[_kind]], metric=_metric)
+        cells.append(dict(task=_task, seeds=[0, 1, 2], **_cell))
+        if _methods == _rows and _task.endswith('tenth'):
+            cells.append(dict(task=_task, seeds=[3, 4, 5], start='pretrain_again', **{**_cell, 'methods': _again}))
+_top1 = [('classification_hundredth', 'top1', 'top-1, 1 %'), ('classification_tenth', 'top1', 'top-1, 10 %')]
+_few = [('detection_tenth', 'box_ap', 'box AP, 10 %'), ('detection_tenth', 'mask_ap', 'mask AP, 10 %')]
+_all = [('detection_full', 'box_ap', 'box AP'), ('detection_full', 'mask_ap', 'mask AP')]
 tables = [
     dict(
         name='mini',
-        title=title,
+        title="What SparK's parts are worth, small: CIFAR-10 with 1 % and 10 % of the labels, nuclei with 10 % and all",
         baseline='scratch',
-        methods=methods,
-        archs=[arch],
-        columns=[('classification', 'top1', 'top-1'), *detection],
+        archs=['test_resnet', 'convnext_mini_s'],
+        methods=_rows,
+        columns=[*_top1, *_few, *_all],
+    ),
+    dict(
+        name='mini_scaling',
+        title='One ConvNeXt in three sizes: 0.3, 0.7 and 1.8 million parameters',
+        baseline='scratch',
+        archs=['convnext_mini_s', 'convnext_mini_m', 'convnext_mini_l'],
+        methods=['scratch', 'spark'],
+        columns=[*_top1, *_few],
     ),
     dict(
         name='mini_methods',
-        title='Small networks, pretrained on the same number of CIFAR-10 images: nuclei',
+        title='Small networks, each pretrained on 100,000 views of CIFAR-10: nuclei',
         baseline='scratch',
-        archs=list(rows),
         best_of='table',
-        columns=detection,
+        columns=[*_few, *_all],
         pairs=[
-            (name, method) for name, (trained, _, _) in rows.items() for method in trained if method not in methods[2:]
+            *[('test_resnet', method) for method in ('scratch', 'spark', 'moco_v2', 'supervised')],
+            *[('vit_mini', method) for method in ('scratch', 'mae')],
+            *[('swin_mini', method) for method in ('scratch', 'simmim')],
         ],
     ),
 ]
-del methods, arch, seeds, convnet, transformer, rows, views, name, method, options, weight, trained, recipe, shared
-del detection
