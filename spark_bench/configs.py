@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spark_bench.compatibility import find_base_configs_at_once
 from spark_bench.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ def read_config(path: str | Path, what: str = 'config', import_custom_modules: b
         raise InputError(f'no {what} at {path}: give the path of an mmengine config file')
     from mmengine.config import Config  # a fifth of a second that printing a table should not pay
 
+    find_base_configs_at_once()
     try:
         return Config.fromfile(path, import_custom_modules=import_custom_modules)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - see above

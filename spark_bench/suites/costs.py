@@ -77,11 +77,16 @@ def _gmacs(spec, network):
     }[spec.kind]
 
 
+@lru_cache(maxsize=64)
+def _model_of(recipe, _changed):
+    return read_config(recipe, 'the recipe', import_custom_modules=False).get('model', {})
+
+
 def _parameters(spec, network):
     """``(those of the files that stay, those that are trained)``, in numbers of weights."""
     if spec.kind == 'classification':
         return 4 * network, network  # the last and the best, raw and EMA
-    model = read_config(shipped(spec.recipe), f'{spec.name}: the recipe', import_custom_modules=False).get('model', {})
+    model = _model_of(shipped(spec.recipe), shipped(spec.recipe).stat().st_mtime_ns)
     if spec.kind == 'pretrain' and model.get('type') != 'SparKPretrainer':
         # A slow copy of the network, or a decoder.
         return 3 * network, 2 * network

@@ -30,7 +30,7 @@ def suite(tmp_path):
 
 @pytest.fixture(scope='session')
 def finished(images, tmp_path_factory):
-    """The small suite, run once in a process of its own (its runner forks)."""
+    """The small suite, run once."""
     folder = tmp_path_factory.mktemp('finished')
     (folder / 'small.py').write_text(SUITE)
     done = spark_bench(words(folder / 'small.py', images, folder, '--jobs', '2'))

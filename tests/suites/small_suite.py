@@ -3,8 +3,12 @@
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
+from unittest import mock
 
+from spark_bench import commands
 from spark_bench.records import load_all
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,15 +59,17 @@ def start(arguments, **options):
 
 
 def spark_bench(arguments, **environment):
-    """Run ``spark-bench`` to its end."""
-    return subprocess.run(
-        [sys.executable, '-m', 'spark_bench', *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, 'PYTHONPATH': str(ROOT), **environment},
-        timeout=280,
-        check=False,
-    )
+    """Run ``spark-bench`` to its end, in this process, with these variables of the environment beside its own.
+
+    The server that cells are forked from stays, so that the libraries are loaded once for all tests of a process.
+    """
+    with (
+        mock.patch.dict(os.environ, environment),
+        redirect_stdout(StringIO()) as output,
+        redirect_stderr(StringIO()) as errors,
+    ):
+        status = commands.main(list(map(str, arguments)))
+    return subprocess.CompletedProcess(arguments, status, output.getvalue(), errors.getvalue())
 
 
 def outcome(folder):
