@@ -50,7 +50,7 @@ def hide_evaluation_notice() -> None:
 
 
 def find_base_configs_at_once() -> None:
-    """Keep mmengine from reading a package's hundred model cards for each ``mmdet::_base_/…``, which none of them lists.
+    """Keep mmengine from reading a package's hundred model cards for each ``mmdet::_base_/…``, which none lists.
 
     It looks there first, for a third of a second, and then where base configs are.
     """

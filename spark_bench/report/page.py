@@ -57,6 +57,7 @@ def write_report(
     work_root: str | Path,
     specs: Sequence[TableSpec] = (),
     failed: Sequence[Failure] = (),
+    beside: Sequence[Table] = (),
 ) -> Path:
     """Write the report on ``suite`` to ``output`` and return that path; an older file is replaced in one step.
 
@@ -70,16 +71,17 @@ def write_report(
             becomes a sentence in the report.
         specs: the tables of the suite; one of all its records if there are none.
         failed: runs that failed, as ``build_table`` takes them.
+        beside: tables of other runs, shown after these.
 
     Raises:
         InputError: if the suite has no record, if a record is unsound, or if ``output`` cannot be written.
     """
     claim_report(output)
     records = load_suite(results, suite)
-    return write_output(output, _render(suite, records, tables_of(records, specs, failed), work_root))
+    return write_output(output, _render(suite, records, tables_of(records, specs, failed), work_root, beside))
 
 
-def _render(suite, records, tables, work_root):
+def _render(suite, records, tables, work_root, beside):
     cells = group_by_cell(records)
 
     def table_html(table: Table) -> str:
@@ -96,6 +98,7 @@ def _render(suite, records, tables, work_root):
         summary=_summary(records),
         seeds=len({record.seed for record in records}),
         tables=tables,
+        beside=list(map(to_html, beside)),
         table_html=table_html,
         colours=method_colours(record.method for record in records),
         methods=order_methods(record.method for record in records),

@@ -76,6 +76,7 @@ _SUITE = {
     'title': (_is_text, 'text'),
     'note': (_is_text, 'text'),
     'data': (lambda value: isinstance(value, dict), 'a dict, from the name of each data set to what it has to be'),
+    'beside': (_is_name, f'the name of a suite ({_NAMES})'),
     'cells': (_is_list_of(lambda group: isinstance(group, dict)), 'a list of dicts, one a group of cells'),
     'tables': (lambda value: isinstance(value, (list, tuple)), 'a list of dicts, one a table'),
 }

@@ -13,7 +13,7 @@ from spark_bench.places import report_path
 from spark_bench.report.page import claim_report, write_report
 from spark_bench.suites import cluster
 from spark_bench.suites.costs import print_plan
-from spark_bench.suites.definition import CellSpec, Suite, load_suite
+from spark_bench.suites.definition import CellSpec, Suite, committed_tables, load_suite
 from spark_bench.suites.plan import (
     Places,
     build_cells,
@@ -26,8 +26,10 @@ from spark_bench.suites.plan import (
 )
 from spark_bench.suites.rehearsal import check_cells
 from spark_bench.suites.runner import Job, SuiteRun, in_server, run_cells, start_server
-from spark_bench.suites.status import RECORDED, show, state_of
+from spark_bench.suites.status import RECORDED, show_states, state_of
 from spark_bench.tables.command import claim_tables, print_tables
+from spark_bench.tables.grid import show
+from spark_bench.tables.text import to_grid
 
 
 def main(args: Namespace) -> int:
@@ -40,7 +42,7 @@ def main(args: Namespace) -> int:
     specs = use_published(suite.cells) if args.published else list(suite.cells)
     chosen = select(suite, specs, args.only, args.limit, lambda spec: is_recorded(spec, suite, places))
     if args.status:
-        show(suite, chosen, places)
+        show_states(suite, chosen, places)
         return 0
     if args.dry_run or args.cluster:
         check_cells(suite, chosen)
@@ -144,9 +146,11 @@ def conclude(suite: Suite, places: Places, cells: Sequence[SuiteRun], failed: Se
             (*(cell.options[key] for key in ('task', 'arch', 'method', 'seed')), cell.outcome) for cell in failed
         ]
         print_tables(places.results, suite.name, suite.tables or None, failures)
-        path = write_report(
-            places.results, suite.name, report_path(places.results, suite.name), Path.cwd(), suite.tables, failures
-        )
+        beside = committed_tables(suite.beside)[:1] if suite.beside else ()
+        for table in beside:
+            show(to_grid(table, title=f'Measured, not by this run: {table.title}'))
+        output = report_path(places.results, suite.name)
+        path = write_report(places.results, suite.name, output, Path.cwd(), suite.tables, failures, beside)
         print(f'report: {path}')
     for cell in failed:
         print(f'spark-bench: error: {cell.name}: {cell.outcome}', file=sys.stderr)

@@ -8,11 +8,12 @@ from typing import Any
 
 from spark_bench.configs import read_config
 from spark_bench.errors import InputError, nearest, printable
-from spark_bench.places import shipped
+from spark_bench.places import RESULTS, shipped
 from spark_bench.records.schema import record_path
-from spark_bench.records.store import recorded_suites
+from spark_bench.records.store import load_all, recorded_suites, suite_folder
 from spark_bench.suites.checks import STARTS, check_group, check_suite, find_recipe, make_table
-from spark_bench.tables.parts import TableSpec
+from spark_bench.tables.parts import Table, TableSpec
+from spark_bench.tables.suite import tables_of
 
 SHIPPED = 'spark_bench/suites/shipped'
 
@@ -84,6 +85,7 @@ class Suite:
         data: from name of a data set to what it has to be.
         cells: tuple of :class:`CellSpec`, every pretraining before what starts from it.
         tables: tuple of :class:`~spark_bench.tables.parts.TableSpec`.
+        beside: name of a suite whose measured table is shown after these, or ''.
     """
 
     name: str
@@ -92,6 +94,7 @@ class Suite:
     data: dict[str, str]
     cells: tuple[CellSpec, ...]
     tables: tuple[TableSpec, ...]
+    beside: str = ''
 
 
 def shipped_suites() -> list[str]:
@@ -140,6 +143,7 @@ def load_suite(name: Path | str, arch: str | None = None) -> Suite:
         data,
         tuple(_with_trials(path, list(_connect(path, cells)))),
         tables,
+        cfg.get('beside', ''),
     )
 
 
@@ -169,6 +173,17 @@ def specs_of(name: str) -> tuple[TableSpec, ...] | None:
     if name.replace('-', '_') not in shipped_suites():
         return None
     return load_suite(name.replace('-', '_')).tables or None
+
+
+def committed_tables(name: str) -> tuple[Table, ...]:
+    """The tables of a shipped suite from the records that the project itself keeps; none where those are not there.
+
+    They are beside the packages in a clone, and not part of an installed copy.
+    """
+    results = shipped(RESULTS)
+    if not suite_folder(results, 'measured', name).is_dir():
+        return ()
+    return tables_of(load_all(results, name, curves=False), specs_of(name))
 
 
 def _expand(path, number, group, data, arch):

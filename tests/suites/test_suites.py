@@ -17,6 +17,7 @@ from spark_bench.errors import InputError
 from spark_bench.files import MARKER
 from spark_bench.places import shipped
 from spark_bench.records import load_all
+from spark_bench.suites import definition
 from spark_bench.suites.definition import load_suite, shipped_suites
 from spark_bench.suites.plan import Places, build_cells, parse_data, select, use_published
 from spark_bench.suites.rehearsal import check_cells
@@ -277,3 +278,21 @@ def test_cells_side_by_side_get_gpus_of_their_own(monkeypatch):
     assert [devices_of(slot, 1) for slot in (0, 2)] == ['4', '7']
     with pytest.raises(InputError, match='CUDA_VISIBLE_DEVICES=4,6,7.*--jobs'):
         devices_of(1, 2)
+
+
+def test_a_measured_table_stands_beside_that_of_a_run(finished, images, monkeypatch):
+    folder, _ = finished
+    path = folder / 'small.py'
+    text = path.read_text()
+    arguments = words(path, images, folder, '--only', '*/scratch/0')
+    try:
+        path.write_text(f"{text}beside = 'small'\n")
+        assert 'not by this run' not in spark_bench(arguments).stdout  # an installed copy has no such records
+        monkeypatch.setattr(definition, 'shipped', lambda place: folder if place == 'results' else shipped(place))
+        (folder / 'measured').symlink_to(folder / 'results/measured')
+        done = spark_bench(arguments)
+    finally:
+        path.write_text(text)
+    assert done.returncode == 0 and done.stdout.count('Measured, not by this run') == 1
+    report = (folder / 'results/report-small.html').read_text()
+    assert report.count('id="measured"') == 1 and report.count('<table class="results"') == 2

@@ -2,6 +2,7 @@
 
 title = 'The ablation table at the scale of a laptop'
 note = 'A small network, generated images, one seed: it shows the road, not the result of the paper.'
+beside = 'mini'
 methods = ['scratch', 'spark', 'no_sparse', 'no_hierarchy', 'black_mosaic']
 arch = 'test_resnet'
 # Weights: seconds on one core of 2023, for estimates alone.

@@ -2,6 +2,7 @@
 
 title = 'The road of the demo in a minute'
 note = 'Too few steps to learn anything.'
+beside = 'mini'
 methods = ['scratch', 'spark', 'no_sparse', 'no_hierarchy', 'black_mosaic']
 short = {'train_cfg.max_epochs': 2}
 cells = [
