@@ -9,8 +9,9 @@ import pytest
 import torch
 from mmengine.config import Config, ConfigDict
 from small_finetuning import words as finetune_words
-from small_recipes import ROOT, free_port, record_of, small
+from small_recipes import ROOT, record_of, small
 from small_recipes import words as detect_words
+from together import free_port
 
 from spark_bench import commands
 

@@ -4,9 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import socket
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from small_finetuning import write_images
+from together import together
 
 from spark_bench import commands
 from spark_bench.checkpoints import published, save
@@ -377,36 +375,10 @@ def test_one_label_a_class_has_none_to_hold_out(images, tmp_path, capsys):
     assert not (tmp_path / 'results').exists()
 
 
-def free_port():
-    with socket.socket() as chosen:
-        chosen.bind(('localhost', 0))
-        return chosen.getsockname()[1]
-
-
-def torchrun(arguments):
-    """The command in two processes; the finished process."""
-    command = [
-        sys.executable,
-        '-m',
-        'torch.distributed.run',
-        '--nproc-per-node',
-        '2',
-        '--master-port',
-        str(free_port()),
-        '-m',
-        'spark_bench',
-        *arguments,
-        '--launcher',
-        'torchrun',
-    ]
-    environment = {**os.environ, 'PYTHONPATH': os.getcwd(), 'OMP_NUM_THREADS': '1'}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
-
-
 def test_two_processes_give_the_features_and_the_record_of_one(images, encoder, tmp_path):
     both, one = tmp_path / 'both', tmp_path / 'one'
     # 60 images in batches of 8: the processes get 4 batches each, the last of 4 images.
-    done = torchrun(words('linear', images, both, '--weights', encoder, '--batch-size', '8'))
+    done = together(words('linear', images, both, '--weights', encoder, '--batch-size', '8'))
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count('record: ') == 1
     [path] = (both / 'results').rglob('*.json')
@@ -422,7 +394,7 @@ def test_a_damaged_image_is_told_once_by_two_processes(images, encoder, tmp_path
     shutil.copytree(images, tmp_path / 'data')
     bad = tmp_path / 'data' / 'train' / 'class3' / '1.png'
     bad.write_bytes(bad.read_bytes()[:60])
-    done = torchrun(words('knn', tmp_path / 'data', tmp_path, '--weights', encoder, '--batch-size', '8'))
+    done = together(words('knn', tmp_path / 'data', tmp_path, '--weights', encoder, '--batch-size', '8'))
     told = [line for line in done.stderr.splitlines() if 'spark-bench: error' in line]
     assert done.returncode != 0 and len(told) == 1 and str(bad) in told[0], done.stderr[-3000:]
     assert not (tmp_path / 'results').exists()

@@ -1,10 +1,6 @@
 """Recipes at a size for tests, and how tests start them."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -163,28 +159,3 @@ def write_boxes(root, rounds=1):
 def record_of(folder):
     [path] = (folder / 'results').rglob('*.json')
     return json.loads(path.read_text())
-
-
-def free_port():
-    with socket.socket() as chosen:
-        chosen.bind(('localhost', 0))
-        return str(chosen.getsockname()[1])
-
-
-def torchrun(arguments):
-    command = [
-        sys.executable,
-        '-m',
-        'torch.distributed.run',
-        '--nproc-per-node',
-        '2',
-        '--master-port',
-        free_port(),
-        '-m',
-        'spark_bench',
-        *arguments,
-        '--launcher',
-        'torchrun',
-    ]
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)

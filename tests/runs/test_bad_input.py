@@ -11,7 +11,8 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 from safetensors.torch import load_file
-from small_recipes import ROOT, record_of, tiny, torchrun, words
+from small_recipes import ROOT, record_of, tiny, words
+from together import together
 
 from spark_bench import commands
 from spark_bench.data import detection
@@ -223,7 +224,7 @@ def test_what_two_processes_find_wrong_is_told_once(boxes, tmp_path):
     torch.save({'layer1.0.conv1.weight': torch.zeros(3), 'layer4.0.conv1.weight': torch.zeros(3)}, tmp_path / 'w.pth')
     arguments = words(tiny(tmp_path), boxes, tmp_path)
     arguments[arguments.index('scratch')] = str(tmp_path / 'w.pth')
-    done = torchrun(arguments)
+    done = together(arguments)
     told = [line for line in done.stderr.splitlines() if 'spark-bench: error' in line]
     assert done.returncode != 0 and len(told) == 1 and 'w.pth does not fit' in told[0], told
 

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_recipes import record_of, tiny, torchrun, words, write_boxes
+from small_recipes import record_of, tiny, words, write_boxes
+from together import together
 
 from spark_bench import commands
 from spark_bench.data.coco.subset import draw_images
@@ -183,7 +184,7 @@ def test_ap_during_training_is_what_evaluate_finds_and_the_best_weights_are_kept
 
 @pytest.mark.slow
 def test_two_processes_measure_as_one_does(many, tmp_path):
-    done = torchrun(demo(many, tmp_path, '--val-interval', '1', '--label-fraction', '0.5', epochs=2))
+    done = together(demo(many, tmp_path, '--val-interval', '1', '--label-fraction', '0.5', epochs=2))
     assert done.returncode == 0, done.stderr[-3000:]
     record = record_of(tmp_path)
     assert [step for step, _ in record['curves']['box_ap']] == [9, 18]

@@ -9,7 +9,8 @@ import torch
 from killing import finish, kill, start
 from safetensors.torch import load_file
 from small_finetuning import CLASSES, VAL, predictions_of, small, words
-from small_recipes import ROOT, record_of, torchrun
+from small_recipes import ROOT, record_of
+from together import together
 
 from spark_bench import commands
 from spark_bench.training.resume import checkpoints_of
@@ -81,7 +82,7 @@ def test_interrupted_behind_the_last_step_it_evaluates_and_records_as_ever(undis
 
 @pytest.mark.slow
 def test_two_processes_evaluate_every_image_once(images, tmp_path):
-    done = torchrun(
+    done = together(
         words(
             images,
             tmp_path,

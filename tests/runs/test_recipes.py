@@ -4,7 +4,8 @@ import json
 
 import pytest
 from mmengine.config import Config
-from small_recipes import ROOT, record_of, small, tiny, torchrun, words
+from small_recipes import ROOT, record_of, small, tiny, words
+from together import together
 
 from spark_bench import commands
 
@@ -103,7 +104,7 @@ def test_bfloat16_and_channels_last_train_to_nearly_the_same_loss(coco, tmp_path
 @pytest.mark.slow
 def test_two_processes_train_and_evaluate_as_one(coco, tmp_path):
     config = tiny(tmp_path, **{'model.test_cfg.rcnn.score_thr': 0.0})
-    done = torchrun(words(config, coco, tmp_path))
+    done = together(words(config, coco, tmp_path))
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count('record: ') == 1
     record = record_of(tmp_path)

@@ -4,7 +4,6 @@ import copy
 import gc
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from PIL import Image
 from timm.models.resnet import Bottleneck, ResNet
+from together import free_port, together
 from torch import nn
 from torch._dynamo.utils import counters
 
@@ -31,12 +31,6 @@ CASES = [
     ('test_resnet', 'packed', 'no_sparse'),
     ('test_convnext', 'packed', 'spark'),
 ]
-
-
-def free_port():
-    with socket.socket() as chosen:
-        chosen.bind(('localhost', 0))
-        return chosen.getsockname()[1]
 
 
 def build(arch, engine, ablation):
@@ -213,7 +207,7 @@ def torchrun(images, folder, *extra):
         '--nproc-per-node',
         '2',
         '--master-port',
-        str(free_port()),
+        free_port(),
         '-m',
         'spark_bench',
         *words(images, folder, '--launcher', 'pytorch', *extra),
@@ -239,7 +233,7 @@ def test_torchrun_writes_one_record_which_stands_for_one_process_too(images, tmp
 
 
 def test_an_error_that_all_processes_meet_is_told_once(images, tmp_path):
-    done = torchrun(images, tmp_path, '--batch-size', '3')
+    done = together(words(images, tmp_path, '--batch-size', '3'))
     assert done.returncode != 0
     told = [line for line in done.stderr.splitlines() if 'spark-bench: error' in line]
     assert len(told) == 1 and '--batch-size 3 on 2 processes' in told[0] and 'choose 1, 2 or 4' in told[0]
