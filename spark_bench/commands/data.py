@@ -49,7 +49,8 @@ def main(args: Namespace) -> int:
 def _embedded(args):
     from spark_bench.data import embedded
 
-    dataset, sizes = embedded.prepare(args.size, seed=args.seed, cache_dir=args.cache_dir), embedded.SIZES[args.size]
+    sizes = embedded.SIZES[args.size]
+    dataset = embedded.verify(embedded.prepare(args.size, seed=args.seed, cache_dir=args.cache_dir).root)
     print(dataset.root)
     print(f'unlabelled      {sizes.unlabelled} images')
     print(f'classification  {sizes.classification_train} train, {sizes.classification_val} val')

@@ -128,6 +128,11 @@ def load_suite(name: Path | str, arch: str | None = None) -> Suite:
     cells = [cell for number, group in enumerate(cfg['cells']) for cell in _expand(path, number, group, data, arch)]
     names = [cell.name for cell in cells]
     twice = next((cell for cell in names if names.count(cell) > 1), None)
+    if twice and arch:
+        raise InputError(
+            f'--arch {arch}: the suite {path.stem} compares architectures, and {twice} would be several of its cells: '
+            'leave it away'
+        )
     if twice:
         raise InputError(f'suite {path} has the cell {twice} twice: give one of them another seed or task')
     stem = path.stem.replace('_', '-')

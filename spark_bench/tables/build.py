@@ -180,7 +180,7 @@ def mark_best(rows: Sequence[Row], spec: TableSpec) -> list[Row]:
 
 def _winner(competing: Sequence[tuple[int, Cell]], column: Column) -> int | None:
     """The number of the row that is best of those that compete; None where none is."""
-    sign = 1 if column.is_percent else -1
+    sign = 1 if column.rises else -1
     index, top = max(competing, key=lambda item: sign * item[1].value)
     others = [cell for i, cell in competing if i != index]
     ahead = all(

@@ -18,13 +18,18 @@ class Column:
 
     @property
     def is_percent(self) -> bool:
-        """Accuracies, AP and recall, in percent and better when higher; any other metric is a loss."""
+        """Accuracies, AP and recall, in percent."""
         return re.match(PERCENT_PATTERN, self.metric) is not None
+
+    @property
+    def rises(self) -> bool:
+        """Whether higher is better: percentages, rates and shares of a limit; of losses, times and sizes less is."""
+        return self.is_percent or self.metric.endswith(('_per_s', '_share'))
 
     @property
     def heading(self) -> str:
         """The label with an arrow that points to better."""
-        return f'{self.label} {"↑" if self.is_percent else "↓"}'
+        return f'{self.label} {"↑" if self.rises else "↓"}'
 
     @property
     def digits(self) -> int:

@@ -42,7 +42,7 @@ def delta_verdict(cell: Cell, column: Column) -> str:
     rounded = round(cell.delta or 0.0, column.digits)
     if not rounded or not cell.delta_verified or cell.delta_beyond_noise is False:
         return ''
-    return 'better' if (rounded > 0) == column.is_percent else 'worse'
+    return 'better' if (rounded > 0) == column.rises else 'worse'
 
 
 def source_marks(cell: Cell, table: Table) -> tuple[int, ...]:

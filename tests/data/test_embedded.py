@@ -362,3 +362,12 @@ def test_the_command_prints_folder_counts_and_hash(quick, capsys):
     assert quick.sha256 in output
     for count in ('96 images', '80 train, 40 val', '48 train, 24 val'):
         assert count in output
+
+
+def test_the_command_names_a_set_whose_files_were_altered(quick, tmp_path, capsys):
+    root = shutil.copytree(quick.root, tmp_path / quick.root.name)
+    image = next(path for path in sorted(root.rglob('*.jpg')))
+    image.write_bytes(image.read_bytes() + b' ')
+    assert commands.main(['data', 'embedded', '--size', 'quick', '--cache-dir', str(tmp_path)]) == 1
+    told = capsys.readouterr()
+    assert told.err.count('\n') == 1 and str(root) in told.err and not told.out

@@ -125,6 +125,12 @@ def test_unknown_suites_are_refused_with_the_known_ones(tmp_path, capsys):
     assert 'ablation, demo, demo_quick, mini' in capsys.readouterr().err
 
 
+def test_an_architecture_in_place_of_several_is_refused(capsys):
+    assert commands.main(['run', 'mini', '--arch', 'resnet18', '--dry-run']) == 2
+    error = capsys.readouterr().err
+    assert error.count('\n') == 1 and '--arch resnet18' in error and 'compares architectures' in error
+
+
 def test_every_cell_has_a_record_and_one_pretraining_serves_both_seeds(finished):
     folder, output = finished
     records = load_all(folder / 'results', 'small')

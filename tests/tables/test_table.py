@@ -16,6 +16,7 @@ from spark_bench.records.schema import record_path
 from spark_bench.tables import Table, TableSpec, build_table, table_of_suite, to_csv, to_grid, to_markdown
 from spark_bench.tables.build import METHODS, order_methods
 from spark_bench.tables.command import print_tables
+from spark_bench.tables.text import delta_verdict
 
 TOP1 = ('classification', 'top1', 'top-1')
 BOX = ('detection', 'box_ap', 'box AP')
@@ -106,6 +107,19 @@ def test_of_a_loss_the_lowest_is_best_and_the_arrow_points_down(make_record):
     text = to_markdown(table)
     assert '**0.405 ± 0.007 (n=2)**' in text
     assert 'loss ↓' in text and '| 0.605 ± 0.007 (n=2) | +0.200 |' in text and 'difference from spark' in text
+
+
+@pytest.mark.parametrize('metric', ['images_per_s', 'matrix_share', 'bandwidth_gb_per_s'])
+def test_of_rates_and_shares_the_highest_is_best(make_record, metric):
+    records = [
+        make_record('profile', method, seed, metrics={metric: value + seed / 100})
+        for method, value in (('reference', 0.4), ('packed', 0.8))
+        for seed in range(3)
+    ]
+    table = table_of(records, ('reference', 'packed'), [('profile', metric, 'speed')], baseline='reference')
+    assert table.columns[0].heading == 'speed ↑'
+    assert [row.method for row in table.rows if row.cells[0].best] == ['packed']
+    assert delta_verdict(table.rows[1].cells[0], table.columns[0]) == 'better'
 
 
 def test_of_average_recall_the_highest_is_best(make_record):

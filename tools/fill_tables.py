@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Put the tables that README.md shows into it, from the records of this clone: python tools/readme.py.
+"""Put the tables that README.md and docs/ show into them, from the records of this clone: python tools/fill_tables.py.
 
 A table stands between two comments, `<!-- table SUITE NAME -->` and `<!-- end of the table -->`.
 """
@@ -35,10 +35,18 @@ def fill(text: str) -> str:
     return BLOCK.sub(table, text)
 
 
+def pages() -> list[Path]:
+    """The files that may hold tables."""
+    return [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
+
+
 def main() -> int:
-    """Rewrite README.md; exit status 0."""
-    path = ROOT / 'README.md'
-    path.write_text(fill(path.read_text()))
+    """Rewrite those that have changed, and name them; exit status 0."""
+    for path in pages():
+        text = path.read_text()
+        if fill(text) != text:
+            path.write_text(fill(text))
+            print(path.relative_to(ROOT))
     return 0
 
 
