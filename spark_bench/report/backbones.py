@@ -16,18 +16,20 @@ PARAMETERS = {
     'convnextv2_tiny': 28.6,
     'convnextv2_base': 88.7,
 }
-SIZES = ('atto', 'femto', 'pico', 'nano', 'tiny', 'small', 'base', 'large', 'xlarge', 'huge')
+SIZES = ('atto', 'femto', 'pico', 'nano', 's', 'tiny', 'm', 'small', 'l', 'base', 'large', 'xlarge', 'huge')
 MARKERS = 'osD^vPX*<>ph'  # of matplotlib, by which backbones or methods are told apart beside their colours
 
 
 def family_of(arch: str) -> tuple[str, tuple[int, str]]:
-    """The family of a backbone and a key that orders its sizes: ('resnet', (50, '')), ('swin', (6, 'base'))."""
+    """The family of a backbone and a key that orders its sizes: ('resnet', (50, '')), ('swin', (9, 'base'))."""
     match = re.fullmatch(r'([a-z]+?)_?(\d+)(.*)', arch)
     if match and not arch.startswith('convnextv'):
         return match[1], (int(match[2]), match[3])
-    family, _, rest = arch.partition('_')
-    size = next((SIZES.index(part) for part in rest.split('_') if part in SIZES), len(SIZES))
-    return family, (size, rest)
+    family, *parts = arch.split('_')
+    place = next((place for place, part in enumerate(parts) if part in SIZES), None)
+    if place is None:
+        return family, (len(SIZES), '_'.join(parts))
+    return '_'.join([family, *parts[:place]]), (SIZES.index(parts[place]), '_'.join(parts[place:]))
 
 
 def order_archs(archs: Iterable[str]) -> list[str]:

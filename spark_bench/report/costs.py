@@ -59,7 +59,7 @@ def cost_chart(table: Table, records: Sequence[Record], name: str = 'cost') -> D
             axes.set_xlabel(unit)
         for axes in grid[len(panels) :]:
             axes.set_axis_off()
-        _legend_of_costs(figure, grid[0], table, [cost.row for cost in costs])
+        legend_by_method_and_arch(figure, grid[0], table, [cost.row for cost in costs])
 
     caption = (
         f'Against the {unit} of the run and of the pretraining that it started from, mean over seeds; vertical '
@@ -143,7 +143,8 @@ def _draw_costs(axes: 'Axes', table: Table, costs: Sequence[_Cost], amounts: Seq
     axes.margins(0.1)
 
 
-def _legend_of_costs(figure: 'Figure', axes: 'Axes', table: Table, rows: Sequence[Row]) -> None:
+def legend_by_method_and_arch(figure: 'Figure', axes: 'Axes', table: Table, rows: Sequence[Row]) -> None:
+    """Above all panels: a colour a method of ``rows``, a marker a backbone where there are several."""
     colours = method_colours(row.method for row in table.rows)
     for method in order_methods(row.method for row in rows):
         axes.plot([], [], 'o', color=colours[method], label=method)

@@ -10,6 +10,7 @@ from spark_bench.report.curves import accuracy_curves, loss_curves, precision_cu
 from spark_bench.report.figures import Drawing
 from spark_bench.report.scaling import scaling_curves
 from spark_bench.report.shares import share_curves
+from spark_bench.report.transfer import transfer_chart
 from spark_bench.tables.parts import Table
 
 
@@ -29,6 +30,7 @@ def draw_charts(tables: Sequence[Table], records: Sequence[Record]) -> list[Draw
             draw_values = bar_chart if len(table.archs) == 1 else value_dots
             values = draw_values(table, f'values{suffix}')
         charts += [scaling, gains, values, cost_chart(table, records, f'cost{suffix}')]
+        charts.append(transfer_chart(table, records, f'transfer{suffix}'))
     charts.append(share_curves(records))
     return [chart for chart in charts if chart]
 

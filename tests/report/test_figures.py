@@ -20,6 +20,7 @@ from spark_bench.report.drawings import draw_charts, draw_curves, tasks_of
 from spark_bench.report.figures import Drawing, inline_svg, method_colours, save_drawing, spoken
 from spark_bench.report.scaling import scaling_curves
 from spark_bench.report.shares import share_curves
+from spark_bench.report.transfer import transfer_chart
 from spark_bench.tables import Column, TableSpec, build_table
 from spark_bench.tables.suite import COLUMNS
 
@@ -126,6 +127,7 @@ def test_scaling_orders_sizes_and_writes_the_gain_of_the_first_method(make_publi
     [
         ['resnet18', 'resnet50', 'resnet101', 'resnet200'],
         ['convnext_atto', 'convnext_tiny', 'convnext_small', 'convnext_base', 'convnext_large'],
+        ['convnext_small', 'convnext_mini_s', 'convnext_mini_m', 'convnext_mini_l', 'vit_mini'],
         ['convnext_tiny', 'convnextv2_nano', 'convnextv2_base', 'resnet50', 'swin_tiny', 'swin_base', 'vit_base'],
     ],
 )
@@ -157,6 +159,22 @@ def test_cost_is_the_run_and_its_pretraining_times_the_gpus(make_benchmark):
     assert 'spark top-1 80.6 after 16 GPU-hours' in drawing.description and 'Hollow: without' in drawing.caption
     short = [dataclasses.replace(r, wall_time_s=r.wall_time_s / 100, setting=None) for r in records]
     assert 'scratch top-1 80.1 after 1.2 minutes' in cost_chart(table_of(short), short).description
+
+
+def test_transfer_stands_against_the_loss_of_the_pretrainings_that_it_started_from(make_benchmark):
+    records = make_benchmark(('resnet50', 'resnet101', 'resnet152'), ('scratch', 'spark'))
+    losses = {r.arch: r.metrics['loss'] for r in records if r.kind == 'pretrain'}
+    drawing = transfer_chart(table_of(records), records)
+    for arch, loss in losses.items():
+        assert re.search(rf'{arch} spark top-1 [\d.]+ after a loss of {loss:.3f}', drawing.description)
+    assert 'scratch' not in drawing.description and {'resnet50', 'spark'} <= set(texts(drawing))
+    # Two pretrainings that a row's runs started from count by their runs.
+    [shared] = [r for r in records if r.kind == 'pretrain' and r.arch == 'resnet50']
+    other = dataclasses.replace(shared, seed=2, metrics={'loss': shared.metrics['loss'] + 0.3})
+    both = transfer_chart(table_of(records), [*records, other]).description
+    assert f'resnet50 spark top-1 80.6 after a loss of {shared.metrics["loss"] + 0.1:.3f}' in both
+    few = [r for r in records if r.arch != 'resnet50']
+    assert transfer_chart(table_of(few), few) is None
 
 
 def test_names_that_begin_with_an_underscore_stand_in_every_legend(make_benchmark):
