@@ -77,8 +77,8 @@ def test_tables_and_images_can_be_read_aloud(report, demo_runs):
     assert all(a.get('scope') for tag, a in page.elements if tag == 'th')
     assert all(a.get('alt') for tag, a in page.elements if tag == 'img')
     assert all(a.get('aria-label') for tag, a in page.elements if tag == 'svg')
-    # Gains, cost, three losses; beside each of the 14 records the curve of its loss.
-    assert tags['svg'] == 5 + len(demo_runs) and tags['figure'] == 5
+    # Gains, cost, transfer, three losses; beside each of the 14 records the curve of its loss.
+    assert tags['svg'] == 6 + len(demo_runs) and tags['figure'] == 6
 
 
 def test_the_demo_says_that_it_is_not_the_papers_result_and_shows_where_figures_come_from(report, demo_runs):
