@@ -213,7 +213,7 @@ def test_without_scripts_every_table_and_figure_is_shown_and_a_key_opens_a_recor
         assert (
             page.evaluate("""
           return [...document.querySelectorAll('figure svg')].map(figure => figure.checkVisibility());""")
-            == [True] * 7
+            == [True] * 8
         )
         page.evaluate("document.querySelector('summary').focus();")
         page.press('Enter')
