@@ -1,4 +1,4 @@
-"""What a training step takes of the card's memory at the batch that a recipe puts on one device."""
+"""What a training step takes of the card's memory at a recipe's batch, and a detector's of time beside mmengine's."""
 
 import pytest
 import torch
@@ -10,6 +10,8 @@ from mmengine.structures import InstanceData
 from spark_bench import registration  # noqa: F401
 from spark_bench.models.precision import prepare_detector
 from spark_bench.places import shipped
+from spark_bench.training.compiling import compile_network
+from spark_bench.training.optimizers import use_fused_kernel
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
 # The smallest cards that the recipes are meant for, in GB; mixed precision and channels-last.
@@ -86,30 +88,19 @@ def test_pretraining_and_fine_tuning_fit_at_the_recipes_batch(recipe, report):
     assert peak(model, optimizer, batch, report, recipe) < 0.95 * PRETRAINING_GB
 
 
-@pytest.mark.parametrize('recipe', DETECTION)
-def test_detection_fits_at_the_recipes_batch(recipe, report):
+def detection_batch(count, height, width):
+    """Images of noise with 20 boxes each, as the preprocessor would give them."""
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
 
-    cfg = Config.fromfile(shipped(f'mmdet_configs/{recipe}.py'))
-    torch.manual_seed(0)
-    height, width = (1024, 1024) if 'vit' in recipe else (800, 1344)
-    cfg.model.backbone.pop('init_cfg', None)
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        model = MODELS.build(cfg.model).cuda().train()
-        optimizer = optimizer_of(cfg, model)
-    prepare_detector(model, channels_last=True)
     samples = []
-    for _ in range(cfg.batch_limit):
+    for _ in range(count):
         low = torch.rand(20, 2, device='cuda') * torch.tensor([width / 2, height / 2], device='cuda')
         boxes = torch.cat([low, low + 20 + torch.rand(20, 2, device='cuda') * 300], dim=1)
+        shape = (height, width)
         sample = DetDataSample(
             metainfo=dict(
-                img_shape=(height, width),
-                ori_shape=(height, width),
-                pad_shape=(height, width),
-                batch_input_shape=(height, width),
-                scale_factor=(1.0, 1.0),
+                img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape, scale_factor=(1.0, 1.0)
             )
         )
         masks = torch.zeros(20, height, width, dtype=torch.uint8)
@@ -121,6 +112,59 @@ def test_detection_fits_at_the_recipes_batch(recipe, report):
             masks=BitmapMasks(masks.numpy(), height, width),
         )
         samples.append(sample)
-    image = torch.randn(cfg.batch_limit, 3, height, width, device='cuda')
-    batch = {'inputs': image.to(memory_format=torch.channels_last), 'data_samples': samples}
+    return {'inputs': torch.randn(count, 3, height, width, device='cuda'), 'data_samples': samples}
+
+
+def build_detector(cfg):
+    """The detector of a recipe on the card, without weights, and its optimizer."""
+    torch.manual_seed(0)
+    cfg.model.backbone.pop('init_cfg', None)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(cfg.model).cuda().train()
+        return model, optimizer_of(cfg, model)
+
+
+@pytest.mark.parametrize('recipe', DETECTION)
+def test_detection_fits_at_the_recipes_batch(recipe, report):
+    cfg = Config.fromfile(shipped(f'mmdet_configs/{recipe}.py'))
+    model, optimizer = build_detector(cfg)
+    prepare_detector(model, channels_last=True)
+    batch = detection_batch(cfg.batch_limit, *((1024, 1024) if 'vit' in recipe else (800, 1344)))
+    batch['inputs'] = batch['inputs'].to(memory_format=torch.channels_last)
     assert peak(model, optimizer, batch, report, recipe) < 0.95 * DETECTION_GB
+
+
+@pytest.mark.parametrize('compiled', [False, True])
+def test_a_step_of_mask_rcnn_beside_that_of_mmengines_own_loop(compiled, report):
+    """One model, one batch, bfloat16: what differs is the memory layout, the optimizer's kernel and compilation."""
+    cfg, batch = Config.fromfile(shipped(f'mmdet_configs/{DETECTION[0]}.py')), detection_batch(2, 800, 1344)
+    times, losses = {}, {}
+    for ours in (False, True):
+        model, optimizer = build_detector(cfg.copy())
+        prepare_detector(model, channels_last=ours)
+        inputs = batch['inputs']
+        if ours:
+            inputs = inputs.to(memory_format=torch.channels_last)
+            use_fused_kernel(optimizer)
+            if compiled:
+                compile_network(model)
+        elapsed, found = [], []
+        for number in range(12):
+            torch.manual_seed(number)
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            with torch.autocast('cuda', torch.bfloat16):
+                loss, _ = model.parse_losses(model(inputs, batch['data_samples'], mode='loss'))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            end.record()
+            torch.cuda.synchronize()
+            elapsed.append(start.elapsed_time(end))
+            found.append(loss.item())
+        times[ours], losses[ours] = sorted(elapsed[4:])[4], found
+    report(
+        f'Mask R-CNN, ResNet-50, 2 x 800 x 1344, bf16{", compiled" * compiled}',
+        f'{times[True]:.1f} ms, mmengine {times[False]:.1f} ms, ratio {times[True] / times[False]:.2f}',
+    )
+    assert losses[True][:3] == pytest.approx(losses[False][:3], rel=0.02)
