@@ -128,4 +128,15 @@ tables = [
             *[('swin_mini', method) for method in ('scratch', 'simmim')],
         ],
     ),
+    dict(
+        name='mini_rates',
+        title='Learning rates that each row tried, on training images held out for it',
+        baseline='scratch',
+        pairs=[(arch, method) for archs, methods, *_ in _groups for arch in archs for method in methods],
+        columns=[
+            (f'{kind}_{name}', metric, f'{label}, {rate:g}')
+            for kind, metric, label in (('classification', 'top1', 'top-1'), ('detection', 'mask_ap', 'mask AP'))
+            for name, rate in _rates[kind].items()
+        ],
+    ),
 ]
