@@ -29,6 +29,7 @@ LEFT_OUT = (
     'overrides.txt',
     'pyproject.toml',
     'results/README.md',
+    'results/measured/',
     'setup.cfg',
 )
 
