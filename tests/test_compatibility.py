@@ -7,8 +7,12 @@ import warnings
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config, utils
 
 from spark_bench.compatibility import hide_evaluation_notice
+from spark_bench.configs import read_config
+from spark_bench.errors import InputError
+from spark_bench.places import shipped
 
 
 @pytest.mark.parametrize('version, left_out', [('5.17.0', True), ('4.53.0', False)])
@@ -48,3 +52,17 @@ def test_no_run_is_told_that_its_metrics_are_not_computed():
         warnings.warn('something else', stacklevel=1)
     assert [str(each.message) for each in told] == ['something else']
     assert "'faster_coco_eval is not installed" in source.read_text()  # that is still what it says
+
+
+def test_base_configs_are_found_without_a_look_at_model_cards_and_recipes_of_the_library_with_it(tmp_path, monkeypatch):
+    recipe = tmp_path / 'recipe.py'
+    recipe.write_text("_base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'\n")
+    expected = Config.fromfile(shipped('mmdet_configs/demo/mask-rcnn_demo.py')).model.rpn_head.type
+    found, looked = utils._get_cfg_metainfo, []
+    monkeypatch.setattr(utils, '_get_cfg_metainfo', lambda *given: looked.append(given) or found(*given))
+    assert read_config(recipe).model.rpn_head.type == expected and not looked
+    recipe.write_text("_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'\n")
+    assert read_config(recipe).model.type == 'MaskRCNN' and len(looked) == 1
+    recipe.write_text("_base_ = 'mmdet::_base_/models/no_such.py'\n")
+    with pytest.raises(InputError, match='recipe.py cannot be read.*no_such'):
+        read_config(recipe)

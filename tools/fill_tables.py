@@ -8,13 +8,11 @@ import re
 import sys
 from pathlib import Path
 
+from spark_bench.errors import InputError
+from spark_bench.suites.definition import committed_tables
+from spark_bench.tables.markdown import to_markdown
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from spark_bench.errors import InputError  # noqa: E402
-from spark_bench.suites.definition import committed_tables  # noqa: E402
-from spark_bench.tables.markdown import to_markdown  # noqa: E402
-
 BLOCK = re.compile(r'(?s)(<!-- table (\S+) (\S+) -->\n).*?(<!-- end of the table -->)')
 
 

@@ -18,19 +18,16 @@ import numpy as np
 import timm.optim
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-import spark_bench  # noqa: E402, F401
-from pretrain.encoder import build_encoder  # noqa: E402
-from pretrain.masking import random_mask  # noqa: E402
-from pretrain.spark import SparK  # noqa: E402
-from spark_bench.data.pretraining import Images  # noqa: E402
-from spark_bench.training.optimizers import Lamb  # noqa: E402
+from pretrain.encoder import build_encoder
+from pretrain.masking import random_mask
+from pretrain.spark import SparK
+from spark_bench.data.pretraining import Images
+from spark_bench.training.optimizers import Lamb
 
 # From name to engine, precision, bfloat16 autocast, channels-last, optimizer, compiled.
 PATHS: dict[str, tuple[str, torch.dtype, bool, bool, Callable, bool]] = {
     'reference': ('reference', torch.float32, False, False, timm.optim.Lamb, False),
+    'reference, float64': ('reference', torch.float64, False, False, timm.optim.Lamb, False),
     'packed': ('packed', torch.float32, False, False, Lamb, False),
     'packed, float64': ('packed', torch.float64, False, False, Lamb, False),
     'packed, bfloat16, channels-last': ('packed', torch.float32, True, True, Lamb, False),
@@ -107,7 +104,9 @@ def main() -> int:
     parser.add_argument('--side', type=int, default=96, metavar='P', help='of the images, in pixels')
     parser.add_argument('--batch', type=int, default=16, metavar='N')
     parser.add_argument('--updates', type=int, default=300, metavar='N')
-    parser.add_argument('--paths', nargs='+', choices=PATHS, default=list(PATHS)[:4], metavar='PATH')
+    parser.add_argument(
+        '--paths', nargs='+', choices=PATHS, default=['packed', 'packed, bfloat16, channels-last'], metavar='PATH'
+    )
     parser.add_argument('--output', type=Path, metavar='FILE')
     args = parser.parse_args()
     images, curves = Images(args.images, args.side), {}

@@ -98,7 +98,7 @@ def _render(suite, records, tables, work_root, beside):
         summary=_summary(records),
         seeds=len({record.seed for record in records}),
         tables=tables,
-        beside=list(map(to_html, beside)),
+        beside=[to_html(table, prefix='measured') for table in beside],
         table_html=table_html,
         colours=method_colours(record.method for record in records),
         methods=order_methods(record.method for record in records),

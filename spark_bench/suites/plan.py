@@ -155,9 +155,9 @@ def take_best(spec: CellSpec, suite: Suite, places: Places, run: SuiteRun) -> No
         InputError: naming a trial without a record, or without the metric.
     """
     assert spec.tune is not None
-    figures = []
+    figures, metric = [], spec.tune['metric']
     for trial in spec.trials:
-        path, metric = trial.record_path(suite.name, places.results), spec.tune['metric']
+        path = trial.record_path(suite.name, places.results)
         figure = read(path).metrics.get(metric)
         if figure is None:
             raise InputError(f'{path} has no {metric}, by which {spec.name} is tuned: name another metric in tune')

@@ -30,6 +30,21 @@ tables = [dict(name='small', title=title, baseline='scratch', methods=['scratch'
 del tiny
 """
 
+# Two cells whose learning rate is that of the better of two trials.
+TUNED = """
+title = 'A tuned suite'
+data = dict(images='classes')
+_shared = dict(arch='test_resnet', methods=['scratch'], data='images', options=dict(threads=1),
+               recipe='pretrain/configs/demo_finetune.py')
+_short = {'train_cfg.max_epochs': 1, 'global_batch': 8}
+cells = [
+    dict(task='classification', seeds=[0, 1], tune=dict(tasks=['classification_low', 'classification_high'],
+         metric='top1'), overrides=_short, **_shared),
+    *(dict(task=f'classification_{name}', overrides={**_short, 'base_lr': rate, 'train_cfg.max_epochs': 2}, **_shared)
+      for name, rate in (('low', 1e-5), ('high', 2e-3))),
+]
+"""
+
 
 def words(suite, images, folder, *extra):
     return [

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from small_suite import ROOT, SUITE, outcome, spark_bench, start, words
+from small_suite import ROOT, SUITE, TUNED, outcome, spark_bench, start, words
 
 from spark_bench import commands
 from spark_bench.suites.definition import load_suite
@@ -339,3 +339,17 @@ def test_the_tasks_of_a_job_train_together_and_meet_at_its_first_node(suite, ima
     statuses, printed = run_tasks({**cell.options, 'data_root': str(tmp_path / 'no where')}, tmp_path)
     assert 0 not in statuses
     assert 'no where does not exist' in (Path(cell.options['work_dir']) / 'failure.txt').read_text()
+
+
+def test_what_takes_values_from_others_is_submitted_when_these_have_records(slurm, images, tmp_path):
+    path = tmp_path / 'small.py'
+    path.write_text(TUNED)
+    arguments = words(path, images, tmp_path, '--cluster', 'slurm', '--gpus', '1')
+    first, _ = slurm(arguments)
+    trials = {f'classification_{name}/test_resnet/scratch/0' for name in ('low', 'high')}
+    assert first.returncode == 0 and submitted(first).keys() == trials
+    assert '2 cells take values from others that have no record yet' in first.stdout
+    assert spark_bench(words(path, images, tmp_path, '--only', *trials)).returncode == 0
+    second, scripts = slurm(arguments)
+    assert submitted(second).keys() == {f'classification/test_resnet/scratch/{seed}' for seed in (0, 1)}
+    assert 'no record yet' not in second.stdout

@@ -3,32 +3,18 @@
 import json
 
 import pytest
-from small_suite import spark_bench, words
+from small_suite import TUNED, spark_bench, words
 
 from spark_bench import commands
 from spark_bench.records import load_all
 from spark_bench.suites.definition import load_suite
 from spark_bench.suites.plan import Places, build_cells, select
 
-SUITE = """
-title = 'A tuned suite'
-data = dict(images='classes')
-_shared = dict(arch='test_resnet', methods=['scratch'], data='images', options=dict(threads=1),
-               recipe='pretrain/configs/demo_finetune.py')
-_short = {'train_cfg.max_epochs': 1, 'global_batch': 8}
-cells = [
-    dict(task='classification', seeds=[0, 1], tune=dict(tasks=['classification_low', 'classification_high'],
-         metric='top1'), overrides=_short, **_shared),
-    *(dict(task=f'classification_{name}', overrides={**_short, 'base_lr': rate, 'train_cfg.max_epochs': 2}, **_shared)
-      for name, rate in (('low', 1e-5), ('high', 2e-3))),
-]
-"""
-
 
 @pytest.fixture
 def tuned(tmp_path):
     path = tmp_path / 'small.py'
-    path.write_text(SUITE)
+    path.write_text(TUNED)
     return path
 
 
