@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Train SparK for some hundred updates by each fast path and by the plain definition, and compare the losses.
 
-python tools/loss_curves.py IMAGES [--arch resnet50] [--side 96] [--batch 16] [--updates 300] [--output FILE.svg]
+python tools/loss_curves.py IMAGES [--arch resnet50] [--side 96] [--batch 16] [--updates 300]
+    [--paths PATH …] [--against PATH] [--output FILE.svg]
 
 All begin at the same weights and see the same images under the same masks. The plain definition is the reference
 engine in float32, the decoder module by module and timm's LAMB. Prints how far each path's loss is from it, relative,
@@ -78,7 +79,7 @@ def deviations(losses: list[float], reference: list[float]) -> tuple[float, floa
 
 
 def draw(curves: dict[str, list[float]], title: str, output: Path) -> None:
-    """The losses above, their relative difference from the reference below."""
+    """The losses above, their relative difference from the first of them below."""
     import matplotlib
 
     matplotlib.use('Agg')
@@ -86,10 +87,11 @@ def draw(curves: dict[str, list[float]], title: str, output: Path) -> None:
     from matplotlib import pyplot
 
     figure, (above, below) = pyplot.subplots(2, 1, figsize=(7, 6), sharex=True, layout='constrained')
-    for name, losses in curves.items():
+    first = np.array(next(iter(curves.values())))
+    for number, (name, losses) in enumerate(curves.items()):
         above.plot(losses, label=name, linewidth=1)
-        if name != 'reference':
-            below.semilogy(np.abs(np.array(losses) / np.array(curves['reference']) - 1), label=name, linewidth=1)
+        if number:
+            below.semilogy(np.abs(np.array(losses) / first - 1), color=f'C{number}', linewidth=1)
     above.set(title=title, ylabel='loss')
     below.set(xlabel='update', ylabel='relative difference')
     above.legend()
@@ -107,12 +109,13 @@ def main() -> int:
     parser.add_argument(
         '--paths', nargs='+', choices=PATHS, default=['packed', 'packed, bfloat16, channels-last'], metavar='PATH'
     )
+    parser.add_argument('--against', choices=PATHS, default='reference', metavar='PATH')
     parser.add_argument('--output', type=Path, metavar='FILE')
     args = parser.parse_args()
     images, curves = Images(args.images, args.side), {}
-    for path in dict.fromkeys(['reference', *args.paths]):
+    for path in dict.fromkeys([args.against, *args.paths]):
         curves[path] = train(path, args.arch, args.side, images, args.batch, args.updates)
-        first, most, last = deviations(curves[path], curves['reference'])
+        first, most, last = deviations(curves[path], curves[args.against])
         print(f'{args.arch}, {path}: {first:.1e} in 10 updates, {most:.1e} at most, {last:.1e} at the end', flush=True)
     if args.output:
         draw(curves, f'{args.arch}, {args.side} px, batch {args.batch}, one seed', args.output)
