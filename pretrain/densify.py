@@ -5,6 +5,7 @@ from timm.layers import LayerNorm2d
 from torch import nn
 
 from pretrain.masking import VisibleLayout
+from pretrain.sparse.filled import filled_convolution
 
 
 class Densify(nn.Module):
@@ -43,12 +44,18 @@ class Densify(nn.Module):
         embedding = None if grid is None else sincos_position_embedding(width, *grid)
         self.register_buffer('position_1dhw', embedding, persistent=False)
 
-    def forward(self, features: torch.Tensor, layout: VisibleLayout) -> torch.Tensor:
-        """``features`` is packed ``x_NCbb`` (or, without mask token, dense ``x_BChw``); returns ``(B, d, h, w)``."""
+    def forward(self, features: torch.Tensor, layout: VisibleLayout, stepwise: bool = False) -> torch.Tensor:
+        """``features`` is packed ``x_NCbb`` (or, without mask token, dense ``x_BChw``); returns ``(B, d, h, w)``.
+
+        ``stepwise`` fills, then projects; else a CPU projects visible positions alone (a GPU was never measured).
+        """
         features = self.norm(features)
-        if self.mask_token is not None:
-            features = layout.unpack(features, fill_C=self.mask_token.view(-1))
-        dense_Bdhw = self.proj(features)
+        if self.mask_token is None:
+            dense_Bdhw = self.proj(features)
+        elif stepwise or features.device.type != 'cpu' or isinstance(self.proj, nn.Identity):
+            dense_Bdhw = self.proj(layout.unpack(features, fill_C=self.mask_token.view(-1)))
+        else:
+            dense_Bdhw = filled_convolution(self.proj, features, self.mask_token.view(-1), layout)
         return dense_Bdhw if self.position_1dhw is None else dense_Bdhw + self.position_1dhw
 
 

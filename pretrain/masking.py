@@ -100,6 +100,7 @@ class VisibleLayout:
         self.active_B1ff = active_B1ff.to(device, non_blocking=True)
         self.image_N = torch.div(self.patch_N, self.grid_h * self.grid_w, rounding_mode='floor')
         self._tables: dict[tuple[str | int, ...], torch.Tensor] = {}
+        self._spreads: dict[tuple[str | int, ...], tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
 
     @property
     def visible(self) -> int:
@@ -177,6 +178,26 @@ class VisibleLayout:
             self._tables[key] = (row * (self.grid_w * block) + column).flatten()
         return self._tables[key]
 
+    def spread_tables(self, block: int, kernel: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Which outputs of a dense convolution each visible position is read by; k is odd, the stride 1.
+
+        Args:
+            block: b, side of a patch on the map that is read.
+            kernel: k, side of the convolution's kernel.
+
+        Returns:
+            int64 ``targets_nk`` ``(N·b·b, k·k)``: for each position and each tap of the kernel, the output, counted in
+            a map with k // 2 positions more on every side; and the same sorted by outputs: ``order``, places in
+            ``targets_nk``, and ``starts``, where in ``order`` those of each output of that larger map begin.
+        """
+        key = ('spread', block, kernel)
+        if key not in self._spreads:
+            make = _opaque_spread_tables if torch.compiler.is_compiling() else _spread_tables
+            self._spreads[key] = make(
+                self.dense_positions(block), self.batch, self.grid_h * block, self.grid_w * block, kernel
+            )
+        return self._spreads[key]
+
     def halo_table(self, block: int, before: int, after: int) -> torch.Tensor:
         """Which positions each patch reads when it is surrounded by what its neighbours hold.
 
@@ -229,3 +250,39 @@ _opaque_halo_table = torch.library.custom_op('spark::halo_table', _halo_table, m
 @_opaque_halo_table.register_fake
 def _(patch_N, batch, grid_h, grid_w, block, before, after):
     return patch_N.new_empty(len(patch_N) * (before + block + after) ** 2)
+
+
+def _spread_tables(
+    place_n: torch.Tensor, batch: int, height: int, width: int, kernel: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """See :meth:`VisibleLayout.spread_tables`; ``place_n`` is where each visible position is in the dense map."""
+    device, margin = place_n.device, kernel // 2
+    tap = torch.arange(kernel, device=device)
+    row = torch.div(place_n, width, rounding_mode='floor')  # through the whole batch
+    row = row + torch.div(row, height, rounding_mode='floor') * 2 * margin
+    # What an output reads at tap t lies t - margin behind it.
+    first = (row + 2 * margin)[:, None, None] - tap[:, None]
+    second = (place_n % width + 2 * margin)[:, None, None] - tap
+    high, wide = height + 2 * margin, width + 2 * margin
+    targets_nk = (first * wide + second).flatten(1)
+    # Sorted by counting: the position that each output reads at each tap, where one is visible there.
+    slot = torch.full((batch, high + 2 * margin, wide + 2 * margin), -1, device=device)
+    image, place = torch.div(place_n, height * width, rounding_mode='floor'), place_n % (height * width)
+    inner_row = torch.div(place, width, rounding_mode='floor')
+    slot[image, inner_row + 2 * margin, place % width + 2 * margin] = torch.arange(len(place_n), device=device)
+    read = slot.unfold(1, high, 1).unfold(2, wide, 1).permute(0, 3, 4, 1, 2).flatten(3).view(-1, kernel * kernel)
+    seen = read >= 0
+    order = (read * kernel**2 + torch.arange(kernel * kernel, device=device))[seen]
+    ends = seen.sum(1).cumsum(0)
+    return targets_nk, order, torch.cat([ends.new_zeros(1), ends[:-1]])
+
+
+_opaque_spread_tables = torch.library.custom_op('spark::spread_tables', _spread_tables, mutates_args=())
+
+
+@_opaque_spread_tables.register_fake
+def _(place_n, batch, height, width, kernel):
+    margin = kernel // 2
+    outputs = batch * (height + 2 * margin) * (width + 2 * margin)
+    taps = len(place_n) * kernel**2
+    return place_n.new_empty(len(place_n), kernel**2), place_n.new_empty(taps), place_n.new_empty(outputs)

@@ -149,7 +149,8 @@ class SparK(nn.Module):
 
     def densified(self, features: Sequence[torch.Tensor], layout: VisibleLayout) -> list[torch.Tensor]:
         """Whole maps for the decoder: the features of visible places, and mask tokens for the others."""
-        return [densify(feature, layout) for densify, feature in zip(self.densify, features, strict=True)]
+        stepwise = self.decoder.stepwise
+        return [densify(feature, layout, stepwise) for densify, feature in zip(self.densify, features, strict=True)]
 
     def decode(self, maps: Sequence[torch.Tensor], image_B3HW: torch.Tensor) -> torch.Tensor:
         """The decoder's prediction of every normalised patch, ``(B, L, p)``, from maps of all scales, deepest first."""

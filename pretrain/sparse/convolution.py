@@ -22,6 +22,8 @@ in Triton on a GPU (``pretrain.sparse.gather``), for shapes where a card was mea
 (``pretrain.sparse.routes``).
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from timm import layers
@@ -62,7 +64,7 @@ def packed_convolution(module: nn.Conv2d, x_NCbb: torch.Tensor, layout: VisibleL
         return _matrix_route(module, x_NCbb, layout, window)
     if route == 'halo' and before == after == 0:
         return F.conv2d(x_NCbb, module.weight, module.bias, stride, 0, dilation, module.groups)
-    x_NCbb, weight, bias = _autocast(x_NCbb, module.weight, module.bias)
+    x_NCbb, weight, bias = autocast_arguments(x_NCbb, module.weight, module.bias)
     if route == 'kernel':
         from pretrain.sparse.gather.functions import gather_convolution  # imports Triton, which is not everywhere
 
@@ -136,7 +138,7 @@ def window_of(module: nn.Module, block: int) -> tuple[int, int, int, int, int] |
     return kernel, stride, dilation, before, max(reach + 1 - stride - before, 0)
 
 
-def _autocast(*tensors):
+def autocast_arguments(*tensors: torch.Tensor | None) -> Sequence[torch.Tensor | None]:
     """What autocast would do to the arguments of a convolution: our own functions are unknown to it."""
     kind = tensors[0].device.type
     if not torch.is_autocast_enabled(kind):
@@ -150,7 +152,8 @@ def _matrix_route(module, x_NCbb, layout, window):
     if kernel == stride == 1:
         return F.linear(x_NCbb.permute(0, 2, 3, 1), module.weight.flatten(1), module.bias).permute(0, 3, 1, 2)
     table = layout.window_table(block, before, after, kernel, stride, dilation)
-    rows, weight, bias = _autocast(x_NCbb.permute(0, 2, 3, 1).reshape(-1, channels), module.weight, module.bias)
+    rows = x_NCbb.permute(0, 2, 3, 1).reshape(-1, channels)
+    rows, weight, bias = autocast_arguments(rows, module.weight, module.bias)
     # Where each position is read by as many outputs as it reads inputs, the gradient is a product of the same kind.
     symmetric = stride == 1 and before == after
     out = _WindowProduct.apply(rows, weight, table, symmetric)

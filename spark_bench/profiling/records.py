@@ -46,19 +46,25 @@ def write_records(
         started: when the profile was begun, in UTC.
         data_root: of the images; None for noise.
     """
-    paths: dict[tuple[str, str], Path] = {}
+    figures, paths = list(figures), dict[tuple[str, str], Path]()
+    plain_s = {figure.arch: figure.seconds['step'] for figure in figures if figure.method == 'reference'}
     for figure in figures:
         row = figure.arch, figure.method
         if row not in paths:
-            paths[row] = store.write(_record(suite, figure, settings, started, data_root), results)
+            record = _record(suite, figure, plain_s.get(figure.arch), settings, started, data_root)
+            paths[row] = store.write(record, results)
     return list(paths.values())
 
 
-def metrics_of(figure: Figure, batch_size: int) -> dict[str, float | None]:
-    """The figure as metrics of a record: seconds, GB (10⁹ bytes), and 10⁹ multiply-adds a second."""
+def metrics_of(figure: Figure, batch_size: int, plain_s: float | None) -> dict[str, float | None]:
+    """The figure as metrics of a record: seconds, GB (10⁹ bytes), and 10⁹ multiply-adds a second.
+
+    ``plain_s`` are the seconds that a step of the plain definition took in the same run, which ``speed_up`` is over.
+    """
     encoder = figure.encoder_peak_bytes
     return {
         'images_per_s': batch_size / figure.seconds['step'],
+        'speed_up': None if plain_s is None else plain_s / figure.seconds['step'],
         **{f'{name}_s': value for name, value in figure.seconds.items()},
         **{
             f'{part.replace(" ", "_")}_{way}_s': value
@@ -77,7 +83,7 @@ def metrics_of(figure: Figure, batch_size: int) -> dict[str, float | None]:
     }
 
 
-def _record(suite, figure, settings, started, data_root):
+def _record(suite, figure, plain_s, settings, started, data_root):
     recipe = {**settings, 'arch': figure.arch, 'method': figure.method}
     data = 'noise' if data_root is None else str(data_root)
     identity = Identity(TASK, recipe, data, None, None).hash
@@ -88,7 +94,7 @@ def _record(suite, figure, settings, started, data_root):
         arch=figure.arch,
         method=figure.method,
         seed=0,
-        metrics=metrics_of(figure, settings['batch_size']),
+        metrics=metrics_of(figure, settings['batch_size'], plain_s),
         config_hash=identity,
         setup_hash=identity,
         recipe=recipe,

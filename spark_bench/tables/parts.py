@@ -24,7 +24,7 @@ class Column:
     @property
     def rises(self) -> bool:
         """Whether higher is better: percentages, rates and shares of a limit; of losses, times and sizes less is."""
-        return self.is_percent or self.metric.endswith(('_per_s', '_share'))
+        return self.is_percent or self.metric.endswith(('_per_s', '_share', '_up'))
 
     @property
     def heading(self) -> str:

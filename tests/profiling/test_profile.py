@@ -76,7 +76,12 @@ def test_records_of_a_profile_make_a_table(profiles):
     table = table_of_suite(records)
     assert [row.method for row in table.rows] == ['packed', 'reference'] and not table.percent_columns
     place = [column.metric for column in table.columns].index('step_s')
-    assert [row.cells[place].value for row in table.rows] == [record.metrics['step_s'] for record in records]
+    packed, reference = (record.metrics['step_s'] for record in records)
+    assert [row.cells[place].value for row in table.rows] == [packed, reference]
+    # Differences are from the plain definition, and the ratio is of steps of one run.
+    assert table.rows[0].cells[place].delta == pytest.approx(packed - reference)
+    assert [record.metrics['speed_up'] for record in records] == [pytest.approx(reference / packed), 1]
+    assert next(column for column in table.columns if column.metric == 'speed_up').rises
 
 
 def test_a_profile_is_never_written_over_another(profiles, capsys, monkeypatch):
