@@ -24,7 +24,7 @@ COLUMNS = (
     Column('profile', 'step_s', 'step, s'),
     Column('profile', 'speed_up', 'speed-up'),
     Column('profile', 'peak_gb', 'memory, GB'),
-    Column('profile', 'encoder_peak_gb', 'of the encoder'),
+    Column('profile', 'encoder_peak_gb', 'encoder, GB'),
 )
 
 

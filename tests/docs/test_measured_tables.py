@@ -31,6 +31,9 @@ def test_a_table_that_there_is_not_is_named():
     ):
         fill('<!-- table mini nothing -->\n<!-- end of the table -->\n')
 
+    with pytest.raises(InputError, match='table mini has no speed_up: it has top1'):
+        fill('<!-- table mini mini speed_up -->\n<!-- end of the table -->\n')
+
 
 def test_the_measured_records_are_cells_of_the_suite_made_by_one_state_of_the_code():
     records = load_all(ROOT / 'results', 'mini')
@@ -64,6 +67,21 @@ def test_means_and_deviations_of_the_table_are_those_of_the_figures_in_the_files
                 assert cell.std == pytest.approx(statistics.stdev(figures))
                 checked += 1
     assert checked
+
+
+def test_the_readme_tells_the_ratio_of_both_profiles():
+    steps = {
+        (suite, record.arch, record.method): record.metrics['step_s']
+        for suite in ('cpu-float32', 'cpu-bfloat16')
+        for record in load_all(ROOT / 'results', suite)
+    }
+    assert len(steps) == 12
+    resnet, small, base = (
+        f'{steps["cpu-float32", arch, "reference"] / steps["cpu-bfloat16", arch, "packed"]:.1f}'
+        for arch in ('resnet50', 'convnext_small', 'convnext_base')
+    )
+    told = ' '.join((ROOT / 'README.md').read_text().split())
+    assert f'the packed engine is {resnet}, {small} and {base} times as fast as the float32 reference' in told
 
 
 def test_the_tool_changes_nothing_where_all_is_filled():
