@@ -1,29 +1,36 @@
 #!/usr/bin/env python3
-"""Put the tables that README.md and docs/ show into them, from the records of this clone: python tools/fill_tables.py.
+"""Put tables and figures into README.md and docs/, from the records of this clone: python tools/fill_tables.py.
 
-A table stands between two comments, `<!-- table SUITE NAME [METRIC …] -->` and `<!-- end of the table -->`; where
-metrics are named, their columns alone are shown.
+A table stands between two comments, `<!-- table SUITE NAME [COLUMN …] -->` and `<!-- end of the table -->`. Where
+columns are named, as METRIC or TASK/METRIC, they alone are shown, and rows that have a figure in one of them. A figure
+is an image that a page shows as figures/SUITE/NAME.svg; `spark-bench report --figures` has the names.
 """
 
 import re
 import sys
+import tempfile
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from spark_bench.errors import InputError
+from spark_bench.records import load_all
+from spark_bench.report.drawings import draw_charts, draw_curves
+from spark_bench.report.figures import save_drawing
 from spark_bench.suites.definition import committed_tables
 from spark_bench.tables.markdown import to_markdown
 from spark_bench.tables.parts import Table
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCK = re.compile(r'(?s)(<!-- table (\S+) (\S+)((?: \w+)*) -->\n).*?(<!-- end of the table -->)')
+BLOCK = re.compile(r'(?s)(<!-- table (\S+) (\S+)((?: [\w/]+)*) -->\n).*?(<!-- end of the table -->)')
+FIGURE = re.compile(r'!\[[^\]]*\]\((?:docs/)?figures/([\w.-]+)/([\w.-]+)\.svg\)')
 
 
 def fill(text: str) -> str:
     """The text with its tables as the records have them.
 
     Raises:
-        InputError: naming a table or a metric that there is not.
+        InputError: naming a table or a column that there is not.
     """
 
     def table(found: re.Match) -> str:
@@ -31,20 +38,43 @@ def fill(text: str) -> str:
         tables = {table.name: table for table in committed_tables(suite)}
         if name not in tables:
             raise InputError(f'results has no table {name} of suite {suite}: it has {", ".join(tables) or "none"}')
-        return f'{found[1]}{to_markdown(_of_metrics(tables[name], found[4].split()))}{found[5]}'
+        return f'{found[1]}{to_markdown(_chosen(tables[name], found[4].split()))}{found[5]}'
 
     return BLOCK.sub(table, text)
 
 
-def _of_metrics(table: Table, metrics: list[str]) -> Table:
-    """The table's columns of these metrics; all where none is named."""
-    known = [column.metric for column in table.columns]
-    unknown = set(metrics) - set(known)
+def _chosen(table: Table, names: list[str]) -> Table:
+    """The table's columns of these names; all where there are none."""
+    if not names:
+        return table
+    of_column = [{column.metric, f'{column.task}/{column.metric}'} for column in table.columns]
+    unknown = sorted(set(names) - set().union(*of_column))
     if unknown:
-        raise InputError(f'table {table.name} has no {", ".join(sorted(unknown))}: it has {", ".join(known)}')
-    places = [place for place, metric in enumerate(known) if metric in metrics or not metrics]
-    rows = tuple(replace(row, cells=tuple(row.cells[place] for place in places)) for row in table.rows)
-    return replace(table, columns=tuple(table.columns[place] for place in places), rows=rows)
+        known = ', '.join(f'{column.task}/{column.metric}' for column in table.columns)
+        raise InputError(f'table {table.name} has no {", ".join(unknown)}: it has {known}')
+    places = [place for place, known in enumerate(of_column) if known & set(names)]
+    rows = [replace(row, cells=tuple(row.cells[place] for place in places)) for row in table.rows]
+    shown = tuple(row for row in rows if any(cell.value is not None for cell in row.cells))
+    return replace(table, columns=tuple(table.columns[place] for place in places), rows=shown)
+
+
+def figures(texts: Iterable[str]) -> dict[Path, bytes]:
+    """The figures that the pages show, by their paths, as the records have them.
+
+    Raises:
+        InputError: naming a figure that there is not.
+    """
+    drawn = {}
+    for suite, name in sorted({(found[1], found[2]) for text in texts for found in FIGURE.finditer(text)}):
+        records = load_all(ROOT / 'results', suite)
+        charts = [*draw_charts(committed_tables(suite), records), *draw_curves(records)]
+        known = {chart.name: chart for chart in charts}
+        if name not in known:
+            raise InputError(f'results has no figure {name} of suite {suite}: it has {", ".join(known) or "none"}')
+        with tempfile.TemporaryDirectory() as folder:
+            path, _ = save_drawing(known[name], folder)
+            drawn[ROOT / f'docs/figures/{suite}/{name}.svg'] = path.read_bytes()
+    return drawn
 
 
 def pages() -> list[Path]:
@@ -53,11 +83,13 @@ def pages() -> list[Path]:
 
 
 def main() -> int:
-    """Rewrite those that have changed, and name them; exit status 0."""
-    for path in pages():
-        text = path.read_text()
-        if fill(text) != text:
-            path.write_text(fill(text))
+    """Rewrite what has changed, and name it; exit status 0."""
+    texts = {path: fill(path.read_text()) for path in pages()}
+    contents = {path: text.encode() for path, text in texts.items()} | figures(texts.values())
+    for path, content in contents.items():
+        if not path.exists() or path.read_bytes() != content:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
             print(path.relative_to(ROOT))
     return 0
 

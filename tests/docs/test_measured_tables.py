@@ -15,7 +15,7 @@ from spark_bench.suites.definition import committed_tables, load_suite
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / 'tools'))
-from fill_tables import BLOCK, fill, pages  # noqa: E402
+from fill_tables import BLOCK, figures, fill, pages  # noqa: E402
 
 
 def test_every_table_in_the_documents_is_that_of_the_records():
@@ -25,13 +25,27 @@ def test_every_table_in_the_documents_is_that_of_the_records():
         assert fill(text) == text, f'{path} is older than the records: python tools/fill_tables.py'
 
 
+def test_every_figure_in_the_documents_is_that_of_the_records():
+    def words(svg):
+        return re.findall(r'<text[^>]*>([^<]+)', svg.decode())
+
+    drawn = figures(path.read_text() for path in pages())
+    assert drawn
+    for path, content in drawn.items():
+        assert words(path.read_bytes()) == words(content), (
+            f'{path} is older than the records: python tools/fill_tables.py'
+        )
+    with pytest.raises(InputError, match='no figure nothing of suite mini: it has gains-mini'):
+        figures(['![](figures/mini/nothing.svg)'])
+
+
 def test_a_table_that_there_is_not_is_named():
     with pytest.raises(
         InputError, match='no table nothing of suite mini: it has mini, mini_scaling, mini_methods, mini_rates'
     ):
         fill('<!-- table mini nothing -->\n<!-- end of the table -->\n')
 
-    with pytest.raises(InputError, match='table mini has no speed_up: it has top1'):
+    with pytest.raises(InputError, match='table mini has no speed_up: it has classification_hundredth/top1, '):
         fill('<!-- table mini mini speed_up -->\n<!-- end of the table -->\n')
 
 

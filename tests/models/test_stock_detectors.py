@@ -74,9 +74,8 @@ def tool(*words):
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    'name', [name if name == 'retinanet' else pytest.param(name, marks=pytest.mark.slow) for name in DETECTORS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('name', DETECTORS)
 def test_stock_detectors_train_and_evaluate(name, coco, tmp_path):
     config = with_our_backbone(name, coco, tmp_path)
     work_dir = tmp_path / 'work'

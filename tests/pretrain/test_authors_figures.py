@@ -54,7 +54,7 @@ def norms(named, authors_name):
     return {authors_name[name]: tensor.norm().item() for name, tensor in named if name in authors_name}
 
 
-@pytest.mark.parametrize('engine', ['packed', 'reference'])
+@pytest.mark.parametrize('engine', ['packed', pytest.param('reference', marks=pytest.mark.slow)])
 def test_every_figure_is_that_of_the_authors_code(engine, tmp_path, monkeypatch):
     torch.save({'module': {name: weight(name, shape) for name, shape in FOUND['shapes'].items()}}, tmp_path / 'all.pth')
     model = build_spark('resnet50', engine=engine, drop_path_rate=0.0)

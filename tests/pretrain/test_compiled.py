@@ -77,7 +77,14 @@ def images_and_masks(count):
 
 @pytest.mark.parametrize(
     'network, backend',
-    [*((network, 'eager') for network in NETWORKS), ('bottlenecks', 'aot_eager'), ('test_convnext', 'aot_eager')],
+    [
+        *((network, 'eager') for network in ('test_resnet', 'test_convnext', 'efficientnet')),
+        ('bottlenecks', 'aot_eager'),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (('bottlenecks', 'eager'), ('squeeze_excite', 'eager'), ('test_convnext', 'aot_eager'))
+        ),
+    ],
 )
 def test_one_graph_computes_what_eager_mode_and_the_reference_do_for_every_mask(network, backend):
     plain, reference = build(network), build(network, 'reference')
@@ -89,7 +96,7 @@ def test_one_graph_computes_what_eager_mode_and_the_reference_do_for_every_mask(
     assert counter.frame_count == 1
 
 
-@pytest.mark.parametrize('precision', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('precision', [pytest.param(torch.float32, marks=pytest.mark.slow), torch.bfloat16])
 @pytest.mark.parametrize('network', ['bottlenecks', pytest.param('test_convnext', marks=pytest.mark.slow)])
 def test_what_is_chosen_by_precision_compiles_too(network, precision):
     plain = build(network).float().to(memory_format=torch.channels_last)

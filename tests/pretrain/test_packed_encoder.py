@@ -1,6 +1,7 @@
 """The packed encoder against a masked dense network, in float64, where only rounding may differ."""
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -89,6 +90,12 @@ def test_float32_loss_and_gradients_of_packed_and_reference_agree(arch):
     assert relative(*gradients) < 1e-3
 
 
+@functools.cache
+def small_encoders():
+    torch.manual_seed(0)
+    return [lively(build_encoder(arch, 'packed')).eval() for arch in ('test_resnet', 'test_convnext')]
+
+
 @settings(max_examples=25, deadline=None)
 @given(batch=st.integers(1, 4), grid=st.integers(1, 5), seed=st.integers(0, 10**6))
 def test_packed_equals_reference_for_any_mask_even_with_unequal_counts(batch, grid, seed):
@@ -96,10 +103,9 @@ def test_packed_equals_reference_for_any_mask_even_with_unequal_counts(batch, gr
     active = torch.rand(batch, 1, grid, grid, generator=generator) < 0.5
     active[0, 0, 0, 0] = True
     image = torch.randn(batch, 3, 32 * grid, 32 * grid, dtype=torch.float64, generator=generator)
-    for arch in ('test_resnet', 'test_convnext'):
-        torch.manual_seed(0)
-        packed = lively(build_encoder(arch, 'packed')).eval()
-        layout = VisibleLayout(active)
+    layout = VisibleLayout(active)
+    for packed in small_encoders():
+        packed.engine = 'packed'
         ours = [layout.unpack(x) for x in packed(image, layout)]
         packed.engine = 'reference'
         theirs = packed.encode_dense(image, layout)

@@ -45,7 +45,7 @@ def record_of(folder):
     return json.loads(path.read_text())
 
 
-@pytest.mark.parametrize('arch', ['test_resnet', 'test_convnext'])
+@pytest.mark.parametrize('arch', ['test_resnet', pytest.param('test_convnext', marks=pytest.mark.slow)])
 def test_knn_during_training_is_what_evaluate_finds_and_changes_no_bit(arch, images, tmp_path, capsys):
     watched, plain = tmp_path / 'watched', tmp_path / 'plain'
     probe = ['--probe', 'knn', '--probe-interval', '2', '--probe-data', str(images)]

@@ -48,7 +48,7 @@ SMALL = {
         'model.roi_head.mask_head.num_convs': 1,
     },
 }
-FAST = ('retinanet', 'cascade-mask-rcnn')
+FAST = ('retinanet',)
 
 
 def two_updates(name):

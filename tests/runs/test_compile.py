@@ -107,6 +107,7 @@ def test_the_option_trains_to_the_same_loss_with_real_kernels(plain, pictures, t
     assert_equal_to(plain, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_compiled_fine_tuning_is_the_plain_one(tmp_path):
     images = small_finetuning.write_images(tmp_path / 'images')
     for name, settings in (('plain', []), ('compiled', [CAPTURED])):

@@ -56,7 +56,9 @@ def images(tmp_path_factory):
     return write_images(tmp_path_factory.mktemp('images'))
 
 
-@pytest.fixture(scope='module', params=METHODS)
+@pytest.fixture(
+    scope='module', params=[pytest.param(name, marks=pytest.mark.slow) if name == 'byol' else name for name in METHODS]
+)
 def finished(request, images, tmp_path_factory):
     """(method, folder) of a run of fifty updates."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -128,7 +130,7 @@ def test_fifty_losses_are_those_of_mmpretrains_model_in_mmengines_runner(finishe
 
 @pytest.mark.parametrize(
     'finished',
-    [method if method in ('mae', 'moco_v2') else pytest.param(method, marks=pytest.mark.slow) for method in METHODS],
+    [method if method == 'moco_v2' else pytest.param(method, marks=pytest.mark.slow) for method in METHODS],
     indirect=True,
 )
 def test_killed_in_mid_epoch_it_ends_with_the_same_bits(finished, images, tmp_path):

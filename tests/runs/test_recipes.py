@@ -10,33 +10,22 @@ from together import together
 from spark_bench import commands
 
 RECIPES = sorted(path for folder in ('spark', 'baselines') for path in (ROOT / 'mmdet_configs' / folder).glob('*.py'))
-QUICK = ('spark/mask-rcnn_resnet50_fpn_1x_coco.py',)
 
 
 def names(paths):
     return [str(path.relative_to(ROOT / 'mmdet_configs')) for path in paths]
 
 
-def train_and_check(recipe, coco, tmp_path, *extra):
+@pytest.mark.slow
+@pytest.mark.parametrize('recipe', names(RECIPES))
+def test_recipe_trains_two_steps_and_evaluates(recipe, coco, tmp_path):
     config = small(recipe, tmp_path)
-    assert commands.main(words(config, coco, tmp_path, *extra)) == 0
+    assert commands.main(words(config, coco, tmp_path)) == 0
     record = record_of(tmp_path)
     assert len(record['curves']['loss']) == 2 and record['metrics']['mask_ap'] is not None
     work = tmp_path / 'work'
     assert isinstance(json.loads((work / 'predictions.segm.json').read_text()), list)
     assert (work / 'detector.safetensors').is_file() and not list(work.glob('*.pth'))
-    return record
-
-
-@pytest.mark.parametrize('recipe', QUICK)
-def test_recipe_trains_two_steps_and_evaluates(recipe, coco, tmp_path):
-    train_and_check(recipe, coco, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('recipe', [name for name in names(RECIPES) if name not in QUICK])
-def test_every_other_recipe_trains_two_steps_and_evaluates(recipe, coco, tmp_path):
-    train_and_check(recipe, coco, tmp_path)
 
 
 @pytest.mark.parametrize('recipe', names(RECIPES))

@@ -79,7 +79,7 @@ def test_ctrl_c_while_libraries_load_is_one_line(begin, delay_s):
     'number, times, whole_group, status, said',
     [
         (signal.SIGINT, 2, True, 130, 'interrupted'),
-        (signal.SIGTERM, 1, False, 143, 'terminated'),
+        pytest.param(signal.SIGTERM, 1, False, 143, 'terminated', marks=SLOW),
         pytest.param(signal.SIGINT, 1, True, 130, 'interrupted', marks=SLOW),
         pytest.param(signal.SIGKILL, 1, False, 137, '', marks=SLOW),
     ],

@@ -269,6 +269,7 @@ def test_killed_fifty_times_a_suite_ends_with_the_records_of_an_undisturbed_run(
     assert not [path for path in tmp_path.rglob('.*') if path.is_file() and path.name not in ('.lock', MARKER)]
 
 
+@pytest.mark.slow
 def test_a_cell_may_train_in_several_processes(suite, images, tmp_path):
     done = spark_bench(words(suite, images, tmp_path, '--gpus', '2', '--only', 'classification/*/scratch/0'))
     assert done.returncode == 0, done.stderr[-3000:]

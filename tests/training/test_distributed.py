@@ -147,6 +147,7 @@ def compiled_half_of_each(rank, port, folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(torch.compiler, 'set_stance'), reason='--compile asks for torch 2.6')
 def test_two_processes_with_a_compiled_network_give_the_gradients_of_one(tmp_path):
     multiprocessing.start_processes(compiled_half_of_each, (free_port(), str(tmp_path)), nprocs=2, start_method='fork')
