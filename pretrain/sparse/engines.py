@@ -5,17 +5,19 @@ A program calls the sparse counterpart of each module in the order of the trace.
 been replaced by others of their kind.
 """
 
+import operator
 from contextlib import nullcontext
 from typing import Any
 
 import torch
+from timm import layers
 from torch import fx, nn
 
 from pretrain.masking import VisibleLayout
 from pretrain.sparse.convolution import packed_convolution
 from pretrain.sparse.operations import MODULES
 from pretrain.sparse.pooling import packed_max_pool
-from pretrain.sparse.recompute import NormedActivation, keeping, recipe_of_output
+from pretrain.sparse.recompute import NormedActivation, keeping, recipe_of_output, recipe_of_sum
 
 # Counterparts that keep nothing of their input but the input itself.
 _THRIFTY = (packed_convolution, packed_max_pool)
@@ -46,12 +48,16 @@ def rewrite(graph: fx.Graph, engine: str) -> fx.GraphModule:
             args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
             if engine == 'packed' and len(args) == 1 and not kwargs:
                 recipe = recipes.get(node.args[0])
-                recipes[node] = program.call_function(recipe_of_output, (module, args[0], recipe))
+                recipes[node] = program.call_function(recipe_of_output, (module, args[0], layout, recipe))
                 kept = (recipe, recipes[node])
                 values[node] = program.call_function(_run_keeping, (module, args[0], layout, *kept))
             else:
                 values[node] = program.call_function(_run, (engine, module, layout, args, kwargs))
         else:
+            terms = all(isinstance(term, fx.Node) for term in node.args)
+            if engine == 'packed' and node.target in (operator.add, operator.iadd) and terms:
+                maps = [values[term] for term in node.args]
+                recipes[node] = program.call_function(recipe_of_sum, (*maps, *map(recipes.get, node.args)))
             values[node] = program.node_copy(node, values.__getitem__)
     program.eliminate_dead_code()
     return fx.GraphModule(nn.Module(), program)
@@ -80,6 +86,8 @@ def _run_keeping(
 ) -> torch.Tensor:
     """Run the packed counterpart, and let autograd keep the recipe of a map in place of the map where there is one."""
     operation = MODULES.get(type(module))
+    if recipe_of_result is not None and recipe_of_result.scale is not None and type(module) is layers.DropPath:
+        return x_NCbb * recipe_of_result.scale  # drawn already
     if type(module) is nn.ReLU:
         kept = recipe_of_result  # autograd keeps what a ReLU gives
     else:

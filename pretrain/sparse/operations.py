@@ -24,6 +24,7 @@ from pretrain.errors import InputError
 from pretrain.masking import VisibleLayout, expand_mask
 from pretrain.sparse.convolution import packed_convolution
 from pretrain.sparse.pooling import packed_average_pool, packed_max_pool
+from pretrain.sparse.stochastic_depth import draw_scale
 
 Counterpart = Callable[[Any, torch.Tensor, VisibleLayout], torch.Tensor]
 
@@ -84,10 +85,8 @@ def _reference_batch_norm(module, x_BChw, layout):
 
 
 def _packed_drop_path(module, x, layout):
-    if module.drop_prob == 0.0 or not module.training:
-        return x
-    keep_B111 = module(x.new_ones(layout.batch, 1, 1, 1))
-    return x * keep_B111.index_select(0, layout.image_N)
+    scale = draw_scale(module, x, layout)
+    return x if scale is None else x * scale
 
 
 def packed_per_image(module: nn.Module, x: torch.Tensor, layout: VisibleLayout) -> torch.Tensor:
