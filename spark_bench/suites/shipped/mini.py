@@ -1,7 +1,7 @@
 """The paper's tables at a scale that anyone can repeat: docs/mini.md has the protocol and what came out.
 
 Pretraining on CIFAR-10; transfer to CIFAR-10 with few labels and to nuclei (BBBC038), three seeds. Every row chooses
-its learning rates among the same three, on training images that are held out for it. A day and a half of a CPU core.
+its learning rates among the same few, on training images that are held out for it. Some sixteen hours of a CPU core.
 """
 
 title = 'Small public data: CIFAR-10 with few labels, nuclei'
@@ -39,6 +39,9 @@ _rates = {
     'classification': dict(low=8e-3, middle=2.4e-2, high=7.2e-2),
     'detection': dict(low=1.5e-3, middle=4.5e-3, high=1.35e-2),
 }
+# What a row chooses among. The highest rate of detection was tried with the ResNet and is too unstable to be chosen by
+# one seed: docs/mini.md, Amendment.
+_choice = dict(classification=('low', 'middle', 'high'), detection=('low', 'middle'))
 _tried = dict(classification='classification_hundredth', detection='detection_tenth')
 
 
@@ -90,9 +93,11 @@ for _archs, _methods, _options, _detector, _tasks in _groups:
             for _name, _rate in _rates[_kind].items():
                 _trial = {**_cell, 'data': f'{_cell["data"]}_tuning'}
                 _trial['overrides'] = {**_cell['overrides'], 'base_lr': _rate}
-                cells.append(dict(task=f'{_kind}_{_name}', **_trial))
+                _trial['arch'] = [_arch for _arch in _archs if _name in _choice[_kind] or _arch == 'test_resnet']
+                if _trial['arch']:
+                    cells.append(dict(task=f'{_kind}_{_name}', **_trial))
         _metric = 'mask_ap' if _kind == 'detection' else 'top1'
-        _cell['tune'] = dict(tasks=[f'{_kind}_{_name}' for _name in _rates[_kind]], metric=_metric)
+        _cell['tune'] = dict(tasks=[f'{_kind}_{_name}' for _name in _choice[_kind]], metric=_metric)
         cells.append(dict(task=_task, seeds=[0, 1, 2], **_cell))
         if _methods == _rows and _task.endswith('tenth'):
             cells.append(dict(task=_task, seeds=[3, 4, 5], start='pretrain_again', **{**_cell, 'methods': _again}))
