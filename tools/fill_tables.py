@@ -3,7 +3,8 @@
 
 A table stands between two comments, `<!-- table SUITE NAME [COLUMN …] -->` and `<!-- end of the table -->`. Where
 columns are named, as METRIC or TASK/METRIC, they alone are shown, and rows that have a figure in one of them. A figure
-is an image that a page shows as figures/SUITE/NAME.svg; `spark-bench report --figures` has the names.
+is an image that a page shows as figures/SUITE/NAME.svg; `spark-bench report --figures` has the names. What
+tools/judge_mini.py prints stands between `<!-- verdicts -->` and `<!-- end of the verdicts -->`.
 """
 
 import re
@@ -12,6 +13,8 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+
+import judge_mini
 
 from spark_bench.errors import InputError
 from spark_bench.records import load_all
@@ -23,6 +26,7 @@ from spark_bench.tables.parts import Table
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r'(?s)(<!-- table (\S+) (\S+)((?: [\w/]+)*) -->\n).*?(<!-- end of the table -->)')
+VERDICTS = re.compile(r'(?s)(<!-- verdicts -->\n).*?(<!-- end of the verdicts -->)')
 FIGURE = re.compile(r'!\[[^\]]*\]\((?:docs/)?figures/([\w.-]+)/([\w.-]+)\.svg\)')
 
 
@@ -40,7 +44,10 @@ def fill(text: str) -> str:
             raise InputError(f'results has no table {name} of suite {suite}: it has {", ".join(tables) or "none"}')
         return f'{found[1]}{to_markdown(_chosen(tables[name], found[4].split()))}{found[5]}'
 
-    return BLOCK.sub(table, text)
+    def verdicts(found: re.Match) -> str:
+        return f'{found[1]}{judge_mini.judged(load_all(ROOT / "results", "mini"))}{found[2]}'
+
+    return VERDICTS.sub(verdicts, BLOCK.sub(table, text))
 
 
 def _chosen(table: Table, names: list[str]) -> Table:
