@@ -8,6 +8,9 @@ import pytest
 # Threads that wait for each other are many times slower than one as soon as anything else runs on the machine.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
+# What tests write need not outlive a power cut, and most of it is gone before a disk has to hold it.
+os.fsync = lambda descriptor: None
+
 import spark_bench  # noqa: E402, F401 - before OpenMMLab, whose operators it answers for
 
 pytest_plugins = ['small_data']

@@ -24,7 +24,6 @@ QUICK = (
     'resnet50',
     'resnet18d',
     'seresnet50',
-    'resnetblur50',
     'resnet50_gn',
     'convnext_atto',
     'convnext_tiny',
@@ -51,6 +50,7 @@ LARGE = (
     'resnext50d_32x4d',
     'resnext101_32x8d',
     'resnetaa50',
+    'resnetblur50',
     'ecaresnet50t',
     'convnext_femto',
     'convnext_pico',
@@ -67,7 +67,6 @@ LARGE = (
     'regnetx_002',
     'efficientnet_b1',
     'efficientnet_b3',
-    'tf_efficientnet_b0',
     'efficientnetv2_s',
     'mobilenetv3_large_100',
     'tf_mobilenetv3_large_100',
@@ -152,7 +151,11 @@ def make_image(batch, side, dtype):
     'training', [pytest.param(True, id='train'), pytest.param(False, id='eval', marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize(
-    'arch', ['resnet50', 'convnext_tiny', *(pytest.param(arch, marks=pytest.mark.slow) for arch in (*QUICK, *LARGE))]
+    'arch',
+    [
+        arch if arch in ('resnet50', 'convnext_tiny') else pytest.param(arch, marks=pytest.mark.slow)
+        for arch in (*QUICK, *LARGE)
+    ],
 )
 def test_packed_equals_reference_in_float32_where_nothing_has_a_kink(arch, training):
     packed, reference = twins(arch, 96, 0.6, training, torch.float32, smooth)
@@ -187,7 +190,13 @@ def test_packed_equals_reference_in_float64_as_the_network_is(arch):
     'side, ratio, patch_size, batch',
     [(128, 0.75, 32, 2), (160, 0.3, 32, 1), (128, 0.5, 64, 3), (192, 0.6, 96, 1), (64, 0.75, 32, 5)],
 )
-@pytest.mark.parametrize('arch', ['resnet18d', 'convnextv2_atto', 'mobilenetv3_small_100'])
+@pytest.mark.parametrize(
+    'arch',
+    [
+        'convnextv2_atto',
+        *(pytest.param(arch, marks=pytest.mark.slow) for arch in ('resnet18d', 'mobilenetv3_small_100')),
+    ],
+)
 def test_any_ratio_grid_and_patch_size(arch, side, ratio, patch_size, batch):
     packed, reference = twins(arch, side, ratio, True, torch.float64, patch_size=patch_size)
     active = random_mask(batch, side // patch_size, ratio, torch.Generator().manual_seed(3))

@@ -1,7 +1,10 @@
 """The small suite and the images that it trains on."""
 
+import os
+
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 from small_suite import SUITE, spark_bench, words
 
@@ -30,9 +33,14 @@ def suite(tmp_path):
 
 @pytest.fixture(scope='session')
 def finished(images, tmp_path_factory):
-    """The small suite, run once."""
-    folder = tmp_path_factory.mktemp('finished')
-    (folder / 'small.py').write_text(SUITE)
-    done = spark_bench(words(folder / 'small.py', images, folder, '--jobs', '2'))
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder, done.stdout
+    """The small suite, run once for all processes of the session: its folder, and what the run printed."""
+    shared = tmp_path_factory.getbasetemp()
+    folder = (shared.parent if 'PYTEST_XDIST_WORKER' in os.environ else shared) / 'finished'
+    with FileLock(f'{folder}.lock'):
+        if not (folder / 'printed.txt').exists():
+            folder.mkdir()
+            (folder / 'small.py').write_text(SUITE)
+            done = spark_bench(words(folder / 'small.py', images, folder, '--jobs', '2'))
+            assert done.returncode == 0, done.stderr[-3000:]
+            (folder / 'printed.txt').write_text(done.stdout)
+    return folder, (folder / 'printed.txt').read_text()
