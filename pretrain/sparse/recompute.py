@@ -72,7 +72,7 @@ def recipe_of_output(
         return NormedActivation(module, x_NCbb.detach())
     if recipe is None or type(module) is nn.Identity:
         return recipe
-    if type(module) is DropPath and recipe.scale is recipe.shortcut is None and not recipe.rectified:
+    if type(module) is DropPath and recipe.scale is None and recipe.shortcut is None and not recipe.rectified:
         scale = draw_scale(module, x_NCbb, layout)
         return recipe if scale is None else replace(recipe, scale=scale)
     return replace(recipe, rectified=True) if type(module) is nn.ReLU and not recipe.rectified else None

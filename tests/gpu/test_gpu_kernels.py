@@ -12,6 +12,7 @@ from torch import nn
 from pretrain import VisibleLayout, random_mask
 from pretrain.encoder import create_network
 from pretrain.sparse.convolution import packed_convolution, window_of
+from pretrain.sparse.filled import filled_convolution
 from pretrain.sparse.routes import MEASURED, Layer, forced_route
 
 pytest.importorskip('triton', reason='Triton is not installed: it comes with torch on Linux')
@@ -185,3 +186,29 @@ def test_the_time_of_each_tile_by_layer(arch, report):
             report(name, told(milliseconds({str(tuple(tile)): partial(function, tile) for tile in tiles})))
             first, *others = [function(tile).double() for tile in tiles]
             assert all(difference(other, first) < 1e-2 for other in others), name
+
+
+@pytest.mark.parametrize('precision', ['float32 with TF32', 'bfloat16'], indirect=True)
+@pytest.mark.parametrize('channels, width, side', [(256, 96, 8), (512, 192, 4), (1024, 384, 2)])
+def test_densify_by_visible_positions_beside_the_filled_map(channels, width, side, precision, report):
+    """Forward and backward of a ResNet-50's projections; a CPU multiplies visible positions alone, a GPU not yet."""
+    name, dtype, tolerance = precision
+    layout = VisibleLayout(random_mask(BATCH, GRID, MASK_RATIO), 'cuda')
+    module = nn.Conv2d(channels, width, 3, padding=1).to('cuda', dtype)
+    x_NCbb, fill_C = packed(channels, side, layout, dtype), torch.randn(channels, device='cuda', dtype=dtype)
+    ways = {
+        'visible': lambda: filled_convolution(module, x_NCbb, fill_C, layout),
+        'filled': lambda: module(layout.unpack(x_NCbb, fill_C)),
+    }
+    found = {}
+
+    def step(way):
+        x_NCbb.grad = module.weight.grad = None
+        out = ways[way]()
+        out.backward(out.detach())
+        found[way] = (out.detach(), x_NCbb.grad, module.weight.grad)
+
+    times = milliseconds({way: partial(step, way) for way in ways})
+    report(f'densify, 3x3, {channels} to {width} channels, {side}x{side}, {name}', told(times))
+    for ours, theirs in zip(found['visible'], found['filled'], strict=True):
+        assert difference(ours, theirs.double()) < 3 * tolerance
