@@ -46,7 +46,8 @@ def write_records(
         started: when the profile was begun, in UTC.
         data_root: of the images; None for noise.
     """
-    figures, paths = list(figures), dict[tuple[str, str], Path]()
+    figures = list(figures)
+    paths: dict[tuple[str, str], Path] = {}
     plain_s = {figure.arch: figure.seconds['step'] for figure in figures if figure.method == 'reference'}
     for figure in figures:
         row = figure.arch, figure.method

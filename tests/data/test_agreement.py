@@ -110,7 +110,7 @@ def hold_many(layout, recipe, folder, seeds):
 
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_a_check_and_the_commands_agree(layout, recipe, tmp_path):
-    hold_many(layout, recipe, tmp_path, range(MANY, MANY + 15))
+    hold_many(layout, recipe, tmp_path, range(MANY, MANY + 25))
 
 
 @pytest.mark.slow

@@ -270,18 +270,7 @@ def test_jobs_on_this_machine_give_the_records_of_the_runner_and_tell_what_faile
     # A folder stands where the encoder of one pretraining has to be written.
     (tmp_path / 'work/pretrain/test_resnet/no_sparse/0/encoder.safetensors').mkdir(parents=True)
     done = spark_bench(
-        words(
-            suite,
-            images,
-            tmp_path,
-            '--cluster',
-            'local',
-            '--jobs',
-            '2',
-            '--only',
-            'pretrain/*/spark/0',
-            '*/no_sparse/0',
-        )
+        words(suite, images, tmp_path, '--cluster', 'local', '--jobs', '2', '--only', '*/spark/0', '*/no_sparse/0')
     )
     errors = [line for line in done.stderr.splitlines() if line.startswith('spark-bench: error: ')]
     assert done.returncode == 1 and len(errors) == 2
@@ -293,7 +282,7 @@ def test_jobs_on_this_machine_give_the_records_of_the_runner_and_tell_what_faile
     )
     assert failed.word == 'failed' and 'encoder.safetensors cannot be written: Is a directory' in failed.note
     ours, others = outcome(tmp_path), outcome(folder)
-    assert len(ours) == 1 and all(value == others[key] for key, value in ours.items())
+    assert len(ours) == 2 and all(value == others[key] for key, value in ours.items())
 
 
 SCONTROL = """#!/usr/bin/env bash
