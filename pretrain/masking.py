@@ -129,11 +129,15 @@ class VisibleLayout:
         """
         _, channels, block_h, block_w = x_NCbb.shape
         shape = (self.batch * self.grid_h * self.grid_w, block_h, block_w, channels)
-        blocks = x_NCbb.new_zeros(shape) if fill_C is None else fill_C.to(x_NCbb.dtype).expand(shape)
-        blocks = blocks.index_copy(0, self.patch_N, x_NCbb.permute(0, 2, 3, 1))
+        blocks = x_NCbb.new_zeros(shape).index_copy(0, self.patch_N, x_NCbb.permute(0, 2, 3, 1))
         cut = blocks.view(self.batch, self.grid_h, self.grid_w, block_h, block_w, channels).transpose(2, 3)
-        dense = cut.reshape(self.batch, self.grid_h * block_h, self.grid_w * block_w, channels)
-        return dense.permute(0, 3, 1, 2)
+        dense_BhwC = cut.reshape(self.batch, self.grid_h * block_h, self.grid_w * block_w, channels)
+        dense_BChw = dense_BhwC.permute(0, 3, 1, 2)
+        if fill_C is None:
+            return dense_BChw
+        # Where the patches were zero: the gradient of the fill is a sum like others, for compilers too.
+        masked_B1hw = expand_mask(~self.active_B1ff, *dense_BChw.shape[-2:])
+        return torch.addcmul(dense_BChw, masked_B1hw.to(x_NCbb.dtype), fill_C.to(x_NCbb.dtype)[:, None, None])
 
     def window_table(
         self, block: int, before: int, after: int, kernel: int, stride: int, dilation: int

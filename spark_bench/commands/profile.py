@@ -44,7 +44,13 @@ def add_options(parser: Parser) -> None:
     parser.add_argument('--threads', type=positive, metavar='N', help='CPU threads')
     parser.add_argument('--device', metavar='NAME', help='default: cuda where there is a GPU, else cpu')
     parser.add_argument('--amp', action='store_true', help='bf16 autocast')
+    parser.add_argument(
+        '--tf32', action='store_true', help='a GPU multiplies float32 matrices in TF32, as it convolves float32 maps'
+    )
     parser.add_argument('--channels-last', action='store_true', help='images and weights in channels-last layout')
+    parser.add_argument(
+        '--compile', action='store_true', help='measure the packed engine through torch.compile too, as a whole'
+    )
     parser.add_argument(
         '--keep-memory', action='store_true', help='tell the allocator to keep freed memory, as training on a CPU does'
     )
@@ -64,27 +70,37 @@ def main(args: Namespace) -> int:
     from spark_bench.files import claim_output, write_atomically
     from spark_bench.profiling import loading, measuring, records, showing
     from spark_bench.records.environment import usable_cores
+    from spark_bench.training.compiling import demand_compiler
     from spark_bench.training.memory import keep_freed_memory
 
     if args.workers is not None and args.data_root is None:
         raise InputError('--workers loads the images of --data-root: give both')
+    if args.compile:
+        demand_compiler()
     args.device, started = str(choose_device(args.device)), datetime.now(timezone.utc)
     if args.json:
         output = claim_output(args.json, rb'\{\s*"settings":\s*\{\s*"input_size":', '--json')
     if args.results:
-        records.claim_records(args.results, args.suite, args.arch, args.stock)
+        records.claim_records(args.results, args.suite, args.arch, args.compile, args.stock)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     if args.keep_memory:
         keep_freed_memory()
+    torch.backends.cudnn.benchmark = True  # as recipes of pretraining say; of no matter on a CPU
+    torch.set_float32_matmul_precision('high' if args.tf32 else 'highest')
     settings = {name: getattr(args, name) for name in _SETTINGS}
     batches, rates, workers = None, {}, usable_cores() if args.workers is None else args.workers
     if args.data_root is not None:
         images = loading.Batches(args.data_root, args.input_size, args.batch_size)
         rates = {number: images.rate(number) for number in loading.worker_counts(workers)}
         batches = images.load(workers)
-    figures = [figure for arch in args.arch for figure in measuring.measure(arch, batches=batches, **settings)]
+    figures = [
+        figure
+        for arch in args.arch
+        for figure in measuring.measure(arch, compiled=args.compile, batches=batches, **settings)
+    ]
     showing.show(figures, settings, rates)
+    settings |= {'tf32': True} if args.tf32 else {}
     settings |= {'keep_memory': args.keep_memory, 'threads': torch.get_num_threads(), 'torch': torch.__version__}
     if args.json:
         contents = {

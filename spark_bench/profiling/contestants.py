@@ -24,8 +24,10 @@ from spark_bench import registration  # noqa: F401 - puts optimizers into the re
 from spark_bench.models.pretrainer import SparKPretrainer
 from spark_bench.places import shipped
 from spark_bench.profiling.marks import Marks, mark_stages
+from spark_bench.training.compiling import compile_network
 
 ENGINES = ('packed', 'reference')
+COMPILED = 'compiled'
 MAE_ARCH = 'vit_base'
 _CONFIGS = Path(mmpretrain.__file__).parent / '.mim/configs'
 # mmpretrain's recipes of SparK, by timm's name of the network.
@@ -44,7 +46,8 @@ class Contestant:
 
     Attributes:
         arch: timm's name of the network.
-        method: ``packed``, ``reference``, ``mmpretrain`` (its SparK) or ``mae`` (its MAE).
+        method: ``packed``, ``compiled`` (packed, through torch.compile), ``reference``, ``mmpretrain`` (its SparK) or
+            ``mae`` (its MAE).
         loss: from images ``(B, 3, H, W)`` to the loss; each part of the network marks its output.
         encode: from images to maps, the encoder alone; None where it is not measured alone.
         wrapper: with the optimizer of its recipe, at learning rate 0: all steps see the same weights.
@@ -59,6 +62,11 @@ class Contestant:
     marks: Marks
 
 
+def methods_of_ours(compiled: bool) -> tuple[str, ...]:
+    """The ways in which this project's SparK is measured; ``compiled`` asks for one more."""
+    return (*ENGINES, COMPILED) if compiled else ENGINES
+
+
 def has_stock(arch: str) -> bool:
     """Whether mmpretrain has a recipe of SparK for that network."""
     return arch in _STOCK
@@ -66,7 +74,7 @@ def has_stock(arch: str) -> bool:
 
 def build_ours(
     arch: str,
-    engine: str,
+    method: str,
     input_size: int,
     batch_size: int,
     mask_ratio: float,
@@ -75,19 +83,26 @@ def build_ours(
 ) -> Contestant:
     """SparK with one of this project's engines; every engine gets the same weights and masks.
 
+    Compiled, it is not cut into parts.
+
     Raises:
         InputError: for a network or a size that does not fit.
     """
     torch.manual_seed(0)
-    marks = Marks(device)
+    marks, compiled = Marks(device), method == COMPILED
     pyramid = FeaturePyramid(create_network(arch, PRETRAINING_DROP_PATH.get(arch, 0.0)))
-    mark_stages(pyramid.network, marks)
+    if not compiled:
+        mark_stages(pyramid.network, marks)
+    engine = 'packed' if compiled else method
     model = SparKPretrainer(arch=pyramid, input_size=input_size, mask_ratio=mask_ratio, engine=engine)
     spark = model.spark
-    for densify in spark.densify:
-        marks.watch('densify', densify)
-    for number, block in enumerate(spark.decoder.dec, start=1):
-        marks.watch(f'decoder {number}', block)
+    if compiled:
+        compile_network(model)
+    else:
+        for densify in spark.densify:
+            marks.watch('densify', densify)
+        for number, block in enumerate(spark.decoder.dec, start=1):
+            marks.watch(f'decoder {number}', block)
     active = random_mask(batch_size, spark.grid, mask_ratio, torch.Generator().manual_seed(0))
 
     def encode(image_B3HW: torch.Tensor) -> Sequence[torch.Tensor]:
@@ -95,7 +110,9 @@ def build_ours(
         return spark.encoder.maps(spark.encoder.masked(image_B3HW, visible), visible)
 
     cfg = Config.fromfile(shipped(_RECIPE)).optim_wrapper
-    return _contestant(arch, engine, model, lambda image: spark(image, active), encode, cfg, marks, layout)
+    return _contestant(
+        arch, method, model, lambda image: spark(image, active), None if compiled else encode, cfg, marks, layout
+    )
 
 
 def build_stock(

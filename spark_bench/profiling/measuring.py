@@ -8,7 +8,15 @@ from dataclasses import dataclass
 
 import torch
 
-from spark_bench.profiling.contestants import ENGINES, Contestant, build_mae, build_ours, build_stock, has_stock
+from spark_bench.profiling.contestants import (
+    COMPILED,
+    Contestant,
+    build_mae,
+    build_ours,
+    build_stock,
+    has_stock,
+    methods_of_ours,
+)
 from spark_bench.profiling.limits import Device, computing, count, peak_bytes
 
 PASSES = ('load', 'forward', 'backward', 'optimizer')
@@ -25,11 +33,11 @@ class Figure:
         seconds: medians, of ``load`` (waiting for a batch, its way to the device, normalising), ``forward``,
             ``backward``, ``optimizer`` and the whole ``step``.
         parts: ``[forward, backward]`` medians in seconds, of the parts of the network in their order; ``loss`` has
-            the projection to pixels.
+            the projection to pixels. None of a compiled network.
         peak_bytes: most memory in use at a time, beyond weights, their gradients and the images.
-        encoder_peak_bytes: likewise of the encoder alone, forward and backward; None of other codes.
-        macs: multiply-adds of forward and backward.
-        bytes: that these read and write, see :class:`~spark_bench.profiling.limits.Counter`.
+        encoder_peak_bytes: likewise of the encoder alone, forward and backward; None where that is not computed alone.
+        macs: multiply-adds of forward and backward; of a compiled network those of its eager form.
+        bytes: that these read and write, see :class:`~spark_bench.profiling.limits.Counter`; None of a compiled one.
         matrix_rate, bandwidth: multiply-adds and bytes a second that the device did in the same run, and nothing else.
         matrix_share, bandwidth_share: of those, what forward and backward made use of.
         value: the loss of the first batch; equal for both engines up to rounding.
@@ -42,11 +50,11 @@ class Figure:
     peak_bytes: int
     encoder_peak_bytes: int | None
     macs: int
-    bytes: int
+    bytes: int | None
     matrix_rate: float
     bandwidth: float
     matrix_share: float
-    bandwidth_share: float
+    bandwidth_share: float | None
     value: float
 
 
@@ -60,6 +68,7 @@ def measure(
     amp: bool,
     channels_last: bool,
     stock: bool,
+    compiled: bool = False,
     batches: Iterator[torch.Tensor] | None = None,
 ) -> list[Figure]:
     """Time the contestants on a network, in turn.
@@ -70,22 +79,28 @@ def measure(
         rounds: how often each takes a step.
         amp: compute in bf16 autocast.
         stock: measure mmpretrain's SparK too, where it has one of this network, and its MAE of a ViT-B.
+        compiled: measure the packed engine through torch.compile too.
         batches: uint8 ``(B, 3, H, W)``, without end; noise when None.
 
     Returns:
-        one of each contestant: packed, reference, mmpretrain's, MAE.
+        one of each contestant: packed, reference, compiled, mmpretrain's, MAE.
 
     Raises:
         InputError: for a network or a size that does not fit.
     """
     gc.collect()  # the networks of an earlier call, whose optimizers refer to themselves
     place, layout = torch.device(device), torch.channels_last if channels_last else torch.contiguous_format
-    field = [build_ours(arch, engine, input_size, batch_size, mask_ratio, place, layout) for engine in ENGINES]
+    ours = methods_of_ours(compiled)
+    field = [build_ours(arch, method, input_size, batch_size, mask_ratio, place, layout) for method in ours]
     if stock:
         field += [build_stock(arch, input_size, mask_ratio, place, layout)] if has_stock(arch) else []
         field.append(build_mae(input_size, place, layout))
     noise = _noise(batch_size, input_size)
-    costs = [_costs(contestant, _load(noise, place, layout), amp) for contestant in field]
+    if place.type == 'cuda':
+        noise = noise.pin_memory()  # as the loaders of recipes give them
+    costs = {contestant.method: _costs(contestant, _load(noise, place, layout), amp) for contestant in field}
+    if compiled:
+        costs[COMPILED]['macs'] = costs['packed']['macs']
     batches = batches or itertools.repeat(noise)
     limits, rates = Device(place, amp), []
     taken: list[list[dict[tuple[str, str], float]]] = [[] for _ in field]
@@ -95,8 +110,8 @@ def measure(
             steps.append(_step(contestant, batches, layout, amp))
     matrix_rate, bandwidth = map(statistics.median, zip(*rates, strict=True))
     return [
-        _figure(contestant, steps, cost, matrix_rate, bandwidth)
-        for contestant, steps, cost in zip(field, taken, costs, strict=True)
+        _figure(contestant, steps, costs[contestant.method], matrix_rate, bandwidth)
+        for contestant, steps in zip(field, taken, strict=True)
     ]
 
 
@@ -131,12 +146,13 @@ def _costs(contestant: Contestant, image_B3HW, amp):
         torch.autograd.backward(maps, [x_NCbb.new_ones(()).expand_as(x_NCbb) for x_NCbb in maps])
 
     value = run().item()
-    counter = count(run)
+    counter = None if contestant.method == COMPILED else count(run)
     peaks = {'peak_bytes': peak_bytes(run, device), 'encoder_peak_bytes': None}
     if contestant.encode is not None:
         peaks['encoder_peak_bytes'] = peak_bytes(encode, device)
     contestant.wrapper.zero_grad()
-    return {'value': value, 'macs': counter.macs, 'bytes': counter.bytes, **peaks}
+    asked = {'macs': None, 'bytes': None} if counter is None else {'macs': counter.macs, 'bytes': counter.bytes}
+    return {'value': value, **asked, **peaks}
 
 
 def _step(contestant: Contestant, batches, layout, amp):
@@ -163,7 +179,7 @@ def _figure(contestant, steps, cost, matrix_rate, bandwidth):
     parts = {
         part: [statistics.median(step.get((way, part), 0.0) for step in steps) for way in ('forward', 'backward')]
         for way, part in steps[0]
-        if way == 'forward'
+        if way == 'forward' and contestant.method != COMPILED
     }
     computed_s = seconds['forward'] + seconds['backward']
     return Figure(
@@ -174,6 +190,6 @@ def _figure(contestant, steps, cost, matrix_rate, bandwidth):
         matrix_rate=matrix_rate,
         bandwidth=bandwidth,
         matrix_share=cost['macs'] / computed_s / matrix_rate,
-        bandwidth_share=cost['bytes'] / computed_s / bandwidth,
+        bandwidth_share=None if cost['bytes'] is None else cost['bytes'] / computed_s / bandwidth,
         **cost,
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spark_bench.errors import InputError
-from spark_bench.profiling.contestants import ENGINES, MAE_ARCH, has_stock
+from spark_bench.profiling.contestants import MAE_ARCH, has_stock, methods_of_ours
 from spark_bench.profiling.measuring import Figure
 from spark_bench.records import environment, store
 from spark_bench.records.schema import Record, record_path
@@ -15,13 +15,13 @@ from spark_bench.runs.recipe import Identity
 TASK = 'profile'
 
 
-def claim_records(results: str, suite: str, archs: Iterable[str], stock: bool) -> None:
+def claim_records(results: str, suite: str, archs: Iterable[str], compiled: bool, stock: bool) -> None:
     """See, before anything is measured, that the records of a profile can be written.
 
     Raises:
         InputError: where one of them exists, or a folder may not be written to.
     """
-    rows = [(arch, engine) for arch in archs for engine in ENGINES]
+    rows = [(arch, method) for arch in archs for method in methods_of_ours(compiled)]
     if stock:
         rows += [*((arch, 'mmpretrain') for arch in archs if has_stock(arch)), (MAE_ARCH, 'mae')]
     for arch, method in rows:
@@ -75,7 +75,7 @@ def metrics_of(figure: Figure, batch_size: int, plain_s: float | None) -> dict[s
         'peak_gb': figure.peak_bytes / 1e9,
         'encoder_peak_gb': None if encoder is None else encoder / 1e9,
         'gmacs': figure.macs / 1e9,
-        'traffic_gb': figure.bytes / 1e9,
+        'traffic_gb': None if figure.bytes is None else figure.bytes / 1e9,
         'matrix_gmacs_per_s': figure.matrix_rate / 1e9,
         'bandwidth_gb_per_s': figure.bandwidth / 1e9,
         'matrix_share': figure.matrix_share,

@@ -8,9 +8,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from spark_bench.profiling.contestants import has_stock
+from spark_bench.profiling.contestants import COMPILED, has_stock
 from spark_bench.profiling.measuring import PASSES, Figure
 
+_OURS = ('packed', COMPILED)
 _NOTES = (
     'Speed-up: of the whole step, over the reference. Memory: beyond weights, their gradients and the images. GMAC, '
     'GB: multiply-adds, and bytes read and written as if no tensor stayed in a cache, 10⁹; beside them the rates of a '
@@ -79,7 +80,7 @@ def _steps(groups, settings):
                 *(f'{figure.seconds[name]:.3f}' for name in (*PASSES, 'step')),
                 f'{settings["batch_size"] / took:.1f}',
                 f'{reference.seconds["step"] / took:.2f}×',
-                f'{abs(figure.value / reference.value - 1):.0e}' if figure.method == 'packed' else '',
+                f'{abs(figure.value / reference.value - 1):.0e}' if figure.method in _OURS else '',
             )
         table.add_section()
     return table
@@ -97,11 +98,11 @@ def _limits(groups):
                 f'{figure.peak_bytes / 1e6:.0f}',
                 '' if encoder is None else f'{encoder / 1e6:.0f}',
                 f'{figure.macs / 1e9:.1f}',
-                f'{figure.bytes / 1e9:.1f}',
+                '' if figure.bytes is None else f'{figure.bytes / 1e9:.1f}',
                 f'{figure.matrix_rate / 1e9:.0f}',
                 f'{figure.matrix_share:.0%}',
                 f'{figure.bandwidth / 1e9:.1f}',
-                f'{figure.bandwidth_share:.0%}',
+                '' if figure.bandwidth_share is None else f'{figure.bandwidth_share:.0%}',
             )
         table.add_section()
     return table

@@ -11,10 +11,10 @@ from spark_bench import commands
 pytestmark = pytest.mark.gpu
 
 
-def pair(arch, dtype):
-    """The same network with either engine, on the GPU; no branch of it starts at zero."""
+def pair(arch, dtype, engines=('packed', 'reference')):
+    """The same network with each engine, on the GPU; no branch of it starts at zero."""
     torch.manual_seed(0)
-    models = [build_spark(arch, 224, 0.6, engine=engine, drop_path_rate=0.0) for engine in ('packed', 'reference')]
+    models = [build_spark(arch, 224, 0.6, engine=engine, drop_path_rate=0.0) for engine in engines]
     for parameter in models[0].parameters():
         if parameter.dim() == 1:
             parameter.data.add_(0.2 * torch.rand_like(parameter))
@@ -91,3 +91,24 @@ def test_profile_measures_on_the_gpu(options, tmp_path, report):
             f'packed {1e3 * packed["seconds"]["step"]:.1f} ms, {packed["peak_bytes"] / 1e9:.2f} GB; '
             f'reference {1e3 * reference["seconds"]["step"]:.1f} ms, {reference["peak_bytes"] / 1e9:.2f} GB',
         )
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize('arch', ['resnet50', 'convnext_tiny'])
+def test_a_compiled_step_is_the_eager_one(arch, report):
+    """In bfloat16, which both round to at other places; two masks, one graph."""
+    draw = torch.Generator().manual_seed(0)
+    eager, compiled = pair(arch, torch.float32, engines=('packed', 'packed'))
+    compiled.compile(fullgraph=True, dynamic=False)
+    for number in range(2):
+        image = torch.randn(4, 3, 224, 224, generator=draw).cuda().to(memory_format=torch.channels_last)
+        active, losses, norms = random_mask(4, 7, 0.6, draw), [], []
+        for model in (eager, compiled):
+            model.to(memory_format=torch.channels_last).zero_grad()
+            with torch.autocast('cuda', torch.bfloat16):
+                losses.append(model(image, active))
+            losses[-1].backward()
+            norms.append(torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm())
+        loss, norm = (abs(float(pair[1] / pair[0]) - 1) for pair in (losses, norms))
+        report(f'compiled against eager, {arch}, mask {number}', f'loss {loss:.0e}, norm of the gradient {norm:.0e}')
+        assert loss < 5e-3 and norm < 5e-2

@@ -12,11 +12,12 @@ import convolution_cases
 import pytest
 import torch
 from convolution_cases import CASES, INTERPRETED, KINDS, TOLERANCE, compute, encode, exact, make
+from torch import nn
 
 from pretrain import InputError
-from pretrain.sparse import routes
+from pretrain.sparse import convolution, routes
 from pretrain.sparse.convolution import packed_convolution
-from pretrain.sparse.routes import Layer, forced_route, preferred_route
+from pretrain.sparse.routes import Layer, forced_route, preferred_route, runs_kernels
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -145,3 +146,38 @@ def test_pretraining_needs_no_triton():
         'import torch, pretrain\n'
         'pretrain.build_spark("test_resnet", 64, decoder_width=32)(torch.randn(1, 3, 64, 64)).backward()',
     )
+
+
+def layer_of(**settings):
+    """A convolution from 8 channels, and a map of patches of 4 positions."""
+    settings = {'out_channels': 8, 'kernel_size': 3, 'padding': 1, **settings}
+    return nn.Conv2d(8, **settings), torch.zeros(2, 8, 4, 4)
+
+
+@pytest.mark.parametrize(
+    'settings, dtype, route',
+    [
+        ({'groups': 8, 'kernel_size': 7, 'padding': 3}, torch.float32, 'kernel'),
+        ({'groups': 8, 'kernel_size': 7, 'padding': 3}, torch.bfloat16, 'kernel'),
+        ({}, torch.bfloat16, 'kernel'),
+        ({}, torch.float32, 'matrix'),
+        ({'stride': 4, 'kernel_size': 7, 'padding': 3}, torch.bfloat16, 'matrix'),  # one position is left
+        ({'stride': 2, 'kernel_size': 2, 'padding': 0}, torch.bfloat16, 'matrix'),  # reads no other patch
+        ({'groups': 2}, torch.bfloat16, 'halo'),
+    ],
+    ids=str,
+)
+def test_a_gpu_takes_kernels_where_one_was_faster(settings, dtype, route, monkeypatch):
+    monkeypatch.setattr(convolution, 'runs_kernels', lambda device: True)
+    module, x_NCbb = layer_of(**settings)
+    window = convolution.window_of(module, 4)
+    possible = convolution._possible_routes(module, window)
+    depthwise = convolution._is_depthwise(module)
+    assert convolution._usual_route(possible, x_NCbb.to(dtype), window, depthwise) == route
+
+
+def test_no_kernel_runs_on_a_cpu_or_on_an_old_card(monkeypatch):
+    assert not runs_kernels(torch.device('cpu'))
+    for capability, runs in (((7, 5), False), ((8, 0), True), ((9, 0), True)):
+        monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device, capability=capability: capability)
+        assert runs_kernels(torch.device('cuda')) == (runs and routes._HAS_TRITON)

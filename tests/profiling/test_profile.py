@@ -1,6 +1,7 @@
 """``spark-bench profile``: its rows, its records, their ratios, and the loader alone."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -8,11 +9,12 @@ import torch
 from pretrain import build_spark, random_mask
 from spark_bench import commands
 from spark_bench.data.pretraining import Images
-from spark_bench.profiling import measuring
+from spark_bench.profiling import contestants, measuring
 from spark_bench.profiling.contestants import build_mae, build_stock
 from spark_bench.profiling.loading import Batches, worker_counts
 from spark_bench.records.store import load_all
 from spark_bench.tables.suite import table_of_suite
+from spark_bench.training.compiling import compile_network
 
 SMALL = ['test_resnet', '--input-size', '64', '--batch-size', '2', '--mask-ratio', '0.5', '--rounds', '1']
 PARTS = [*(f'encoder {n}' for n in range(1, 5)), 'densify', *(f'decoder {n}' for n in range(1, 6)), 'loss']
@@ -108,6 +110,21 @@ def test_a_profile_of_real_images_tells_of_their_loader(images, tmp_path, capsys
     assert contents['images_per_s_by_workers'].keys() == {'0', '1'}
     assert commands.main(['profile', *SMALL, '--workers', '1']) == 2
     assert '--data-root' in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, 'set_stance'), reason='--compile asks for torch 2.6')
+def test_the_compiled_network_is_a_row_of_its_own(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(contestants, 'compile_network', partial(compile_network, backend='eager'))
+    assert commands.main(['profile', *SMALL, '--compile', '--results', str(tmp_path)]) == 0
+    assert ' compiled ' in capsys.readouterr().out
+    metrics = {record.method: record.metrics for record in load_all(tmp_path)}
+    assert list(metrics) == ['compiled', 'packed', 'reference']
+    compiled, packed = metrics['compiled'], metrics['packed']
+    assert compiled['loss'] == pytest.approx(packed['loss'], rel=1e-6) and compiled['gmacs'] == packed['gmacs']
+    # What a compiler makes of the network's parts, and what it reads and writes, is not seen.
+    assert compiled['traffic_gb'] is compiled['bandwidth_share'] is None
+    assert 'densify_forward_s' in packed and 'densify_forward_s' not in compiled
+    assert compiled['step_s'] == pytest.approx(sum(compiled[f'{name}_s'] for name in measuring.PASSES))
 
 
 @pytest.mark.slow

@@ -295,6 +295,7 @@ def _arithmetic(x_nC):
     return {'SUM': tl.float64 if x_nC.dtype == torch.float64 else tl.float32}
 
 
+@torch.compiler.assume_constant_result
 def _precision() -> Any:
     """Whether float32 factors are rounded to TF32: as torch does in convolutions, by whichever API it was told."""
     convolutions = getattr(torch.backends.cudnn, 'conv', None)
