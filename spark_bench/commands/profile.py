@@ -64,14 +64,11 @@ def main(args: Namespace) -> int:
     # The profiler's own log (tracing marks, the search for a GPU) would stand in the middle of the table; it reads this
     # when torch is loaded.
     os.environ.setdefault('KINETO_LOG_LEVEL', '6')
-    import torch
-
     from spark_bench.devices import choose_device
     from spark_bench.files import claim_output, write_atomically
     from spark_bench.profiling import loading, measuring, records, showing
     from spark_bench.records.environment import usable_cores
     from spark_bench.training.compiling import demand_compiler
-    from spark_bench.training.memory import keep_freed_memory
 
     if args.workers is not None and args.data_root is None:
         raise InputError('--workers loads the images of --data-root: give both')
@@ -82,12 +79,7 @@ def main(args: Namespace) -> int:
         output = claim_output(args.json, rb'\{\s*"settings":\s*\{\s*"input_size":', '--json')
     if args.results:
         records.claim_records(args.results, args.suite, args.arch, args.compile, args.stock)
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    if args.keep_memory:
-        keep_freed_memory()
-    torch.backends.cudnn.benchmark = True  # as recipes of pretraining say; of no matter on a CPU
-    torch.set_float32_matmul_precision('high' if args.tf32 else 'highest')
+    how = _set_torch(args)
     settings = {name: getattr(args, name) for name in _SETTINGS}
     batches, rates, workers = None, {}, usable_cores() if args.workers is None else args.workers
     if args.data_root is not None:
@@ -100,8 +92,7 @@ def main(args: Namespace) -> int:
         for figure in measuring.measure(arch, compiled=args.compile, batches=batches, **settings)
     ]
     showing.show(figures, settings, rates)
-    settings |= {'tf32': True} if args.tf32 else {}
-    settings |= {'keep_memory': args.keep_memory, 'threads': torch.get_num_threads(), 'torch': torch.__version__}
+    settings |= how
     if args.json:
         contents = {
             'settings': settings,
@@ -116,3 +107,19 @@ def main(args: Namespace) -> int:
         for path in records.write_records(args.results, args.suite, figures, settings, started, args.data_root):
             print(f'written: {path}')
     return 0
+
+
+def _set_torch(args):
+    """Have torch compute as asked; returns what a record tells of that."""
+    import torch
+
+    from spark_bench.training.memory import keep_freed_memory
+
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    if args.keep_memory:
+        keep_freed_memory()
+    torch.backends.cudnn.benchmark = True  # as recipes of pretraining say; of no matter on a CPU
+    torch.set_float32_matmul_precision('high' if args.tf32 else 'highest')
+    told = {'keep_memory': args.keep_memory, 'threads': torch.get_num_threads(), 'torch': torch.__version__}
+    return told | ({'tf32': True} if args.tf32 else {})

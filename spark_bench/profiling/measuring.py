@@ -95,9 +95,7 @@ def measure(
     if stock:
         field += [build_stock(arch, input_size, mask_ratio, place, layout)] if has_stock(arch) else []
         field.append(build_mae(input_size, place, layout))
-    noise = _noise(batch_size, input_size)
-    if place.type == 'cuda':
-        noise = noise.pin_memory()  # as the loaders of recipes give them
+    noise = _noise(batch_size, input_size, place)
     costs = {contestant.method: _costs(contestant, _load(noise, place, layout), amp) for contestant in field}
     if compiled:
         costs[COMPILED]['macs'] = costs['packed']['macs']
@@ -108,16 +106,14 @@ def measure(
         rates.append((limits.matrix_rate(), limits.bandwidth()))
         for contestant, steps in zip(field, taken, strict=True):
             steps.append(_step(contestant, batches, layout, amp))
-    matrix_rate, bandwidth = map(statistics.median, zip(*rates, strict=True))
-    return [
-        _figure(contestant, steps, costs[contestant.method], matrix_rate, bandwidth)
-        for contestant, steps in zip(field, taken, strict=True)
-    ]
+    limit = tuple(map(statistics.median, zip(*rates, strict=True)))
+    return [_figure(one, steps, costs[one.method], *limit) for one, steps in zip(field, taken, strict=True)]
 
 
-def _noise(batch_size, input_size):
+def _noise(batch_size, input_size, device):
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(256, (batch_size, 3, input_size, input_size), generator=generator).to(torch.uint8)
+    batch = torch.randint(256, (batch_size, 3, input_size, input_size), generator=generator).to(torch.uint8)
+    return batch.pin_memory() if device.type == 'cuda' else batch  # as the loaders of recipes do
 
 
 def _load(batch_B3HW, device, layout):
