@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from spark_bench.errors import InputError, RunError
 from spark_bench.training.batches import UpdateBatches
 from spark_bench.training.guard import NotFinite, explain
-from spark_bench.training.optimizers import use_fused_kernel
+from spark_bench.training.optimizers import skips_where_told, use_fused_kernel
 from spark_bench.training.processes import once
 from spark_bench.training.resume import random_states
 
@@ -208,10 +208,21 @@ class UpdateOptimWrapper(OptimWrapper):
         norms = torch._foreach_norm(
             [parameter.grad for group in groups for parameter in group['params'] if parameter.grad is not None]
         )
+        figures = torch.stack([loss, torch.stack(norms).norm()])
+        # Where the device itself sees to it that no broken step is taken, it has one to take while the host waits.
+        if self.clip_grad_kwargs is None and skips_where_told(self.optimizer):
+            self.optimizer.found_inf = (~figures.isfinite().all()).float()
+            super().step(**kwargs)
+            self._demand_finite(figures)
+        else:
+            self._demand_finite(figures)
+            super().step(**kwargs)
+
+    def _demand_finite(self, figures):
         # One transfer for both: the only time a step waits for the device.
-        self.last_loss, norm = torch.stack([loss, torch.stack(norms).norm()]).tolist()
+        self.last_loss, norm = figures.tolist()
         if not (math.isfinite(self.last_loss) and math.isfinite(norm)):
             raise NotFinite(self.last_loss, norm)
         self.message_hub.update_scalar('train/grad_norm', norm)
-        self.message_hub.update_scalar('train/weight_decay', max(group['weight_decay'] for group in groups))
-        super().step(**kwargs)
+        decay = max(group['weight_decay'] for group in self.optimizer.param_groups)
+        self.message_hub.update_scalar('train/weight_decay', decay)

@@ -22,10 +22,19 @@ class Lamb(timm.optim.Lamb):
 
     Arguments and checkpoints are timm's, and so is the step where a variant that no recipe has (LAMBC, caution,
     decoupled decay, no averaging) or another device than a CPU or CUDA's is asked for. No tensor makes the host wait.
+    As torch's fused optimizers do, it takes no step where its attribute ``found_inf``, a tensor, is 1.
 
     Source: You et al., ICLR 2020 (arXiv 1904.00962), as timm and NVIDIA's NVLAMB have it: one bound for the norm of all
     gradients, and no trust ratio where weight decay is 0, unless ``always_adapt`` says so.
     """
+
+    found_inf: torch.Tensor | None = None
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether the step is this class's own."""
+        variant = any(group.get(name, plain) != plain for group in self.param_groups for name, plain in _PLAIN.items())
+        return not variant and has_fused_kernel(self)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -34,8 +43,7 @@ class Lamb(timm.optim.Lamb):
         Returns:
             what ``closure`` returns, None without one.
         """
-        variant = any(group.get(name, plain) != plain for group in self.param_groups for name, plain in _PLAIN.items())
-        if variant or not has_fused_kernel(self):
+        if not self.is_fused:
             return super().step(closure)
         loss = None if closure is None else torch.enable_grad()(closure)()
         lay_out_alike(self)
@@ -43,7 +51,8 @@ class Lamb(timm.optim.Lamb):
         most = self.defaults['max_grad_norm']
         if gradients and most is not None:
             norm = torch.stack(torch._foreach_norm(gradients)).norm()
-            torch._foreach_div_(gradients, (norm / most).clamp(min=1.0))
+            excess = (norm / most).nan_to_num(1.0, 1.0).clamp(min=1.0)  # broken gradients stay as they are
+            torch._foreach_div_(gradients, excess)
         for group in self.param_groups:
             group['step'] = int(group.get('step', 0)) + 1
             parameters = list(_trained([group]))
@@ -60,6 +69,8 @@ class Lamb(timm.optim.Lamb):
         weight_norms = torch.stack(torch._foreach_norm(parameters))
         norms = torch.stack(torch._foreach_norm(directions))
         trust = torch.where((weight_norms > 0) & (norms > 0), weight_norms / norms, 1.0)
+        if self.found_inf is not None:
+            trust = torch.where(self.found_inf > 0, 0.0, trust)  # directions are decayed weights then
         torch._foreach_addcmul_(parameters, directions, list((trust * -rate).unbind()))
 
     def _directions(self, group, parameters):
@@ -86,6 +97,7 @@ class Lamb(timm.optim.Lamb):
             eps=group['eps'],
             amsgrad=False,
             maximize=False,
+            found_inf=self.found_inf,
         )
         return directions
 
@@ -102,6 +114,13 @@ def use_fused_kernel(optimizer: Optimizer) -> None:
             if not any(group.get(name) for name in asked):
                 group['fused'] = True
         optimizer.register_step_pre_hook(lambda optimizer, *_: lay_out_alike(optimizer))
+
+
+def skips_where_told(optimizer: Optimizer) -> bool:
+    """Whether a step is none where the tensor ``optimizer.found_inf`` is 1: fused kernels look there."""
+    if isinstance(optimizer, Lamb):
+        return optimizer.is_fused
+    return type(optimizer) in (Adam, AdamW) and all(group.get('fused') for group in optimizer.param_groups)
 
 
 def has_fused_kernel(optimizer: Optimizer) -> bool:

@@ -9,8 +9,9 @@ from torch import nn
 from torch.optim import Adam, AdamW
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from spark_bench.training.guard import NotFinite
 from spark_bench.training.loop import UpdateOptimWrapper
-from spark_bench.training.optimizers import Lamb
+from spark_bench.training.optimizers import Lamb, skips_where_told, use_fused_kernel
 
 LAMB = dict(lr=0.02, betas=(0.9, 0.95), weight_decay=0.04, max_grad_norm=5.0)
 
@@ -130,3 +131,49 @@ def test_steps_of_all_tensors_equal_the_loop_in_every_layout(kind, options, layo
 def test_an_optimizer_told_how_to_loop_is_left_so():
     wrapper = UpdateOptimWrapper(AdamW(groups(network()), foreach=True))
     assert not any(group['fused'] for group in wrapper.optimizer.param_groups)
+
+
+def moments(optimizer):
+    return [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
+
+
+@pytest.mark.parametrize('clipped', [False, True])
+@pytest.mark.parametrize('kind', [Lamb, AdamW], ids=lambda kind: kind.__name__)
+def test_a_broken_step_is_none_and_the_next_is_as_if_it_had_not_been(kind, clipped):
+    """Nothing on the device may depend on what the host finds out later."""
+    options = LAMB | {'max_grad_norm': 5.0 if clipped else None} if kind is Lamb else dict(lr=0.02, weight_decay=0.04)
+    model = network()
+    wrapper = UpdateOptimWrapper(kind(groups(model), **options))
+    assert skips_where_told(wrapper.optimizer)
+    train(wrapper.optimizer, model, range(3))
+    before = [tensor.clone() for tensor in (*model.parameters(), *moments(wrapper.optimizer))]
+    give_gradients(model, 3)
+    broken = next(model.parameters())
+    broken.grad[0] = float('nan')
+    wrapper._losses = [torch.tensor(1.0, dtype=torch.float64)]
+    with pytest.raises(NotFinite, match='the gradient is nan'):
+        wrapper.step()
+    after = [*model.parameters(), *moments(wrapper.optimizer)]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    # Which gradient was broken can still be told.
+    assert [bool(p.grad.isfinite().all()) for p in model.parameters()] == [p is not broken for p in model.parameters()]
+    other, told = copy.deepcopy(model), []
+    for one, found_inf in ((model, torch.tensor(0.0)), (other, None)):
+        optimizer = kind(groups(one), **options)
+        optimizer.found_inf = found_inf
+        use_fused_kernel(optimizer)
+        train(optimizer, one, range(4, 6))
+        told.append([*one.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*told, strict=True))
+
+
+def test_where_the_device_sees_to_nothing_the_host_looks_before_the_step():
+    model = network()
+    wrapper = UpdateOptimWrapper(torch.optim.SGD(groups(model), lr=0.1, momentum=0.9))
+    assert not skips_where_told(wrapper.optimizer) and not skips_where_told(Lamb(groups(model), trust_clip=True))
+    give_gradients(model, 2)
+    next(model.parameters()).grad[0] = float('inf')
+    before, wrapper._losses = [p.clone() for p in model.parameters()], [torch.tensor(1.0, dtype=torch.float64)]
+    with pytest.raises(NotFinite, match='the gradient is inf'):
+        wrapper.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
