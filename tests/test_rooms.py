@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # From the ground up: a room imports those before it, and none behind it. Files of one line stand beside each other.
 FLOORS = (
     'pretrain.errors',
+    'pretrain.toolchain',
     'pretrain.ablations',
     'pretrain.networks',
     'pretrain.masking',

@@ -107,7 +107,7 @@ def _usual_route(possible, x_NCbb, window, depthwise):
     multiplied = depthwise or (computed_dtype(x_NCbb).itemsize == 2 and block > stride)
     if multiplied and 'kernel' in possible and before + after > 0 and runs_kernels(x_NCbb.device):
         return 'kernel'
-    if 'dense' in possible and 2 * (before + after) > block:
+    if 'dense' in possible and x_NCbb.is_cpu and 2 * (before + after) > block:
         return 'dense'
     if 'matrix' in possible and block // stride <= MATRIX_ROUTE_SIDE:
         return 'matrix'

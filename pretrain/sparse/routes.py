@@ -6,12 +6,14 @@ What was measured for a shape on a card decides; where nothing was, ``pretrain.s
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from pretrain.errors import InputError
+from pretrain.toolchain import missing_for_gpus
 
 ROUTES = ('halo', 'matrix', 'dense', 'kernel')
 
@@ -84,8 +86,15 @@ def computed_dtype(x_NCbb: torch.Tensor) -> torch.dtype:
 
 @torch.compiler.assume_constant_result
 def runs_kernels(device: torch.device) -> bool:
-    """Whether the gathering kernels are compiled for that device: an NVIDIA GPU from Ampere on, with Triton."""
-    return _HAS_TRITON and device.type == 'cuda' and torch.cuda.get_device_capability(device) >= (8, 0)
+    """Whether the gathering kernels can be compiled for that device: an NVIDIA GPU from Ampere on, with Triton."""
+    if device.type != 'cuda' or torch.version.cuda is None or torch.cuda.get_device_capability(device) < (8, 0):
+        return False
+    return _lacks_nothing()
+
+
+@cache
+def _lacks_nothing():
+    return missing_for_gpus() is None
 
 
 @torch.compiler.assume_constant_result

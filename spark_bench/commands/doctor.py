@@ -180,8 +180,13 @@ def _gpu() -> str:
 
     if not torch.cuda.is_available():
         return 'none: everything runs on the CPU'
+    from pretrain.toolchain import missing_for_gpus
+
     devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-    return ', '.join(f'{device.name} ({device.total_memory / 1e9:.0f} GB)' for device in devices)
+    told, missing = [f'{device.name} ({device.total_memory / 1e9:.0f} GB)' for device in devices], missing_for_gpus()
+    if missing is not None:
+        told.append(f'depthwise convolutions of visible patches are several times slower than they could be: {missing}')
+    return ', '.join(told)
 
 
 def _has_cuda() -> bool:

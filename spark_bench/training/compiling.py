@@ -1,17 +1,13 @@
 """``--compile``: the network through ``torch.compile``, and back to eager mode where every module has to be called."""
 
 import contextlib
-import importlib.util
-import os
-import shutil
-import sysconfig
-from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.dist import get_world_size
 from torch import nn
 
+from pretrain.toolchain import missing_for_cpus, missing_for_gpus
 from spark_bench.errors import InputError
 
 
@@ -25,16 +21,7 @@ def demand_compiler() -> None:
 def _missing():
     if not hasattr(torch.compiler, 'set_stance'):
         return f'it needs torch 2.6 or newer, and this is {torch.__version__}: install that'
-    if torch.cuda.is_available() and importlib.util.find_spec('triton') is None:
-        return 'Triton, which makes its kernels for GPUs, is not installed: pip install triton'
-    # Triton builds the code that starts its kernels with the same.
-    variable, default, package = ('CC', 'gcc', 'gcc') if torch.cuda.is_available() else ('CXX', 'g++', 'g++')
-    compiler = os.environ.get(variable) or default
-    if shutil.which(compiler) is None:
-        return f'there is no compiler {compiler}: install one (apt install {package}) or name yours in {variable}'
-    if not (Path(sysconfig.get_path('include')) / 'Python.h').is_file():
-        return 'the headers of Python (Python.h) are not there: install them (apt install python3-dev)'
-    return None
+    return missing_for_gpus() if torch.cuda.is_available() else missing_for_cpus()
 
 
 def compile_network(model: nn.Module, **how: Any) -> None:

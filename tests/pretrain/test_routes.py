@@ -3,9 +3,11 @@
 The kernels run on the CPU here, by Triton's interpreter, in a process of their own; ``tests/gpu`` runs them on a GPU.
 """
 
+import importlib.util
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import convolution_cases
@@ -14,7 +16,7 @@ import torch
 from convolution_cases import CASES, INTERPRETED, KINDS, TOLERANCE, compute, encode, exact, make
 from torch import nn
 
-from pretrain import InputError
+from pretrain import InputError, toolchain
 from pretrain.sparse import convolution, routes
 from pretrain.sparse.convolution import packed_convolution
 from pretrain.sparse.routes import Layer, forced_route, preferred_route, runs_kernels
@@ -176,8 +178,31 @@ def test_a_gpu_takes_kernels_where_one_was_faster(settings, dtype, route, monkey
     assert convolution._usual_route(possible, x_NCbb.to(dtype), window, depthwise) == route
 
 
-def test_no_kernel_runs_on_a_cpu_or_on_an_old_card(monkeypatch):
+def test_no_kernel_runs_on_a_cpu_an_old_card_or_without_a_compiler(monkeypatch):
     assert not runs_kernels(torch.device('cpu'))
-    for capability, runs in (((7, 5), False), ((8, 0), True), ((9, 0), True)):
-        monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device, capability=capability: capability)
-        assert runs_kernels(torch.device('cuda')) == (runs and routes._HAS_TRITON)
+    monkeypatch.setattr(torch.version, 'cuda', '13.0')
+    for missing in (None, 'there is no compiler gcc'):
+        monkeypatch.setattr(routes, 'missing_for_gpus', lambda missing=missing: missing)
+        for capability, runs in (((7, 5), False), ((8, 0), True), ((9, 0), True)):
+            routes._lacks_nothing.cache_clear()
+            monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device, capability=capability: capability)
+            assert runs_kernels(torch.device('cuda')) == (runs and missing is None)
+    routes._lacks_nothing.cache_clear()
+
+
+def test_what_compiling_lacks_is_told(monkeypatch, tmp_path):
+    assert toolchain.missing_for_cpus() is None or 'apt install' in toolchain.missing_for_cpus()
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: object())
+    monkeypatch.setattr(sysconfig, 'get_path', lambda name: str(tmp_path))
+    monkeypatch.delenv('CC', raising=False)
+    monkeypatch.setenv('PATH', str(tmp_path))
+    assert 'no compiler gcc' in toolchain.missing_for_gpus()
+    compiler = tmp_path / 'clang'  # Triton takes it too
+    compiler.touch(0o755)
+    assert 'Python.h' in toolchain.missing_for_gpus()
+    (tmp_path / 'Python.h').touch()
+    assert toolchain.missing_for_gpus() is None
+    monkeypatch.setenv('CC', 'no-such-compiler')
+    assert 'no compiler no-such-compiler' in toolchain.missing_for_gpus()
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    assert 'pip install triton' in toolchain.missing_for_gpus()
