@@ -16,11 +16,6 @@ import spark_bench  # noqa: E402, F401 - before OpenMMLab, whose operators it an
 pytest_plugins = ['small_data']
 
 
-def pytest_xdist_auto_num_workers(config):
-    """One process more than cores: many tests wait for processes of their own."""
-    return len(os.sched_getaffinity(0)) + 1
-
-
 def pytest_configure(config):
     """Only tests of GPUs see one: what the others hold to the bit, or to the last digits, was found on CPUs."""
     if config.getoption('markexpr') != 'gpu':
