@@ -104,8 +104,8 @@ def _usual_route(possible, x_NCbb, window, depthwise):
     """The fastest as the tables above have it; ``MEASURED`` has the exceptions."""
     _, stride, _, before, after = window
     block = x_NCbb.shape[-1]
-    multiplied = depthwise or (computed_dtype(x_NCbb).itemsize == 2 and block > stride)
-    if multiplied and 'kernel' in possible and before + after > 0 and runs_kernels(x_NCbb.device):
+    is_worth_it = depthwise or (computed_dtype(x_NCbb).itemsize == 2 and block > stride)
+    if is_worth_it and 'kernel' in possible and before + after > 0 and runs_kernels(x_NCbb.device):
         return 'kernel'
     if 'dense' in possible and x_NCbb.is_cpu and 2 * (before + after) > block:
         return 'dense'

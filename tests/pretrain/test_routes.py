@@ -121,9 +121,13 @@ def test_autocast_decides_for_which_precision_a_choice_counts(monkeypatch):
         assert route_taken('3x3') == 'halo'
 
 
-def test_a_measured_kernel_is_passed_over_where_triton_is_missing(monkeypatch):
+def test_a_measured_kernel_is_passed_over_where_none_can_be_compiled(monkeypatch):
     monkeypatch.setitem(routes.MEASURED, Layer('cpu', torch.float32, 3, 1, 1, 5, 7, 2), 'kernel')
-    monkeypatch.setattr(routes, '_HAS_TRITON', False)
+    module, x_NCbb, _, _ = make(CASES['3x3'], torch.float32)
+    for runs in (True, False):
+        monkeypatch.setattr(routes, 'runs_kernels', lambda device, runs=runs: runs)
+        chosen = preferred_route(module.float(), x_NCbb.float(), ('halo', 'matrix', 'kernel'))
+        assert chosen == ('kernel' if runs else None)
     assert route_taken('3x3') == 'matrix'
 
 
