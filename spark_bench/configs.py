@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 def read_config(path: str | Path, what: str = 'config', import_custom_modules: bool = True) -> 'Config':
     """The config in a file, which messages call ``what``.
 
+    As text, in which every run writes it several times, it has a line a value, and is not laid out to fit a page: yapf
+    would take a second each time.
+
     Raises:
         InputError: one line with what is wrong.
     """
@@ -22,7 +25,9 @@ def read_config(path: str | Path, what: str = 'config', import_custom_modules: b
 
     find_base_configs_at_once()
     try:
-        return Config.fromfile(path, import_custom_modules=import_custom_modules)
+        cfg = Config.fromfile(path, import_custom_modules=import_custom_modules)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - see above
         reason = printable(' '.join(str(error).split()))[:300] or 'nothing more is told'
         raise InputError(f'{what} {path} cannot be read ({type(error).__name__}: {reason})') from error
+    object.__setattr__(cfg, '_format_python_code', False)  # as its constructor would, had `fromfile` told it
+    return cfg

@@ -1,9 +1,14 @@
 """Settings that must stand before torch is loaded, and what no test may leave to the next."""
 
+import gc
 import os
 import sys
 
 import pytest
+
+# What is loaded until the first test stays to the end: the collector looks at none of it, again and again, for a
+# tenth of all the time. See pytest_collection_finish.
+gc.disable()
 
 # Threads that wait for each other are many times slower than one as soon as anything else runs on the machine.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -32,6 +37,12 @@ def pytest_collection_modifyitems(items):
         return LONG.index(folder) if folder in LONG else len(LONG)
 
     items.sort(key=place)
+
+
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope='session', autouse=True)

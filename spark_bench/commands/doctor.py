@@ -165,7 +165,13 @@ def _processor() -> str:
         names = [line for line in cpuinfo.read_text().splitlines() if line.startswith('model name')]
         model = names[0].split(':', 1)[1].strip() if names else model
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    return f'{model}, {cores} cores usable'
+    told = f'{model}, {cores} cores usable'
+    try:
+        from spark_bench.devices import imitates_bfloat16
+
+        return f'{told}; no instructions for bfloat16: --amp is slow on it' if imitates_bfloat16('cpu') else told
+    except ImportError:  # the row of torch itself says what is wrong with it
+        return told
 
 
 def _memory() -> str:

@@ -12,7 +12,7 @@ from mmengine.dist import is_main_process
 from spark_bench.checkpoints.contents import close_checkpoint, open_checkpoint
 from spark_bench.data.classification import ClassImages
 from spark_bench.data.images.labelled import draw_subset, fingerprint
-from spark_bench.devices import choose_device
+from spark_bench.devices import choose_device, tell_precision
 from spark_bench.errors import InputError
 from spark_bench.evaluation.accuracy import Predictions
 from spark_bench.models.shapes import check_size
@@ -123,6 +123,7 @@ class Probe(Measured[ProbeOptions]):
 
     def claim(self) -> None:
         """Hold the work directory for this process until it ends."""
+        tell_precision(self.cfg.amp, self._device)
         for folder in (Path(self.options.work_dir), self.work_dir):
             make_work_dir(folder)
         self._lock = lock_folder(self.options.work_dir)

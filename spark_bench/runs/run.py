@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from spark_bench.checkpoints.contents import close_checkpoint
+from spark_bench.devices import choose_device, tell_precision
 from spark_bench.errors import InputError
 from spark_bench.files import write_atomically
 from spark_bench.places import default_work_dir
@@ -161,6 +162,8 @@ class Run(Measured[AnyTraining]):
         cfg.work_dir, cfg.launcher = str(self.work_dir), options.launcher
         # Each process draws its own masks; the first draws what a single one would.
         cfg.randomness = dict(seed=options.seed, deterministic=False, diff_rank_seed=get_world_size() > 1)
+        if is_main_process():
+            tell_precision(cfg.optim_wrapper.get('autocast', False), choose_device())
         self._earlier_s = earlier_seconds(self.work_dir)
         cfg.resume, cfg.load_from = checkpoint is not None, None if checkpoint is None else str(checkpoint)
         use_threads(options.threads)

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import timm
 import torch
-from mmengine.config import Config
 from PIL import Image
 from published_archives import make_cells, make_cifar, write_cells, write_cifar
 from small_recipes import small
+
+from spark_bench.configs import read_config
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDES = ROOT / 'docs' / 'guides'
@@ -92,7 +93,7 @@ def write_recipe(folder, recipe):
 
 
 def write_settings(folder, recipe, **settings):
-    cfg = Config.fromfile(ROOT / recipe)
+    cfg = read_config(ROOT / recipe)
     cfg.merge_from_dict(settings)
     (folder / recipe).parent.mkdir(parents=True, exist_ok=True)
     cfg.dump(folder / recipe)

@@ -7,13 +7,14 @@ import sys
 
 import pytest
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
 from small_finetuning import words as finetune_words
 from small_recipes import ROOT, record_of, small
 from small_recipes import words as detect_words
 from together import free_port
 
 from spark_bench import commands
+from spark_bench.configs import read_config
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]
 UPDATES = 10
@@ -49,7 +50,7 @@ def pretraining(data, folder, *extra):
 
 def detection(data, folder, *extra):
     """Ten updates of SparK's Mask R-CNN recipe at half size, with a learning rate that starts high."""
-    cfg = Config.fromfile(small('spark/mask-rcnn_resnet50_fpn_1x_coco.py', folder, factor=2))
+    cfg = read_config(small('spark/mask-rcnn_resnet50_fpn_1x_coco.py', folder, factor=2))
     cfg.global_batch, cfg.batch_limit = 6, 6
     cfg.train_cfg.max_updates = UPDATES
     cfg.param_scheduler = [ConfigDict(type='LinearLR', start_factor=1.0, by_epoch=False, begin=0, end=1)]

@@ -9,10 +9,11 @@ from pathlib import Path
 import mmdet
 import pytest
 from mmdet.datasets import CocoDataset
-from mmengine.config import Config
 from small_recipes import ROOT, shrink, write_boxes
 from stock_recipes import CHANNELS
 from stock_recipes import DETECTORS as OTHERS
+
+from spark_bench.configs import read_config
 
 TOOLS = Path(mmdet.__file__).parent / '.mim/tools'
 DETECTORS = {'mask-rcnn': 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', **OTHERS}
@@ -34,7 +35,7 @@ def coco(tmp_path_factory):
 
 def with_our_backbone(name, coco, folder):
     """A stock config for images eight times smaller, two updates, then one evaluation; return its path."""
-    cfg = Config.fromfile(TOOLS.parent / 'configs' / DETECTORS[name])
+    cfg = read_config(TOOLS.parent / 'configs' / DETECTORS[name])
     cfg.custom_imports = dict(imports=['spark_bench'], allow_failed_imports=False)
     stages = cfg.model.backbone.out_indices
     cfg.model.backbone = dict(type='SparKResNet', arch='resnet18', out_indices=stages, style='pytorch')

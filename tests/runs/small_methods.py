@@ -2,10 +2,12 @@
 
 import numpy as np
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
 from mmpretrain.structures import DataSample
 from PIL import Image
 from small_recipes import ROOT
+
+from spark_bench.configs import read_config
 
 METHODS = ('mae', 'simmim', 'moco_v2', 'byol', 'supervised')
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
@@ -32,7 +34,7 @@ def schedule():
 
 def small_recipe(method, folder, **settings):
     """A copy of a method's small recipe for a batch of four, with a schedule that mmengine has; its path."""
-    cfg = Config.fromfile(ROOT / f'pretrain/configs/small_{method}.py')
+    cfg = read_config(ROOT / f'pretrain/configs/small_{method}.py')
     cfg.global_batch, cfg.param_scheduler, cfg.train_cfg.max_epochs = BATCH, schedule(), EPOCHS
     if method == 'moco_v2':
         cfg.model.queue_len = 32

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
 from PIL import Image
+
+from spark_bench.configs import read_config
 
 ROOT = Path(__file__).resolve().parents[2]
 # Of every kind that a folder of images may hold: mode, suffix, format.
@@ -44,7 +46,7 @@ def divide(value, factor):
 
 def small(recipe, folder, factor=8, **settings):
     """Write a copy of a recipe for tiny images and two updates; return its path."""
-    cfg = Config.fromfile(ROOT / 'mmdet_configs' / recipe)
+    cfg = read_config(ROOT / 'mmdet_configs' / recipe)
     for loader in (cfg.train_dataloader, cfg.test_dataloader):
         shrink(loader.dataset.pipeline, factor)
     for entry in cfg.model.data_preprocessor.get('batch_augments') or []:

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import mmdet
-from mmengine.config import Config
 from small_recipes import shrink
+
+from spark_bench.configs import read_config
 
 CONFIGS = Path(mmdet.__file__).parent / '.mim/configs'
 DETECTORS = {
@@ -19,7 +20,7 @@ CHANNELS = [64, 128, 256, 512]
 
 def stock(name, folder, factor=8, **settings):
     """A stock config for images ``factor`` times smaller, around a small network; return its path."""
-    cfg = Config.fromfile(CONFIGS / DETECTORS[name])
+    cfg = read_config(CONFIGS / DETECTORS[name])
     stages = cfg.model.backbone.out_indices
     cfg.model.backbone = dict(type='SparKResNet', arch='resnet18', out_indices=stages)
     (cfg.model.panoptic_head if name == 'mask2former' else cfg.model.neck).in_channels = [CHANNELS[i] for i in stages]

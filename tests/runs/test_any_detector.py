@@ -17,6 +17,7 @@ from small_recipes import ROOT, record_of, words
 from stock_recipes import CONFIGS, DETECTORS, stock
 
 from spark_bench import commands
+from spark_bench.configs import read_config
 from spark_bench.errors import InputError
 from spark_bench.models.categories import check_categories, set_categories
 from spark_bench.models.precision import prepare_detector
@@ -183,7 +184,7 @@ def test_a_recipe_of_this_project_stays_as_it_is(recipe):
 )
 def test_what_cannot_be_kept_is_refused_by_its_key(settings, named, tmp_path):
     path = stock('retinanet', tmp_path)
-    cfg = Config.fromfile(path)
+    cfg = read_config(path)
     for key, value in settings.items():
         place, _, last = key.rpartition('.')
         (cfg if not place else cfg.get(place) or _at(cfg, place))[last] = value
@@ -273,7 +274,7 @@ def built(model):
 def test_parts_that_do_not_fit_are_told_by_key(name, key, value, named, tmp_path):
     init_default_scope('mmdet')
     path = stock(name, tmp_path, **SMALL[name])
-    model = Config.fromfile(path).model
+    model = read_config(path).model
     network = built(model)
     check_shapes(network, model)
     *parts, last = (int(part) if part.isdigit() else part for part in key.split('.'))
@@ -289,7 +290,7 @@ def test_parts_that_do_not_fit_are_told_by_key(name, key, value, named, tmp_path
 def test_heads_in_bfloat16_give_float32_near_those_of_float32(name, tmp_path):
     init_default_scope('mmdet')
     torch.manual_seed(0)
-    cfg = Config.fromfile(stock(name, tmp_path, **SMALL[name]))
+    cfg = read_config(stock(name, tmp_path, **SMALL[name]))
     set_categories(cfg.model, 3)
     model = MODELS.build(cfg.model).eval()
     model.init_weights()
@@ -329,7 +330,7 @@ def _tensors(value):
 def test_boxes_of_queries_are_refined_in_float32(tmp_path):
     """The branch of a layer is added to its reference in place: in bfloat16 a box would move by pixels."""
     init_default_scope('mmdet')
-    model = MODELS.build(Config.fromfile(stock('dino', tmp_path, **SMALL['dino'])).model)
+    model = MODELS.build(read_config(stock('dino', tmp_path, **SMALL['dino'])).model)
     prepare_detector(model)
     with torch.autocast('cpu', torch.bfloat16):
         for branches in (model.bbox_head.reg_branches, model.bbox_head.cls_branches):
@@ -339,7 +340,7 @@ def test_boxes_of_queries_are_refined_in_float32(tmp_path):
 def test_a_timm_network_is_fitted_to_whatever_takes_its_maps(tmp_path):
     for name, maps, key in (('retinanet', 4, 'neck'), ('dino', 3, 'neck'), ('mask2former', 4, 'panoptic_head')):
         path = stock(name, tmp_path)
-        cfg = Config.fromfile(path)
+        cfg = read_config(path)
         cfg.model.backbone = dict(type='SparKTimm', arch='test_resnet')
         if maps == 3:
             cfg.dump(path)

@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 
 import pytest
-from mmengine.config import Config
 
 from spark_bench import commands
+from spark_bench.configs import read_config
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get('SPARK_BENCH_TEST_DATA', ROOT.parent / 'shared' / 'data'))
@@ -22,7 +22,7 @@ def data_set(name):
 
 def learner(folder, side, epochs, batch_size, anchors, lr=1e-3, flip=0.5):
     """The demo's detector with a ResNet-18, masks of 28×28 and more RoIs; return the path of the config."""
-    cfg = Config.fromfile(ROOT / 'mmdet_configs/demo/mask-rcnn_demo.py')
+    cfg = read_config(ROOT / 'mmdet_configs/demo/mask-rcnn_demo.py')
     cfg.model.rpn_head.anchor_generator.scales = anchors
     heads = cfg.model.roi_head
     heads.mask_roi_extractor.roi_layer.output_size = 14
