@@ -3,11 +3,15 @@
 Importing this module registers them: what takes a name of timm then takes these.
 """
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import timm
+import torch
 from timm.models import register_model
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 # From name to timm's name, what differs from that network, and the side of its images in pixels.
 _NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {
@@ -49,3 +53,28 @@ def _register(name, full, differences, side):
 
 for _name, _network in _NETWORKS.items():
     _register(_name, *_network)
+
+
+# What initialises a parameter in place.
+_FILLING = {
+    getattr(torch.Tensor, f'{name}_') for name in ['normal', 'uniform', 'erfinv', 'clamp', 'fill', 'zero', 'mul', 'add']
+}
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves tensors as they are where they would be filled with numbers."""
+
+    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if function in _FILLING and not any(isinstance(value, torch.Tensor) for value in args[1:]):
+            return args[0]
+        return function(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def shapes_only() -> Iterator[None]:
+    """Networks built within have tensors of their shapes, and neither memory nor values: for looking at their names.
+
+    That is torch's device ``meta``, where initialising nothing would take most of the time.
+    """
+    with torch.device('meta'), _Unfilled():
+        yield

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 import timm
-import torch
 
-from pretrain import networks  # noqa: F401 - registers them
+from pretrain.networks import shapes_only  # which registers them, too
 
 Shapes = Mapping[str, tuple[int, ...]]  # from name to shape
 
@@ -109,8 +108,11 @@ def differences(arch: str, shapes: Shapes, family: str | None) -> tuple[list[str
         if name not in shapes and not name.startswith(norms) and not name.endswith('num_batches_tracked')
     ]
     other = [name for name, shape in reference.items() if name in shapes and squeeze(shapes[name]) != squeeze(shape)]
-    whole = network_shapes(arch, classifier=True)
-    return missing, other, [name for name in shapes if name not in reference and name not in whole]
+    unknown = [name for name in shapes if name not in reference]
+    if unknown:
+        whole = network_shapes(arch, classifier=True)
+        unknown = [name for name in unknown if name not in whole]
+    return missing, other, unknown
 
 
 def squeeze(shape: Iterable[int]) -> tuple[int, ...]:
@@ -122,7 +124,7 @@ def squeeze(shape: Iterable[int]) -> tuple[int, ...]:
 def network_shapes(arch: str, classifier: bool = False) -> Shapes | None:
     """From name to shape, for a timm network without or with classifier; None for a name that timm cannot build."""
     try:
-        with torch.device('meta'):
+        with shapes_only():
             network = timm.create_model(arch, pretrained=False, **({} if classifier else {'num_classes': 0}))
     except (RuntimeError, NotImplementedError, TypeError, ValueError, KeyError, AssertionError):
         return None

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from pretrain.networks import shapes_only
 from pretrain.spark import build_spark
 from spark_bench.checkpoints.architectures import squeeze
 from spark_bench.checkpoints.naming import PRETRAINING
@@ -59,7 +58,7 @@ def spark_settings(contents: 'Contents') -> dict[str, Any]:
     stated, found = settings['ablation'], contents.shapes('decoder')
     faults = {}
     for ablation in _STRUCTURES if stated is None else (stated,):
-        with torch.device('meta'):
+        with shapes_only():
             model = build_spark(**{**settings, 'ablation': ablation})
         wanted = {
             name: tuple(value.shape) for name, value in model.state_dict().items() if name.startswith(PRETRAINING)

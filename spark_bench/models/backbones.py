@@ -16,6 +16,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from pretrain.encoder import FeaturePyramid, create_network
+from pretrain.networks import shapes_only
 from spark_bench import checkpoints
 from spark_bench.errors import InputError
 from spark_bench.models.freezing import Freezable
@@ -156,7 +157,7 @@ def coarse_groups(network: nn.Module) -> dict[str, int]:
 
 def pyramid_channels(arch: str) -> list[int]:
     """Channels of the four maps of a timm convnet, finest first, without allocating its weights."""
-    with torch.device('meta'):
+    with shapes_only():
         return FeaturePyramid(create_network(arch)).channels
 
 

@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from pretrain.encoder import demand_known
+from pretrain.networks import shapes_only
 from spark_bench.errors import InputError
 
 CLASSES = 1000
@@ -41,7 +42,7 @@ def inspect_network(arch: str, input_size: int | None = None) -> dict[str, Any]:
     demand_known(arch)
     try:
         # Shapes alone: nothing is allocated or computed.
-        with torch.device('meta'):
+        with shapes_only():
             network = timm.create_model(arch, pretrained=False, num_classes=CLASSES).eval()
             if input_size is None:
                 cfg = network.pretrained_cfg or {}

@@ -8,6 +8,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from pretrain.encoder import create_network
+from pretrain.networks import shapes_only
 from spark_bench.errors import InputError
 from spark_bench.models.pretraining import Encoder, PretrainingModel
 
@@ -190,7 +191,7 @@ def map_channels(arch: str) -> int:
     Raises:
         InputError: for a network of timm that has no such map.
     """
-    with torch.device('meta'):
+    with shapes_only():
         network = create_network(arch, num_classes=1).eval()
         network.reset_classifier(0, '')
         try:

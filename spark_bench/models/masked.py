@@ -12,6 +12,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from pretrain.encoder import create_network
+from pretrain.networks import shapes_only
 from spark_bench.checkpoints.writing import timm_tensors
 from spark_bench.data.images.seeding import drawing_from
 from spark_bench.errors import InputError
@@ -42,7 +43,7 @@ class MaskedModel(BaseModel, PretrainingModel):
 
     def _demand_timms_names(self):
         """Refuse a network of timm that has other parts than mmpretrain's."""
-        with torch.device('meta'):
+        with shapes_only():
             theirs = create_network(self.arch).state_dict()
         ours = self.encoder().tensors
         odd = sorted(ours.keys() ^ theirs.keys())
@@ -94,7 +95,7 @@ class MaskedModel(BaseModel, PretrainingModel):
 
 def describe(arch: str) -> nn.Module:
     """timm's network, without memory for its weights."""
-    with torch.device('meta'):
+    with shapes_only():
         return create_network(arch)
 
 

@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-import torch
 from mmengine.registry import MODELS
 from torch import nn
 
 from pretrain.encoder import create_network
+from pretrain.networks import shapes_only
 from spark_bench.models.classifier import SparKClassifier
 from spark_bench.models.pretraining import Encoder, PretrainingModel
 from spark_bench.models.shapes import check_size
@@ -23,7 +23,7 @@ class SupervisedPretrainer(SparKClassifier, PretrainingModel):
 
     @classmethod
     def check(cls, cfg: 'Config') -> None:
-        with torch.device('meta'):
+        with shapes_only():
             network = create_network(cfg.model.arch, cfg.model.get('drop_path_rate', 0.0))
             check_size(
                 network,
@@ -37,7 +37,7 @@ class SupervisedPretrainer(SparKClassifier, PretrainingModel):
         return self.backbone
 
     def encoder(self) -> Encoder:
-        with torch.device('meta'):
+        with shapes_only():
             names = create_network(self.arch).state_dict()
         return Encoder({name: value for name, value in self.backbone.state_dict().items() if name in names})
 

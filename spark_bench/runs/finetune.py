@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import nn
 
 from pretrain.encoder import create_network
+from pretrain.networks import shapes_only
 from spark_bench import checkpoints
 from spark_bench.checkpoints.classes import classes_of, demand_distinct, shown
 from spark_bench.data.images.labelled import draw_subset, fingerprint, open_labelled
@@ -205,7 +205,7 @@ def fit_model(cfg: Config, options: FinetuneOptions, classes: int) -> None:
         )
     cfg.model.arch = options.arch or cfg.model.arch
     cfg.model.num_classes = classes
-    with torch.device('meta'):
+    with shapes_only():
         create_network(cfg.model.arch, cfg.model.get('drop_path_rate', 0.0), classes)
 
 
