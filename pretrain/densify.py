@@ -4,6 +4,7 @@ import torch
 from timm.layers import LayerNorm2d
 from torch import nn
 
+from pretrain.errors import InputError
 from pretrain.masking import VisibleLayout
 from pretrain.sparse.filled import filled_convolution
 
@@ -63,7 +64,15 @@ def sincos_position_embedding(width: int, height: int, width_positions: int) -> 
     """Fixed 2-D sin-cos embedding, ``(1, d, h, w)``: half the channels code the column, half the row.
 
     Source: Vaswani et al. 2017 in the 2-D form of MoCo v3 and MAE, temperature 10000.
+
+    Raises:
+        InputError: where ``width`` is no multiple of 4.
     """
+    if width % 4:
+        raise InputError(
+            f'a position embedding of {width} channels: they are four equal parts; where the decoder halves its width '
+            'three times, give a decoder_width that is a multiple of 32'
+        )
     quarter = width // 4
     omega = 1.0 / 10000 ** (torch.arange(quarter, dtype=torch.float64) / quarter)
     column = torch.arange(width_positions, dtype=torch.float64)[None, :] * omega[:, None]

@@ -5,7 +5,7 @@ import logging
 import re
 import time
 from abc import ABC
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from hashlib import sha256
@@ -61,8 +61,13 @@ class Measured(ABC, Generic[AnyOptions]):
 
     def _start_of_setup(self) -> str | None:
         """What the weights have in common with those of other seeds, as far as they say."""
-        said = self.weights and read_metadata(self.weights['path']).get('setup_hash')
-        return self._with_prefix(said) if said else self._start()
+        if self.weights is None:
+            return self._start()
+        said = read_metadata(self.weights['path'])
+        common = said.get('setup_hash')
+        if common and _is_of_a_transfer(said):
+            common = f'{common} {Path(self.weights["path"]).stem}'
+        return self._with_prefix(common) if common else self._start()
 
     def _with_prefix(self, start: str | None) -> str | None:
         # Of a file with several networks, the one that was chosen.
@@ -177,14 +182,15 @@ class Measured(ABC, Generic[AnyOptions]):
 
 
 def describe_weights(path: str | None, key_prefix: str | None = None) -> dict[str, str | None] | None:
-    """What a run starts from: path, SHA-256, for our own files the hash of the pretraining, and ``key_prefix`` if any.
+    """What a run starts from: path, SHA-256, for our encoders the hash of the pretraining, and ``key_prefix`` if any.
 
     Raises:
         InputError: where the file is absent or unreadable, or holds several networks and none was chosen.
     """
     if path is None:
         return None
-    stated = open_checkpoint(path, key_prefix).file.metadata.get('config_hash')
+    metadata = open_checkpoint(path, key_prefix).file.metadata
+    stated = None if _is_of_a_transfer(metadata) else metadata.get('config_hash')
     chosen = {} if key_prefix is None else {'key_prefix': key_prefix}
     # Another code's file may call something else so.
     known = isinstance(stated, str) and re.fullmatch('[0-9a-f]{6,128}', stated)
@@ -194,3 +200,8 @@ def describe_weights(path: str | None, key_prefix: str | None = None) -> dict[st
         'config_hash': stated if known else None,
         **chosen,
     }
+
+
+def _is_of_a_transfer(metadata: Mapping[str, Any]) -> bool:
+    """Whether a file is one of several that a fine-tuning leaves, last and best ones: one hash is that of all."""
+    return 'classes' in metadata

@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 from timm.utils import unwrap_model
 
 from spark_bench import checkpoints
+from spark_bench.checkpoints import read_metadata
 from spark_bench.checkpoints.writing import save_safetensors
 from spark_bench.data.images.labelled import fingerprint, open_labelled
 from spark_bench.data.images.sources import open_images
@@ -112,8 +113,8 @@ class Pretraining(Run[PretrainOptions]):
 
     def existing(self) -> Record | None:
         """The record, where both it and the weights that the next step needs are there."""
-        record = super().existing()
-        if not (self.work_dir / 'encoder.safetensors').is_file():
+        record, encoder = super().existing(), self.work_dir / 'encoder.safetensors'
+        if not encoder.is_file() or read_metadata(encoder).get('config_hash') != self.identity.hash:
             return None
         if record is not None and self.options.probe is not None:
             self.warn_unmeasured(record, '--probe', 'top1_knn')
@@ -131,7 +132,7 @@ class Pretraining(Run[PretrainOptions]):
             images = reconstruct(model, load_images(model, dataset))
             np.savez_compressed(artifacts['reconstructions'], **images)  # type: ignore[arg-type]
         curve = runner.message_hub.get_scalar('train/loss').data[0]
-        metrics = {'loss': float(curve[-max(1, len(curve) // 10) :].mean())}
+        metrics = {'loss': float(curve[-max(1, runner.max_iters // 10) :].mean())}
         if getattr(dataset, 'skips', False):
             artifacts['bad_images'] = self.work_dir / 'bad_images.txt'
             write_atomically(artifacts['bad_images'], b''.join(os.fsencode(name) + b'\n' for name in self.bad))

@@ -16,6 +16,7 @@ from spark_bench.devices import choose_device, tell_precision
 from spark_bench.errors import InputError
 from spark_bench.files import write_atomically
 from spark_bench.places import default_work_dir
+from spark_bench.records import store
 from spark_bench.records.schema import Record
 from spark_bench.runs.folders import STAMP, claim_folder
 from spark_bench.runs.inputs import Start, arch_of, blame_config, data_root_of, load_config, start_of, use_threads
@@ -46,6 +47,8 @@ def run(kind: 'type[Run[AnyTraining]]', options: AnyTraining) -> Record:
     with agreed():
         this = kind(options)
         record = from_main(this.existing)
+        if record is None:
+            record = from_main(this.claim)
     if record is None:
         runner = this.train()
         this.predict(runner)
@@ -146,14 +149,25 @@ class Run(Measured[AnyTraining]):
             InputError: where the work directory, a value of the config, the weights or an image is at fault.
         """
         try:
-            return self._train_from(from_main(self._claim_work_dir))
+            return self._train_from(from_main(self._prepare_work_dir))
         except BaseException:
             self.release()
             raise
 
-    def _claim_work_dir(self) -> Path | None:
-        """Prepare the folder for this run alone; the checkpoint to resume from, or None."""
+    def claim(self) -> Record | None:
+        """Hold the folder for this run alone; the record, where the process that held it before has ended the run."""
         self._lock = claim_folder(self.work_dir, self.training, self.options.config)
+        try:
+            record = self.existing() if store.find(self.options.results, *self._record_identity) else None
+        except BaseException:
+            self.release()
+            raise
+        if record is not None:
+            self.release()
+        return record
+
+    def _prepare_work_dir(self) -> Path | None:
+        """The checkpoint to resume from, or None."""
         clear_leftovers(self.work_dir)
         return newest_checkpoint(self.work_dir)
 
@@ -188,8 +202,8 @@ class Run(Measured[AnyTraining]):
     ) -> Record:
         """:meth:`write_record` with the curve of the loss; then what only served to resume goes."""
         record = self.write_record(metrics, counts, artifacts, {'loss': loss_curve(runner), **curves})
-        for path in self.work_dir.glob('epoch_*.pth'):
-            path.unlink()
+        for path in (*self.work_dir.glob('epoch_*.pth'), self.work_dir / 'progress.json'):
+            path.unlink(missing_ok=True)
         self.release()
         return record
 
@@ -210,10 +224,10 @@ class _StartHook(Hook):
 
 
 def loss_curve(runner: Runner, points: int = 200) -> list[list[float]]:
-    """``[step, loss]`` pairs of the whole training, averaged down to at most ``points``."""
+    """``[step, loss]`` pairs of the training, averaged down to at most ``points``; of its last million updates."""
     values, _ = runner.message_hub.get_scalar('train/loss').data
-    chunk = max(1, -(-len(values) // points))
+    chunk, before = max(1, -(-len(values) // points)), runner.iter - len(values)
     return [
-        [min(start + chunk, len(values)), float(values[start : start + chunk].mean())]
+        [before + min(start + chunk, len(values)), float(values[start : start + chunk].mean())]
         for start in range(0, len(values), chunk)
     ]

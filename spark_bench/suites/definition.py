@@ -35,7 +35,7 @@ class CellSpec:
         gmacs: 10^9 multiply-adds an image in a forward pass, for estimates; None to count them.
         weight: expected seconds on a CPU core, for estimates and the bar of progress; None where unknown.
         needs: the cell of the pretraining that it starts from.
-        tune: None, or ``tasks`` whose cells try values and the ``metric`` that the best of them has most of.
+        tune: None, or ``tasks`` whose cells, of one seed, try values, and the ``metric`` that tells the best of them.
         trials: those cells, of the same architecture and method; the best lends this one its overrides, beside its own.
     """
 
@@ -234,7 +234,7 @@ def _with_trials(path, cells):
     tried = {}
     for cell in cells:
         if not cell.tune:
-            tried.setdefault((cell.task, cell.arch, cell.method), cell)
+            tried.setdefault((cell.task, cell.arch, cell.method), []).append(cell)
     for cell in sorted(cells, key=lambda cell: cell.tune is not None):
         tasks = cell.tune['tasks'] if cell.tune else ()
         absent = next((task for task in tasks if (task, cell.arch, cell.method) not in tried), None)
@@ -243,4 +243,10 @@ def _with_trials(path, cells):
                 f'suite {path}: {cell.name} is tuned by {absent}/{cell.arch}/{cell.method}: add that cell, or take '
                 f'{absent} out of tune'
             )
-        yield replace(cell, trials=tuple(tried[task, cell.arch, cell.method] for task in tasks))
+        trials = [tried[task, cell.arch, cell.method] for task in tasks]
+        several = next((seeds for seeds in trials if len(seeds) > 1), None)
+        if several:
+            raise InputError(
+                f'suite {path}: {cell.name} is tuned by {several[0].name} and {several[1].name}: give a trial one seed'
+            )
+        yield replace(cell, trials=tuple(trial for (trial,) in trials))

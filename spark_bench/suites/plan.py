@@ -13,6 +13,7 @@ from spark_bench.records.store import read
 from spark_bench.suites.checks import EMBEDDED
 from spark_bench.suites.definition import CellSpec, Suite
 from spark_bench.suites.runner import SuiteRun
+from spark_bench.tables.parts import Column
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,8 @@ def take_best(spec: CellSpec, suite: Suite, places: Places, run: SuiteRun) -> No
         if figure is None:
             raise InputError(f'{path} has no {metric}, by which {spec.name} is tuned: name another metric in tune')
         figures.append(figure)
-    best = spec.trials[figures.index(max(figures))]
+    choose = max if Column(spec.task, metric, metric).rises else min
+    best = spec.trials[figures.index(choose(figures))]
     run.options['overrides'] = {**best.overrides, **spec.overrides}
 
 

@@ -60,8 +60,12 @@ class UpdateLoop(EpochBasedTrainLoop):
 
     def run(self) -> nn.Module:
         """Train; see :class:`mmengine.runner.EpochBasedTrainLoop`."""
-        # A checkpoint of the last update of an epoch counts that epoch as not yet done.
+        # A checkpoint of the last update of an epoch counts that epoch as not yet done, and was written before the
+        # schedules by epochs took their step behind it.
         self._epoch = self._iter // len(self.dataloader)
+        for scheduler in self.runner.param_schedulers:
+            while scheduler.by_epoch and scheduler._global_step < self._epoch:
+                scheduler.step()
         return super().run()
 
     def run_epoch(self) -> None:

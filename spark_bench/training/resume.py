@@ -1,6 +1,7 @@
 """Checkpoints to resume from: plain data only, whole or not there, with everything that the next step depends on."""
 
 import contextlib
+import hashlib
 import logging
 import pickle
 import random
@@ -80,6 +81,8 @@ class ResumePointHook(Hook):
     priority = 'VERY_LOW'
 
     def __init__(self, interval: int | None = None, keep: int = 2) -> None:
+        if keep < 1:
+            raise InputError(f'default_hooks.checkpoint.keep is {keep}: give the number that stays, 1 or more')
         self.interval, self.keep = interval, keep
         self._states: list[dict[str, Any]] | None = None
 
@@ -111,7 +114,10 @@ class ResumePointHook(Hook):
                 f'the checkpoint was written by {len(states)} processes, this run has {get_world_size()}: masks and '
                 'stochastic depth are drawn anew from here on'
             )
-            torch.manual_seed(int.from_bytes(states[0]['torch'][:4].tolist(), 'little') + get_rank())
+            seed = hashlib.sha256(states[0]['torch'].cpu().numpy().tobytes() + bytes(str(get_rank()), 'ascii')).digest()
+            torch.manual_seed(int.from_bytes(seed[:8], 'little'))
+            np.random.seed(int.from_bytes(seed[8:12], 'little'))
+            random.seed(seed)
 
     def after_train_iter(
         self,
@@ -132,7 +138,9 @@ class ResumePointHook(Hook):
         name = f'epoch_{epochs}_iter_{rest}.pth' if rest else f'epoch_{epochs}.pth'
         runner.save_checkpoint(runner.work_dir, name, by_epoch=False, backend_args=dict(backend='atomic'))
         if is_main_process():
-            for path in checkpoints_of(runner.work_dir)[self.keep :]:
+            found = checkpoints_of(runner.work_dir)
+            # Behind this one: what counts as newer is damaged, or it would have been resumed from.
+            for path in found[[path.name for path in found].index(name) + self.keep :]:
                 path.unlink()
 
 

@@ -182,3 +182,9 @@ def test_wrong_arguments_are_refused_by_name(options, named):
 def test_images_of_another_size_are_refused():
     with pytest.raises(InputError, match='input_size'):
         build()(torch.randn(1, 3, 96, 96))
+
+
+def test_a_width_that_has_no_position_embedding_is_refused_before_the_first_step():
+    build_spark('test_resnet', 64, ablation='ape', decoder_width=32)
+    with pytest.raises(InputError, match='embedding of 6 channels.* give a decoder_width that is a multiple of 32'):
+        build_spark('test_resnet', 64, ablation='ape', decoder_width=48)

@@ -267,11 +267,11 @@ def test_a_folder_of_another_run_is_told_by_the_keys_that_differ(images, tmp_pat
     (tmp_path / 'w/recipe.json').write_text(first.identity.text)
     other = made(Finetuning, images, tmp_path, overrides={'global_batch': 8, 'model.label_smoothing': 0.2})
     with pytest.raises(InputError, match=r'another configuration \(model.label_smoothing 0.1, now 0.2\): give'):
-        other.train()
+        other.claim()
     (tmp_path / 'w/recipe.json').write_text('0123456789abcdef')  # of no identity
     with pytest.raises(InputError, match='another configuration: give another'):
-        other.train()
+        other.claim()
     elsewhere = dataclasses.replace(first.identity, seed=7)
     (tmp_path / 'w/recipe.json').write_text(elsewhere.text)
     with pytest.raises(InputError, match='another configuration'):
-        first.train()
+        first.claim()

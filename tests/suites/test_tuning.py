@@ -1,6 +1,7 @@
 """Cells that take values from others: the best trial lends its overrides, whatever the order and however it ends."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from small_suite import TUNED, spark_bench, words
@@ -25,11 +26,11 @@ def rates(folder):
     }
 
 
-def give_figure(folder, task, figure):
+def give_figure(folder, task, figure, metric='top1'):
     """Have a trial say another figure than it measured."""
     [path] = (folder / f'results/measured/small/{task}').rglob('*.json')
     told = json.loads(path.read_text())
-    told['metrics']['top1'] = figure
+    told['metrics'][metric] = figure
     path.write_text(json.dumps(told))
 
 
@@ -54,6 +55,19 @@ def test_trials_run_first_and_their_best_lends_what_the_cell_does_not_say_itself
         run.prepare()
         assert run.options['overrides']['base_lr'] == {high: 2e-3, low: 1e-5}[expected]
         assert run.options['overrides']['train_cfg.max_epochs'] == 1
+
+
+def test_of_losses_the_least_is_best(tuned, images, tmp_path):
+    assert spark_bench(words(tuned, images, tmp_path, '--only', '*_low/*', '*_high/*', '--jobs', '2')).returncode == 0
+    suite = load_suite(str(tuned))
+    cells = [replace(c, tune={**c.tune, 'metric': 'loss'}) if c.tune else c for c in suite.cells]
+    places = Places({'images': str(images)}, str(tmp_path / 'work'), str(tmp_path / 'results'))
+    for task, loss, rate in (('low', 0.6, 1e-5), ('high', 0.5, 2e-3)):
+        for name, figure in (('low', 0.7), ('high', 0.7), (task, loss)):
+            give_figure(tmp_path, f'classification_{name}', figure, 'loss')
+        run = build_cells(suite, cells, places)[-1]
+        run.prepare()
+        assert run.options['overrides']['base_lr'] == rate
 
 
 def test_a_trial_without_the_metric_fails_what_it_tunes_and_nothing_else(tuned, images, tmp_path):
@@ -82,6 +96,7 @@ def test_patterns_bring_trials_with_them_and_what_is_waited_for_is_told(tuned, i
         ("'classification_high'],", "'classification_top'],", 'classification_top/test_resnet/scratch'),
         ("metric='top1'", "metric='box_ap'", 'tune'),
         (", metric='top1'", '', 'tune'),
+        ("f'classification_{name}', ", "f'classification_{name}', seeds=[0, 1], ", 'give a trial one seed'),
         ("metric='top1'", "metric='top1'", None),
     ],
 )

@@ -1,22 +1,32 @@
 """A pretraining that is killed again and again ends as one that never was."""
 
 import json
+import logging
 import os
 import random
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from killing import finish, kill, start
+from mmengine.logging import MessageHub
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from spark_bench.errors import InputError
 from spark_bench.files import beside
-from spark_bench.training.resume import checkpoints_of, clear_leftovers, newest_checkpoint, read_checkpoint
+from spark_bench.training.resume import (
+    ResumePointHook,
+    checkpoints_of,
+    clear_leftovers,
+    newest_checkpoint,
+    random_states,
+    read_checkpoint,
+)
 
 UPDATES = 8
 SMALL = [
@@ -197,3 +207,35 @@ def test_what_a_killed_attempt_was_writing_is_cleared_and_nothing_else(tmp_path)
         beside(path).write_bytes(b'half')
     clear_leftovers(tmp_path)
     assert sorted(path for path in tmp_path.rglob('*') if path.is_file()) == sorted(kept)
+
+
+def test_the_newest_checkpoints_stay_whatever_lies_beside_them(tmp_path):
+    class Saving:
+        work_dir, max_iters, iter, train_dataloader, message_hub = tmp_path, 40, 0, range(4), MessageHub('saving')
+
+        def save_checkpoint(self, folder, name, **_):
+            (folder / name).write_bytes(b'x')
+
+    with pytest.raises(InputError, match='default_hooks.checkpoint.keep is -1: give the number that stays'):
+        ResumePointHook(keep=-1)
+    for damaged in ('epoch_8.pth', 'epoch_9.pth'):
+        (tmp_path / damaged).write_bytes(b'')
+    hook, runner = ResumePointHook(keep=2), Saving()
+    for epoch in range(1, 6):
+        runner.iter = 4 * epoch - 1
+        hook.after_train_iter(runner, 3)
+    assert [path.name for path in checkpoints_of(tmp_path)] == [f'epoch_{n}.pth' for n in (9, 8, 5, 4)]
+
+
+def test_numbers_are_drawn_anew_where_the_processes_are_others(tmp_path):
+    torch.manual_seed(3)
+    first = torch.rand(8)
+    torch.rand(10_000)
+    hub = {'log_scalars': {}}
+    runner = SimpleNamespace(logger=logging.getLogger())
+    drawn = []
+    for _ in range(2):
+        ResumePointHook().after_load_checkpoint(runner, {'message_hub': hub, 'random_state': [random_states()] * 2})
+        drawn += [torch.rand(8), np.random.rand(), random.random()]
+    assert not torch.isin(drawn[0], first).any() and not torch.isin(drawn[3], drawn[0]).any()
+    assert drawn[1] != drawn[4] and drawn[2] != drawn[5]
