@@ -63,9 +63,15 @@ def write_output(path: Path | str, content: str | bytes) -> Path:
         write_atomically(target, encode(content) if isinstance(content, str) else content)
     except OSError as error:
         raise InputError(
-            f'cannot write {path}: {error.strerror}; make the folder writable, or choose another'
+            f'cannot write {path}: {error.strerror}; {remedy_of(error, "make the folder writable")}, or choose another'
         ) from error
     return path
+
+
+def remedy_of(error: OSError, otherwise: str) -> str:
+    """What to do where a file could not be written."""
+    known = {errno.ENOSPC: 'make room', errno.EDQUOT: 'make room', errno.ENOENT: 'make its folder'}
+    return known.get(error.errno or 0, otherwise)
 
 
 def encode(text: str) -> bytes:
@@ -200,9 +206,7 @@ def new_file(path: Path | str) -> Iterator[Path]:
         reason = error if isinstance(error, OSError) else _reason_of_failure(error, partial)
         if reason is None:
             raise
-        remedy = {errno.ENOSPC: 'make room', errno.EDQUOT: 'make room', errno.ENOENT: 'make its folder'}.get(
-            reason.errno, 'change its permissions'
-        )
+        remedy = remedy_of(reason, 'change its permissions')
         raise InputError(
             f'{path} cannot be written: {reason.strerror or reason}; {remedy}, or choose another place'
         ) from error

@@ -40,7 +40,9 @@ def save_safetensors(tensors: Mapping[str, torch.Tensor], path: Path | str, meta
     # clone: two names of one storage are two tensors in the file.
     whole = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
     with new_file(path) as partial:
+        mode = partial.stat().st_mode
         save_file(whole, partial, metadata)
+        partial.chmod(mode)  # safetensors may put a file of its own in the place of the one that was there
 
 
 def save_torch(contents: Mapping[str, Any], path: Path | str) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from spark_bench import checkpoints
+from spark_bench.errors import RunError
 from spark_bench.evaluation.rehearsal import blame_evaluation
 from spark_bench.files import write_atomically
 from spark_bench.training.ema import ema_of
@@ -60,6 +61,9 @@ def predict(models: Mapping[str, nn.Module], loader: Iterable[dict[str, Any]]) -
 
     Returns:
         dict from name to :class:`Predictions`.
+
+    Raises:
+        RunError: for a score that is not finite.
     """
     modes = {name: model.training for name, model in models.items()}
     states = random_states()  # a loader draws when it is opened
@@ -70,6 +74,9 @@ def predict(models: Mapping[str, nn.Module], loader: Iterable[dict[str, Any]]) -
         arrays = [batch['index'].numpy(), batch['label'].numpy()]
         for model in models.values():
             logits = model(model.data_preprocessor(batch, False)['inputs'], mode='tensor')
+            if not logits.isfinite().all():
+                number = batch['index'][~logits.isfinite().all(1).cpu()][0]
+                raise RunError(f'the scores of image {number} of the split are not finite: the weights are broken')
             scores, classes = logits.topk(min(_KEPT, logits.shape[1]), dim=1)
             arrays += classes.cpu().numpy(), scores.cpu().numpy()
         parts.append(arrays)

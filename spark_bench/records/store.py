@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from spark_bench.errors import InputError
-from spark_bench.files import create_file, encode, try_writing
+from spark_bench.files import create_file, encode, remedy_of, try_writing
 from spark_bench.places import NAME_PATTERN
 from spark_bench.records.json_files import parse_json
 from spark_bench.records.json_schema import ORIGINS, SCHEMA_VERSION, check, follow_schema
@@ -50,7 +50,8 @@ def write(record: Record, results: str | Path) -> Path:
             ) from None
     except OSError as error:
         raise InputError(
-            f'cannot write {path}: {error.strerror}; make the folder writable, or choose another with --results'
+            f'cannot write {path}: {error.strerror}; {remedy_of(error, "make the folder writable")}, or choose '
+            'another with --results'
         ) from error
     return path
 
@@ -173,7 +174,7 @@ def _record(path: str, values: dict[str, Any]) -> Record:
     expected = [*record.identity[:-1], f'{record.seed}.json']
     if path.split(os.sep)[-6:] == expected:
         return record
-    parts = ['', '', '', '', '', '', *Path(path).absolute().parts][-6:]
+    parts = ['', '', '', '', '', '', *Path(os.path.abspath(path)).parts][-6:]
     for key, part, value in zip(('origin', 'suite', 'task', 'arch', 'method', 'seed'), parts, expected, strict=True):
         if part != value:
             raise InputError(

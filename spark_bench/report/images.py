@@ -71,7 +71,7 @@ def draw_objects(pixels: np.ndarray, objects: Objects, categories: Categories, t
 
     height, width = pixels.shape[:2]
     scale = DETECTION_SIDE / max(height, width)
-    size = (round(width * scale), round(height * scale))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
     canvas = np.asarray(PIL.Image.fromarray(pixels).resize(size, PIL.Image.Resampling.BICUBIC)).astype(np.float32)
     colours = [CATEGORY_COLOURS[categories.get(o.get('category_id'), (0, ''))[0] % 10] for o in objects]
     for item, colour in zip(objects, colours, strict=True):

@@ -1,5 +1,6 @@
 """AP over the share of the labels that a detector learned from."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,8 @@ def share_curves(records: Sequence[Record], name: str = 'labels') -> Drawing | N
     """Box AP of detectors over the share of the annotated images that they learned from.
 
     A panel a backbone, a line a method, dashed for frozen backbones. Shares are those of the records' recipes,
-    whatever their tasks are called; all the labels are those of the task ``detection`` without a variant. Error bars
-    are sample standard deviations over seeds. None where no backbone has two shares.
+    whatever their tasks are called, of each that with most seeds; all the labels are those of the task ``detection``
+    without a variant. Error bars are sample standard deviations over seeds. None where no backbone has two shares.
     """
     lines = _lines(records)
     known = sorted({arch for (arch, _, _), points in lines.items() if len(points) > 1})
@@ -68,18 +69,19 @@ def share_curves(records: Sequence[Record], name: str = 'labels') -> Drawing | N
 
 def _lines(records: Sequence[Record]) -> dict[tuple[str, str, bool], list[Point]]:
     """From (backbone, method, frozen) to its points by share."""
+    known = [(record, share, _is_frozen(record)) for record in records if (share := _share(record)) is not None]
+    # Of several tasks of a share, that of most seeds, or none: a suite tries learning rates with it, too.
+    tasks: dict[tuple[float, bool], Counter[str]] = {}
+    for record, share, frozen in known:
+        tasks.setdefault((share, frozen), Counter())[record.task] += 1
+    drawn = {group: _only_most(counted) for group, counted in tasks.items()}
+
     found: dict[tuple[str, str, bool], dict[float, list[float]]] = {}
     rank = {method: place for place, method in enumerate(order_methods(record.method for record in records))}
-    for record in sorted(records, key=lambda record: (record.arch, rank[record.method])):
-        if record.kind != 'detection' or record.origin != 'measured' or not record.recipe:
-            continue
-        share = record.recipe.get('train_dataloader', {}).get('dataset', {}).get('fraction')
-        value = record.metrics.get('box_ap')
-        if value is None or share is None and record.task != 'detection':
-            continue
-        frozen = bool(record.recipe.get('model', {}).get('backbone', {}).get('frozen'))
-        values = found.setdefault((record.arch, record.method, frozen), {})
-        values.setdefault(100.0 if share is None else 100.0 * share, []).append(value)
+    for record, share, frozen in sorted(known, key=lambda each: (each[0].arch, rank[each[0].method])):
+        if record.task == drawn[share, frozen]:
+            values = found.setdefault((record.arch, record.method, frozen), {})
+            values.setdefault(share, []).append(record.metrics['box_ap'])
     return {
         key: [
             (share, sum(each) / len(each), deviation(each) if len(each) > 1 else None)
@@ -87,6 +89,26 @@ def _lines(records: Sequence[Record]) -> dict[tuple[str, str, bool], list[Point]
         ]
         for key, values in found.items()
     }
+
+
+def _share(record: Record) -> float | None:
+    """Percent of the labels that a detector learned from; None for what is not drawn."""
+    if record.kind != 'detection' or record.origin != 'measured' or record.metrics.get('box_ap') is None:
+        return None
+    dataset = ((record.recipe or {}).get('train_dataloader') or {}).get('dataset') or {}
+    if dataset.get('fraction') is not None:
+        return 100.0 * dataset['fraction']
+    return 100.0 if record.recipe and record.task == 'detection' else None
+
+
+def _is_frozen(record: Record) -> bool:
+    return bool((((record.recipe or {}).get('model') or {}).get('backbone') or {}).get('frozen'))
+
+
+def _only_most(counted: Counter[str]) -> str | None:
+    """What was counted most often; None where several were."""
+    first, *others = counted.most_common(2)
+    return None if others and others[0][1] == first[1] else first[0]
 
 
 def _draw_line(axes: 'Axes', points: Sequence[Point], style: str, colour: str, label: str) -> None:

@@ -13,6 +13,7 @@ from spark_bench.runs.recipe import Identity
 STAMP = 'recipe.json'
 # What runs and evaluations leave, but for logs.
 _OUTPUTS = (
+    'config.py',
     'metrics.json',
     'categories.json',
     'predictions.*.json',

@@ -103,10 +103,12 @@ def test_all_weights_are_as_readable_as_other_files(mask, mode, source, tmp_path
     before = os.umask(mask)
     try:
         fetched = published.find_published('spark', 'test_resnet', tmp_path / 'cache', download=True)
-        assert commands.main(['convert', str(source), '--to', 'timm', '--output', str(tmp_path / 'b.pth')]) == 0
+        written = [tmp_path / 'b.pth', tmp_path / 'c.safetensors']
+        for path in written:
+            assert commands.main(['convert', str(source), '--to', 'timm', '--output', str(path)]) == 0
     finally:
         os.umask(before)
-    assert [path.stat().st_mode & 0o777 for path in (fetched, tmp_path / 'b.pth')] == [mode, mode]
+    assert [path.stat().st_mode & 0o777 for path in (fetched, *written)] == [mode] * 3
     assert fetched.read_bytes() == source.read_bytes()
 
 

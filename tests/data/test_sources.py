@@ -119,6 +119,36 @@ def test_imagenets_validation_images_are_never_trained_on(tmp_path, layout):
         assert len(inside) == 3 and all(name.startswith(f'{layout}train/') for name in inside.names)
 
 
+def test_archives_with_the_names_of_other_programs_hold_out_the_same(tmp_path):
+    names = [f'data/{split}/n0/{i}.png' for split in ('train', 'val') for i in range(3)]
+    fill(tmp_path, names)
+    wanted = [np.asarray(image(seed)) for seed in range(3)]
+    with tarfile.open(tmp_path / 'absolute.tar', 'w') as tar:
+        for name in names:
+            member = tar.gettarinfo(tmp_path / name)
+            member.name = f'/{name}'
+            tar.addfile(member, (tmp_path / name).open('rb'))
+    for path, change in (
+        ('absolute.zip', lambda name: f'/{name}'),
+        ('windows.zip', lambda name: name.replace('/', '\\')),
+    ):
+        with zipfile.ZipFile(tmp_path / path, 'w') as archive:
+            for name in names:
+                archive.writestr(zipfile.ZipInfo(change(name)), (tmp_path / name).read_bytes())
+    for path in ('absolute.tar', 'absolute.zip', 'windows.zip'):
+        assert same(pixels_of(open_images(tmp_path / path)), wanted), path
+
+
+def test_a_tar_whose_images_are_links_is_refused(tmp_path):
+    fill(tmp_path, ['a.png'])
+    for name, link in (('hard', os.link), ('soft', os.symlink)):
+        link(tmp_path / 'a.png', tmp_path / f'{name}.png')
+        with tarfile.open(tmp_path / f'{name}.tar', 'w') as tar:
+            tar.add(tmp_path / 'a.png', 'a.png')
+            tar.add(tmp_path / f'{name}.png', f'{name}.png')
+        refused(tmp_path / f'{name}.tar', f'{name}.tar: {name}.png is a link', '--hard-dereference')
+
+
 def test_coco_gives_the_training_split(tmp_path):
     fill(tmp_path, [f'{split}2017/{i}.jpg' for split in ('train', 'val', 'unlabeled') for i in range(2)])
     (tmp_path / 'annotations').mkdir()

@@ -354,3 +354,18 @@ def test_a_folder_that_cannot_be_written_is_told_by_the_option_that_named_it(tmp
     (tmp_path / 'file').write_text('x')
     told = refusal(merge, [make_record()], [], tmp_path / 'file' / 'merged')
     assert '--merge' in told and '--results' not in told
+
+
+def test_a_record_is_at_its_path_however_that_is_written(tmp_path, make_record, monkeypatch):
+    path = write(make_record(), tmp_path)
+    monkeypatch.chdir(path.parent)
+    assert read(os.path.join('..', path.parent.name, path.name)) == read(path)
+
+
+def test_a_full_disk_asks_for_room(tmp_path, make_record, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, 'link', full)
+    with pytest.raises(InputError, match='No space left on device; make room, or choose another with --results'):
+        write(make_record(), tmp_path)

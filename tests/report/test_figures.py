@@ -263,6 +263,9 @@ def test_ap_is_drawn_over_the_share_of_the_labels_means_over_seeds_a_line_a_meth
     assert {'1 %', '10 %', '100 %', 'scratch', 'spark', 'spark, frozen', 'box AP, %'} <= set(words)
     assert share_curves(records[3:4]) is None and share_curves([make_record()]) is None
     assert draw_charts([], records)[-1].name == 'labels'
+    # Trials of learning rates, of which there is one seed, are no seeds of what they are for.
+    trials = [dataclasses.replace(record('spark', 0.01, 0, 1.0), task=f'detection_{name}') for name in ('low', 'high')]
+    assert share_curves([*records, *trials]).description == drawing.description
 
 
 @given(st.lists(st.one_of(st.floats(-1e6, 1e6), st.just(float('nan'))), max_size=300), st.integers(4, 100))

@@ -6,12 +6,13 @@ import timm
 import torch
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sklearn.metrics import top_k_accuracy_score
 from small_finetuning import CLASSES, VAL, predictions_of, small, words
 from small_recipes import ROOT, record_of
 
 from spark_bench import commands
+from spark_bench.checkpoints import read_metadata
 from spark_bench.training.ema import WeightEmaHook
 
 
@@ -135,3 +136,17 @@ def test_a_fine_tuned_network_works_in_timm_as_it_is(learnt, images):
     with torch.no_grad():
         logits = network(((pixels - mean) / std).permute(2, 0, 1)[None])[0]
     assert logits[found.classes[0]].numpy() == pytest.approx(found.scores[0], abs=1e-4)
+
+
+def test_scores_that_are_no_numbers_are_not_scored(tmp_path, images, capsys):
+    assert commands.main(words(images, tmp_path, '--weights', 'scratch', '--epochs', '1')) == 0
+    broken = tmp_path / 'broken.safetensors'
+    weights = load_file(tmp_path / 'work/classifier.safetensors')
+    save_file(
+        {name: value * 1e30 if name.endswith('weight') else value for name, value in weights.items()},
+        broken,
+        read_metadata(tmp_path / 'work/classifier.safetensors'),
+    )
+    evaluation = ['evaluate', '--protocol', 'finetune', '--data-root', str(images), '--weights', str(broken)]
+    assert commands.main([*evaluation, '--work-dir', str(tmp_path / 'other')]) == 1
+    assert 'the scores of image 0 of the split are not finite' in capsys.readouterr().err

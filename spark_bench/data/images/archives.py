@@ -172,6 +172,11 @@ def build_index(shard: str) -> dict[str, np.ndarray]:
             while (member := tar.next()) is not None:
                 # tarfile would keep them, a kilobyte each.
                 tar.members.clear()  # type: ignore[attr-defined]  # the stubs of tarfile leave it out
+                if (member.islnk() or member.issym()) and is_image(member.name):
+                    raise InputError(
+                        f'{shard}: {member.name} is a link, not an image: make the archive with tar --dereference '
+                        '--hard-dereference'
+                    )
                 if not member.isreg() or member.issparse():
                     continue
                 if '\0' in member.name:
@@ -231,8 +236,11 @@ class ZipArchive(Source):
             raise InputError(f'{path} is not a whole zip archive ({error}): copy it again') from error
         except OSError as error:
             raise InputError(f'{path} cannot be read: {error.strerror}') from error
-        kept = _select(path, path, [entry.filename for entry in entries], skip_held_out)
-        super().__init__(entries[index].filename for index in kept)
+        # Some programs of Windows part folders by what may be part of a name elsewhere.
+        names = [entry.filename if '/' in entry.filename else entry.filename.replace('\\', '/') for entry in entries]
+        self._written = {name: e.filename for name, e in zip(names, entries, strict=True) if name != e.filename}
+        kept = _select(path, path, names, skip_held_out)
+        super().__init__(names[index] for index in kept)
         # Of each image its size in bytes and its checksum.
         self._checks_N2 = np.array([(entries[index].file_size, entries[index].CRC) for index in kept], dtype=np.int64)
 
@@ -255,7 +263,8 @@ class ZipArchive(Source):
         return chosen
 
     def open(self, index: int) -> BinaryIO:
-        return io.BytesIO(self._opened().read(self.names[index]))
+        name = self.names[index]
+        return io.BytesIO(self._opened().read(self._written.get(name, name)))
 
     def fingerprint(self) -> str:
         """SHA-256 over the members' names, sizes and checksums, hex."""

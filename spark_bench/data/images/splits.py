@@ -46,14 +46,15 @@ def held_out_folders(names: Iterable[str]) -> set[str]:
     Args:
         names: paths of its members, parts parted by ``/``.
     """
-    siblings: dict[str, set[str]] = {}
+    siblings: dict[str, dict[str, str]] = {}  # from a folder to those in it, by their own names
     for folder in {name.rpartition('/')[0] for name in names}:
         while folder:
             parent, _, own = folder.rpartition('/')
-            siblings.setdefault(parent, set()).add(own)
+            siblings.setdefault(parent, {})[own] = folder
             folder = parent
     return {
-        f'{parent}/{own}'.lstrip('/')
-        for parent, children in siblings.items()
-        for own in children.difference(leave_held_out(children))
+        folder
+        for children in siblings.values()
+        for own, folder in children.items()
+        if own not in leave_held_out(children)
     }
