@@ -172,12 +172,7 @@ def build_index(shard: str) -> dict[str, np.ndarray]:
             while (member := tar.next()) is not None:
                 # tarfile would keep them, a kilobyte each.
                 tar.members.clear()  # type: ignore[attr-defined]  # the stubs of tarfile leave it out
-                if (member.islnk() or member.issym()) and is_image(member.name):
-                    raise InputError(
-                        f'{shard}: {member.name} is a link, not an image: make the archive with tar --dereference '
-                        '--hard-dereference'
-                    )
-                if not member.isreg() or member.issparse():
+                if not _holds_contents(shard, member):
                     continue
                 if '\0' in member.name:
                     raise ValueError('a name holds a zero byte')
@@ -211,6 +206,16 @@ def build_index(shard: str) -> dict[str, np.ndarray]:
         'labels': _joined(labels.values(), b''),
         'label_ends': np.cumsum([len(label) for label in labels.values()], dtype=np.int64),
     }
+
+
+def _holds_contents(shard, member):
+    """Whether a member is a file with its contents; raises InputError for an image that is a link."""
+    if (member.islnk() or member.issym()) and is_image(member.name):
+        raise InputError(
+            f'{shard}: {member.name} is a link, not an image: make the archive with tar --dereference '
+            '--hard-dereference'
+        )
+    return member.isreg() and not member.issparse()
 
 
 def _joined(parts, separator):
