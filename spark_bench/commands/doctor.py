@@ -170,7 +170,7 @@ def _processor() -> str:
         from spark_bench.devices import imitates_bfloat16
 
         return f'{told}; no instructions for bfloat16: --amp is slow on it' if imitates_bfloat16('cpu') else told
-    except ImportError:  # the row of torch itself says what is wrong with it
+    except (ImportError, OSError):  # the row of torch itself says what is wrong with it
         return told
 
 

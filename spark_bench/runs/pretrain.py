@@ -8,7 +8,6 @@ from mmengine.runner import Runner
 from timm.utils import unwrap_model
 
 from spark_bench import checkpoints
-from spark_bench.checkpoints import read_metadata
 from spark_bench.checkpoints.writing import save_safetensors
 from spark_bench.data.images.labelled import fingerprint, open_labelled
 from spark_bench.data.images.sources import open_images
@@ -114,7 +113,7 @@ class Pretraining(Run[PretrainOptions]):
     def existing(self) -> Record | None:
         """The record, where both it and the weights that the next step needs are there."""
         record, encoder = super().existing(), self.work_dir / 'encoder.safetensors'
-        if not encoder.is_file() or read_metadata(encoder).get('config_hash') != self.identity.hash:
+        if not encoder.is_file() or checkpoints.read_metadata(encoder).get('config_hash') != self.identity.hash:
             return None
         if record is not None and self.options.probe is not None:
             self.warn_unmeasured(record, '--probe', 'top1_knn')

@@ -143,7 +143,7 @@ class Run(Measured[AnyTraining]):
         return self.identity
 
     def train(self) -> Runner:
-        """Train to the end, from the newest complete checkpoint where there is one.
+        """Train to the end in the claimed folder, from the newest complete checkpoint where there is one.
 
         Raises:
             InputError: where the work directory, a value of the config, the weights or an image is at fault.
@@ -156,14 +156,10 @@ class Run(Measured[AnyTraining]):
 
     def claim(self) -> Record | None:
         """Hold the folder for this run alone; the record, where the process that held it before has ended the run."""
-        self._lock = claim_folder(self.work_dir, self.training, self.options.config)
-        try:
+        with claim_folder(self.work_dir, self.training, self.options.config) as held:
             record = self.existing() if store.find(self.options.results, *self._record_identity) else None
-        except BaseException:
-            self.release()
-            raise
-        if record is not None:
-            self.release()
+            if record is None:
+                self._lock = held.pop_all()
         return record
 
     def _prepare_work_dir(self) -> Path | None:

@@ -114,7 +114,7 @@ class ResumePointHook(Hook):
                 f'the checkpoint was written by {len(states)} processes, this run has {get_world_size()}: masks and '
                 'stochastic depth are drawn anew from here on'
             )
-            seed = hashlib.sha256(states[0]['torch'].cpu().numpy().tobytes() + bytes(str(get_rank()), 'ascii')).digest()
+            seed = hashlib.sha256(states[0]['torch'].cpu().numpy().tobytes() + str(get_rank()).encode()).digest()
             torch.manual_seed(int.from_bytes(seed[:8], 'little'))
             np.random.seed(int.from_bytes(seed[8:12], 'little'))
             random.seed(seed)
