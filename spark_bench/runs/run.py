@@ -106,9 +106,11 @@ class Run(Measured[AnyTraining]):
         set_speed(cfg, options)
 
     @classmethod
-    def check_recipe(cls, options: AnyTraining) -> None:
-        """Raise InputError for what can be refused without data or weights."""
-        cls.fit_recipe(load_config(options.config, options.overrides), options)
+    def check_recipe(cls, options: AnyTraining) -> dict[str, Any]:
+        """The recipe, for any number of classes; raises InputError for what can be refused without data or weights."""
+        cfg = load_config(options.config, options.overrides)
+        cls.fit_recipe(cfg, options)
+        return recipe_of(cfg.to_dict())
 
     @abstractmethod
     def images_to_learn_from(self) -> int:

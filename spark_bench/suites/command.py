@@ -24,7 +24,7 @@ from spark_bench.suites.plan import (
     select,
     use_published,
 )
-from spark_bench.suites.rehearsal import check_cells
+from spark_bench.suites.rehearsal import check_cells, check_records
 from spark_bench.suites.runner import Job, SuiteRun, in_server, run_cells, start_server
 from spark_bench.suites.status import RECORDED, show_states, state_of
 from spark_bench.tables.command import claim_tables, print_tables
@@ -86,7 +86,7 @@ def claim_outputs(suite: Suite, places: Places) -> None:
 
 
 def is_recorded(spec: CellSpec, suite: Suite, places: Places) -> bool:
-    """Whether a cell has its record; that it is of the same configuration is checked when it runs."""
+    """Whether a cell has its record; of the same configuration or not."""
     return state_of(spec, suite, places).word == RECORDED
 
 
@@ -122,8 +122,13 @@ def rehearse(suite: Suite, cells: Sequence[SuiteRun], places: Places, args: Name
 
 
 def submit(suite: Suite, specs: Sequence[CellSpec], places: Places, args: Namespace) -> int:
-    """Submit what has no record to Slurm; exit status."""
+    """Submit what has no record to Slurm; exit status.
+
+    Raises:
+        InputError: for a record of another configuration, which would pass for the suite's.
+    """
     missing = [spec for spec in specs if not (is_recorded(spec, suite, places) and has_weights(spec, places))]
+    check_records(suite, [spec for spec in specs if is_recorded(spec, suite, places)], places.results)
     if len(missing) < len(specs):
         print(f'{len(specs) - len(missing)} of {len(specs)} cells are recorded and not submitted')
     tuned = [spec for spec in missing if any(not is_recorded(trial, suite, places) for trial in spec.trials)]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from spark_bench.configs import read_config
 from spark_bench.errors import InputError
@@ -150,22 +151,28 @@ def build_cells(suite: Suite, specs: Sequence[CellSpec], places: Places, downloa
 
 
 def take_best(spec: CellSpec, suite: Suite, places: Places, run: SuiteRun) -> None:
-    """Give the run of a tuned cell the overrides of its best trial, the first of equals.
+    """Give the run of a tuned cell the overrides of its best trial, see :func:`tuned_overrides`."""
+    run.options['overrides'] = tuned_overrides(spec, suite, places.results)
+
+
+def tuned_overrides(spec: CellSpec, suite: Suite, results: str) -> dict[str, Any]:
+    """The overrides of a cell: those of its best trial, the first of equals, below its own.
 
     Raises:
         InputError: naming a trial without a record, or without the metric.
     """
-    assert spec.tune is not None
+    if spec.tune is None:
+        return dict(spec.overrides)
     figures, metric = [], spec.tune['metric']
     for trial in spec.trials:
-        path = trial.record_path(suite.name, places.results)
+        path = trial.record_path(suite.name, results)
         figure = read(path).metrics.get(metric)
         if figure is None:
             raise InputError(f'{path} has no {metric}, by which {spec.name} is tuned: name another metric in tune')
         figures.append(figure)
     choose = max if Column(spec.task, metric, metric).rises else min
     best = spec.trials[figures.index(choose(figures))]
-    run.options['overrides'] = {**best.overrides, **spec.overrides}
+    return {**best.overrides, **spec.overrides}
 
 
 def with_embedded(specs: Iterable[CellSpec], places: Places) -> Places:

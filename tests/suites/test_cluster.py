@@ -354,3 +354,9 @@ def test_what_takes_values_from_others_is_submitted_when_these_have_records(slur
     second, scripts = slurm(arguments)
     assert submitted(second).keys() == {f'classification/test_resnet/scratch/{seed}' for seed in (0, 1)}
     assert 'no record yet' not in second.stdout
+    # The suite is edited behind its records: neither are they taken for its own nor is a value chosen by them.
+    path.write_text(TUNED.replace("'train_cfg.max_epochs': 2", "'train_cfg.max_epochs': 3"))
+    third, scripts_after = slurm(arguments)
+    assert third.returncode == 2 and len(scripts_after) == len(scripts)
+    record = 'results/measured/small/classification_low/test_resnet/scratch/0.json'
+    assert re.search(rf'{record} was measured with another configuration \(.*max_epochs 2, now 3', third.stderr)
