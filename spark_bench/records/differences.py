@@ -1,20 +1,23 @@
 """In which values two recipes differ: keys and values say more than two hashes."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 _SHOWN = 3
 
 
-def keys_that_differ(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def keys_that_differ(
+    before: Mapping[str, Any], now: Mapping[str, Any], apart: Sequence[str] = (), word: str = 'now'
+) -> list[str]:
     """Dotted keys of two nested dicts with both their values, a text each; of many, the first and how many more.
 
-    A list of hooks counts by their types, whatever their order; ``none`` stands where one of the two has no such key.
+    Keys whose last part is among ``apart`` do not count; ``word`` stands before the second of two values. A list of
+    hooks counts by their types, whatever their order; ``none`` stands where one of the two has no such key.
     """
     before, now = (_flat(recipe) for recipe in (before, now))
-    keys = [key for key in {**now, **before} if before.get(key) != now.get(key)]
-    shown = [f'{key} {before.get(key, "none")}, now {now.get(key, "none")}' for key in keys[:_SHOWN]]
+    keys = [key for key in {**now, **before} if before.get(key) != now.get(key) and key.rpartition('.')[2] not in apart]
+    shown = [f'{key} {before.get(key, "none")}, {word} {now.get(key, "none")}' for key in keys[:_SHOWN]]
     return shown + [f'{len(keys) - _SHOWN} more keys'] * (len(keys) > _SHOWN)
 
 

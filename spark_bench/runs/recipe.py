@@ -62,8 +62,8 @@ _WATCHING = (
     'AveragePrecisionHook',
     'ProbeHook',
 )
-
-_OF_CLASSES = ('num_classes', 'num_things_classes', 'class_weight')
+# What the data's classes decide.
+OF_CLASSES = ('num_classes', 'num_things_classes', 'class_weight')
 
 
 def recipe_of(cfg: dict[str, Any]) -> dict[str, Any]:
@@ -72,15 +72,6 @@ def recipe_of(cfg: dict[str, Any]) -> dict[str, Any]:
     hooks = [*recipe.pop('default_hooks', {}).values(), *recipe.pop('custom_hooks', [])]
     recipe['hooks'] = [hook for hook in hooks if hook is not None and hook['type'] not in _WATCHING]
     return json.loads(json.dumps(recipe, default=str))
-
-
-def without_classes(recipe: Any) -> Any:
-    """What of a recipe holds for any number of classes: without those numbers, and the weights of each class."""
-    if isinstance(recipe, list):
-        return [without_classes(child) for child in recipe]
-    if not isinstance(recipe, dict):
-        return recipe
-    return {key: without_classes(child) for key, child in recipe.items() if key not in _OF_CLASSES}
 
 
 def _without_placement(value: Any, place: str) -> Any:

@@ -12,7 +12,7 @@ from spark_bench.models.methods import METHODS
 from spark_bench.places import NAME_PATTERN, shipped
 from spark_bench.records.json_schema import TASK_PATTERN
 from spark_bench.runs.options import OPTIONS_OF
-from spark_bench.tables.parts import TableSpec
+from spark_bench.tables.parts import Column, TableSpec
 
 # What the records of each kind of task hold, see the engines.
 _RATES = tuple(f'{kind}_{which}' for kind in ('top1_last', 'top1_best', 'epoch_best') for which in ('raw', 'ema'))
@@ -105,8 +105,9 @@ _GROUP = {
             and set(value) == {'tasks', 'metric'}
             and _is_list_of(lambda task: _is_text(task) and re.match(TASK_PATTERN, task))(value['tasks'])
             and all(value['metric'] in METRICS.get(task.partition('_')[0], ()) for task in value['tasks'])
+            and all(Column(task, value['metric'], '').direction for task in value['tasks'])
         ),
-        'dict(tasks=[…], metric=…), tasks of cells and a metric that they have',
+        'dict(tasks=[…], metric=…), tasks of cells and a metric that they have, of which more or less is better',
     ),
     'images': _NUMBER,
     'gmacs': _NUMBER,

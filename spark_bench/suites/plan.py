@@ -170,7 +170,7 @@ def tuned_overrides(spec: CellSpec, suite: Suite, results: str) -> dict[str, Any
         if figure is None:
             raise InputError(f'{path} has no {metric}, by which {spec.name} is tuned: name another metric in tune')
         figures.append(figure)
-    choose = max if Column(spec.task, metric, metric).rises else min
+    choose = max if Column(spec.task, metric, metric).direction > 0 else min
     best = spec.trials[figures.index(choose(figures))]
     return {**best.overrides, **spec.overrides}
 

@@ -10,7 +10,7 @@ from spark_bench.places import shipped
 from spark_bench.records.differences import keys_that_differ
 from spark_bench.records.store import read
 from spark_bench.runs import kind_of
-from spark_bench.runs.recipe import without_classes
+from spark_bench.runs.recipe import OF_CLASSES
 from spark_bench.suites.definition import CellSpec, Suite
 from spark_bench.suites.plan import tuned_overrides
 
@@ -41,7 +41,7 @@ def check_records(suite: Suite, specs: Iterable[CellSpec], results: str) -> None
         if recorded is None or not all(trial.record_path(suite.name, results).is_file() for trial in spec.trials):
             continue
         stated = recipes.of(spec, tuned_overrides(spec, suite, results))
-        other = keys_that_differ(without_classes(recorded), without_classes(stated))
+        other = keys_that_differ(recorded, stated, apart=OF_CLASSES)
         if other:
             raise InputError(
                 f'{path} was measured with another configuration ({", ".join(other)}): move it away, or give '

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from spark_bench.errors import InputError
+from spark_bench.records.differences import keys_that_differ
 from spark_bench.records.schema import Record
 from spark_bench.tables.noise import deviation, is_beyond_noise
 from spark_bench.tables.parts import Cell, Column, Row, Table, TableSpec
@@ -118,14 +119,33 @@ def summarise(records: Sequence[Record], column: Column, failures: Sequence[tupl
     """The measured records of one task as a cell; ``failures`` are (seed, why)."""
     values = [r.metrics.get(column.metric) for r in records]
     known = [value for value in values if value is not None]
-    complete = bool(known) and len(known) == len(values) and not failures
+    mixed = mixture(records)
+    complete = bool(known) and len(known) == len(values) and not failures and not mixed
     return Cell(
         value=statistics.fmean(known) if complete else None,
         std=deviation(known) if complete and len(known) > 1 else None,
         n=len(known),
         seeds=len(records) + len({seed for seed, _ in failures}),
         failures=tuple(failures),
+        mixed=mixed,
     )
+
+
+def mixture(records: Sequence[Record]) -> str:
+    """In what the records of a cell differ beside seeds and weights, which others may have trained; '' if in nothing.
+
+    Those of before records had a recipe tell nothing.
+    """
+    first, *others = sorted((r for r in records if r.recipe is not None), key=lambda r: r.seed) or [None]
+    for record in others:
+        if record.setup_hash == first.setup_hash:  # as for nearly all
+            continue
+        differing = keys_that_differ(first.recipe, record.recipe, ('seed', 'fraction_seed'), 'and')
+        if (record.dataset or {}).get('sha256') != (first.dataset or {}).get('sha256'):
+            differing.insert(0, 'other data')
+        if differing:
+            return f'seeds {first.seed} and {record.seed}, {"; ".join(differing)}'
+    return ''
 
 
 def quote(records: Sequence[Record], column: Column) -> Cell:
@@ -180,8 +200,9 @@ def mark_best(rows: Sequence[Row], spec: TableSpec) -> list[Row]:
 
 def _winner(competing: Sequence[tuple[int, Cell]], column: Column) -> int | None:
     """The number of the row that is best of those that compete; None where none is."""
-    sign = 1 if column.rises else -1
-    index, top = max(competing, key=lambda item: sign * item[1].value)
+    if not column.direction:
+        return None
+    index, top = max(competing, key=lambda item: column.direction * item[1].value)
     others = [cell for i, cell in competing if i != index]
     ahead = all(
         round(cell.value, column.digits) != round(top.value, column.digits) and is_beyond_noise(top.sample, cell.sample)

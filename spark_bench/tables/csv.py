@@ -65,7 +65,7 @@ def _line(table: Table, row: Row, cell: Cell, column: Column) -> dict[str, str |
         'best': _answer(cell.best),
         'delta_beyond_noise': _answer(cell.delta_beyond_noise),
         'source': _harmless('; '.join(cell.sources)),
-        'why': '; '.join(f'seed {seed}: {why}' for seed, why in cell.failures),
+        'why': '; '.join(f'seed {seed}: {why}' for seed, why in cell.failures) or cell.mixed,
     }
 
 

@@ -34,7 +34,7 @@ def to_html(table: Table, link: Callable[[Row, Column], str | None] | None = Non
     ``data-arch``, ``data-method``, ``data-origin`` and ``data-status``, and every column heading ``data-sort-type``,
     'text' or 'number': what a script needs to sort and filter. The row's heading has ``data-arch`` too, for a narrow
     page that has no room for the column of backbones. Classes tell what a cell is: number, best, delta, better, worse,
-    missing, incomplete, failed, unverified; ``first`` is a backbone's first row.
+    missing, incomplete, mixed, failed, unverified; ``first`` is a backbone's first row.
 
     Args:
         link: gives the href of a cell's value, such as the anchor of its record; None for no link.
@@ -64,4 +64,6 @@ def _reason(cell: Cell) -> str:
     """Why a cell has no value."""
     if cell.failures:
         return '; '.join(f'seed {seed} failed: {why}' for seed, why in cell.failures)
+    if cell.mixed:
+        return f'its runs differ in more than their seeds: {cell.mixed}'
     return 'no record' if cell.seeds == 0 else f'{cell.n} of {cell.seeds} seeds have this figure'

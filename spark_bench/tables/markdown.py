@@ -21,7 +21,7 @@ def to_markdown(table: Table) -> str:
             line += [(f'**{text}**' if cell.best else text) + marks, delta_text(cell, column)]
         lines.append(line)
     parts = [f'**{escape_markdown(table.title)}**\n'] if table.title else []
-    parts += [*markdown_lines(lines), '', *([table.note, ''] if table.note else [])]
+    parts += [*markdown_lines(lines), '', *([escape_markdown(table.note), ''] if table.note else [])]
     if table.failures:
         parts += ['Failed:', '', *(f'- {escape_markdown(line)}' for line in table.failures), '']
     if table.sources:

@@ -7,6 +7,9 @@ from spark_bench.places import NAME_PATTERN
 from spark_bench.records.json_schema import PERCENT_PATTERN
 from spark_bench.tables.noise import CONFIDENCE, Sample
 
+# What was chosen, or when: no more and no less of it is better.
+_NO_MERIT = ('neighbours', 'penalty', 'iterations', 'converged', 'epoch_best', 'update_best')
+
 
 @dataclass(frozen=True)
 class Column:
@@ -22,14 +25,16 @@ class Column:
         return re.match(PERCENT_PATTERN, self.metric) is not None
 
     @property
-    def rises(self) -> bool:
-        """Whether higher is better: percentages, rates and shares of a limit; of losses, times and sizes less is."""
-        return self.is_percent or self.metric.endswith(('_per_s', '_share', '_up'))
+    def direction(self) -> int:
+        """1 where higher is better: percentages, rates, shares of a limit; -1 of losses, times, sizes; 0 neither."""
+        if self.metric.startswith(_NO_MERIT):
+            return 0
+        return 1 if self.is_percent or self.metric.endswith(('_per_s', '_share', '_up')) else -1
 
     @property
     def heading(self) -> str:
         """The label with an arrow that points to better."""
-        return f'{self.label} {"↑" if self.rises else "↓"}'
+        return self.label + {1: ' ↑', -1: ' ↓', 0: ''}[self.direction]
 
     @property
     def digits(self) -> int:
@@ -75,8 +80,9 @@ class TableSpec:
 class Cell:
     """One metric of one row, over seeds; of a published row, one figure.
 
-    A cell is never a partial mean: if any of the row's records of the task lacks the metric, or a run of it failed,
-    ``value`` is None, while ``n`` and ``seeds`` still tell how many have it and how many there are.
+    A cell is never a partial mean, nor one over unlike runs: if any of the row's records of the task lacks the metric,
+    if a run of it failed, or if they are of several recipes or data, ``value`` is None, while ``n`` and ``seeds`` still
+    tell how many have it and how many there are.
     """
 
     value: float | None  # mean over seeds
@@ -89,6 +95,7 @@ class Cell:
     delta_verified: bool = True  # False if either side of delta is not verified: then it is no claim
     delta_beyond_noise: bool | None = None  # None where a side has one seed: its noise is unknown
     failures: tuple[tuple[int, str], ...] = ()  # (seed, why) of runs that failed
+    mixed: str = ''  # in what its runs differ beside their seeds; empty where they are of one recipe and the same data
     sources: tuple[str, ...] = ()  # where a published figure stands
 
     @property
@@ -98,9 +105,9 @@ class Cell:
 
     @property
     def status(self) -> str:
-        """'complete', 'missing' (no record), 'incomplete' (a seed lacks the metric) or 'failed' (a run did)."""
-        if self.failures:
-            return 'failed'
+        """'complete', 'missing' (no record), 'incomplete' (a seed lacks the metric), 'mixed', or 'failed' (a run)."""
+        if self.failures or self.mixed:
+            return 'failed' if self.failures else 'mixed'
         if self.seeds == 0:
             return 'missing'
         return 'complete' if self.n == self.seeds else 'incomplete'
@@ -126,7 +133,7 @@ class Row:
     def status(self) -> str:
         """The worst of its cells' states."""
         found = {cell.status for cell in self.cells}
-        return next((status for status in ('failed', 'incomplete', 'missing') if status in found), 'complete')
+        return next((status for status in ('failed', 'mixed', 'incomplete', 'missing') if status in found), 'complete')
 
 
 @dataclass(frozen=True)
@@ -170,12 +177,22 @@ class Table:
         """A line for each failed run: backbone, method, task, seed and why."""
         return tuple(
             dict.fromkeys(
-                f'{row.arch} {row.method} {column.task}, seed {seed}: {why}'
-                for row in self.rows
-                for column, cell in zip(self.columns, row.cells, strict=True)
-                for seed, why in cell.failures
+                f'{name}, seed {seed}: {why}' for name, cell in self._named_cells for seed, why in cell.failures
             )
         )
+
+    @property
+    def mixtures(self) -> tuple[str, ...]:
+        """A line for each cell of unlike runs: backbone, method, task and in what they differ."""
+        return tuple(dict.fromkeys(f'{name}: {cell.mixed}' for name, cell in self._named_cells if cell.mixed))
+
+    @property
+    def _named_cells(self) -> list[tuple[str, Cell]]:
+        return [
+            (f'{row.arch} {row.method} {column.task}', cell)
+            for row in self.rows
+            for column, cell in zip(self.columns, row.cells, strict=True)
+        ]
 
     @property
     def note(self) -> str:
@@ -193,10 +210,12 @@ class Table:
                 f'Bold: the best measured figure of a {self.best_of}, ahead of every other by more than the '
                 f"noise (Welch's t-test at {CONFIDENCE:.0%})."
             )
-        if any(cell.value is None and not cell.failures for cell in self.cells):
+        if any(cell.status in ('missing', 'incomplete') for cell in self.cells):
             parts.append('–: not there, or not for every seed.')
         if self.failures:
             parts.append('failed: a run of this cell failed.')
+        if self.mixtures:
+            parts.append(f'mixed: no mean, its runs differ in more than their seeds: {"; ".join(self.mixtures)}.')
         if not all(cell.verified for cell in self.cells):
             parts.append('†: transcribed, not checked against its source, and no claim.')
         return ' '.join(parts)

@@ -10,9 +10,9 @@ STYLES = {'better': 'green', 'worse': 'red', '': ''}
 
 
 def value_text(cell: Cell, column: Column) -> str:
-    """A cell in print, such as '41.2', '41.2 ± 0.3 (n=3)' or '83.2†'; a dash or 'failed' where there is no value."""
+    """A cell in print, such as '41.2', '41.2 ± 0.3 (n=3)' or '83.2†'; without a value a dash, 'failed' or 'mixed'."""
     if cell.value is None:
-        word = 'failed' if cell.failures else ABSENT
+        word = cell.status if cell.status in ('failed', 'mixed') else ABSENT
         return word if cell.n == 0 else f'{word} ({cell.n} of {cell.seeds} seeds)'
     text = _number(cell.value, column.digits)
     if cell.std is not None:
@@ -40,9 +40,9 @@ def delta_verdict(cell: Cell, column: Column) -> str:
     A difference within the noise is none; where the noise is unknown, the table says so.
     """
     rounded = round(cell.delta or 0.0, column.digits)
-    if not rounded or not cell.delta_verified or cell.delta_beyond_noise is False:
+    if not rounded * column.direction or not cell.delta_verified or cell.delta_beyond_noise is False:
         return ''
-    return 'better' if (rounded > 0) == column.rises else 'worse'
+    return 'better' if rounded * column.direction > 0 else 'worse'
 
 
 def source_marks(cell: Cell, table: Table) -> tuple[int, ...]:

@@ -95,6 +95,7 @@ def test_patterns_bring_trials_with_them_and_what_is_waited_for_is_told(tuned, i
     [
         ("'classification_high'],", "'classification_top'],", 'classification_top/test_resnet/scratch'),
         ("metric='top1'", "metric='box_ap'", 'tune'),
+        ("metric='top1'", "metric='epoch_best_raw'", 'tune'),
         (", metric='top1'", '', 'tune'),
         ("f'classification_{name}', ", "f'classification_{name}', seeds=[0, 1], ", 'give a trial one seed'),
         ("metric='top1'", "metric='top1'", None),

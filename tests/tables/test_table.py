@@ -13,7 +13,7 @@ from spark_bench import commands
 from spark_bench.errors import InputError
 from spark_bench.records import write
 from spark_bench.records.schema import record_path
-from spark_bench.tables import Table, TableSpec, build_table, table_of_suite, to_csv, to_grid, to_markdown
+from spark_bench.tables import Table, TableSpec, build_table, table_of_suite, to_csv, to_grid, to_html, to_markdown
 from spark_bench.tables.build import METHODS, order_methods
 from spark_bench.tables.command import print_tables
 from spark_bench.tables.text import delta_verdict
@@ -120,6 +120,19 @@ def test_of_rates_and_shares_the_highest_is_best(make_record, metric):
     assert table.columns[0].heading == 'speed ↑'
     assert [row.method for row in table.rows if row.cells[0].best] == ['packed']
     assert delta_verdict(table.rows[1].cells[0], table.columns[0]) == 'better'
+
+
+@pytest.mark.parametrize('metric', ['neighbours', 'penalty', 'epoch_best_ema', 'update_best', 'converged'])
+def test_of_what_was_chosen_nothing_is_best_or_worse(make_record, metric):
+    records = [
+        make_record('linear', method, seed, metrics={metric: value + seed / 100})
+        for method, value in (('scratch', 10.0), ('spark', 20.0))
+        for seed in range(3)
+    ]
+    table = table_of(records, ('scratch', 'spark'), [('linear', metric, 'chosen')])
+    cell, column = table.rows[1].cells[0], table.columns[0]
+    assert column.heading == 'chosen' and cell.delta_beyond_noise and not any(c.best for c in table.cells)
+    assert delta_verdict(cell, column) == '' and 'is better' not in to_html(table)
 
 
 def test_of_average_recall_the_highest_is_best(make_record):

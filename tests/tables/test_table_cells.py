@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spark_bench.errors import InputError
-from spark_bench.tables import Column, Table, TableSpec, build_table, to_csv, to_markdown
+from spark_bench.tables import Column, Table, TableSpec, build_table, to_csv, to_html, to_latex, to_markdown
 from spark_bench.tables.noise import Sample, is_beyond_noise
 from spark_bench.tables.text import delta_verdict
 
@@ -200,6 +200,40 @@ def test_a_failed_run_is_shown_with_its_reason_and_never_averaged_over(runs):
     assert '- resnet50 spark classification, seed 2: no memory' in text
     assert 'seed 0: killed' in to_csv(table)
     assert not any(cell.best for cell in table.cells)
+
+
+def test_runs_that_differ_in_more_than_seeds_and_weights_have_no_mean_and_the_table_says_in_what(runs):
+    def recipe(epochs=4, label_seed=0):
+        data = {'fraction': 0.1, 'fraction_seed': label_seed}
+        return {'train_cfg': {'max_epochs': epochs}, 'train_dataloader': {'dataset': data}}
+
+    def setup(record, number, **fields):
+        return dataclasses.replace(record, setup_hash=f'{number}' * 16, **fields)
+
+    scratch = [setup(record, 1, recipe=recipe()) for record in runs('scratch', 70.0, 70.1, 70.2)]
+    spark = runs('spark', 90.0, 90.1, 90.2)
+    # Of another pretraining, and of another draw of the labels.
+    alike = [setup(record, seed + 2, recipe=recipe(label_seed=seed)) for seed, record in enumerate(spark)]
+    table = table_of(scratch + alike)
+    assert best(table) == ['spark'] and table.rows[1].cells[0].status == 'complete'
+    longer = setup(alike[2], 7, recipe=recipe(epochs=8))
+    other_data = setup(alike[1], 8, dataset={**alike[1].dataset, 'sha256': 'ef' * 32})
+    for unlike, said in ((longer, 'seeds 0 and 2, train_cfg.max_epochs 4, and 8'), (other_data, 'other data')):
+        records = [unlike, *(record for record in alike if record.seed != unlike.seed)]
+        table = table_of(scratch + records)
+        cell = table.rows[1].cells[0]
+        assert (cell.value, cell.delta, cell.status, cell.n) == (None, None, 'mixed', 3) and not best(table)
+        assert texts(table)[1][2:] == ['mixed (3 of 3 seeds)', ''] and 'spark classification: seeds 0 and' in table.note
+        for shown in (
+            to_markdown(table).replace('\\', ''),
+            to_csv(table),
+            to_html(table),
+            to_latex(table).replace('\\', ''),
+        ):
+            assert said in shown, shown
+    # What has no recipe tells of none.
+    unknown = dataclasses.replace(longer, recipe=None)
+    assert table_of([*alike[:2], unknown]).rows[0].cells[0].status == 'complete'
 
 
 def test_a_failure_that_was_repeated_with_success_is_no_failure(runs):
