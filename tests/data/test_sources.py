@@ -157,6 +157,23 @@ def test_coco_gives_the_training_split(tmp_path):
     assert [Path(source.name(i)).parent.name for i in range(len(source))] == ['train2017'] * 2
 
 
+def test_what_is_held_out_by_its_name_is_told_once(tmp_path, capsys):
+    # Classes whose names read as splits.
+    names = [f'{place}/{i}.png' for place in ('train_station', 'test_tube', 'beach') for i in range(2)]
+    root = fill(tmp_path / 'root', names)
+    with zipfile.ZipFile(tmp_path / 'all.zip', 'w') as archive:
+        for name in names:
+            archive.write(root / name, name)
+    (tmp_path / 'shards').mkdir()
+    for name in ('train-0', 'val-0'):
+        pack_tar(tmp_path / 'shards' / f'{name}.tar', root, names[:2])
+    for path, left in ((root, 'test_tube/'), (tmp_path / 'all.zip', 'test_tube/'), (tmp_path / 'shards', 'val-0.tar')):
+        for _ in range(2):
+            open_images(path)
+        told = ''.join(capsys.readouterr())
+        assert told.count('held out for evaluation by their names') == 1 and f'{left} (1)' in told, path
+
+
 def test_held_out_shards_are_left_out(tmp_path):
     root = fill(tmp_path / 'root')
     (tmp_path / 'shards').mkdir()

@@ -93,7 +93,7 @@ def _is_folder(entry):
 def _list_class(report, name):
     """Names of images of one class, at any depth, relative to the root."""
     try:
-        found, passed, dangling = list_files(report.root / name, lambda own: True)
+        found, passed, dangling, _ = list_files(report.root / name, lambda own: True)
     except InputError as error:
         report.add('folder', name, str(error))
         return []

@@ -103,7 +103,7 @@ def check_folder(report: Report, workers: int) -> Digests:
 def _check_unlisted(report, split, listed, workers):
     """Compare the folder with the list; pretraining reads the images that are not listed too."""
     try:
-        found, passed, _ = list_files(split.images, lambda name: True)
+        found, passed, *_ = list_files(split.images, lambda name: True)
     except InputError as error:
         report.add('folder', split.images.name, str(error))
         return

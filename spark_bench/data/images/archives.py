@@ -21,7 +21,7 @@ from typing import BinaryIO
 import numpy as np
 
 from spark_bench.data.images.identity import file_digests
-from spark_bench.data.images.ignored import ignored_in, say_passed_over
+from spark_bench.data.images.ignored import ignored_in, say_held_out, say_passed_over
 from spark_bench.data.images.listing import is_image, no_images
 from spark_bench.data.images.numbered import Source
 from spark_bench.data.images.splits import held_out_folders
@@ -100,7 +100,8 @@ def _select(path, root, names, skip_held_out):
     say_passed_over(root, filter(None, passed))
     kept = [index for index, leftover in enumerate(passed) if not leftover]
     held_out = held_out_folders(names[index] for index in kept) if skip_held_out else ()
-    inside = tuple(f'{folder}/' for folder in held_out)
+    inside = tuple(sorted(f'{folder}/' for folder in held_out))
+    say_held_out(root, inside)
     return [index for index in kept if not names[index].startswith(inside)]
 
 

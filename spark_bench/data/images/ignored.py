@@ -27,7 +27,7 @@ _NAMES = {
     'icon\r',
 }
 _SHOWN = 3
-_told: set[str] = set()  # roots, by this process
+_told: set[tuple[str, str]] = set()  # roots and what was said of them, by this process
 
 
 def is_ignored(name: str) -> bool:
@@ -65,18 +65,26 @@ def is_own(folder: Path | str) -> bool:
 
 
 def say_passed_over(root: Path | str, passed: Iterable[str], tell: Callable[[str], None] | None = None) -> None:
-    """Tell what of a data root is passed over, once a process: a run opens its data several times.
+    """Tell what of a data root is passed over.
 
     Args:
         passed: names relative to the root, which may repeat.
         tell: function that takes the line; None for the log.
     """
-    names = list(dict.fromkeys(passed))
-    if names and str(root) not in _told:
-        _told.add(str(root))
-        (tell or _log)(
-            f'{printable(root)}: passed over, as hidden, of the system or written by a run: {shorten(names)}'
-        )
+    _say_once(root, 'passed over, as hidden, of the system or written by a run', passed, tell or _log)
+
+
+def say_held_out(root: Path | str, names: Iterable[str]) -> None:
+    """Tell which folders or shards of a data root, by their names, are not trained on."""
+    _say_once(root, 'not trained on, as held out for evaluation by their names', names, _log)
+
+
+def _say_once(root, what, names, tell):
+    """Once a process: a run opens its data several times."""
+    names = list(dict.fromkeys(names))
+    if names and (str(root), what) not in _told:
+        _told.add((str(root), what))
+        tell(f'{printable(root)}: {what}: {shorten(names)}')
 
 
 def _log(line):

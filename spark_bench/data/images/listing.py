@@ -29,11 +29,13 @@ class Listing(NamedTuple):
         names: of files, sorted by the parts of their path.
         passed: what is ignored, and what this project has written; a folder ends in ``/``.
         dangling: links that lead nowhere.
+        held_out: folders that are left out as they are for evaluation; each ends in ``/``.
     """
 
     names: list
     passed: list
     dangling: list
+    held_out: list
 
 
 def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: bool = False) -> Listing:
@@ -48,7 +50,7 @@ def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: b
     Raises:
         InputError: for a folder that cannot be read.
     """
-    found, seen = Listing([], [], []), set()
+    found, seen = Listing([], [], [], []), set()
 
     def visit(folder, prefix):
         try:
@@ -72,9 +74,10 @@ def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: b
             folders = [entry.name for entry in entries if entry.is_dir()]
         except OSError as error:
             raise InputError(f'folder {folder} cannot be read: {error.strerror}') from error
-        folders = set(leave_held_out(folders) if skip_held_out else folders)
+        trained = set(leave_held_out(folders) if skip_held_out else folders)
+        found.held_out.extend(f'{prefix}{name}/' for name in folders if name not in trained)
         for entry in entries:
-            if entry.name in folders:
+            if entry.name in trained:
                 visit(entry.path, f'{prefix}{entry.name}/')
             elif wanted(entry.name) and entry.is_file():
                 found.names.append(prefix + entry.name)

@@ -12,7 +12,7 @@ import numpy as np
 
 from spark_bench.data.images.archives import TarShards, ZipArchive
 from spark_bench.data.images.identity import contents_digest
-from spark_bench.data.images.ignored import ignored_in, say_passed_over, shorten
+from spark_bench.data.images.ignored import ignored_in, say_held_out, say_passed_over, shorten
 from spark_bench.data.images.listing import is_image, list_files, no_images
 from spark_bench.data.images.numbered import Source
 from spark_bench.data.images.splits import leave_held_out
@@ -84,15 +84,16 @@ def _open_folder(root):
     images = list_files(root, is_image, skip_held_out=True)
     if images.names:
         say_passed_over(root, images.passed)
+        say_held_out(root, images.held_out)
         return ImageFiles(root, images.names)
-    archives, passed, _ = list_files(
-        root, lambda name: name.lower().endswith(('.tar', *COMPRESSED)), skip_held_out=True
-    )
-    shards = [name for name in archives if name.lower().endswith('.tar')]
+    archives = list_files(root, lambda name: name.lower().endswith(('.tar', *COMPRESSED)), skip_held_out=True)
+    shards = [name for name in archives.names if name.lower().endswith('.tar')]
     if shards:
-        say_passed_over(root, passed)
-        return TarShards([root / name for name in leave_held_out(shards)])
-    raise compressed(root / archives[0]) if archives else no_images(root, images.passed)
+        trained = leave_held_out(shards)
+        say_passed_over(root, archives.passed)
+        say_held_out(root, [*archives.held_out, *(name for name in shards if name not in set(trained))])
+        return TarShards([root / name for name in trained])
+    raise compressed(root / archives.names[0]) if archives.names else no_images(root, images.passed)
 
 
 def compressed(path: Path) -> InputError:
