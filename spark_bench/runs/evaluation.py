@@ -8,9 +8,8 @@ from typing import ClassVar, Generic
 
 from spark_bench.checkpoints.contents import close_checkpoint
 from spark_bench.errors import InputError
-from spark_bench.files import write_atomically
 from spark_bench.places import default_evaluation_dir
-from spark_bench.runs.folders import STAMP, claim_folder, write_metrics
+from spark_bench.runs.folders import claim_folder, mark_folder, write_metrics
 from spark_bench.runs.inputs import blame_config, data_root_of, load_config, use_threads
 from spark_bench.runs.options import AnyOptions
 from spark_bench.runs.recipe import Identity
@@ -82,10 +81,10 @@ class Evaluation(ABC, Generic[AnyOptions]):
             self.runner = BenchRunner.from_cfg(cfg)
         self.load()
         close_checkpoint()
-        from_main(lambda: write_atomically(self.work_dir / STAMP, identity.text.encode()))
+        from_main(lambda: mark_folder(self.work_dir, identity, cfg))
 
     def _claim(self, identity, known):
-        self.lock = claim_folder(self.work_dir, identity, self.options.config, known)
+        self.lock = claim_folder(self.work_dir, identity, known)
 
     @abstractmethod
     def open_data(self) -> None:

@@ -4,6 +4,8 @@ import contextlib
 import json
 from pathlib import Path
 
+from mmengine.config import Config
+
 from spark_bench.errors import InputError
 from spark_bench.files import make_folder, write_atomically
 from spark_bench.locks import hold
@@ -31,19 +33,24 @@ def write_metrics(folder: Path, metrics: dict[str, float | None]) -> None:
     write_atomically(folder / 'metrics.json', (json.dumps(metrics, indent=1) + '\n').encode())
 
 
-def claim_folder(work_dir: Path, identity: Identity, config: str, known: bool = False) -> contextlib.ExitStack:
+def claim_folder(work_dir: Path, identity: Identity, known: bool = False) -> contextlib.ExitStack:
     """Make a folder and hold it for what has that identity; see :func:`check_stamp` and :func:`lock_folder`."""
     make_work_dir(work_dir)
-    check_stamp(work_dir, identity, config, known)
+    check_stamp(work_dir, identity, known)
     return lock_folder(work_dir)
 
 
-def check_stamp(work_dir: Path, identity: Identity, config: str, known: bool = False) -> None:
+def mark_folder(work_dir: Path, identity: Identity, cfg: Config) -> None:
+    """What lies in the folder from now on is of that identity, and of this config, which is written there."""
+    write_atomically(work_dir / STAMP, identity.text.encode())
+    cfg.dump(work_dir / 'config.py')
+
+
+def check_stamp(work_dir: Path, identity: Identity, known: bool = False) -> None:
     """See that a folder is this run's, or new: what lies in another's is of other weights.
 
     Args:
         identity: what the stamp has to hold.
-        config: path of the config.
         known: the folder is this run's even without a stamp.
 
     Raises:
@@ -60,10 +67,7 @@ def check_stamp(work_dir: Path, identity: Identity, config: str, known: bool = F
         return
     if known:
         return
-    copy = work_dir / Path(config).name
     taken = next((path for name in _OUTPUTS for path in sorted(work_dir.glob(name)) if path.is_file()), None)
-    if config and copy.is_file() and copy.samefile(config):
-        taken = copy
     if taken:
         raise InputError(f'{taken} would be replaced, and is of no run that is known there: give another --work-dir')
 

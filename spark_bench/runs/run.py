@@ -14,11 +14,10 @@ from mmengine.runner import Runner
 from spark_bench.checkpoints.contents import close_checkpoint
 from spark_bench.devices import choose_device, tell_precision
 from spark_bench.errors import InputError
-from spark_bench.files import write_atomically
 from spark_bench.places import default_work_dir
 from spark_bench.records import store
 from spark_bench.records.schema import Record
-from spark_bench.runs.folders import STAMP, claim_folder
+from spark_bench.runs.folders import claim_folder, mark_folder
 from spark_bench.runs.inputs import Start, arch_of, blame_config, data_root_of, load_config, start_of, use_threads
 from spark_bench.runs.measured import Measured
 from spark_bench.runs.options import AnyTraining
@@ -158,7 +157,7 @@ class Run(Measured[AnyTraining]):
 
     def claim(self) -> Record | None:
         """Hold the folder for this run alone; the record, where the process that held it before has ended the run."""
-        with claim_folder(self.work_dir, self.training, self.options.config) as held:
+        with claim_folder(self.work_dir, self.training) as held:
             record = self.existing() if store.find(self.options.results, *self._record_identity) else None
             if record is None:
                 self._lock = held.pop_all()
@@ -182,7 +181,7 @@ class Run(Measured[AnyTraining]):
         keep_freed_memory()
         # mmengine names logger and curves by the second, and a later run of the same second would inherit both.
         cfg.experiment_name = f'{Path(options.config).stem}_{next(_run_numbers)}'
-        start = _StartHook(self.work_dir / STAMP, self.training)
+        start = _StartHook(self.work_dir, self.training)
         with blame_config(options.config, lambda: start.passed):
             runner = BenchRunner.from_cfg(cfg)
             self.check_built(runner)
@@ -211,14 +210,14 @@ class _StartHook(Hook):
 
     priority = 'VERY_LOW'
 
-    def __init__(self, stamp: Path, identity: Identity) -> None:
-        self.stamp, self.identity, self.passed = stamp, identity, False
+    def __init__(self, work_dir: Path, identity: Identity) -> None:
+        self.work_dir, self.identity, self.passed = work_dir, identity, False
 
     def before_train(self, runner: Runner) -> None:
         self.passed = True
         close_checkpoint()
         if is_main_process():
-            write_atomically(self.stamp, self.identity.text.encode())
+            mark_folder(self.work_dir, self.identity, runner.cfg)
 
 
 def loss_curve(runner: Runner, points: int = 200) -> list[list[float]]:

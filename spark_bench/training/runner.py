@@ -40,6 +40,9 @@ class BenchRunner(Runner):
             compile_network(unwrap_model(self.model), **({} if how is True else how))
             self.logger.info('the network is compiled: the first update takes minutes')
 
+    def dump_config(self) -> None:
+        """Leave that to the run, which knows what its folder holds: mmengine's copy would take the recipe's name."""
+
     def load_checkpoint(self, filename: str, **how: Any) -> dict[str, Any]:
         """Load a checkpoint of this very network: every tensor must fit, whatever ``how`` mmengine asks for."""
         checkpoint = read_checkpoint(filename)

@@ -21,6 +21,7 @@ from spark_bench.visualize.compose import OWN, compose, figure_path, write_png
 from spark_bench.visualize.models import describe, load_model
 
 BATCH = 8
+_TILES = '[0-9][0-9][0-9]-*.png'
 CAPTIONS = {
     'original': 'Each masked patch has its mean and contrast from the original, since the loss normalises them away: '
     'the network paints structure alone.',
@@ -57,7 +58,7 @@ def draw(
     path = figure_path(output, 'reconstructions.png')
     demand_apart(path.parent, data_root, '--output')
     tiles = path.with_name(f'{path.stem}-tiles')
-    for tile in sorted(tiles.glob('[0-9][0-9][0-9]-*.png')) if write_tiles else ():
+    for tile in sorted(tiles.glob(_TILES)) if write_tiles else ():
         claim_output(tile, OWN, 'a tile beside --output,')
     results = {file.label: _answers(file, device, pixels_B3HW, seed, statistics) for file in files}
     _check_same_masks(files, results)
@@ -92,6 +93,8 @@ def _describe_all(weights, asked, arch, input_size, mask_ratio):
     files = [describe(path, arch, input_size, mask_ratio) for path in weights]
     if asked and len(asked) != len(files):
         raise InputError(f'--labels names {len(asked)} methods for {len(files)} files: give one a file')
+    if arch is not None and all(file.arch != arch for file in files):
+        raise InputError(f'--arch {arch}: {files[0].path} says that it is of {files[0].arch}: leave --arch away')
     labels = asked or [file.label for file in files]
     if max(Counter(labels).values()) > 1:
         if asked or len(set(weights)) < len(files):
@@ -143,7 +146,13 @@ def _columns(results):
 
 
 def _write_tiles(folder, columns):
+    """The images of this figure; those of an earlier one that had more are taken away."""
+    earlier = set(folder.glob(_TILES))
     for column, (heading, tiles) in enumerate(columns.items()):
         name = ''.join(letter if letter.isalnum() or letter in '-_.' else '_' for letter in heading)
         for row, tile in enumerate(tiles):
-            write_png(folder / f'{row:03d}-{column}-{name}.png', tile)
+            path = folder / f'{row:03d}-{column}-{name}.png'
+            write_png(path, tile)
+            earlier.discard(path)
+    for path in earlier:
+        path.unlink()

@@ -94,6 +94,17 @@ def test_one_model_shows_four_images_of_each_image(tmp_path, images, capsys):
     # Evenly spaced over the folder, at their own pixels.
     assert np.array_equal(read(tiles / '001-0-input.png'), read(images / '2.png'))
     assert sorted(path.name for path in output.glob('[!.]*')) == ['reconstructions-tiles', 'reconstructions.png']
+    # A figure of fewer images has no tiles of the one before.
+    fewer = ('reconstruct', '--weights', weights, '--data-root', images, '--count', 1, '--output', output, '--tiles')
+    assert run(capsys, *fewer)[0] == 0
+    assert sorted(path.name for path in tiles.glob('[!.]*')) == [f'000-{name}.png' for name in names]
+
+
+def test_an_architecture_that_no_file_is_of_is_refused(tmp_path, images, capsys):
+    weights = save_model(tmp_path / 'spark.safetensors')
+    given = ('reconstruct', '--weights', weights, '--data-root', images, '--output', tmp_path / 'a.png')
+    status, out, err = run(capsys, *given, '--arch', 'resnet50')
+    assert (status, out) == (2, '') and '--arch resnet50' in err and f'{weights} says that it is of' in err
 
 
 def test_figures_below_the_images_are_never_among_them(tmp_path, images, capsys, monkeypatch):

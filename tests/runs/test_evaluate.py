@@ -136,16 +136,18 @@ def test_an_evaluation_keeps_out_of_every_folder_but_its_own(images, tmp_path, m
     foreign.mkdir()
     (foreign / 'metrics.json').write_text('mine')
     refused(foreign, 'one', 'foreign/metrics.json would be replaced')
-    refused(tmp_path, 'one', 'my.py would be replaced')  # mmengine writes the config there
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine/my.py').write_text('of the name of the recipe, and kept')
     again = [*words, '--weights', 'one.safetensors', '--work-dir', 'mine']
     assert commands.main(again) == 0
     assert commands.main(again) == 0
+    assert (tmp_path / 'mine/my.py').read_text() == 'of the name of the recipe, and kept'
     refused(tmp_path / 'mine', 'two', 'another configuration')
     held = folders.lock_folder(tmp_path / 'mine')
     refused(tmp_path / 'mine', 'one', 'another process is running in')
     held.close()
     with pytest.raises(InputError, match='another configuration'):  # nor does a training take it
-        folders.check_stamp(tmp_path / 'mine', ANOTHER, 'my.py')
+        folders.check_stamp(tmp_path / 'mine', ANOTHER)
 
 
 def test_an_evaluation_of_before_there_were_stamps_is_repeated_where_it_was(images, tmp_path, monkeypatch, capsys):
@@ -165,12 +167,12 @@ def test_an_evaluation_of_before_there_were_stamps_is_repeated_where_it_was(imag
         'classifier_best.safetensors',
         'predictions_ema.npz',
         'encoder.safetensors',
-        'my.py',
+        'config.py',
     ],
 )
 def test_a_training_replaces_nothing_that_no_run_left(tmp_path, name):
     (tmp_path / name).write_text('mine')
     with pytest.raises(InputError, match=name):
-        folders.check_stamp(tmp_path, ANOTHER, tmp_path / 'my.py' if name == 'my.py' else 'elsewhere/my.py')
+        folders.check_stamp(tmp_path, ANOTHER)
     (tmp_path / folders.STAMP).write_text(ANOTHER.text)
-    folders.check_stamp(tmp_path, ANOTHER, tmp_path / name)
+    folders.check_stamp(tmp_path, ANOTHER)
