@@ -161,6 +161,19 @@ def evaluations(runner: Runner) -> list[dict[str, float]]:
     return runner.message_hub.get_info('evaluations', [])
 
 
+def keep_comparable(runner: Runner, judged_by: str) -> None:
+    """Drop the evaluations of before a stop where others would be compared with them, and remember by what these are.
+
+    Args:
+        judged_by: digest of the evaluation data, and of all else that decides figures beside the weights.
+    """
+    hub = runner.message_hub
+    if hub.get_info('judged_by', judged_by) != judged_by and evaluations(runner):
+        runner.logger.warning('evaluated otherwise than before the stop: earlier evaluations do not count')
+        hub.update_info('evaluations', [])
+    hub.update_info('judged_by', judged_by)
+
+
 def weights_name(epoch: str, name: str) -> str:
     """File of a run's weights: ``epoch`` is ``last`` or ``best``, ``name`` is ``raw`` or ``ema``."""
     return f'classifier{"" if epoch == "last" else "_best"}{"" if name == "raw" else "_ema"}.safetensors'

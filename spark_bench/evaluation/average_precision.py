@@ -12,7 +12,7 @@ from timm.utils import unwrap_model
 
 from spark_bench import checkpoints
 from spark_bench.data.coco.dataset import CocoPredictions
-from spark_bench.evaluation.accuracy import evaluations
+from spark_bench.evaluation.accuracy import evaluations, keep_comparable
 from spark_bench.evaluation.coco_metric import run_evaluation
 from spark_bench.training.processes import from_main
 from spark_bench.training.resume import random_states, set_random_states
@@ -31,13 +31,19 @@ class AveragePrecisionHook(Hook):
         interval: between evaluations, counted from the start.
         by_epoch: in epochs; else in updates.
         annotations: COCO file of the truth.
+        judged_by: see :func:`~spark_bench.evaluation.accuracy.keep_comparable`.
         backend: see :func:`~spark_bench.evaluation.coco_metric.run_evaluation`.
     """
 
     priority = 'LOW'  # before the checkpoint: a resumed run has not lost the evaluation
 
-    def __init__(self, interval: int, by_epoch: bool, annotations: str, backend: str = 'fast') -> None:
-        self.interval, self.by_epoch, self.annotations, self.backend = interval, by_epoch, annotations, backend
+    def __init__(self, interval: int, by_epoch: bool, annotations: str, judged_by: str, backend: str = 'fast') -> None:
+        self.interval, self.by_epoch, self.judged_by = interval, by_epoch, judged_by
+        self.annotations, self.backend = annotations, backend
+
+    def before_train(self, runner: Runner) -> None:
+        """See whether earlier evaluations compare with those to come."""
+        keep_comparable(runner, self.judged_by)
 
     def after_train_iter(
         self,

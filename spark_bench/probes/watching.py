@@ -11,7 +11,8 @@ from timm.utils import unwrap_model
 
 from spark_bench.checkpoints.loading import resize_tables
 from spark_bench.data.classification import ClassImages
-from spark_bench.evaluation.accuracy import evaluations
+from spark_bench.data.images.labelled import fingerprint
+from spark_bench.evaluation.accuracy import evaluations, keep_comparable
 from spark_bench.probes.arrays import rank_classes
 from spark_bench.probes.features import Extractor, build_backbone
 from spark_bench.probes.neighbours import knn
@@ -41,6 +42,10 @@ class ProbeHook(Hook):
         self.train, self.val = (ClassImages(root, split, transform) for split in ('train', 'val'))
         self.interval, self.workers = interval, workers
         self._network = build_backbone(arch)
+
+    def before_train(self, runner: Runner) -> None:
+        """See whether earlier measurements compare with those to come."""
+        keep_comparable(runner, from_main(lambda: fingerprint(self.train, self.val)))
 
     def after_train_iter(
         self,

@@ -8,7 +8,7 @@ _SHOWN = 3
 
 
 def keys_that_differ(
-    before: Mapping[str, Any], now: Mapping[str, Any], apart: Sequence[str] = (), word: str = 'now'
+    before: Mapping[str, Any], now: Mapping[str, Any], *, apart: Sequence[str] = (), word: str = 'now'
 ) -> list[str]:
     """Dotted keys of two nested dicts with both their values, a text each; of many, the first and how many more.
 

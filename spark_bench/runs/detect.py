@@ -129,6 +129,7 @@ class Detection(Run[DetectOptions]):
                 interval=interval,
                 by_epoch='max_epochs' in self.cfg.train_cfg,
                 annotations=str(self.val.annotations),
+                judged_by=self.identity.hash,
                 backend=self.options.backend,
             )
         ]

@@ -140,7 +140,7 @@ def mixture(records: Sequence[Record]) -> str:
     for record in others:
         if record.setup_hash == first.setup_hash:  # as for nearly all
             continue
-        differing = keys_that_differ(first.recipe, record.recipe, ('seed', 'fraction_seed'), 'and')
+        differing = keys_that_differ(first.recipe, record.recipe, apart=('seed', 'fraction_seed'), word='and')
         if (record.dataset or {}).get('sha256') != (first.dataset or {}).get('sha256'):
             differing.insert(0, 'other data')
         if differing:

@@ -1,6 +1,7 @@
 """Detection on a share of the labels, on a frozen backbone, and measured while it trains."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -180,6 +181,33 @@ def test_ap_during_training_is_what_evaluate_finds_and_the_best_weights_are_kept
     found = json.loads((tmp_path / 'best/metrics.json').read_text())
     assert (found['box_ap'], found['mask_ap']) == (metrics['box_ap_best'], metrics['mask_ap_best'])
     assert not list(work.glob('validation*'))
+
+
+def test_evaluations_of_before_a_stop_do_not_count_where_other_data_judge_now(many, tmp_path, monkeypatch):
+    data = tmp_path / 'data'
+    shutil.copytree(many, data)
+    command, run_iter = (
+        demo(data, tmp_path, '--val-interval', '1', '--label-fraction', '0.5', epochs=3),
+        UpdateLoop.run_iter,
+    )
+
+    def stopped(self, *batch):
+        if self._iter == 19:
+            raise KeyboardInterrupt
+        run_iter(self, *batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(UpdateLoop, 'run_iter', stopped)
+        assert commands.main(command) != 0
+    path = next((data / 'annotations').glob('instances_val*.json'))
+    truth = json.loads(path.read_text())
+    truth['annotations'] = truth['annotations'][::2]
+    path.write_text(json.dumps(truth))
+    assert commands.main(command) == 0
+    record = record_of(tmp_path)
+    # Of two evaluations before the stop none is left: that of the resumed training's end stands alone.
+    assert [step for step, _ in record['curves']['box_ap']] == [27]
+    assert record['metrics']['box_ap_best'] == record['metrics']['box_ap'] and record['metrics']['update_best'] == 27
 
 
 @pytest.mark.slow
