@@ -75,6 +75,8 @@ def _evaluate_trained(args):
     if args.protocol == 'finetune':
         kind, options = finetune.ClassifierEvaluation, finetune.FinetuneOptions
         args.default_config = 'pretrain/configs/demo_finetune.py'
+        if args.config is None and args.weights is not None:
+            args.cfg_options = [*finetune.stated_evaluation(args.weights).items(), *args.cfg_options]
     metrics, folder = evaluate(kind, training.run_options(args, options))
     if training.is_first():
         print(f'{args.weights}: {training.as_line(metrics)}\nmetrics: {folder}/metrics.json')

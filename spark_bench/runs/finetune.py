@@ -4,6 +4,7 @@ import json
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config
@@ -15,6 +16,7 @@ from pretrain.encoder import create_network
 from pretrain.networks import shapes_only
 from spark_bench import checkpoints
 from spark_bench.checkpoints.classes import classes_of, demand_distinct, shown
+from spark_bench.checkpoints.files.reading import read_file
 from spark_bench.data.images.labelled import draw_subset, fingerprint, open_labelled
 from spark_bench.data.images.listing import IMAGENET_CLASSES, WNID
 from spark_bench.errors import InputError
@@ -80,6 +82,7 @@ class Finetuning(Run[FinetuneOptions]):
             config_hash=self.identity.hash,
             setup_hash=self.setup_hash,
             classes=json.dumps(self.train_split.classes),
+            evaluation=json.dumps({key: value for key, value in _stated(self.cfg).items() if value is not None}),
         )
         place_loaders(self.cfg, options)
 
@@ -194,6 +197,30 @@ class ClassifierEvaluation(Evaluation[FinetuneOptions]):
     def measure(self) -> dict[str, float | None]:
         self.found.save(self.work_dir / 'predictions.npz', self.classes)
         return {'top1': self.found.accuracy(1), 'top5': self.found.accuracy(5)}
+
+
+_TRANSFORM, _POOL = 'evaluation_dataloader.dataset.transform', 'model.global_pool'
+
+
+def _stated(cfg):
+    """What evaluation needs to know beside the tensors, by the keys of a config."""
+    return {_TRANSFORM: cfg.evaluation_dataloader.dataset.transform, _POOL: cfg.model.get('global_pool')}
+
+
+def stated_evaluation(weights: str) -> dict[str, Any]:
+    """Overrides by which a classifier of ours is evaluated as behind its training.
+
+    Raises:
+        InputError: where the file does not say how, or cannot be read.
+    """
+    try:
+        said = json.loads(read_file(weights).metadata['evaluation'])
+        return {_TRANSFORM: {**said[_TRANSFORM], '_delete_': True}} | ({_POOL: said[_POOL]} if _POOL in said else {})
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            f'{weights} does not say which part of images, at what size, it is to see: give the CONFIG that it was '
+            'fine-tuned by'
+        ) from None
 
 
 def fit_model(cfg: Config, options: FinetuneOptions, classes: int) -> None:

@@ -154,6 +154,10 @@ def test_an_evaluation_of_before_there_were_stamps_is_repeated_where_it_was(imag
     monkeypatch.chdir(tmp_path)
     save_classifier(tmp_path / 'one.safetensors', 1)
     words = ['--protocol', 'finetune', '--data-root', images, '--weights', 'one.safetensors', '--workers', '0']
+    # A file that does not say what it is to see is not measured on images of some size.
+    assert commands.main(['evaluate', *map(str, words)]) == 2
+    assert 'one.safetensors does not say' in (told := capsys.readouterr().err) and 'give the CONFIG' in told
+    words.insert(0, 'pretrain/configs/demo_finetune.py')
     folder, found = evaluate(capsys, *words)
     (Path(folder) / folders.STAMP).unlink()
     assert evaluate(capsys, *words) == (folder, found)

@@ -57,6 +57,13 @@ def test_recipes_of_transformers_train_two_updates_and_evaluate(recipe, images, 
     arguments += [] if own else ['--arch', TRANSFORMERS[recipe]]
     assert commands.main([*arguments, '--cfg-options', *settings[1:2]]) == 0
     assert json.loads((tmp_path / 'again' / 'metrics.json').read_text())['top1'] == record['metrics']['top1']
+    # Without a config, the file says what of an image the network is to see.
+    own = tmp_path / 'own'
+    bare = ['evaluate', '--protocol', 'finetune', '--weights', weights, '--data-root', str(images), '--threads', '1']
+    assert commands.main([*bare, '--work-dir', str(own)]) == 0
+    assert json.loads((own / 'metrics.json').read_text())['top1'] == record['metrics']['top1']
+    predictions = [np.load(folder / 'predictions.npz')['scores'] for folder in (tmp_path / 'again', own)]
+    assert np.array_equal(*predictions)
 
 
 @pytest.mark.parametrize(
@@ -284,6 +291,7 @@ def test_bad_options_are_refused_in_one_line(images, tmp_path, capsys):
             'evaluate',
             '--protocol',
             'finetune',
+            ROOT / 'pretrain/configs/demo_finetune.py',
             '--data-root',
             images,
             '--weights',
@@ -316,6 +324,7 @@ def test_a_damaged_image_is_named_in_one_line(split, images, tmp_path, capsys):
                 'evaluate',
                 '--protocol',
                 'finetune',
+                ROOT / 'pretrain/configs/demo_finetune.py',
                 '--data-root',
                 data,
                 '--weights',
