@@ -60,9 +60,8 @@ def _chosen(table: Table, names: list[str]) -> Table:
         known = ', '.join(f'{column.task}/{column.metric}' for column in table.columns)
         raise InputError(f'table {table.name} has no {", ".join(unknown)}: it has {known}')
     places = [place for place, known in enumerate(of_column) if known & set(names)]
-    rows = [replace(row, cells=tuple(row.cells[place] for place in places)) for row in table.rows]
-    shown = tuple(row for row in rows if any(cell.value is not None for cell in row.cells))
-    return replace(table, columns=tuple(table.columns[place] for place in places), rows=shown)
+    rows = tuple(replace(row, cells=tuple(row.cells[place] for place in places)) for row in table.rows)
+    return replace(table, columns=tuple(table.columns[place] for place in places), rows=rows).without_empty_rows()
 
 
 def figures(texts: Iterable[str]) -> dict[Path, bytes]:

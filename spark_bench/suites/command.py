@@ -151,7 +151,7 @@ def conclude(suite: Suite, places: Places, cells: Sequence[SuiteRun], failed: Se
             (*(cell.options[key] for key in ('task', 'arch', 'method', 'seed')), cell.outcome) for cell in failed
         ]
         print_tables(places.results, suite.name, suite.tables or None, failures)
-        beside = committed_tables(suite.beside)[:1] if suite.beside else ()
+        beside = [t.without_empty_rows() for t in committed_tables(suite.beside)[:1]] if suite.beside else []
         for table in beside:
             show(to_grid(table, title=f'Measured, not by this run: {table.title}'))
         output = report_path(places.results, suite.name)

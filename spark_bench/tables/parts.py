@@ -1,5 +1,6 @@
 """What a table is made of: its specification, columns, rows and cells."""
 
+import dataclasses
 import re
 from dataclasses import dataclass
 
@@ -166,6 +167,11 @@ class Table:
     def cells(self) -> tuple[Cell, ...]:
         """All cells, row by row."""
         return tuple(cell for row in self.rows for cell in row.cells)
+
+    def without_empty_rows(self) -> 'Table':
+        """The table with those of its rows that have any figure."""
+        rows = tuple(row for row in self.rows if any(cell.value is not None for cell in row.cells))
+        return dataclasses.replace(self, rows=rows)
 
     @property
     def sources(self) -> tuple[str, ...]:
