@@ -9,9 +9,11 @@ import pytest
 from labelled_layouts import CLASSES, COUNTS, contents_of, fill, members, pack_tar, pack_zip, save, sound_shards
 from torchvision.datasets import ImageFolder
 
+from spark_bench import commands
 from spark_bench.data.images import archives, labelled
 from spark_bench.data.images.decoding import read_from
 from spark_bench.data.images.labelled import fingerprint, open_labelled
+from spark_bench.errors import InputError
 
 REAL_DATA = Path(os.environ.get('SPARK_BENCH_TEST_DATA', Path(__file__).parents[3] / 'shared' / 'data'))
 pytestmark = pytest.mark.usefixtures('cache')
@@ -197,3 +199,18 @@ def test_the_fingerprint_covers_images_labels_and_splits_but_not_the_place(tmp_p
     shard = sound_shards(tmp_path / 'shards')
     swapped = sound_shards(tmp_path / 'swapped', **{'0.cls': b'1', '1.cls': b'0'})
     assert fingerprint(*open_labelled(shard)) != fingerprint(*open_labelled(swapped))
+
+
+def test_a_folder_that_links_put_into_two_classes_is_refused_and_checked_alike(tmp_path, capsys):
+    root = fill(tmp_path / 'root')
+    more = tmp_path / 'more'
+    save(more / 'x.png', 1)
+    for name in CLASSES[:2]:
+        (root / 'train' / name / 'more').symlink_to(more)
+    first, second = sorted(CLASSES[:2])
+    with pytest.raises(
+        InputError, match=rf'{first}/more and .*{second}/more are one folder|{second}/more and .*{first}'
+    ):
+        open_labelled(root)
+    assert commands.main(['data', 'check', str(root)]) == 1
+    assert 'folders that a link puts into two classes' in capsys.readouterr().out

@@ -188,10 +188,49 @@ def test_links_are_followed_once_and_loops_end(tmp_path):
     elsewhere = fill(tmp_path / 'elsewhere', ['1.png', '2.png'])
     (root / 'loop').symlink_to(root)
     (root / 'linked').symlink_to(elsewhere)
-    (root / 'dangling.png').symlink_to(tmp_path / 'nowhere')
     os.mkfifo(root / 'pipe.png')
     source = open_images(root)
     assert [Path(source.name(i)).name for i in range(len(source))] == ['0.png', '1.png', '2.png']
+    # As of a disk that is not mounted: what is left would be trained on alone.
+    (root / 'dangling.png').symlink_to(tmp_path / 'nowhere')
+    refused(root, 'dangling.png is a link that leads nowhere')
+
+
+def test_held_out_shards_in_folders_of_their_own_are_left_out_too(tmp_path):
+    root = fill(tmp_path / 'root')
+    for name in ('shards/train-0000', 'shards/val-0000', 'test/0000', 'more/train/0'):
+        (tmp_path / 'set' / name).parent.mkdir(parents=True, exist_ok=True)
+        pack_tar(tmp_path / 'set' / f'{name}.tar', root, NAMES[:2])
+    source = open_images(tmp_path / 'set')
+    assert sorted(source.name(i).partition('.tar')[0].partition('set/')[2] for i in range(len(source))) == sorted(
+        ['shards/train-0000', 'more/train/0'] * 2
+    )
+
+
+def test_what_would_be_half_a_data_set_is_refused_or_told(tmp_path, capsys):
+    root = fill(tmp_path / 'root')
+    for folder in ('gz', 'mixed'):
+        (tmp_path / folder).mkdir()
+        pack_tar(tmp_path / folder / 'part-0.tar', root, NAMES[:2])
+    (tmp_path / 'gz/part-1.tar.gz').write_bytes(b'')
+    refused(tmp_path / 'gz', 'part-1.tar.gz is compressed')
+    fill(tmp_path / 'mixed', ['preview.png'])
+    capsys.readouterr()
+    assert len(open_images(tmp_path / 'mixed')) == 1
+    assert 'not read, as archives beside images: part-0.tar (1)' in ''.join(capsys.readouterr())
+
+
+def test_a_coco_folder_whose_images_to_train_on_cannot_be_told_is_refused(tmp_path):
+    fill(tmp_path / 'one', [f'images/{i}.png' for i in range(2)])
+    fill(tmp_path / 'few', [f'train2017/{i}.png' for i in range(2)] + ['annotations/panoptic_train/p.png'])
+    for name in ('one/annotations/instances_train', 'one/annotations/instances_val'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f'{name}.json').write_text('{}')
+    for name in ('train2017', 'train_few'):
+        (tmp_path / f'few/annotations/instances_{name}.json').write_text('{}')
+    refused(tmp_path / 'one', 'no folder has such a name', '--data-root')
+    source = open_images(tmp_path / 'few')
+    assert [Path(source.name(i)).parent.name for i in range(len(source))] == ['train2017'] * 2
 
 
 def test_names_that_are_not_utf8_are_read(tmp_path):

@@ -4,6 +4,7 @@ Which folders these are is decided as :func:`spark_bench.data.images.labelled.op
 no ``val``, ``validation`` or ``test`` is what is evaluated on.
 """
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -78,6 +79,10 @@ def _list_split(report, split):
             images += _list_class(report, f'{split}/{entry.name}')
         else:
             report.add('outside of classes' if is_image(entry.name) else 'not an image', f'{split}/{entry.name}')
+    with contextlib.suppress(InputError):  # which was told of the class
+        for name, first in list_files(folder, lambda own: False).again:
+            if name.split('/')[0] != first.split('/')[0]:
+                report.add('two classes', f'{split}/{name}', f'is {split}/{first}')
     if len(classes) < 2:
         report.add('few classes', split, f'{len(classes)} class folders')
     return classes, NameTable(images)
@@ -93,7 +98,7 @@ def _is_folder(entry):
 def _list_class(report, name):
     """Names of images of one class, at any depth, relative to the root."""
     try:
-        found, passed, dangling, _ = list_files(report.root / name, lambda own: True)
+        found, passed, dangling, *_ = list_files(report.root / name, lambda own: True)
     except InputError as error:
         report.add('folder', name, str(error))
         return []

@@ -75,6 +75,7 @@ KINDS = {
     'outside of classes': (PROBLEM, 'images outside of class folders', 'move each into the folder of its class'),
     'few classes': (PROBLEM, 'splits with fewer than two classes', 'give train/<class>/ and val/<class>/'),
     'link': (PROBLEM, 'links that lead nowhere', 'restore what they lead to'),
+    'two classes': (PROBLEM, 'folders that a link puts into two classes', 'remove one of the two'),
     'ImageNet count': (PROBLEM, 'counts that differ from ImageNet-1k', 'copy it again, where it should be whole'),
     'ImageNet subset': (NOTE, 'counts that differ from ImageNet-1k', 'nothing, where a subset is meant'),
     'few leaks': (NOTE, 'images of val, below one in a thousand, that are in train as well', _HARMLESS),

@@ -79,6 +79,11 @@ def say_held_out(root: Path | str, names: Iterable[str]) -> None:
     _say_once(root, 'not trained on, as held out for evaluation by their names', names, _log)
 
 
+def say_beside(root: Path | str, names: Iterable[str]) -> None:
+    """Tell which archives of a data root are not read, as images lie beside them."""
+    _say_once(root, 'not read, as archives beside images', names, _log)
+
+
 def _say_once(root, what, names, tell):
     """Once a process: a run opens its data several times."""
     names = list(dict.fromkeys(names))

@@ -11,10 +11,9 @@ import numpy as np
 from mmengine.logging import print_log
 
 from spark_bench.data.images.archives import LABEL_SIZE, TarShards, ZipArchive
-from spark_bench.data.images.ignored import is_ignored, is_own, say_passed_over
-from spark_bench.data.images.listing import is_image, list_files, no_images
+from spark_bench.data.images.ignored import is_ignored, is_own
 from spark_bench.data.images.numbered import Source
-from spark_bench.data.images.sources import COMPRESSED, ImageFiles, compressed
+from spark_bench.data.images.sources import COMPRESSED, ImageFiles, compressed, list_data
 from spark_bench.data.images.splits import find_splits, shard_split
 from spark_bench.errors import InputError, printable
 
@@ -140,37 +139,18 @@ def _open_folder(root):
     splits = find_splits(_folders(root))
     if all(splits):
         return [_open_split(root, name) for name in splits]
-    images, shards = _list(root)
-    if shards and not images:
+    images, shards = list_data(root)
+    if shards:
         return _open_shards(root, shards)
     _refuse_lone_split(root, images)
     return [_open_classes(root, '', images)]
 
 
 def _open_split(root, split):
-    images, shards = _list(root / split)
-    if shards and not images:
+    images, shards = list_data(root / split)
+    if shards:
         return _label_shards(f'{root / split}', [root / split / name for name in shards])
     return _open_classes(root, f'{split}/', images)
-
-
-def _list(folder):
-    """``(images, shards)`` below a folder, of which one has something in it; names relative to it."""
-    found = list_files(folder, lambda name: is_image(name) or name.lower().endswith(('.tar', *COMPRESSED)))
-    if found.dangling:
-        raise InputError(
-            f'{folder / found.dangling[0]} is a link that leads nowhere: restore what it leads to, or remove it'
-        )
-    say_passed_over(folder, found.passed)
-    images, shards = [], []
-    for name in found.names:
-        (images if is_image(name) else shards).append(name)
-    packed = [name for name in shards if not name.lower().endswith('.tar')]
-    if not images and packed:
-        raise compressed(folder / packed[0])
-    if not found.names:
-        raise no_images(folder, found.passed)
-    return images, shards
 
 
 def _folders(folder):

@@ -30,12 +30,14 @@ class Listing(NamedTuple):
         passed: what is ignored, and what this project has written; a folder ends in ``/``.
         dangling: links that lead nowhere.
         held_out: folders that are left out as they are for evaluation; each ends in ``/``.
+        again: folders that are another one by a link, and stand under its name: ``(name, name of the other)``.
     """
 
     names: list
     passed: list
     dangling: list
     held_out: list
+    again: list
 
 
 def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: bool = False) -> Listing:
@@ -50,14 +52,16 @@ def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: b
     Raises:
         InputError: for a folder that cannot be read.
     """
-    found, seen = Listing([], [], [], []), set()
+    found, seen = Listing([], [], [], [], []), {}
 
     def visit(folder, prefix):
         try:
             status = os.stat(folder)
-            if (status.st_dev, status.st_ino) in seen:
+            first = seen.setdefault((status.st_dev, status.st_ino), prefix)
+            if first != prefix:
+                if not prefix.startswith(first):  # else it leads up, in a circle
+                    found.again.append((prefix, first))
                 return
-            seen.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
             if prefix and any(entry.name == MARKER for entry in entries):

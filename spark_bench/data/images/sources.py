@@ -12,10 +12,10 @@ import numpy as np
 
 from spark_bench.data.images.archives import TarShards, ZipArchive
 from spark_bench.data.images.identity import contents_digest
-from spark_bench.data.images.ignored import ignored_in, say_held_out, say_passed_over, shorten
+from spark_bench.data.images.ignored import ignored_in, say_beside, say_held_out, say_passed_over, shorten
 from spark_bench.data.images.listing import is_image, list_files, no_images
 from spark_bench.data.images.numbered import Source
-from spark_bench.data.images.splits import leave_held_out
+from spark_bench.data.images.splits import leave_held_out_shards
 from spark_bench.errors import InputError
 
 COMPRESSED = ('.tar.gz', '.tgz', '.tar.bz2', '.tar.xz', '.tar.zst')
@@ -47,7 +47,7 @@ def open_images(root: Path | str) -> Source:
 
             * a folder of images at any depth; where a folder ``train`` lies beside ``val`` or ``test`` (ImageNet's
               layout), the held-out ones are left out;
-            * a folder in COCO layout: the images of the split that ``annotations/instances_train*.json`` names;
+            * a folder in COCO layout: the images of the folder that ``annotations/instances_train*.json`` names;
             * a folder of uncompressed tar shards as webdataset writes them, or one such file;
             * a list file (``.txt``): one path a line, absolute or relative to the list; a class number behind the
               path, as in ImageNet's lists, is passed over;
@@ -78,22 +78,59 @@ def open_images(root: Path | str) -> Source:
 
 
 def _open_folder(root):
-    splits = sorted((root / 'annotations').glob('instances_train*.json'))
-    if len(splits) == 1 and (root / splits[0].stem.removeprefix('instances_')).is_dir():
-        return _open_folder(root / splits[0].stem.removeprefix('instances_'))
-    images = list_files(root, is_image, skip_held_out=True)
-    if images.names:
-        say_passed_over(root, images.passed)
-        say_held_out(root, images.held_out)
-        return ImageFiles(root, images.names)
-    archives = list_files(root, lambda name: name.lower().endswith(('.tar', *COMPRESSED)), skip_held_out=True)
-    shards = [name for name in archives.names if name.lower().endswith('.tar')]
-    if shards:
-        trained = leave_held_out(shards)
-        say_passed_over(root, archives.passed)
-        say_held_out(root, [*archives.held_out, *(name for name in shards if name not in set(trained))])
-        return TarShards([root / name for name in trained])
-    raise compressed(root / archives.names[0]) if archives.names else no_images(root, images.passed)
+    annotations = root / 'annotations'
+    truths = sorted(path.stem.removeprefix('instances_') for path in annotations.glob('instances_train*.json'))
+    splits = [split for split in truths if (root / split).is_dir()]
+    if len(splits) == 1:
+        return _open_folder(root / splits[0])
+    if truths:
+        raise InputError(
+            f'{annotations} names the images to train on ({", ".join(truths)}), and '
+            f'{"several folders have" if splits else "no folder has"} such a name: give the folder of images to train '
+            'on with --data-root, or a list file of them'
+        )
+    images, shards = list_data(root, skip_held_out=True)
+    return TarShards([root / name for name in shards]) if shards else ImageFiles(root, images)
+
+
+def list_data(root: Path, skip_held_out: bool = False) -> tuple[list[str], list[str]]:
+    """The images below a folder, or else the tar shards.
+
+    Args:
+        skip_held_out: leave out folders and shards that are held out for evaluation beside some to train on.
+
+    Returns:
+        ``(images, shards)``, names relative to it, one of them empty. Shards beside images are not read, which is told.
+
+    Raises:
+        InputError: where there is neither, where a link leads nowhere, or where a shard is compressed.
+    """
+    found = list_files(root, lambda name: is_image(name) or name.lower().endswith(('.tar', *COMPRESSED)), skip_held_out)
+    if found.dangling:
+        raise InputError(
+            f'{root / found.dangling[0]} is a link that leads nowhere: restore what it leads to, or remove it'
+        )
+    for name, first in [] if skip_held_out else found.again:
+        if name.split('/')[0] != first.split('/')[0]:
+            raise InputError(
+                f'{root / name} and {root / first} are one folder, by a link, and its images would be of two classes: '
+                'remove one of the two'
+            )
+    if not found.names:
+        raise no_images(root, found.passed)
+    say_passed_over(root, found.passed)
+    images = [name for name in found.names if is_image(name)]
+    packed = [name for name in found.names if not is_image(name)]
+    if images:
+        say_beside(root, packed)
+        say_held_out(root, found.held_out)
+        return images, []
+    odd = next((name for name in packed if not name.lower().endswith('.tar')), None)
+    if odd is not None:
+        raise compressed(root / odd)
+    shards = leave_held_out_shards(packed) if skip_held_out else packed
+    say_held_out(root, [*found.held_out, *sorted(set(packed).difference(shards))])
+    return [], shards
 
 
 def compressed(path: Path) -> InputError:

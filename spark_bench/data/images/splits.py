@@ -10,9 +10,16 @@ _TRAIN_FOLDERS, _EVALUATION_FOLDERS = ('train', 'training'), ('val', 'valid', 'v
 
 
 def leave_held_out(names: Collection[str]) -> list[str]:
-    """Sibling folders, or shards, without those held out for evaluation where some are to train on, by their names."""
+    """Sibling folders without those held out for evaluation where some are to train on, by their names."""
     beside = any(_TRAIN.search(name) for name in names)
     return [name for name in names if not (beside and _HELD_OUT.search(name))]
+
+
+def leave_held_out_shards(names: Collection[str]) -> list[str]:
+    """Shards, by their paths, without those held out for evaluation where some are to train on."""
+    splits = {name: shard_split(name) for name in names}
+    beside = 'train' in splits.values()
+    return [name for name, split in splits.items() if not (beside and split in ('val', 'test'))]
 
 
 def find_splits(names: Iterable[str]) -> tuple[str | None, ...]:
