@@ -33,6 +33,14 @@ def load_detector(model: nn.Module, path: Path | str) -> None:
         *fault_of(
             'of another shape', [name for name in wanted if name in found and found[name].shape != wanted[name].shape]
         ),
+        *fault_of(
+            'of another kind of number',
+            [
+                name
+                for name in sorted(wanted.keys() & found.keys() - spare)
+                if found[name].is_floating_point() != wanted[name].is_floating_point()
+            ],
+        ),
         *fault_of('not finite', not_finite(found)),
     ]
     if problems:

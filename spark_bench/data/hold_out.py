@@ -36,6 +36,12 @@ def hold_out(source: Path | str, output: Path | str, share: float = HELD_OUT, se
     parts = {'train': split.sizes.keys() - held_out, 'val': held_out}
     if not parts['train']:
         raise InputError(f'--share {share} of the {split.count} images of {split.annotations} leaves none: lower it')
+    for name, chosen in parts.items():
+        if not any(split.objects.get(file) for file in chosen):
+            raise InputError(
+                f'{split.annotations}: of --share {share} by --seed {seed} the part {name} has {len(chosen)} images '
+                'without an object to learn from: choose another share or seed'
+            )
     contents = read_annotations(split.annotations).contents
     with new_folder(output) as folder:
         (folder / 'annotations').mkdir()

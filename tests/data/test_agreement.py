@@ -1,8 +1,11 @@
 """Whatever a check calls fine runs, and whatever a command refuses a check has named: on data mixed at random."""
 
+import copy
+import json
 import random
 
 import pytest
+from coco_defects import contents, save_noise
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from random_data import mutate_classes, mutate_coco, write_classes, write_coco
@@ -39,6 +42,22 @@ def read_split(split, classes, pipeline, test_mode):
         filter_cfg=dict(filter_empty_gt=True, min_size=1),
     )
     return [dataset[index] for index in range(len(dataset))]
+
+
+def test_masks_that_a_pipeline_passes_over_are_refused(tmp_path, recipe):
+    for split in ('train', 'val'):
+        (tmp_path / split).mkdir()
+        (tmp_path / 'annotations').mkdir(exist_ok=True)
+        made = contents(1)
+        (tmp_path / f'annotations/instances_{split}.json').write_text(json.dumps(made))
+        for entry in made['images']:
+            save_noise(tmp_path / split / entry['file_name'], entry['id'])
+    train, _ = open_coco(tmp_path)
+    polygons = copy.deepcopy(recipe.train_pipeline)
+    next(step for step in polygons if step['type'] == 'LoadAnnotations')['poly2mask'] = False
+    assert len(read_split(train, train.categories, recipe.train_pipeline, test_mode=False)) == 6
+    with pytest.raises(InputError, match=r'instances_train.json has masks in RLE, as of 1.jpg, .* set poly2mask=True'):
+        read_split(train, train.categories, polygons, test_mode=False)
 
 
 def detect(root, recipe):

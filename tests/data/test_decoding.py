@@ -8,6 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageOps, TiffImagePlugin
 
 from spark_bench import commands
@@ -245,6 +246,13 @@ def pgm(array, largest):
     return b'P5 32 32 %d\n' % largest + array.astype('>u2').tobytes()
 
 
+def planes(array):
+    """A TIFF as GDAL and microscopes write it: one colour behind the other."""
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.stack([array] * 3), photometric='rgb', planarconfig='separate')
+    return file.getvalue()
+
+
 def colours(array, channels=3):
     return np.stack([array] * channels, 2)
 
@@ -290,6 +298,8 @@ REFUSED = {
     'no number': (tiff(np.where(GREY == 7, np.nan, GREY / 255).astype(np.float32)), 'floats from nan'),
     'infinite': (tiff(np.where(GREY == 7, np.inf, GREY / 255).astype(np.float32)), 'inf'),
     'colours in floats': (raw_tiff(colours(GREY / 255).astype('<f4'), 32, 3, photometric=2), 'kind that cannot be'),
+    'colours of 16 bits in planes': (planes(RAMP), 'planes of their own'),
+    'signed bytes': (raw_tiff(GREY.astype(np.int8), 8, 2), 'signed integers of 8 bits'),
     'floats of 64 bits': (raw_tiff(GREY / 255, 64, 3), 'kind that cannot be'),
 }
 

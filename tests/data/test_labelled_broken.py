@@ -80,6 +80,7 @@ def test_what_is_refused_is_a_problem_of_the_check_and_what_is_not_is_none(tmp_p
     [
         ({'9.png': IMAGE}, ['train-0.tar:9.png', 'has no label', '.cls']),
         ({'9.png': IMAGE, '9.cls': b''}, ['9.png is no class']),
+        ({'9.png': IMAGE, '9.seg.png': IMAGE, '9.cls': b'1'}, ['9.png and 9.seg.png are two images of one sample']),
         ({'9.png': IMAGE, '9.cls': b'-1'}, ['9.png is no class', '-1']),
         ({'9.png': IMAGE, '9.cls': b'\xff\xfe'}, ['9.png is no class']),
         ({'9.png': IMAGE, '9.cls': b'a\nb'}, ['9.png is no class']),

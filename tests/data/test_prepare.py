@@ -289,3 +289,11 @@ def test_held_out_images_are_a_share_of_train_with_all_that_belongs_to_them(cell
     capsys.readouterr()
     assert commands.main(['data', 'holdout', str(source), '--output', str(tmp_path / 'no'), '--share', '0.999']) == 2
     assert '--share' in capsys.readouterr().err and not (tmp_path / 'no').exists()
+    # Objects in one image alone: no part would be of use without it.
+    path = source / 'annotations/instances_train.json'
+    truth = json.loads(path.read_text())
+    first = truth['annotations'][0]['image_id']
+    truth['annotations'] = [entry for entry in truth['annotations'] if entry['image_id'] == first]
+    path.write_text(json.dumps(truth))
+    assert commands.main(['data', 'holdout', str(source), '--output', str(tmp_path / 'no'), '--share', '0.4']) == 2
+    assert 'without an object to learn from' in capsys.readouterr().err and not (tmp_path / 'no').exists()

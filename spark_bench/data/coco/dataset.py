@@ -61,9 +61,22 @@ class SeededCocoDataset(SeededItems, CocoDataset):
         super().__init__(*arguments, **options)
 
     def load_data_list(self) -> list[dict]:
-        """mmdet's entries, one an image; label k is the k-th of ``metainfo['classes']``, however the file orders."""
+        """mmdet's entries, one an image; label k is the k-th of ``metainfo['classes']``, however the file orders.
+
+        Raises:
+            InputError: for an object to learn from that the pipeline would pass over.
+        """
         self.COCOAPI = partial(AnnotationIndex, classes=self.metainfo['classes'])
-        return super().load_data_list()
+        entries = super().load_data_list()
+        if not self.test_mode and any(_takes_polygons_alone(step) for step in self.pipeline.transforms):
+            for entry in entries:
+                if any(isinstance(each.get('mask'), dict) and not each['ignore_flag'] for each in entry['instances']):
+                    raise InputError(
+                        f'{self.ann_file} has masks in RLE, as of {os.path.basename(entry["img_path"])}, and the '
+                        'recipe would learn from polygons alone: set poly2mask=True in the LoadAnnotations of its '
+                        'train_dataloader.dataset.pipeline'
+                    )
+        return entries
 
     def filter_data(self) -> list[dict]:
         """mmdet's entries behind its filters; of those the share that was asked for."""
@@ -78,6 +91,10 @@ class SeededCocoDataset(SeededItems, CocoDataset):
         }
         drawn = draw_images(labels, self.fraction, self.fraction_seed)
         return [entry for name, entry in zip(names, entries, strict=True) if name in drawn]
+
+
+def _takes_polygons_alone(step):
+    return getattr(step, 'with_mask', False) and not getattr(step, 'poly2mask', True)
 
 
 @METRICS.register_module()

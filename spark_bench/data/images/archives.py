@@ -64,7 +64,7 @@ class TarShards(Source):
         """What stands in the ``.cls`` beside each image, as webdataset writes it: a list of bytes, None for none."""
         labels = [load_labels(shard) for shard in self._shards]
         shards = self._places_N3[:, 0].tolist()
-        return [labels[shard].get(_sample_key(name)) for shard, name in zip(shards, self.names, strict=True)]
+        return [labels[shard].get(sample_key(name)) for shard, name in zip(shards, self.names, strict=True)]
 
     def only(self, indices: Sequence[int] | np.ndarray) -> 'TarShards':
         chosen = super().only(indices)
@@ -105,7 +105,7 @@ def _select(path, root, names, skip_held_out):
     return [index for index in kept if not names[index].startswith(inside)]
 
 
-def _sample_key(name):
+def sample_key(name):
     """What webdataset joins the members of one sample by: the path up to the first dot of the file name."""
     folder, slash, own = name.rpartition('/')
     return folder + slash + own.partition('.')[0]
@@ -117,7 +117,7 @@ def load_index(shard: str) -> tuple[list[str], np.ndarray, np.ndarray]:
 
 
 def load_labels(shard: str) -> dict[str, bytes]:
-    """The contents of a tar file's ``.cls`` members by :func:`_sample_key`, from the cache where it is still right."""
+    """The contents of a tar file's ``.cls`` members by :func:`sample_key`, from the cache where it is still right."""
     return _load(shard, _stored_labels)
 
 
@@ -183,7 +183,7 @@ def build_index(shard: str) -> dict[str, np.ndarray]:
                     sizes.append(member.size)
                 elif member.name.rpartition('/')[2].partition('.')[2].lower() == 'cls':
                     # One byte more than any label has tells one that is too long.
-                    labels[_sample_key(member.name)] = os.pread(
+                    labels[sample_key(member.name)] = os.pread(
                         file.fileno(), min(member.size, LABEL_SIZE + 1), member.offset_data
                     )
             # tarfile ends silently at a header that it cannot read. A whole archive ends in blocks of zeros.

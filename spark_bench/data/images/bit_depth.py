@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 # Tags of TIFF.
-_BITS, _PHOTOMETRIC, _MAX_SAMPLE = 258, 262, 281
+_BITS, _PHOTOMETRIC, _MAX_SAMPLE, _SAMPLE_FORMAT = 258, 262, 281, 339
 _CAMERAS = {2**bits - 1 for bits in range(9, 16)}
 # Up to here, values of 16 bits are those of a camera of 12 bits or fewer, or an image that shows nothing.
 _DARK = 4095
@@ -34,6 +34,7 @@ def to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
         UnplainError: where nothing says what its values mean.
     """
     wide = _is_wide(image)
+    _refuse_misread(image, wide)
     image.load()
     if image.mode == 'F' or image.mode.startswith('I'):
         grey, scaled = (_scale_floats if image.mode == 'F' else _scale_integers)(image)
@@ -60,6 +61,16 @@ def _is_wide(image):
         raw = tile[3] if isinstance(tile[3], str) else tile[3][0] if tile[3] else ''
         return ';16' in str(raw)
     return False
+
+
+def _refuse_misread(image, wide):
+    """Raise UnplainError for a TIFF whose values Pillow takes for others: planes of 16 bits, and signed bytes."""
+    if image.mode not in ('L', 'LA', 'RGB', 'RGBA'):
+        return
+    if _tag(image, _SAMPLE_FORMAT) == 2:
+        raise UnplainError('has signed integers of 8 bits, which have no plain scale')
+    if not wide and (_tag(image, _BITS) or 0) > 8 and image.mode.startswith('RGB'):
+        raise UnplainError('has colours of more than 8 bits in planes of their own, which cannot be read')
 
 
 def _scale_floats(image):
