@@ -113,12 +113,19 @@ def close_checkpoint() -> None:
     _open.cache_clear()
 
 
+_CAFFE = (
+    "the file's config has style='caffe': such networks take BGR images of 0 … 255 and stride in the first 1×1 "
+    'convolution, which timm does not'
+)
+
+
 @lru_cache(maxsize=1)
 def _open(path, key_prefix, version):
     file = read_file(path, key_prefix)
     naming = identify(file.tensors, str(path), file.key_prefix)
     hint = file.metadata.get('arch')
-    hint = hint if isinstance(hint, str) and timm.is_model(hint) else None
+    # Of 'resnet50.a1_in1k' the architecture.
+    hint = hint.partition('.')[0] if isinstance(hint, str) and timm.is_model(hint) else None
     encoder = naming.shapes(file.tensors, 'encoder')
     arch = architectures.detect(naming.family, encoder, hint)
     if arch is None and naming.family is None and hint:
@@ -126,6 +133,8 @@ def _open(path, key_prefix, version):
     if arch is not None:
         naming = set_aside(naming, _no_classifier(naming, file.tensors, arch))
     notes = (naming.adapter.note,) if naming.adapter.note else ()
+    if file.metadata.get('style') == 'caffe':
+        notes += (_CAFFE,)
     return Contents(file, naming, arch, tuple(_contradictions(file, naming, encoder, arch, hint)), notes)
 
 

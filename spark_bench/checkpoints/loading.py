@@ -142,8 +142,20 @@ def _fill(model, wanted, contents, source, values, target):
         source.format,
         contents.arch or architectures.describe(source.family, contents.shapes('encoder', 'head')),
         sum(new[name].dtype != wanted[name].dtype for name in new),
-        (*contents.contradictions, *contents.notes, *resized),
+        (
+            *(contents.contradictions or _of_another_name(model, contents.file.metadata.get('arch'))),
+            *contents.notes,
+            *resized,
+        ),
     )
+
+
+def _of_another_name(model, said):
+    """A note where the file says it is another network of timm's: tensors tell no strides, paddings or blurs."""
+    own = (getattr(model, 'pretrained_cfg', None) or {}).get('architecture')
+    said = said.partition('.')[0] if isinstance(said, str) else own
+    if own and said != own and timm.is_model(said):
+        yield f"the file says arch '{said}', this is {own}: their tensors fit, what they compute may differ"
 
 
 def _misfits(new, wanted, given):

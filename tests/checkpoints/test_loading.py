@@ -147,3 +147,32 @@ def test_a_prefix_of_all_names_may_be_named(key_prefix, tmp_path):
     network = timm.create_model('resnet18')
     torch.save({f'module.{name}': value for name, value in network.state_dict().items()}, tmp_path / 'w.pth')
     assert len(checkpoints.load(timm.create_model('resnet18'), tmp_path / 'w.pth', key_prefix).loaded) == 122
+
+
+def test_networks_beside_figures_and_settings_are_found(tmp_path):
+    network = timm.create_model('test_resnet')
+    weights = network.state_dict()
+    for number, contents in enumerate(
+        (
+            {'net': weights, 'acc': torch.tensor(93.0)},
+            {'teacher': {'backbone': weights}, 'center': torch.zeros(1, 8)},
+            {'model': {'name': 'test_resnet', 'depth': 1}, 'weights': weights, 'torch': torch.__version__},
+        )
+    ):
+        path = tmp_path / f'{number}.pth'
+        torch.save(contents, path)
+        coverage = checkpoints.load(timm.create_model('test_resnet'), path)
+        assert len(coverage.loaded) == len(weights) and not coverage.fresh
+
+
+def test_tags_are_no_other_networks_and_what_tensors_do_not_tell_is_said(tmp_path):
+    network = timm.create_model('resnet18', num_classes=0)
+    path = tmp_path / 'a.pth'
+    for said, note in (('resnet18.a1_in1k', False), ('resnet18', False), ('resnetblur18', True)):
+        torch.save({'arch': said, 'state_dict': network.state_dict()}, path)
+        found = str(checkpoints.load(network, path))
+        assert (f"says arch '{said}'" in found) == note and 'resnet18.' not in found.replace(str(path), ''), found
+    for style, note in (('caffe', True), ('pytorch', False)):
+        config = f"model = dict(backbone=dict(type='ResNet', depth=18, style='{style}'))\n" + 1000 * '#'
+        torch.save({'state_dict': network.state_dict(), 'meta': {'cfg': config}}, path)
+        assert ('BGR' in str(checkpoints.load(network, path))) == note

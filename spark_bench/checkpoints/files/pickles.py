@@ -34,7 +34,7 @@ _PLAIN = re.compile(
 _INERT = re.compile(
     # mmengine's HistoryBuffer names its methods by getattr, which is not called either.
     r'argparse Namespace|(builtins|__builtin__) getattr|mmengine\.logging\.history_buffer HistoryBuffer|pathlib \w+|'
-    r'numpy(\.\w+)* (_reconstruct|scalar|ndarray|dtype|_frombuffer)'
+    r'numpy(\.\w+)* (_reconstruct|scalar|ndarray|dtype|_frombuffer)|torch\.torch_version TorchVersion'
 )
 _INERT_DICT = re.compile(
     r'yacs\.config CfgNode|fvcore\.common\.config CfgNode|mmengine\.config\.config ConfigDict|collections Counter|'

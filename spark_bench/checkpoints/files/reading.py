@@ -1,6 +1,7 @@
 """Reading a file of weights without running anything in it, however broken it is."""
 
 import json
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -169,9 +170,9 @@ def _unwrap(path, kind, contents, key_prefix):
         others = {name: value for name, value in contents.items() if isinstance(name, str) and name != key}
         metadata |= _words(others)
         left_out += [name for name, value in others.items() if not isinstance(value, (str, int, float, type(None)))]
-        metadata.update(_class_names(others.get('meta')))
+        metadata.update(_of_openmmlab(others.get('meta')))
         contents = contents[key]
-    if isinstance(contents, dict) and not any(as_tensor(value) is not None for value in contents.values()):
+    if isinstance(contents, dict) and not any('.' in str(name) for name in contents if _is_tensor(contents[name])):
         contents, others = _side_by_side(contents)
         metadata |= _words(others)
         left_out += [name for name, value in others.items() if not isinstance(value, (str, int, float, type(None)))]
@@ -183,9 +184,20 @@ def _next_key(contents, key_prefix):
     """The key of the dict to go down to: the one that was asked for, else a usual one; None at the end."""
     if not isinstance(contents, dict):
         return None
-    dicts = [key for key, value in contents.items() if isinstance(key, str) and isinstance(value, dict) and value]
+    dicts = [key for key, value in contents.items() if isinstance(key, str) and _holds_tensors(value)]
     asked = [key for key in dicts if key_prefix is not None and f'{key_prefix}.'.startswith(f'{key}.')]
     return max(asked, key=len, default=None) or next((key for key in CONTAINERS if key in dicts), None)
+
+
+def _is_tensor(value):
+    return as_tensor(value) is not None
+
+
+def _holds_tensors(value, depth=0):
+    """Whether a value is a dict with tensors in it, at any depth."""
+    return isinstance(value, dict) and any(
+        _is_tensor(child) or depth < _DEEPEST and _holds_tensors(child, depth + 1) for child in value.values()
+    )
 
 
 def _words(entries):
@@ -227,9 +239,14 @@ def _networks(contents, seen, path=''):
             yield from _networks(value, seen, f'{path}{key}.')
 
 
-def _class_names(meta):
-    """``{'classes': JSON}``: where OpenMMLab's codes keep the names of a trained model's classes; or nothing."""
+def _of_openmmlab(meta):
+    """What OpenMMLab's codes keep beside weights: ``classes`` of a trained model, as JSON; ``style`` of a ResNet."""
     meta = meta if isinstance(meta, dict) else {}
+    config = next((meta[key] for key in ('cfg', 'config') if isinstance(meta.get(key), str)), '')
+    return _class_names(meta) | ({'style': 'caffe'} if re.search(r"""style\s*=\s*['"]caffe""", config) else {})
+
+
+def _class_names(meta):
     described = meta.get('dataset_meta')
     described = described if isinstance(described, dict) else {}
     for names in (described.get('classes'), described.get('CLASSES'), meta.get('CLASSES')):

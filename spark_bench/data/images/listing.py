@@ -52,7 +52,8 @@ def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: b
     Raises:
         InputError: for a folder that cannot be read.
     """
-    found, seen = Listing([], [], [], [], []), {}
+    found = Listing([], [], [], [], [])
+    seen: dict[tuple[int, int], str] = {}
 
     def visit(folder, prefix):
         try:
