@@ -53,7 +53,7 @@ class Parser(ArgumentParser):
         several = action.nargs in ('+', '*')
         if action.dest in self._given and several:
             value = [*self._given[action.dest], *value]
-        elif self._given.get(action.dest, value) != value:
+        elif action.dest in self._given and self._given[action.dest] != value:
             raise ArgumentError(
                 action, f'given twice, as {_shown(self._given[action.dest])} and {_shown(value)}: give it once'
             )

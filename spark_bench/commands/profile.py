@@ -59,6 +59,14 @@ def add_options(parser: Parser) -> None:
     parser.add_argument('--json', metavar='FILE', help='also write the figures here')
 
 
+def _check_words(args):
+    if args.workers is not None and args.data_root is None:
+        raise InputError('--workers loads the images of --data-root: give both')
+    twice = next((arch for arch in args.arch if args.arch.count(arch) > 1), None)
+    if twice:
+        raise InputError(f'{twice} is named twice, and a record has one figure: name it once')
+
+
 def main(args: Namespace) -> int:
     """Measure each network, print the tables and write the JSON and the records."""
     # The profiler's own log (tracing marks, the search for a GPU) would stand in the middle of the table; it reads this
@@ -70,8 +78,7 @@ def main(args: Namespace) -> int:
     from spark_bench.records.environment import usable_cores
     from spark_bench.training.compiling import demand_compiler
 
-    if args.workers is not None and args.data_root is None:
-        raise InputError('--workers loads the images of --data-root: give both')
+    _check_words(args)
     if args.compile:
         demand_compiler()
     args.device, started = str(choose_device(args.device)), datetime.now(timezone.utc)

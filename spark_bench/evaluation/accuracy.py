@@ -21,6 +21,7 @@ from spark_bench.errors import RunError
 from spark_bench.evaluation.rehearsal import blame_evaluation
 from spark_bench.files import write_atomically
 from spark_bench.training.ema import ema_of
+from spark_bench.training.monitoring import demand_interval
 from spark_bench.training.resume import random_states, set_random_states
 
 _KEPT = 5
@@ -107,7 +108,7 @@ class AccuracyHook(Hook):
     priority = 'LOW'  # behind the EMA, before the checkpoint: a resumed run has not lost the evaluation
 
     def __init__(self, interval: int = 1) -> None:
-        self.interval = interval
+        self.interval = demand_interval(interval, 'AccuracyHook')
         self.predictions: dict[str, Predictions] = {}
         self._loader: DataLoader | None = None
 

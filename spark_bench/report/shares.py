@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from spark_bench.records.schema import Record
 from spark_bench.report.figures import Drawing, dress, legend_above, method_colours, not_drawn, spoken
-from spark_bench.tables.build import order_methods
+from spark_bench.tables.build import group_by_cell, mixture, order_methods
 from spark_bench.tables.noise import deviation
 
 if TYPE_CHECKING:
@@ -69,7 +69,12 @@ def share_curves(records: Sequence[Record], name: str = 'labels') -> Drawing | N
 
 def _lines(records: Sequence[Record]) -> dict[tuple[str, str, bool], list[Point]]:
     """From (backbone, method, frozen) to its points by share."""
-    known = [(record, share, _is_frozen(record)) for record in records if (share := _share(record)) is not None]
+    mixed = {cell for cell, group in group_by_cell(records).items() if mixture(group)}  # which the tables name
+    known = [
+        (record, share, _is_frozen(record))
+        for record in records
+        if record.cell not in mixed and (share := _share(record)) is not None
+    ]
     # Of several tasks of a share, that of most seeds, or none: a suite tries learning rates with it, too.
     tasks: dict[tuple[float, bool], Counter[str]] = {}
     for record, share, frozen in known:

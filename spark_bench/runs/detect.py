@@ -30,6 +30,7 @@ from spark_bench.runs.options import DetectOptions
 from spark_bench.runs.overrides import set_workers
 from spark_bench.runs.recipe import Identity
 from spark_bench.runs.run import Run
+from spark_bench.runs.soundness import demand_whole_splits
 from spark_bench.training.processes import from_main
 
 # Their boxes are made up, for the sake of mmdet's metric.
@@ -143,8 +144,11 @@ class Detection(Run[DetectOptions]):
         if record is None:
             check_images(self.train_split)
             check_images(self.val)
-        elif self.options.val_interval is not None:
-            self.warn_unmeasured(record, '--val-interval', 'box_ap')
+        else:
+            if self.options.val_interval is not None:
+                self.warn_unmeasured(record, '--val-interval', 'box_ap' in record.curves)
+            if self.options.bootstrap:
+                self.warn_unmeasured(record, '--bootstrap', 'box_ap_low' in record.metrics)
         return record
 
     def check_built(self, runner: Runner) -> None:
@@ -247,6 +251,7 @@ def fit_model(cfg: Config, options: DetectOptions, categories: int) -> None:
     missing += [key for key in ('test_dataloader', 'test_evaluator', 'test_cfg') if key not in cfg]
     if missing:
         raise InputError(f"config {options.config} has no {missing[0]}: give a recipe of mmdet_configs, or mmdet's own")
+    demand_whole_splits(cfg)
     arch_of(cfg, options.config)
     if cfg.model.get('type') in _WITHOUT_BOXES:
         raise InputError(

@@ -97,9 +97,9 @@ class Measured(ABC, Generic[AnyOptions]):
             )
         return record
 
-    def warn_unmeasured(self, record: schema.Record, option: str, curve: str) -> None:
-        """Say that a record that stands has not what an option asks to be measured on the way to it."""
-        if curve not in record.curves:
+    def warn_unmeasured(self, record: schema.Record, option: str, measured: bool) -> None:
+        """Say, unless it was ``measured``, that a record that stands has not what an option asks for."""
+        if not measured:
             path = schema.record_path(self.options.results, *record.identity)
             print_log(
                 f'{path} stands, of the same run without {option}: nothing is measured anew; to have it, move '

@@ -49,6 +49,7 @@ _READ = (
     'method',
     'expected',
 )
+_COCO_OPTIONS = ('metric', 'classwise', 'iou_thrs', 'proposal_nums', 'metric_items')
 # What a run decides itself, and the option that decides it.
 _OWNED = {
     'work_dir': 'give --work-dir',
@@ -58,6 +59,10 @@ _OWNED = {
     'resume': 'a run always goes on from the checkpoints in its --work-dir',
     'load_from': 'give --weights',
     'experiment_name': 'give --suite and --method',
+    'data_root': 'give --data-root',
+    'train_cfg.val_interval': 'give --val-interval',
+    'train_cfg.val_begin': 'give --val-interval',
+    **{f'test_evaluator.{key}': 'box and mask AP and AR of COCO are what is measured' for key in _COCO_OPTIONS},
     **{
         f'model.{key}': 'the classes of --data-root decide it'
         for key in ('num_classes', '*.num_classes', '*.num_things_classes')
@@ -80,7 +85,12 @@ def apply_overrides(cfg: Config, overrides: dict[str, Any]) -> None:
     """
     for key, value in overrides.items():
         _check(cfg, key, value)
-    unit, other = ('max_updates', 'max_epochs') if 'max_updates' in cfg.train_cfg else ('max_epochs', 'max_updates')
+    if {'base_lr', 'optim_wrapper.optimizer.lr'} <= overrides.keys():
+        raise InputError(
+            '--cfg-options base_lr and optim_wrapper.optimizer.lr are two learning rates: give one of them'
+        )
+    unit = unit_of(cfg)
+    [other] = {'max_epochs', 'max_updates'} - {unit}
     if f'train_cfg.{other}' in overrides:
         raise InputError(f'--cfg-options train_cfg.{other}: the config counts otherwise; give train_cfg.{unit}')
     before = cfg.train_cfg[unit]
@@ -152,6 +162,11 @@ def _check_new(cfg, parent, key):
         )
 
 
+def unit_of(cfg: Config) -> str:
+    """What a recipe states its length in: ``max_updates`` or ``max_epochs``."""
+    return 'max_updates' if 'max_updates' in cfg.train_cfg else 'max_epochs'
+
+
 def set_length(cfg: Config, length: int, unit: str = 'max_epochs') -> None:
     """Train for so many epochs, or ``max_updates``: schedules that end with the training are stretched to its new end.
 
@@ -167,7 +182,8 @@ def set_length(cfg: Config, length: int, unit: str = 'max_epochs') -> None:
         if scheduler.get('by_epoch', True) != in_epochs:
             continue
         if scheduler.setdefault('end', cfg.train_cfg[unit]) == cfg.train_cfg[unit]:
-            _stretch(scheduler, length)
+            follows = any(other.get('end') == scheduler.get('begin', 0) for other in cfg.param_scheduler)
+            _stretch(scheduler, length, follows)
         if in_epochs and scheduler.get('warmup', 0) >= length:
             print_log(
                 f'the learning rate is still rising when the training of {length} epochs ends, its warm-up takes '
@@ -175,11 +191,17 @@ def set_length(cfg: Config, length: int, unit: str = 'max_epochs') -> None:
                 'current',
                 logging.WARNING,
             )
-    if in_epochs:  # a training as short as its warm-up has nothing after it
-        cfg.param_scheduler = [
-            s for s in cfg.param_scheduler if not s.get('by_epoch', True) or s.get('begin', 0) < length
-        ]
     cfg.train_cfg[unit] = length
+    if in_epochs:  # a training as short as its warm-up has nothing after it
+        late = [s for s in cfg.param_scheduler if s.get('by_epoch', True) and s.get('begin', 0) >= length]
+        cfg.param_scheduler = [s for s in cfg.param_scheduler if s not in late]
+        for scheduler in late:
+            print_log(
+                f'the training of {length} epochs ends before {scheduler.type} begins, behind {scheduler.begin}: it is '
+                'left out',
+                'current',
+                logging.WARNING,
+            )
 
 
 def set_speed(cfg: Config, options: TrainingOptions) -> None:
@@ -201,8 +223,12 @@ def set_workers(loader: ConfigDict, workers: int | None) -> None:
     loader.persistent_workers = loader.num_workers > 0
 
 
-def _stretch(scheduler, end):
-    """Move the end of a schedule, and its steps in proportion."""
+def _stretch(scheduler, end, follows):
+    """Move the end of a schedule, and its steps in proportion; its begin too, unless it ``follows`` another's end."""
+    if scheduler.get('begin', 0) and not follows:
+        scheduler.begin = round(scheduler.begin * end / scheduler.end)
+    if scheduler.get('total_steps') == scheduler.end:
+        scheduler.total_steps = end
     if 'T_max' in scheduler:
         scheduler.T_max = end - scheduler.get('begin', 0)
     if 'milestones' in scheduler:

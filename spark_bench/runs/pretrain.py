@@ -19,7 +19,7 @@ from spark_bench.models.pretraining import PretrainingModel, pretrainer_of
 from spark_bench.records.schema import Record
 from spark_bench.runs.inputs import Start
 from spark_bench.runs.options import PretrainOptions
-from spark_bench.runs.overrides import set_length, set_workers
+from spark_bench.runs.overrides import set_length, set_workers, unit_of
 from spark_bench.runs.run import Run
 from spark_bench.training.reconstruction import load_images, reconstruct
 from spark_bench.training.resume import bad_images
@@ -62,7 +62,14 @@ class Pretraining(Run[PretrainOptions]):
             cfg.model.num_classes = classes
         kind.check(cfg)
         _check_dataset(kind, cfg)
-        set_length(cfg, max(1, round(cfg.train_cfg.max_epochs * get_method(method).schedule_scale)))
+        unit, scale = unit_of(cfg), get_method(method).schedule_scale
+        length = cfg.train_cfg[unit] * scale
+        if length != round(length):
+            raise InputError(
+                f'{method} trains for {scale:g} of the recipe, which is no whole number of its {cfg.train_cfg[unit]} '
+                f'{unit.removeprefix("max_")}: give another train_cfg.{unit}'
+            )
+        set_length(cfg, round(length), unit)
         super().fit_recipe(cfg, options, classes)
         if not kind.accumulates and cfg.train_cfg.accumulate > 1:
             raise InputError(
@@ -116,7 +123,7 @@ class Pretraining(Run[PretrainOptions]):
         if not encoder.is_file() or checkpoints.read_metadata(encoder).get('config_hash') != self.identity.hash:
             return None
         if record is not None and self.options.probe is not None:
-            self.warn_unmeasured(record, '--probe', 'top1_knn')
+            self.warn_unmeasured(record, '--probe', 'top1_knn' in record.curves)
         return record
 
     def predict(self, runner: Runner) -> None:
@@ -162,7 +169,11 @@ class Pretraining(Run[PretrainOptions]):
         checkpoints.save(
             model.trained,
             paths[model.file],
-            {**model.settings(), **common, 'epochs': str(self.cfg.train_cfg.max_epochs)},
+            {
+                **model.settings(),
+                **common,
+                unit_of(self.cfg).removeprefix('max_'): str(self.cfg.train_cfg[unit_of(self.cfg)]),
+            },
         )
         save_safetensors(encoder.tensors, paths['encoder'], {'format': encoder.library, **common})
         return paths

@@ -4,7 +4,7 @@ import itertools
 from abc import abstractmethod
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
@@ -23,6 +23,7 @@ from spark_bench.runs.measured import Measured
 from spark_bench.runs.options import AnyTraining
 from spark_bench.runs.overrides import set_speed
 from spark_bench.runs.recipe import Identity, recipe_of
+from spark_bench.runs.soundness import demand_hooks, demand_whole_splits, tell_odd_ends
 from spark_bench.training.batches import fit_batch
 from spark_bench.training.compiling import demand_compiler
 from spark_bench.training.memory import keep_freed_memory
@@ -63,6 +64,8 @@ class Run(Measured[AnyTraining]):
         InputError: for data, a config, weights or options that do not fit.
     """
 
+    hooks: ClassVar[tuple[str, ...]] = ('ResumePointHook',)  # without which none of this kind ends well
+
     def __init__(self, options: AnyTraining) -> None:
         self.cfg = load_config(options.config, options.overrides)
         arch = options.arch or arch_of(self.cfg, options.config)
@@ -101,6 +104,9 @@ class Run(Measured[AnyTraining]):
     @classmethod
     def fit_recipe(cls, cfg: Config, options: AnyTraining, classes: int = 2) -> None:
         """Fill in what follows from the options and the number of classes, places apart."""
+        demand_whole_splits(cfg)
+        demand_hooks(cfg, cls.hooks)
+        tell_odd_ends(cfg)
         fit_batch(cfg, options.batch_size, options.accumulate)
         set_speed(cfg, options)
 

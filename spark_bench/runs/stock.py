@@ -14,8 +14,6 @@ from spark_bench.places import shipped
 
 _RUNTIME = 'mmdet_configs/_base_/runtime.py'
 _SAMPLERS = ('ImageSampler', 'GroupedImageSampler', 'RepeatedImageSampler')
-# They change weights or data behind the loop's back: what is measured would not be what is saved.
-_HOOKS = ('EMAHook', 'PipelineSwitchHook', 'MeanTeacherHook', 'EarlyStoppingHook')
 _LENGTHS = {'max_epochs': 'max_epochs', 'max_iters': 'max_updates', 'max_updates': 'max_updates'}
 
 
@@ -43,7 +41,7 @@ def adopt(cfg: Config, path: str) -> None:
     for key in ('val_cfg', 'val_dataloader', 'val_evaluator'):
         cfg.pop(key, None)
     _check_model(cfg, path)
-    _adopt_batch(cfg)
+    _adopt_batch(cfg, path)
     _adopt_loop(cfg, path)
     _adopt_wrapper(cfg, path)
     _adopt_loaders(cfg, path)
@@ -81,12 +79,21 @@ def _check_model(cfg, path):
         )
 
 
-def _adopt_batch(cfg):
+def _adopt_batch(cfg, path):
     scaling = cfg.pop('auto_scale_lr', None) or {}
-    if 'global_batch' in cfg or 'base_batch_size' not in scaling:
+    if 'base_batch_size' not in scaling:
         return
-    cfg.global_batch = cfg.base_batch = scaling['base_batch_size']
-    optimizer = cfg.get('optim_wrapper', {}).get('optimizer', {})
+    optimizer, size = cfg.get('optim_wrapper', {}).get('optimizer', {}), scaling['base_batch_size']
+    if 'global_batch' in cfg:
+        if cfg.global_batch != size and cfg.get('base_lr') is None and optimizer.get('lr') is not None:
+            print_log(
+                f'{path} has global_batch {cfg.global_batch} and the learning rate {optimizer.lr:g}, which '
+                f'auto_scale_lr calls that of {size} images: it is not scaled; state base_lr and base_batch',
+                'current',
+                logging.WARNING,
+            )
+        return
+    cfg.global_batch = cfg.base_batch = size
     if cfg.get('base_lr') is None and optimizer.get('lr') is not None:
         cfg.base_lr, optimizer.lr = optimizer.lr, None
 
@@ -190,13 +197,6 @@ def _adopt_evaluator(cfg, path):
 
 def _adopt_hooks(cfg, path):
     hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or [])]
-    odd = next((hook['type'] for hook in hooks if hook and str(hook.get('type')).rpartition('.')[2] in _HOOKS), None)
-    if odd:
-        _refuse(
-            path,
-            f'the hook {odd}',
-            'take it out of custom_hooks: what it makes of weights or data would not be what is saved',
-        )
     if any(hook and hook.get('type') == 'ResumePointHook' for hook in hooks):
         return
     ours, logger = read_config(shipped(_RUNTIME)), (cfg.get('default_hooks') or {}).get('logger')

@@ -185,6 +185,8 @@ class RepeatedImageSampler(ImageSampler):
 
     def __init__(self, dataset: Sized, seed: int | None, global_batch: int, repeats: int = 3) -> None:
         super().__init__(dataset, seed, global_batch)
+        if not isinstance(repeats, int) or repeats < 1:
+            raise InputError(f'the repeats of RepeatedImageSampler are {repeats!r}: give a whole number from 1 up')
         self.repeats = repeats
 
     def _arrange(self, order):

@@ -11,6 +11,8 @@ from torch import nn
 
 from spark_bench.errors import InputError
 
+_MUCH = 0.01  # of the start in the end, above which an average is none of trained weights
+
 
 @HOOKS.register_module()
 class WeightEmaHook(Hook):
@@ -46,6 +48,13 @@ class WeightEmaHook(Hook):
         if self._stored is not None:
             self._ema.module.load_state_dict(self._stored, strict=True)
             self._stored = None
+        left = self.decay**runner.max_iters
+        if left > _MUCH:
+            runner.logger.warning(
+                f'after {runner.max_iters} updates the EMA of decay {self.decay} still is to {left:.0%} what training '
+                'starts from, and so are its figures, top1 among them: lower the decay of WeightEmaHook in '
+                f'custom_hooks, such as to {max(0.0, 1 - 7 / runner.max_iters):.4g}, or leave it out'
+            )
 
     def after_train_iter(
         self,

@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 from PIL import Image
 from timm.utils import unwrap_model
 
+from spark_bench.errors import InputError
 from spark_bench.files import write_atomically
 from spark_bench.training.reconstruction import load_images, reconstruct
 
@@ -104,6 +105,13 @@ class EstimateHook(Hook):
             )
 
 
+def demand_interval(interval: int, hook: str) -> int:
+    """The interval of a hook. Raises InputError where it is no whole number from 1 up."""
+    if not isinstance(interval, int) or interval < 1:
+        raise InputError(f'the interval of {hook} is {interval!r}: give a whole number from 1 up')
+    return interval
+
+
 @HOOKS.register_module()
 class TensorBoardHook(Hook):
     """Curves and reconstructions for TensorBoard, in ``<work_dir>/tensorboard``: one run, however often resumed.
@@ -119,7 +127,7 @@ class TensorBoardHook(Hook):
     priority = 'LOW'
 
     def __init__(self, interval: int = 10, image_interval: int = 20) -> None:
-        self.interval, self.image_interval = interval, image_interval
+        self.interval, self.image_interval = demand_interval(interval, 'TensorBoardHook'), image_interval
         self._writer: SummaryWriter | None = None
         self._images: np.ndarray | None = None
 

@@ -11,6 +11,7 @@ from timm.utils import unwrap_model
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from spark_bench.errors import InputError
 from spark_bench.models.sync_norm import SyncBatchNorm2d
 from spark_bench.training.compiling import eagerly
 
@@ -60,6 +61,10 @@ class PreciseBatchNormHook(Hook):
     priority = 'VERY_LOW'
 
     def __init__(self, updates: int = 200):
+        if not isinstance(updates, int) or updates < 1:
+            raise InputError(
+                f'PreciseBatchNormHook has {updates!r} updates: give a whole number from 1 up, or leave the hook out'
+            )
         self.updates = updates
 
     def after_train(self, runner: Runner) -> None:
@@ -72,6 +77,7 @@ class PreciseBatchNormHook(Hook):
         runner.logger.info(f'precise batch norm: {len(norms)} layers over {self.updates} updates')
         momenta, populations = [norm.momentum for norm in norms], [_Population(norm) for norm in norms]
         hooks = [norm.register_forward_hook(population) for norm, population in zip(norms, populations, strict=True)]
+        kept = [(norm.running_mean.clone(), norm.running_var.clone()) for norm in norms]
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = 1.0
@@ -81,9 +87,10 @@ class PreciseBatchNormHook(Hook):
             for batches in itertools.islice(loader, self.updates):
                 for batch in batches:
                     model(**model.data_preprocessor(batch, True), mode='loss')
-        for norm, momentum, hook, population in zip(norms, momenta, hooks, populations, strict=True):
+        for norm, momentum, hook, population, before in zip(norms, momenta, hooks, populations, kept, strict=True):
             hook.remove()
             norm.momentum = momentum
-            if population.count:  # else no batch came through it
-                norm.running_mean.copy_(population.mean_C)
-                norm.running_var.copy_(population.variance_C)
+            # Where no batch came through it, its own stay.
+            mean_C, variance_C = (population.mean_C, population.variance_C) if population.count else before
+            norm.running_mean.copy_(mean_C)
+            norm.running_var.copy_(variance_C)

@@ -68,14 +68,7 @@ def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: b
             if prefix and any(entry.name == MARKER for entry in entries):
                 found.passed.append(prefix)
                 return
-            left = [entry for entry in entries if is_ignored(entry.name)]
-            found.passed.extend(
-                f'{prefix}{entry.name}{"/" if entry.is_dir() else ""}'
-                for entry in left
-                if entry.is_dir() or wanted(entry.name)
-            )
-            if left:
-                entries = [entry for entry in entries if not is_ignored(entry.name)]
+            entries = _without_ignored(entries, prefix, wanted, found.passed)
             folders = [entry.name for entry in entries if entry.is_dir()]
         except OSError as error:
             raise InputError(f'folder {folder} cannot be read: {error.strerror}') from error
@@ -91,6 +84,15 @@ def list_files(root: Path | str, wanted: Callable[[str], bool], skip_held_out: b
 
     visit(str(root), '')
     return found
+
+
+def _without_ignored(entries, prefix, wanted, passed):
+    """The entries of a folder that are not ignored; the others that would be listed are noted in ``passed``."""
+    left = [entry for entry in entries if is_ignored(entry.name)]
+    passed.extend(
+        f'{prefix}{entry.name}{"/" if entry.is_dir() else ""}' for entry in left if entry.is_dir() or wanted(entry.name)
+    )
+    return [entry for entry in entries if not is_ignored(entry.name)] if left else entries
 
 
 def find_images(root: Path | str) -> list[Path]:

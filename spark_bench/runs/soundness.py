@@ -1,0 +1,84 @@
+"""What a recipe must have so that its figures are what the record calls them, whoever wrote it."""
+
+import logging
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from spark_bench.errors import InputError
+from spark_bench.runs.overrides import unit_of
+
+# They change weights or data behind the loop's back: what is measured would not be what is saved.
+MEDDLING = ('EMAHook', 'PipelineSwitchHook', 'MeanTeacherHook', 'EarlyStoppingHook')
+
+
+def demand_whole_splits(cfg: Config) -> None:
+    """Refuse a recipe that trains or is measured on a part of its splits, or on another one, where no option says it.
+
+    Raises:
+        InputError: naming the key.
+    """
+    loader: dict[str, Any]
+    dataset: dict[str, Any]
+    for name, split in (('train_dataloader', 'train'), ('evaluation_dataloader', 'val'), ('test_dataloader', 'val')):
+        loader = cfg.get(name) or {}
+        dataset = loader.get('dataset') or {}
+        if dataset.get('indices') is not None:
+            raise InputError(
+                f'{name}.dataset.indices: {split} is used whole, as its record says: take it out{_few(name)}'
+            )
+        if dataset.get('split', split) != split:
+            raise InputError(f'{name}.dataset.split is {dataset["split"]!r}: it is {split!r}, as its record says')
+        if name != 'train_dataloader' and dataset.get('fraction') is not None:
+            raise InputError(f'{name}.dataset.fraction: what is measured is the whole of {split}: take it out')
+        if name != 'train_dataloader' and loader.get('drop_last'):
+            raise InputError(f'{name}.drop_last: what is measured is the whole of {split}: set it False')
+
+
+def _few(name):
+    return ', or give --label-fraction' if name == 'train_dataloader' else ''
+
+
+def demand_hooks(cfg: Config, needed: tuple[str, ...]) -> None:
+    """Refuse a recipe without the hooks that a run relies on, or with some that it must not have.
+
+    Raises:
+        InputError: naming the hook.
+    """
+    hooks = [hook for hook in [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or [])] if hook]
+    types = [str(hook.get('type')).rpartition('.')[2] for hook in hooks]
+    for absent in needed:
+        if absent not in types:
+            place = 'default_hooks.checkpoint' if absent == 'ResumePointHook' else 'custom_hooks'
+            raise InputError(f"the recipe has no {absent}: add dict(type='{absent}') to its {place}")
+    odd = next((name for name in types if name in MEDDLING), None)
+    if odd:
+        raise InputError(
+            f'the recipe has the hook {odd}, and what it makes of weights or data is not what is saved: take it out'
+            + (
+                ", and give dict(type='WeightEmaHook', decay=…)"
+                if odd == 'EMAHook' and 'AccuracyHook' in needed
+                else ''
+            )
+        )
+    if types.count('WeightEmaHook') > 1:
+        raise InputError('the recipe has several WeightEmaHook: keep one')
+
+
+def tell_odd_ends(cfg: Config) -> None:
+    """Warn where the schedules of a recipe do not end with its training, as where a file changed one of the two."""
+    unit = unit_of(cfg)
+    length = cfg.train_cfg[unit]
+    ends = [
+        schedule['end']
+        for schedule in cfg.param_scheduler
+        if schedule.get('by_epoch', True) == (unit == 'max_epochs') and schedule.get('end') is not None
+    ]
+    if ends and max(ends) != length:
+        print_log(
+            f'the schedules of the recipe end at {max(ends)} {unit.removeprefix("max_")}, its training at {length}: '
+            f'state both in the config, or set the length with --cfg-options train_cfg.{unit}=…, which moves both',
+            'current',
+            logging.WARNING,
+        )
