@@ -110,6 +110,8 @@ def _rows_of(contents: _Contents, spec: TableSpec, origin: str, arch: str, metho
 def _with_delta(cell: Cell, base: Cell) -> Cell:
     if cell.value is None or base.value is None:
         return cell
+    if None not in (cell.data, base.data) and cell.data != base.data:
+        return dataclasses.replace(cell, other_data=True)
     verified = cell.verified and base.verified
     beyond = is_beyond_noise(cell.sample, base.sample) if verified else None
     return dataclasses.replace(cell, delta=cell.value - base.value, delta_verified=verified, delta_beyond_noise=beyond)
@@ -127,6 +129,7 @@ def summarise(records: Sequence[Record], column: Column, failures: Sequence[tupl
         n=len(known),
         seeds=len(records) + len({seed for seed, _ in failures}),
         failures=tuple(failures),
+        data=(records[0].dataset or {}).get('sha256') if records else None,
         mixed=mixed,
     )
 
@@ -200,7 +203,7 @@ def mark_best(rows: Sequence[Row], spec: TableSpec) -> list[Row]:
 
 def _winner(competing: Sequence[tuple[int, Cell]], column: Column) -> int | None:
     """The number of the row that is best of those that compete; None where none is."""
-    if not column.direction:
+    if not column.direction or len({cell.data for _, cell in competing} - {None}) > 1:
         return None
     index, top = max(competing, key=lambda item: column.direction * item[1].value)
     others = [cell for i, cell in competing if i != index]

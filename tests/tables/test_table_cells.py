@@ -236,6 +236,17 @@ def test_runs_that_differ_in_more_than_seeds_and_weights_have_no_mean_and_the_ta
     assert table_of([*alike[:2], unknown]).rows[0].cells[0].status == 'complete'
 
 
+def test_rows_of_other_data_have_no_difference_and_no_mark(runs):
+    scratch, spark, mae = (
+        runs(name, value, value + 0.1) for name, value in (('scratch', 10), ('spark', 40), ('mae', 20))
+    )
+    elsewhere = [dataclasses.replace(r, dataset={**r.dataset, 'sha256': 'ef' * 32}) for r in spark]
+    assert best(table_of([*scratch, *spark, *mae])) == ['spark']
+    table = table_of([*scratch, *elsewhere, *mae])
+    assert {row.method: row.cells[0].delta for row in table.rows} == {'scratch': None, 'spark': None, 'mae': 10.0}
+    assert not best(table) and 'No Δ where a row read other data than scratch' in table.note
+
+
 def test_a_failure_that_was_repeated_with_success_is_no_failure(runs):
     records = runs('spark', 90.0, 90.1)
     failed = [('classification', 'resnet50', 'spark', 1, 'killed')]
