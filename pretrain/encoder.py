@@ -195,5 +195,5 @@ def build_encoder(arch: str | nn.Module, engine: str = 'packed', drop_path_rate:
     if isinstance(arch, nn.Module):
         return SparseEncoder(arch, engine)
     if drop_path_rate is None:
-        drop_path_rate = PRETRAINING_DROP_PATH.get(arch, 0.0)
+        drop_path_rate = PRETRAINING_DROP_PATH.get(arch.partition('.')[0], 0.0)  # whatever weights timm's tag names
     return SparseEncoder(FeaturePyramid(create_network(arch, drop_path_rate)), engine)

@@ -48,7 +48,7 @@ def choose_weights(
     name = config.get('init') if asked is None else asked
     if name is None or name == 'scratch':
         return None, 'scratch'
-    if asked is not None and (Path(asked).exists() or asked not in {entry['name'] for entry in read_index()}):
+    if asked is not None and (Path(asked).is_file() or asked not in {entry['name'] for entry in read_index()}):
         # What the file says of itself comes before the recipe that it is given for.
         said = read_metadata(asked).get('method', '')
         # Another code may keep anything under that word.

@@ -23,7 +23,7 @@ from spark_bench.runs.measured import Measured
 from spark_bench.runs.options import AnyTraining
 from spark_bench.runs.overrides import set_speed
 from spark_bench.runs.recipe import Identity, recipe_of
-from spark_bench.runs.soundness import demand_hooks, demand_whole_splits, tell_odd_ends
+from spark_bench.runs.soundness import demand_hooks, demand_whole_splits, tell_long_warm_up, tell_odd_ends
 from spark_bench.training.batches import fit_batch
 from spark_bench.training.compiling import demand_compiler
 from spark_bench.training.memory import keep_freed_memory
@@ -191,6 +191,7 @@ class Run(Measured[AnyTraining]):
         with blame_config(options.config, lambda: start.passed):
             runner = BenchRunner.from_cfg(cfg)
             self.check_built(runner)
+            tell_long_warm_up(cfg, runner.max_iters)
             runner.register_hook(start)
             runner.train()
         return runner

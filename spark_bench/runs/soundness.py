@@ -82,3 +82,15 @@ def tell_odd_ends(cfg: Config) -> None:
             'current',
             logging.WARNING,
         )
+
+
+def tell_long_warm_up(cfg: Config, updates: int) -> None:
+    """Warn where a warm-up that is stated in updates takes all of the training, or more."""
+    for number, schedule in enumerate(cfg.param_scheduler):
+        if schedule.type == 'LinearLR' and not schedule.get('by_epoch', True) and schedule.get('end', 0) >= updates:
+            print_log(
+                f'the learning rate is still rising when the training of {updates} updates ends, its warm-up takes '
+                f'{schedule.end}: --cfg-options param_scheduler.{number}.end=… shortens it',
+                'current',
+                logging.WARNING,
+            )

@@ -70,23 +70,34 @@ def _inspect(arch):
 
 
 def _gmacs(spec, network):
-    return {
-        'pretrain': network + _DECODER_GMACS,
-        'classification': network,
-        'detection': _DETECTOR_GMACS + _DETECTOR_SCALE * network,
-    }[spec.kind]
+    """Of an image of the recipe's size, from those of the network on 224 pixels."""
+    if spec.kind == 'detection':
+        return _DETECTOR_GMACS + _DETECTOR_SCALE * network
+    model, side = _recipe(spec)
+    decoder = _DECODER_GMACS if model.get('type') == 'SparKPretrainer' else 0.0
+    return (network + decoder) * (side / 224) ** 2
+
+
+def _recipe(spec):
+    """``(model, side)``: of the recipe the model's settings, and the side of the images that it trains on."""
+    path = shipped(spec.recipe)
+    model, side = _read(path, path.stat().st_mtime_ns)
+    places = ('train_dataloader.dataset.input_size', 'train_dataloader.dataset.transform.input_size')
+    return model, next((spec.overrides[place] for place in places if place in spec.overrides), side)
 
 
 @lru_cache(maxsize=64)
-def _model_of(recipe, _changed):
-    return read_config(recipe, 'the recipe', import_custom_modules=False).get('model', {})
+def _read(path, _changed):
+    cfg = read_config(path, 'the recipe', import_custom_modules=False)
+    dataset = cfg.get('train_dataloader', {}).get('dataset', {})
+    return cfg.get('model', {}), dataset.get('input_size') or dataset.get('transform', {}).get('input_size', 224)
 
 
 def _parameters(spec, network):
     """``(those of the files that stay, those that are trained)``, in numbers of weights."""
     if spec.kind == 'classification':
         return 4 * network, network  # the last and the best, raw and EMA
-    model = _model_of(shipped(spec.recipe), shipped(spec.recipe).stat().st_mtime_ns)
+    model, _ = _recipe(spec)
     if spec.kind == 'pretrain' and model.get('type') != 'SparKPretrainer':
         # A slow copy of the network, or a decoder.
         return 3 * network, 2 * network

@@ -16,6 +16,7 @@ from spark_bench.runs.finetune import Finetuning
 from spark_bench.runs.options import DetectOptions, FinetuneOptions, PretrainOptions
 from spark_bench.runs.overrides import set_length
 from spark_bench.runs.pretrain import Pretraining
+from spark_bench.runs.soundness import tell_long_warm_up
 from spark_bench.training.precise_norm import PreciseBatchNormHook
 
 KINDS = {
@@ -91,6 +92,14 @@ def test_half_a_schedule_is_half_or_refused_in_either_unit(tmp_path):
     for method, length in (('spark', 8), ('half_schedule', 4)):
         recipe = recipe_of('pretrain', tmp_path, updates, method=method)
         assert recipe['train_cfg']['max_updates'] == length
+
+
+def test_a_warm_up_in_updates_that_takes_the_whole_training_is_told(capsys):
+    cfg = Config(dict(param_scheduler=[dict(type='LinearLR', by_epoch=False, end=50)]))
+    tell_long_warm_up(cfg, 51)
+    assert 'still rising' not in ''.join(capsys.readouterr())
+    tell_long_warm_up(cfg, 50)
+    assert 'still rising when the training of 50 updates ends' in ''.join(capsys.readouterr())
 
 
 def test_two_learning_rates_are_refused(tmp_path):

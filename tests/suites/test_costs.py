@@ -1,6 +1,7 @@
 """The plan that --dry-run prints: hours and disk against reported costs, whole models and the files of a run."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,6 +22,17 @@ def test_estimates_come_near_the_costs_that_the_authors_report():
     assert 0.7 < estimate(cells['pretrain/convnext_base/spark/0']).gpu_hours / 4000 < 1.4
     halves = {cell.method: estimate(cell).gpu_hours for cell in load_suite('ablation').cells if cell.kind == 'pretrain'}
     assert halves['half_schedule'] == pytest.approx(halves['spark'] / 2)
+
+
+def test_larger_images_cost_more_and_only_spark_has_its_decoder():
+    spec = next(cell for cell in load_suite('scaling').cells if cell.name == 'pretrain/resnet50/spark/0')
+    spec = replace(spec, gmacs=None)
+    larger = replace(spec, overrides={**spec.overrides, 'train_dataloader.dataset.input_size': 448})
+    other = replace(spec, method='supervised', recipe='pretrain/configs/small_supervised.py', overrides={})
+    assert estimate(larger).gpu_hours == pytest.approx(4 * estimate(spec).gpu_hours)
+    # 4.1 · 10^9 multiply-adds on 224 pixels, and no decoder.
+    hours = 6 * 4.1e9 * (96 / 224) ** 2 * spec.images / 20e12 / 3600
+    assert estimate(other).gpu_hours == pytest.approx(hours, rel=0.02)
 
 
 @pytest.mark.parametrize('arch', ['resnet50', 'convnext_base'])

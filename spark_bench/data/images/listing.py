@@ -14,7 +14,7 @@ from spark_bench.files import MARKER
 
 # Of ImageNet-1k, and the names of its folders.
 IMAGENET_CLASSES, WNID = 1000, re.compile(r'n\d{8}')
-EXTENSIONS = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm'}
+EXTENSIONS = {'.jpg', '.jpeg', '.jfif', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm'}
 
 
 def is_image(name: str) -> bool:
