@@ -1,6 +1,7 @@
 """SparK as a model that mmengine's Runner trains."""
 
 import contextlib
+import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -80,8 +81,14 @@ class SparKPretrainer(BaseModel, PretrainingModel):
 
     def settings(self) -> dict[str, str]:
         spark = self.spark
+        colours = {
+            name: json.dumps(value.flatten().tolist())
+            for name in ('mean', 'std')
+            if (value := getattr(self.data_preprocessor, name, None)) is not None
+        }
         return {
             'format': 'spark',
+            **colours,
             'input_size': str(spark.grid * spark.patch_size),
             'mask_ratio': str(spark.mask_ratio),
             'ablation': self.ablation,

@@ -1,11 +1,13 @@
 """Whole pretraining models from files: SparK with its decoder, as the weights describe themselves."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from pretrain.spark import SparK, build_spark
+from pretrain.visualize import IMAGENET_MEAN, IMAGENET_STD
 from spark_bench import checkpoints
 from spark_bench.checkpoints.contents import open_checkpoint
 from spark_bench.checkpoints.pretraining import spark_settings, stated_settings
@@ -24,6 +26,8 @@ class ModelFile:
     ablation: str
     decoder_width: int
     patch_size: int | None = None
+    mean: tuple[float, ...] = IMAGENET_MEAN  # of the three channels in pixels, which images are normalised by
+    std: tuple[float, ...] = IMAGENET_STD
 
 
 def describe(
@@ -57,7 +61,16 @@ def describe(
         settings = spark_settings(contents)
     given = {name: value for name, value in (('input_size', input_size), ('mask_ratio', mask_ratio)) if value}
     settings = {**settings, 'ablation': settings['ablation'] or 'spark', **given}
-    return ModelFile(path=str(path), label=said.get('method') or Path(path).stem, **settings)
+    colours = {name: values for name in ('mean', 'std') if (values := _three_numbers(said.get(name))) is not None}
+    return ModelFile(path=str(path), label=said.get('method') or Path(path).stem, **settings, **colours)
+
+
+def _three_numbers(text):
+    try:
+        values = json.loads(text)
+        return tuple(map(float, values)) if len(values) == 3 else None
+    except (TypeError, ValueError):
+        return None
 
 
 def load_model(file: ModelFile, device: torch.device | str = 'cpu') -> SparK:

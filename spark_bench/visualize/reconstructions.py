@@ -118,7 +118,14 @@ def _answers(file, device, pixels_B3HW, seed, statistics):
     generator = torch.Generator().manual_seed(seed)
     active_B1ff = random_mask(len(pixels_B3HW), model.grid, file.mask_ratio, generator)
     parts = [
-        reconstruct(model, pixels_B3HW[i : i + BATCH], active_B1ff[i : i + BATCH], statistics=statistics)
+        reconstruct(
+            model,
+            pixels_B3HW[i : i + BATCH],
+            active_B1ff[i : i + BATCH],
+            mean=file.mean,
+            std=file.std,
+            statistics=statistics,
+        )
         for i in range(0, len(pixels_B3HW), BATCH)
     ]
     return {name: torch.cat([getattr(part, name) for part in parts]).numpy() for name in vars(parts[0])}

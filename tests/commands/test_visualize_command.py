@@ -100,6 +100,15 @@ def test_one_model_shows_four_images_of_each_image(tmp_path, images, capsys):
     assert sorted(path.name for path in tiles.glob('[!.]*')) == [f'000-{name}.png' for name in names]
 
 
+def test_images_are_normalised_as_the_file_says(tmp_path, images, capsys):
+    weights = save_model(tmp_path / 'spark.safetensors', mean='[0, 0, 0]', std='[255, 255, 255]')
+    given = ('reconstruct', '--weights', weights, '--data-root', images, '--count', 1, '--tiles')
+    assert run(capsys, *given, '--output', tmp_path / 'a.png')[0] == 0
+    masked = read(tmp_path / 'a-tiles/000-1-masked.png')
+    # The mean colour of such images is black.
+    assert (masked == 0).all(-1).mean() == pytest.approx(0.5, abs=0.01)
+
+
 def test_an_architecture_that_no_file_is_of_is_refused(tmp_path, images, capsys):
     weights = save_model(tmp_path / 'spark.safetensors')
     given = ('reconstruct', '--weights', weights, '--data-root', images, '--output', tmp_path / 'a.png')
