@@ -85,6 +85,9 @@ def _refusal(contents, to):
             return 'that format has a decoder, and this file holds the encoder only'
     if to == 'official' and naming.family != 'convnext':
         return f'official names are those of ConvNeXt, and this is a {naming.family}'
+    batch_norms = any(name.endswith('running_mean') for name in naming.canonical.values())
+    if to in ('mmdet', 'mmpretrain') and naming.family == 'resnet' and not batch_norms:
+        return 'its norms are no batch norms, which have other names there'
     if to == 'mmdet' and naming.family == 'vit':
         return 'mmdet has no plain ViT'
     if naming.has_decoder and to in ('spark', 'safetensors'):

@@ -136,7 +136,7 @@ def _initialises(contents, key_prefix):
     if 'mmpretrain' in possible_targets(contents):
         found += {
             'convnext': ['mmpretrain and mmdet: the backbone mmpretrain.ConvNeXt of that size'],
-            'resnet': ['mmpretrain and mmdet: the backbone ResNet of that depth'],
+            'resnet': [f'mmpretrain and mmdet: the backbone {"ResNeXt" if "next" in arch else "ResNet"} of that depth'],
             'swin': ['mmpretrain and mmdet: the backbone SwinTransformer of that size'],
             'vit': ['mmpretrain: the backbone VisionTransformer of that size'],
         }[naming.family]

@@ -132,6 +132,7 @@ def test_nothing_is_overwritten_unless_asked(timm_file, tmp_path):
         ('vit_tiny_patch16_224', 'mmdet', 'mmdet has no plain ViT'),
         ('resnet18', 'spark', 'encoder only'),
         ('seresnet50', 'mmpretrain', 'no place for'),
+        ('resnet50_gn', 'mmdet', 'no batch norms'),
         ('mobilenetv3_small_050', 'official', 'not of a format'),
     ],
 )
