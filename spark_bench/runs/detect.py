@@ -251,7 +251,7 @@ def fit_model(cfg: Config, options: DetectOptions, categories: int) -> None:
     missing += [key for key in ('test_dataloader', 'test_evaluator', 'test_cfg') if key not in cfg]
     if missing:
         raise InputError(f"config {options.config} has no {missing[0]}: give a recipe of mmdet_configs, or mmdet's own")
-    demand_whole_splits(cfg)
+    demand_whole_splits(cfg, options.config)
     arch_of(cfg, options.config)
     if cfg.model.get('type') in _WITHOUT_BOXES:
         raise InputError(

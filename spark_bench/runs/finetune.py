@@ -232,7 +232,7 @@ def fit_model(cfg: Config, options: FinetuneOptions, classes: int) -> None:
             f'{options.config} is no recipe of classification (its model is {cfg.model.type}): take one '
             'of pretrain/configs/finetune_*.py'
         )
-    demand_whole_splits(cfg)
+    demand_whole_splits(cfg, options.config)
     cfg.model.arch = options.arch or cfg.model.arch
     cfg.model.num_classes = classes
     with shapes_only():

@@ -104,8 +104,8 @@ class Run(Measured[AnyTraining]):
     @classmethod
     def fit_recipe(cls, cfg: Config, options: AnyTraining, classes: int = 2) -> None:
         """Fill in what follows from the options and the number of classes, places apart."""
-        demand_whole_splits(cfg)
-        demand_hooks(cfg, cls.hooks)
+        demand_whole_splits(cfg, options.config)
+        demand_hooks(cfg, options.config, cls.hooks)
         tell_odd_ends(cfg)
         fit_batch(cfg, options.batch_size, options.accumulate)
         set_speed(cfg, options)

@@ -13,8 +13,11 @@ from spark_bench.runs.overrides import unit_of
 MEDDLING = ('EMAHook', 'PipelineSwitchHook', 'MeanTeacherHook', 'EarlyStoppingHook')
 
 
-def demand_whole_splits(cfg: Config) -> None:
+def demand_whole_splits(cfg: Config, path: str) -> None:
     """Refuse a recipe that trains or is measured on a part of its splits, or on another one, where no option says it.
+
+    Args:
+        path: of the config, for messages.
 
     Raises:
         InputError: naming the key.
@@ -26,21 +29,26 @@ def demand_whole_splits(cfg: Config) -> None:
         dataset = loader.get('dataset') or {}
         if dataset.get('indices') is not None:
             raise InputError(
-                f'{name}.dataset.indices: {split} is used whole, as its record says: take it out{_few(name)}'
+                f'config {path}: {name}.dataset.indices: {split} is used whole, as its record says: take it out'
+                + _few(name)
             )
         if dataset.get('split', split) != split:
-            raise InputError(f'{name}.dataset.split is {dataset["split"]!r}: it is {split!r}, as its record says')
+            raise InputError(
+                f'config {path}: {name}.dataset.split is {dataset["split"]!r}: it is {split!r}, as its record says'
+            )
         if name != 'train_dataloader' and dataset.get('fraction') is not None:
-            raise InputError(f'{name}.dataset.fraction: what is measured is the whole of {split}: take it out')
+            raise InputError(
+                f'config {path}: {name}.dataset.fraction: what is measured is the whole of {split}: take it out'
+            )
         if name != 'train_dataloader' and loader.get('drop_last'):
-            raise InputError(f'{name}.drop_last: what is measured is the whole of {split}: set it False')
+            raise InputError(f'config {path}: {name}.drop_last: what is measured is the whole of {split}: set it False')
 
 
 def _few(name):
     return ', or give --label-fraction' if name == 'train_dataloader' else ''
 
 
-def demand_hooks(cfg: Config, needed: tuple[str, ...]) -> None:
+def demand_hooks(cfg: Config, path: str, needed: tuple[str, ...]) -> None:
     """Refuse a recipe without the hooks that a run relies on, or with some that it must not have.
 
     Raises:
@@ -51,11 +59,12 @@ def demand_hooks(cfg: Config, needed: tuple[str, ...]) -> None:
     for absent in needed:
         if absent not in types:
             place = 'default_hooks.checkpoint' if absent == 'ResumePointHook' else 'custom_hooks'
-            raise InputError(f"the recipe has no {absent}: add dict(type='{absent}') to its {place}")
+            raise InputError(f"config {path} has no {absent}: add dict(type='{absent}') to its {place}")
     odd = next((name for name in types if name in MEDDLING), None)
     if odd:
         raise InputError(
-            f'the recipe has the hook {odd}, and what it makes of weights or data is not what is saved: take it out'
+            f'config {path} has the hook {odd}, and what it makes of weights or data is not what is saved: '
+            'take it out of custom_hooks'
             + (
                 ", and give dict(type='WeightEmaHook', decay=…)"
                 if odd == 'EMAHook' and 'AccuracyHook' in needed
@@ -63,7 +72,7 @@ def demand_hooks(cfg: Config, needed: tuple[str, ...]) -> None:
             )
         )
     if types.count('WeightEmaHook') > 1:
-        raise InputError('the recipe has several WeightEmaHook: keep one')
+        raise InputError(f'config {path} has several WeightEmaHook in custom_hooks: keep one')
 
 
 def tell_odd_ends(cfg: Config) -> None:

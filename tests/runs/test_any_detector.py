@@ -168,8 +168,6 @@ def test_a_recipe_of_this_project_stays_as_it_is(recipe):
         ({'train_dataloader.sampler.type': 'ClassAwareSampler'}, ['ClassAwareSampler', 'ImageSampler']),
         ({'test_evaluator': [dict(type='CocoMetric'), dict(type='CocoPanopticMetric')]}, ['2 metrics', 'CocoMetric']),
         ({'test_evaluator.type': 'VOCMetric'}, ['test_evaluator.type VOCMetric', 'CocoMetric']),
-        ({'custom_hooks': [dict(type='EMAHook')]}, ['the hook EMAHook', 'custom_hooks']),
-        ({'custom_hooks': [dict(type='mmengine.EMAHook')]}, ['the hook mmengine.EMAHook', 'custom_hooks']),
         ({'load_from': 'some.pth'}, ['load_from some.pth', '--weights']),
         (
             {'model.backbone.init_cfg': dict(type='Pretrained', checkpoint='torchvision://resnet50')},

@@ -48,6 +48,7 @@ def recipe_of(kind, folder, text='', **options):
         ('finetune', "default_hooks = dict(checkpoint=dict(_delete_=True, type='CheckpointHook'))", 'ResumePointHook'),
         ('pretrain', "default_hooks = dict(checkpoint=dict(_delete_=True, type='CheckpointHook'))", 'ResumePointHook'),
         ('finetune', "custom_hooks = [dict(type='AccuracyHook'), dict(type='EMAHook')]", 'the hook EMAHook.*WeightEma'),
+        ('detect', "custom_hooks = [dict(type='mmengine.EMAHook')]", 'own.py has the hook EMAHook'),
     ],
 )
 def test_what_would_measure_or_keep_something_else_is_refused(kind, text, named, tmp_path):
