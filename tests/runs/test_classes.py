@@ -188,6 +188,7 @@ def classify(root, weights, folder):
     status = commands.main(
         [
             'evaluate',
+            str(ROOT / 'pretrain/configs/demo_finetune.py'),
             '--protocol',
             'finetune',
             '--data-root',
