@@ -40,7 +40,7 @@ def main(args: Namespace) -> int:
         parse_data(suite, args.data_root), args.work_dir or f'work_dirs/{suite.name}', args.results, args.cache_dir
     )
     specs = use_published(suite.cells) if args.published else list(suite.cells)
-    chosen = select(suite, specs, args.only, args.limit, lambda spec: is_recorded(spec, suite, places))
+    chosen = select(suite, specs, args.only, args.limit, lambda spec: is_finished(spec, suite, places))
     if args.status:
         show_states(suite, chosen, places)
         return 0
@@ -90,6 +90,11 @@ def is_recorded(spec: CellSpec, suite: Suite, places: Places) -> bool:
     return state_of(spec, suite, places).word == RECORDED
 
 
+def is_finished(spec: CellSpec, suite: Suite, places: Places) -> bool:
+    """Whether a cell need not run: it has its record, and, where others start from it, its weights."""
+    return is_recorded(spec, suite, places) and has_weights(spec, places)
+
+
 def run(
     suite: Suite,
     cells: Sequence[SuiteRun],
@@ -127,7 +132,7 @@ def submit(suite: Suite, specs: Sequence[CellSpec], places: Places, args: Namesp
     Raises:
         InputError: for a record of another configuration, which would pass for the suite's.
     """
-    missing = [spec for spec in specs if not (is_recorded(spec, suite, places) and has_weights(spec, places))]
+    missing = [spec for spec in specs if not is_finished(spec, suite, places)]
     check_records(suite, [spec for spec in specs if is_recorded(spec, suite, places)], places.results)
     if len(missing) < len(specs):
         print(f'{len(specs) - len(missing)} of {len(specs)} cells are recorded and not submitted')

@@ -231,6 +231,21 @@ def test_ap_during_training_is_drawn_boxes_solid_and_masks_dashed(make_record):
     assert drawing.name in [each.name for each in draw_curves([boxes, both])]
 
 
+def test_runs_that_have_no_mean_in_the_table_have_none_in_the_figure_of_shares(make_record):
+    def record(method, seed, box_ap, epochs):
+        recipe = {'train_dataloader': {'dataset': {'fraction': 0.1}}, 'train_cfg': {'max_epochs': epochs}}
+        setup = f'{epochs:02}' * 8
+        return make_record('detection_10pct', method, seed, metrics={'box_ap': box_ap}, recipe=recipe, setup_hash=setup)
+
+    alike = [record('scratch', seed, 10.0, 1) for seed in (0, 1)]
+    mixed = [record('spark', 0, 10.0, 1), record('spark', 1, 40.0, 99)]
+    whole = [
+        dataclasses.replace(r, task='detection', recipe={'train_cfg': {}}, setup_hash=None) for r in (*alike, *mixed)
+    ]
+    drawing = share_curves([*alike, *mixed, *whole])
+    assert 'scratch 10 % 10.0' in drawing.description and 'spark 10 %' not in drawing.description
+
+
 def test_ap_is_drawn_over_the_share_of_the_labels_means_over_seeds_a_line_a_method(make_record):
     def record(method, share, seed, box_ap, frozen=False):
         task = 'detection' if share is None else f'detection_{100 * share:g}pct'
