@@ -83,7 +83,7 @@ def test_records_of_a_profile_make_a_table(profiles):
     # Differences are from the plain definition, and the ratio is of steps of one run.
     assert table.rows[0].cells[place].delta == pytest.approx(packed - reference)
     assert [record.metrics['speed_up'] for record in records] == [pytest.approx(reference / packed), 1]
-    assert next(column for column in table.columns if column.metric == 'speed_up').rises
+    assert next(column for column in table.columns if column.metric == 'speed_up').direction == 1
 
 
 def test_a_profile_is_never_written_over_another(profiles, capsys, monkeypatch):

@@ -1,5 +1,7 @@
 """Fine-tuned weights: the EMA, the best and the last ones, and the predictions that they make."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import timm
@@ -20,11 +22,7 @@ def test_ema_is_the_weighted_sum_of_all_weights_it_has_seen():
     torch.manual_seed(0)
     model = timm.create_model('test_resnet', num_classes=3)
 
-    class Runner:
-        pass
-
-    runner = Runner()
-    runner.model = model
+    runner = SimpleNamespace(model=model, max_iters=100)
     hook = WeightEmaHook(0.9)
     hook.before_train(runner)
     names = ['conv1.0.weight', 'fc.bias', 'layer4.0.bn1.running_var']
