@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from spark_bench.errors import InputError
+
 _SHOWN = 3
 
 
@@ -19,6 +21,14 @@ def keys_that_differ(
     keys = [key for key in {**now, **before} if before.get(key) != now.get(key) and key.rpartition('.')[2] not in apart]
     shown = [f'{key} {before.get(key, "none")}, {word} {now.get(key, "none")}' for key in keys[:_SHOWN]]
     return shown + [f'{len(keys) - _SHOWN} more keys'] * (len(keys) > _SHOWN)
+
+
+def of_another_run(path: object, differing: Iterable[str]) -> InputError:
+    """The error that the record at ``path`` stands in the place of another run, in so many words what differs."""
+    return InputError(
+        f'{path} was measured with another configuration ({", ".join(differing)}): move it away, or give another '
+        '--results'
+    )
 
 
 def _flat(value: Any, place: str = '') -> dict[str, str]:

@@ -30,7 +30,6 @@ from spark_bench.runs.options import DetectOptions
 from spark_bench.runs.overrides import set_workers
 from spark_bench.runs.recipe import Identity
 from spark_bench.runs.run import Run
-from spark_bench.runs.soundness import demand_whole_splits
 from spark_bench.training.processes import from_main
 
 # Their boxes are made up, for the sake of mmdet's metric.
@@ -251,7 +250,6 @@ def fit_model(cfg: Config, options: DetectOptions, categories: int) -> None:
     missing += [key for key in ('test_dataloader', 'test_evaluator', 'test_cfg') if key not in cfg]
     if missing:
         raise InputError(f"config {options.config} has no {missing[0]}: give a recipe of mmdet_configs, or mmdet's own")
-    demand_whole_splits(cfg, options.config)
     arch_of(cfg, options.config)
     if cfg.model.get('type') in _WITHOUT_BOXES:
         raise InputError(

@@ -13,6 +13,7 @@ from spark_bench.runs.folders import claim_folder, mark_folder, write_metrics
 from spark_bench.runs.inputs import blame_config, data_root_of, load_config, use_threads
 from spark_bench.runs.options import AnyOptions
 from spark_bench.runs.recipe import Identity
+from spark_bench.runs.soundness import demand_whole_splits
 from spark_bench.training.processes import agreed, from_main, join, leave
 from spark_bench.training.runner import BenchRunner
 
@@ -59,6 +60,7 @@ class Evaluation(ABC, Generic[AnyOptions]):
         if options.weights is None:
             raise InputError(f'evaluate needs {self.trained} with --weights')
         cfg = load_config(options.config, options.overrides)
+        demand_whole_splits(cfg, options.config)
         data_root = data_root_of(options, cfg, self.embedded)
         # Without --arch it is the weights that say it.
         own, bare = (

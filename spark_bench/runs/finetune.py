@@ -28,7 +28,6 @@ from spark_bench.runs.inputs import blame_config
 from spark_bench.runs.options import FinetuneOptions
 from spark_bench.runs.overrides import set_workers
 from spark_bench.runs.run import Run
-from spark_bench.runs.soundness import demand_whole_splits
 
 
 class Finetuning(Run[FinetuneOptions]):
@@ -232,7 +231,6 @@ def fit_model(cfg: Config, options: FinetuneOptions, classes: int) -> None:
             f'{options.config} is no recipe of classification (its model is {cfg.model.type}): take one '
             'of pretrain/configs/finetune_*.py'
         )
-    demand_whole_splits(cfg, options.config)
     cfg.model.arch = options.arch or cfg.model.arch
     cfg.model.num_classes = classes
     with shapes_only():

@@ -20,10 +20,10 @@ from mmengine.logging import print_log
 from spark_bench.checkpoints import read_metadata
 from spark_bench.checkpoints.contents import open_checkpoint
 from spark_bench.data.images.ignored import demand_apart
-from spark_bench.errors import InputError, RunError
+from spark_bench.errors import RunError
 from spark_bench.files import make_folder
 from spark_bench.records import environment, schema, store
-from spark_bench.records.differences import keys_that_differ
+from spark_bench.records.differences import keys_that_differ, of_another_run
 from spark_bench.runs.options import AnyOptions, RunOptions
 from spark_bench.runs.recipe import Identity
 
@@ -89,12 +89,8 @@ class Measured(ABC, Generic[AnyOptions]):
             store.check_writable(self.options.results, *self._record_identity)
         elif record.config_hash != self.identity.hash:
             path = schema.record_path(self.options.results, *record.identity)
-            other = ', '.join(self._what_differs(record))
-            raise InputError(
-                f'{path} was measured with another configuration '
-                f'({other or f"{record.config_hash}, now {self.identity.hash}"}): move it away, or give '
-                'another --results'
-            )
+            other = list(self._what_differs(record))
+            raise of_another_run(path, other or [f'{record.config_hash}, now {self.identity.hash}'])
         return record
 
     def warn_unmeasured(self, record: schema.Record, option: str, measured: bool) -> None:

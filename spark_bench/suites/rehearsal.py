@@ -7,7 +7,7 @@ from typing import Any
 
 from spark_bench.errors import InputError
 from spark_bench.places import shipped
-from spark_bench.records.differences import keys_that_differ
+from spark_bench.records.differences import keys_that_differ, of_another_run
 from spark_bench.records.store import read
 from spark_bench.runs import kind_of
 from spark_bench.runs.recipe import OF_CLASSES
@@ -43,10 +43,7 @@ def check_records(suite: Suite, specs: Iterable[CellSpec], results: str) -> None
         stated = recipes.of(spec, tuned_overrides(spec, suite, results))
         other = keys_that_differ(recorded, stated, apart=OF_CLASSES)
         if other:
-            raise InputError(
-                f'{path} was measured with another configuration ({", ".join(other)}): move it away, or give '
-                'another --results'
-            )
+            raise of_another_run(path, other)
 
 
 class _Recipes:

@@ -139,8 +139,9 @@ def mixture(records: Sequence[Record]) -> str:
 
     Those of before records had a recipe tell nothing.
     """
-    first, *others = sorted((r for r in records if r.recipe is not None), key=lambda r: r.seed) or [None]
-    for record in others:
+    known = sorted((record for record in records if record.recipe is not None), key=lambda record: record.seed)
+    for record in known[1:]:
+        first = known[0]
         if record.setup_hash == first.setup_hash:  # as for nearly all
             continue
         differing = keys_that_differ(first.recipe, record.recipe, apart=('seed', 'fraction_seed'), word='and')

@@ -142,3 +142,8 @@ def test_other_codes_are_measured_beside_ours(capsys):
     ours, theirs = (sum(value.numel() for value in encoder.parameters()) for encoder in encoders.values())
     assert ours == theirs
     assert build_mae(64, torch.device('cpu'), torch.contiguous_format).model.neck.num_patches == 16
+
+
+def test_a_network_that_is_named_twice_is_refused(capsys):
+    assert commands.main(['profile', 'test_resnet', 'test_convnext', 'test_resnet']) == 2
+    assert 'test_resnet is named twice' in capsys.readouterr().err

@@ -139,7 +139,7 @@ def _open_folder(root):
     splits = find_splits(_folders(root))
     if all(splits):
         return [_open_split(root, name) for name in splits]
-    images, shards = list_data(root)
+    images, shards = _list(root)
     if shards:
         return _open_shards(root, shards)
     _refuse_lone_split(root, images)
@@ -147,10 +147,22 @@ def _open_folder(root):
 
 
 def _open_split(root, split):
-    images, shards = list_data(root / split)
+    images, shards = _list(root / split)
     if shards:
         return _label_shards(f'{root / split}', [root / split / name for name in shards])
     return _open_classes(root, f'{split}/', images)
+
+
+def _list(folder):
+    """``(images, shards)`` below a folder of classes, one of them empty."""
+    images, shards, again = list_data(folder)
+    for name, first in again:
+        if name.split('/')[0] != first.split('/')[0]:
+            raise InputError(
+                f'{folder / name} and {folder / first} are one folder, by a link, and its images would be of two '
+                'classes: remove one of the two'
+            )
+    return images, shards
 
 
 def _folders(folder):

@@ -89,18 +89,19 @@ def _open_folder(root):
             f'{"several folders have" if splits else "no folder has"} such a name: give the folder of images to train '
             'on with --data-root, or a list file of them'
         )
-    images, shards = list_data(root, skip_held_out=True)
+    images, shards, _ = list_data(root, skip_held_out=True)
     return TarShards([root / name for name in shards]) if shards else ImageFiles(root, images)
 
 
-def list_data(root: Path, skip_held_out: bool = False) -> tuple[list[str], list[str]]:
+def list_data(root: Path, skip_held_out: bool = False) -> tuple[list[str], list[str], list[tuple[str, str]]]:
     """The images below a folder, or else the tar shards.
 
     Args:
         skip_held_out: leave out folders and shards that are held out for evaluation beside some to train on.
 
     Returns:
-        ``(images, shards)``, names relative to it, one of them empty. Shards beside images are not read, which is told.
+        ``(images, shards, again)``, names relative to it; one of the first two is empty, and shards beside images are
+        not read, which is told. The last are folders that links lead to again, see :class:`Listing`.
 
     Raises:
         InputError: where there is neither, where a link leads nowhere, or where a shard is compressed.
@@ -110,12 +111,6 @@ def list_data(root: Path, skip_held_out: bool = False) -> tuple[list[str], list[
         raise InputError(
             f'{root / found.dangling[0]} is a link that leads nowhere: restore what it leads to, or remove it'
         )
-    for name, first in [] if skip_held_out else found.again:
-        if name.split('/')[0] != first.split('/')[0]:
-            raise InputError(
-                f'{root / name} and {root / first} are one folder, by a link, and its images would be of two classes: '
-                'remove one of the two'
-            )
     if not found.names:
         raise no_images(root, found.passed)
     say_passed_over(root, found.passed)
@@ -124,13 +119,13 @@ def list_data(root: Path, skip_held_out: bool = False) -> tuple[list[str], list[
     if images:
         say_beside(root, packed)
         say_held_out(root, found.held_out)
-        return images, []
+        return images, [], found.again
     odd = next((name for name in packed if not name.lower().endswith('.tar')), None)
     if odd is not None:
         raise compressed(root / odd)
     shards = leave_held_out_shards(packed) if skip_held_out else packed
     say_held_out(root, [*found.held_out, *sorted(set(packed).difference(shards))])
-    return [], shards
+    return [], shards, found.again
 
 
 def compressed(path: Path) -> InputError:
