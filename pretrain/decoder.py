@@ -10,8 +10,8 @@ from pretrain.upsampling import up_convolution
 
 # On a CPU, blocks at most this wide compute their first two convolutions as one, where a batch's map has this many
 # positions: 1.4 to 1.9 times faster at 96 and 48 channels on 8 images of 224 px. Wider or on fewer positions, the
-# products of the weights cost more than is saved. On a GPU it was never measured.
-JOINT_WIDTH, JOINT_POSITIONS = 96, 8192
+# products of the weights cost more than is saved. On a GPU it is not known to pay: docs/performance.md.
+JOINT_WIDTH, JOINT_POSITIONS, JOINT_DEVICES = 96, 8192, ('cpu',)
 
 
 class UNetBlock(nn.Module):
@@ -31,7 +31,8 @@ class UNetBlock(nn.Module):
     def forward(self, x_Bchw: torch.Tensor, stepwise: bool = False) -> torch.Tensor:
         """Call every module as it stands (``stepwise``); or, in a narrow block on a CPU, the first two as one."""
         batch, width, height, across = x_Bchw.shape
-        if stepwise or width > JOINT_WIDTH or batch * height * across < JOINT_POSITIONS or x_Bchw.device.type != 'cpu':
+        pays = width <= JOINT_WIDTH and batch * height * across >= JOINT_POSITIONS
+        if stepwise or not pays or x_Bchw.device.type not in JOINT_DEVICES:
             return self.conv(self.up_sample(x_Bchw))
         convolution, *rest = self.conv
         x_Bchw = up_convolution(self.up_sample, convolution, x_Bchw)

@@ -120,7 +120,13 @@ class SparK(nn.Module):
         Args:
             args, kwargs: of :func:`torch.compile`.
         """
-        self._predict = torch.compile(SparK.predict, *args, **kwargs)
+        predict = torch.compile(SparK.predict, *args, **kwargs)
+
+        def outlasting(*inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+            loss, patches_BLp = predict(*inputs)
+            return loss.clone(), patches_BLp  # the next step of a CUDA graph writes over its results
+
+        self._predict = outlasting
 
     def mask(self, image_B3HW: torch.Tensor, active_B1ff: torch.Tensor | None = None) -> VisibleLayout:
         """Choose the visible patches, at random where no mask is given: a :class:`~pretrain.masking.VisibleLayout`."""

@@ -1,11 +1,12 @@
 """The packed encoder against the reference on a GPU."""
 
 import json
+from statistics import median
 
 import pytest
 import torch
 
-from pretrain import build_spark, random_mask
+from pretrain import build_spark, decoder, random_mask
 from spark_bench import commands
 
 pytestmark = pytest.mark.gpu
@@ -112,3 +113,43 @@ def test_a_compiled_step_is_the_eager_one(arch, report):
         loss, norm = (abs(float(pair[1] / pair[0]) - 1) for pair in (losses, norms))
         report(f'compiled against eager, {arch}, mask {number}', f'loss {loss:.0e}, norm of the gradient {norm:.0e}')
         assert loss < 5e-3 and norm < 5e-2
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize('graphs', [False, True], ids=['launched', 'graphs'])
+@pytest.mark.parametrize('joined', [False, True], ids=['apart', 'joined'])
+@pytest.mark.parametrize('arch', ['resnet50', 'convnext_base'])
+def test_the_time_of_a_compiled_step(arch, joined, graphs, report, monkeypatch):
+    """Forward and backward in bfloat16, batch 128: what CUDA graphs and joined convolutions of the decoder bring.
+
+    Each update's gradients are let go before the next, and one mask follows another.
+    """
+    if joined:
+        monkeypatch.setattr(decoder, 'JOINT_DEVICES', ('cpu', 'cuda'))
+    draw = torch.Generator().manual_seed(0)
+    eager, compiled = pair(arch, torch.float32, engines=('packed', 'packed'))
+    how = {'mode': 'reduce-overhead'} if graphs else {}
+    compiled.compile(fullgraph=True, dynamic=False, **how)
+    image = torch.randn(128, 3, 224, 224, generator=draw).cuda().to(memory_format=torch.channels_last)
+    times, losses, before = [], [], torch.cuda.memory_reserved()
+    for model in (eager, compiled):
+        model.to(memory_format=torch.channels_last)
+    for _ in range(14):
+        active, events = random_mask(128, 7, 0.6, draw), [torch.cuda.Event(enable_timing=True) for _ in range(3)]
+        events[0].record()
+        with torch.autocast('cuda', torch.bfloat16):
+            losses.append(compiled(image, active))
+        events[1].record()
+        losses[-1].backward()
+        events[2].record()
+        torch.cuda.synchronize()
+        compiled.zero_grad()
+        times.append([events[0].elapsed_time(events[1]), events[1].elapsed_time(events[2])])
+    forward, backward = (median(column) for column in zip(*times[4:], strict=True))
+    report(
+        f'compiled step, {arch}, {"graphs" if graphs else "launched"}, {"joined" if joined else "apart"}',
+        f'forward {forward:.1f} ms, backward {backward:.1f} ms, '
+        f'{(torch.cuda.memory_reserved() - before) / 1e9:.1f} GB reserved',
+    )
+    with torch.autocast('cuda', torch.bfloat16), torch.no_grad():
+        assert float(losses[-1]) == pytest.approx(float(eager(image, active)), rel=5e-3)

@@ -147,6 +147,21 @@ def test_processes_over_nccl_give_the_losses_of_one(task, request, tmp_path, rep
         assert losses[1][-1] < 0.95 * losses[1][0]
 
 
+def test_compiled_updates_give_the_losses_of_eager_ones(classes, tmp_path, report):
+    """In bfloat16, which both round to at other places."""
+    losses = []
+    for name, compiled in (('eager', ()), ('compiled', ('--compile',))):
+        folder = tmp_path / name
+        folder.mkdir()
+        words = pretraining(classes, folder, '--amp', '--channels-last', '--seed', '3', *compiled)
+        with open(folder / 'log.txt', 'w') as log:
+            wait(command(words, log=log), folder / 'log.txt')
+        losses.append([loss for _, loss in record_of(folder)['curves']['loss']])
+    worst = max(abs(a / b - 1) for a, b in zip(*losses, strict=True))
+    report('pretraining, compiled', f'losses differ by at most {worst:.0e} from the eager')
+    assert worst < 0.02, losses
+
+
 def test_a_killed_pretraining_goes_on_where_it_was(classes, tmp_path, report):
     curves = {}
     for name in ('undisturbed', 'killed'):
