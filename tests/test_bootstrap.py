@@ -157,7 +157,14 @@ def test_the_second_set_up_starts_nothing(tree):
     assert run(tree, 'shutil.disk_usage = None', PATH='/nonexistent') == (0, [], [], [])
 
 
-@pytest.mark.parametrize('change', ['constraints.txt', 'overrides.txt', 'setup.cfg', 'tools/bootstrap.py'])
+@pytest.mark.parametrize(
+    'change',
+    [
+        'constraints.txt',
+        'tools/bootstrap.py',
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ('overrides.txt', 'setup.cfg')),
+    ],
+)
 def test_a_finished_environment_is_updated_in_place(tree, change):
     run(tree)
     (tree / '.venv/addition').write_text('')
@@ -170,7 +177,15 @@ def test_a_finished_environment_is_updated_in_place(tree, change):
     assert run(tree) == (0, [], [], [])
 
 
-@pytest.mark.parametrize('part', ['bin/python', 'bin/spark-bench', 'mmcv', 'torch', 'stamp'])
+@pytest.mark.parametrize(
+    'part',
+    [
+        'bin/python',
+        'mmcv',
+        'stamp',
+        *(pytest.param(part, marks=pytest.mark.slow) for part in ('bin/spark-bench', 'torch')),
+    ],
+)
 def test_an_environment_that_lost_a_part_is_made_anew(tree, part):
     run(tree)
     (tree / '.venv/addition').write_text('')
@@ -194,8 +209,19 @@ def test_another_python_or_a_moved_checkout_gets_a_new_environment(tree, what):
     assert status == 0 and not (tree / '.venv/addition').exists()
 
 
-@pytest.mark.parametrize('hanging', ['-m venv *', '-m pip install uv*', UV_INSTALL, '-c import*'])
-@pytest.mark.parametrize('earlier', ['none', 'finished'])
+@pytest.mark.parametrize(
+    'hanging, earlier',
+    [
+        ('-m venv *', 'none'),
+        ('-m pip install uv*', 'none'),
+        (UV_INSTALL, 'finished'),
+        ('-c import*', 'finished'),
+        pytest.param('-m venv *', 'finished', marks=pytest.mark.slow),
+        pytest.param('-m pip install uv*', 'finished', marks=pytest.mark.slow),
+        pytest.param(UV_INSTALL, 'none', marks=pytest.mark.slow),
+        pytest.param('-c import*', 'none', marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_set_up_is_made_anew(tree, hanging, earlier):
     if earlier == 'finished':
         run(tree)

@@ -66,10 +66,6 @@ class Detection(Run[DetectOptions]):
         super().fit_recipe(cfg, options, classes)
         if options.label_fraction is not None:
             cfg.train_dataloader.dataset.update(fraction=options.label_fraction, fraction_seed=options.label_seed)
-        elif options.label_seed:
-            raise InputError(
-                f'--label-seed {options.label_seed} chooses a share of the labels: give --label-fraction with it'
-            )
         if options.frozen is not None and options.frozen != cfg.model.backbone.get('frozen', False):
             cfg.model.backbone.frozen = options.frozen
 

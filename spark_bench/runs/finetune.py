@@ -60,10 +60,6 @@ class Finetuning(Run[FinetuneOptions]):
         super().fit_recipe(cfg, options, classes)
         if options.label_fraction is not None:
             cfg.train_dataloader.dataset.update(fraction=options.label_fraction, fraction_seed=options.label_seed)
-        elif options.label_seed:
-            raise InputError(
-                f'--label-seed {options.label_seed} chooses a share of the labels: give --label-fraction with it'
-            )
 
     def images_to_learn_from(self) -> int:
         labels, dataset = self.train_split.labels, self.cfg.train_dataloader.dataset

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from spark_bench.errors import InputError
 from spark_bench.places import RESULTS
 
 
@@ -57,34 +58,46 @@ class PretrainOptions(TrainingOptions):
 
 
 @dataclass(frozen=True)
-class FinetuneOptions(TrainingOptions):
-    """Of a fine-tuning."""
+class ShareOptions(RunOptions):
+    """Of what learns from labels.
 
-    label_fraction: float | None = None  # share of the training images of each class; None for the config's
+    Raises:
+        InputError: for the seed of a draw without a share to draw.
+    """
+
+    # Of the training images of each class, or of those that a detector learns from; None for the config's.
+    label_fraction: float | None = None
     label_seed: int = 0  # of the draw
+
+    def __post_init__(self) -> None:
+        if self.label_seed and self.label_fraction is None:
+            raise InputError(
+                f'--label-seed {self.label_seed} chooses a share of the labels: give --label-fraction with it'
+            )
 
 
 @dataclass(frozen=True)
-class DetectOptions(TrainingOptions):
+class FinetuneOptions(TrainingOptions, ShareOptions):
+    """Of a fine-tuning."""
+
+
+@dataclass(frozen=True)
+class DetectOptions(TrainingOptions, ShareOptions):
     """Of a detector's training or evaluation, see :func:`spark_bench.evaluation.coco_metric.run_evaluation`."""
 
     backend: str = 'fast'  # that computes AP and AR
     bootstrap: int = 0  # number of resamples for confidence intervals
-    label_fraction: float | None = None  # of the images to learn from, see draw_images; None for the config's
-    label_seed: int = 0  # of the draw
     frozen: bool | None = None  # the backbone keeps its weights and statistics; None for what the config says
     val_interval: int | None = None  # epochs, or updates where the recipe counts those, between evaluations
 
 
 @dataclass(frozen=True)
-class ProbeOptions(RunOptions):
+class ProbeOptions(ShareOptions):
     """Of a probe; ``config`` and ``overrides`` have no meaning."""
 
     task: str = 'knn'  # or ``linear``
     input_size: int = 224  # P, side of the images in pixels
     neighbours: int = 20  # of ``knn``
-    label_fraction: float | None = None  # as FinetuneOptions has it
-    label_seed: int = 0
     batch_size: int | None = None  # images at a time
     amp: bool | None = None  # compute features in bfloat16 autocast
     device: str | None = None  # to compute on; None takes a GPU where there is one

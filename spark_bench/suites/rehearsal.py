@@ -64,9 +64,9 @@ class _Recipes:
 
     def _build(self, spec, overrides, chosen):
         kind = kind_of(spec.kind)
-        options = kind.Options(config=str(shipped(spec.recipe)), arch=spec.arch, overrides=overrides, **chosen)
         logging.disable(logging.WARNING)  # what a run warns of, it tells then
         try:
+            options = kind.Options(config=str(shipped(spec.recipe)), arch=spec.arch, overrides=overrides, **chosen)
             return kind.check_recipe(options)
         except InputError as error:
             told = str(error).replace('--cfg-options', 'overrides')  # as a suite calls them

@@ -128,7 +128,7 @@ def test_a_failed_save_leaves_nothing_behind(network, tmp_path):
         'convnext_atto_ols',
     ],
 )
-@pytest.mark.parametrize('says_arch', [True, False])
+@pytest.mark.parametrize('says_arch', [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_what_has_one_name_in_file_and_network_is_one_tensor(arch, says_arch, tmp_path):
     # Parts that are rare in their family: a second classifier, blocks of a class token, a classifier by another name.
     whole, other = (timm.create_model(arch, num_classes=5) for _ in range(2))

@@ -26,8 +26,15 @@ def save(path, arch='test_resnet', ablation='spark', metadata=None, **settings):
 
 
 @pytest.mark.parametrize('ablation', ['spark', 'no_hierarchy', 'black_mosaic', 'ape', 'loss_on_all'])
-@pytest.mark.parametrize('stated', [True, False])
-@pytest.mark.parametrize('container', ['.safetensors', '.pth'])
+@pytest.mark.parametrize(
+    'stated, container',
+    [
+        (True, '.safetensors'),
+        (False, '.pth'),
+        pytest.param(False, '.safetensors', marks=pytest.mark.slow),
+        pytest.param(True, '.pth', marks=pytest.mark.slow),
+    ],
+)
 def test_the_line_for_spark_with_decoder_works_as_printed(ablation, stated, container, tmp_path, monkeypatch):
     folder = tmp_path / "it's a folder"
     folder.mkdir()

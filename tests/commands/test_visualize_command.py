@@ -319,26 +319,30 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize('arguments, named', WRONG.values(), ids=WRONG)
-def test_wrong_input_is_one_line_and_leaves_the_old_figure(arguments, named, tmp_path, images, capsys):
-    spark = save_model(tmp_path / 'spark.safetensors')
-    save_model(tmp_path / 'header.safetensors', input_size='large')
-    save_model(tmp_path / 'nan.safetensors', mask_ratio='nan')
-    save_model(tmp_path / 'large.safetensors', input_size='128', method='large')
+@pytest.fixture(scope='module')
+def wrong_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('wrong')
+    spark = save_model(folder / 'spark.safetensors')
+    save_model(folder / 'header.safetensors', input_size='large')
+    save_model(folder / 'nan.safetensors', mask_ratio='nan')
+    save_model(folder / 'large.safetensors', input_size='128', method='large')
     model = build_spark('test_resnet', SIDE, 0.5, decoder_width=64)
-    checkpoints.save(model, tmp_path / 'bare.safetensors', {})
-    checkpoints.save(model.encoder.pyramid.network, tmp_path / 'encoder.safetensors', {'arch': 'test_resnet'})
-    (tmp_path / 'damaged.safetensors').write_bytes(spark.read_bytes()[:5000])
-    (tmp_path / 'empty').mkdir()
-    (tmp_path / 'folder.png').mkdir()
-    write_png(tmp_path / 'out.png', np.zeros((4, 4, 3), np.uint8))
-    yesterday = (tmp_path / 'out.png').read_bytes()
-    before = sorted(tmp_path.iterdir())
-    status, out, err = run(capsys, *(text.format(tmp=tmp_path, images=images) for text in arguments))
+    checkpoints.save(model, folder / 'bare.safetensors', {})
+    checkpoints.save(model.encoder.pyramid.network, folder / 'encoder.safetensors', {'arch': 'test_resnet'})
+    (folder / 'damaged.safetensors').write_bytes(spark.read_bytes()[:5000])
+    (folder / 'empty').mkdir()
+    (folder / 'folder.png').mkdir()
+    write_png(folder / 'out.png', np.zeros((4, 4, 3), np.uint8))
+    return folder
+
+
+@pytest.mark.parametrize('arguments, named', WRONG.values(), ids=WRONG)
+def test_wrong_input_is_one_line_and_leaves_the_old_figure(arguments, named, wrong_files, images, capsys):
+    before = {path: path.is_file() and path.read_bytes() for path in wrong_files.iterdir()}
+    status, out, err = run(capsys, *(text.format(tmp=wrong_files, images=images) for text in arguments))
     assert (status, out) == (2, ''), err
     assert re.fullmatch(f'spark-bench.*: error: .*({named}).*\n', err), err
-    assert (tmp_path / 'out.png').read_bytes() == yesterday
-    assert sorted(tmp_path.iterdir()) == before
+    assert {path: path.is_file() and path.read_bytes() for path in wrong_files.iterdir()} == before
 
 
 @pytest.mark.parametrize('foreign', ['a.png', 'a.csv', 'a-tiles/000-0-input.png'])

@@ -38,7 +38,9 @@ RESNET_FILES = {
 }
 
 
-@pytest.mark.parametrize('style', RESNET_FILES)
+@pytest.mark.parametrize(
+    'style', [pytest.param(style, marks=pytest.mark.slow) if style == 'module' else style for style in RESNET_FILES]
+)
 def test_resnet_files_give_the_features_of_torchvision(style, tmp_path, image):
     source = fill(torchvision.models.resnet50())
     path = write(tmp_path / 'file.pth', RESNET_FILES[style](source))
@@ -65,7 +67,7 @@ def timm_maps(network, image):
         return network.forward_intermediates(image, intermediates_only=True, norm=False)
 
 
-@pytest.mark.parametrize('style', ['timm', 'official', 'torchvision'])
+@pytest.mark.parametrize('style', [pytest.param('timm', marks=pytest.mark.slow), 'official', 'torchvision'])
 def test_convnext_files_give_the_features_of_timm(style, tmp_path, image):
     source = fill(timm.create_model('convnext_tiny', num_classes=0))
     state = source.state_dict()
@@ -246,9 +248,9 @@ def test_an_unknown_architecture_names_the_known_ones(kind, arch):
         dict(type=R50, arch='resnet18'),
         dict(type=TINY, arch='convnext_atto'),
         dict(type='SparKTimm', arch='resnet18'),
-        dict(type='SparKTimm', arch='convnext_atto'),
+        pytest.param(dict(type='SparKTimm', arch='convnext_atto'), marks=pytest.mark.slow),
         dict(type=SWIN, arch='swin_tiny'),
-        dict(type=R50, arch='resnet18', drop_path_rate=0.5),
+        pytest.param(dict(type=R50, arch='resnet18', drop_path_rate=0.5), marks=pytest.mark.slow),
         dict(type='SparKTimm', arch='resnet18', drop_path_rate=0.5),
     ],
 )

@@ -16,6 +16,8 @@ init_default_scope('mmdet')
 from mmdet.registry import MODELS
 model = MODELS.build(cfg.model)
 wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+net = MODELS.build(dict(type='SparKTimm', arch='test_convnext'))
+print([tuple(m.shape[1:]) for m in net(torch.zeros(1, 3, 64, 64))])
 print(len(wrapper.optimizer.param_groups), type(model.backbone).__name__)
 """
 CONFIG = """
@@ -40,5 +42,7 @@ def test_custom_imports_are_all_that_a_stock_mmdet_needs(tmp_path):
         cwd=Path(__file__).resolve().parents[2],
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    *_, shapes, built = done.stdout.strip().splitlines()
+    assert shapes == '[(24, 16, 16), (32, 8, 8), (48, 4, 4), (64, 2, 2)]'
     # Layers 0 to 7, each with and without weight decay.
-    assert done.stdout.split()[-2:] == ['16', 'SparKConvNeXt']
+    assert built == '16 SparKConvNeXt'

@@ -47,7 +47,7 @@ CASES = {
     '7x7, stride 2': Case(3, 8, 7, side=4, stride=2, visible=(1, 2)),
     '3x3, stride 2, padded on one side': Case(4, 6, 3, side=4, stride=2, same=True),
     '2x2, padded on one side': Case(4, 6, 2, side=2, same=True),
-    '2x2 in several tiles each way': Case(70, 66, 2, side=2, same=True, visible=(9, 9, 9, 8)),
+    '2x2 in several tiles each way': Case(66, 65, 2, side=2, same=True, visible=(9, 9, 9, 8)),
     'depthwise 7x7': Case(20, 20, 7, side=4, groups=20, visible=(2, 0, 1)),
     'depthwise 7x7, patches of one position': Case(16, 16, 7, side=1, groups=16),
     'depthwise 3x3 in several tiles each way': Case(70, 70, 3, side=2, groups=70, visible=(9, 8)),
@@ -56,7 +56,7 @@ CASES = {
     'depthwise 5x5, stride 2, padded on one side': Case(9, 9, 5, side=4, stride=2, groups=9, same=True),
 }
 # Enough in float32 and bfloat16 for the interpreter, which is slow; a GPU computes all.
-SAMPLED = ('3x3', '3x3, stride 2', '2x2 in several tiles each way', 'depthwise 7x7', 'depthwise 3x3, stride 2')
+SAMPLED = ('3x3', '3x3, stride 2', 'depthwise 3x3, stride 2')
 INTERPRETED = [(name, torch.float64) for name in CASES]
 INTERPRETED += [(name, dtype) for dtype in (torch.float32, torch.bfloat16) for name in SAMPLED]
 # Norm of the difference to the exact tensor, as a share of the exact one's.
@@ -110,14 +110,13 @@ def _with_gradients(out, x_NCbb, module, grad):
 class Pyramid(nn.Module):
     """A small network of both kinds of convolution, and of a norm and an activation, whose result is made again."""
 
-    channels, strides = [6, 6, 6, 6], [2, 4, 8, 16]
+    channels, strides = [6, 6, 6], [2, 4, 8]
 
     def __init__(self):
         super().__init__()
-        self.downs = nn.ModuleList(nn.Conv2d(3 if i == 0 else 6, 6, 3, 2, 1) for i in range(4))
+        self.downs = nn.ModuleList(nn.Conv2d(3 if i == 0 else 6, 6, 3, 2, 1) for i in range(3))
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 6, 3, 1, 1, groups=groups))
-            for groups in (1, 6, 1, 6)
+            nn.Sequential(nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 6, 3, 1, 1, groups=groups)) for groups in (1, 6, 1)
         )
 
     def forward(self, x):
@@ -133,7 +132,7 @@ def encode(route, dtype, device='cpu'):
     """Maps and gradients of a whole encoder: in float64, or by autocast in another type."""
     torch.manual_seed(0)
     encoder = build_encoder(Pyramid()).to(device, torch.float64)
-    image = torch.randn(2, 3, 32, 32, dtype=torch.float64).to(device)
+    image = torch.randn(2, 3, 16, 16, dtype=torch.float64).to(device)
     layout = VisibleLayout(torch.tensor([[1, 0, 1, 1], [0, 1, 0, 0]], dtype=torch.bool).view(2, 1, 2, 2), device)
     if dtype != torch.float64:
         encoder, image = encoder.float(), image.float()

@@ -23,18 +23,18 @@ QUICK = (
     'resnet18',
     'resnet50',
     'resnet18d',
-    'seresnet50',
-    'resnet50_gn',
     'convnext_atto',
-    'convnext_tiny',
     'convnextv2_atto',
     'regnety_002',
-    'efficientnet_b0',
     'tf_efficientnet_b0',
     'mobilenetv3_small_100',
-    'densenet121',
 )
 LARGE = (
+    'seresnet50',
+    'resnet50_gn',
+    'convnext_tiny',
+    'efficientnet_b0',
+    'densenet121',
     'resnet26',
     'resnet34',
     'resnet101',
@@ -153,7 +153,7 @@ def make_image(batch, side, dtype):
 @pytest.mark.parametrize(
     'arch',
     [
-        arch if arch in ('resnet50', 'convnext_tiny') else pytest.param(arch, marks=pytest.mark.slow)
+        arch if arch in ('resnet50', 'convnext_atto') else pytest.param(arch, marks=pytest.mark.slow)
         for arch in (*QUICK, *LARGE)
     ],
 )
@@ -188,7 +188,12 @@ def test_packed_equals_reference_in_float64_as_the_network_is(arch):
 
 @pytest.mark.parametrize(
     'side, ratio, patch_size, batch',
-    [(128, 0.75, 32, 2), (160, 0.3, 32, 1), (128, 0.5, 64, 3), (192, 0.6, 96, 1), (64, 0.75, 32, 5)],
+    [
+        (160, 0.3, 32, 1),
+        (128, 0.5, 64, 3),
+        (64, 0.75, 32, 5),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((128, 0.75, 32, 2), (192, 0.6, 96, 1))),
+    ],
 )
 @pytest.mark.parametrize(
     'arch',
@@ -203,7 +208,14 @@ def test_any_ratio_grid_and_patch_size(arch, side, ratio, patch_size, batch):
     assert_equal(packed, reference, make_image(batch, side, torch.float64), active, 1e-7)
 
 
-@pytest.mark.parametrize('arch', ['seresnet50', 'convnextv2_atto', 'resnet50_gn', 'regnety_002'])
+@pytest.mark.parametrize(
+    'arch',
+    [
+        'convnextv2_atto',
+        'regnety_002',
+        *(pytest.param(arch, marks=pytest.mark.slow) for arch in ('seresnet50', 'resnet50_gn')),
+    ],
+)
 def test_images_with_unequal_counts_are_pooled_apart(arch):
     packed, reference = twins(arch, 96, 0.5, False, torch.float64)
     active = torch.rand(3, 1, 3, 3, generator=torch.Generator().manual_seed(0)) < torch.tensor([0.9, 0.5, 0.3]).view(
@@ -286,7 +298,15 @@ def test_windows_may_be_given_an_axis(pool):
 @pytest.mark.parametrize('training', [True, False], ids=['train', 'eval'])
 @pytest.mark.parametrize(
     'arch',
-    ['resnet50', 'resnetblur50', 'convnextv2_atto', 'regnety_002', 'tf_efficientnet_b0', 'mobilenetv3_small_100'],
+    [
+        'resnet50',
+        'convnextv2_atto',
+        'tf_efficientnet_b0',
+        *(
+            pytest.param(arch, marks=pytest.mark.slow)
+            for arch in ('resnetblur50', 'regnety_002', 'mobilenetv3_small_100')
+        ),
+    ],
 )
 def test_masked_pixels_change_no_bit_of_any_map(arch, training, engine):
     torch.manual_seed(0)
@@ -301,7 +321,14 @@ def test_masked_pixels_change_no_bit_of_any_map(arch, training, engine):
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize('arch', ['resnet50', 'convnext_tiny', 'efficientnet_b0'])
+@pytest.mark.parametrize(
+    'arch',
+    [
+        'resnet18',
+        'convnext_atto',
+        *(pytest.param(arch, marks=pytest.mark.slow) for arch in ('resnet50', 'convnext_tiny', 'efficientnet_b0')),
+    ],
+)
 def test_bfloat16_autocast_stays_near_float32(arch):
     packed, reference = twins(arch, 96, 0.6, True, torch.float32, smooth)
     active, image = random_mask(4, 3, 0.6, torch.Generator().manual_seed(1)), make_image(4, 96, torch.float32)

@@ -53,8 +53,16 @@ class Compiler:
         self.compiled[self.kernel.__name__] = triton.compile(source, self.target, options)
 
 
-@pytest.mark.parametrize('card', CARDS)
-@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    'dtype, card',
+    [
+        (torch.float32, 'A100'),
+        (torch.bfloat16, 'H100'),
+        pytest.param(torch.float32, 'H100', marks=pytest.mark.slow),
+        pytest.param(torch.bfloat16, 'A100', marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize('layer', LAYERS)
 def test_kernels_compile_and_multiply_on_matrix_units(layer, dtype, card, monkeypatch, tmp_path):
     monkeypatch.setenv('TRITON_CACHE_DIR', str(tmp_path))

@@ -39,7 +39,9 @@ def relative(a, b):
 
 
 @pytest.mark.parametrize('training', [True, False], ids=['train', 'eval'])
-@pytest.mark.parametrize('arch', ARCHS)
+@pytest.mark.parametrize(
+    'arch', [pytest.param(arch, marks=pytest.mark.slow) if arch == 'resnet50' else arch for arch in ARCHS]
+)
 def test_packed_maps_gradients_and_statistics_equal_the_masked_dense_network(arch, training):
     active = random_mask(3, 3, 0.6, torch.Generator().manual_seed(1))
     packed, dense = encoders(arch, active)

@@ -21,8 +21,25 @@ def step(arch, precision):
     return [loss.detach(), *(parameter.grad for parameter in model.parameters()), *model.buffers()]
 
 
-@pytest.mark.parametrize('precision', [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize('arch', ['resnet18', 'resnet50d', 'efficientnet_b0', 'mobilenetv3_small_100'])
+@pytest.mark.parametrize(
+    'arch, precision',
+    [
+        ('resnet18', torch.bfloat16),
+        ('resnet50d', torch.float32),
+        ('mobilenetv3_small_100', torch.float32),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ('resnet18', torch.float32),
+                ('resnet50d', torch.bfloat16),
+                ('efficientnet_b0', torch.float32),
+                ('efficientnet_b0', torch.bfloat16),
+                ('mobilenetv3_small_100', torch.bfloat16),
+            )
+        ),
+    ],
+    ids=str,
+)
 def test_sums_made_again_change_no_bit(arch, precision, monkeypatch):
     made_again = step(arch, precision)
     monkeypatch.setattr(recompute, 'MOST_SUMS', 0)

@@ -89,7 +89,9 @@ def test_knn_during_training_is_what_evaluate_finds_and_changes_no_bit(arch, ima
     assert record_of(tmp_path / 'knn')['metrics']['top1'] == curve[-1][1]
 
 
-@pytest.mark.parametrize('method', ['mae', 'simmim', 'byol', 'supervised'])
+@pytest.mark.parametrize(
+    'method', ['mae', 'supervised', *(pytest.param(method, marks=pytest.mark.slow) for method in ('simmim', 'byol'))]
+)
 def test_the_encoder_of_every_method_is_probed_at_the_side_that_it_learns_from(method, images, tmp_path):
     labelled = images if method == 'supervised' else images / 'train'
     folders = ['--work-dir', str(tmp_path / 'work'), '--results', str(tmp_path / 'results'), '--threads', '1']

@@ -9,6 +9,7 @@ import torch
 from pretrain import build_spark, random_mask
 from spark_bench import commands
 from spark_bench.data.pretraining import Images
+from spark_bench.models.pretrainer import SparKPretrainer
 from spark_bench.profiling import contestants, measuring
 from spark_bench.profiling.contestants import build_mae, build_stock
 from spark_bench.profiling.loading import Batches, worker_counts
@@ -18,6 +19,14 @@ from spark_bench.training.compiling import compile_network
 
 SMALL = ['test_resnet', '--input-size', '64', '--batch-size', '2', '--mask-ratio', '0.5', '--rounds', '1']
 PARTS = [*(f'encoder {n}' for n in range(1, 5)), 'densify', *(f'decoder {n}' for n in range(1, 6)), 'loss']
+
+
+@pytest.fixture(scope='module', autouse=True)
+def narrow():
+    """Decoders that take a moment, not seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contestants, 'SparKPretrainer', partial(SparKPretrainer, decoder_width=64))
+        yield
 
 
 @pytest.fixture(scope='module')
@@ -48,7 +57,7 @@ def test_a_step_is_the_sum_of_its_passes_and_these_of_their_parts(profiles):
 
 def test_the_loss_is_that_of_the_model_by_itself(profiles):
     torch.manual_seed(0)
-    model = build_spark('test_resnet', 64, 0.5)
+    model = build_spark('test_resnet', 64, 0.5, decoder_width=64)
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (2, 3, 64, 64), generator=generator).float()
     mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])

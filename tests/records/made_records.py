@@ -161,9 +161,8 @@ def benchmark_runs(make_benchmark, make_published):
     ]
 
 
-@pytest.fixture
-def demo_runs(tmp_path, make_record):
-    """Records of a whole small demo, with every file that its runs would leave below ``tmp_path``.
+def leave_demo(folder, make_record):
+    """Records of a whole small demo, with every file that its runs would leave below ``folder``.
 
     Grey 64x48 images: number i is all 60 + 20 * i. The truth is a box at (8, 10, 20, 30) in each, category
     'star', detected by every method with score 0.9; a 'heart' over the whole image has score 0.29.
@@ -172,8 +171,8 @@ def demo_runs(tmp_path, make_record):
     rectangle[10:40, 8:28] = 1
     segmentation = pycocotools.mask.encode(rectangle)
     segmentation['counts'] = segmentation['counts'].decode('ascii')
-    data = tmp_path / 'data'
-    (data / 'val2017').mkdir(parents=True)
+    data = folder / 'data'
+    (data / 'val2017').mkdir(parents=True, exist_ok=True)
     images, annotations, detections = [], [], []
     for i in range(1, 7):
         PIL.Image.fromarray(np.full((48, 64, 3), 60 + 20 * i, np.uint8)).save(data / 'val2017' / f'{i}.png')
@@ -184,7 +183,7 @@ def demo_runs(tmp_path, make_record):
     categories = [{'id': 3, 'name': 'star'}, {'id': 7, 'name': 'heart'}]
     truth = {'images': images, 'annotations': annotations, 'categories': categories}
     (data / 'instances_val2017.json').write_text(json.dumps(truth))
-    (tmp_path / 'predictions.json').write_text(json.dumps(detections))
+    (folder / 'predictions.json').write_text(json.dumps(detections))
     pixels = np.arange(2 * 64 * 64 * 3, dtype=np.uint32).reshape(2, 64, 64, 3) // 97 % 256
     original = pixels.astype(np.uint8)
     upper = np.zeros((2, 64, 64, 1), bool)
@@ -196,7 +195,7 @@ def demo_runs(tmp_path, make_record):
         weights = {'path': f'{method}.pth', 'sha256': 'ab' * 32, 'config_hash': 'ab12' * 16}
         if method != 'scratch':
             pasted = np.where(upper, original, np.uint8(40 * i))
-            path = tmp_path / f'{method}.npz'
+            path = folder / f'{method}.npz'
             np.savez(path, original=original, masked=masked, reconstruction=pasted, pasted=pasted)
             files = {'reconstructions': path.name}
             records.append(make_record('pretrain', method, metrics={'loss': 0.5 + i / 100}, artifacts=files))
@@ -206,3 +205,9 @@ def demo_runs(tmp_path, make_record):
         shared |= {'artifacts': {'predictions': 'predictions.json'}}
         records.append(make_record('detection', method, metrics={'box_ap': 10.0 + i, 'mask_ap': 9.0 + i}, **shared))
     return records
+
+
+@pytest.fixture
+def demo_runs(tmp_path, make_record):
+    """Those of :func:`leave_demo`, below ``tmp_path``."""
+    return leave_demo(tmp_path, make_record)

@@ -69,14 +69,6 @@ frame.addEventListener('load', async () => {
 """
 
 
-@pytest.fixture(scope='module')
-def benchmark_report(benchmark_runs, tmp_path_factory):
-    folder = tmp_path_factory.mktemp('benchmark')
-    for record in benchmark_runs:
-        write(record, folder / 'results')
-    return write_report(folder / 'results', 'benchmark', folder / 'out' / 'report.html', folder)
-
-
 def run_browser(page, *flags):
     """What ``page`` writes into its element 'answer'."""
     browser = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)

@@ -5,9 +5,6 @@ import contextlib
 import pytest
 from devtools import Page
 
-from spark_bench.records import write
-from spark_bench.report.page import write_report
-
 # The text nodes whose contrast with what lies below is less than 4.5 : 1 (WCAG 2.2, 1.4.3), from the styles as
 # computed; those that are not shown, or transparent so that only a screen reader meets them, are left out.
 LOW_CONTRAST = """
@@ -82,14 +79,6 @@ UNREADABLE = """
 FOCUSED = """
   const element = document.activeElement;
   return element.closest('th') ? element.textContent : element.tagName;"""
-
-
-@pytest.fixture(scope='module')
-def benchmark_report(benchmark_runs, tmp_path_factory):
-    folder = tmp_path_factory.mktemp('benchmark')
-    for record in benchmark_runs:
-        write(record, folder / 'results')
-    return write_report(folder / 'results', 'benchmark', folder / 'report.html', folder)
 
 
 @pytest.fixture

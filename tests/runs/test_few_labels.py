@@ -74,9 +74,10 @@ def test_a_share_of_the_labels_is_what_is_trained_on_and_part_of_the_run(many, t
     assert (dataset['fraction'], dataset['fraction_seed']) == (0.25, 7)
 
 
-@pytest.mark.parametrize('kind', ['detect', 'finetune'])
+@pytest.mark.parametrize('kind', [('detect',), ('finetune',), ('evaluate', '--protocol', 'knn')])
 def test_a_seed_without_a_share_is_refused(kind, tmp_path, capsys):
-    assert commands.main([kind, '--label-seed', '3', '--weights', 'scratch', '--work-dir', str(tmp_path / 'work')]) == 2
+    words = [*kind, '--label-seed', '3', '--weights', 'scratch', '--work-dir', str(tmp_path / 'work')]
+    assert commands.main(words) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert '--label-seed 3' in error and 'give --label-fraction' in error and not (tmp_path / 'work').exists()
 

@@ -265,6 +265,7 @@ def preempt(process, folder):
     return task
 
 
+@pytest.mark.slow
 def test_jobs_on_this_machine_give_the_records_of_the_runner_and_tell_what_failed(finished, suite, images, tmp_path):
     folder, _ = finished
     # A folder stands where the encoder of one pretraining has to be written.

@@ -59,7 +59,11 @@ def test_disk_is_about_that_of_the_files_that_a_run_leaves(finished):
 
 
 @pytest.mark.parametrize(
-    'name', [pytest.param(name, marks=pytest.mark.slow) if name == 'scaling' else name for name in shipped_suites()]
+    'name',
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in ('mini', 'scaling', 'transformers') else name
+        for name in shipped_suites()
+    ],
 )
 def test_the_plan_of_a_shipped_suite_names_every_cell_in_full_and_adds_up(name, tmp_path, capsys):
     assert commands.main(['run', name, '--dry-run', '--results', str(tmp_path), '--work-dir', str(tmp_path)]) == 0

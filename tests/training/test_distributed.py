@@ -217,6 +217,7 @@ def torchrun(images, folder, *extra):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
 
 
+@pytest.mark.slow
 def test_torchrun_writes_one_record_which_stands_for_one_process_too(images, tmp_path):
     done = torchrun(images, tmp_path, '--accumulate', '2', '--image-interval', '1')
     assert done.returncode == 0, done.stderr[-3000:]
