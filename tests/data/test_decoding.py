@@ -16,7 +16,8 @@ from spark_bench.data import detection
 from spark_bench.data.check.images import judge, look_at
 from spark_bench.data.check.report import Report
 from spark_bench.data.coco.transforms import LoadImage
-from spark_bench.data.images.decoding import decode, read_image
+from spark_bench.data.images.decoding import decode, read_from, read_image
+from spark_bench.data.images.sources import open_images
 from spark_bench.errors import InputError
 
 SIZE = 40, 24
@@ -351,3 +352,22 @@ def test_ppm_and_pgm_are_images(tmp_path):
         assert is_image(name)
     scene().save(tmp_path / 'p.ppm')
     assert np.array_equal(np.asarray(read_image(tmp_path / 'p.ppm')), np.asarray(scene()))
+
+
+@pytest.mark.parametrize(
+    'start', [b'\0\0\0\x18ftypheic\0\0\0\0mif1heic', b'\xff\x0a\xfa\x7f', b'\0\0\0\x0cJXL \r\n\x87\n'], ids=repr
+)
+def test_a_kind_that_is_not_read_is_told_with_what_to_do(tmp_path, start):
+    (tmp_path / 'p.heic').write_bytes(start + bytes(40))
+    with pytest.raises(InputError, match='p.heic is of HEIF, AVIF or JPEG XL.*: convert it to PNG or JPEG'):
+        read_image(tmp_path / 'p.heic')
+
+
+def test_no_kind_of_image_is_left_out_of_a_folder_in_silence(tmp_path):
+    for number, kind in enumerate(('png', 'gif', 'GIF', 'jp2', 'avif')):
+        Image.new('RGB', (20, 20), (40 * number, 0, 0)).save(tmp_path / f'{number}.{kind}')
+    assert len(open_images(tmp_path)) == 5
+    reds = [read_from(open_images(tmp_path), index).getpixel((9, 9))[0] for index in range(5)]
+    assert reds == pytest.approx([0, 40, 80, 120, 160], abs=8)
+    (tmp_path / '5.heic').write_bytes(b'\0\0\0\x18ftypheic' + bytes(40))
+    assert len(open_images(tmp_path)) == 6

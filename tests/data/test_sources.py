@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import tarfile
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -345,3 +346,15 @@ def test_worker_processes_read_zips_and_shards_side_by_side(tmp_path):
         alone = torch.stack([dataset[key]['inputs'] for key in keys])
         loader = torch.utils.data.DataLoader(dataset, batch_size=3, sampler=keys, num_workers=3)
         assert torch.equal(torch.cat([batch['inputs'] for batch in loader]), alone)
+
+
+def test_an_archive_that_holds_an_image_twice_is_refused(tmp_path):
+    """A shard that was appended to, or a zip: which of the two is meant, nobody knows."""
+    root = fill(tmp_path / 'root')
+    shard = pack_tar(tmp_path / 'train.tar', root, [NAMES[0], NAMES[1], NAMES[0]])
+    refused(shard, 'train.tar holds', NAMES[0], 'twice', 'each image once')
+    with warnings.catch_warnings(), zipfile.ZipFile(tmp_path / 'set.zip', 'w') as archive:
+        warnings.simplefilter('ignore')
+        for name in (NAMES[0], NAMES[0]):
+            archive.write(root / name, name)
+    refused(tmp_path / 'set.zip', 'set.zip holds', 'twice')

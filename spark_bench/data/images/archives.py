@@ -14,6 +14,7 @@ import os
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -22,10 +23,10 @@ import numpy as np
 
 from spark_bench.data.images.identity import file_digests
 from spark_bench.data.images.ignored import ignored_in, say_held_out, say_passed_over
-from spark_bench.data.images.listing import is_image, no_images
+from spark_bench.data.images.listing import EXTENSIONS, is_image, no_images
 from spark_bench.data.images.numbered import Source
 from spark_bench.data.images.splits import held_out_folders
-from spark_bench.errors import InputError
+from spark_bench.errors import InputError, printable
 from spark_bench.files import new_file
 from spark_bench.places import cache_folder
 
@@ -49,12 +50,14 @@ class TarShards(Source):
     def __init__(self, shards: Iterable[Path | str], skip_held_out: bool = True):
         self._shards = [str(shard) for shard in shards]
         names, starts, sizes = zip(*map(load_index, self._shards), strict=True)
-        shard = np.repeat(np.arange(len(names)), list(map(len, names)))
+        for shard, inside in zip(self._shards, names, strict=True):
+            _demand_each_once(shard, inside)
+        numbers = np.repeat(np.arange(len(names)), list(map(len, names)))
         names = list(itertools.chain(*names))
         kept = _select(self._shards[0], os.path.dirname(self._shards[0]), names, skip_held_out)
         super().__init__(names[index] for index in kept)
         # Of each image its shard, and there its start and size in bytes.
-        self._places_N3 = np.stack([shard, np.concatenate(starts), np.concatenate(sizes)], axis=1)[kept]
+        self._places_N3 = np.stack([numbers, np.concatenate(starts), np.concatenate(sizes)], axis=1)[kept]
 
     def name(self, index: int) -> str:
         """``shard.tar:member``."""
@@ -92,6 +95,12 @@ class TarShards(Source):
         return digest.hexdigest()
 
 
+def _demand_each_once(archive, names):
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise InputError(f'{archive} holds {printable(twice)} twice: make it anew, with each image once')
+
+
 def _select(path, root, names, skip_held_out):
     """The indices of the members that are data, but for folders that are held out for evaluation."""
     passed = [ignored_in(name) for name in names]
@@ -126,7 +135,7 @@ def _load(shard, read):
         status = os.stat(shard)
     except OSError as error:
         raise InputError(f'{shard} cannot be read: {error.strerror}') from error
-    key = f'{os.path.realpath(shard)}\0{status.st_size}\0{status.st_mtime_ns}'
+    key = f'{os.path.realpath(shard)}\0{status.st_size}\0{status.st_mtime_ns}\0{" ".join(sorted(EXTENSIONS))}'
     cached = cache_folder() / 'tar-index' / f'{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.npz'
     # A damaged index fails its checksum, and is made anew; so is one of a version that kept no labels.
     with (
@@ -245,6 +254,7 @@ class ZipArchive(Source):
         # Some programs of Windows part folders by what may be part of a name elsewhere.
         names = [entry.filename if '/' in entry.filename else entry.filename.replace('\\', '/') for entry in entries]
         self._written = {name: e.filename for name, e in zip(names, entries, strict=True) if name != e.filename}
+        _demand_each_once(path, names)
         kept = _select(path, path, names, skip_held_out)
         super().__init__(names[index] for index in kept)
         # Of each image its size in bytes and its checksum.

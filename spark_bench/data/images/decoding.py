@@ -37,6 +37,12 @@ _UPRIGHT = {
 # Tags of TIFF, and how such a file starts.
 _WIDTH, _HEIGHT = 256, 257
 _TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
+# How others start, which Pillow does not always read; the box that HEIF and AVIF begin with stands behind its length.
+_BOX, _JPEG_XL = b'ftyp', (b'\xff\x0a', b'\0\0\0\x0cJXL ')
+
+
+class KindError(ValueError):
+    """An image is of a kind that Pillow does not read; the message goes on the sentence "image X …"."""
 
 
 class Decoded(NamedTuple):
@@ -134,6 +140,8 @@ def explain(error: Exception) -> tuple[str, str]:
         return 'may not be read', 'change its permissions'
     if isinstance(error, UnplainError):
         return str(error), REMEDY_VALUES
+    if isinstance(error, KindError):
+        return str(error), 'convert it to PNG or JPEG, or take it out of the data set'
     if isinstance(error, Image.DecompressionBombError):
         return (f'has more than {2 * Image.MAX_IMAGE_PIXELS} pixels', 'make it smaller, or take it out of the data set')
     if isinstance(error, OSError) and error.errno:
@@ -146,7 +154,8 @@ def decode(file: Path | str | BinaryIO, pixels: bool = True) -> Decoded:
 
     Raises:
         UnplainError: see :func:`~spark_bench.data.images.bit_depth.to_rgb`.
-        Exception: of any kind, where it cannot be read.
+        KindError: where it is of a kind that is known and not read.
+        Exception: of any other kind, where it cannot be read.
     """
     with warnings.catch_warnings():
         # Of EXIF blocks, mostly, that are damaged.
@@ -206,13 +215,15 @@ def _find_exif_in_png(image):
 
 
 def _unidentified(file):
-    """An error that says more than Pillow's, which knows no TIFF of such values; or None."""
+    """An error that says more than Pillow's; or None."""
     if hasattr(file, 'read'):
         file.seek(0)
-        start = file.read(4)
+        start = file.read(12)
     else:
         with open(file, 'rb') as opened:
-            start = opened.read(4)
-    if start in _TIFF:
+            start = opened.read(12)
+    if start[4:8] == _BOX or start.startswith(_JPEG_XL):
+        return KindError('is of HEIF, AVIF or JPEG XL, which Pillow does not read here')
+    if start[:4] in _TIFF:
         return UnplainError('is a TIFF of a kind that cannot be read, such as floats of 64 bits, or colours of floats')
     return None

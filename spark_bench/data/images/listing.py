@@ -14,7 +14,9 @@ from spark_bench.files import MARKER
 
 # Of ImageNet-1k, and the names of its folders.
 IMAGENET_CLASSES, WNID = 1000, re.compile(r'n\d{8}')
+# What Pillow reads, and what cameras and websites give that it may not: refused by name, not left out in silence.
 EXTENSIONS = {'.jpg', '.jpeg', '.jfif', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm'}
+EXTENSIONS |= {'.gif', '.jp2', '.avif', '.heic', '.heif', '.jxl'}
 
 
 def is_image(name: str) -> bool:
