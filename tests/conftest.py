@@ -27,6 +27,11 @@ def pytest_configure(config):
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
 
 
+def pytest_xdist_auto_num_workers():
+    """One more than there are cores: some tests wait, for browsers, locks and processes that they kill."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 # Folders whose files take long: the first to be dealt out, so that no process is left alone with one of them.
 LONG = ('suites', 'runs', 'training', 'probes', 'models')
 

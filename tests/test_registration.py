@@ -28,6 +28,9 @@ def test_alone_the_package_loads_nothing_heavy(name):
     assert python(f'import sys; sys.argv[0] = {name!r}; import spark_bench; {LIGHT}') == 'True'
 
 
-@pytest.mark.parametrize('imports, before', [('mmengine, spark_bench', True), ('spark_bench, mmengine', False)])
+@pytest.mark.parametrize(
+    'imports, before',
+    [pytest.param('mmengine, spark_bench', True, marks=pytest.mark.slow), ('spark_bench, mmengine', False)],
+)
 def test_it_registers_where_mmengine_is_loaded_or_on_request(imports, before):
     assert python(f'import {imports}{REGISTERED}') == f'{before} True'

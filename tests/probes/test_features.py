@@ -238,7 +238,7 @@ def test_both_probes_share_features_and_a_record_is_measured_once(images, encode
     linear = measured('linear', images, tmp_path, '--weights', encoder)
     before = {path: path.read_bytes() for path in (tmp_path / 'results').rglob('*.json')}
     monkeypatch.setattr('spark_bench.runs.probe.knn', no_more)
-    assert measured('knn', images, tmp_path, '--weights', encoder, '--batch-size', '7', '--label-seed', '3') == near
+    assert measured('knn', images, tmp_path, '--weights', encoder, '--batch-size', '7') == near
     assert {path: path.read_bytes() for path in (tmp_path / 'results').rglob('*.json')} == before
     assert near.dataset['train_images'] == CLASSES * TRAIN and near.dataset['val_images'] == CLASSES * VAL
     assert near.weights['sha256'] == linear.weights['sha256'] and Path(near.config).is_file()
