@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
+from sampling import all_but
 
 CHECKOUT = Path(__file__).parents[1]
 PYTHONS = ('3.10', '3.11', '3.12', '3.13', '3.14')
@@ -159,11 +160,7 @@ def test_the_second_set_up_starts_nothing(tree):
 
 @pytest.mark.parametrize(
     'change',
-    [
-        'constraints.txt',
-        'tools/bootstrap.py',
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ('overrides.txt', 'setup.cfg')),
-    ],
+    all_but(['overrides.txt', 'setup.cfg'], ['constraints.txt', 'overrides.txt', 'setup.cfg', 'tools/bootstrap.py']),
 )
 def test_a_finished_environment_is_updated_in_place(tree, change):
     run(tree)
@@ -178,13 +175,7 @@ def test_a_finished_environment_is_updated_in_place(tree, change):
 
 
 @pytest.mark.parametrize(
-    'part',
-    [
-        'bin/python',
-        'mmcv',
-        'stamp',
-        *(pytest.param(part, marks=pytest.mark.slow) for part in ('bin/spark-bench', 'torch')),
-    ],
+    'part', all_but(['bin/spark-bench', 'torch'], ['bin/python', 'bin/spark-bench', 'mmcv', 'torch', 'stamp'])
 )
 def test_an_environment_that_lost_a_part_is_made_anew(tree, part):
     run(tree)
@@ -209,19 +200,8 @@ def test_another_python_or_a_moved_checkout_gets_a_new_environment(tree, what):
     assert status == 0 and not (tree / '.venv/addition').exists()
 
 
-@pytest.mark.parametrize(
-    'hanging, earlier',
-    [
-        ('-m venv *', 'none'),
-        ('-m pip install uv*', 'none'),
-        (UV_INSTALL, 'finished'),
-        ('-c import*', 'finished'),
-        pytest.param('-m venv *', 'finished', marks=pytest.mark.slow),
-        pytest.param('-m pip install uv*', 'finished', marks=pytest.mark.slow),
-        pytest.param(UV_INSTALL, 'none', marks=pytest.mark.slow),
-        pytest.param('-c import*', 'none', marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize('hanging', ['-m venv *', '-m pip install uv*', UV_INSTALL, '-c import*'])
+@pytest.mark.parametrize('earlier', all_but(['none'], ['none', 'finished']))
 def test_a_killed_set_up_is_made_anew(tree, hanging, earlier):
     if earlier == 'finished':
         run(tree)

@@ -100,6 +100,7 @@ def test_the_readme_tells_the_ratios_of_the_profiles():
     assert f"ours takes {share:.2f} of the time of the first, and ConvNeXt-B's step {excess:.2f} times" in told
 
 
+@pytest.mark.slow
 def test_the_tool_changes_nothing_where_all_is_filled():
     done = subprocess.run(
         [sys.executable, str(ROOT / 'tools/fill_tables.py')], capture_output=True, text=True, check=True

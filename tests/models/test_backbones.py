@@ -11,6 +11,7 @@ from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 from networks import R50, SWIN, TINY, build, fill, maps
+from sampling import all_but
 
 from spark_bench.checkpoints import save_spark
 from spark_bench.errors import InputError
@@ -38,9 +39,7 @@ RESNET_FILES = {
 }
 
 
-@pytest.mark.parametrize(
-    'style', [pytest.param(style, marks=pytest.mark.slow) if style == 'module' else style for style in RESNET_FILES]
-)
+@pytest.mark.parametrize('style', all_but(['module', 'timm'], RESNET_FILES))
 def test_resnet_files_give_the_features_of_torchvision(style, tmp_path, image):
     source = fill(torchvision.models.resnet50())
     path = write(tmp_path / 'file.pth', RESNET_FILES[style](source))
@@ -67,7 +66,7 @@ def timm_maps(network, image):
         return network.forward_intermediates(image, intermediates_only=True, norm=False)
 
 
-@pytest.mark.parametrize('style', [pytest.param('timm', marks=pytest.mark.slow), 'official', 'torchvision'])
+@pytest.mark.parametrize('style', all_but(['timm'], ['timm', 'official', 'torchvision']))
 def test_convnext_files_give_the_features_of_timm(style, tmp_path, image):
     source = fill(timm.create_model('convnext_tiny', num_classes=0))
     state = source.state_dict()

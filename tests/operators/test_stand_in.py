@@ -122,6 +122,7 @@ def test_a_compiled_extension_wins(tmp_path):
 
 
 @stands_in
+@pytest.mark.slow
 def test_modules_of_mmdet_that_were_imported_before_get_the_operators():
     """mmdet binds functions that only raise where mmcv has no operators."""
     script = """

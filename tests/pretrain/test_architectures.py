@@ -10,6 +10,7 @@ import copy
 
 import pytest
 import torch
+from sampling import all_but
 from timm import layers
 from timm.layers.grn import GlobalResponseNorm
 from torch import nn
@@ -77,7 +78,7 @@ LARGE = (
 )
 # So deep that float32 itself, batch norm over a few positions after another, is further than 1e-4 from the truth.
 DEEPEST = ('resnet152', 'resnet200', 'resnet152d', 'resnet200d', 'efficientnet_b1', 'efficientnetv2_s')
-ALL = [*QUICK, *(pytest.param(arch, marks=pytest.mark.slow) for arch in LARGE)]
+ALL = all_but(LARGE, (*QUICK, *LARGE))
 
 SMOOTH = {nn.ReLU: nn.SiLU, nn.ReLU6: nn.SiLU, nn.Hardswish: nn.SiLU, nn.Hardsigmoid: nn.Sigmoid}
 
@@ -150,13 +151,7 @@ def make_image(batch, side, dtype):
 @pytest.mark.parametrize(
     'training', [pytest.param(True, id='train'), pytest.param(False, id='eval', marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize(
-    'arch',
-    [
-        arch if arch in ('resnet50', 'convnext_atto') else pytest.param(arch, marks=pytest.mark.slow)
-        for arch in (*QUICK, *LARGE)
-    ],
-)
+@pytest.mark.parametrize('arch', all_but({*QUICK, *LARGE} - {'resnet50', 'convnext_atto'}, (*QUICK, *LARGE)))
 def test_packed_equals_reference_in_float32_where_nothing_has_a_kink(arch, training):
     packed, reference = twins(arch, 96, 0.6, training, torch.float32, smooth)
     active = random_mask(4, 3, 0.6, torch.Generator().manual_seed(1))
@@ -196,11 +191,7 @@ def test_packed_equals_reference_in_float64_as_the_network_is(arch):
     ],
 )
 @pytest.mark.parametrize(
-    'arch',
-    [
-        'convnextv2_atto',
-        *(pytest.param(arch, marks=pytest.mark.slow) for arch in ('resnet18d', 'mobilenetv3_small_100')),
-    ],
+    'arch', all_but(['resnet18d', 'mobilenetv3_small_100'], ['convnextv2_atto', 'resnet18d', 'mobilenetv3_small_100'])
 )
 def test_any_ratio_grid_and_patch_size(arch, side, ratio, patch_size, batch):
     packed, reference = twins(arch, side, ratio, True, torch.float64, patch_size=patch_size)
@@ -209,12 +200,7 @@ def test_any_ratio_grid_and_patch_size(arch, side, ratio, patch_size, batch):
 
 
 @pytest.mark.parametrize(
-    'arch',
-    [
-        'convnextv2_atto',
-        'regnety_002',
-        *(pytest.param(arch, marks=pytest.mark.slow) for arch in ('seresnet50', 'resnet50_gn')),
-    ],
+    'arch', all_but(['seresnet50', 'resnet50_gn'], ['convnextv2_atto', 'regnety_002', 'seresnet50', 'resnet50_gn'])
 )
 def test_images_with_unequal_counts_are_pooled_apart(arch):
     packed, reference = twins(arch, 96, 0.5, False, torch.float64)
@@ -298,15 +284,10 @@ def test_windows_may_be_given_an_axis(pool):
 @pytest.mark.parametrize('training', [True, False], ids=['train', 'eval'])
 @pytest.mark.parametrize(
     'arch',
-    [
-        'resnet50',
-        'convnextv2_atto',
-        'tf_efficientnet_b0',
-        *(
-            pytest.param(arch, marks=pytest.mark.slow)
-            for arch in ('resnetblur50', 'regnety_002', 'mobilenetv3_small_100')
-        ),
-    ],
+    all_but(
+        ('resnetblur50', 'regnety_002', 'mobilenetv3_small_100'),
+        ['resnet50', 'resnetblur50', 'convnextv2_atto', 'regnety_002', 'tf_efficientnet_b0', 'mobilenetv3_small_100'],
+    ),
 )
 def test_masked_pixels_change_no_bit_of_any_map(arch, training, engine):
     torch.manual_seed(0)
@@ -323,11 +304,9 @@ def test_masked_pixels_change_no_bit_of_any_map(arch, training, engine):
 
 @pytest.mark.parametrize(
     'arch',
-    [
-        'resnet18',
-        'convnext_atto',
-        *(pytest.param(arch, marks=pytest.mark.slow) for arch in ('resnet50', 'convnext_tiny', 'efficientnet_b0')),
-    ],
+    all_but(
+        ('resnet50', 'convnext_tiny'), ['resnet18', 'convnext_atto', 'resnet50', 'convnext_tiny', 'efficientnet_b0']
+    ),
 )
 def test_bfloat16_autocast_stays_near_float32(arch):
     packed, reference = twins(arch, 96, 0.6, True, torch.float32, smooth)
@@ -373,7 +352,7 @@ def bytes_held(encoder, image, layout):
     return sum(event.nbytes() for event in profiler.profiler.kineto_results.events() if event.name() == '[memory]')
 
 
-@pytest.mark.parametrize('arch', ['resnet18', 'convnext_atto', 'efficientnet_b0'])
+@pytest.mark.parametrize('arch', all_but(['efficientnet_b0'], ['resnet18', 'convnext_atto', 'efficientnet_b0']))
 def test_a_converted_network_compiles_and_exports_as_the_dense_one(arch):
     encoder = build_spark(arch, 64, 0.5, decoder_width=64).encoder.eval()
     plain = create_network(arch).eval()

@@ -131,6 +131,7 @@ def test_the_map_that_a_gpu_fills_and_projects_compiles_too():
     assert counter.frame_count == 1
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_compiled_model_computes_with_its_own_weights():
     plain = build('test_convnext')
     ours, _ = compiled(plain, 'eager')

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from masked_dense import make_masked_dense
+from sampling import all_but
 from torch import nn
 
 from pretrain import InputError, VisibleLayout, build_spark, random_mask
@@ -39,9 +40,7 @@ def relative(a, b):
 
 
 @pytest.mark.parametrize('training', [True, False], ids=['train', 'eval'])
-@pytest.mark.parametrize(
-    'arch', [pytest.param(arch, marks=pytest.mark.slow) if arch == 'resnet50' else arch for arch in ARCHS]
-)
+@pytest.mark.parametrize('arch', all_but(['resnet50'], ARCHS))
 def test_packed_maps_gradients_and_statistics_equal_the_masked_dense_network(arch, training):
     active = random_mask(3, 3, 0.6, torch.Generator().manual_seed(1))
     packed, dense = encoders(arch, active)

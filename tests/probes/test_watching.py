@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from safetensors.torch import load_file
+from sampling import all_but
 
 from spark_bench import commands
 
@@ -89,9 +90,7 @@ def test_knn_during_training_is_what_evaluate_finds_and_changes_no_bit(arch, ima
     assert record_of(tmp_path / 'knn')['metrics']['top1'] == curve[-1][1]
 
 
-@pytest.mark.parametrize(
-    'method', ['mae', 'supervised', *(pytest.param(method, marks=pytest.mark.slow) for method in ('simmim', 'byol'))]
-)
+@pytest.mark.parametrize('method', all_but(['simmim', 'byol'], ['mae', 'simmim', 'byol', 'supervised']))
 def test_the_encoder_of_every_method_is_probed_at_the_side_that_it_learns_from(method, images, tmp_path):
     labelled = images if method == 'supervised' else images / 'train'
     folders = ['--work-dir', str(tmp_path / 'work'), '--results', str(tmp_path / 'results'), '--threads', '1']

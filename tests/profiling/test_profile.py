@@ -121,6 +121,7 @@ def test_a_profile_of_real_images_tells_of_their_loader(images, tmp_path, capsys
     assert '--data-root' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(torch.compiler, 'set_stance'), reason='--compile asks for torch 2.6')
 def test_the_compiled_network_is_a_row_of_its_own(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(contestants, 'compile_network', partial(compile_network, backend='eager'))

@@ -184,6 +184,7 @@ def test_ap_during_training_is_what_evaluate_finds_and_the_best_weights_are_kept
     assert not list(work.glob('validation*'))
 
 
+@pytest.mark.slow
 def test_evaluations_of_before_a_stop_do_not_count_where_other_data_judge_now(many, tmp_path, monkeypatch):
     data = tmp_path / 'data'
     shutil.copytree(many, data)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from sampling import all_but
 
 from pretrain import build_spark
 from spark_bench import commands
@@ -58,13 +59,7 @@ def test_disk_is_about_that_of_the_files_that_a_run_leaves(finished):
         ), spec.name
 
 
-@pytest.mark.parametrize(
-    'name',
-    [
-        pytest.param(name, marks=pytest.mark.slow) if name in ('mini', 'scaling', 'transformers') else name
-        for name in shipped_suites()
-    ],
-)
+@pytest.mark.parametrize('name', all_but(('mini', 'scaling', 'transformers'), shipped_suites()))
 def test_the_plan_of_a_shipped_suite_names_every_cell_in_full_and_adds_up(name, tmp_path, capsys):
     assert commands.main(['run', name, '--dry-run', '--results', str(tmp_path), '--work-dir', str(tmp_path)]) == 0
     plan = capsys.readouterr().out

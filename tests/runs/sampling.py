@@ -1,0 +1,12 @@
+"""Which cases of a test run every time, and which with ``-m slow`` alone."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+
+def all_but(rare: Iterable[Any], values: Iterable[Any]) -> list[Any]:
+    """``values`` for ``parametrize``, of which those in ``rare`` are slow."""
+    rare = list(rare)
+    return [pytest.param(value, marks=pytest.mark.slow) if value in rare else value for value in values]
