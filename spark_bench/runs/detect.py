@@ -15,7 +15,7 @@ from spark_bench.checkpoints.detectors import load_detector
 from spark_bench.data.coco.subset import draw_images
 from spark_bench.data.detection import Split, check_images, identify, open_coco, open_split
 from spark_bench.errors import InputError
-from spark_bench.evaluation.accuracy import evaluations
+from spark_bench.evaluation.accuracy import evaluations, keep_comparable
 from spark_bench.evaluation.average_precision import keep_best, predictions_of, save_detector
 from spark_bench.evaluation.coco_metric import run_evaluation, write_categories
 from spark_bench.evaluation.rehearsal import rehearse
@@ -163,6 +163,7 @@ class Detection(Run[DetectOptions]):
         artifacts['detector'] = self.work_dir / 'detector.safetensors'
         save_detector(runner, artifacts['detector'])
         curves = {}
+        keep_comparable(runner, self.identity.hash)
         if evaluations(runner) or self.options.val_interval is not None:
             last = {'step': runner.max_iters, **{name: metrics[name] for name in self.needed}}
             best, artifacts['detector_best'] = keep_best(runner, last)

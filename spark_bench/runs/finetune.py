@@ -46,6 +46,7 @@ class Finetuning(Run[FinetuneOptions]):
     task, embedded, needed = 'classification', 'classification', ('top1',)
     Options = FinetuneOptions
     hooks = ('ResumePointHook', 'AccuracyHook')
+    unheeded = ('PreciseBatchNormHook',)  # it would change the norms behind the last evaluation
 
     def open_data(self) -> str:
         self.train_split, self.val_split = open_labelled(self.options.data_root)

@@ -36,7 +36,23 @@ def load_config(path: str, overrides: dict[str, Any]) -> Config:
     if missing:
         raise InputError(f'config {path} has no {missing[0]}: give a recipe of pretrain/configs or mmdet_configs')
     apply_overrides(cfg, overrides)
+    _demand_no_weights(cfg, path)
     return cfg
+
+
+def _demand_no_weights(cfg, path):
+    """Weights come by ``--weights`` alone, or the record would not know of them."""
+    stated = {
+        'load_from': cfg.get('load_from'),
+        'model.weights': cfg.model.get('weights'),
+        'model.backbone.weights': (cfg.model.get('backbone') or {}).get('weights'),
+    }
+    for key, value in stated.items():
+        if value is not None:
+            raise InputError(
+                f'config {path} has {key} {value}: take it out, and give the file with --weights '
+                '(a pretraining starts from none)'
+            )
 
 
 def arch_of(cfg: Config, path: str) -> str:

@@ -57,11 +57,13 @@ _OWNED = {
     'randomness': 'give --seed',
     'seed': 'give --seed',
     'resume': 'a run always goes on from the checkpoints in its --work-dir',
-    'load_from': 'give --weights',
+    'load_from': 'give --weights; a pretraining starts from none',
     'experiment_name': 'give --suite and --method',
     'data_root': 'give --data-root',
-    'train_cfg.val_interval': 'give --val-interval',
-    'train_cfg.val_begin': 'give --val-interval',
+    **{
+        f'train_cfg.{key}': 'detect has --val-interval for it, finetune its AccuracyHook, pretrain --probe-interval'
+        for key in ('val_interval', 'val_begin')
+    },
     **{f'test_evaluator.{key}': 'box and mask AP and AR of COCO are what is measured' for key in _COCO_OPTIONS},
     **{
         f'model.{key}': 'the classes of --data-root decide it'
@@ -95,6 +97,14 @@ def apply_overrides(cfg: Config, overrides: dict[str, Any]) -> None:
         raise InputError(f'--cfg-options train_cfg.{other}: the config counts otherwise; give train_cfg.{unit}')
     before = cfg.train_cfg[unit]
     cfg.merge_from_dict(overrides)
+    optimizer: dict[str, Any] = cfg.optim_wrapper.get('optimizer') or {}
+    if 'base_lr' in overrides:
+        optimizer['lr'] = None  # else it would be taken in place of that
+    elif 'base_batch' in overrides and optimizer.get('lr') is not None:
+        raise InputError(
+            f'--cfg-options base_batch: it would be of no effect, the optimizer has lr {optimizer["lr"]}; give '
+            'base_lr too'
+        )
     wanted, cfg.train_cfg[unit] = cfg.train_cfg[unit], before
     set_length(cfg, wanted, unit)
 

@@ -70,6 +70,11 @@ class Pretraining(Run[PretrainOptions]):
                 f'{unit.removeprefix("max_")}: give another train_cfg.{unit}'
             )
         set_length(cfg, round(length), unit)
+        if cfg.train_dataloader.dataset.get('fraction') is not None:
+            raise InputError(
+                f'config {options.config}: train_dataloader.dataset.fraction: a pretraining takes all images: take it '
+                'out, and give a folder of fewer'
+            )
         super().fit_recipe(cfg, options, classes)
         if not kind.accumulates and cfg.train_cfg.accumulate > 1:
             raise InputError(

@@ -35,7 +35,7 @@ PLACEMENT = {
     '*_dataloader.pin_memory': None,
     'train_dataloader.batch_size': None,
     'model.channels_last': 'give --channels-last',
-    'model.weights': 'give --weights',
+    'model.weights': 'give --weights; a pretraining starts from none',
     'model.backbone.weights': 'give --weights',
     'model.key_prefix': 'give --key-prefix',
     'model.backbone.key_prefix': 'give --key-prefix',

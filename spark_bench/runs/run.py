@@ -65,6 +65,7 @@ class Run(Measured[AnyTraining]):
     """
 
     hooks: ClassVar[tuple[str, ...]] = ('ResumePointHook',)  # without which none of this kind ends well
+    unheeded: ClassVar[tuple[str, ...]] = ('AccuracyHook', 'WeightEmaHook')  # which this kind does not look at
 
     def __init__(self, options: AnyTraining) -> None:
         self.cfg = load_config(options.config, options.overrides)
@@ -105,7 +106,7 @@ class Run(Measured[AnyTraining]):
     def fit_recipe(cls, cfg: Config, options: AnyTraining, classes: int = 2) -> None:
         """Fill in what follows from the options and the number of classes, places apart."""
         demand_whole_splits(cfg, options.config)
-        demand_hooks(cfg, options.config, cls.hooks)
+        demand_hooks(cfg, options.config, cls.hooks, cls.unheeded)
         tell_odd_ends(cfg)
         fit_batch(cfg, options.batch_size, options.accumulate)
         set_speed(cfg, options)

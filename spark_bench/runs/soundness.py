@@ -48,8 +48,13 @@ def _few(name):
     return ', or give --label-fraction' if name == 'train_dataloader' else ''
 
 
-def demand_hooks(cfg: Config, path: str, needed: tuple[str, ...]) -> None:
+def demand_hooks(cfg: Config, path: str, needed: tuple[str, ...], unheeded: tuple[str, ...] = ()) -> None:
     """Refuse a recipe without the hooks that a run relies on, or with some that it must not have.
+
+    Args:
+        needed: which the run relies on.
+        unheeded: of this project, for other kinds of run: what they do would be in no figure and no file, or in one of
+            the two alone.
 
     Raises:
         InputError: naming the hook.
@@ -70,6 +75,11 @@ def demand_hooks(cfg: Config, path: str, needed: tuple[str, ...]) -> None:
                 if odd == 'EMAHook' and 'AccuracyHook' in needed
                 else ''
             )
+        )
+    odd = next((name for name in types if name in unheeded), None)
+    if odd:
+        raise InputError(
+            f'config {path} has the hook {odd}, which is for other kinds of run: take it out of custom_hooks'
         )
     if types.count('WeightEmaHook') > 1:
         raise InputError(f'config {path} has several WeightEmaHook in custom_hooks: keep one')

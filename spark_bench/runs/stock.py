@@ -56,9 +56,7 @@ def _refuse(path: str, what: str, remedy: str) -> None:
 
 
 def _check_model(cfg, path):
-    """Weights come by ``--weights`` alone, or the record would not know of them; scores are those of classes."""
-    if cfg.get('load_from'):
-        _refuse(path, f'load_from {cfg.load_from}', 'take it out, and give the file with --weights')
+    """Weights come by ``--weights`` alone, of parts too; scores are those of classes."""
     # A backbone without a name is refused for that, further on.
     named = isinstance(cfg.model.backbone.get('arch'), str)
     for place, part in (('model', cfg.model), ('model.backbone', cfg.model.backbone)) if named else ():
@@ -85,7 +83,9 @@ def _adopt_batch(cfg, path):
         return
     optimizer, size = cfg.get('optim_wrapper', {}).get('optimizer', {}), scaling['base_batch_size']
     if 'global_batch' in cfg:
-        if cfg.global_batch != size and cfg.get('base_lr') is None and optimizer.get('lr') is not None:
+        if cfg.get('base_lr') is not None:
+            optimizer.lr = None  # that of the config below, in most cases
+        elif cfg.global_batch != size and optimizer.get('lr') is not None:
             print_log(
                 f'{path} has global_batch {cfg.global_batch} and the learning rate {optimizer.lr:g}, which '
                 f'auto_scale_lr calls that of {size} images: it is not scaled; state base_lr and base_batch',

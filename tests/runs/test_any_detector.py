@@ -170,6 +170,7 @@ def test_a_recipe_of_this_project_stays_as_it_is(recipe):
         ({'test_evaluator': [dict(type='CocoMetric'), dict(type='CocoPanopticMetric')]}, ['2 metrics', 'CocoMetric']),
         ({'test_evaluator.type': 'VOCMetric'}, ['test_evaluator.type VOCMetric', 'CocoMetric']),
         ({'load_from': 'some.pth'}, ['load_from some.pth', '--weights']),
+        ({'model.backbone.weights': 'some.pth'}, ['model.backbone.weights some.pth', '--weights']),
         (
             {'model.backbone.init_cfg': dict(type='Pretrained', checkpoint='torchvision://resnet50')},
             ['model.backbone.init_cfg', 'torchvision://resnet50', '--weights'],

@@ -185,7 +185,8 @@ def test_ap_during_training_is_what_evaluate_finds_and_the_best_weights_are_kept
 
 
 @pytest.mark.slow
-def test_evaluations_of_before_a_stop_do_not_count_where_other_data_judge_now(many, tmp_path, monkeypatch):
+@pytest.mark.parametrize('asked_again', [True, False])
+def test_evaluations_of_before_a_stop_do_not_count_where_other_data_judge_now(asked_again, many, tmp_path, monkeypatch):
     data = tmp_path / 'data'
     shutil.copytree(many, data)
     command, run_iter = (
@@ -205,8 +206,14 @@ def test_evaluations_of_before_a_stop_do_not_count_where_other_data_judge_now(ma
     truth = json.loads(path.read_text())
     truth['annotations'] = truth['annotations'][::2]
     path.write_text(json.dumps(truth))
+    if not asked_again:
+        at = command.index('--val-interval')
+        del command[at : at + 2]
     assert commands.main(command) == 0
     record = record_of(tmp_path)
+    if not asked_again:
+        assert 'box_ap' not in record['curves'] and 'box_ap_best' not in record['metrics']
+        return
     # Of two evaluations before the stop none is left: that of the resumed training's end stands alone.
     assert [step for step, _ in record['curves']['box_ap']] == [27]
     assert record['metrics']['box_ap_best'] == record['metrics']['box_ap'] and record['metrics']['update_best'] == 27

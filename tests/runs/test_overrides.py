@@ -7,7 +7,10 @@ from spark_bench import registration  # noqa: F401
 from spark_bench.commands import parsing
 from spark_bench.errors import InputError
 from spark_bench.places import shipped
+from spark_bench.runs import kind_of
+from spark_bench.runs.inputs import load_config
 from spark_bench.runs.overrides import apply_overrides, set_length
+from spark_bench.training.batches import fit_batch
 
 UPDATES = 'mmdet_configs/spark/mask-rcnn_resnet50_fpn_1x_coco.py'
 EPOCHS = 'mmdet_configs/spark/mask-rcnn_convnext-base_fpn_3x_coco.py'
@@ -185,3 +188,67 @@ def test_a_schedule_without_an_end_ends_with_the_training():
 )
 def test_a_setting_is_read_as_python_or_else_as_text(text, value):
     assert parsing.setting(text) == ('a', value)
+
+
+def test_the_newest_of_two_learning_rates_is_taken(tmp_path):
+    """A rate that the config's own optimizer states would else stand, and what is given be of no effect."""
+    path = tmp_path / 'own.py'
+    path.write_text(f'_base_ = {str(shipped(EPOCHS))!r}\noptim_wrapper = dict(optimizer=dict(lr=0.01))\n')
+    for overrides, expected in (({}, 0.01), ({'base_lr': 0.5, 'base_batch': 64}, 0.5 * 16 / 64)):
+        cfg = load_config(str(path), overrides)
+        fit_batch(cfg)
+        assert cfg.global_batch == 16 and cfg.optim_wrapper.optimizer.lr == pytest.approx(expected)
+    with pytest.raises(InputError, match='base_batch: it would be of no effect.*base_lr too'):
+        load_config(str(path), {'base_batch': 64})
+
+
+def test_a_rate_that_a_stock_config_scales_gives_way_to_one_that_is_stated(tmp_path):
+    path = tmp_path / 'own.py'
+    path.write_text(
+        "_base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py']\n"
+        "model = dict(backbone=dict(_delete_=True, type='SparKTimm', arch='resnet50'))\n"
+        'global_batch, base_lr, base_batch = 32, 0.001, 16\n'
+    )
+    cfg = load_config(str(path), {})
+    fit_batch(cfg)
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(0.002)
+
+
+@pytest.mark.parametrize('recipe', ['pretrain/configs/demo_finetune.py', 'pretrain/configs/demo_pretrain.py'])
+@pytest.mark.parametrize('key', ['load_from', 'model.weights'])
+def test_a_config_that_states_weights_is_refused(recipe, key, tmp_path):
+    path = tmp_path / 'own.py'
+    stated = "model = dict(weights='x.pth')" if key == 'model.weights' else "load_from = 'x.pth'"
+    path.write_text(f'_base_ = {str(shipped(recipe))!r}\n{stated}\n')
+    with pytest.raises(InputError, match=f'own.py has {key} x.pth: take it out, and give the file with --weights'):
+        load_config(str(path), {})
+
+
+@pytest.mark.parametrize(
+    'kind, recipe, hook',
+    [
+        ('classification', 'pretrain/configs/demo_finetune.py', 'PreciseBatchNormHook'),
+        ('detection', DEMO, 'WeightEmaHook'),
+        ('detection', DEMO, 'AccuracyHook'),
+        ('pretrain', 'pretrain/configs/small_supervised.py', 'AccuracyHook'),
+        ('pretrain', 'pretrain/configs/demo_pretrain.py', 'WeightEmaHook'),
+    ],
+)
+def test_a_hook_whose_work_would_be_in_no_figure_is_refused(kind, recipe, hook, tmp_path):
+    cfg = Config.fromfile(shipped(recipe))
+    cfg.custom_hooks = [*cfg.custom_hooks, dict(type=hook)]
+    cfg.dump(tmp_path / 'own.py')
+    run = kind_of(kind)
+    with pytest.raises(InputError, match=f'own.py has the hook {hook}, which is for other kinds of run'):
+        run.check_recipe(run.Options(config=str(tmp_path / 'own.py'), arch='test_resnet'))
+
+
+def test_a_pretraining_on_a_share_of_the_labels_is_refused(tmp_path):
+    run = kind_of('pretrain')
+    options = run.Options(
+        config=str(shipped('pretrain/configs/small_supervised.py')),
+        arch='test_resnet',
+        overrides={'train_dataloader.dataset.fraction': 0.1},
+    )
+    with pytest.raises(InputError, match='train_dataloader.dataset.fraction: a pretraining takes all images'):
+        run.check_recipe(options)
