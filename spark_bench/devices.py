@@ -12,6 +12,8 @@ def choose_device(name: str | None = None) -> torch.device:
 
     Raises:
         InputError: where torch cannot compute there, in float64 as all that is measured is.
+
+    A GPU that is named by its number becomes torch's current one.
     """
     name = name or ('cuda' if torch.cuda.is_available() else 'cpu')
     try:
@@ -20,7 +22,10 @@ def choose_device(name: str | None = None) -> torch.device:
         raise InputError(
             f'--device {name!r} is not available here: choose cpu, or cuda on a machine that has it'
         ) from error
-    return torch.device(name)
+    device = torch.device(name)
+    if device.type == 'cuda' and device.index is not None:
+        torch.cuda.set_device(device)  # events are of the current one, and so is the name of the card
+    return device
 
 
 def imitates_bfloat16(device: torch.device | str) -> bool:

@@ -84,9 +84,9 @@ def figures(texts: Iterable[str]) -> dict[Path, bytes]:
 
 
 def is_same(old: bytes, new: bytes) -> bool:
-    """Whether two contents are equal; of figures, what is written in them, as machines round positions otherwise."""
+    """Whether two contents are equal; of figures, what they say in words, as machines round positions otherwise."""
     if b'<svg' in new:
-        old, new = (b'|'.join(re.findall(rb'<text[^>]*>([^<]+)', svg)) for svg in (old, new))
+        old, new = (b'|'.join(re.findall(rb'<(?:text|desc)[^>]*>([^<]+)', svg)) for svg in (old, new))
     return old == new
 
 

@@ -66,6 +66,7 @@ _SWINS = {
 }
 # timm names its Swins by window and image size, and has these only.
 _SWIN_IMAGES = {7: 224, 12: 384}
+_POOLED_NORM = ('fc_norm.weight', 'fc_norm.bias')
 _VITS = {(12, 192): 'tiny', (12, 384): 'small', (12, 768): 'base', (24, 1024): 'large', (32, 1280): 'huge'}
 
 
@@ -110,7 +111,8 @@ def differences(arch: str, shapes: Shapes, family: str | None) -> tuple[list[str
     other = [name for name, shape in reference.items() if name in shapes and squeeze(shapes[name]) != squeeze(shape)]
     unknown = [name for name in shapes if name not in reference]
     if unknown:
-        whole = network_shapes(arch, classifier=True)
+        # With its classifier; and a ViT that pools patches has its norm behind that.
+        whole = {**network_shapes(arch, classifier=True), **(dict.fromkeys(_POOLED_NORM) if family == 'vit' else {})}
         unknown = [name for name in unknown if name not in whole]
     return missing, other, unknown
 

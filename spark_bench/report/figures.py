@@ -155,18 +155,24 @@ def inline_svg(drawing: Drawing) -> str:
     svg = re.sub(r' d="[^"]+"', lambda path: re.sub(r'(\.\d\d)\d+', r'\1', path[0]), svg)
     svg = svg.replace(TEXT_COLOUR, 'currentColor')
     # The attribute yields to a page's style sheet; alone, the figure is grey, legible on light and dark.
-    label = html.escape(' '.join(drawing.description.split()))
-    return svg.replace('<svg ', f'<svg role="img" aria-label="{label}" color="#808890" ', 1)
+    return svg.replace('<svg ', f'<svg role="img" aria-label="{_in_words(drawing)}" color="#808890" ', 1)
+
+
+def _in_words(drawing):
+    return html.escape(' '.join(drawing.description.split()))
 
 
 def save_drawing(drawing: Drawing, folder: str | Path) -> list[Path]:
-    """Write ``<folder>/<name>.svg`` and ``.png`` (200 dots an inch), black on white; return the two paths.
+    """Write ``<folder>/<name>.svg``, which tells its values in words too, and ``.png`` (200 dots an inch), black on
+    white; return the two paths.
 
     Raises:
         InputError: if the folder cannot be written.
     """
     svg = _render(drawing, 'svg', facecolor='white', metadata=NO_METADATA).decode('utf-8')
     png = _render(drawing, 'png', facecolor='white', dpi=200, metadata={'Software': None})
+    told = f'<desc>{_in_words(drawing)}</desc>'
+    svg = re.sub(r'<svg\b[^>]*>', lambda start: f'{start[0]}\n {told}', svg, count=1)
     path = Path(folder, f'{drawing.name}.svg')
     return [write_output(path, svg.replace(TEXT_COLOUR, '#000000')), write_output(path.with_suffix('.png'), png)]
 

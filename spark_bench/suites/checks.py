@@ -37,6 +37,13 @@ METRICS = {
     'classification': ('top1', 'top5', *_RATES),
     'linear': ('top1', 'top5', 'penalty', 'top1_held_out', 'iterations', 'converged'),
     'knn': ('top1', 'top5', 'neighbours'),
+    'profile': (
+        'images_per_s',
+        'speed_up',
+        *(f'{part}_s' for part in ('load', 'forward', 'backward', 'optimizer', 'step')),
+        *('peak_gb', 'encoder_peak_gb', 'gmacs', 'traffic_gb', 'matrix_gmacs_per_s', 'bandwidth_gb_per_s'),
+        *('matrix_share', 'bandwidth_share', 'loss'),
+    ),
     'detection': (*(f'{kind}_{figure}' for kind in ('box', 'mask') for figure in (*_COCO, 'ap_best')), 'update_best'),
 }
 KINDS = ('pretrain', 'classification', 'detection')

@@ -19,8 +19,9 @@ from spark_bench.errors import InputError, RunError, printable
 from spark_bench.files import make_folder
 from spark_bench.runs import run_task
 from spark_bench.suites.definition import Suite
+from spark_bench.suites.gpus import devices_of
 from spark_bench.suites.plan import fitting_processes
-from spark_bench.suites.runner import SuiteRun, devices_of
+from spark_bench.suites.runner import SuiteRun
 from spark_bench.suites.status import failure_of, job_of, note_failure, note_job
 
 _GPUS = 8  # a cell

@@ -14,19 +14,19 @@ from spark_bench.report.page import claim_report, write_report
 from spark_bench.suites import cluster
 from spark_bench.suites.costs import print_plan
 from spark_bench.suites.definition import CellSpec, Suite, committed_tables, load_suite
+from spark_bench.suites.gpus import fitting_jobs
 from spark_bench.suites.plan import (
     Places,
     build_cells,
     demand_data,
     fitting_processes,
-    has_weights,
     parse_data,
     select,
     use_published,
 )
 from spark_bench.suites.rehearsal import check_cells, check_records
 from spark_bench.suites.runner import Job, SuiteRun, in_server, run_cells, start_server
-from spark_bench.suites.status import RECORDED, show_states, state_of
+from spark_bench.suites.status import RECORDED, finished, has_weights, show_states, state_of
 from spark_bench.tables.command import claim_tables, print_tables
 from spark_bench.tables.grid import show
 from spark_bench.tables.text import to_grid
@@ -40,7 +40,8 @@ def main(args: Namespace) -> int:
         parse_data(suite, args.data_root), args.work_dir or f'work_dirs/{suite.name}', args.results, args.cache_dir
     )
     specs = use_published(suite.cells) if args.published else list(suite.cells)
-    chosen = select(suite, specs, args.only, args.limit, lambda spec: is_finished(spec, suite, places))
+    done = finished(specs, suite, places)
+    chosen = select(suite, specs, args.only, args.limit, lambda spec: spec.name in done)
     if args.status:
         show_states(suite, chosen, places)
         return 0
@@ -56,7 +57,11 @@ def main(args: Namespace) -> int:
         return submit(suite, chosen, places, args)
     claim_outputs(suite, places)
     demand_data(places)
-    cells = build_cells(suite, chosen, places, args.download)
+    # What was made of weights that are gone is not seen again by its run, nor is its pretraining run for that.
+    done = finished(chosen, suite, places)
+    spare = [spec for spec in chosen if spec.name in done and not has_weights(spec.needs or spec, places)]
+    check_records(suite, spare, places.results)
+    cells = build_cells(suite, [spec for spec in chosen if spec not in spare], places, args.download)
     if args.cluster == 'local':
         return rehearse(suite, cells, places, args)
     return run(suite, cells, places, server, args.jobs, args.gpus or 1)
@@ -90,11 +95,6 @@ def is_recorded(spec: CellSpec, suite: Suite, places: Places) -> bool:
     return state_of(spec, suite, places).word == RECORDED
 
 
-def is_finished(spec: CellSpec, suite: Suite, places: Places) -> bool:
-    """Whether a cell need not run: it has its record, and, where others start from it, its weights."""
-    return is_recorded(spec, suite, places) and has_weights(spec, places)
-
-
 def run(
     suite: Suite,
     cells: Sequence[SuiteRun],
@@ -108,7 +108,8 @@ def run(
     Args:
         suite, cells, places: what to run.
         server: of :func:`~spark_bench.suites.runner.start_server`.
-        jobs: cells at a time; None for one, or one a CPU core where each takes one thread.
+        jobs: cells at a time; None for one a GPU, and without GPUs for one, or one a CPU core where each takes one
+            thread.
         gpus: processes that train together in each, fewer where they do not divide its batch.
 
     Returns:
@@ -117,13 +118,14 @@ def run(
     for cell in cells:
         cell.processes = fitting_processes([cell], gpus)
     default = len(os.sched_getaffinity(0)) if all(cell.options.get('threads') == 1 for cell in cells) else 1
-    return conclude(suite, places, cells, run_cells(cells, jobs or default, partial(Job, server, gpus)))
+    jobs = fitting_jobs(jobs, default, gpus)
+    return conclude(suite, places, cells, run_cells(cells, jobs, partial(Job, server, gpus)))
 
 
 def rehearse(suite: Suite, cells: Sequence[SuiteRun], places: Places, args: Namespace) -> int:
     """:func:`run` with the jobs of a cluster, which submitit starts on this machine."""
     start = partial(cluster.LocalJob, Path(places.work_dir) / 'jobs', args.hours)
-    return conclude(suite, places, cells, run_cells(cells, args.jobs or 1, start))
+    return conclude(suite, places, cells, run_cells(cells, fitting_jobs(args.jobs, 1, 1), start))
 
 
 def submit(suite: Suite, specs: Sequence[CellSpec], places: Places, args: Namespace) -> int:
@@ -132,7 +134,8 @@ def submit(suite: Suite, specs: Sequence[CellSpec], places: Places, args: Namesp
     Raises:
         InputError: for a record of another configuration, which would pass for the suite's.
     """
-    missing = [spec for spec in specs if not is_finished(spec, suite, places)]
+    done = finished(specs, suite, places)
+    missing = [spec for spec in specs if spec.name not in done]
     check_records(suite, [spec for spec in specs if is_recorded(spec, suite, places)], places.results)
     if len(missing) < len(specs):
         print(f'{len(specs) - len(missing)} of {len(specs)} cells are recorded and not submitted')

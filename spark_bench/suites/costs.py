@@ -1,6 +1,6 @@
 """What the cells of a suite will cost: GPU-hours and disk, estimated, and printed before anything runs."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -9,7 +9,7 @@ from spark_bench.models.methods import get_method
 from spark_bench.places import shipped
 from spark_bench.suites.definition import CellSpec, Suite
 from spark_bench.suites.plan import Places
-from spark_bench.suites.status import RECORDED, state_of
+from spark_bench.suites.status import RECORDED, states_of
 
 # A pass forward and backward is three forward ones, a multiply-add two operations.
 _FLOP_PER_MAC = 6
@@ -52,7 +52,9 @@ def estimate(spec: CellSpec) -> Cost:
 
     # The backbone of a detector may be mmdet's own.
     network = None if spec.kind == 'detection' and not timm.is_model(spec.arch) else _inspect(spec.arch)
-    gmacs = spec.gmacs or (network and _gmacs(spec, network['multiply_adds'] / 1e9))
+    # A network of one size is counted at that.
+    counted = network and network['multiply_adds'] / 1e9 * (224 / network['input_size']) ** 2
+    gmacs = spec.gmacs or (counted and _gmacs(spec, counted))
     hours = None
     if gmacs and spec.images:
         scale = get_method(spec.method).schedule_scale if spec.kind == 'pretrain' else 1.0
@@ -112,7 +114,7 @@ def _parameters(spec, network):
     return trained, trained
 
 
-def print_plan(suite: Suite, specs: Iterable[CellSpec], places: Places) -> None:
+def print_plan(suite: Suite, specs: Sequence[CellSpec], places: Places) -> None:
     """Print what would run, with estimated hours and disk."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -131,8 +133,8 @@ def print_plan(suite: Suite, specs: Iterable[CellSpec], places: Places) -> None:
             heading, justify='right' if is_number else 'left', overflow='fold', no_wrap=is_number or heading == 'state'
         )
     missing = []
-    for spec in specs:
-        state, cost = state_of(spec, suite, places).word, estimate(spec)
+    for spec, state in zip(specs, [state.word for state in states_of(specs, suite, places)], strict=True):
+        cost = estimate(spec)
         if state != RECORDED:
             missing.append(cost)
         table.add_row(

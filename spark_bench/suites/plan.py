@@ -202,11 +202,6 @@ def _weights(spec, places, download):
     return name if name == 'scratch' else str(find_published(name, spec.arch, places.cache_dir, download))
 
 
-def has_weights(spec: CellSpec, places: Places) -> bool:
-    """Whether a pretraining has left what others start from; True for any other cell."""
-    return spec.kind != 'pretrain' or _encoder_of(spec, places).is_file()
-
-
 def _encoder_of(spec, places):
     return places.work_dir_of(spec) / 'encoder.safetensors'
 

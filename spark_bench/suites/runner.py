@@ -20,6 +20,7 @@ from spark_bench.errors import InputError, RunError
 from spark_bench.files import make_folder
 from spark_bench.locks import is_held
 from spark_bench.runs import run_task
+from spark_bench.suites.gpus import devices_of
 from spark_bench.suites.status import Display, failure_of, note_failure
 
 if TYPE_CHECKING:
@@ -101,29 +102,6 @@ class Job:
         """End the process, and with it those that it started."""
         self.process.kill()
         self.process.join()
-
-
-def devices_of(slot: int, processes: int) -> str:
-    """The GPUs of one of the cells that run side by side, as ``CUDA_VISIBLE_DEVICES`` has them.
-
-    Args:
-        slot: which of them, from 0.
-        processes: GPUs a cell.
-
-    Raises:
-        InputError: where ``CUDA_VISIBLE_DEVICES`` of the environment names too few.
-    """
-    given = os.environ.get('CUDA_VISIBLE_DEVICES')
-    first = slot * processes
-    if not given:
-        return ','.join(map(str, range(first, first + processes)))
-    devices = given.split(',')
-    if len(devices) < first + processes:
-        raise InputError(
-            f'CUDA_VISIBLE_DEVICES={given} names {len(devices)} GPUs, {first + processes} are needed: '
-            'lower --jobs or --gpus'
-        )
-    return ','.join(devices[first : first + processes])
 
 
 def how_ended(status: int, log: Path | str) -> str:

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from spark_bench.suites.runner import Job, SuiteRun
 
 _FAILURE, _JOB = 'failure.txt', 'job.txt'
-RECORDED, RUNNING, BROKEN_OFF, FAILED, WAITING, READY = (
+RECORDED, AGAIN, RUNNING, BROKEN_OFF, FAILED, WAITING, READY = (
     'recorded',
+    'to do again',
     'running',
     'broken off',
     'failed',
@@ -77,6 +78,31 @@ def state_of(spec: 'CellSpec', suite: 'Suite', places: 'Places') -> State:
             failed = state_of(other, suite, places).word == FAILED
             return State(WAITING, note=f'for {other.name}{", which failed" * failed}')
     return State(READY, note=submitted)
+
+
+def has_weights(spec: 'CellSpec', places: 'Places') -> bool:
+    """Whether a pretraining has left what others start from; True for any other cell."""
+    return spec.kind != 'pretrain' or (places.work_dir_of(spec) / 'encoder.safetensors').is_file()
+
+
+def finished(specs: 'Sequence[CellSpec]', suite: 'Suite', places: 'Places') -> set[str]:
+    """Names of the cells that need not run: they have their record, and, where one without a record starts from them,
+    their weights."""
+    recorded = {spec.name for spec in specs if spec.record_path(suite.name, places.results).is_file()}
+    needed = {spec.needs.name for spec in specs if spec.needs is not None and spec.name not in recorded}
+    return {
+        spec.name for spec in specs if spec.name in recorded and (spec.name not in needed or has_weights(spec, places))
+    }
+
+
+def states_of(specs: 'Sequence[CellSpec]', suite: 'Suite', places: 'Places') -> list[State]:
+    """The states of cells beside each other: which of those with a record have to run again."""
+    done, states = finished(specs, suite, places), [state_of(spec, suite, places) for spec in specs]
+    again = State(AGAIN, note='its weights are gone, and a cell is to start from them')
+    return [
+        again if state.word == RECORDED and spec.name not in done else state
+        for spec, state in zip(specs, states, strict=True)
+    ]
 
 
 def progress_of(folder: Path | str) -> tuple[float, float | None]:
@@ -129,11 +155,11 @@ def show_states(suite: 'Suite', specs: 'Sequence[CellSpec]', places: 'Places', i
     console = Console()
     if not console.is_terminal:
         console.width = 1000  # a name that is cut is of no use to a program
-        console.print(_table(suite, specs, [state_of(spec, suite, places) for spec in specs]))
+        console.print(_table(suite, specs, states_of(specs, suite, places)))
         return
     with contextlib.suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
         while True:
-            states = [state_of(spec, suite, places) for spec in specs]
+            states = states_of(specs, suite, places)
             live.update(_table(suite, specs, states), refresh=True)
             if all(
                 state.word in (RECORDED, FAILED)

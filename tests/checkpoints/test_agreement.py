@@ -13,6 +13,7 @@ import torchvision
 from foreign_files import SMALL, SOUND, UNSOUND, detectron2, state_of, under
 from sampling import all_but
 
+from pretrain.encoder import create_network
 from spark_bench import checkpoints, commands
 from spark_bench.checkpoints.contents import open_checkpoint
 from spark_bench.errors import InputError
@@ -187,3 +188,13 @@ def test_inspect_names_where_the_network_stands_and_all_that_is_left_out(tmp_pat
     assert "under 'encoder.'" in shown and 'encoder.fc.0.bias' in shown
     assert commands.main(['convert', str(path), '--to', 'timm']) == 0
     assert 'predictor.0.weight' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('arch', ['vit_mini', 'vit_tiny_patch16_224'])
+def test_a_vit_that_pools_patches_is_that_vit(arch, tmp_path, capsys):
+    """As MAE's fine-tunings leave it, and ours: its norm stands behind the pooling."""
+    network = create_network(arch, 0.0, 10, 'avg')
+    assert 'fc_norm.weight' in network.state_dict()
+    path = write({'model': network.state_dict(), 'arch': arch}, tmp_path / 'a.pth')
+    said, _ = verdicts(path, arch, capsys)
+    assert {command: accepted for command, (accepted, _) in said.items()} == dict.fromkeys(said, True), said

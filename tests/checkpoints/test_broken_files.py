@@ -6,13 +6,17 @@ import os
 import pickle
 import random
 import resource
+import sys
+import types
 import zipfile
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
+import torch.distributed.checkpoint
 from safetensors.torch import save
 
 from spark_bench import checkpoints, commands
@@ -250,7 +254,7 @@ def test_metadata_of_known_training_codes_is_passed_over(tmp_path):
     contents = {
         'state_dict': OrderedDict(state),
         'arch': 'test_convnext',
-        'args': argparse.Namespace(lr=0.1, names=['a']),
+        'args': argparse.Namespace(lr=0.1, names=['a'], data=Path('/data')),
         'optimizer': torch.optim.AdamW(torch.nn.Linear(2, 2).parameters()).state_dict(),
         'message_hub': {'loss': HistoryBuffer([1.0, 2.0], [1, 1]), 'best': np.float64(3), 'a': np.ones(3)},
     }
@@ -259,3 +263,24 @@ def test_metadata_of_known_training_codes_is_passed_over(tmp_path):
         report = inspect(tmp_path / 'a.pth')
         assert report['arch'] == 'test_convnext' and not report['problems']
         assert set(report['left_out']) == {'args', 'optimizer', 'message_hub'}
+
+
+def test_a_path_that_python_3_13_pickled_is_passed_over(tmp_path, monkeypatch):
+    """There alone the class says that it is of ``pathlib._local``."""
+    local = types.ModuleType('pathlib._local')
+    monkeypatch.setitem(sys.modules, 'pathlib._local', local)
+    local.PosixPath = type(
+        'PosixPath', (), {'__module__': 'pathlib._local', '__reduce__': lambda self: (type(self), ('/data',))}
+    )
+    state = timm.create_model('test_convnext', num_classes=0).state_dict()
+    torch.save({'state_dict': state, 'arch': 'test_convnext', 'data': local.PosixPath()}, tmp_path / 'a.pth')
+    monkeypatch.delitem(sys.modules, 'pathlib._local')
+    assert set(inspect(tmp_path / 'a.pth')['left_out']) == {'data'}
+
+
+def test_a_checkpoint_in_parts_is_told_with_how_to_join_them(tmp_path):
+    folder = tmp_path / 'parts'
+    torch.distributed.checkpoint.save({'a': torch.zeros(3)}, checkpoint_id=folder, no_dist=True)
+    for path in (folder, folder / '.metadata', next(folder.glob('*.distcp'))):
+        with pytest.raises(InputError, match='is a checkpoint in parts.* dcp_to_torch'):
+            inspect(path)

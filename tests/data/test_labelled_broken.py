@@ -94,6 +94,13 @@ def test_labels_that_are_no_classes_are_refused(tmp_path, more, words):
     refused(sound_shards(tmp_path / 'shards', **more), *words)
 
 
+def test_samples_whose_numbers_begin_anew_in_each_shard_are_apart(tmp_path):
+    root = sound_shards(tmp_path / 'shards')
+    pack_tar(root / 'train-1.tar', {f'{key}.jpg': IMAGE for key in range(4)} | {f'{key}.cls': b'1' for key in range(4)})
+    train, _ = open_labelled(root)
+    assert len(train) == 8 and sorted(train.labels) == [0, 0, 1, 1, 1, 1, 1, 1]
+
+
 @pytest.mark.parametrize(
     'names, words',
     [

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import subprocess
 import tarfile
 import warnings
 import zipfile
@@ -358,3 +359,13 @@ def test_an_archive_that_holds_an_image_twice_is_refused(tmp_path):
         for name in (NAMES[0], NAMES[0]):
             archive.write(root / name, name)
     refused(tmp_path / 'set.zip', 'set.zip holds', 'twice')
+
+
+def test_images_that_a_shard_stores_sparse_are_not_left_out(tmp_path):
+    with open(tmp_path / 'a.bmp', 'wb') as file:
+        file.write(b'BM')
+        file.truncate(1 << 20)
+    subprocess.run(['tar', '-cSf', tmp_path / 'set.tar', '-C', tmp_path, 'a.bmp'], check=True)
+    with tarfile.open(tmp_path / 'set.tar') as tar:
+        assert tar.getmembers()[0].issparse()
+    refused(tmp_path / 'set.tar', 'a.bmp is stored sparse', 'without --sparse')

@@ -31,6 +31,10 @@ def test_every_figure_in_the_documents_is_that_of_the_records():
     for path, content in drawn.items():
         assert is_same(path.read_bytes(), content), f'{path} is older than the records: python tools/fill_tables.py'
         assert not is_same(path.read_bytes().replace(b'spark', b'park'), content)
+        # A point that lies elsewhere is told of, even where no label has its value.
+        told = re.search(rb'<desc>(.*?)</desc>', content, re.DOTALL)[1]
+        figure = re.findall(rb'\d+\.\d+', told)[-1]
+        assert not is_same(content, content.replace(told, told.replace(figure, b'123.4')))
     with pytest.raises(InputError, match='no figure nothing of suite mini: it has gains-mini'):
         figures(['![](figures/mini/nothing.svg)'])
 

@@ -9,6 +9,7 @@ from sampling import all_but
 
 from pretrain import build_spark
 from spark_bench import commands
+from spark_bench.models.complexity import inspect_network
 from spark_bench.suites.costs import estimate
 from spark_bench.suites.definition import load_suite, shipped_suites
 from spark_bench.suites.plan import Places
@@ -80,3 +81,12 @@ def test_an_architecture_in_place_of_the_suites_has_estimates_of_its_own(capsys)
     assert {cell.weight for cell in load_suite('demo', 'resnet18').cells} == {None}
     assert commands.main(['run', 'ablation', '--arch', 'resnet5', '--dry-run']) == 2
     assert "'resnet5'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('arch, side', [('vit_base_patch16_384', 384), ('vit_mini', 96), ('resnet50', 224)])
+def test_a_network_of_one_size_is_estimated_at_that(arch, side):
+    spec = next(cell for cell in load_suite('scaling').cells if cell.kind == 'classification')
+    overrides = {'train_dataloader.dataset.transform.input_size': side}
+    spec = replace(spec, arch=arch, gmacs=None, overrides=overrides)
+    counted = inspect_network(arch)['multiply_adds']
+    assert estimate(spec).gpu_hours == pytest.approx(6 * counted * spec.images / 20e12 / 3600)

@@ -33,6 +33,10 @@ _MERGE = (
     'put the tensors of all parts into one dict, and save that with safetensors.torch.save_file; or take the '
     'file that is not split'
 )
+SHARDED = (
+    'is a checkpoint in parts, as torch.distributed writes it: join them with '
+    '`python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER OUT.pth`'
+)
 # LevelDB's end mark, with which TensorFlow's .index files end.
 _TABLE_END = bytes.fromhex('57fb808b247547db')
 _HEAD = 1024
@@ -51,6 +55,8 @@ def explain(path: Path, size: int) -> str | None:
         head = file.read(_HEAD)
         file.seek(max(0, size - len(_TABLE_END)))
         end = file.read()
+    if path.suffix == '.distcp' or path.name == '.metadata':
+        return SHARDED
     shard = _SHARD.search(path.name)
     if shard and int(shard[2]) > 1:
         return f'is part {int(shard[1])} of {shard[2]} of its weights: {_MERGE}'

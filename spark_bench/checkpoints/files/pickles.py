@@ -33,7 +33,8 @@ _PLAIN = re.compile(
 # Metadata of known training codes. Read as inert objects: nothing is imported, nothing is called.
 _INERT = re.compile(
     # mmengine's HistoryBuffer names its methods by getattr, which is not called either.
-    r'argparse Namespace|(builtins|__builtin__) getattr|mmengine\.logging\.history_buffer HistoryBuffer|pathlib \w+|'
+    r'argparse Namespace|(builtins|__builtin__) getattr|mmengine\.logging\.history_buffer HistoryBuffer|'
+    r'pathlib(\._local)? \w+|'  # as Python 3.13 has it, and no other
     r'numpy(\.\w+)* (_reconstruct|scalar|ndarray|dtype|_frombuffer)|torch\.torch_version TorchVersion'
 )
 _INERT_DICT = re.compile(

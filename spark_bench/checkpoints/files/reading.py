@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from spark_bench.checkpoints.files.foreign import explain
+from spark_bench.checkpoints.files.foreign import SHARDED, explain
 from spark_bench.checkpoints.files.pickles import LEGACY, as_tensor, read_arrays, read_torch
 from spark_bench.errors import InputError
 
@@ -121,6 +121,8 @@ def read_metadata(path: Path | str) -> dict[str, str]:
 
 def _size(path):
     try:
+        if path.is_dir() and (path / '.metadata').is_file():
+            raise InputError(f'{path} {SHARDED}')
         if path.is_dir():
             raise InputError(f'{path} is a folder: give the path of a .safetensors or .pth file')
         if not path.is_file():

@@ -109,7 +109,7 @@ class MMViT(Adapter):
     format, family, prefix = 'mmpretrain', 'vit', 'backbone.'
     anchors = ('pos_embed', 'patch_embed.projection.weight', 'layers.0.attn.qkv.weight')
     own = TimmViT.own
-    outside = (('head.layers.head.{p}', 'head.{p}'),)
+    outside = (('head.layers.head.{p}', 'head.{p}'), ('head.fc.{p}', 'head.{p}'))
     dead = {r'mask_token': 'the mask token of pretraining'}
     rules = (
         ('cls_token', 'cls_token'),

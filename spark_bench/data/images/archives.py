@@ -63,6 +63,10 @@ class TarShards(Source):
         """``shard.tar:member``."""
         return f'{self._shards[self._places_N3[index, 0]]}:{self.names[index]}'
 
+    def samples(self) -> list[tuple[int, str]]:
+        """Which sample each image is of, as webdataset joins members: those of one shard and :func:`sample_key`."""
+        return list(zip(self._places_N3[:, 0].tolist(), map(sample_key, self.names), strict=True))
+
     def labels(self) -> list[bytes | None]:
         """What stands in the ``.cls`` beside each image, as webdataset writes it: a list of bytes, None for none."""
         labels = [load_labels(shard) for shard in self._shards]
@@ -219,12 +223,14 @@ def build_index(shard: str) -> dict[str, np.ndarray]:
 
 
 def _holds_contents(shard, member):
-    """Whether a member is a file with its contents; raises InputError for an image that is a link."""
+    """Whether a member is a file with its contents; raises InputError for an image that is a link, or stored sparse."""
     if (member.islnk() or member.issym()) and is_image(member.name):
         raise InputError(
             f'{shard}: {member.name} is a link, not an image: make the archive with tar --dereference '
             '--hard-dereference'
         )
+    if member.issparse() and is_image(member.name):
+        raise InputError(f'{shard}: {member.name} is stored sparse: make the archive with tar without --sparse (-S)')
     return member.isreg() and not member.issparse()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from mmengine.logging import print_log
 
-from spark_bench.data.images.archives import LABEL_SIZE, TarShards, ZipArchive, sample_key
+from spark_bench.data.images.archives import LABEL_SIZE, TarShards, ZipArchive
 from spark_bench.data.images.ignored import is_ignored, is_own
 from spark_bench.data.images.numbered import Source
 from spark_bench.data.images.sources import COMPRESSED, ImageFiles, compressed, list_data
@@ -227,15 +227,15 @@ def _label_members(place, source, names):
     labels = source.labels() if isinstance(source, TarShards) else [None]
     if all(label is None for label in labels):
         return _number(place, source, (_class_of(place, name) for name in names))
-    _refuse_doubles(place, source.names)
+    _refuse_doubles(place, source)
     return _number(place, source, (_read_label(source, index, label) for index, label in enumerate(labels)))
 
 
-def _refuse_doubles(place, names):
+def _refuse_doubles(place, source):
     """Refuse samples with several images: a label is of one of them, and the other may be a map, or a mask."""
-    first: dict[str, str] = {}
-    for name in names:
-        other = first.setdefault(sample_key(name), name)
+    first: dict[tuple[int, str], str] = {}
+    for name, sample in zip(source.names, source.samples(), strict=True):
+        other = first.setdefault(sample, name)
         if other != name:
             raise InputError(
                 f'{place}: {other} and {name} are two images of one sample, and have one label: pack shards with the '
