@@ -15,7 +15,9 @@ def add_options(parser: Parser) -> None:
         metavar='NAME',
         help='timm convnet: test_resnet (default), test_convnext, or a larger one',
     )
-    parser.add_argument('--jobs', type=positive, metavar='N', help='runs at a time (default: one a CPU core)')
+    parser.add_argument(
+        '--jobs', type=positive, metavar='N', help='runs at a time (default: one a GPU, else one a CPU core)'
+    )
     add_places(parser, 'work_dirs/<suite>')
     add_cache(parser)
 

@@ -26,7 +26,12 @@ def add_options(parser: Parser) -> None:
         help='cells by name, such as detection/* or */spark/*; what they start from comes along',
     )
     parser.add_argument('--limit', type=positive, metavar='N', help='run at most N of the missing cells')
-    parser.add_argument('--jobs', type=positive, metavar='N', help='cells at a time (on Slurm: of an array)')
+    parser.add_argument(
+        '--jobs',
+        type=positive,
+        metavar='N',
+        help='cells at a time (default: one a GPU, else one; on Slurm: of an array)',
+    )
     parser.add_argument(
         '--gpus',
         type=positive,

@@ -108,6 +108,31 @@ def test_more_than_a_few_are_a_problem_and_a_few_are_not(coco, name):
         open_coco(coco)
 
 
+def polygon_in_fractions(entry):
+    left, top, width, height = entry['bbox']
+    corners = [(left, top), (left + width, top), (left + width, top + height), (left, top + height)]
+    return {'segmentation': [[value for x, y in corners for value in (x / 64, y / 48)]]}
+
+
+@pytest.mark.parametrize('whole', [True, False])
+def test_masks_of_another_frame_than_their_boxes_are_refused(whole, coco):
+    """Polygons in 0 … 1, as converters leave them beside boxes in pixels; of a few it is a note."""
+    spoil(coco, polygon_in_fractions, part=1 if whole else FEW / 6)
+    report = check(coco, workers=1)
+    assert 'box and mask' in report.findings and ('masks elsewhere' in report.findings) == whole
+    if whole:
+        with pytest.raises(InputError, match='6 have a mask that hardly overlaps their box'):
+            open_coco(coco)
+    else:
+        assert open_coco(coco)
+
+
+def test_crowds_of_more_than_a_few_are_noted(coco):
+    spoil(coco, USELESS['crowds'][0], part=0.5)
+    report = check(coco, workers=1)
+    assert 'many crowds' in report.findings and not report.problems and open_coco(coco)
+
+
 def test_a_part_of_a_large_file_is_judged_by_its_share():
     few = Counter({None: 1000, 'of area 0': int(1000 * MANY)})
     assert judge_counts(few) is None

@@ -13,7 +13,7 @@ from spark_bench.data.check.report import Report
 from spark_bench.data.check.shapes import judge_shapes
 from spark_bench.data.coco.annotations import Entries, examine, name_entry, read_annotations, shorten
 from spark_bench.data.coco.cleaning import entries_of
-from spark_bench.data.coco.filtering import judge_counts, why_left_out
+from spark_bench.data.coco.filtering import FEW, MANY, judge_counts, why_left_out
 from spark_bench.data.coco.near_names import NearNames
 from spark_bench.data.coco.rle import read_masks
 from spark_bench.data.images.listing import is_image, list_files
@@ -210,6 +210,7 @@ def _judge_objects(report, file, entries: Entries, names, contents):
     labels: dict[str, set[str]] = {}
     categories = {entry['id']: entry['name'] for entry in entries.categories}
     reasons: Counter[str | None] = Counter()
+    apart = 0
     masks = read_masks(entry['segmentation'] for _, entry in entries.annotations)
     for (position, entry), mask in zip(entries.annotations, masks, strict=True):
         used.add(entry['category_id'])
@@ -223,6 +224,7 @@ def _judge_objects(report, file, entries: Entries, names, contents):
         size = sizes[entry['image_id']]
         for kind, detail in judge_shapes(entry, mask, size):  # type: ignore[arg-type]  # no damaged mask is left
             report.add(kind, file, f'{where} {detail}')
+            apart += kind == 'box and mask'
         reason = why_left_out(entry, size)
         reasons[reason] += 1
         if entry['image_id'] in names:
@@ -230,9 +232,7 @@ def _judge_objects(report, file, entries: Entries, names, contents):
             objects[name] = objects.get(name, 0) + (reason is None)
             if reason is None:
                 labels.setdefault(name, set()).add(categories.get(entry['category_id'], ''))
-    judged = judge_counts(reasons)
-    if judged:
-        report.add(judged[0], file, judged[1], remedy=judged[2])
+    _judge_all(report, file, reasons, apart)
     # Those of a malformed annotation too, which is a finding of its own.
     named = (entry.get('image_id') for _, entry in entries_of(contents, 'annotations'))
     annotated = {identity for identity in named if type(identity) in (int, str)}
@@ -243,6 +243,19 @@ def _judge_objects(report, file, entries: Entries, names, contents):
         if image['id'] not in annotated:
             report.add('no annotation', file, f'{name_entry("images", position, image)} {shorten(image["file_name"])}')
     return objects, labels
+
+
+def _judge_all(report, file, reasons, apart):
+    """What is wrong with so many annotations that it is no accident of entries."""
+    judged, total = judge_counts(reasons), reasons.total()
+    if judged:
+        report.add(judged[0], file, judged[1], remedy=judged[2])
+    elif reasons['crowds'] > MANY * total:
+        report.add('many crowds', file, f'of {total:,} annotations {reasons["crowds"]:,} are crowds')
+    if apart > max(total / 2, FEW):
+        report.add(
+            'masks elsewhere', file, f'of {total:,} annotations {apart:,} have a mask that hardly overlaps their box'
+        )
 
 
 def compare_splits(report: Report, splits: list[Split]) -> None:

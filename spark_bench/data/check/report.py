@@ -44,6 +44,11 @@ KINDS = {
     'empty mask': (PROBLEM, 'masks without a pixel', _DROP),
     'nothing of use': (PROBLEM, 'splits without an object to learn from or to measure', ''),
     'many left out': (PROBLEM, 'splits of which training leaves out more than a few annotations', ''),
+    'masks elsewhere': (
+        PROBLEM,
+        'splits whose masks lie apart from most of their boxes',
+        'COCO states boxes and polygons in pixels of the image: one of the two is of another size, or in 0 … 1',
+    ),
     'duplicate category': (PROBLEM, 'category names that occur twice', 'give each category a name of its own'),
     'categories differ': (
         PROBLEM,
@@ -94,6 +99,11 @@ KINDS = {
         'nothing, where other recipes are meant',
     ),
     'box and mask': (NOTE, 'boxes that hardly overlap the box of their mask', 'look at some of them'),
+    'many crowds': (
+        NOTE,
+        'splits of which more than 5 % are crowds, which training leaves out',
+        "where they are single objects, as of CVAT's brush, set iscrowd 0",
+    ),
     'annotation id': (NOTE, 'annotations with ids that evaluation cannot hold: all are numbered anew', _HARMLESS),
     'same annotation': (NOTE, 'annotations that repeat another: same image, category and box', 'take them out'),
     'unused category': (NOTE, 'categories without an annotation', _HARMLESS),
