@@ -250,7 +250,7 @@ def _judge_all(report, file, reasons, apart):
     judged, total = judge_counts(reasons), reasons.total()
     if judged:
         report.add(judged[0], file, judged[1], remedy=judged[2])
-    elif reasons['crowds'] > MANY * total:
+    elif reasons['crowds'] > max(MANY * total, FEW):
         report.add('many crowds', file, f'of {total:,} annotations {reasons["crowds"]:,} are crowds')
     if apart > max(total / 2, FEW):
         report.add(
