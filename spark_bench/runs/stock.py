@@ -84,7 +84,7 @@ def _adopt_batch(cfg, path):
     optimizer, size = cfg.get('optim_wrapper', {}).get('optimizer', {}), scaling['base_batch_size']
     if 'global_batch' in cfg:
         if cfg.get('base_lr') is not None:
-            optimizer.lr = None  # that of the config below, in most cases
+            optimizer['lr'] = None  # that of the config below, in most cases
         elif cfg.global_batch != size and optimizer.get('lr') is not None:
             print_log(
                 f'{path} has global_batch {cfg.global_batch} and the learning rate {optimizer.lr:g}, which '

@@ -14,6 +14,7 @@ from spark_bench.records.store import read
 from spark_bench.suites.checks import EMBEDDED
 from spark_bench.suites.definition import CellSpec, Suite
 from spark_bench.suites.runner import SuiteRun
+from spark_bench.suites.status import encoder_of
 from spark_bench.tables.parts import Column
 
 
@@ -190,7 +191,7 @@ def with_embedded(specs: Iterable[CellSpec], places: Places) -> Places:
 def _weights(spec, places, download):
     """Path of the weights that a cell starts from, or ``scratch``."""
     if spec.needs is not None:
-        return str(_encoder_of(spec.needs, places))
+        return str(encoder_of(spec.needs, places))
     if spec.start == 'none':
         return 'scratch'
     from spark_bench.checkpoints.published import find_published
@@ -200,10 +201,6 @@ def _weights(spec, places, download):
         cfg = read_config(shipped(spec.recipe), f'{spec.name}: the recipe', import_custom_modules=False)
         name = cfg.get('init') or 'scratch'
     return name if name == 'scratch' else str(find_published(name, spec.arch, places.cache_dir, download))
-
-
-def _encoder_of(spec, places):
-    return places.work_dir_of(spec) / 'encoder.safetensors'
 
 
 def fitting_processes(cells: Iterable[SuiteRun], most: int, per_node: int | None = None) -> int:

@@ -82,7 +82,12 @@ def state_of(spec: 'CellSpec', suite: 'Suite', places: 'Places') -> State:
 
 def has_weights(spec: 'CellSpec', places: 'Places') -> bool:
     """Whether a pretraining has left what others start from; True for any other cell."""
-    return spec.kind != 'pretrain' or (places.work_dir_of(spec) / 'encoder.safetensors').is_file()
+    return spec.kind != 'pretrain' or encoder_of(spec, places).is_file()
+
+
+def encoder_of(spec: 'CellSpec', places: 'Places') -> Path:
+    """Where a pretraining leaves what others start from."""
+    return places.work_dir_of(spec) / 'encoder.safetensors'
 
 
 def finished(specs: 'Sequence[CellSpec]', suite: 'Suite', places: 'Places') -> set[str]:

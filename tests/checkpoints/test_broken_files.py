@@ -24,7 +24,7 @@ from spark_bench.checkpoints.inspect import inspect
 from spark_bench.errors import InputError
 
 # The test of a release runs more: SPARK_BENCH_FUZZ=5000.
-ROUNDS = int(os.environ.get('SPARK_BENCH_FUZZ', '80'))
+ROUNDS = int(os.environ.get('SPARK_BENCH_FUZZ', '150'))
 
 
 def assert_refused(path, act=inspect):

@@ -151,7 +151,7 @@ def mutate(rng, made):
 
 def test_no_garbage_in_annotations_ends_in_a_crash(capsys, coco):
     rng, path, statuses, taken = random.Random(0), coco / 'annotations/instances_train.json', set(), 0
-    for number in range(200):
+    for number in range(400):
         text = json.dumps(mutate(rng, contents(1)))
         if number % 10 == 0:
             cut = rng.randrange(len(text))

@@ -128,7 +128,9 @@ def test_the_recipes_fit(recipe):
     check_shapes(*build(ROOT / 'mmdet_configs' / recipe))
 
 
-@pytest.mark.parametrize('side', [64, 256])  # of the square that the backbone pads images to, when it trains
+@pytest.mark.parametrize(
+    'side', [64, pytest.param(1024, marks=pytest.mark.slow)]
+)  # of the square that the backbone pads images to, when it trains
 def test_the_pyramid_of_a_plain_backbone_takes_its_one_map(side):
     recipe = ROOT / 'mmdet_configs/baselines/mask-rcnn_vit-base-mae_fpn_100e_coco.py'
     small = {'backbone.arch': 'vit_tiny', 'backbone.input_size': side}

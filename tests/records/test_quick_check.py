@@ -92,7 +92,7 @@ def test_whatever_is_left_out_of_a_record_both_checks_answer_alike(samples):
             assert follow_schema([less]) == VALIDATOR.is_valid(less), path
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_is_put_in_a_record_never_passes_the_quick_check_alone(samples, data):
     values = data.draw(st.sampled_from(samples))

@@ -261,11 +261,11 @@ def write_outcome(results, record):
 
 def test_eight_processes_write_their_own_records_at_once(tmp_path, make_record):
     # All in one folder, where they are most in each other's way.
-    groups = [[make_record(seed=1000 * i + j) for j in range(200)] for i in range(8)]
+    groups = [[make_record(seed=1000 * i + j) for j in range(500)] for i in range(8)]
     counts = in_processes(lambda *arguments: len(write_many(*arguments)), [(tmp_path, group) for group in groups])
-    assert counts == [200] * 8
+    assert counts == [500] * 8
     assert load_all(tmp_path) == sorted((r for g in groups for r in g), key=lambda r: str(r.seed) + '.json')
-    assert len(files_below(tmp_path)) == 1600
+    assert len(files_below(tmp_path)) == 4000
 
 
 def test_eight_processes_write_the_same_record_at_once(tmp_path, make_record):
