@@ -7,6 +7,10 @@ import pytest
 
 
 def all_but(rare: Iterable[Any], values: Iterable[Any]) -> list[Any]:
-    """``values`` for ``parametrize``, of which those in ``rare`` are slow."""
+    """``values`` for ``parametrize``, of which those in ``rare`` are slow; a tuple is of several arguments."""
     rare = list(rare)
-    return [pytest.param(value, marks=pytest.mark.slow) if value in rare else value for value in values]
+
+    def slow(value):
+        return pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.slow)
+
+    return [slow(value) if value in rare else value for value in values]
