@@ -31,17 +31,19 @@ class Ablation:
 
 
 ABLATIONS = {
-    'spark': Ablation('SparK as published'),
-    'no_sparse': Ablation('dense encoder on the masked image, mask tokens kept', sparse_encoder=False),
-    'black_mosaic': Ablation(
-        'masked pixels blacked out, dense encoder, no mask tokens (zero-outing)',
-        sparse_encoder=False,
-        mask_tokens=False,
+    'spark': Ablation('masked pretraining with sparse convolution and a hierarchical decoder'),
+    'no_sparse': Ablation(
+        'an ordinary dense encoder on the image with its masked pixels set to zero', sparse_encoder=False
     ),
-    'no_hierarchy': Ablation('only the deepest map reaches the decoder', hierarchy=False),
-    'ape': Ablation('absolute position embedding on every densified map', position_embedding=True),
-    'loss_on_all': Ablation('loss over visible and masked patches alike', loss_on_all=True),
-    'half_schedule': Ablation('half the pretraining epochs', schedule_scale=0.5),
+    'black_mosaic': Ablation(
+        'the blacked-out image through a dense encoder, without mask tokens', sparse_encoder=False, mask_tokens=False
+    ),
+    'no_hierarchy': Ablation('only the deepest feature map reaches the decoder', hierarchy=False),
+    'ape': Ablation(
+        'absolute position embedding added to every feature map that reaches the decoder', position_embedding=True
+    ),
+    'loss_on_all': Ablation('the loss over visible patches too, not the masked ones alone', loss_on_all=True),
+    'half_schedule': Ablation('half the epochs of pretraining', schedule_scale=0.5),
     'scratch': Ablation('no pretraining', pretrains=False),
 }
 

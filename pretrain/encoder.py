@@ -178,10 +178,6 @@ class SparseEncoder(nn.Module):
             return self.pyramid(masked)
         return self._programs[self.engine, self.training](self.pyramid, layout, masked)
 
-    def encode_dense(self, image_B3HW: torch.Tensor, layout: VisibleLayout) -> list[torch.Tensor]:
-        """The dense maps ``x_BChw`` of the ``reference`` and ``dense`` engines, finest first."""
-        return self.maps(self.masked(image_B3HW, layout), layout)
-
 
 def build_encoder(arch: str | nn.Module, engine: str = 'packed', drop_path_rate: float | None = None) -> SparseEncoder:
     """Build the sparse encoder of a timm convnet.

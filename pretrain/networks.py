@@ -55,6 +55,19 @@ for _name, _network in _NETWORKS.items():
     _register(_name, *_network)
 
 
+@contextlib.contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Within, models are in evaluation mode; afterwards each of their modules is in the mode that it was in."""
+    modes = {module: module.training for model in models for module in model.modules()}
+    for model in models:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
 # What initialises a parameter in place.
 _FILLING = {
     getattr(torch.Tensor, f'{name}_') for name in ['normal', 'uniform', 'erfinv', 'clamp', 'fill', 'zero', 'mul', 'add']

@@ -6,7 +6,6 @@ drawn. The suffixes of tensor names are explained in ``pretrain.masking``.
 
 import copy
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -16,9 +15,10 @@ from torch import fx, nn
 from pretrain.encoder import SparseEncoder
 from pretrain.errors import InputError
 from pretrain.masking import VisibleLayout, expand_mask
+from pretrain.networks import evaluating
 from pretrain.spark import SparK, normalise_patches
 from pretrain.sparse.engines import rewrite
-from pretrain.sparse.trace import trace
+from pretrain.sparse.trace import erase_unused, trace
 
 # In units of uint8 pixels.
 IMAGENET_MEAN = tuple(255 * value for value in IMAGENET_DEFAULT_MEAN)
@@ -80,7 +80,7 @@ def reconstruct(
         torch.as_tensor(value, dtype=torch.float32, device=device).view(3, 1, 1) for value in (mean, std)
     )
     image_B3HW = (pixels_B3HW - mean_311) / std_311
-    with _evaluating(spark):
+    with evaluating(spark):
         layout = spark.mask(image_B3HW, active_B1ff)
         prediction_BLp = spark.decode(spark.densified(spark.encode(image_B3HW, layout), layout), image_B3HW)
     _, mean_BL1, scale_BL1 = normalise_patches(spark.patchify(image_B3HW))
@@ -88,8 +88,21 @@ def reconstruct(
         mean_BL1 = interpolate_visible(mean_BL1, active_B1ff)
         scale_BL1 = interpolate_visible(scale_BL1, active_B1ff)
     answer_B3HW = spark.unpatchify(prediction_BLp * scale_BL1 + mean_BL1) * std_311 + mean_311
+    return compose(pixels_B3HW, expand_mask(active_B1ff, *pixels_B3HW.shape[-2:]), answer_B3HW, mean_311)
+
+
+def compose(
+    pixels_B3HW: torch.Tensor, visible_B1HW: torch.Tensor, answer_B3HW: torch.Tensor, mean_311: torch.Tensor
+) -> Reconstruction:
+    """The images to show of a network's answer.
+
+    Args:
+        pixels_B3HW: uint8.
+        visible_B1HW: bool, what the network saw.
+        answer_B3HW: what it says of every pixel, float in 0 … 255.
+        mean_311: the mean colour of training, likewise.
+    """
     answer_B3HW = _to_pixels(answer_B3HW)
-    visible_B1HW = expand_mask(active_B1ff, *pixels_B3HW.shape[-2:])
     masked_B3HW = torch.where(visible_B1HW, pixels_B3HW, _to_pixels(mean_311))
     pasted_B3HW = torch.where(visible_B1HW, pixels_B3HW, answer_B3HW)
     images = pixels_B3HW, masked_B3HW, answer_B3HW, pasted_B3HW
@@ -117,17 +130,6 @@ def interpolate_visible(value_BL1: torch.Tensor, active_B1ff: torch.Tensor) -> t
 
 def _to_pixels(tensor):
     return tensor.round().clamp(0, 255).byte()
-
-
-@contextmanager
-def _evaluating(model):
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 @dataclass(frozen=True)
@@ -228,9 +230,7 @@ def _observe(pyramid, layers):
             copies.append(graph.call_function(torch.clone, (nodes[layer],)))
     output = next(node for node in graph.nodes if node.op == 'output')
     output.args = (copies,)
-    for node in reversed(graph.nodes):
-        if not node.users and node.op not in ('placeholder', 'output'):
-            graph.erase_node(node)
+    erase_unused(graph)
     names = {layer: nodes[layer].target.removeprefix('network.') if layer else 'input' for layer in layers}
     return graph, names
 

@@ -1,11 +1,11 @@
 """The errors that the command line turns into one line and an exit status."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pretrain.errors import InputError
 
-__all__ = ['InputError', 'RunError', 'ToldElsewhere', 'bare_message', 'nearest', 'printable']
+__all__ = ['InputError', 'RunError', 'ToldElsewhere', 'bare_message', 'first_of', 'nearest', 'printable']
 
 
 class RunError(RuntimeError):
@@ -34,6 +34,11 @@ def bare_message(error: Exception) -> str:
 def printable(text: object) -> str:
     """``text`` on one line that any terminal can show: what it could not is escaped."""
     return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+def first_of(names: Sequence[str], count: int = 3) -> str:
+    """The first ``count`` names and how many more there are, for a message."""
+    return ', '.join(names[:count]) + (f' and {len(names) - count} more' if len(names) > count else '')
 
 
 def nearest(word: object, known: Iterable[str]) -> str:

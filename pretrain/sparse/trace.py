@@ -80,10 +80,15 @@ def _draw_graph(network):
             f'({str(error).splitlines()[0]}); register that part with '
             'pretrain.sparse.operations.register'
         ) from error
+    erase_unused(graph)
+    return graph
+
+
+def erase_unused(graph: fx.Graph) -> None:
+    """Erase the nodes whose value nothing uses, also those that torch takes for ones with another effect."""
     for node in reversed(graph.nodes):
         if not node.users and node.op not in ('placeholder', 'output'):
             graph.erase_node(node)
-    return graph
 
 
 def _check(node, modules, features):

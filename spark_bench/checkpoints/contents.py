@@ -12,6 +12,7 @@ import torch
 from spark_bench.checkpoints import architectures
 from spark_bench.checkpoints.files.reading import CheckpointFile, read_file
 from spark_bench.checkpoints.naming import Naming, explain_names, identify, set_aside
+from spark_bench.errors import first_of
 
 
 @dataclass(frozen=True)
@@ -184,11 +185,6 @@ def not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
         if value.is_floating_point()
         and not bool(torch.isfinite(value.float() if value.element_size() == 1 else value).all())
     ]
-
-
-def first_of(names: Sequence[str]) -> str:
-    """The first three names and how many more there are, for a message."""
-    return ', '.join(names[:3]) + (f' and {len(names) - 3} more' if len(names) > 3 else '')
 
 
 def fault_of(what: str, names: Sequence[str]) -> list[str]:

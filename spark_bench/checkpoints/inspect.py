@@ -12,7 +12,7 @@ from spark_bench.checkpoints import architectures
 from spark_bench.checkpoints.contents import open_checkpoint
 from spark_bench.checkpoints.convert import possible_targets
 from spark_bench.checkpoints.pretraining import as_call, spark_settings
-from spark_bench.errors import InputError
+from spark_bench.errors import InputError, first_of
 
 _SHOWN = 8
 # timm's ResNets and ConvNeXts that torchvision has too.
@@ -80,14 +80,8 @@ def as_text(report: Mapping[str, Any]) -> str:
     lines += [('dtypes', ', '.join(f'{name} ({count})' for name, count in report['dtypes'].items()))]
     lines += [('metadata', ', '.join(f'{name}={value}' for name, value in report['metadata'].items()) or 'none')]
     left_out = report['left_out']
-    lines += [
-        (
-            'left out',
-            ', '.join(left_out[:_SHOWN])
-            + (f' and {len(left_out) - _SHOWN} more (--json lists them)' if left_out[_SHOWN:] else ''),
-        )
-        for _ in left_out[:1]
-    ]
+    if left_out:
+        lines += [('left out', first_of(left_out, _SHOWN) + ' (--json lists them)' * bool(left_out[_SHOWN:]))]
     lines += [('initialises' if i == 0 else '', what) for i, what in enumerate(report['initialises'])]
     lines += [('converts to', ', '.join(report['converts_to']) or 'nothing')]
     lines += [('note', what) for what in report['notes']]

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from spark_bench.checkpoints import architectures
-from spark_bench.checkpoints.contents import fault_of, first_of, not_finite, open_checkpoint
+from spark_bench.checkpoints.contents import fault_of, not_finite, open_checkpoint
 from spark_bench.checkpoints.formats.base import Adapter
 from spark_bench.checkpoints.formats.transformers import resize_table
 from spark_bench.checkpoints.naming import Naming, explain_names, identify
-from spark_bench.errors import InputError
+from spark_bench.errors import InputError, first_of
 
 # Kinds of tensors that a file may hold in vain.
 _OPTIONAL = ('head', 'output norm')

@@ -55,14 +55,9 @@ def timm_tensors(network: nn.Module) -> dict[str, torch.Tensor]:
     """The weights of a ResNet, ConvNeXt, Swin or ViT of any library by timm's names, in timm's layout.
 
     What timm's network computes itself (tables of positions), or has no place for (mask tokens), is left out.
-
-    Raises:
-        InputError: for any other network.
     """
     values = network.state_dict()
     naming = identify(tuple(values), type(network).__name__)
-    if naming.adapter is None:
-        raise InputError(f'{type(network).__name__} is of no family whose names are known')
     return {
         canonical: naming.adapter.value_in(canonical, values[name].detach().cpu())
         for name, canonical in naming.canonical.items()

@@ -2,6 +2,7 @@
 
 from spark_bench.commands.options import add_key_prefix
 from spark_bench.commands.parsing import Namespace, Parser
+from spark_bench.errors import first_of
 
 _SHOWN = 12
 
@@ -23,8 +24,5 @@ def main(args: Namespace) -> int:
     output, written, left_out = convert(args.file, args.to, args.output, args.force, args.key_prefix)
     print(f'{output}: {written} tensors')
     if left_out:
-        print(
-            f'left out ({len(left_out)}): {", ".join(left_out[:_SHOWN])}'
-            + (f' and {len(left_out) - _SHOWN} more' if left_out[_SHOWN:] else '')
-        )
+        print(f'left out ({len(left_out)}): {first_of(left_out, _SHOWN)}')
     return 0

@@ -12,8 +12,6 @@ from torchvision.transforms import v2
 
 from spark_bench.errors import InputError
 
-__all__ = ['VIEWS', 'Mask', 'Views', 'block_mask', 'build_views']
-
 _BICUBIC, _BILINEAR = v2.InterpolationMode.BICUBIC, v2.InterpolationMode.BILINEAR
 # Pixels of Swin's tokens, in which SimMIM's masks are drawn.
 TOKEN = 4

@@ -1,7 +1,7 @@
 """Top-1 and top-5 accuracy: of any classifier on a split, and of raw and EMA weights while they are trained."""
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,14 @@ from timm.utils import unwrap_model
 from torch import nn
 from torch.utils.data import DataLoader
 
+from pretrain.networks import evaluating
 from spark_bench import checkpoints
 from spark_bench.errors import RunError
 from spark_bench.evaluation.rehearsal import blame_evaluation
 from spark_bench.files import write_atomically
 from spark_bench.training.ema import ema_of
 from spark_bench.training.monitoring import demand_interval
-from spark_bench.training.resume import random_states, set_random_states
+from spark_bench.training.resume import undisturbed
 
 _KEPT = 5
 
@@ -66,24 +67,18 @@ def predict(models: Mapping[str, nn.Module], loader: Iterable[dict[str, Any]]) -
     Raises:
         RunError: for a score that is not finite.
     """
-    modes = {name: model.training for name, model in models.items()}
-    states = random_states()  # a loader draws when it is opened
     parts = []
-    for model in models.values():
-        model.eval()
-    for batch in loader:
-        arrays = [batch['index'].numpy(), batch['label'].numpy()]
-        for model in models.values():
-            logits = model(model.data_preprocessor(batch, False)['inputs'], mode='tensor')
-            if not logits.isfinite().all():
-                number = batch['index'][~logits.isfinite().all(1).cpu()][0]
-                raise RunError(f'the scores of image {number} of the split are not finite: the weights are broken')
-            scores, classes = logits.topk(min(_KEPT, logits.shape[1]), dim=1)
-            arrays += classes.cpu().numpy(), scores.cpu().numpy()
-        parts.append(arrays)
-    set_random_states(states)
-    for name, model in models.items():
-        model.train(modes[name])
+    with evaluating(*models.values()), undisturbed():  # a loader draws when it is opened
+        for batch in loader:
+            arrays = [batch['index'].numpy(), batch['label'].numpy()]
+            for model in models.values():
+                logits = model(model.data_preprocessor(batch, False)['inputs'], mode='tensor')
+                if not logits.isfinite().all():
+                    number = batch['index'][~logits.isfinite().all(1).cpu()][0]
+                    raise RunError(f'the scores of image {number} of the split are not finite: the weights are broken')
+                scores, classes = logits.topk(min(_KEPT, logits.shape[1]), dim=1)
+                arrays += classes.cpu().numpy(), scores.cpu().numpy()
+            parts.append(arrays)
     parts = [part for of_process in all_gather_object(parts) for part in of_process]
     joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
     # In the order of the split; an image that was dealt to two processes counts once.
@@ -121,13 +116,7 @@ class AccuracyHook(Hook):
             two = self._loader.collate_fn([dataset[index] for index in sorted({0, len(dataset) - 1})])
             predict({'raw': models_of(runner)['raw']}, [two])
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Sequence[dict] | None = None,
-        outputs: Mapping[str, float] | None = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Evaluate where an epoch ends."""
         done = runner.iter + 1
         epoch, rest = divmod(done, len(runner.train_dataloader))

@@ -1,6 +1,5 @@
 """AP of a detector while it is trained, and the weights with which it was best."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,13 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from timm.utils import unwrap_model
 
+from pretrain.networks import evaluating
 from spark_bench import checkpoints
 from spark_bench.data.coco.dataset import CocoPredictions
 from spark_bench.evaluation.accuracy import evaluations, keep_comparable
 from spark_bench.evaluation.coco_metric import run_evaluation
 from spark_bench.training.processes import from_main
-from spark_bench.training.resume import random_states, set_random_states
+from spark_bench.training.resume import undisturbed
 
 _BEST = 'detector_best.safetensors'
 
@@ -45,13 +45,7 @@ class AveragePrecisionHook(Hook):
         """See whether earlier evaluations compare with those to come."""
         keep_comparable(runner, self.judged_by)
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Sequence[dict] | None = None,
-        outputs: Mapping[str, float] | None = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Evaluate where it is time; all processes take part."""
         done = runner.iter + 1
         every = self.interval * (len(runner.train_dataloader) if self.by_epoch else 1)
@@ -81,17 +75,15 @@ def detect(runner: Runner) -> None:
     Mode and random generators are left as they are, and so are the predictions behind a training.
     """
     loop, model, metric = runner.test_loop, runner.model, predictions_of(runner)
-    states, training, prefix = random_states(), model.training, metric.outfile_prefix
+    prefix = metric.outfile_prefix
     metric.outfile_prefix = str(Path(runner.work_dir) / 'validation')
-    model.eval()
     try:
-        for batch in loop.dataloader:
-            loop.evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
-        loop.evaluator.evaluate(len(loop.dataloader.dataset))
+        with evaluating(model), undisturbed():
+            for batch in loop.dataloader:
+                loop.evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
+            loop.evaluator.evaluate(len(loop.dataloader.dataset))
     finally:
         metric.outfile_prefix = prefix
-        model.train(training)
-        set_random_states(states)
 
 
 def predictions_of(runner: Runner) -> CocoPredictions:

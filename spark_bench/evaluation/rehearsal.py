@@ -8,9 +8,10 @@ from mmengine.runner import Runner
 from timm.utils import unwrap_model
 from torch.nn import functional as F
 
+from pretrain.networks import evaluating
 from spark_bench.errors import InputError
 from spark_bench.models.shapes import taking_small_images
-from spark_bench.training.resume import random_states, set_random_states
+from spark_bench.training.resume import undisturbed
 
 # Shorter side of the images that a CPU tries, which would take half a minute for whole ones. SSD takes none below 300,
 # and DINO finds its 900 queries among the places of the maps.
@@ -36,19 +37,16 @@ def rehearse(runner: Runner, sizes: dict) -> None:
     loop, model = runner.test_loop, runner.model
     dataset, names = loop.dataloader.dataset, list(sizes)
     ratios = [max(size) / min(size) for size in sizes.values()]
-    states, training = random_states(), model.training
-    model.eval()
     try:
-        for index in sorted({0, max(range(len(ratios)), key=ratios.__getitem__)}):
-            with blame_evaluation(names[index], 'model.test_cfg and test_dataloader'):
-                batch = loop.dataloader.collate_fn([dataset[index]])
-                with _small_enough(model, batch):
-                    loop.evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
+        with evaluating(model), undisturbed():
+            for index in sorted({0, max(range(len(ratios)), key=ratios.__getitem__)}):
+                with blame_evaluation(names[index], 'model.test_cfg and test_dataloader'):
+                    batch = loop.dataloader.collate_fn([dataset[index]])
+                    with _small_enough(model, batch):
+                        loop.evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
     finally:
         for metric in loop.evaluator.metrics:
             metric.results.clear()
-        model.train(training)
-        set_random_states(states)
 
 
 @contextlib.contextmanager

@@ -8,8 +8,6 @@ from torch import nn
 
 from spark_bench.errors import InputError
 
-__all__ = ['check_categories', 'set_categories']
-
 # They know objects from background alone.
 _AGNOSTIC = ('backbone', 'rpn_head')
 _STATED = ('num_classes', 'num_things_classes')

@@ -10,12 +10,10 @@ from torch import nn
 from pretrain.encoder import create_network
 from pretrain.networks import shapes_only
 from spark_bench.errors import InputError
-from spark_bench.models.pretraining import Encoder, PretrainingModel
+from spark_bench.models.pretraining import PretrainingModel
 
 if TYPE_CHECKING:
     from mmengine.config import Config
-
-__all__ = ['BYOLPretrainer', 'MoCoPretrainer']
 
 # Any multiple of the total stride of every convnet.
 _SIDE = 64
@@ -63,8 +61,8 @@ class _TwoViews(BaseModel, PretrainingModel):
     def trained(self) -> nn.Module:
         return self.model
 
-    def encoder(self) -> Encoder:
-        return Encoder(self.model.backbone.timm_model.state_dict())
+    def encoder(self) -> dict[str, torch.Tensor]:
+        return self.model.backbone.timm_model.state_dict()
 
     def settings(self) -> dict[str, str]:
         return {'format': 'mmpretrain'}

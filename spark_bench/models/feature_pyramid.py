@@ -9,8 +9,6 @@ from mmengine.registry import MODELS
 from mmpretrain.models.utils import LayerNorm2d
 from torch import nn
 
-__all__ = ['SimpleFeaturePyramid']
-
 
 @MODELS.register_module()
 class SimpleFeaturePyramid(BaseModule):

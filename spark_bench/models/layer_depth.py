@@ -12,16 +12,6 @@ import math
 import re
 from collections.abc import Sequence
 
-__all__ = [
-    'convnext_layer',
-    'inner_name',
-    'resnet_classifier_layer',
-    'resnet_layer',
-    'swin_layer',
-    'timm_swin_layer',
-    'vit_layer',
-]
-
 # A third stage with more blocks than this is cut into groups over 9 layers, a shorter one over 3.
 _LONG_STAGE = 9
 # Stage and block in the names of ResNets, and how their stems begin.

@@ -16,8 +16,6 @@ from spark_bench.models.masked import MaskedModel, describe
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-__all__ = ['MAEPretrainer']
-
 
 @MODELS.register_module()
 class MAEPretrainer(MaskedModel):

@@ -12,16 +12,15 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from pretrain.encoder import create_network
-from pretrain.networks import shapes_only
+from pretrain.networks import evaluating, shapes_only
+from pretrain.visualize import compose
 from spark_bench.checkpoints.writing import timm_tensors
 from spark_bench.data.images.seeding import drawing_from
 from spark_bench.errors import InputError
-from spark_bench.models.pretraining import Encoder, PretrainingModel
+from spark_bench.models.pretraining import PretrainingModel
 
 if TYPE_CHECKING:
     from mmengine.config import ConfigDict
-
-__all__ = ['MaskedModel', 'describe']
 
 
 class MaskedModel(BaseModel, PretrainingModel):
@@ -45,7 +44,7 @@ class MaskedModel(BaseModel, PretrainingModel):
         """Refuse a network of timm that has other parts than mmpretrain's."""
         with shapes_only():
             theirs = create_network(self.arch).state_dict()
-        ours = self.encoder().tensors
+        ours = self.encoder()
         odd = sorted(ours.keys() ^ theirs.keys())
         if odd:
             raise InputError(
@@ -61,8 +60,8 @@ class MaskedModel(BaseModel, PretrainingModel):
     def trained(self) -> nn.Module:
         return self.model
 
-    def encoder(self) -> Encoder:
-        return Encoder(timm_tensors(self.model.backbone))
+    def encoder(self) -> dict[str, torch.Tensor]:
+        return timm_tensors(self.model.backbone)
 
     def settings(self) -> dict[str, str]:
         return {'format': 'mmpretrain', 'input_size': str(self.input_size)}
@@ -76,16 +75,10 @@ class MaskedModel(BaseModel, PretrainingModel):
         device = next(self.parameters()).device
         mean_311, std_311 = self.data_preprocessor.mean.to(device), self.data_preprocessor.std.to(device)
         pixels_B3HW = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)
-        with _evaluating(self), _seeded(seed, device):
+        with evaluating(self), _seeded(seed, device):
             answer_B3HW, hidden_B1HW = self.paint((pixels_B3HW - mean_311) / std_311)
-        answer_B3HW = _to_pixels(answer_B3HW * std_311 + mean_311)
-        images = {
-            'original': pixels_B3HW,
-            'masked': torch.where(hidden_B1HW, _to_pixels(mean_311), pixels_B3HW),
-            'reconstruction': answer_B3HW,
-            'pasted': torch.where(hidden_B1HW, answer_B3HW, pixels_B3HW),
-        }
-        return {name: image.permute(0, 2, 3, 1).contiguous().cpu().numpy() for name, image in images.items()}
+        found = compose(pixels_B3HW, ~hidden_B1HW, answer_B3HW * std_311 + mean_311, mean_311)
+        return {name: image.numpy() for name, image in vars(found).items()}
 
     @abstractmethod
     def paint(self, image_B3HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -97,20 +90,6 @@ def describe(arch: str) -> nn.Module:
     """timm's network, without memory for its weights."""
     with shapes_only():
         return create_network(arch)
-
-
-def _to_pixels(image_B3HW):
-    return image_B3HW.round().clamp(0, 255).to(torch.uint8)
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
 
 
 @contextlib.contextmanager

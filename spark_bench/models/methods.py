@@ -29,11 +29,22 @@ METHODS = {
         for name, ablation in ABLATIONS.items()
         if ablation.pretrains
     },
-    'mae': Method('masked autoencoder of a ViT', f'{_RECIPES}/small_mae.py'),
-    'simmim': Method('masked pixels of a Swin, by a linear decoder', f'{_RECIPES}/small_simmim.py'),
-    'moco_v2': Method('momentum contrast of two views, a queue of negatives', f'{_RECIPES}/small_moco_v2.py'),
-    'byol': Method("one view's projection predicts the other's, without negatives", f'{_RECIPES}/small_byol.py'),
-    'supervised': Method('classification of labelled images', f'{_RECIPES}/small_supervised.py'),
+    'mae': Method(
+        'a masked autoencoder: a quarter of the patches through a ViT, a small decoder for the rest',
+        f'{_RECIPES}/small_mae.py',
+    ),
+    'simmim': Method(
+        'hidden pixels, told from the last map of a Swin by one linear layer', f'{_RECIPES}/small_simmim.py'
+    ),
+    'moco_v2': Method(
+        'momentum contrast: two views of an image against a queue of others', f'{_RECIPES}/small_moco_v2.py'
+    ),
+    'byol': Method(
+        "one view's projection predicts the other's, of a slow copy of the network", f'{_RECIPES}/small_byol.py'
+    ),
+    'supervised': Method(
+        'trained with labels in the ordinary way, as its source describes', f'{_RECIPES}/small_supervised.py'
+    ),
 }
 
 

@@ -7,8 +7,6 @@ from mmcv.ops import DeformConv2d, ModulatedDeformConv2d, MultiScaleDeformableAt
 from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 from torch import nn
 
-__all__ = ['prepare_detector']
-
 _OPERATORS = (MultiScaleDeformableAttention, DeformConv2d, ModulatedDeformConv2d)
 
 

@@ -17,7 +17,7 @@ from pretrain.masking import random_mask
 from pretrain.spark import build_spark
 from spark_bench.errors import InputError
 from spark_bench.models.backbones import pyramid_channels
-from spark_bench.models.pretraining import Encoder, PretrainingModel
+from spark_bench.models.pretraining import PretrainingModel
 
 if TYPE_CHECKING:
     from mmengine.config import Config, ConfigDict
@@ -76,8 +76,8 @@ class SparKPretrainer(BaseModel, PretrainingModel):
     def trained(self) -> nn.Module:
         return self.spark
 
-    def encoder(self) -> Encoder:
-        return Encoder(self.spark.encoder.pyramid.network.state_dict())
+    def encoder(self) -> dict[str, torch.Tensor]:
+        return self.spark.encoder.pyramid.network.state_dict()
 
     def settings(self) -> dict[str, str]:
         spark = self.spark

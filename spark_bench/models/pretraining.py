@@ -3,7 +3,6 @@
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -16,19 +15,6 @@ from spark_bench.errors import InputError
 
 if TYPE_CHECKING:
     from mmengine.config import Config, ConfigDict
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """What a transfer starts from.
-
-    Attributes:
-        tensors: weights, by name.
-        library: whose names these are, ``timm``.
-    """
-
-    tensors: dict[str, torch.Tensor]
-    library: str = 'timm'
 
 
 class PretrainingModel(ABC):
@@ -87,8 +73,8 @@ class PretrainingModel(ABC):
         """The part that is saved whole, and by whose names parameters are told."""
 
     @abstractmethod
-    def encoder(self) -> Encoder:
-        """What a transfer starts from."""
+    def encoder(self) -> dict[str, torch.Tensor]:
+        """The weights that a transfer starts from, as timm names them."""
 
     def settings(self) -> dict[str, str]:
         """What, beside architecture and method, the file of the whole model says of itself."""

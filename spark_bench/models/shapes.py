@@ -8,6 +8,7 @@ import torch
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from torch import nn
 
+from pretrain.networks import evaluating
 from spark_bench.errors import InputError
 from spark_bench.models.vit import SparKViT
 
@@ -57,9 +58,7 @@ def check_shapes(model: nn.Module, cfg: 'ConfigDict') -> None:
     Raises:
         InputError: naming the key of the config that does not fit.
     """
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         with taking_small_images(model):
             maps = _check_backbone(model, cfg)
         if not cfg.get('neck'):
@@ -73,8 +72,6 @@ def check_shapes(model: nn.Module, cfg: 'ConfigDict') -> None:
             _demand(cfg, key, wanted, 'channels of the maps that model.neck gives (its out_channels)')
         if cfg.get('roi_head'):
             _check_rois(model, cfg)
-    finally:
-        model.train(training)
 
 
 @contextlib.contextmanager
@@ -195,14 +192,11 @@ def check_size(network: nn.Module, arch: str, side: int, option: str) -> None:
     Raises:
         InputError: with the size that the network is made for.
     """
-    training = network.training
-    network.eval()
     try:
-        network.forward_features(next(network.parameters()).new_zeros(1, 3, side, side))
+        with evaluating(network):
+            network.forward_features(next(network.parameters()).new_zeros(1, 3, side, side))
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         own = (getattr(network, 'pretrained_cfg', None) or {}).get('input_size')
         remedy = f'it is made for {own[-1]}' if own and own[-1] != side else 'give its own'
         raise InputError(f'{option} {side}: {arch} takes no images of that size ({reason}): {remedy}') from error
-    finally:
-        network.train(training)

@@ -18,8 +18,6 @@ from spark_bench.models.masked import MaskedModel, describe
 if TYPE_CHECKING:
     from mmengine.config import Config, ConfigDict
 
-__all__ = ['SimMIMPretrainer']
-
 
 @MODELS.register_module()
 class SimMIMPretrainer(MaskedModel):

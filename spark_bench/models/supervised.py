@@ -2,13 +2,14 @@
 
 from typing import TYPE_CHECKING
 
+import torch
 from mmengine.registry import MODELS
 from torch import nn
 
 from pretrain.encoder import create_network
 from pretrain.networks import shapes_only
 from spark_bench.models.classifier import SparKClassifier
-from spark_bench.models.pretraining import Encoder, PretrainingModel
+from spark_bench.models.pretraining import PretrainingModel
 from spark_bench.models.shapes import check_size
 
 if TYPE_CHECKING:
@@ -36,10 +37,10 @@ class SupervisedPretrainer(SparKClassifier, PretrainingModel):
     def trained(self) -> nn.Module:
         return self.backbone
 
-    def encoder(self) -> Encoder:
+    def encoder(self) -> dict[str, torch.Tensor]:
         with shapes_only():
             names = create_network(self.arch).state_dict()
-        return Encoder({name: value for name, value in self.backbone.state_dict().items() if name in names})
+        return {name: value for name, value in self.backbone.state_dict().items() if name in names}
 
     def settings(self) -> dict[str, str]:
         return {'format': 'timm'}

@@ -21,8 +21,6 @@ from spark_bench.models.backbones import check_choice, check_rate, load_weights
 from spark_bench.models.freezing import Freezable
 from spark_bench.models.layer_depth import inner_name, vit_layer
 
-__all__ = ['SparKViT']
-
 _PATCH = 16
 
 

@@ -10,8 +10,6 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-__all__ = ['PIECE', 'Array', 'place', 'rank_classes']
-
 Array: TypeAlias = torch.Tensor | np.ndarray
 
 # Bytes of a piece's largest array.

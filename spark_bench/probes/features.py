@@ -26,8 +26,6 @@ from spark_bench.files import write_atomically
 from spark_bench.models.backbones import load_weights
 from spark_bench.training.processes import from_main
 
-__all__ = ['Extractor', 'build_backbone', 'cached_features', 'identify']
-
 # Images of one file of the cache: what a killed command loses at most.
 PART = 32768
 

@@ -14,8 +14,6 @@ from spark_bench.data.images.labelled import draw_subset
 from spark_bench.errors import InputError
 from spark_bench.probes.arrays import PIECE, Array, place, rank_classes
 
-__all__ = ['HELD_OUT', 'PENALTIES', 'LinearClassifier', 'fit_linear', 'linear']
-
 # Strengths of the L2 penalty that are tried, strongest first, and the part of each class that they are compared on.
 PENALTIES, HELD_OUT = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6), 0.2
 TOLERANCE, MOST_ITERATIONS = 1e-6, 1000

@@ -6,8 +6,6 @@ from torch.nn import functional
 from spark_bench.errors import InputError
 from spark_bench.probes.arrays import PIECE, Array, place
 
-__all__ = ['knn']
-
 # Training images that are compared with others at a time.
 _ROWS = 32768
 

@@ -1,7 +1,7 @@
 """How good the features of an encoder are while it is pretrained: k-NN on labelled images."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmengine.hooks import Hook
@@ -17,7 +17,7 @@ from spark_bench.probes.arrays import rank_classes
 from spark_bench.probes.features import Extractor, build_backbone
 from spark_bench.probes.neighbours import knn
 from spark_bench.training.processes import from_main
-from spark_bench.training.resume import random_states, set_random_states
+from spark_bench.training.resume import undisturbed
 
 
 @HOOKS.register_module()
@@ -47,20 +47,14 @@ class ProbeHook(Hook):
         """See whether earlier measurements compare with those to come."""
         keep_comparable(runner, from_main(lambda: fingerprint(self.train, self.val)))
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Sequence[dict] | None = None,
-        outputs: Mapping[str, float] | None = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Measure where it is time; all processes take part."""
         done, length = runner.iter + 1, len(runner.train_dataloader)
         if done % (self.interval * length) and done != runner.max_iters:
             return
-        epoch, states = -(-done // length), random_states()  # a loader draws when it is opened
-        top1 = self.measure(runner)
-        set_random_states(states)
+        epoch = -(-done // length)
+        with undisturbed():  # a loader draws when it is opened
+            top1 = self.measure(runner)
         runner.message_hub.update_info(
             'evaluations', [*evaluations(runner), {'epoch': epoch, 'step': done, 'knn': top1}]
         )
@@ -71,7 +65,7 @@ class ProbeHook(Hook):
         model = unwrap_model(runner.model)
         # A network of its own: the features are dense, and statistics of the trained one stay as they are.
         wanted = self._network.state_dict()
-        tensors = {**wanted, **model.encoder().tensors}
+        tensors = {**wanted, **model.encoder()}
         resize_tables(tensors, wanted)
         self._network.load_state_dict(tensors, strict=True)
         device = next(model.parameters()).device

@@ -5,8 +5,10 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pretrain.ablations import ABLATIONS
 from spark_bench.errors import InputError
 from spark_bench.files import claim_output, write_output
+from spark_bench.models.methods import METHODS
 from spark_bench.records.schema import Record
 from spark_bench.report.detections import detection_galleries
 from spark_bench.report.drawings import draw_charts, draw_curves, tasks_of
@@ -20,21 +22,7 @@ from spark_bench.tables.parts import Table, TableSpec
 from spark_bench.tables.suite import load_suite, tables_of
 
 # One line a method for the legend below the table; a method without one is only named.
-METHOD_NOTES = {
-    'scratch': 'no pretraining',
-    'supervised': 'trained with labels in the ordinary way, as its source describes',
-    'spark': 'masked pretraining with sparse convolution and a hierarchical decoder',
-    'no_sparse': 'an ordinary dense encoder on the image with its masked pixels set to zero',
-    'no_hierarchy': 'only the deepest feature map reaches the decoder',
-    'black_mosaic': 'the blacked-out image through a dense encoder, without mask tokens',
-    'ape': 'absolute position embedding added to every feature map that reaches the decoder',
-    'loss_on_all': 'the loss over visible patches too, not the masked ones alone',
-    'half_schedule': 'half the epochs of pretraining',
-    'mae': 'a masked autoencoder: a quarter of the patches through a ViT, a small decoder for the rest',
-    'simmim': 'hidden pixels, told from the last map of a Swin by one linear layer',
-    'moco_v2': 'momentum contrast: two views of an image against a queue of others',
-    'byol': "one view's projection predicts the other's, of a slow copy of the network",
-}
+METHOD_NOTES = {'scratch': ABLATIONS['scratch'].summary, **{name: method.summary for name, method in METHODS.items()}}
 OWN = rb'(?s)<!DOCTYPE html>.{0,2000}<title>SparK benchmark: '  # how a report begins
 PRINTED_RECORDS = 40  # with more, print shows their first lines alone: a hundred pages help no one
 

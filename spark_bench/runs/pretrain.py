@@ -180,7 +180,7 @@ class Pretraining(Run[PretrainOptions]):
                 unit_of(self.cfg).removeprefix('max_'): str(self.cfg.train_cfg[unit_of(self.cfg)]),
             },
         )
-        save_safetensors(encoder.tensors, paths['encoder'], {'format': encoder.library, **common})
+        save_safetensors(encoder, paths['encoder'], {'format': 'timm', **common})
         return paths
 
 

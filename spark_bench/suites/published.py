@@ -14,8 +14,6 @@ from spark_bench.records.schema import Record, record_path
 from spark_bench.records.store import check_writable, find, is_repetition, write
 from spark_bench.suites.definition import specs_of
 
-__all__ = ['main', 'published_records']
-
 OTHERS = 'others'  # the suite of figures that no table shows
 SETTINGS = ('pretrain_epochs', 'finetune_epochs', 'resolution', 'schedule')
 FULL_SCHEDULE = 1600  # epochs of SparK's pretraining in the paper's tables

@@ -154,7 +154,6 @@ def note_failure(folder: Path | str, why: Exception | str | None) -> None:
 
 def show_states(suite: 'Suite', specs: 'Sequence[CellSpec]', places: 'Places', interval_s: float = 2.0) -> None:
     """Print the table of states; on a terminal keep it fresh until nothing is left to wait for, or Ctrl-C."""
-    from rich.console import Console
     from rich.live import Live
 
     console = Console()

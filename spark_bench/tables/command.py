@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from spark_bench.errors import first_of
 from spark_bench.files import claim_output, write_output
 from spark_bench.records.schema import Record
 from spark_bench.tables.build import Failure
@@ -101,6 +102,5 @@ def _tell_left_out(records: Sequence[Record], tables: Sequence[Table]) -> None:
     }
     left_out = sorted({record.cell for record in records if record.kind != 'pretrain'} - places)
     if left_out:
-        named = ', '.join('/'.join(cell) for _, *cell in left_out[:3])
-        more = f' and {len(left_out) - 3} more' if len(left_out) > 3 else ''
-        print(f'spark-bench: note: measured or published, but in no table here: {named}{more}', file=sys.stderr)
+        named = first_of(['/'.join(cell) for _, *cell in left_out])
+        print(f'spark-bench: note: measured or published, but in no table here: {named}', file=sys.stderr)

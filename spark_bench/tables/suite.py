@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from spark_bench.errors import InputError, nearest
+from spark_bench.errors import InputError, first_of, nearest
 from spark_bench.places import RESULTS, shipped
 from spark_bench.records.json_schema import ORIGINS
 from spark_bench.records.schema import Record
@@ -57,9 +57,8 @@ def _remedy(results: str | Path, suite: str) -> str:
         return f'make some with `spark-bench {command}`, or name the right folder with --results'
     known = recorded_suites(results)
     if known:
-        shown = ', '.join(known[:_SHOWN]) + f' and {len(known) - _SHOWN} more' * (len(known) > _SHOWN)
         close = nearest(suite, known)
-        return f'{close} name one that has any ({shown}), or the right folder with --results'.lstrip()
+        return f'{close} name one that has any ({first_of(known, _SHOWN)}), or the right folder with --results'.lstrip()
     return 'name the right folder with --results'
 
 

@@ -1,6 +1,6 @@
 """The exponential moving average (EMA) of the weights, beside the weights that are trained."""
 
-from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from mmengine.hooks import Hook
@@ -56,13 +56,7 @@ class WeightEmaHook(Hook):
                 f'custom_hooks, such as to {max(0.0, 1 - 7 / runner.max_iters):.4g}, or leave it out'
             )
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Sequence[dict] | None = None,
-        outputs: Mapping[str, float] | None = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Take the new weights in."""
         self._ema.update(unwrap_model(runner.model))
 

@@ -8,7 +8,7 @@ import random
 import re
 import zipfile
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,16 @@ def set_random_states(states: Mapping[str, Any]) -> None:
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
     if 'cuda' in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states['cuda'].cpu())
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Within, numbers may be drawn at random; afterwards the generators go on as if none had been."""
+    states = random_states()
+    try:
+        yield
+    finally:
+        set_random_states(states)
 
 
 @register_backend('atomic')
@@ -119,13 +129,7 @@ class ResumePointHook(Hook):
             np.random.seed(int.from_bytes(seed[8:12], 'little'))
             random.seed(seed)
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Sequence[dict] | None = None,
-        outputs: Mapping[str, float] | None = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Write where it is time; all processes take part."""
         done = runner.iter + 1
         epochs, rest = divmod(done, len(runner.train_dataloader))

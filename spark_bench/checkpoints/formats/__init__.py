@@ -42,8 +42,6 @@ NETWORKS = (
 )
 WRAPPINGS = (OwnSparK(), AuthorsSparK(), MMSparK())
 
-__all__ = ['NETWORKS', 'WRAPPINGS', 'network_adapter']
-
 
 def network_adapter(family: str | None, format_name: str) -> Adapter | None:
     """The adapter of a family in a format, or None."""

@@ -12,8 +12,6 @@ from spark_bench.data.check.report import Report
 from spark_bench.errors import InputError
 from spark_bench.records.environment import usable_cores
 
-__all__ = ['check']
-
 _LAYOUTS = {'coco': coco, 'imagenet': classes}
 _EXPECTED = 'annotations/instances_{train,val}*.json beside the folders of images, or train/<class>/ and val/<class>/'
 

@@ -7,8 +7,6 @@ import numpy as np
 
 from spark_bench.errors import InputError
 
-__all__ = ['draw_images']
-
 
 def draw_images(labels: Mapping[str, Collection[Hashable]], fraction: float, seed: int) -> set[str]:
     """Draw a share of the images, in which no category is lost that could be kept.
