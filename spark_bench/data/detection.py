@@ -57,7 +57,7 @@ def _open(root, kinds):
     file, detail = finding.examples[0]
     apart = detail.startswith(('images[', 'categories[', 'annotations[', 'of '))
     more = f' (and {report.problems - 1} more: spark-bench data check {report.root})' if report.problems > 1 else ''
-    raise InputError(printable(f'{report.root / file}{":" if apart else ""} {detail}: {finding.remedy}{more}'))
+    raise InputError(printable(f'{report.root / file}{":" if apart else ""} {detail}: {finding.remedies[0]}{more}'))
 
 
 def identify(split: Split) -> str:

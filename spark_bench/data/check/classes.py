@@ -77,10 +77,13 @@ def _list_split(report, split):
         elif _is_folder(entry):
             classes.add(entry.name)
             images += _list_class(report, f'{split}/{entry.name}')
-        else:
+        elif os.path.exists(entry.path):
             report.add('outside of classes' if is_image(entry.name) else 'not an image', f'{split}/{entry.name}')
     with contextlib.suppress(InputError):  # which was told of the class
-        for name, first in list_files(folder, lambda own: False).again:
+        found = list_files(folder, lambda own: False)
+        for name in found.dangling:
+            report.add('link', f'{split}/{name}')
+        for name, first in found.again:
             if name.split('/')[0] != first.split('/')[0]:
                 report.add('two classes', f'{split}/{name}', f'is {split}/{first}')
     if len(classes) < 2:
@@ -98,13 +101,12 @@ def _is_folder(entry):
 def _list_class(report, name):
     """Names of images of one class, at any depth, relative to the root."""
     try:
-        found, passed, dangling, *_ = list_files(report.root / name, lambda own: True)
+        found, passed, *_ = list_files(report.root / name, lambda own: True)
     except InputError as error:
         report.add('folder', name, str(error))
         return []
-    for kind, names in (('leftover', passed), ('link', dangling)):
-        for own in names:
-            report.add(kind, f'{name}/{own}')
+    for own in passed:
+        report.add('leftover', f'{name}/{own}')
     images = [f'{name}/{file}' for file in found if is_image(file)]
     for file in found:
         if not is_image(file):

@@ -32,12 +32,14 @@ class Look(NamedTuple):
         found: the image without its pixels, or None where something is wrong with it.
         digest: of the file's contents, or empty where it was not decoded.
         wrong: what is wrong with it, or empty.
+        remedy: against that, where that of the kind is not meant.
         kind: of the report, of what is wrong.
     """
 
     found: Decoded | None = None
     digest: bytes = b''
     wrong: str = ''
+    remedy: str = ''
     kind: str = 'image'
 
 
@@ -52,7 +54,7 @@ def look_at(path: Path | str, pixels: bool) -> Look:
     except FileNotFoundError as error:
         return Look(wrong=explain(error)[0], kind='absent')
     except Exception as error:  # noqa: BLE001 - decoders raise anything at broken input
-        return Look(wrong=explain(error)[0], kind='values' if isinstance(error, UnplainError) else 'image')
+        return Look(None, b'', *explain(error), 'values' if isinstance(error, UnplainError) else 'image')
 
 
 def judge(
@@ -68,7 +70,7 @@ def judge(
     found = look.found
     if found is None:
         meant = probably(near, name.partition('/')[2]) if near and look.kind == 'absent' else ''
-        report.add(look.kind, name, f'is not there{meant}' if look.kind == 'absent' else look.wrong)
+        report.add(look.kind, name, f'is not there{meant}' if look.kind == 'absent' else look.wrong, look.remedy)
         return
     if stated is not None and found.size != stated:
         (width, height), as_stored = found.size, found.is_stored_as(stated)

@@ -131,15 +131,21 @@ KINDS = {
 }
 # So many examples of a kind are kept for machines, at the least.
 _KEPT = 1000
+# Remedies of one kind that are shown.
+_REMEDIES = 3
 
 
 @dataclass
 class Finding:
-    """One kind of finding: how often, the first examples as (file, detail), and a remedy where the kind has none."""
+    """One kind of finding: how often, the first examples as (file, detail), and the first remedies of their own."""
 
     count: int = 0
     examples: list = field(default_factory=list)
-    remedy: str = ''
+    remedies: list = field(default_factory=list)
+
+    @property
+    def remedy(self) -> str:
+        return '; '.join(self.remedies)
 
 
 class Report:
@@ -164,9 +170,12 @@ class Report:
         self._kept = max(limit_shown, _KEPT)
 
     def add(self, kind: str, file: Path | str, detail: str = '', remedy: str = '') -> None:
-        """Count one finding of a kind in ``KINDS`` at ``file``, relative to the root; the first's remedy counts."""
-        found = self.findings.setdefault(kind, Finding(remedy=remedy or KINDS[kind][2]))
+        """Count one finding of a kind in ``KINDS`` at ``file``, relative to the root, and a remedy of its own."""
+        found = self.findings.setdefault(kind, Finding())
         found.count += 1
+        remedy = remedy or KINDS[kind][2]
+        if remedy not in found.remedies and len(found.remedies) < _REMEDIES:
+            found.remedies.append(remedy)
         if len(found.examples) < self._kept:
             found.examples.append((str(file), detail))
         if KINDS[kind][0] == PROBLEM:

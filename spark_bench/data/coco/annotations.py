@@ -89,7 +89,7 @@ def read_annotations(path: Path | str, note: Note = lambda kind, where, what: No
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise InputError(f'{path} cannot be read: {error.strerror}') from error
+        raise InputError(f'{path} cannot be read ({error.strerror}): restore it, or change its permissions') from error
     try:
         contents = json.loads(raw)
     except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits

@@ -25,7 +25,8 @@ def clean(contents: object, note: Note = lambda kind, where, what: None) -> None
 
     Whole numbers become int, ids that annotations write as text where others are numbers too; a polygon alone becomes
     a list of one; a missing ``iscrowd`` 0, a missing ``area`` or ``bbox`` the mask's; polygons of fewer
-    than 6 coordinates beside a whole one go; annotations whose ids evaluation cannot hold (0, text, from 2^53 on, or
+    than 6 coordinates beside a whole one go, as do categories without annotation that have the name of one with some;
+    annotations whose ids evaluation cannot hold (0, text, from 2^53 on, or
     none) are numbered 1, 2, 3, …
 
     Args:
@@ -42,6 +43,7 @@ def clean(contents: object, note: Note = lambda kind, where, what: None) -> None
                     note('whole number', f'{key}[{position}]', f'has {name} {value}')
     annotations = entries_of(contents, 'annotations')
     _refer_alike(contents, annotations, note)
+    _drop_unused_twins(contents, annotations, note)
     masks = read_masks(entry.get('segmentation') if _lacks(entry) else None for _, entry in annotations)
     for (position, entry), mask in zip(annotations, masks, strict=True):
         _complete(entry, mask, f'annotations[{position}] (id {entry.get("id")!r:.40})', note)
@@ -71,6 +73,21 @@ def _refer_alike(contents, annotations, note):
             if type(stated) in (int, str) and stated not in known and str(stated) in written:
                 note('whole number', f'annotations[{position}]', f'has {key} {stated!r}')
                 entry[key] = written[str(stated)]
+
+
+def _drop_unused_twins(contents, annotations, note):
+    """Categories without annotation that have the name of another go: Roboflow lists the project among its classes."""
+    used = {entry['category_id'] for _, entry in annotations if type(entry.get('category_id')) in (int, str)}
+    listed = [each for each in entries_of(contents, 'categories') if type(each[1].get('id')) in (int, str)]
+    names = {str(entry.get('name')) for _, entry in listed if entry['id'] in used}
+    for position, entry in listed:
+        if entry['id'] not in used and str(entry.get('name')) in names:
+            contents['categories'].remove(entry)
+            note(
+                'unused category',
+                f'categories[{position}]',
+                f'has the name of another, {entry["name"]!r:.40}: left out',
+            )
 
 
 def _lacks(entry):

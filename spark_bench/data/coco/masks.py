@@ -15,7 +15,7 @@ def mask_extent(mask: list | Runs) -> tuple | None:
     boxes = [
         (min(polygon[::2]), min(polygon[1::2]), max(polygon[::2]), max(polygon[1::2])) for polygon in mask if polygon
     ]
-    if mask_area(mask) < 1e-6:
+    if sum(map(_covered, mask)) < 1e-6:
         return None
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
     return min(lefts), min(tops), max(rights), max(bottoms)
@@ -26,6 +26,12 @@ def mask_area(mask: list | Runs) -> float:
     if isinstance(mask, Runs):
         return float(sum(mask.lengths[1::2]))
     return sum(_polygon_area(polygon[::2], polygon[1::2]) for polygon in mask)
+
+
+def _covered(polygon):
+    """An area that is 0 only where a polygon encloses nothing: parts of one that crosses itself add up here."""
+    xs, ys = ([value - values[0] for value in values] for values in (polygon[::2], polygon[1::2]))
+    return sum(abs(x * below - y * right) for x, y, right, below in zip(xs, ys, xs[1:], ys[1:], strict=False)) / 2
 
 
 def _polygon_area(xs, ys):

@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from spark_bench.data.images.identity import file_digests
+from spark_bench.data.images.identity import file_digests, state_of_file
 from spark_bench.data.images.ignored import ignored_in, say_held_out, say_passed_over
 from spark_bench.data.images.listing import EXTENSIONS, is_image, no_images
 from spark_bench.data.images.numbered import Source
@@ -38,7 +38,7 @@ LABEL_SIZE = 255
 class TarShards(Source):
     """Images in uncompressed tar files, but for what is ignored, and for folders that are held out for evaluation.
 
-    The index of a shard is kept in the cache folder, under the shard's path, size and time of change.
+    The index of a shard is kept in the cache folder, under the shard's path and :func:`state_of_file`.
 
     Args:
         skip_held_out: leave out those folders; otherwise all images are taken.
@@ -139,8 +139,8 @@ def _load(shard, read):
         status = os.stat(shard)
     except OSError as error:
         raise InputError(f'{shard} cannot be read: {error.strerror}') from error
-    key = f'{os.path.realpath(shard)}\0{status.st_size}\0{status.st_mtime_ns}\0{" ".join(sorted(EXTENSIONS))}'
-    cached = cache_folder() / 'tar-index' / f'{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.npz'
+    key = os.fsencode(os.path.realpath(shard)) + state_of_file(status) + ' '.join(sorted(EXTENSIONS)).encode()
+    cached = cache_folder() / 'tar-index' / f'{hashlib.sha256(key).hexdigest()[:32]}.npz'
     # A damaged index fails its checksum, and is made anew; so is one of a version that kept no labels.
     with (
         contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error),
@@ -199,17 +199,13 @@ def build_index(shard: str) -> dict[str, np.ndarray]:
                     labels[sample_key(member.name)] = os.pread(
                         file.fileno(), min(member.size, LABEL_SIZE + 1), member.offset_data
                     )
-            # tarfile ends silently at a header that it cannot read. A whole archive ends in blocks of zeros.
-            file.seek(tar.offset)
-            whole = file.read(_BLOCK) == bytes(_BLOCK)
+            _demand_end(shard, file, tar.offset, len(names))
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise InputError(
             f'{shard} is not an uncompressed tar file ({error}): copy it again, or unpack it to a plain .tar'
         ) from error
     except OSError as error:
         raise InputError(f'{shard} cannot be read: {error.strerror}') from error
-    if not whole:
-        raise InputError(f'{shard} is cut short or damaged after {len(names)} images: copy it again')
     if not names:
         raise no_images(shard)
     return {
@@ -220,6 +216,18 @@ def build_index(shard: str) -> dict[str, np.ndarray]:
         'labels': _joined(labels.values(), b''),
         'label_ends': np.cumsum([len(label) for label in labels.values()], dtype=np.int64),
     }
+
+
+def _demand_end(shard, file, end, count):
+    """See that an archive ends where tarfile stopped, in blocks of zeros, and that nothing comes behind them."""
+    file.seek(end)
+    # It ends silently at a header that it cannot read.
+    if file.read(_BLOCK) != bytes(_BLOCK):
+        raise InputError(f'{shard} is cut short or damaged after {count} images: copy it again')
+    if any(any(block) for block in iter(lambda: file.read(1 << 20), b'')):
+        raise InputError(
+            f'{shard} goes on behind the end of its archive: give each of several tar files a file of its own'
+        )
 
 
 def _holds_contents(shard, member):

@@ -164,6 +164,10 @@ def decode(file: Path | str | BinaryIO, pixels: bool = True) -> Decoded:
 
 
 def _decode(file, pixels):
+    if not hasattr(file, 'read'):
+        # Pillow would map a TIFF into memory by its size behind EXIF's turn, and read rows of the wrong length.
+        with open(file, 'rb') as opened:
+            return _decode(opened, pixels)
     try:
         opened = Image.open(file)
     except UnidentifiedImageError as error:
@@ -216,12 +220,8 @@ def _find_exif_in_png(image):
 
 def _unidentified(file):
     """An error that says more than Pillow's; or None."""
-    if hasattr(file, 'read'):
-        file.seek(0)
-        start = file.read(12)
-    else:
-        with open(file, 'rb') as opened:
-            start = opened.read(12)
+    file.seek(0)
+    start = file.read(12)
     if start[4:8] == _BOX or start.startswith(_JPEG_XL):
         return KindError('is of HEIF, AVIF or JPEG XL, which Pillow does not read here')
     if start[:4] in _TIFF:

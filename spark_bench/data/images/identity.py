@@ -113,11 +113,15 @@ def _keys_of(pool, paths):
     """What digests are kept under: uint64 ``(N, 2)``, and which of them may be: bool ``(N,)``."""
     keys, settled = np.zeros((len(paths), 2), np.uint64), np.zeros(len(paths), bool)
     for index, status in enumerate(pool.map(_status, paths, chunksize=64)):
-        times = status.st_mtime_ns, status.st_ctime_ns
-        key = _hash(struct.pack('<QQqq', status.st_ino & 0xFFFFFFFFFFFFFFFF, status.st_size, *times))
-        keys[index] = np.frombuffer(key, np.uint64)
-        settled[index] = max(times) < time.time_ns() - _SETTLED_NS
+        keys[index] = np.frombuffer(state_of_file(status), np.uint64)
+        settled[index] = max(status.st_mtime_ns, status.st_ctime_ns) < time.time_ns() - _SETTLED_NS
     return keys, settled
+
+
+def state_of_file(status: os.stat_result) -> bytes:
+    """What becomes another where a file is written, replaced or renamed: 16 bytes of its number, size and times."""
+    number = status.st_ino & 0xFFFFFFFFFFFFFFFF
+    return _hash(struct.pack('<QQqq', number, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
 
 
 def _status(path):

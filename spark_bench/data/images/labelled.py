@@ -14,7 +14,13 @@ from spark_bench.data.images.archives import LABEL_SIZE, TarShards, ZipArchive
 from spark_bench.data.images.ignored import is_ignored, is_own
 from spark_bench.data.images.numbered import Source
 from spark_bench.data.images.sources import COMPRESSED, ImageFiles, compressed, list_data
-from spark_bench.data.images.splits import find_splits, shard_split
+from spark_bench.data.images.splits import (
+    below_splits,
+    find_splits,
+    shard_split,
+    splits_within_classes,
+    without_wrapper,
+)
 from spark_bench.errors import InputError, printable
 
 # Of a data set without splits, this part of each class is held out, drawn with this seed.
@@ -142,7 +148,7 @@ def _open_folder(root):
     images, shards = _list(root)
     if shards:
         return _open_shards(root, shards)
-    _refuse_lone_split(root, images)
+    _refuse_splits(root, images)
     return [_open_classes(root, '', images)]
 
 
@@ -219,7 +225,7 @@ def _open_shards(root, names):
 
 def _label_shards(place, shards):
     source = TarShards(shards, skip_held_out=False)
-    return _label_members(place, source, _without_wrapper(list(source.names)))
+    return _label_members(place, source, without_wrapper(list(source.names)))
 
 
 def _label_members(place, source, names):
@@ -260,10 +266,10 @@ def _read_label(source, index, label):
 
 def _open_archive(root, source):
     """The parts of archives in which folders tell the splits."""
-    names = _without_wrapper(list(source.names), keep_splits=True)
+    names = below_splits(list(source.names)) or without_wrapper(list(source.names), keep_splits=True)
     splits = find_splits({name.partition('/')[0] for name in names if '/' in name})
     if not all(splits):
-        _refuse_lone_split(root, names)
+        _refuse_splits(root, names)
         return [_label_members(str(root), source, names)]
     parts = []
     for split in splits:
@@ -273,25 +279,19 @@ def _open_archive(root, source):
     return parts
 
 
-def _without_wrapper(names, keep_splits=False):
-    """Names without the folders that all of them lie in, except the last: that is a class."""
-    names = [name.removeprefix('./').lstrip('/') for name in names]
-    wrapper = os.path.commonprefix([min(names), max(names)])
-    wrapper = wrapper[: wrapper.rfind('/') + 1]
-    while wrapper and (
-        any('/' not in name[len(wrapper) :] for name in names) or keep_splits and any(find_splits(wrapper.split('/')))
-    ):
-        wrapper = wrapper[: wrapper.rfind('/', 0, -1) + 1]
-    return [name[len(wrapper) :] for name in names]
-
-
-def _refuse_lone_split(root, names):
-    """Refuse ``train`` without ``val``, or the other way round; a class may have such a name."""
+def _refuse_splits(root, names):
+    """Refuse ``train`` without ``val``, the reverse, and splits of other names; a class may have such a name."""
     train, held_out = find_splits({name.partition('/')[0] for name in names if '/' in name})
     lone = train or held_out
     if lone and all(name.count('/') > 1 for name in names if name.startswith(f'{lone}/')):
         where = f' ({root / lone} alone is a data root too: a fifth of it is then held out)' if root.is_dir() else ''
         raise InputError(f'{root} holds {lone} but no {"val" if train else "train"}: add it{where}')
+    unread = splits_within_classes(names)
+    if unread:
+        raise InputError(
+            f'{root}: {unread[0]} is held out by its name, and its parent would be read as one set in classes: '
+            'call the folders train and val, with one folder a class in each, and give the folder that holds both'
+        )
 
 
 def _number(place, source, classes):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from spark_bench.data.coco.annotations import read_annotations
+from spark_bench.data.coco.cleaning import entries_of
 from spark_bench.data.images.archives import TarShards, ZipArchive
 from spark_bench.data.images.identity import contents_digest
 from spark_bench.data.images.ignored import ignored_in, say_beside, say_held_out, say_passed_over, shorten
@@ -47,7 +49,8 @@ def open_images(root: Path | str) -> Source:
 
             * a folder of images at any depth; where a folder ``train`` lies beside ``val`` or ``test`` (ImageNet's
               layout), the held-out ones are left out;
-            * a folder in COCO layout: the images of the folder that ``annotations/instances_train*.json`` names;
+            * a folder in COCO layout: the images of the folder that ``annotations/instances_train*.json`` names,
+              without those that other annotation files list, where their folder is the same one by a link;
             * a folder of uncompressed tar shards as webdataset writes them, or one such file;
             * a list file (``.txt``): one path a line, absolute or relative to the list; a class number behind the
               path, as in ImageNet's lists, is passed over;
@@ -82,7 +85,7 @@ def _open_folder(root):
     truths = sorted(path.stem.removeprefix('instances_') for path in annotations.glob('instances_train*.json'))
     splits = [split for split in truths if (root / split).is_dir()]
     if len(splits) == 1:
-        return _open_folder(root / splits[0])
+        return _open_coco_images(root, splits[0])
     if truths:
         raise InputError(
             f'{annotations} names the images to train on ({", ".join(truths)}), and '
@@ -91,6 +94,28 @@ def _open_folder(root):
         )
     images, shards, _ = list_data(root, skip_held_out=True)
     return TarShards([root / name for name in shards]) if shards else ImageFiles(root, images)
+
+
+def _open_coco_images(root, split):
+    """The images of a folder, but for those of other splits where these lie in the same folder, under another name."""
+    source = _open_folder(root / split)
+    others = [
+        path
+        for path in sorted((root / 'annotations').glob('instances_*.json'))
+        if (folder := path.stem.removeprefix('instances_')) != split
+        and (root / folder).is_dir()
+        and (root / folder).samefile(root / split)
+    ]
+    if not others:
+        return source
+    entries = (entry for path in others for _, entry in entries_of(read_annotations(path).contents, 'images'))
+    held_out = {os.path.normpath(str(entry.get('file_name'))) for entry in entries}
+    kept = [index for index, name in enumerate(source.names) if name not in held_out]
+    if not kept:
+        raise InputError(
+            f'{root / split} holds no image that {others[0]} does not list: give a list file of those to train on'
+        )
+    return source.only(kept)
 
 
 def list_data(root: Path, skip_held_out: bool = False) -> tuple[list[str], list[str], list[tuple[str, str]]]:

@@ -1,5 +1,6 @@
 """What is to train on and what is held out, by the names of folders and shards."""
 
+import os
 import re
 from collections.abc import Collection, Iterable
 
@@ -65,3 +66,39 @@ def held_out_folders(names: Iterable[str]) -> set[str]:
         for own, folder in children.items()
         if own not in leave_held_out(children)
     }
+
+
+def splits_within_classes(names: Iterable[str]) -> list[str]:
+    """Folders that by their names are held out from others, in a set whose first folders would be its classes.
+
+    A class may be called ``train``: its images lie in it, where a split has folders of classes.
+
+    Args:
+        names: paths of the images, parts parted by ``/``.
+    """
+    inside = (name for name in names if name.count('/') > 1 or not _TRAIN.search(name.partition('/')[0]))
+    return sorted(held_out_folders(inside))
+
+
+def below_splits(names: list[str]) -> list[str] | None:
+    """Names without the folders around both splits, where there are such; images beside the splits are kept as such."""
+    while folders := {name.partition('/')[0] for name in names if '/' in name}:
+        if all(find_splits(folders)):
+            return names
+        if len(folders) > 1:
+            return None
+        [around] = folders
+        names = [name.removeprefix(f'{around}/') for name in names]
+    return None
+
+
+def without_wrapper(names: list[str], keep_splits: bool = False) -> list[str]:
+    """Names without the folders that all of them lie in, except the last, which is a class, or the name of a split."""
+    names = [name.removeprefix('./').lstrip('/') for name in names]
+    wrapper = os.path.commonprefix([min(names), max(names)])
+    wrapper = wrapper[: wrapper.rfind('/') + 1]
+    while wrapper and (
+        any('/' not in name[len(wrapper) :] for name in names) or keep_splits and any(find_splits(wrapper.split('/')))
+    ):
+        wrapper = wrapper[: wrapper.rfind('/', 0, -1) + 1]
+    return [name[len(wrapper) :] for name in names]
