@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from spark_bench.data.coco.annotations import read_sound
+from spark_bench.data.coco.annotations import NO_MASKS, read_sound
 from spark_bench.data.coco.rle import first_damaged_mask
 from spark_bench.errors import InputError
 
@@ -30,13 +30,14 @@ class Truth:
     contents: dict  # what it holds, cleaned: ``images``, ``annotations``, ``categories``
     sizes: dict  # from image id to (height, width), in ascending order of the id
     categories: dict  # from category id to name, in ascending order of the id
+    masks: bool  # whether its objects have masks
 
 
 def read_truth(annotations: Path | str) -> Truth:
     """Read a COCO annotation file.
 
     Args:
-        annotations: path; an annotation's mask is a list of polygons or an RLE, compressed or not.
+        annotations: path; an annotation's mask is a list of polygons or an RLE, compressed or not; or none has one.
 
     Returns:
         :class:`Truth`
@@ -48,7 +49,8 @@ def read_truth(annotations: Path | str) -> Truth:
     file, entries = read_sound(path)
     sizes = {image['id']: (image['height'], image['width']) for _, image in entries.images}
     names = {entry['id']: entry['name'] for entry in entries.categories}
-    return Truth(path, file.contents, *({key: values[key] for key in sorted(values)} for values in (sizes, names)))
+    sizes, names = ({key: values[key] for key in sorted(values)} for values in (sizes, names))
+    return Truth(path, file.contents, sizes, names, file.masks)
 
 
 def load_predictions(path: Path | str) -> Any:
@@ -78,6 +80,8 @@ def check_predictions(predictions: object, truth: Truth, name: str = 'prediction
     Raises:
         InputError: one line that calls the list ``name`` and names the first unsound entry by its position in it.
     """
+    if with_masks and not truth.masks:
+        raise InputError(f'{truth.path} has boxes alone, with which masks cannot be compared: {NO_MASKS}')
     if not isinstance(predictions, list):
         raise InputError(f'{name} is not a list but {type(predictions).__name__}: give a list of COCO results')
     for position, entry in enumerate(predictions):

@@ -12,6 +12,7 @@ from timm.utils import unwrap_model
 
 from spark_bench.checkpoints.classes import classes_of, demand_distinct, shown
 from spark_bench.checkpoints.detectors import load_detector
+from spark_bench.data.coco.annotations import NO_MASKS
 from spark_bench.data.coco.subset import draw_images
 from spark_bench.data.detection import Split, check_images, identify, open_coco, open_split
 from spark_bench.errors import InputError
@@ -101,6 +102,7 @@ class Detection(Run[DetectOptions]):
     def place(self) -> None:
         super().place()
         options, backbone = self.options, self.cfg.model.backbone
+        demand_masks(self.cfg, self.train_split, self.val)
         backbone.weights = options.weights
         if options.key_prefix is not None:
             backbone.key_prefix = options.key_prefix
@@ -226,6 +228,7 @@ class DetectorEvaluation(Evaluation[DetectOptions]):
 
     def fit_recipe(self) -> None:
         fit_model(self.cfg, self.options, len(self.classes))
+        demand_masks(self.cfg, self.val)
         place_evaluation(self.cfg, self.options, self.val, self.classes)
 
     def load(self) -> None:
@@ -300,6 +303,17 @@ def place_evaluation(cfg: Config, options: DetectOptions, val: Split, classes: t
         category_ids=[ids[name] for name in classes], outfile_prefix=str(Path(options.work_dir) / 'predictions')
     )
     set_workers(cfg.test_dataloader, options.workers)
+
+
+def demand_masks(cfg: Config, *splits: Split) -> None:
+    """Raise InputError where the recipe learns masks and a split has boxes alone."""
+    pipeline = cfg.get('train_dataloader', {}).get('dataset', {}).get('pipeline') or []
+    for split in splits:
+        if not split.masks and any(step.get('with_mask') for step in pipeline):
+            raise InputError(
+                f"{split.annotations} has boxes alone, and the recipe's detector gives masks: take a recipe of one of "
+                f"boxes, such as mmdet's RetinaNet; {NO_MASKS}"
+            )
 
 
 def point_at(dataset: dict[str, Any], split: Split, classes: tuple[str, ...]) -> None:

@@ -1,6 +1,7 @@
 """Recipes at a size for tests, and how tests start them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +162,15 @@ def write_boxes(root, rounds=1):
 def record_of(folder):
     [path] = (folder / 'results').rglob('*.json')
     return json.loads(path.read_text())
+
+
+def leave_boxes_alone(root, target):
+    """A copy of a COCO folder whose annotations have no masks, as ``[]`` or not at all."""
+    shutil.copytree(root, target)
+    for path in (target / 'annotations').glob('*.json'):
+        contents = json.loads(path.read_text())
+        for number, entry in enumerate(contents['annotations']):
+            del entry['segmentation']
+            entry |= {} if number % 2 else {'segmentation': []}
+        path.write_text(json.dumps(contents))
+    return target

@@ -39,6 +39,7 @@ class Split:
         objects: from ``file_name`` to how many objects training can learn from, of images with an annotation.
         labels: from ``file_name`` to the categories of those objects, of images that have any.
         sha256: of the annotation file, hex.
+        masks: whether its objects have masks, and not boxes alone.
     """
 
     kind: str
@@ -50,6 +51,7 @@ class Split:
     objects: dict[str, int] = field(default_factory=dict)
     sha256: str = ''
     labels: dict[str, set[str]] = field(default_factory=dict)
+    masks: bool = True
 
     @property
     def count(self) -> int:
@@ -148,7 +150,9 @@ def judge_split(report: Report, kind: str, file: Path) -> Split:
         what, _, remedy = str(error).removeprefix(f'{file} ').rpartition(': ')
         report.add('not readable', name, what or remedy, remedy=remedy)
         return Split(kind, file, report.root / folder)
-    entries = examine(read.contents, lambda fault, entry, what: report.add(fault, name, f'{entry} {what}'.strip()))
+    entries = examine(
+        read.contents, lambda fault, entry, what: report.add(fault, name, f'{entry} {what}'.strip()), read.masks
+    )
     names = tuple(entry['name'] for entry in entries.categories)
     for category, times in Counter(names).items():
         if times > 1:
@@ -174,6 +178,7 @@ def judge_split(report: Report, kind: str, file: Path) -> Split:
         objects,
         read.sha256,
         labels,
+        read.masks,
     )
 
 

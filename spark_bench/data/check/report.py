@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spark_bench.data.coco.annotations import REMEDIES
+from spark_bench.data.coco.annotations import NO_MASKS, REMEDIES
 from spark_bench.data.images.decoding import REMEDY_TURNED, REMEDY_VALUES
 from spark_bench.errors import printable
 
@@ -106,6 +106,7 @@ KINDS = {
     ),
     'annotation id': (NOTE, 'annotations with ids that evaluation cannot hold: all are numbered anew', _HARMLESS),
     'same annotation': (NOTE, 'annotations that repeat another: same image, category and box', 'take them out'),
+    'boxes alone': (NOTE, 'annotation files without masks: they are for detectors of boxes', NO_MASKS),
     'unused category': (NOTE, 'categories without an annotation', _HARMLESS),
     'no annotation': (NOTE, 'images without an annotation, which training leaves out', _HARMLESS),
     'not listed': (NOTE, 'files that the annotations do not list', _HARMLESS),

@@ -30,6 +30,8 @@ def judge_shapes(annotation: dict, mask: list | Runs, size: tuple[int, int]) -> 
         found.append(('left out', f'has bbox {annotation["bbox"]} and area {annotation["area"]}: {reason}'))
     box = left, top, left + width, top + height
     _add_outside(found, 'box', box, size)
+    if mask == []:  # of annotations that are boxes alone
+        return found
     extent = mask_extent(mask)
     if extent is None:
         if not found:

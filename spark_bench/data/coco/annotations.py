@@ -20,13 +20,15 @@ _NEEDED = {
     'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'segmentation'),
 }
 _DROP = 'correct it, or take it out of the file'
+_ADD_MASKS = 'add polygons [[x, y, x, y, x, y, …], …] or RLE with size and counts'
+NO_MASKS = f'for Mask R-CNN and others that learn masks, {_ADD_MASKS}'
 # From the kind of a fault to its remedy.
 REMEDIES = {
     'not readable': 'replace it by the whole file',
     'format': 'give a file of instances in COCO format: an object with images, annotations and categories',
     'empty': 'give the whole file, or annotate the images of this split',
     'entry': 'add what is missing, or take the entry out of the file',
-    'no mask': 'Mask R-CNN learns masks: add polygons [[x, y, x, y, x, y, …], …] or RLE with size and counts',
+    'no mask': f'others have one: {_ADD_MASKS}',
     'id': 'number the entries 1, 2, 3, …',
     'duplicate id': 'give every entry an id of its own',
     'duplicate name': 'list each image once, with all its annotations',
@@ -55,10 +57,12 @@ class AnnotationFile(NamedTuple):
         sha256: of its bytes, hex.
         contents: of the JSON, after :func:`~spark_bench.data.coco.cleaning.clean`; anything, where it is not in COCO
             format.
+        masks: whether its annotations are to have masks, see there.
     """
 
     sha256: str
     contents: Any
+    masks: bool
 
 
 @dataclass
@@ -94,8 +98,7 @@ def read_annotations(path: Path | str, note: Note = lambda kind, where, what: No
         contents = json.loads(raw)
     except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
         raise InputError(f'{path} {_not_json(raw, error)}') from error
-    clean(contents, note)
-    return AnnotationFile(hashlib.sha256(raw).hexdigest(), contents)
+    return AnnotationFile(hashlib.sha256(raw).hexdigest(), contents, clean(contents, note))
 
 
 def _not_json(raw, error):
@@ -122,10 +125,10 @@ def read_sound(path: Path | str) -> tuple[AnnotationFile, Entries]:
         raise InputError(f'{where} {what}: {REMEDIES[kind]}')
 
     file = read_annotations(path)
-    return file, examine(file.contents, refuse)
+    return file, examine(file.contents, refuse, file.masks)
 
 
-def examine(contents: object, fault: Note) -> Entries:
+def examine(contents: object, fault: Note, masks: bool = True) -> Entries:
     """The entries of an annotation file that are without fault.
 
     Args:
@@ -133,6 +136,7 @@ def examine(contents: object, fault: Note) -> Entries:
         fault: called with ``(kind, where, what)`` for each fault that would break training or evaluation: a key of
             ``REMEDIES``, the entry such as ``annotations[3] (id 17)`` (empty for the whole file), and what is wrong
             with it. It may raise.
+        masks: whether annotations are to have masks.
     """
     sound = Entries()
     if not isinstance(contents, dict):
@@ -159,9 +163,11 @@ def examine(contents: object, fault: Note) -> Entries:
             fault('category entry', name_entry('categories', position, entry), f'has a name that {what}')
         else:
             sound.categories.append(entry)
-    masks = read_masks(entry['segmentation'] for _, entry in tables['annotations'])
-    for (position, entry), mask in zip(tables['annotations'], masks, strict=True):
-        found = _annotation_fault(entry, mask, sizes, known['categories'])
+    decoded = read_masks(entry['segmentation'] for _, entry in tables['annotations'])
+    for (position, entry), mask in zip(tables['annotations'], decoded, strict=True):
+        found = _annotation_fault(entry, sizes, known['categories'])
+        if masks and not found and (what := _mask_fault(mask, sizes.get(entry['image_id']))):
+            found = 'segmentation', f'has a segmentation {what}'
         if found:
             fault(found[0], name_entry('annotations', position, entry), found[1])
         else:
@@ -235,8 +241,8 @@ def _image_fault(entry):
     return None
 
 
-def _annotation_fault(entry, mask, sizes, categories):
-    """(kind, what) of the first fault of an annotation, or None."""
+def _annotation_fault(entry, sizes, categories):
+    """(kind, what) of the first fault of an annotation, its mask apart, or None."""
     image, category = entry['image_id'], entry['category_id']
     for name, value, known, table in (
         ('image_id', image, sizes, 'images'),
@@ -251,8 +257,7 @@ def _annotation_fault(entry, mask, sizes, categories):
         return 'area or crowd', f'has area {shorten(area)}, not a number'
     if type(crowd) not in (int, bool) or crowd not in (0, 1):
         return 'area or crowd', f'has iscrowd {shorten(crowd)}, not 0 or 1'
-    what = _mask_fault(mask, sizes.get(image))
-    return what and ('segmentation', f'has a segmentation {what}')
+    return None
 
 
 def _is_pixels(value):

@@ -20,19 +20,23 @@ _WHOLE = {
 }
 
 
-def clean(contents: object, note: Note = lambda kind, where, what: None) -> None:
+def clean(contents: object, note: Note = lambda kind, where, what: None) -> bool:
     """Clean the contents of an annotation file, in place; what is not as it should be stays, for others to judge.
 
     Whole numbers become int, ids that annotations write as text where others are numbers too; a polygon alone becomes
-    a list of one; a missing ``iscrowd`` 0, a missing ``area`` or ``bbox`` the mask's; polygons of fewer
-    than 6 coordinates beside a whole one go, as do categories without annotation that have the name of one with some;
-    annotations whose ids evaluation cannot hold (0, text, from 2^53 on, or
-    none) are numbered 1, 2, 3, …
+    a list of one; a missing ``iscrowd`` 0, a missing ``area`` or ``bbox`` the mask's, an ``area`` without mask the
+    box's; polygons of fewer than 6 coordinates beside a whole one go, as do categories without annotation that have the
+    name of one with some; annotations whose ids evaluation cannot hold (0, text, from 2^53 on, or none) are numbered
+    1, 2, 3, …
 
     Args:
         contents: what the JSON holds; anything.
         note: called with ``(kind, where, what)`` for each change: a kind of
             :data:`spark_bench.data.check.report.KINDS`, such as ``annotations[3]``, and what was found.
+
+    Returns:
+        whether the annotations are to have masks. Where none has one, they are boxes alone: ``segmentation`` is then
+        an empty list in all.
     """
     for key, names in _WHOLE.items():
         for position, entry in entries_of(contents, key):
@@ -44,11 +48,17 @@ def clean(contents: object, note: Note = lambda kind, where, what: None) -> None
     annotations = entries_of(contents, 'annotations')
     _refer_alike(contents, annotations, note)
     _drop_unused_twins(contents, annotations, note)
+    with_masks = any(entry.get('segmentation') not in (None, []) for _, entry in annotations)
+    if annotations and not with_masks:
+        note('boxes alone', 'annotations', 'have no masks')
+        for _, entry in annotations:
+            entry['segmentation'] = []
     masks = read_masks(entry.get('segmentation') if _lacks(entry) else None for _, entry in annotations)
     for (position, entry), mask in zip(annotations, masks, strict=True):
         _complete(entry, mask, f'annotations[{position}] (id {entry.get("id")!r:.40})', note)
     if annotations and len(annotations) == len(contents['annotations']):  # type: ignore[index]  # a dict, with entries
         _number([entry for _, entry in annotations], note)
+    return with_masks
 
 
 def entries_of(contents: object, key: str) -> list[tuple[int, dict]]:
@@ -102,7 +112,10 @@ def _complete(entry, mask, where, note):
     for name, kind, find in (('area', 'no area', mask_area), ('bbox', 'no box', _mask_box)):
         if entry.get(name) is None and 'segmentation' in entry:
             try:
-                value = find(entry['segmentation'] if type(mask) is list else mask)
+                if entry['segmentation']:
+                    value = find(entry['segmentation'] if type(mask) is list else mask)
+                else:  # boxes alone, or a mask that is missing, which is told as such
+                    value = entry['bbox'][2] * entry['bbox'][3] if name == 'area' else None
             except (TypeError, ValueError, AttributeError, LookupError, OverflowError):
                 continue  # a malformed mask, which is told as such
             if value is not None:
