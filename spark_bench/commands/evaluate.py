@@ -4,16 +4,20 @@ from spark_bench.commands import training
 from spark_bench.commands.options import add_key_prefix, add_launcher, add_metric, add_run
 from spark_bench.commands.parsing import Namespace, Parser, count, positive, seed, share
 from spark_bench.errors import InputError
+from spark_bench.places import RESULTS
 
 _PROBE = ('input_size', 'label_fraction', 'label_seed', 'batch_size', 'amp', 'device', 'download', 'key_prefix')
+# Of a record, which evaluations of a whole model leave none.
+_RECORD = ('seed', 'suite', 'method', 'results')
 # What can be measured, and the options that are for some of it only.
 _PROTOCOLS = {
     'detection': ('config', 'cfg_options', 'backend', 'bootstrap'),
     'finetune': ('config', 'cfg_options'),
-    'linear': _PROBE,
-    'knn': (*_PROBE, 'neighbours'),
+    'linear': (*_PROBE, *_RECORD),
+    'knn': (*_PROBE, *_RECORD, 'neighbours'),
 }
 _NOT_GIVEN = {'cfg_options': [], 'backend': 'fast', 'bootstrap': 0, 'download': False}
+_NOT_GIVEN |= {'seed': 0, 'suite': 'custom', 'results': RESULTS}
 
 
 def add_options(parser: Parser) -> None:

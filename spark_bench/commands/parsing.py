@@ -22,6 +22,7 @@ _WORDS_FOR = {
     'workers': tuple(f'{loader}_dataloader.num_workers' for loader in ('train', 'test', 'evaluation')),
     'bad_images': ('train_dataloader.dataset.bad_images',),
     'label_fraction': ('train_dataloader.dataset.fraction',),
+    'label_seed': ('train_dataloader.dataset.fraction_seed',),
     'frozen': ('model.backbone.frozen',),
 }
 
@@ -129,7 +130,10 @@ def refuse_unfit_name(args: Namespace) -> None:
 
 def refuse_contradiction(args: Namespace) -> None:
     """Raise InputError for a value that an option and ``--cfg-options`` give in different ways."""
-    given = dict(getattr(args, 'cfg_options', ()))
+    given: dict[str, Any] = {}
+    for key, value in getattr(args, 'cfg_options', ()):
+        if given.setdefault(key, value) != value:
+            raise InputError(f'--cfg-options {key} is given twice, as {given[key]} and {value}: give it once')
     for name, keys in _WORDS_FOR.items():
         value = getattr(args, name, None)
         for key in keys if value is not None else ():

@@ -59,13 +59,12 @@ def _add_cluster(parser):
         choices=('slurm', 'local'),
         help='submit the cells to Slurm; local runs the same jobs on this machine, as a rehearsal',
     )
-    cluster.add_argument('--gpus-per-node', type=positive, default=8, metavar='N', help='default: 8')
-    cluster.add_argument('--cpus-per-gpu', type=positive, default=8, metavar='N', help='default: 8')
+    cluster.add_argument('--gpus-per-node', type=positive, metavar='N', help='default: 8')
+    cluster.add_argument('--cpus-per-gpu', type=positive, metavar='N', help='default: 8')
     cluster.add_argument('--partition', metavar='NAME')
     cluster.add_argument(
         '--hours',
         type=positive,
-        default=24,
         metavar='N',
         help='of a job; one that is stopped or preempted goes on in the next (default: 24)',
     )

@@ -66,7 +66,9 @@ class Detection(Run[DetectOptions]):
         fit_model(cfg, options, classes)
         super().fit_recipe(cfg, options, classes)
         if options.label_fraction is not None:
-            cfg.train_dataloader.dataset.update(fraction=options.label_fraction, fraction_seed=options.label_seed)
+            dataset = cfg.train_dataloader.dataset
+            drawn = dataset.get('fraction_seed', 0) if options.label_seed is None else options.label_seed
+            dataset.update(fraction=options.label_fraction, fraction_seed=drawn)
         if options.frozen is not None and options.frozen != cfg.model.backbone.get('frozen', False):
             cfg.model.backbone.frozen = options.frozen
 

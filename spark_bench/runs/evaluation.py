@@ -86,7 +86,7 @@ class Evaluation(ABC, Generic[AnyOptions]):
         from_main(lambda: mark_folder(self.work_dir, identity, cfg))
 
     def _claim(self, identity, known):
-        self.lock = claim_folder(self.work_dir, identity, known)
+        self.lock = claim_folder(self.work_dir, identity, known=known)
 
     @abstractmethod
     def open_data(self) -> None:

@@ -60,7 +60,9 @@ class Finetuning(Run[FinetuneOptions]):
         fit_model(cfg, options, classes)
         super().fit_recipe(cfg, options, classes)
         if options.label_fraction is not None:
-            cfg.train_dataloader.dataset.update(fraction=options.label_fraction, fraction_seed=options.label_seed)
+            dataset = cfg.train_dataloader.dataset
+            drawn = dataset.get('fraction_seed', 0) if options.label_seed is None else options.label_seed
+            dataset.update(fraction=options.label_fraction, fraction_seed=drawn)
 
     def images_to_learn_from(self) -> int:
         labels, dataset = self.train_split.labels, self.cfg.train_dataloader.dataset

@@ -33,10 +33,10 @@ def write_metrics(folder: Path, metrics: dict[str, float | None]) -> None:
     write_atomically(folder / 'metrics.json', (json.dumps(metrics, indent=1) + '\n').encode())
 
 
-def claim_folder(work_dir: Path, identity: Identity, known: bool = False) -> contextlib.ExitStack:
-    """Make a folder and hold it for what has that identity; see :func:`check_stamp` and :func:`lock_folder`."""
+def claim_folder(work_dir: Path, *identities: Identity, known: bool = False) -> contextlib.ExitStack:
+    """Make a folder and hold it for what has such an identity; see :func:`check_stamp` and :func:`lock_folder`."""
     make_work_dir(work_dir)
-    check_stamp(work_dir, identity, known)
+    check_stamp(work_dir, *identities, known=known)
     return lock_folder(work_dir)
 
 
@@ -46,11 +46,11 @@ def mark_folder(work_dir: Path, identity: Identity, cfg: Config) -> None:
     cfg.dump(work_dir / 'config.py')
 
 
-def check_stamp(work_dir: Path, identity: Identity, known: bool = False) -> None:
+def check_stamp(work_dir: Path, *identities: Identity, known: bool = False) -> None:
     """See that a folder is this run's, or new: what lies in another's is of other weights.
 
     Args:
-        identity: what the stamp has to hold.
+        identities: of which the stamp has to hold one.
         known: the folder is this run's even without a stamp.
 
     Raises:
@@ -58,8 +58,8 @@ def check_stamp(work_dir: Path, identity: Identity, known: bool = False) -> None
     """
     stamp = work_dir / STAMP
     if stamp.is_file():
-        if stamp.read_text() != identity.text:
-            other = ', '.join(_what_differs(stamp, identity))
+        if stamp.read_text() not in [identity.text for identity in identities]:
+            other = ', '.join(_what_differs(stamp, identities[-1]))
             raise InputError(
                 f'{work_dir} holds a run with another configuration{f" ({other})" if other else ""}: give '
                 'another --work-dir, or remove it'

@@ -1,6 +1,7 @@
 """From options to what a run is given: its recipe, data and weights."""
 
 import contextlib
+import logging
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -8,12 +9,15 @@ from typing import Any, NamedTuple
 import cv2
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from spark_bench import registration  # noqa: F401
+from spark_bench.checkpoints.files.reading import read_metadata
 from spark_bench.checkpoints.published import choose_weights
 from spark_bench.configs import read_config
 from spark_bench.data import embedded
 from spark_bench.errors import InputError, bare_message
+from spark_bench.models.methods import METHODS
 from spark_bench.runs.options import RunOptions
 from spark_bench.runs.overrides import apply_overrides
 from spark_bench.runs.stock import adopt
@@ -36,12 +40,18 @@ def load_config(path: str, overrides: dict[str, Any]) -> Config:
     if missing:
         raise InputError(f'config {path} has no {missing[0]}: give a recipe of pretrain/configs or mmdet_configs')
     apply_overrides(cfg, overrides)
-    _demand_no_weights(cfg, path)
+    _demand_nothing_of_options(cfg, path)
     return cfg
 
 
-def _demand_no_weights(cfg, path):
-    """Weights come by ``--weights`` alone, or the record would not know of them."""
+def _demand_nothing_of_options(cfg, path):
+    """Weights come by ``--weights`` alone, those of parts too, and the seed by ``--seed``, which the record knows."""
+    backbone = cfg.model.get('backbone')
+    # One without a name is refused for that, further on.
+    if not isinstance(backbone, dict) or isinstance(backbone.get('arch'), str):
+        _demand_no_pretrained(cfg.model, 'model', path)
+    if cfg.get('randomness'):
+        raise InputError(f'config {path} has randomness {dict(cfg.randomness)}: take it out, and give --seed')
     stated = {
         'load_from': cfg.get('load_from'),
         'model.weights': cfg.model.get('weights'),
@@ -53,6 +63,21 @@ def _demand_no_weights(cfg, path):
                 f'config {path} has {key} {value}: take it out, and give the file with --weights '
                 '(a pretraining starts from none)'
             )
+
+
+def _demand_no_pretrained(part, place, path):
+    """Refuse OpenMMLab's way to state weights, ``init_cfg`` of type ``Pretrained``, wherever it is below ``part``."""
+    if isinstance(part, (list, tuple)):
+        part = {str(number): child for number, child in enumerate(part)}
+    if not isinstance(part, dict):
+        return
+    if '.init_cfg' in place and str(part.get('type')).rpartition('.')[2] == 'Pretrained':
+        raise InputError(
+            f'config {path} has {place} with the weights {part.get("checkpoint")}: give init_cfg=None (or '
+            '_delete_=True beside the type of the backbone), and the file with --weights'
+        )
+    for name, child in part.items():
+        _demand_no_pretrained(child, f'{place}.{name}', path)
 
 
 def arch_of(cfg: Config, path: str) -> str:
@@ -84,6 +109,21 @@ def start_of(options: RunOptions, cfg: Config | dict) -> Start:
     weights, method = choose_weights(options.weights, cfg, options.arch, options.cache_dir, options.download)
     if options.key_prefix is not None and weights is None:
         raise InputError('--key-prefix chooses a network of a file: give that with --weights')
+    if weights is None and options.method in METHODS:
+        raise InputError(
+            f'--method {options.method}: the run starts from no weights, and its figures would be taken for those of '
+            f'{options.method}: give these with --weights, or leave the option away'
+        )
+    if weights is not None and options.method == 'scratch':
+        raise InputError(f'--method scratch: the run starts from {weights}: leave one of them away')
+    of_recipe = weights is not None and weights == options.weights and method and not options.method
+    if of_recipe and not read_metadata(weights).get('method'):
+        print_log(
+            f'{weights} does not say how it was pretrained: its row is {method}, as the recipe has it; '
+            '--method NAME gives another',
+            'current',
+            logging.WARNING,
+        )
     return Start(weights, options.method or method or 'pretrained')
 
 

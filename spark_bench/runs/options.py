@@ -67,10 +67,10 @@ class ShareOptions(RunOptions):
 
     # Of the training images of each class, or of those that a detector learns from; None for the config's.
     label_fraction: float | None = None
-    label_seed: int = 0  # of the draw
+    label_seed: int | None = None  # of the draw; None for the recipe's, or 0
 
     def __post_init__(self) -> None:
-        if self.label_seed and self.label_fraction is None:
+        if self.label_seed is not None and self.label_fraction is None:
             raise InputError(
                 f'--label-seed {self.label_seed} chooses a share of the labels: give --label-fraction with it'
             )

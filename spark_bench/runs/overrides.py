@@ -3,6 +3,7 @@
 What would be of no effect, or no sense, is refused.
 """
 
+import copy
 import difflib
 import fnmatch
 import logging
@@ -83,8 +84,9 @@ def apply_overrides(cfg: Config, overrides: dict[str, Any]) -> None:
 
     Raises:
         InputError: for a key whose parent is not in the config, a key that nothing reads or that an option decides,
-            and a value of another kind than the config has there.
+            a value of another kind than the config has there, and two values for one key.
     """
+    overrides = _flatten(cfg, overrides)
     for key, value in overrides.items():
         _check(cfg, key, value)
     if {'base_lr', 'optim_wrapper.optimizer.lr'} <= overrides.keys():
@@ -93,10 +95,14 @@ def apply_overrides(cfg: Config, overrides: dict[str, Any]) -> None:
         )
     unit = unit_of(cfg)
     [other] = {'max_epochs', 'max_updates'} - {unit}
-    if f'train_cfg.{other}' in overrides:
+    replaced = overrides.get('train_cfg', {})
+    if f'train_cfg.{other}' in overrides or other in replaced:
         raise InputError(f'--cfg-options train_cfg.{other}: the config counts otherwise; give train_cfg.{unit}')
-    before = cfg.train_cfg[unit]
+    # What is stated beside a length is stated for it: only schedules as they were are stretched.
+    length = overrides.pop(f'train_cfg.{unit}', replaced.get(unit, cfg.train_cfg[unit]))
+    _stretch_schedules(cfg, length, unit)
     cfg.merge_from_dict(overrides)
+    _end_schedules(cfg, unit)
     optimizer: dict[str, Any] = cfg.optim_wrapper.get('optimizer') or {}
     if 'base_lr' in overrides:
         optimizer['lr'] = None  # else it would be taken in place of that
@@ -105,8 +111,28 @@ def apply_overrides(cfg: Config, overrides: dict[str, Any]) -> None:
             f'--cfg-options base_batch: it would be of no effect, the optimizer has lr {optimizer["lr"]}; give '
             'base_lr too'
         )
-    wanted, cfg.train_cfg[unit] = cfg.train_cfg[unit], before
-    set_length(cfg, wanted, unit)
+
+
+def _flatten(cfg, overrides):
+    """Overrides by their full dotted keys, whether they were given so or as groups; groups that replace one stay."""
+    flat: dict[str, Any] = {}
+
+    def add(key, value):
+        try:
+            current: Any = cfg
+            for part in key.split('.'):
+                current = _child(current, part, key)
+        except InputError:
+            current = None
+        if isinstance(current, dict) and isinstance(value, dict) and value and not value.get('_delete_'):
+            for name, inner in value.items():
+                add(f'{key}.{name}', inner)
+        elif flat.setdefault(key, value) != value:
+            raise InputError(f'--cfg-options {key} is given twice, as {flat[key]} and {value}: give it once')
+
+    for key, value in copy.deepcopy(overrides).items():  # mmengine takes _delete_ out of what it merges
+        add(key, value)
+    return flat
 
 
 def _check(cfg, key, value):
@@ -183,17 +209,32 @@ def set_length(cfg: Config, length: int, unit: str = 'max_epochs') -> None:
     Raises:
         InputError: where that is no number of them.
     """
+    _stretch_schedules(cfg, length, unit)
+    _end_schedules(cfg, unit)
+
+
+def _stretch_schedules(cfg, length, unit):
     in_epochs = unit == 'max_epochs'
     if not isinstance(length, int) or length < 1:
         raise InputError(
             f'train_cfg.{unit} is {length!r}: give a whole number of {"epochs" if in_epochs else "updates"} from 1 up'
         )
-    for number, scheduler in enumerate(cfg.param_scheduler):
+    for scheduler in cfg.param_scheduler:
         if scheduler.get('by_epoch', True) != in_epochs:
             continue
         if scheduler.setdefault('end', cfg.train_cfg[unit]) == cfg.train_cfg[unit]:
             follows = any(other.get('end') == scheduler.get('begin', 0) for other in cfg.param_scheduler)
             _stretch(scheduler, length, follows)
+    cfg.train_cfg[unit] = length
+
+
+def _end_schedules(cfg, unit):
+    """Have each schedule an end, and tell of those that are cut short; what would begin behind the end goes."""
+    length, in_epochs = cfg.train_cfg[unit], unit == 'max_epochs'
+    for number, scheduler in enumerate(cfg.param_scheduler):
+        if scheduler.get('by_epoch', True) != in_epochs:
+            continue
+        scheduler.setdefault('end', length)
         if in_epochs and scheduler.get('warmup', 0) >= length:
             print_log(
                 f'the learning rate is still rising when the training of {length} epochs ends, its warm-up takes '
@@ -201,7 +242,6 @@ def set_length(cfg: Config, length: int, unit: str = 'max_epochs') -> None:
                 'current',
                 logging.WARNING,
             )
-    cfg.train_cfg[unit] = length
     if in_epochs:  # a training as short as its warm-up has nothing after it
         late = [s for s in cfg.param_scheduler if s.get('by_epoch', True) and s.get('begin', 0) >= length]
         cfg.param_scheduler = [s for s in cfg.param_scheduler if s not in late]

@@ -97,7 +97,7 @@ class Probe(Measured[ProbeOptions]):
                 arch=self.arch,
                 transform=transform,
                 amp=bool(options.amp),
-                labels=dict(fraction=fraction, seed=None if fraction is None else options.label_seed),
+                labels=dict(fraction=fraction, seed=None if fraction is None else options.label_seed or 0),
                 probe=dict(neighbours=options.neighbours, temperature=TEMPERATURE)
                 if self.task == 'knn'
                 else dict(
@@ -133,7 +133,7 @@ class Probe(Measured[ProbeOptions]):
         options, images = self.options, self.splits[split]
         indices = np.arange(len(images))
         if split == 'train' and options.label_fraction is not None:
-            indices = draw_subset(images.labels, options.label_fraction, options.label_seed)
+            indices = draw_subset(images.labels, options.label_fraction, options.label_seed or 0)
         chosen = hashlib.sha256(indices.astype('<i8').tobytes()).hexdigest()
         key = identify(
             arch=self.arch,

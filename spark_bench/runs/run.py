@@ -164,7 +164,7 @@ class Run(Measured[AnyTraining]):
 
     def claim(self) -> Record | None:
         """Hold the folder for this run alone; the record, where the process that held it before has ended the run."""
-        with claim_folder(self.work_dir, self.training) as held:
+        with claim_folder(self.work_dir, self.training, self.identity) as held:
             record = self.existing() if store.find(self.options.results, *self._record_identity) else None
             if record is None:
                 self._lock = held.pop_all()
@@ -207,6 +207,8 @@ class Run(Measured[AnyTraining]):
     ) -> Record:
         """:meth:`write_record` with the curve of the loss; then what only served to resume goes."""
         record = self.write_record(metrics, counts, artifacts, {'loss': loss_curve(runner), **curves})
+        # What lies here is of this evaluation too from now on: no other may replace what the record names.
+        mark_folder(self.work_dir, self.identity, self.cfg)
         for path in (*self.work_dir.glob('epoch_*.pth'), self.work_dir / 'progress.json'):
             path.unlink(missing_ok=True)
         self.release()

@@ -56,19 +56,7 @@ def _refuse(path: str, what: str, remedy: str) -> None:
 
 
 def _check_model(cfg, path):
-    """Weights come by ``--weights`` alone, of parts too; scores are those of classes."""
-    # A backbone without a name is refused for that, further on.
-    named = isinstance(cfg.model.backbone.get('arch'), str)
-    for place, part in (('model', cfg.model), ('model.backbone', cfg.model.backbone)) if named else ():
-        given = part.get('init_cfg') or []
-        for init in given if isinstance(given, (list, tuple)) else [given]:
-            if str(init.get('type')).rpartition('.')[2] == 'Pretrained':
-                _refuse(
-                    path,
-                    f'{place}.init_cfg with the weights {init.get("checkpoint")}',
-                    'give init_cfg=None (or _delete_=True beside the type of the backbone), and the file with '
-                    '--weights',
-                )
+    """Scores are those of classes."""
     if 'mask_iou_head' in (cfg.model.get('roi_head') or {}):
         _refuse(
             path,

@@ -31,6 +31,9 @@ from spark_bench.tables.command import claim_tables, print_tables
 from spark_bench.tables.grid import show
 from spark_bench.tables.text import to_grid
 
+# Options of a cluster, and what they are where they are not given.
+_CLUSTER = {'hours': 24, 'gpus_per_node': 8, 'cpus_per_gpu': 8}
+
 
 def main(args: Namespace) -> int:
     """Body of the command; exit status 0 only if every chosen cell has its record."""
@@ -68,14 +71,17 @@ def main(args: Namespace) -> int:
 
 
 def check_cluster_options(args: Namespace) -> None:
-    """Refuse what would be passed over.
+    """Refuse what would be passed over; fill in what is not given.
 
     Raises:
         InputError: naming the option.
     """
-    given = '--partition' if args.partition else '--slurm' if args.slurm else None
+    ours = [name for name in ('partition', 'slurm', *_CLUSTER) if (name, args.cluster) != ('hours', 'local')]
+    given = next((f'--{name.replace("_", "-")}' for name in ours if getattr(args, name)), None)
     if given and args.cluster != 'slurm':
         raise InputError(f'{given} is for a cluster: add --cluster slurm, or leave it away')
+    for name, value in _CLUSTER.items():
+        setattr(args, name, getattr(args, name) or value)
     if args.cluster == 'local' and (args.gpus or 1) > 1:
         raise InputError(f'--gpus {args.gpus}: --cluster local trains each cell in one process; leave one of them away')
 
@@ -154,7 +160,7 @@ def submit(suite: Suite, specs: Sequence[CellSpec], places: Places, args: Namesp
 
 def conclude(suite: Suite, places: Places, cells: Sequence[SuiteRun], failed: Sequence[SuiteRun]) -> int:
     """After a run of ``cells``: tables and report, unless all failed, then those that ``failed``; exit status."""
-    if len(failed) < len(cells):
+    if not cells or len(failed) < len(cells):
         failures = [
             (*(cell.options[key] for key in ('task', 'arch', 'method', 'seed')), cell.outcome) for cell in failed
         ]

@@ -216,9 +216,11 @@ def fitting_processes(cells: Iterable[SuiteRun], most: int, per_node: int | None
 
 def _global_batch(cell):
     cfg = read_config(cell.options['config'], f'{cell.name}: the recipe', import_custom_modules=False)
-    batch = cell.options['overrides'].get('global_batch', cfg.get('global_batch'))
+    # One of mmdet's own states it so.
+    stated = cfg.get('global_batch', (cfg.get('auto_scale_lr') or {}).get('base_batch_size'))
+    batch = cell.options['overrides'].get('global_batch', stated)
     if not isinstance(batch, int) or batch < 1:
-        raise InputError(f'{cell.name}: its recipe states no global_batch')
+        raise InputError(f'{cell.name}: its recipe states no global_batch: add it to the overrides of the cells')
     return batch
 
 

@@ -19,7 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from spark_bench.files import make_folder
+from spark_bench.files import encode, make_folder, write_atomically
 from spark_bench.locks import is_held
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def note_failure(folder: Path | str, why: Exception | str | None) -> None:
             path.unlink(missing_ok=True)
         else:
             make_folder(path.parent)
-            path.write_text(f'{why}\n')
+            write_atomically(path, encode(f'{why}\n'))
 
 
 def show_states(suite: 'Suite', specs: 'Sequence[CellSpec]', places: 'Places', interval_s: float = 2.0) -> None:

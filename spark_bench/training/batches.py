@@ -78,6 +78,9 @@ def fit_batch(cfg: Config, batch_size: int | None = None, accumulate: int | None
         if key in cfg and (not isinstance(cfg[key], int) or cfg[key] < 1):
             raise InputError(f'{key} is {cfg[key]!r}: give a whole number from 1 up')
     loader, optimizer = cfg.train_dataloader, cfg.optim_wrapper.optimizer
+    stated = loader.get('batch_size')
+    if stated is not None and (not isinstance(stated, int) or stated < 1):
+        raise InputError(f'train_dataloader.batch_size is {stated!r}: give a whole number from 1 up')
     if optimizer.get('lr') is None:
         if not isinstance(cfg.get('base_lr'), (int, float)) or cfg.base_lr <= 0:
             raise InputError(

@@ -19,6 +19,7 @@ from timm.utils import unwrap_model
 from spark_bench.errors import InputError
 from spark_bench.files import write_atomically
 from spark_bench.training.reconstruction import load_images, reconstruct
+from spark_bench.training.resume import RECONSTRUCTIONS
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -173,7 +174,7 @@ class TensorBoardHook(Hook):
         self._writer.add_image('reconstructions', grid, epoch * len(runner.train_dataloader), dataformats='HWC')
         png = io.BytesIO()
         Image.fromarray(grid).save(png, 'PNG')
-        write_atomically(Path(runner.work_dir) / 'reconstructions' / f'epoch_{epoch:04d}.png', png.getvalue())
+        write_atomically(Path(runner.work_dir) / RECONSTRUCTIONS / f'epoch_{epoch:04d}.png', png.getvalue())
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """A resumed run goes on behind the checkpoint: what is before it must be on disk."""

@@ -24,6 +24,9 @@ from mmengine.runner import Runner
 from spark_bench.errors import InputError, RunError
 from spark_bench.files import write_atomically
 
+# Of :func:`spark_bench.files.beside`.
+_UNFINISHED = re.compile(r'\..+\.\d+\.[0-9a-f]{8}\.tmp')
+RECONSTRUCTIONS = 'reconstructions'  # folder in a run's
 _NAME = re.compile(r'epoch_\d+(_iter_\d+)?\.pth')
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -194,5 +197,7 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
 
 def clear_leftovers(work_dir: Path | str) -> None:
     """Remove what killed attempts were writing: for the holder of the folder's lock alone."""
-    for path in Path(work_dir).rglob('.*.tmp'):
-        path.unlink(missing_ok=True)
+    for folder in (Path(work_dir), Path(work_dir) / RECONSTRUCTIONS):
+        for path in folder.glob('.*.tmp'):
+            if _UNFINISHED.fullmatch(path.name):
+                path.unlink(missing_ok=True)
