@@ -14,7 +14,7 @@ def add_options(parser: Parser) -> None:
         metavar='F',
         help='learn from this share of the annotated images, such as 0.1 (default: all)',
     )
-    parser.add_argument('--label-seed', type=seed, default=0, metavar='N', help='of the draw of that share')
+    parser.add_argument('--label-seed', type=seed, metavar='N', help='of the draw of that share')
     parser.add_argument('--frozen', action=Flag, help='keep the weights and statistics of the backbone')
     parser.add_argument(
         '--val-interval',

@@ -19,7 +19,7 @@ def add_options(parser: Parser) -> None:
         metavar='F',
         help='learn from this share of each class, such as 0.1 (default: all)',
     )
-    parser.add_argument('--label-seed', type=seed, default=0, metavar='N', help='of the draw of that share')
+    parser.add_argument('--label-seed', type=seed, metavar='N', help='of the draw of that share')
     add_speed(parser)
 
 
