@@ -39,7 +39,8 @@ def words(images, folder, *extra, recipe=None, settings=()):
         '--workers',
         '0',
         *extra,
-        *(['--cfg-options', *settings] if settings else []),
+        # Of two values for a key, the later one.
+        *(['--cfg-options', *{word.partition('=')[0]: word for word in settings}.values()] if settings else []),
     ]
 
 

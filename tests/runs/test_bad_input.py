@@ -145,6 +145,9 @@ def test_a_place_that_cannot_be_written_is_named_before_training(command, option
     weights = ['--weights', tmp_path / 'none.pth'] if command == 'evaluate' else []
     arguments = [command, *demo(boxes, tmp_path, *weights)[1:]]
     arguments[arguments.index(option) + 1] = tmp_path / 'file' / 'deeper'
+    if command == 'evaluate':
+        at = arguments.index('--results')
+        del arguments[at : at + 2]
     status, error = run(capsys, arguments)
     assert status == 2 and option in error and str(tmp_path / 'file') in error
     assert sorted(path.name for path in tmp_path.iterdir()) == ['data', 'file']

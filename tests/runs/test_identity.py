@@ -144,7 +144,7 @@ def made(kind, images, tmp_path, **changes):
             **{
                 'config': str(ROOT / f'pretrain/configs/demo_{name}.py'),
                 'suite': 's',
-                'method': 'spark',
+                'method': 'spark' if kind is Pretraining else 'mine',
                 'arch': 'test_resnet',
                 'data_root': str(images),
                 'work_dir': str(tmp_path / 'w'),

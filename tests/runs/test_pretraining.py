@@ -154,8 +154,8 @@ def test_accumulated_batches_give_the_gradient_of_the_whole_one():
 @pytest.mark.parametrize(
     'extra, message',
     [
-        (['--batch-size', '3'], 'choose 1, 2 or 4'),
-        (['--accumulate', '3'], 'choose 1, 2 or 4'),
+        (['--cfg-options', 'global_batch=4', '--batch-size', '3'], 'choose 1, 2 or 4'),
+        (['--cfg-options', 'global_batch=4', '--accumulate', '3'], 'choose 1, 2 or 4'),
         (['--cfg-options', 'global_batch=13'], 'fewer than one batch of 13'),
     ],
 )
@@ -168,8 +168,6 @@ def test_a_batch_that_does_not_fit_is_refused_before_anything_is_written(images,
         str(tmp_path / 'work'),
         '--results',
         str(tmp_path / 'results'),
-        '--cfg-options',
-        'global_batch=4',
     ]
     assert commands.main([*words, *extra]) == 2
     error = capsys.readouterr().err.strip()
