@@ -41,12 +41,14 @@ class Pair:
 
     @property
     def changes(self) -> list[str]:
-        """In which values the recipes of other configurations differ, as far as the records keep them."""
+        """In what other configurations differ: data, and values of their recipes, as far as the records keep them."""
         recipes = [
             next((record.recipe for record in records if record.recipe is not None), None)
             for records in (self.a, self.b)
         ]
-        return keys_that_differ(*recipes) if self.configs == 'other' and None not in recipes else []
+        data = [{(record.dataset or {}).get('sha256') for record in records} - {None} for records in (self.a, self.b)]
+        changes = ['other data'] if all(data) and data[0] != data[1] else []
+        return changes + (keys_that_differ(*recipes) if self.configs == 'other' and None not in recipes else [])
 
 
 def load_set(path: str | Path, curves: bool = True) -> list[Record]:

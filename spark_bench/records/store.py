@@ -139,6 +139,11 @@ def paths_below(folder: str | Path, depth: int = 5) -> list[str]:
                         found.append(entry.path)
                     elif entry.is_dir(follow_symlinks=left > 0):  # a link may lead round in a circle
                         waiting.append((entry.path, left - 1))
+                    elif entry.is_symlink() and not os.path.exists(entry.path):
+                        raise InputError(
+                            f'{entry.path} is a link that leads nowhere, and records may be there: restore what it '
+                            'leads to, or remove it'
+                        )
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
@@ -188,7 +193,7 @@ def find(results: str | Path, origin: str, suite: str, task: str, arch: str, met
     """The record of that identity, or None. Raises InputError if the file is there but unsound."""
     path = record_path(results, origin, suite, task, arch, method, seed)
     try:
-        return read(path) if path.exists() else None
+        return read(path) if os.path.lexists(path) else None
     except OSError as error:  # of a folder that may not be entered
         raise InputError(f'{path}: cannot read this record: {error.strerror}') from error
 

@@ -22,14 +22,12 @@ MARKERS = 'osD^vPX*<>ph'  # of matplotlib, by which backbones or methods are tol
 
 def family_of(arch: str) -> tuple[str, tuple[int, str]]:
     """The family of a backbone and a key that orders its sizes: ('resnet', (50, '')), ('swin', (9, 'base'))."""
-    match = re.fullmatch(r'([a-z]+?)_?(\d+)(.*)', arch)
-    if match and not arch.startswith('convnextv'):
-        return match[1], (int(match[2]), match[3])
     family, *parts = arch.split('_')
     place = next((place for place, part in enumerate(parts) if part in SIZES), None)
-    if place is None:
-        return family, (len(SIZES), '_'.join(parts))
-    return '_'.join([family, *parts[:place]]), (SIZES.index(parts[place]), '_'.join(parts[place:]))
+    if place is not None:
+        return '_'.join([family, *parts[:place]]), (SIZES.index(parts[place]), '_'.join(parts[place:]))
+    match = re.fullmatch(r'([a-z]+?)_?(\d+)(.*)', arch)
+    return (match[1], (int(match[2]), match[3])) if match else (family, (len(SIZES), '_'.join(parts)))
 
 
 def order_archs(archs: Iterable[str]) -> list[str]:

@@ -71,7 +71,8 @@ def recipe_of(cfg: dict[str, Any]) -> dict[str, Any]:
     recipe = {key: _without_placement(cfg[key], key) for key in _RECIPE if cfg.get(key) is not None}
     hooks = [*recipe.pop('default_hooks', {}).values(), *recipe.pop('custom_hooks', [])]
     recipe['hooks'] = [hook for hook in hooks if hook is not None and hook['type'] not in _WATCHING]
-    return json.loads(json.dumps(recipe, default=str))
+    # Infinity is text, as JSON has none: a norm of gradients that is told and never reached.
+    return json.loads(json.dumps(recipe, default=str), parse_constant=str)
 
 
 def _without_placement(value: Any, place: str) -> Any:

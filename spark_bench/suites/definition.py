@@ -165,10 +165,11 @@ def find_suite(word: Path | str, results: Path | str) -> tuple[str, tuple[TableS
     if str(word).endswith('.py'):
         suite = load_suite(word)
         return suite.name, suite.tables or None
-    name, as_recorded = str(word), str(word).replace('_', '-')
-    known = (*recorded_suites(results), *(stem.replace('_', '-') for stem in shipped_suites()))
-    if name not in known and as_recorded in known:
-        name = as_recorded
+    name = str(word)
+    known = {*recorded_suites(results), *(stem.replace('_', '-') for stem in shipped_suites())}
+    alike = [each for each in known if each.replace('_', '-') == name.replace('_', '-')]
+    if name not in known and len(alike) == 1:
+        [name] = alike
     return name, specs_of(name)
 
 

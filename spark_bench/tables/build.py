@@ -58,6 +58,9 @@ def build_table(records: Sequence[Record], spec: TableSpec, failed: Sequence[Fai
     return Table(spec.columns, tuple(mark_best(rows, spec)), spec.baseline, spec.name, spec.title, spec.best_of)
 
 
+_DRAWS = ('seed', 'fraction_seed')  # keys of recipes that seeds decide
+
+
 class _Contents:
     """Records by (origin, arch, method) and task, and failures by (arch, method, task)."""
 
@@ -129,7 +132,7 @@ def summarise(records: Sequence[Record], column: Column, failures: Sequence[tupl
         n=len(known),
         seeds=len(records) + len({seed for seed, _ in failures}),
         failures=tuple(failures),
-        data=(records[0].dataset or {}).get('sha256') if records else None,
+        data=_data_of(records[0]) if records else None,
         mixed=mixed,
     )
 
@@ -137,19 +140,27 @@ def summarise(records: Sequence[Record], column: Column, failures: Sequence[tupl
 def mixture(records: Sequence[Record]) -> str:
     """In what the records of a cell differ beside seeds and weights, which others may have trained; '' if in nothing.
 
-    Those of before records had a recipe tell nothing.
+    Those of before records had a recipe tell of their data alone.
     """
-    known = sorted((record for record in records if record.recipe is not None), key=lambda record: record.seed)
-    for record in known[1:]:
-        first = known[0]
-        if record.setup_hash == first.setup_hash:  # as for nearly all
-            continue
-        differing = keys_that_differ(first.recipe, record.recipe, apart=('seed', 'fraction_seed'), word='and')
-        if (record.dataset or {}).get('sha256') != (first.dataset or {}).get('sha256'):
-            differing.insert(0, 'other data')
-        if differing:
-            return f'seeds {first.seed} and {record.seed}, {"; ".join(differing)}'
+    records = sorted(records, key=lambda record: record.seed)
+    for known in (
+        [record for record in records if _data_of(record) is not None],
+        [record for record in records if record.recipe is not None],
+    ):
+        for record in known[1:]:
+            first = known[0]
+            if record.setup_hash is not None and record.setup_hash == first.setup_hash:  # as for nearly all
+                continue
+            differing = ['other data'] if _data_of(record) != _data_of(first) else []
+            if None not in (first.recipe, record.recipe):
+                differing += keys_that_differ(first.recipe, record.recipe, apart=_DRAWS, word='and')
+            if differing:
+                return f'seeds {first.seed} and {record.seed}, {"; ".join(differing)}'
     return ''
+
+
+def _data_of(record: Record) -> str | None:
+    return (record.dataset or {}).get('sha256')
 
 
 def quote(records: Sequence[Record], column: Column) -> Cell:

@@ -57,8 +57,12 @@ class Difference:
         """What can be said of the difference, in a few words."""
         if self.a.seeds == 0 or self.b.seeds == 0:
             return f'only in {"A" if self.b.seeds == 0 else "B"}'
+        if self.a.mixed or self.b.mixed:
+            return 'mixed'
         if self.delta is None:
             return 'incomplete'
+        if None not in (self.a.data, self.b.data) and self.a.data != self.b.data:
+            return 'other data'
         if not self.is_verified:
             return 'not verified'
         if is_equal(self.a.value, self.b.value):

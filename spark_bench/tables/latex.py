@@ -32,6 +32,12 @@ ESCAPES = {
     '’': "'",
     '“': '``',
     '”': "''",
+    **{raised: f'$^{{{plain}}}$' for raised, plain in zip('⁰¹²³⁴⁵⁶⁷⁸⁹⁻', '0123456789-', strict=True)},
+    '½': r'$\frac{1}{2}$',
+    '°': r'$^{\circ}$',
+    '·': r'$\cdot$',
+    'µ': r'$\mu$',
+    'μ': r'$\mu$',
     '[': '{[}',
     ']': '{]}',  # after the end of a line a bare one would open an option
 }
@@ -105,7 +111,8 @@ def _notes(table: Table) -> str:
 def latex_text(text: str) -> str:
     """``text`` as LaTeX source that prints it."""
     # Hyphens in a row would join into a dash.
-    text = re.sub('-(?=-)', '-\0', ' '.join(text.split()).replace('\0', '\ufffd'))
+    text = unicodedata.normalize('NFC', ' '.join(text.split()).replace('\0', '\ufffd'))
+    text = re.sub('-(?=-)', '-\0', text)
     return ''.join('{}' if character == '\0' else _character(character) for character in text)
 
 
@@ -114,5 +121,6 @@ def _character(character: str) -> str:
         return ESCAPES[character]
     if ' ' <= character <= '~' or 'À' <= character <= 'ÿ' and character not in 'ÐðÞþ÷':
         return character
-    plain = ''.join(c for c in unicodedata.normalize('NFKD', character) if ' ' < c < '\x7f')
+    # Accents may be lost, nothing else: a fraction or a raised digit would become another number.
+    plain = ''.join(c for c in unicodedata.normalize('NFD', character) if ' ' < c < '\x7f')
     return ''.join(ESCAPES.get(c, c) for c in plain) or f'U+{ord(character):04X}'

@@ -1,6 +1,7 @@
 """What a table is made of: its specification, columns, rows and cells."""
 
 import dataclasses
+import functools
 import re
 from dataclasses import dataclass
 
@@ -160,7 +161,7 @@ class Table:
         """The backbones, each once, in the order of the rows."""
         return tuple(dict.fromkeys(row.arch for row in self.rows))
 
-    @property
+    @functools.cached_property
     def firsts(self) -> frozenset[int]:
         """Numbers, from 0, of the rows that are the first of their backbone."""
         return frozenset(i for i, row in enumerate(self.rows) if i == 0 or self.rows[i - 1].arch != row.arch)
@@ -175,7 +176,7 @@ class Table:
         rows = tuple(row for row in self.rows if any(cell.value is not None for cell in row.cells))
         return dataclasses.replace(self, rows=rows)
 
-    @property
+    @functools.cached_property
     def sources(self) -> tuple[str, ...]:
         """Where the published figures stand, each once, in the order in which they appear."""
         return tuple(dict.fromkeys(source for cell in self.cells for source in cell.sources))

@@ -248,7 +248,7 @@ def test_runs_that_have_no_mean_in_the_table_have_none_in_the_figure_of_shares(m
 
 def test_ap_is_drawn_over_the_share_of_the_labels_means_over_seeds_a_line_a_method(make_record):
     def record(method, share, seed, box_ap, frozen=False):
-        task = 'detection' if share is None else f'detection_{100 * share:g}pct'
+        task = 'detection' if share is None else f'detection_{100 * share:g}pct' + '_frozen' * frozen
         recipe = {
             'train_dataloader': {'dataset': {} if share is None else {'fraction': share}},
             'model': {'backbone': {'frozen': True} if frozen else {}},
