@@ -53,12 +53,14 @@ class UNetDecoder(nn.Module):
         stepwise: as above; it may be changed at any time.
 
     Raises:
-        InputError: where ``width`` cannot be halved so often.
+        InputError: where ``width`` cannot be halved so often, or for another stride.
     """
 
     def __init__(self, stride: int, width: int = 768, stepwise: bool = False) -> None:
         super().__init__()
         self.stepwise = stepwise
+        if stride & (stride - 1):
+            raise InputError(f'the coarsest map has stride {stride}: the decoder doubles maps, up from a power of two')
         blocks = stride.bit_length() - 1
         if not isinstance(width, int) or width < 2**blocks:
             raise InputError(

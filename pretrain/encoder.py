@@ -44,7 +44,8 @@ def create_network(
 ) -> nn.Module:
     """Create a network of timm, freshly initialised; without its classifier unless ``num_classes`` is given.
 
-    ``global_pool`` is timm's, of what the classifier sees; None for the network's own.
+    ``global_pool`` is timm's, of what the classifier sees, and ``drop_path_rate`` that of stochastic depth; None for
+    the network's own.
 
     Raises:
         InputError: for a name timm does not know (with the nearest ones), or a network that gives no
@@ -53,12 +54,15 @@ def create_network(
     demand_known(arch)
     if not 0 <= (drop_path_rate or 0) < 1:
         raise InputError(f'drop_path_rate is {drop_path_rate!r}: give a number from 0 up, below 1')
-    options: dict[str, float | str] = {'drop_path_rate': drop_path_rate} if drop_path_rate else {}
+    # Without a value timm has its own: 0.1 for Swin.
+    options: dict[str, float | str] = {} if drop_path_rate is None else {'drop_path_rate': drop_path_rate}
     if global_pool is not None:
         options['global_pool'] = global_pool
     try:
         network = timm.create_model(arch, pretrained=False, num_classes=num_classes, **options)
     except (TypeError, AssertionError) as error:
+        if drop_path_rate == 0:  # which a network that knows of no rate has
+            return create_network(arch, None, num_classes, global_pool)
         if not options:
             raise
         given = ' and '.join(f'{name} {value!r}' for name, value in options.items())

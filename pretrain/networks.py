@@ -41,10 +41,17 @@ _NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {
 }
 
 
+def full_name(name: str) -> str:
+    """timm's own name of a network that has a short one here; any other name as it is."""
+    full, differences, _ = _NETWORKS.get(name, (name, {}, 0))
+    return name if differences else full
+
+
 def _register(name, full, differences, side):
     def build(pretrained: bool = False, **arguments: Any) -> nn.Module:
         network = timm.create_model(full, pretrained=pretrained and not differences, **{**differences, **arguments})
-        network.pretrained_cfg = {**network.pretrained_cfg, 'input_size': (3, side, side)}
+        own = {'architecture': full_name(name), 'input_size': (3, side, side)}
+        network.pretrained_cfg = {**network.pretrained_cfg, **own}
         return network
 
     build.__name__ = name

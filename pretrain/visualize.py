@@ -77,7 +77,7 @@ def reconstruct(
     device = next(spark.parameters()).device
     pixels_B3HW, active_B1ff = pixels_B3HW.to(device), active_B1ff.to(device)
     mean_311, std_311 = (
-        torch.as_tensor(value, dtype=torch.float32, device=device).view(3, 1, 1) for value in (mean, std)
+        torch.as_tensor(value, dtype=torch.float32, device=device).reshape(3, 1, 1) for value in (mean, std)
     )
     image_B3HW = (pixels_B3HW - mean_311) / std_311
     with evaluating(spark):

@@ -50,6 +50,12 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, module, qualified_name):
         return type(module) in MODULES or super().is_leaf_module(module, qualified_name)
 
+    def call_module(self, m, forward, args, kwargs):
+        # A slice of a Sequential, made on the way, is no part of the network: its modules are.
+        if type(m) is nn.Sequential and m not in self.root.modules():
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
 
 def trace(network: nn.Module) -> fx.Graph:
     """Trace ``network`` and check that every operation on features has a sparse counterpart.

@@ -8,6 +8,7 @@ import timm
 import torch
 from torch import nn
 
+from pretrain.networks import full_name
 from spark_bench.checkpoints import architectures
 from spark_bench.checkpoints.contents import fault_of, not_finite, open_checkpoint
 from spark_bench.checkpoints.formats.base import Adapter
@@ -153,7 +154,7 @@ def _fill(model, wanted, contents, source, values, target):
 def _of_another_name(model, said):
     """A note where the file says it is another network of timm's: tensors tell no strides, paddings or blurs."""
     own = (getattr(model, 'pretrained_cfg', None) or {}).get('architecture')
-    said = said.partition('.')[0] if isinstance(said, str) else own
+    said = full_name(said.partition('.')[0]) if isinstance(said, str) else own
     if own and said != own and timm.is_model(said):
         yield f"the file says arch '{said}', this is {own}: their tensors fit, what they compute may differ"
 

@@ -62,6 +62,9 @@ PRETRAINING = ('decoder.', 'densify.')
 # Set apart from the network's own names by a character that no module's name has.
 _BESIDE = 'beside:'
 
+# How the classifiers of timm's networks are called.
+_CLASSIFIERS = ('head.', 'classifier.', 'fc.')
+
 
 @dataclass(frozen=True)
 class Naming:
@@ -113,7 +116,7 @@ class Naming:
             or kind == 'other part'
             and _PARTS.match(_without(name, self.prefix)) is not None
             or self.family is None
-            and name.startswith('head.')
+            and name.startswith(_CLASSIFIERS)
         )
 
     @property

@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spark_bench.checkpoints.files.foreign import explain
 from spark_bench.checkpoints.files.reading import read_metadata
 from spark_bench.errors import InputError, RunError
 from spark_bench.files import new_file
@@ -109,6 +110,9 @@ def _fetch(entry, path):
             for chunk in _chunks(entry, path):
                 file.write(chunk)
         _verify(entry, partial)
+        reason = explain(partial, partial.stat().st_size)
+        if reason:
+            raise RunError(f'what {entry["url"]} gives {reason}; download it by hand to {path}')
 
 
 def _chunks(entry, path):

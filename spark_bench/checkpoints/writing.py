@@ -17,6 +17,8 @@ from spark_bench.files import new_file
 if TYPE_CHECKING:
     from pretrain.spark import SparK
 
+# Of a model of ours, what the authors' files have no word for.
+_OWN = ('method', 'ablation', 'patch_size', 'config_hash', 'mean', 'std')
 # Mean and standard deviation of ImageNet's pixels, as the authors' buffers were meant to hold them.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -123,9 +125,7 @@ def spark_layout(
         'dense_decoder.width': tensors['decoder.dec.0.up_sample.weight'].shape[0],
     }
     # Not of the authors: what a model of ours cannot be built without.
-    own = {
-        name: str(metadata[name]) for name in ('method', 'ablation', 'patch_size', 'config_hash') if name in metadata
-    }
+    own = {name: str(metadata[name]) for name in _OWN if name in metadata}
     return {
         **own,
         'args': str(metadata.get('args', '')),

@@ -35,5 +35,9 @@ def main(args: Namespace) -> int:
         from spark_bench.checkpoints.inspect import as_text, inspect
 
         report = inspect(args.file, args.key_prefix)
-    print(json.dumps(report, indent=2, ensure_ascii=False) if args.json else as_text(report))
+    if args.json:  # which knows no infinity, and no NaN
+        report = json.loads(json.dumps(report), parse_constant=str)
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        print(as_text(report))
     return 1 if report.get('problems') else 0

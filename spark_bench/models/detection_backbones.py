@@ -18,6 +18,7 @@ from mmpretrain.models.backbones.convnext import ConvNeXt
 from timm.layers import DropPath
 from torch.utils.checkpoint import checkpoint
 
+from spark_bench.errors import InputError
 from spark_bench.models.backbones import check_choice, check_rate, load_weights
 from spark_bench.models.freezing import Freezable
 from spark_bench.models.layer_depth import convnext_layer, inner_name, resnet_layer, swin_layer
@@ -100,6 +101,8 @@ class SparKResNet(_Accounted, ResNet):
         arch = f'resnet{depth}' if arch is None else arch
         check_choice('SparKResNet', arch, [f'resnet{depth}' for depth in self.arch_settings])
         check_rate(drop_path_rate)
+        if drop_path_rate and resnet.get('plugins'):
+            raise InputError('SparKResNet has plugins or a drop_path_rate, not both: set drop_path_rate=0')
         super().__init__(depth=int(arch.removeprefix('resnet')), norm_eval=norm_eval, **resnet)
         self.arch, self.weights, self.key_prefix = arch, weights, key_prefix
         blocks = [block for name in self.res_layers for block in getattr(self, name)]

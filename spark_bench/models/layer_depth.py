@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 # A third stage with more blocks than this is cut into groups over 9 layers, a shorter one over 3.
 _LONG_STAGE = 9
-# Stage and block in the names of ResNets, and how their stems begin.
-_RESNET = r'layer([1-4])\.(\d+)\.', ('conv1.', 'bn1.', 'stem.')
+# What of a ResNet stands behind its stages; whatever else is in none of them is of the stem, which has many forms.
+_CLASSIFIERS = ('fc.', 'head.', 'last_linear.')
 
 
 def inner_name(name: str, prefix: str) -> str:
@@ -34,7 +34,7 @@ def resnet_layer(name: str, depths: Sequence[int]) -> tuple[int, int]:
         depths: blocks in each of the four stages.
     """
     last = 11 if depths[2] > _LONG_STAGE else 5
-    stage, block = _stage_and_block(name, *_RESNET)
+    stage, block = _resnet_stage(name)
     layer = {'stem': 0, '1': 1, '2': 2, '3': min(3 + block // 3, last), '4': last, 'rest': last + 1}[stage]
     return layer, last + 2
 
@@ -53,7 +53,7 @@ def resnet_classifier_layer(name: str, depths: Sequence[int]) -> tuple[int, int]
     second, third = (4, 4) if depths[1] > 4 else (2, 3)
     after_second = 2 + math.ceil(depths[1] / second)
     last = after_second + math.ceil(depths[2] / third)
-    stage, block = _stage_and_block(name, *_RESNET)
+    stage, block = _resnet_stage(name)
     layer = {
         'stem': 0,
         '1': 1,
@@ -65,6 +65,14 @@ def resnet_classifier_layer(name: str, depths: Sequence[int]) -> tuple[int, int]
     return layer, last + 2
 
 
+def _resnet_stage(name):
+    """The stage as the name has it, ``stem`` or ``rest``; and the number of the block in it."""
+    match = re.match(r'layer([1-4])\.(\d+)\.', name)
+    if match:
+        return match[1], int(match[2])
+    return 'rest' if not name or name.startswith(_CLASSIFIERS) else 'stem', 0
+
+
 def convnext_layer(name: str, depths: Sequence[int]) -> tuple[int, int]:
     """Stem 0; stage 1 → 1; downsampling 2 and stage 2 → 2; downsampling 3 → 3; stage 3, block j → 3 + j // 3;
     downsampling 4 and stage 4 → N; the rest N + 1. N is 12 where stage 3 has more than 9 blocks, else 6.
@@ -74,17 +82,11 @@ def convnext_layer(name: str, depths: Sequence[int]) -> tuple[int, int]:
         depths: blocks in each of the four stages.
     """
     last = 12 if depths[2] > _LONG_STAGE else 6
-    stage, block = _stage_and_block(name, r'stages\.([0-3])\.(?:downsample|blocks\.(\d+))\.', 'stem.')
+    match = re.match(r'stages\.([0-3])\.(?:downsample|blocks\.(\d+))\.', name)
+    outside = 'stem' if name.startswith('stem.') else 'rest'
+    stage, block = (match[1], int(match[2] or 0)) if match else (outside, 0)
     layer = {'stem': 0, '0': 1, '1': 2, '2': 3 + block // 3, '3': last, 'rest': last + 1}[stage]
     return layer, last + 2
-
-
-def _stage_and_block(name, pattern, stem):
-    """The stage as the name has it, ``stem`` or ``rest``; and the number of the block in it."""
-    match = re.match(pattern, name)
-    if match:
-        return match[1], int(match[2] or 0)
-    return 'stem' if name.startswith(stem) else 'rest', 0
 
 
 def swin_layer(name: str, depths: Sequence[int]) -> tuple[int, int]:

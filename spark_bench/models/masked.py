@@ -17,7 +17,7 @@ from pretrain.visualize import compose
 from spark_bench.checkpoints.writing import timm_tensors
 from spark_bench.data.images.seeding import drawing_from
 from spark_bench.errors import InputError
-from spark_bench.models.pretraining import PretrainingModel
+from spark_bench.models.pretraining import PretrainingModel, colours_of
 
 if TYPE_CHECKING:
     from mmengine.config import ConfigDict
@@ -73,7 +73,7 @@ class MaskedModel(BaseModel, PretrainingModel):
     @torch.no_grad()
     def reconstruct(self, pixels: np.ndarray, seed: int) -> dict[str, np.ndarray]:
         device = next(self.parameters()).device
-        mean_311, std_311 = self.data_preprocessor.mean.to(device), self.data_preprocessor.std.to(device)
+        mean_311, std_311 = (value.to(device) for value in colours_of(self.data_preprocessor))
         pixels_B3HW = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)
         with evaluating(self), _seeded(seed, device):
             answer_B3HW, hidden_B1HW = self.paint((pixels_B3HW - mean_311) / std_311)

@@ -17,7 +17,7 @@ from pretrain.masking import random_mask
 from pretrain.spark import build_spark
 from spark_bench.errors import InputError
 from spark_bench.models.backbones import pyramid_channels
-from spark_bench.models.pretraining import PretrainingModel
+from spark_bench.models.pretraining import PretrainingModel, colours_of
 
 if TYPE_CHECKING:
     from mmengine.config import Config, ConfigDict
@@ -81,14 +81,11 @@ class SparKPretrainer(BaseModel, PretrainingModel):
 
     def settings(self) -> dict[str, str]:
         spark = self.spark
-        colours = {
-            name: json.dumps(value.flatten().tolist())
-            for name in ('mean', 'std')
-            if (value := getattr(self.data_preprocessor, name, None)) is not None
-        }
+        mean_311, std_311 = colours_of(self.data_preprocessor)
         return {
             'format': 'spark',
-            **colours,
+            'mean': json.dumps(mean_311.flatten().tolist()),
+            'std': json.dumps(std_311.flatten().tolist()),
             'input_size': str(spark.grid * spark.patch_size),
             'mask_ratio': str(spark.mask_ratio),
             'ablation': self.ablation,
@@ -105,12 +102,9 @@ class SparKPretrainer(BaseModel, PretrainingModel):
 
     def reconstruct(self, pixels: np.ndarray, seed: int) -> dict[str, np.ndarray]:
         active = random_mask(len(pixels), self.spark.grid, self.spark.mask_ratio, torch.Generator().manual_seed(seed))
+        mean_311, std_311 = colours_of(self.data_preprocessor)
         images = visualize.reconstruct(
-            self.spark,
-            torch.from_numpy(pixels).permute(0, 3, 1, 2),
-            active,
-            mean=self.data_preprocessor.mean,
-            std=self.data_preprocessor.std,
+            self.spark, torch.from_numpy(pixels).permute(0, 3, 1, 2), active, mean=mean_311, std=std_311
         )
         return {name: tensor.numpy() for name, tensor in vars(images).items()}
 

@@ -107,6 +107,12 @@ class PretrainingModel(ABC):
         yield
 
 
+def colours_of(preprocessor: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation, float ``(3, 1, 1)`` in units of pixels, by which images are normalised: 0 and 1 for none."""
+    mean, std = getattr(preprocessor, 'mean', torch.zeros(1)), getattr(preprocessor, 'std', torch.ones(1))
+    return mean.view(-1, 1, 1).expand(3, 1, 1), std.view(-1, 1, 1).expand(3, 1, 1)
+
+
 def pretrainer_of(cfg: 'Config', path: str) -> type[PretrainingModel]:
     """The class of a recipe's model.
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.dist import broadcast
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -65,7 +66,9 @@ class ProbeHook(Hook):
         model = unwrap_model(runner.model)
         # A network of its own: the features are dense, and statistics of the trained one stay as they are.
         wanted = self._network.state_dict()
-        tensors = {**wanted, **model.encoder()}
+        tensors = {**wanted, **{name: value.clone() for name, value in model.encoder().items()}}
+        for value in tensors.values():  # statistics of batch norm may be each process's own: the first's are saved
+            broadcast(value)
         resize_tables(tensors, wanted)
         self._network.load_state_dict(tensors, strict=True)
         device = next(model.parameters()).device

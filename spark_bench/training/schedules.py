@@ -22,13 +22,14 @@ class _ClosedForm(_ParamScheduler):
     @classmethod
     def build_iter_from_epoch(cls, *args, end, epoch_length, by_epoch=True, **kwargs):
         """The schedule with its lengths, given in epochs, in updates."""
-        if 'warmup' in kwargs:
-            kwargs['warmup'] *= epoch_length
+        for name in ('warmup', 'begin'):
+            if name in kwargs:
+                kwargs[name] *= epoch_length
         return cls(*args, end=end * epoch_length, by_epoch=False, **kwargs)
 
     def _cosine(self, first, end_factor):
-        """1 at step ``first``, ``end_factor`` at the last step, half a cosine between."""
-        progress = (self.last_step - first) / max(1, self.end - 1 - first)
+        """1 at step ``first`` behind the begin, ``end_factor`` at the last step, half a cosine between."""
+        progress = (self.last_step - first) / max(1, self.end - self.begin - 1 - first)
         return end_factor + (1.0 - end_factor) * (0.5 + 0.5 * math.cos(math.pi * progress))
 
 
@@ -75,7 +76,7 @@ class CosineWeightDecay(_ClosedForm):
 class DecayGroups:
     """Two parameter groups: with weight decay, and without.
 
-    Without are biases, norms, layer scale and all other parameters of one dimension, and those that the model names
+    Without are parameters of one dimension, which biases, norms and layer scale are, and those that the model names
     in ``no_weight_decay()`` (mask tokens). The model is a
     :class:`~spark_bench.models.pretraining.PretrainingModel`.
     """

@@ -28,7 +28,7 @@ _BEGINNINGS = (
     (b'\xff\xd8\xff', 'is an image', 'give the file of weights'),
 )
 _PAGE = re.compile(rb'\s*(<!doctype html|<html|<\?xml|<head|<script|<!--)', re.I)
-_SHARD = re.compile(r'-(\d+)-of-0*(\d+)\.\w+$')
+_SHARD = re.compile(r'-(\d{5})-of-(\d{5})\.\w+$')
 _MERGE = (
     'put the tensors of all parts into one dict, and save that with safetensors.torch.save_file; or take the '
     'file that is not split'
@@ -59,7 +59,7 @@ def explain(path: Path, size: int) -> str | None:
         return SHARDED
     shard = _SHARD.search(path.name)
     if shard and int(shard[2]) > 1:
-        return f'is part {int(shard[1])} of {shard[2]} of its weights: {_MERGE}'
+        return f'is part {int(shard[1])} of {int(shard[2])} of its weights: {_MERGE}'
     if path.name.endswith('.index.json') or b'"weight_map"' in head and head[:1] == b'{':
         return f'is the list of the files that its weights are split into, not one of them: {_MERGE}'
     for beginning, what, remedy in _BEGINNINGS:

@@ -144,10 +144,12 @@ def _kind(path, size):
     reason = explain(path, size)
     if reason is not None:
         raise InputError(f'{path} {reason}')
+    # Eight bytes of header length, of which the first may be those of a zip, then JSON.
+    if head[8:9] == b'{':
+        return 'safetensors'
     if head.startswith(b'PK'):
         return 'torch zip'
-    # Eight bytes of header length, then JSON.
-    if head[8:9] == b'{' or path.suffix == '.safetensors':
+    if path.suffix == '.safetensors':
         return 'safetensors'
     return 'pickle' if head[:1] == b'\x80' and head != LEGACY else 'torch legacy'
 
@@ -208,7 +210,9 @@ def _words(entries):
     return {
         name: value
         for name, value in {**(inner if isinstance(inner, dict) else {}), **entries}.items()
-        if isinstance(name, str) and isinstance(value, (str, int, float)) and len(str(value)) <= _LONGEST_TEXT
+        if isinstance(name, str)
+        and isinstance(value, (str, int, float))
+        and (len(str(value)) <= _LONGEST_TEXT or name == 'classes')  # of any number
     }
 
 

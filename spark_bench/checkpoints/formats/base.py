@@ -95,7 +95,9 @@ class Adapter(Names):
     def canonical_names(self, names: Iterable[str]) -> dict[str, str | None]:
         """From each of ``names`` (prefix removed) to its canonical name, or None."""
         result = {name: self.canonical_name(name) for name in names}
-        if self.final_norm and not any((name or '').startswith('norms.0.') for name in result.values()):
+        # Beside another output norm the last is one too, else that before the classifier.
+        others = ('norms.0.', 'norms.1.', 'norms.2.')
+        if self.final_norm and not any((name or '').startswith(others) for name in result.values()):
             last, final = self.final_norm
             result = {
                 raw: final + name[len(last) :] if (name or '').startswith(last) else name

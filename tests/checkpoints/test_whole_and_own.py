@@ -1,0 +1,135 @@
+"""A file is loaded as what it is, whole: names that come near another network's, and files that look like others."""
+
+import json
+import struct
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save
+
+from pretrain.networks import full_name
+from spark_bench import checkpoints, commands
+from spark_bench.checkpoints import published
+from spark_bench.checkpoints.classes import classes_of
+from spark_bench.checkpoints.formats import network_adapter
+from spark_bench.checkpoints.loading import load
+from spark_bench.checkpoints.writing import save_safetensors
+from spark_bench.errors import InputError, RunError
+from spark_bench.models.detection_backbones import SparKResNet
+from spark_bench.models.layer_depth import resnet_classifier_layer, resnet_layer
+
+
+@pytest.mark.parametrize(
+    'own, larger',
+    [
+        ('convnext_mini_s', ('convnext_tiny', dict(dims=(16, 32, 64, 128)))),
+        ('vit_mini', ('vit_tiny_patch16_224', dict(img_size=96, embed_dim=128, depth=12, num_heads=4))),
+    ],
+)
+def test_a_deeper_network_does_not_load_into_a_small_one(tmp_path, own, larger):
+    deep = timm.create_model(larger[0], num_classes=0, **larger[1])
+    checkpoints.save(deep, tmp_path / 'deep.safetensors', {})
+    with pytest.raises(InputError, match='unknown to the network'):
+        load(timm.create_model(own, num_classes=0), tmp_path / 'deep.safetensors')
+    network = timm.create_model(own, num_classes=0)
+    checkpoints.save(network, tmp_path / 'own.safetensors', {'arch': own})
+    assert not load(timm.create_model(own, num_classes=0), tmp_path / 'own.safetensors').notes
+
+
+@pytest.mark.parametrize('said', ['vit_tiny', 'vit_tiny_patch16_224', 'vit_tiny_patch16_224.augreg_in21k'])
+def test_a_short_name_and_timms_own_are_one_network(tmp_path, said):
+    assert full_name('vit_tiny') == 'vit_tiny_patch16_224' and full_name('vit_mini') == 'vit_mini'
+    network = timm.create_model('vit_tiny', num_classes=0, depth=2)
+    checkpoints.save(network, tmp_path / 'w.safetensors', {'arch': said})
+    assert not load(timm.create_model('vit_tiny', num_classes=0, depth=2), tmp_path / 'w.safetensors').notes
+
+
+@pytest.mark.parametrize('outputs', [(0, 1, 2, 3), (1, 2, 3), (2, 3)])
+def test_a_norm_beside_other_outputs_norms_is_none_of_a_classifier(outputs):
+    adapter = network_adapter('swin', 'mmpretrain')
+    names = [f'norm{index}.weight' for index in outputs]
+    assert set(adapter.canonical_names(names).values()) == {f'norms.{index}.weight' for index in outputs}
+    assert set(adapter.canonical_names(['norm3.weight']).values()) == {'norm.weight'}
+
+
+def test_every_stem_of_a_resnet_is_the_first_layer():
+    depths = (3, 4, 6, 3)
+    for rule in (resnet_layer, resnet_classifier_layer):
+        last = rule('', depths)[0]
+        for name in (
+            'conv1.weight',
+            'bn1.bias',
+            'gn1.weight',
+            'maxpool.0.weight',
+            'layer0.conv1.weight',
+            'stem.0.bias',
+        ):
+            assert rule(name, depths)[0] == 0, name
+        for name in ('fc.weight', 'head.fc.weight', 'last_linear.bias'):
+            assert rule(name, depths)[0] == last > rule('layer4.0.conv1.weight', depths)[0], name
+
+
+def test_plugins_that_stochastic_depth_would_leave_out_are_refused():
+    plugins = [dict(cfg=dict(type='ContextBlock', ratio=1 / 16), position='after_conv3')]
+    with pytest.raises(InputError, match='plugins or a drop_path_rate'):
+        SparKResNet('resnet50', drop_path_rate=0.1, plugins=plugins)
+    assert SparKResNet('resnet50', plugins=plugins).plugins
+
+
+def test_a_header_whose_length_begins_as_a_zip_does_is_read(tmp_path):
+    tensors = timm.create_model('test_resnet').state_dict()
+    bare = len(save(tensors, {'pad': ''})) - sum(value.nbytes for value in tensors.values()) - 8
+    wanted = int.from_bytes(b'PK', 'little')
+    whole = save(tensors, {'pad': 'x' * (wanted - bare)})
+    assert whole[:2] == b'PK' and struct.unpack('<Q', whole[:8])[0] == wanted
+    path = tmp_path / 'w.safetensors'
+    path.write_bytes(whole)
+    assert load(timm.create_model('test_resnet'), path).loaded == tuple(tensors)
+
+
+def test_a_page_in_place_of_published_weights_is_not_kept(tmp_path, monkeypatch):
+    page = tmp_path / 'quota.html'
+    page.write_text('<!DOCTYPE html><html>Quota exceeded</html>')
+    entry = dict(name='spark', arch='resnet50', file='r50.pth', url=page.as_uri(), sha256=None, source='')
+    monkeypatch.setattr(published, 'read_index', lambda: [entry])
+    for _ in range(2):
+        with pytest.raises(RunError, match=r'what file://.*quota.html gives is a web page.*download it by hand to'):
+            published.find_published('spark', 'resnet50', tmp_path / 'cache', download=True)
+    assert not any(path.suffix == '.pth' for path in (tmp_path / 'cache').rglob('*'))
+
+
+@pytest.mark.parametrize('arch', ['mobilenetv3_small_050', 'test_efficientnet', 'resnet18'])
+def test_an_encoder_fills_a_classifier_but_for_its_head(tmp_path, arch):
+    encoder = timm.create_model(arch, num_classes=0)
+    checkpoints.save(encoder, tmp_path / 'encoder.safetensors', {'arch': arch})
+    classifier = timm.create_model(arch, num_classes=10)
+    load(classifier, tmp_path / 'encoder.safetensors')
+    state = classifier.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in encoder.state_dict().items())
+
+
+def test_the_names_of_any_number_of_classes_are_converted(tmp_path):
+    classes = [f'class number {number}' for number in range(10 * 12)]
+    network = timm.create_model('test_resnet', num_classes=len(classes))
+    save_safetensors(network.state_dict(), tmp_path / 'c.safetensors', {'classes': json.dumps(classes)})
+    for to in ('c.pth', 'd.safetensors'):
+        words = ['convert', str(tmp_path / 'c.safetensors'), '--to', 'timm', '--output', str(tmp_path / to)]
+        assert commands.main(words) == 0 and list(classes_of(tmp_path / to)) == classes
+
+
+def test_a_part_of_five_folds_is_no_part_of_five_files(tmp_path):
+    network = timm.create_model('test_resnet')
+    checkpoints.save(network, tmp_path / 'resnet-fold-1-of-5.safetensors', {})
+    load(timm.create_model('test_resnet'), tmp_path / 'resnet-fold-1-of-5.safetensors')
+
+
+def test_what_inspect_writes_is_json(tmp_path, capsys):
+    state = timm.create_model('test_resnet').state_dict()
+    torch.save({'state_dict': state, 'best_loss': float('inf'), 'metric': float('nan')}, tmp_path / 'w.pth')
+    commands.main(['inspect', str(tmp_path / 'w.pth'), '--json'])
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    json.loads(capsys.readouterr().out, parse_constant=refuse)
