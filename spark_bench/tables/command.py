@@ -68,14 +68,14 @@ def print_tables(
     """
     records = load_suite(results, suite, curves=False)
     tables = tables_of(records, specs, failed)
-    for table in tables:
-        show(to_grid(table, title=table.title or suite))
-    _tell_left_out(records, tables)
     places = claim_tables(results, [table.name for table in tables])
     for table, place in zip(tables, places, strict=True):
         write_output(f'{place}.md', to_markdown(table))
         write_output(f'{place}.csv', to_csv(table))
+    for table, place in zip(tables, places, strict=True):
+        show(to_grid(table, title=table.title or suite))
         print(f'written: {place}.md and .csv')
+    _tell_left_out(records, tables)
     return tables
 
 

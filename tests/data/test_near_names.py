@@ -87,7 +87,7 @@ POINTS = [[4, 4], [34, 4], [34, 34], [4, 34]]
         (change(segmentation=[POINTS]), r'lists points \[x, y\]'),
         (change(segmentation=[SQUARE[:-1]]), 'an odd number'),
         (change(segmentation=[]), 'without a polygon'),
-        (lambda root: edit(root, lambda made: made['annotations'][1].pop('segmentation')), 'learns masks'),
+        (lambda root: edit(root, lambda made: made['annotations'][1].pop('segmentation')), 'others have one'),
     ],
 )
 def test_a_fault_is_told_for_what_it_is(coco, damage, words):

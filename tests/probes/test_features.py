@@ -364,8 +364,8 @@ def test_what_does_not_fit_is_refused_in_one_line(protocol, arguments, named, im
     assert not (tmp_path / 'results').exists() and not (tmp_path / 'work').exists()
 
 
-def test_a_detector_is_still_what_evaluate_asks_for(images, tmp_path, capsys):
-    refused(capsys, ['evaluate', '--data-root', images, '--results', tmp_path / 'results'], 'trained detector')
+def test_a_detector_is_still_what_evaluate_asks_for(images, capsys):
+    refused(capsys, ['evaluate', '--data-root', images], 'trained detector')
 
 
 def test_one_label_a_class_has_none_to_hold_out(images, tmp_path, capsys):

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from mmengine.config import Config
 from small_recipes import ROOT, record_of, small, tiny, words
 from together import together
@@ -181,18 +182,19 @@ def test_a_published_file_is_fetched_when_asked_and_its_checksum_kept(tmp_path, 
     from spark_bench.errors import InputError
 
     source = tmp_path / 'source.pth'
-    source.write_bytes(b'weights')
+    torch.save({'weight': torch.ones(1)}, source)
+    weights = source.read_bytes()
     entry = dict(
         name='spark',
         arch='resnet50',
         file='a.pth',
         url=source.as_uri(),
         source='a test',
-        sha256=hashlib.sha256(b'weights').hexdigest()[:8],
+        sha256=hashlib.sha256(weights).hexdigest()[:8],
     )
     monkeypatch.setattr(published, 'read_index', lambda: [entry])
     path = published.find_published('spark', 'resnet50', tmp_path / 'cache', download=True)
-    assert path.read_bytes() == b'weights' and path.parent == tmp_path / 'cache' / 'weights'
+    assert path.read_bytes() == weights and path.parent == tmp_path / 'cache' / 'weights'
     path.write_bytes(b'other')
     with pytest.raises(InputError, match='not what was published'):
         published.find_published('spark', 'resnet50', tmp_path / 'cache')
