@@ -269,7 +269,9 @@ class _DenseDepthwise(torch.autograd.Function):
         ctx.sizes, ctx.geometry = sizes, geometry
         x = _lay_out(x_NCbb, before, sizes)
         kernels = weight.repeat_interleave(sizes[0], 0)
-        biases = None if bias is None else bias.repeat_interleave(sizes[0])
+        biases = bias
+        if bias is not None:  # chosen, not repeated: inductor's convolution takes no bias that is a view
+            biases = bias.index_select(0, torch.arange(len(kernels), device=bias.device) // sizes[0])
         return _cut_out(F.conv2d(x, kernels, biases, stride, padding, dilation, len(kernels)), behind, sizes)
 
     @staticmethod
