@@ -132,9 +132,9 @@ def submit(suite: Suite, cells: Sequence[SuiteRun], folder: Path, args: Namespac
             jobs[cell.name] = job
             note_job(cell.options['work_dir'], job)
             print(f'{job}  {cell.name}')
-    places = [word for name in ('work_dir', 'results') if (given := getattr(args, name)) for word in (name, given)]
-    words = ['--' + word.replace('_', '-') if not index % 2 else shlex.quote(word) for index, word in enumerate(places)]
-    command = ' '.join(['spark-bench run', shlex.quote(args.suite), *words, '--status'])
+    places = {'--work-dir': args.work_dir, '--results': args.results}
+    words = [word for option, place in places.items() if place for word in (option, place)]
+    command = shlex.join(['spark-bench', 'run', args.suite, *words, '--status'])
     print(f'submitted: `{command}` tells where they stand, logs are in {folder}')
     return 0
 

@@ -1,6 +1,7 @@
 """What somebody states is what a run computes, however it is stated, and what its record says."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,10 +13,11 @@ from spark_bench.configs import read_config
 from spark_bench.errors import InputError
 from spark_bench.models.methods import METHODS
 from spark_bench.places import shipped
-from spark_bench.runs import folders
+from spark_bench.runs import folders, kind_of
 from spark_bench.runs.inputs import load_config, start_of
 from spark_bench.runs.options import DetectOptions, FinetuneOptions
 from spark_bench.runs.recipe import Identity
+from spark_bench.suites.plan import fitting_processes
 from spark_bench.suites.status import note_failure
 from spark_bench.training.resume import clear_leftovers
 
@@ -138,8 +140,6 @@ def test_a_row_that_only_the_recipe_names_is_told(tmp_path, caplog, capfd):
     'kind, recipe', [(DetectOptions, SCRATCH), (FinetuneOptions, 'pretrain/configs/demo_finetune.py')]
 )
 def test_the_seed_of_a_draw_that_a_recipe_states_is_kept_unless_another_is_given(kind, recipe):
-    from spark_bench.runs import kind_of
-
     run = kind_of('detection' if kind is DetectOptions else 'classification')
     overrides = {'train_dataloader.dataset.fraction_seed': 5}
     for stated, label_seed, expected in (({}, None, 0), ({}, 3, 3), (overrides, None, 5), (overrides, 3, 3)):
@@ -179,8 +179,6 @@ def test_files_of_others_below_a_work_directory_stay(tmp_path):
 
 @pytest.mark.parametrize('size', [0, -1, 'a'])
 def test_a_batch_that_is_no_number_of_images_is_refused(size):
-    from spark_bench.runs import kind_of
-
     options = DetectOptions(config=SCRATCH, overrides={'train_dataloader.batch_size': size})
     with pytest.raises(InputError, match='train_dataloader.batch_size'):
         kind_of('detection').check_recipe(options)
@@ -200,10 +198,6 @@ def test_options_of_a_cluster_without_one_are_refused(option, capsys):
 
 
 def test_processes_fit_the_batch_of_a_config_of_mmdet(tmp_path):
-    from types import SimpleNamespace
-
-    from spark_bench.suites.plan import fitting_processes
-
     config = str(stock('retinanet', tmp_path))
     batch = load_config(config, {}).global_batch
     cell = SimpleNamespace(name='cell', options={'config': config, 'overrides': {}})

@@ -1,5 +1,6 @@
 """The box and the area of a mask, polygons or decoded run lengths, given that it is well-formed."""
 
+from itertools import pairwise
 from operator import mul
 
 from spark_bench.data.coco.rle import Runs
@@ -15,7 +16,7 @@ def mask_extent(mask: list | Runs) -> tuple | None:
     boxes = [
         (min(polygon[::2]), min(polygon[1::2]), max(polygon[::2]), max(polygon[1::2])) for polygon in mask if polygon
     ]
-    if sum(map(_covered, mask)) < 1e-6:
+    if sum(_covered(polygon) for polygon in mask if polygon) < 1e-6:
         return None
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
     return min(lefts), min(tops), max(rights), max(bottoms)
@@ -30,8 +31,9 @@ def mask_area(mask: list | Runs) -> float:
 
 def _covered(polygon):
     """An area that is 0 only where a polygon encloses nothing: parts of one that crosses itself add up here."""
-    xs, ys = ([value - values[0] for value in values] for values in (polygon[::2], polygon[1::2]))
-    return sum(abs(x * below - y * right) for x, y, right, below in zip(xs, ys, xs[1:], ys[1:], strict=False)) / 2
+    left, top = polygon[:2]
+    corners = [(x - left, y - top) for x, y in zip(polygon[::2], polygon[1::2], strict=True)]
+    return sum(abs(x * below - y * right) for (x, y), (right, below) in pairwise(corners)) / 2
 
 
 def _polygon_area(xs, ys):
