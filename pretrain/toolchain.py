@@ -1,5 +1,7 @@
 """What compiling on the machine itself needs: torch.compile for CPUs, and what starts Triton's kernels on GPUs."""
 
+import contextlib
+import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -16,6 +18,10 @@ def missing_for_gpus() -> str | None:
     """Likewise what Triton's kernels lack: torch.compile's for GPUs, and this package's own."""
     if importlib.util.find_spec('triton') is None:
         return 'Triton, which makes kernels for GPUs, is not installed: pip install triton'
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # a build from source may go by another name
+        version = importlib.metadata.version('triton')
+        if tuple(map(int, version.split('.')[:2])) < (3, 2):
+            return f"Triton {version} is too old for these kernels: pip install 'torch>=2.6', which brings 3.2"
     return _missing_compiler('CC', ('gcc', 'clang'), 'gcc')
 
 

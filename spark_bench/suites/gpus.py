@@ -1,6 +1,8 @@
 """Which GPUs the cells of a suite that run side by side compute on."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from spark_bench.errors import InputError
 
@@ -17,6 +19,23 @@ def devices_of(slot: int, processes: int) -> str:
     if given is None:
         return ','.join(map(str, range(first, first + processes)))
     return ','.join(given.split(',')[first : first + processes])
+
+
+@contextmanager
+def each_named_once() -> Iterator[None]:
+    """Within, ``CUDA_VISIBLE_DEVICES`` names a GPU that cells share once: torch sees none where it is named twice.
+
+    What mmengine takes for the device is settled when it is imported, in the process that all cells are forked from.
+    """
+    given = os.environ.get('CUDA_VISIBLE_DEVICES')
+    if given is None:
+        yield
+        return
+    os.environ['CUDA_VISIBLE_DEVICES'] = ','.join(dict.fromkeys(name.strip() for name in given.split(',')))
+    try:
+        yield
+    finally:
+        os.environ['CUDA_VISIBLE_DEVICES'] = given
 
 
 def fitting_jobs(asked: int | None, default: int, gpus: int) -> int:
@@ -42,4 +61,10 @@ def fitting_jobs(asked: int | None, default: int, gpus: int) -> int:
             f'{jobs} cells at a time take {jobs * gpus} GPUs, {named}: lower --jobs or --gpus; or name a GPU as often '
             'as cells are to share it (CUDA_VISIBLE_DEVICES=0,0), or none (CUDA_VISIBLE_DEVICES=)'
         )
+    for devices in (devices_of(slot, gpus).split(',') for slot in range(jobs)):
+        if len(set(devices)) < gpus:
+            raise InputError(
+                f'CUDA_VISIBLE_DEVICES={given} gives the {gpus} processes of a cell {", ".join(devices)}, one GPU '
+                'twice: name each once in a row of that many, or lower --gpus'
+            )
     return jobs

@@ -20,7 +20,7 @@ from spark_bench.errors import InputError, RunError
 from spark_bench.files import make_folder
 from spark_bench.locks import is_held
 from spark_bench.runs import run_task
-from spark_bench.suites.gpus import devices_of
+from spark_bench.suites.gpus import devices_of, each_named_once
 from spark_bench.suites.status import Display, failure_of, note_failure
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def start_server() -> ForkServerContext:
     context.set_forkserver_preload(['spark_bench.suites.preload'])
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with _silence():
+        with _silence(), each_named_once():
             forkserver.ensure_running()
     finally:
         signal.signal(signal.SIGINT, before)

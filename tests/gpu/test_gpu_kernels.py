@@ -174,7 +174,7 @@ def test_the_time_of_each_tile_by_layer(arch, report):
         if groups > 1:
             forward = partial(kernels.convolve_depthwise, x_nC, random(kernel * kernel, channels), None, reading)
             backward = partial(kernels.depthwise_weight_gradient, x_nC, grad_mO, reading)
-            trials = [(forward, kernels.DEPTHWISE_TILES), (backward, kernels.DEPTHWISE_TILES)]
+            trials = [(forward, kernels.DEPTHWISE_TILES), (backward, kernels.DEPTHWISE_WEIGHT_TILES)]
         else:
             forward = partial(kernels.convolve, x_nC, random(kernel * kernel, channels, outputs), None, reading)
             backward = partial(kernels.weight_gradient, x_nC, grad_mO, reading)

@@ -127,7 +127,11 @@ def wait(process, path):
 
 @pytest.mark.parametrize('task', ['pretraining', 'detection'])
 def test_processes_over_nccl_give_the_losses_of_one(task, request, tmp_path, report):
-    """With synchronised batch norm and DistributedDataParallel; where there is one card alone, as one process."""
+    """With synchronised batch norm and DistributedDataParallel; where there is one card alone, as one process.
+
+    Which proposals a detector learns from is drawn among boxes that its own weights give: after the first update, sums
+    in another order lead to other draws.
+    """
     make, data = TASKS[task]
     processes = min(2, torch.cuda.device_count())
     losses = []
@@ -138,27 +142,28 @@ def test_processes_over_nccl_give_the_losses_of_one(task, request, tmp_path, rep
         with open(folder / 'log.txt', 'w') as log:
             wait(command(words, count, log), folder / 'log.txt')
         losses.append([loss for _, loss in record_of(folder)['curves']['loss']])
-    worst = max(abs(a / b - 1) for a, b in zip(*losses, strict=True))
-    report(f'{task} over NCCL, {processes} process(es)', f'losses differ by at most {worst:.0e}')
+    first, *others = (abs(a / b - 1) for a, b in zip(*losses, strict=True))
+    told = f'losses differ by {first:.0e} in the first update, by at most {max(others):.0e} in the others'
+    report(f'{task} over NCCL, {processes} process(es)', told)
     # Augmentation and masks are drawn by process, so that only the first process's are those of one alone.
     if processes == 1:
-        assert worst < 0.02
-    else:
-        assert losses[1][-1] < 0.95 * losses[1][0]
+        assert first < 1e-3 and (task == 'detection' or max(others) < 0.02), losses
+    assert losses[1][-1] < 0.95 * losses[1][0]
 
 
-def test_compiled_updates_give_the_losses_of_eager_ones(classes, tmp_path, report):
+@pytest.mark.parametrize('how', ['compile=True', "compile={'mode': 'reduce-overhead'}"], ids=['launched', 'graphs'])
+def test_compiled_updates_give_the_losses_of_eager_ones(how, classes, tmp_path, report):
     """In bfloat16, which both round to at other places."""
     losses = []
-    for name, compiled in (('eager', ()), ('compiled', ('--compile',))):
+    for name, settings in (('eager', ()), ('compiled', (how,))):
         folder = tmp_path / name
         folder.mkdir()
-        words = pretraining(classes, folder, '--amp', '--channels-last', '--seed', '3', *compiled)
+        words = pretraining(classes, folder, '--amp', '--channels-last', '--seed', '3') + list(settings)
         with open(folder / 'log.txt', 'w') as log:
             wait(command(words, log=log), folder / 'log.txt')
         losses.append([loss for _, loss in record_of(folder)['curves']['loss']])
     worst = max(abs(a / b - 1) for a, b in zip(*losses, strict=True))
-    report('pretraining, compiled', f'losses differ by at most {worst:.0e} from the eager')
+    report(f'pretraining, {how}', f'losses differ by at most {worst:.0e} from the eager')
     assert worst < 0.02, losses
 
 
@@ -185,10 +190,12 @@ def test_a_killed_pretraining_goes_on_where_it_was(classes, tmp_path, report):
 
 
 def test_evaluate_gives_the_ap_of_the_training_and_the_cpu_nearly_the_same(squares, tmp_path, report):
+    """The CPU's beside the GPU's without TF32: with it, the AP of these few images was 1.3 from the CPU's."""
     assert commands.main(detection(squares, tmp_path, '--no-amp')) == 0
     trained = record_of(tmp_path)['metrics']
     found = {}
-    for name, environment in (('gpu', {}), ('cpu', {'CUDA_VISIBLE_DEVICES': ''})):
+    places = {'gpu': {}, 'exact': {'NVIDIA_TF32_OVERRIDE': '0'}, 'cpu': {'CUDA_VISIBLE_DEVICES': ''}}
+    for name, environment in places.items():
         folder = tmp_path / name
         folder.mkdir()
         words = [
@@ -205,9 +212,9 @@ def test_evaluate_gives_the_ap_of_the_training_and_the_cpu_nearly_the_same(squar
             wait(command(words, log=log, **environment), folder / 'log.txt')
         found[name] = json.loads((folder / 'work/metrics.json').read_text())
     report(
-        'box AP of training, evaluate, evaluate on the CPU',
-        f'{trained["box_ap"]:.2f}, {found["gpu"]["box_ap"]:.2f}, {found["cpu"]["box_ap"]:.2f}',
+        'box AP of training, evaluate, evaluate without TF32, evaluate on the CPU',
+        ', '.join(f'{metrics["box_ap"]:.2f}' for metrics in (trained, *found.values())),
     )
     for metric in ('box_ap', 'mask_ap'):
         assert found['gpu'][metric] == pytest.approx(trained[metric], abs=0.05)
-        assert found['cpu'][metric] == pytest.approx(trained[metric], abs=1.0)
+        assert found['cpu'][metric] == pytest.approx(found['exact'][metric], abs=1.0)

@@ -53,6 +53,7 @@ CASES = {
     'depthwise 3x3 in several tiles each way': Case(70, 70, 3, side=2, groups=70, visible=(9, 8)),
     'depthwise 3x3, stride 2': Case(9, 9, 3, side=4, stride=2, groups=9),
     'depthwise 5x5, dilation 2': Case(9, 9, 5, side=2, dilation=2, groups=9),
+    'depthwise 9x9, offsets of two tiles': Case(16, 16, 9, side=2, groups=16, visible=(1, 2)),
     'depthwise 5x5, stride 2, padded on one side': Case(9, 9, 5, side=4, stride=2, groups=9, same=True),
 }
 # Enough in float32 and bfloat16 for the interpreter, which is slow; a GPU computes all.

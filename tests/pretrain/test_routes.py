@@ -3,6 +3,7 @@
 The kernels run on the CPU here, by Triton's interpreter, in a process of their own; ``tests/gpu`` runs them on a GPU.
 """
 
+import importlib.metadata
 import importlib.util
 import os
 import subprocess
@@ -210,5 +211,8 @@ def test_what_compiling_lacks_is_told(monkeypatch, tmp_path):
     assert toolchain.missing_for_gpus() is None
     monkeypatch.setenv('CC', 'no-such-compiler')
     assert 'no compiler no-such-compiler' in toolchain.missing_for_gpus()
+    for version, old in (('3.1.0', True), ('3.2.0', False), ('3.10.1+git1', False)):
+        monkeypatch.setattr(importlib.metadata, 'version', lambda name, version=version: version)
+        assert (f'Triton {version} is too old' in toolchain.missing_for_gpus()) == old
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     assert 'pip install triton' in toolchain.missing_for_gpus()

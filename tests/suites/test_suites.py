@@ -20,7 +20,6 @@ from spark_bench.places import shipped
 from spark_bench.records import load_all
 from spark_bench.suites import definition
 from spark_bench.suites.definition import load_suite, shipped_suites
-from spark_bench.suites.gpus import devices_of, fitting_jobs
 from spark_bench.suites.plan import Places, build_cells, parse_data, select, use_published
 from spark_bench.suites.rehearsal import check_cells
 from spark_bench.suites.runner import SuiteRun, run_cells
@@ -278,43 +277,6 @@ def test_a_cell_may_train_in_several_processes(suite, images, tmp_path):
     assert [r.method for r in load_all(tmp_path / 'results', 'small')] == ['scratch']
     log = (tmp_path / 'work/classification/test_resnet/scratch/0/log.txt').read_text()
     assert log.count('Distributed training: True') == 1
-
-
-def test_cells_side_by_side_get_gpus_of_their_own(monkeypatch):
-    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
-    assert [devices_of(slot, 2) for slot in (0, 1)] == ['0,1', '2,3']
-    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '4,6,7')
-    assert [devices_of(slot, 1) for slot in (0, 2)] == ['4', '7']
-    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
-    assert devices_of(3, 1) == '', 'a GPU that was hidden stays so'
-
-
-@pytest.mark.parametrize(
-    'hidden, present, asked, gpus, jobs',
-    [
-        (None, 0, None, 1, 16),  # a core each, where there is no GPU
-        (None, 1, None, 1, 1),
-        (None, 4, None, 2, 2),
-        (None, 1, None, 4, None),
-        (None, 1, 2, 1, None),
-        ('', 8, None, 1, 16),
-        ('0', 8, None, 1, 1),
-        ('0', 8, 2, 1, None),
-        ('0,0,0', 1, None, 1, 3),
-        ('4,6,7', 8, 2, 2, None),
-    ],
-)
-def test_no_cell_is_left_without_a_gpu_where_others_have_one(hidden, present, asked, gpus, jobs, monkeypatch):
-    monkeypatch.setattr('torch.cuda.device_count', lambda: present)
-    if hidden is None:
-        monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
-    else:
-        monkeypatch.setenv('CUDA_VISIBLE_DEVICES', hidden)
-    if jobs is None:
-        with pytest.raises(InputError, match='GPUs, .*: lower --jobs or --gpus'):
-            fitting_jobs(asked, 16, gpus)
-    else:
-        assert fitting_jobs(asked, 16, gpus) == jobs
 
 
 def test_a_pretraining_whose_weights_are_gone_runs_again_only_where_one_starts_from_it(

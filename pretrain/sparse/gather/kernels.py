@@ -60,7 +60,8 @@ class Tiles(NamedTuple):
     """What one program computes at a time, and by how many threads.
 
     Attributes:
-        rows: positions (input channels in the gradient of the weight); a power of two, as ``columns`` is.
+        rows: positions (input channels in the gradient of the weight; of a depthwise one, positions that do not wait
+            for each other); a power of two, as ``columns`` is.
         columns: output channels (channels of a depthwise convolution).
         warps: of 32 threads.
         stages: loads in flight.
@@ -76,19 +77,22 @@ class Tiles(NamedTuple):
 PRODUCT_TILES = (Tiles(128, 64, 4, 3), Tiles(64, 64, 4, 4), Tiles(128, 128, 8, 3), Tiles(64, 128, 4, 3))
 WEIGHT_TILES = (Tiles(64, 64, 4, 3), Tiles(64, 128, 4, 3), Tiles(128, 128, 8, 3))
 DEPTHWISE_TILES = (Tiles(32, 64, 4, 3), Tiles(64, 64, 4, 3), Tiles(64, 32, 4, 3), Tiles(128, 32, 8, 3))
+DEPTHWISE_WEIGHT_TILES = (Tiles(4, 64, 4, 1), Tiles(2, 64, 4, 1), Tiles(1, 64, 8, 1), Tiles(2, 32, 4, 1))
+# Offsets of a window that one program of the last sums over: all of a 7 × 7.
+_OFFSETS = 64
 # Programs among which a sum over m is split: several for each of the 132 multiprocessors of an H100.
 _PROGRAMS = 1024
 
 
 @triton.jit
-def _rows_read(halo, place_m, m, n, t, KERNEL, SIDE, OUT, UP, SHIFT, STEP, DOWN):
-    """r(m, t) for the output positions ``place_m``, and where there is one."""
+def _rows_read(halo, place_m, asked, n, t, KERNEL, SIDE, OUT, UP, SHIFT, STEP, DOWN):
+    """r(m, t) for the output positions ``place_m``, where ``asked``, and where there is one."""
     y = place_m // OUT % OUT * UP + SHIFT + t // KERNEL * STEP
     x = place_m % OUT * UP + SHIFT + t % KERNEL * STEP
-    whole_m = (place_m < m) & (y % DOWN == 0) & (x % DOWN == 0)
+    whole = asked & (y % DOWN == 0) & (x % DOWN == 0)
     patch = place_m // (OUT * OUT)
-    row_m = tl.load(halo + (patch * SIDE + y // DOWN) * SIDE + x // DOWN, mask=whole_m, other=n)
-    return row_m, row_m < n
+    row = tl.load(halo + (patch * SIDE + y // DOWN) * SIDE + x // DOWN, mask=whole, other=n)
+    return row, row < n
 
 
 @triton.jit
@@ -109,7 +113,7 @@ def _convolve(
     for step in range(KERNEL * KERNEL * chunks):
         t = step // chunks
         c = step % chunks * TILE_C + tl.arange(0, TILE_C)
-        row_m, read_m = _rows_read(halo, place_m, m, n, t, KERNEL, SIDE, OUT, UP, SHIFT, STEP, DOWN)
+        row_m, read_m = _rows_read(halo, place_m, place_m < m, n, t, KERNEL, SIDE, OUT, UP, SHIFT, STEP, DOWN)
         x_mC = tl.load(x_nC + row_m[:, None] * CHANNELS + c, mask=read_m[:, None] & (c < CHANNELS), other=0.0)
         w_CO = tl.load(
             weight_tCO + (t * CHANNELS + c[:, None]) * OUTPUTS + o,
@@ -139,7 +143,7 @@ def _weight_gradient(
     sum_CO = tl.zeros((TILE_C, TILE_O), SUM)
     for step in range(steps):
         place_m = (tl.program_id(1) * steps + step) * TILE_M + tl.arange(0, TILE_M)
-        row_m, read_m = _rows_read(halo, place_m, m, n, t, KERNEL, SIDE, OUT, UP, SHIFT, STEP, DOWN)
+        row_m, read_m = _rows_read(halo, place_m, place_m < m, n, t, KERNEL, SIDE, OUT, UP, SHIFT, STEP, DOWN)
         x_mC = tl.load(x_nC + row_m[:, None] * CHANNELS + c, mask=read_m[:, None] & (c < CHANNELS), other=0.0)
         place = grad_mO + place_m.to(tl.int64)[:, None] * OUTPUTS + o
         g_mO = tl.load(place, mask=(place_m < m)[:, None] & (o < OUTPUTS), other=0.0)
@@ -155,16 +159,18 @@ def _convolve_depthwise(
     UP: tl.constexpr, SHIFT: tl.constexpr, STEP: tl.constexpr, DOWN: tl.constexpr,
     CHANNELS: tl.constexpr, BIAS: tl.constexpr, SUM: tl.constexpr, TILE_M: tl.constexpr, TILE_C: tl.constexpr,
 ):  # fmt: skip
-    """One tile of y_mC."""
+    """One tile of y_mC. The loads of a window's row do not wait for each other: its loop is written out."""
     across = tl.cdiv(CHANNELS, TILE_C)
     place_m = tl.program_id(0) // across * TILE_M + tl.arange(0, TILE_M)
     c = tl.program_id(0) % across * TILE_C + tl.arange(0, TILE_C)
     sum_mC = tl.zeros((TILE_M, TILE_C), SUM)
-    for t in range(KERNEL * KERNEL):
-        row_m, read_m = _rows_read(halo, place_m, m, n, t, KERNEL, SIDE, OUT, UP, SHIFT, STEP, DOWN)
-        x_mC = tl.load(x_nC + row_m[:, None] * CHANNELS + c, mask=read_m[:, None] & (c < CHANNELS), other=0.0)
-        w_C = tl.load(weight_tC + t * CHANNELS + c, mask=c < CHANNELS, other=0.0)
-        sum_mC += x_mC.to(SUM) * w_C.to(SUM)
+    for v in range(KERNEL):
+        for u in tl.static_range(KERNEL):
+            t = v * KERNEL + u
+            row_m, read_m = _rows_read(halo, place_m, place_m < m, n, t, KERNEL, SIDE, OUT, UP, SHIFT, STEP, DOWN)
+            x_mC = tl.load(x_nC + row_m[:, None] * CHANNELS + c, mask=read_m[:, None] & (c < CHANNELS), other=0.0)
+            w_C = tl.load(weight_tC + t * CHANNELS + c, mask=c < CHANNELS, other=0.0)
+            sum_mC += x_mC.to(SUM) * w_C.to(SUM)
     if BIAS:
         sum_mC += tl.load(bias_C + c, mask=c < CHANNELS, other=0.0).to(SUM)
     place = y_mC + place_m.to(tl.int64)[:, None] * CHANNELS + c
@@ -176,21 +182,22 @@ def _depthwise_weight_gradient(
     x_nC, halo, grad_mC, part_stC, m, n, steps,
     KERNEL: tl.constexpr, SIDE: tl.constexpr, OUT: tl.constexpr,
     UP: tl.constexpr, SHIFT: tl.constexpr, STEP: tl.constexpr, DOWN: tl.constexpr,
-    CHANNELS: tl.constexpr, SUM: tl.constexpr, TILE_M: tl.constexpr, TILE_C: tl.constexpr,
+    CHANNELS: tl.constexpr, SUM: tl.constexpr, TILE_M: tl.constexpr, TILE_T: tl.constexpr, TILE_C: tl.constexpr,
 ):  # fmt: skip
-    """A part of g_tC for one tile of channels: offset by offset, over positions so few that the cache holds them."""
+    """A part of g_tC for one tile of offsets and channels: what a position reads is one tile, so that nothing is left
+    to be summed over threads."""
     c = tl.program_id(0) * TILE_C + tl.arange(0, TILE_C)
-    for t in range(KERNEL * KERNEL):
-        sum_mC = tl.zeros((TILE_M, TILE_C), SUM)
-        for step in range(steps):
-            place_m = (tl.program_id(1) * steps + step) * TILE_M + tl.arange(0, TILE_M)
-            row_m, read_m = _rows_read(halo, place_m, m, n, t, KERNEL, SIDE, OUT, UP, SHIFT, STEP, DOWN)
-            mask_mC = read_m[:, None] & (c < CHANNELS)
-            x_mC = tl.load(x_nC + row_m[:, None] * CHANNELS + c, mask=mask_mC, other=0.0)
-            g_mC = tl.load(grad_mC + place_m.to(tl.int64)[:, None] * CHANNELS + c, mask=mask_mC, other=0.0)
-            sum_mC += x_mC.to(SUM) * g_mC.to(SUM)
-        place = part_stC + (tl.program_id(1) * KERNEL * KERNEL + t).to(tl.int64) * CHANNELS + c
-        tl.store(place, tl.sum(sum_mC, axis=0), mask=c < CHANNELS)
+    t = tl.program_id(2) * TILE_T + tl.arange(0, TILE_T)
+    in_t, first = t < KERNEL * KERNEL, tl.program_id(1) * steps
+    grad_mC += first.to(tl.int64) * CHANNELS
+    sum_tC = tl.zeros((TILE_T, TILE_C), SUM)
+    for place in tl.range(first, tl.minimum(first + steps, m), loop_unroll_factor=TILE_M):
+        row_t, read_t = _rows_read(halo, place, in_t, n, t, KERNEL, SIDE, OUT, UP, SHIFT, STEP, DOWN)
+        x_tC = tl.load(x_nC + row_t[:, None] * CHANNELS + c, mask=read_t[:, None] & (c < CHANNELS), other=0.0)
+        g_C = tl.load(grad_mC + (place - first) * CHANNELS + c, mask=c < CHANNELS, other=0.0)
+        sum_tC += x_tC.to(SUM) * g_C.to(SUM)
+    place_t = (tl.program_id(1) * KERNEL * KERNEL + t).to(tl.int64)
+    tl.store(part_stC + place_t[:, None] * CHANNELS + c, sum_tC, mask=in_t[:, None] & (c < CHANNELS))
 
 
 def convolve(
@@ -250,16 +257,17 @@ def convolve_depthwise(
 
 
 def depthwise_weight_gradient(
-    x_nC: torch.Tensor, grad_mC: torch.Tensor, reading: Reading, tiles: Tiles = DEPTHWISE_TILES[0]
+    x_nC: torch.Tensor, grad_mC: torch.Tensor, reading: Reading, tiles: Tiles = DEPTHWISE_WEIGHT_TILES[0]
 ) -> torch.Tensor:
     """``g_tC``, float32 at least; the arguments as in :func:`convolve`."""
-    channels = x_nC.shape[1]
-    columns = _fit(tiles.columns, channels)
-    splits, steps = _split(reading.outputs, tiles.rows, triton.cdiv(_PROGRAMS, triton.cdiv(channels, columns)))
-    part_stC = x_nC.new_empty(splits, reading.KERNEL**2, channels, dtype=_at_least_float32(x_nC))
-    _depthwise_weight_gradient[(triton.cdiv(channels, columns), splits)](
+    channels, offsets = x_nC.shape[1], reading.KERNEL**2
+    columns, rows = _fit(tiles.columns, channels), _fit(_OFFSETS, offsets)
+    programs = triton.cdiv(channels, columns) * triton.cdiv(offsets, rows)
+    splits, steps = _split(reading.outputs, 1, triton.cdiv(_PROGRAMS, programs))
+    part_stC = x_nC.new_empty(splits, offsets, channels, dtype=_at_least_float32(x_nC))
+    _depthwise_weight_gradient[(triton.cdiv(channels, columns), splits, triton.cdiv(offsets, rows))](
         x_nC, reading.halo, grad_mC, part_stC, reading.outputs, len(x_nC), steps, **reading.constants,
-        CHANNELS=channels, **_arithmetic(x_nC), TILE_M=tiles.rows, TILE_C=columns,
+        CHANNELS=channels, **_arithmetic(x_nC), TILE_M=tiles.rows, TILE_T=rows, TILE_C=columns,
         num_warps=tiles.warps, num_stages=tiles.stages,
     )  # fmt: skip
     return part_stC.sum(0)
