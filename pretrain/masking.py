@@ -113,7 +113,8 @@ class VisibleLayout:
         if height % self.grid_h or width % self.grid_w:
             raise InputError(
                 f'a map of {height} × {width} positions does not divide into {self.grid_h} × '
-                f'{self.grid_w} patches: choose mask patches that are a multiple of the total stride'
+                f'{self.grid_w} patches: choose mask patches that are a multiple of the total stride, and a network '
+                'whose convolutions are padded, so that each map is an exact part of the image'
             )
         block_h, block_w = height // self.grid_h, width // self.grid_w
         cut = x_BChw.permute(0, 2, 3, 1).reshape(batch, self.grid_h, block_h, self.grid_w, block_w, channels)

@@ -150,7 +150,7 @@ class PretrainLoop(UpdateLoop):
         for name in fresh:
             self.runner.logger.warning(f'image {name} cannot be read and is passed over')
         hub.update_info('bad_images', known + fresh)
-        images = len(self.dataloader.dataset)
+        images = len(self.dataloader.dataset) // get_world_size()  # each process meets its own
         if len(known) + len(fresh) > max(1, MAX_BAD_SHARE * images):
             raise RunError(
                 f'{len(known) + len(fresh)} of {images} images cannot be read, more than '

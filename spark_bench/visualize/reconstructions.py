@@ -60,8 +60,12 @@ def draw(
     tiles = path.with_name(f'{path.stem}-tiles')
     for tile in sorted(tiles.glob(_TILES)) if write_tiles else ():
         claim_output(tile, OWN, 'a tile beside --output,')
-    results = {file.label: _answers(file, device, pixels_B3HW, seed, statistics) for file in files}
-    _check_same_masks(files, results)
+    models = [load_model(file, device) for file in files]
+    _demand_one_grid(files, models)
+    results = {
+        file.label: _answers(file, model, pixels_B3HW, seed, statistics)
+        for file, model in zip(files, models, strict=True)
+    }
     columns = _columns(results)
     figure = compose(
         [list(tiles) for tiles in zip(*columns.values(), strict=True)],
@@ -111,9 +115,8 @@ def _describe_all(weights, asked, arch, input_size, mask_ratio):
     return [replace(file, label=label) for file, label in zip(files, labels, strict=True)]
 
 
-def _answers(file, device, pixels_B3HW, seed, statistics):
+def _answers(file, model, pixels_B3HW, seed, statistics):
     """The four images of each image by one model, as dict of uint8 arrays ``(B, H, W, 3)``."""
-    model = load_model(file, device)
     # From the seed alone, so the same for every method and device.
     generator = torch.Generator().manual_seed(seed)
     active_B1ff = random_mask(len(pixels_B3HW), model.grid, file.mask_ratio, generator)
@@ -131,9 +134,9 @@ def _answers(file, device, pixels_B3HW, seed, statistics):
     return {name: torch.cat([getattr(part, name) for part in parts]).numpy() for name in vars(parts[0])}
 
 
-def _check_same_masks(files, results):
-    for file in files[1:]:
-        if not np.array_equal(results[file.label]['masked'], results[files[0].label]['masked']):
+def _demand_one_grid(files, models):
+    for file, model in zip(files, models, strict=True):
+        if model.grid != models[0].grid:
             raise InputError(
                 f'{file.arch} has mask patches of another size than {files[0].arch}: draw their images '
                 'in figures of their own'

@@ -257,6 +257,13 @@ def test_visible_statistics_size_and_ratio_can_be_chosen(tmp_path, images, capsy
     assert (masked == [124, 116, 104]).all(-1).mean() == pytest.approx(0.75, abs=0.001)
 
 
+def test_models_that_normalise_by_other_colours_stand_side_by_side(tmp_path, images, capsys):
+    ours = save_model(tmp_path / 'ours.safetensors', mean='[0.5, 0.5, 0.5]', std='[0.2, 0.2, 0.2]')
+    other = save_model(tmp_path / 'other.safetensors', 'black_mosaic')
+    given = ('reconstruct', '--data-root', images, '--weights', ours, other, '--output', tmp_path / 'out.png')
+    assert run(capsys, *given)[::2] == (0, '')
+
+
 def test_mask_pattern_writes_a_figure_and_its_figures(tmp_path, capsys):
     output = tmp_path / 'new' / 'pattern.png'
     status, out, err = run(
