@@ -80,7 +80,7 @@ def trace(network: nn.Module) -> fx.Graph:
 def _draw_graph(network):
     try:
         graph = _Tracer().trace(network)
-    except (fx.proxy.TraceError, TypeError, NameError) as error:
+    except (fx.proxy.TraceError, TypeError, NameError, RuntimeError) as error:
         raise InputError(
             f'{type(network).__name__} cannot be traced: its forward pass branches on data '
             f'({str(error).splitlines()[0]}); register that part with '

@@ -89,6 +89,7 @@ class Contents:
             *_listed('', naming.unknown, 'unknown'),
             *_listed('', whole, 'of another kind of number (whole ones)'),
             *_listed('', not_finite(used), 'not finite'),
+            *_listed('', never_filled(used), NEVER_FILLED),
         ]
 
 
@@ -185,6 +186,19 @@ def not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
         if value.is_floating_point()
         and not bool(torch.isfinite(value.float() if value.element_size() == 1 else value).all())
     ]
+
+
+NEVER_FILLED = 'zero throughout, as a copy that was broken off leaves them'
+
+
+def never_filled(tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    """Names of the weights that hold nothing but zeros, where these are more than a twentieth of all.
+
+    Biases, norms and tables of positions may begin with zeros, and are less.
+    """
+    zero = [name for name, value in tensors.items() if sum(side > 1 for side in value.shape) > 1 and not value.any()]
+    size = sum(value.numel() for value in tensors.values())
+    return zero if sum(tensors[name].numel() for name in zero) > size / 20 else []
 
 
 def fault_of(what: str, names: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
-from spark_bench.checkpoints.contents import fault_of, not_finite
+from spark_bench.checkpoints.contents import NEVER_FILLED, fault_of, never_filled, not_finite
 from spark_bench.checkpoints.files.reading import read_tensors
 from spark_bench.errors import InputError
 
@@ -42,6 +42,7 @@ def load_detector(model: nn.Module, path: Path | str) -> None:
             ],
         ),
         *fault_of('not finite', not_finite(found)),
+        *fault_of(NEVER_FILLED, never_filled(found)),
     ]
     if problems:
         raise InputError(

@@ -10,7 +10,7 @@ from torch import nn
 
 from pretrain.networks import full_name
 from spark_bench.checkpoints import architectures
-from spark_bench.checkpoints.contents import fault_of, not_finite, open_checkpoint
+from spark_bench.checkpoints.contents import NEVER_FILLED, fault_of, never_filled, not_finite, open_checkpoint
 from spark_bench.checkpoints.formats.base import Adapter
 from spark_bench.checkpoints.formats.transformers import resize_table
 from spark_bench.checkpoints.naming import Naming, explain_names, identify
@@ -125,7 +125,7 @@ def _fill(model, wanted, contents, source, values, target):
     problems += fault_of('missing from the file', sorted(name for name in fresh if not target.may_be_fresh(name)))
     problems += fault_of('unknown to the network', [*unknown, *(name for name in unused if not known(name))])
     problems += _misfits(new, wanted, {name: values[canonical] for name, canonical in by_target.items()})
-    problems += fault_of('not finite', not_finite(values | new))
+    problems += fault_of('not finite', not_finite(values | new)) + fault_of(NEVER_FILLED, never_filled(new))
     if problems:
         raise InputError(
             f'{path} does not fit {type(model).__name__}: {"; ".join(problems)}. Give the checkpoint of '

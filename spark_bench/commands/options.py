@@ -25,7 +25,9 @@ def add_run(
     """
     parser.add_argument('config', nargs='?', metavar='CONFIG', help=f'mmengine config (default: {config})')
     parser.set_defaults(default_config=config)
-    parser.add_argument('--data-root', metavar='DIR', help=f'{data} (default: the embedded data set)')
+    parser.add_argument(
+        '--data-root', metavar='DIR', help=f'{data} (default: what the config names, or the embedded data set)'
+    )
     parser.add_argument('--arch', metavar='NAME', help='network of timm (default: the one of the config)')
     parser.add_argument('--seed', type=seed, default=0, metavar='N')
     parser.add_argument('--suite', default='custom', metavar='NAME', help='table of the record (default: custom)')

@@ -150,9 +150,25 @@ def timm_layer(
 
 
 def coarse_groups(network: nn.Module) -> dict[str, int]:
-    """From parameter name to timm's own number of its stage: 0 for the stem, then one a stage."""
-    grouped = group_parameters(network, network.group_matcher(coarse=True))
+    """From parameter name to timm's own number of its stage: 0 for the stem, then one a stage.
+
+    Where timm has none, as for MetaFormers, the modules of the maps are the stages.
+    """
+    try:
+        grouped = group_parameters(network, network.group_matcher(coarse=True))
+    except (AttributeError, AssertionError):
+        return _groups_by_maps(network)
     return {name: number for number, names in grouped.items() for name in names}
+
+
+def _groups_by_maps(network):
+    stages = [f'{entry["module"]}.' for entry in network.feature_info]
+    groups, passed = {}, 0
+    for name, _ in network.named_parameters():
+        own = next((i for i, stage in enumerate(stages, start=1) if name.startswith(stage)), 0)
+        passed = own or passed
+        groups[name] = own or (passed and passed + 1)  # between two maps it is the next one's
+    return groups
 
 
 def pyramid_channels(arch: str) -> list[int]:

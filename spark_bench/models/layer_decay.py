@@ -44,6 +44,11 @@ class SparKLayerDecay(DefaultOptimWrapperConstructor):
         rate = self.paramwise_cfg.get('decay_rate')
         if not isinstance(rate, (int, float)) or not 0 < rate <= 1:
             raise InputError(f'optim_wrapper.paramwise_cfg.decay_rate is {rate!r}: give a number above 0, up to 1')
+        rules = self.paramwise_cfg.get('no_decay', ())
+        if not isinstance(rules, (list, tuple)) or not all(isinstance(rule, str) and rule for rule in rules):
+            raise InputError(
+                f"optim_wrapper.paramwise_cfg.no_decay is {rules!r}: give a list of texts, such as ['1d', 'pos_embed']"
+            )
         for key, value in (('lr', self.base_lr), ('weight_decay', self.base_wd)):
             if value is None:
                 raise InputError(

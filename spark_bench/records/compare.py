@@ -46,7 +46,7 @@ class Pair:
             next((record.recipe for record in records if record.recipe is not None), None)
             for records in (self.a, self.b)
         ]
-        data = [{(record.dataset or {}).get('sha256') for record in records} - {None} for records in (self.a, self.b)]
+        data = [{record.data[0] for record in records} - {None} for records in (self.a, self.b)]
         changes = ['other data'] if all(data) and data[0] != data[1] else []
         return changes + (keys_that_differ(*recipes) if self.configs == 'other' and None not in recipes else [])
 

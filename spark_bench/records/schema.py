@@ -69,10 +69,25 @@ class Record:
         weights, dataset = self.weights or {}, self.dataset or {}
         return self.config_hash, weights.get('config_hash'), dataset.get('sha256')
 
+    @property
+    def data(self) -> tuple[str | None, float | None]:
+        """(data hash, share of the labels that were learned from), each None where the record does not say."""
+        recipe = self.recipe
+        if recipe is None:
+            return self.inputs[2], None
+        drawn = recipe.get('labels') or recipe.get('train_dataloader', {}).get('dataset') or {}  # of a probe, or not
+        share = drawn.get('fraction')
+        return self.inputs[2], 1.0 if share is None else share
+
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON-ready values; those of OPTIONAL only where they are set."""
         values = dataclasses.asdict(self)
         return {k: v for k, v in values.items() if v is not None or k not in OPTIONAL}
+
+
+def is_other_data(a: tuple, b: tuple) -> bool:
+    """Whether two records, or cells, are known to be of other data, or to have learned from other shares of it."""
+    return any(None not in pair and pair[0] != pair[1] for pair in zip(a, b, strict=True))
 
 
 def record_path(results: str | Path, origin: str, suite: str, task: str, arch: str, method: str, seed: int) -> Path:

@@ -199,6 +199,9 @@ class DetectorEvaluation(Evaluation[DetectOptions]):
     embedded = 'detection'
     trained = 'a trained detector: give detector.safetensors of a work directory, or a .pth of mmdet,'
 
+    def takes_arch(self, cfg: Config) -> bool:
+        return cfg.model.get('backbone', {}).get('type') == 'SparKTimm'
+
     def open_data(self) -> None:
         self.val = open_split(self.options.data_root, 'val')
         from_main(lambda: check_images(self.val))

@@ -6,6 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Generic
 
+from mmengine.config import Config
+
+from spark_bench.checkpoints import read_metadata
 from spark_bench.checkpoints.contents import close_checkpoint
 from spark_bench.errors import InputError
 from spark_bench.places import default_evaluation_dir
@@ -60,6 +63,8 @@ class Evaluation(ABC, Generic[AnyOptions]):
         if options.weights is None:
             raise InputError(f'evaluate needs {self.trained} with --weights')
         cfg = load_config(options.config, options.overrides)
+        if options.arch is None and self.takes_arch(cfg):
+            options = replace(options, arch=read_metadata(options.weights).get('arch'))
         demand_whole_splits(cfg, options.config)
         data_root = data_root_of(options, cfg, self.embedded)
         # Without --arch it is the weights that say it.
@@ -87,6 +92,10 @@ class Evaluation(ABC, Generic[AnyOptions]):
 
     def _claim(self, identity, known):
         self.lock = claim_folder(self.work_dir, identity, known=known)
+
+    def takes_arch(self, cfg: Config) -> bool:
+        """Whether the weights say of which architecture the model is, where --arch does not."""
+        return True
 
     @abstractmethod
     def open_data(self) -> None:

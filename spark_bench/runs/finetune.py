@@ -133,10 +133,6 @@ class ClassifierEvaluation(Evaluation[FinetuneOptions]):
     embedded = 'classification'
     trained = 'a trained classifier: give classifier.safetensors of a work directory'
 
-    def __init__(self, options: FinetuneOptions) -> None:
-        arch = options.arch or options.weights and checkpoints.read_metadata(options.weights).get('arch')
-        super().__init__(replace(options, arch=arch))
-
     def open_data(self) -> None:
         _, self.val = open_labelled(self.options.data_root)
 

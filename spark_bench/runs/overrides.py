@@ -153,7 +153,7 @@ def _check(cfg, key, value):
 
 
 def _child(parent, part, key):
-    if isinstance(parent, (list, tuple)) and part.isdigit() and int(part) < len(parent):
+    if isinstance(parent, (list, tuple)) and part.isdecimal() and int(part) < len(parent):
         return parent[int(part)]
     if isinstance(parent, (Config, ConfigDict)) and part in parent:
         return parent[part]
@@ -181,9 +181,10 @@ def _check_kind(cfg, key, value):
         or isinstance(value, kinds[wanted])
         and (wanted != 'a number' or not isinstance(value, bool))
     )
-    if not fits or value is None and wanted in ('a group of settings', 'a list'):
+    needed = wanted in ('a group of settings', 'a list') and last != 'clip_grad'  # of which None means none
+    if not fits or value is None and needed:
         raise InputError(f'--cfg-options {key}={value}: the config has {wanted} there')
-    if isinstance(current, dict) and not value.get('_delete_'):
+    if isinstance(current, dict) and value is not None and not value.get('_delete_'):
         for name, inner in value.items():
             _check(cfg, f'{key}.{name}', inner)
 

@@ -3,10 +3,11 @@
 import dataclasses
 import statistics
 from collections.abc import Iterable, Sequence
+from itertools import combinations
 
 from spark_bench.errors import InputError
 from spark_bench.records.differences import keys_that_differ
-from spark_bench.records.schema import Record
+from spark_bench.records.schema import Record, is_other_data
 from spark_bench.tables.noise import deviation, is_beyond_noise
 from spark_bench.tables.parts import Cell, Column, Row, Table, TableSpec
 
@@ -113,7 +114,7 @@ def _rows_of(contents: _Contents, spec: TableSpec, origin: str, arch: str, metho
 def _with_delta(cell: Cell, base: Cell) -> Cell:
     if cell.value is None or base.value is None:
         return cell
-    if None not in (cell.data, base.data) and cell.data != base.data:
+    if is_other_data(cell.data, base.data):
         return dataclasses.replace(cell, other_data=True)
     verified = cell.verified and base.verified
     beyond = is_beyond_noise(cell.sample, base.sample) if verified else None
@@ -132,7 +133,7 @@ def summarise(records: Sequence[Record], column: Column, failures: Sequence[tupl
         n=len(known),
         seeds=len(records) + len({seed for seed, _ in failures}),
         failures=tuple(failures),
-        data=_data_of(records[0]) if records else None,
+        data=records[0].data if records else (None, None),
         mixed=mixed,
     )
 
@@ -144,23 +145,19 @@ def mixture(records: Sequence[Record]) -> str:
     """
     records = sorted(records, key=lambda record: record.seed)
     for known in (
-        [record for record in records if _data_of(record) is not None],
+        [record for record in records if record.data[0] is not None],
         [record for record in records if record.recipe is not None],
     ):
         for record in known[1:]:
             first = known[0]
             if record.setup_hash is not None and record.setup_hash == first.setup_hash:  # as for nearly all
                 continue
-            differing = ['other data'] if _data_of(record) != _data_of(first) else []
+            differing = ['other data'] if record.data[0] != first.data[0] else []
             if None not in (first.recipe, record.recipe):
                 differing += keys_that_differ(first.recipe, record.recipe, apart=_DRAWS, word='and')
             if differing:
                 return f'seeds {first.seed} and {record.seed}, {"; ".join(differing)}'
     return ''
-
-
-def _data_of(record: Record) -> str | None:
-    return (record.dataset or {}).get('sha256')
 
 
 def quote(records: Sequence[Record], column: Column) -> Cell:
@@ -215,7 +212,7 @@ def mark_best(rows: Sequence[Row], spec: TableSpec) -> list[Row]:
 
 def _winner(competing: Sequence[tuple[int, Cell]], column: Column) -> int | None:
     """The number of the row that is best of those that compete; None where none is."""
-    if not column.direction or len({cell.data for _, cell in competing} - {None}) > 1:
+    if not column.direction or any(is_other_data(a.data, b.data) for (_, a), (_, b) in combinations(competing, 2)):
         return None
     index, top = max(competing, key=lambda item: column.direction * item[1].value)
     others = [cell for i, cell in competing if i != index]

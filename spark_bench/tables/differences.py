@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from spark_bench.errors import InputError
 from spark_bench.records.compare import Pair, load_set, pair_up
 from spark_bench.records.merge import merge
-from spark_bench.records.schema import Record
+from spark_bench.records.schema import Record, is_other_data
 from spark_bench.tables.build import order_methods, quote, summarise
 from spark_bench.tables.grid import Grid, plain_text
 from spark_bench.tables.markdown import escape_markdown, markdown_lines
@@ -61,7 +61,7 @@ class Difference:
             return 'mixed'
         if self.delta is None:
             return 'incomplete'
-        if None not in (self.a.data, self.b.data) and self.a.data != self.b.data:
+        if is_other_data(self.a.data, self.b.data):
             return 'other data'
         if not self.is_verified:
             return 'not verified'

@@ -38,19 +38,21 @@ def is_equal(a: float, b: float) -> bool:
 def is_beyond_noise(a: Sample, b: Sample) -> bool | None:
     """Whether the means of ``a`` and ``b`` differ by more than their seeds explain.
 
-    Two-sided t-test of Welch (1947), which lets both sides have deviations of their own, at CONFIDENCE. Where neither
-    side varies at all, any difference is beyond the noise.
+    Two-sided t-test of Welch (1947), which lets both sides have deviations of their own, at CONFIDENCE.
 
     Returns:
-        None where it is unknown: one seed tells nothing about noise, so each side needs two.
+        None where it is unknown: one seed tells nothing about noise, so each side needs two; and where neither side
+        varies at all, one measurement was made again and again, as of neighbours that no seed draws.
     """
     if a.std is None or b.std is None:
         return None
     if is_equal(a.mean, b.mean):
         return False
+    if a.std == b.std == 0:
+        return None
     squares = [a.std**2 / a.n, b.std**2 / b.n]
     error = math.sqrt(sum(squares))
-    if error == 0:
+    if error == 0:  # beside which the difference is large
         return True
     # scipy.stats has the whole test but takes 0.55 s to load, scipy.special 0.25 s; all else of a table takes 0.1 s.
     from scipy.special import stdtrit

@@ -97,7 +97,7 @@ class Cell:
     delta_verified: bool = True  # False if either side of delta is not verified: then it is no claim
     delta_beyond_noise: bool | None = None  # None where a side has one seed: its noise is unknown
     failures: tuple[tuple[int, str], ...] = ()  # (seed, why) of runs that failed
-    data: str | None = None  # digest of what its runs read, where they say it
+    data: tuple[str | None, float | None] = (None, None)  # of what its runs read, see ``Record.data``
     other_data: bool = False  # than the baseline's: then there is no delta
     mixed: str = ''  # in what its runs differ beside their seeds; empty where they are of one recipe and the same data
     sources: tuple[str, ...] = ()  # where a published figure stands
@@ -215,7 +215,9 @@ class Table:
         if any(cell.delta is not None for cell in self.cells):
             parts.append(f'Δ: difference from {self.baseline} on the same backbone.')
         if any(cell.other_data for cell in self.cells):
-            parts.append(f'No Δ where a row read other data than {self.baseline}, and no mark among such rows.')
+            parts.append(
+                f'No Δ where a row read other data than {self.baseline}, or another share, and no mark among such rows.'
+            )
         if any(cell.best for cell in self.cells):
             parts.append(
                 f'Bold: the best measured figure of a {self.best_of}, ahead of every other by more than the '

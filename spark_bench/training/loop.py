@@ -167,10 +167,14 @@ class UpdateOptimWrapper(OptimWrapper):
 
     Attributes:
         last_loss: mean loss of the last update over its batches and over all processes.
+
+    Raises:
+        InputError: for gradients clipped to nothing, or to less.
     """
 
     def __init__(self, optimizer: Optimizer, autocast: bool = False, **kwargs: Any) -> None:
         super().__init__(optimizer, **kwargs)
+        _demand_bounds(self.clip_grad_kwargs or {})
         use_fused_kernel(optimizer)
         self.autocast = autocast
         self.last_loss: float | None = None
@@ -230,3 +234,13 @@ class UpdateOptimWrapper(OptimWrapper):
         self.message_hub.update_scalar('train/grad_norm', norm)
         decay = max(group['weight_decay'] for group in self.optimizer.param_groups)
         self.message_hub.update_scalar('train/weight_decay', decay)
+
+
+def _demand_bounds(clip_grad):
+    for key in ('max_norm', 'clip_value'):
+        bound = clip_grad.get(key, 1.0)
+        if isinstance(bound, bool) or not isinstance(bound, (int, float)) or not bound > 0:
+            raise InputError(
+                f'optim_wrapper.clip_grad.{key} is {bound!r}, which leaves nothing to learn from: give a number above '
+                '0, or clip_grad=None for gradients as they are'
+            )

@@ -96,6 +96,11 @@ class ResumePointHook(Hook):
     def __init__(self, interval: int | None = None, keep: int = 2) -> None:
         if keep < 1:
             raise InputError(f'default_hooks.checkpoint.keep is {keep}: give the number that stays, 1 or more')
+        if interval is not None and (not isinstance(interval, int) or interval < 1):
+            raise InputError(
+                f'default_hooks.checkpoint.interval is {interval!r}: give a whole number of updates from 1 up, or None '
+                'for none in mid-epoch'
+            )
         self.interval, self.keep = interval, keep
         self._states: list[dict[str, Any]] | None = None
 

@@ -11,9 +11,10 @@ from PIL import Image, ImageOps
 
 from pretrain.masking import random_mask
 from pretrain.visualize import reconstruct
-from spark_bench.data.images.decoding import read_image
+from spark_bench.data.images.decoding import read_from, read_image
 from spark_bench.data.images.ignored import demand_apart
-from spark_bench.data.images.listing import find_images
+from spark_bench.data.images.listing import is_image
+from spark_bench.data.images.sources import open_images, spread
 from spark_bench.devices import choose_device
 from spark_bench.errors import InputError
 from spark_bench.files import claim_output
@@ -79,16 +80,19 @@ def draw(
 
 
 def load_images(data_root: Path | str, count: int, side: int) -> torch.Tensor:
-    """Read an image, or ``count`` evenly spaced ones of a folder, as uint8 ``(B, 3, side, side)``.
+    """Read an image, or ``count`` evenly spaced ones of what pretraining takes, as uint8 ``(B, 3, side, side)``.
 
     The centre square is resized by bicubic interpolation; an image of the right size keeps every pixel.
 
     Raises:
-        InputError: for a file that is no image, or a folder without any.
+        InputError: for a file that is no image, or a folder or archive without any.
     """
-    files = [data_root] if Path(data_root).is_file() else find_images(data_root)
-    chosen = [files[i] for i in np.linspace(0, len(files) - 1, min(count, len(files))).astype(int)]
-    squares = [ImageOps.fit(read_image(path), (side, side), Image.Resampling.BICUBIC) for path in chosen]
+    if Path(data_root).is_file() and is_image(str(data_root)):
+        images = [read_image(data_root)]
+    else:
+        source = open_images(data_root)
+        images = [read_from(source, index) for index in spread(source, count)]
+    squares = [ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC) for image in images]
     return torch.from_numpy(np.stack([np.asarray(square) for square in squares])).permute(0, 3, 1, 2)
 
 

@@ -133,3 +133,29 @@ def test_what_inspect_writes_is_json(tmp_path, capsys):
         raise AssertionError(word)
 
     json.loads(capsys.readouterr().out, parse_constant=refuse)
+
+
+def test_a_file_whose_end_was_never_filled_is_no_network(tmp_path):
+    network = timm.create_model('test_resnet', num_classes=0)
+    checkpoints.save(network, tmp_path / 'whole.safetensors', {'arch': 'test_resnet'})
+    content = (tmp_path / 'whole.safetensors').read_bytes()
+    (tmp_path / 'half.safetensors').write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+    assert not load(timm.create_model('test_resnet', num_classes=0), tmp_path / 'whole.safetensors').notes
+    with pytest.raises(InputError, match='half.safetensors .* tensors zero throughout, as a copy'):
+        load(timm.create_model('test_resnet', num_classes=0), tmp_path / 'half.safetensors')
+
+
+@pytest.mark.parametrize('change', ['8 bits', 'expanded'])
+def test_plain_tensors_are_read_however_torch_has_saved_them(change, tmp_path):
+    state = timm.create_model('test_resnet', num_classes=0).state_dict()
+    if change == '8 bits':
+        state = {
+            name: value.to(torch.float8_e4m3fn) if value.is_floating_point() else value for name, value in state.items()
+        }
+    else:
+        name = next(name for name, value in state.items() if name.endswith('bias'))
+        state[name] = torch.zeros(1).expand(state[name].shape)
+    torch.save(state, tmp_path / 'a.pth')
+    read = checkpoints.read_tensors(tmp_path / 'a.pth')
+    assert read.keys() == state.keys()
+    assert all(torch.equal(read[name].float(), value.float()) for name, value in state.items())

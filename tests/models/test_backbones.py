@@ -332,3 +332,12 @@ def test_the_index_of_published_files_is_sound():
     for entry in entries:
         assert set(entry) == {'name', 'arch', 'file', 'url', 'sha256', 'source'} and entry['url'].startswith('https://')
         assert '/' not in entry['file'] and json.dumps(entry)
+
+
+@pytest.mark.parametrize('arch', ['poolformer_s12', 'rdnet_tiny'])
+def test_networks_that_timm_does_not_group_have_a_layer_for_each_map(arch):
+    backbone = build(type='SparKTimm', arch=arch, frozen_stages=1)
+    layers = {name: backbone.get_layer_depth(name)[0] for name, _ in backbone.named_parameters()}
+    assert list(layers.values()) == sorted(layers.values()) and set(layers.values()) >= {0, 1, 2, 3, 4}
+    frozen = {layers[name] for name, parameter in backbone.named_parameters() if not parameter.requires_grad}
+    assert frozen == {0, 1}

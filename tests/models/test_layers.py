@@ -133,3 +133,10 @@ def test_frozen_parameters_are_in_no_group():
 def test_a_wrong_decay_is_refused_by_name(paramwise, word):
     with pytest.raises(InputError, match=word):
         optimizer_of(dict(type=R50, arch='resnet50'), **paramwise)
+
+
+@pytest.mark.parametrize('rules', ['1d', 'norm', ('pos_embed'), None, [1], ['']])
+def test_what_goes_without_decay_is_a_list_of_texts(rules):
+    """A text is a list of letters to Python: every parameter with one of them in its name would go without."""
+    with pytest.raises(InputError, match='paramwise_cfg.no_decay is .*: give a list of texts'):
+        optimizer_of(dict(type=TINY, arch='convnext_tiny'), decay_rate=1.0, no_decay=rules)

@@ -11,10 +11,10 @@ from spark_bench.report.backbones import order_archs
 from spark_bench.runs.recipe import recipe_of
 from spark_bench.suites.definition import find_suite
 from spark_bench.suites.published import published_records
-from spark_bench.tables.build import mixture, summarise
+from spark_bench.tables.build import build_table, mixture, summarise
 from spark_bench.tables.differences import Difference
 from spark_bench.tables.latex import latex_text
-from spark_bench.tables.parts import Column
+from spark_bench.tables.parts import Column, TableSpec
 
 COLUMN = Column('detection', 'box_ap', 'box AP')
 
@@ -29,6 +29,24 @@ def test_seeds_on_other_data_are_no_mean_whatever_else_their_records_tell(make_r
     assert mixture([first, second]) == ''
     assert mixture([first, other_data(second)]) == 'seeds 0 and 1, other data'
     assert summarise([first, other_data(second)], COLUMN).value is None
+
+
+@pytest.mark.parametrize(
+    'recipe', [{'labels': {'fraction': 0.1}}, {'train_dataloader': {'dataset': {'fraction': 0.1}}}], ids=str
+)
+def test_rows_that_learned_from_other_shares_have_no_difference_and_no_mark(recipe, make_record):
+    def rows(share):
+        ours = [make_record(seed=seed, recipe=recipe, metrics={'box_ap': 40.0 + seed}) for seed in range(3)]
+        base = [
+            make_record(seed=seed, recipe=share, method='scratch', metrics={'box_ap': 20.0 + seed}) for seed in range(3)
+        ]
+        return build_table([*ours, *base], TableSpec('t', 't', (COLUMN,), baseline='scratch')).rows
+
+    scratch, ours = rows({next(iter(recipe)): {}})
+    assert (ours.cells[0].delta, ours.cells[0].other_data, ours.cells[0].best) == (None, True, False)
+    for same in (recipe, None):  # None: an earlier record, which does not say
+        scratch, ours = rows(same)
+        assert (ours.cells[0].delta, ours.cells[0].other_data, ours.cells[0].best) == (20.0, False, True)
 
 
 def test_records_without_a_setup_are_told_apart_by_their_recipes(make_record):

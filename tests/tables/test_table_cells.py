@@ -72,11 +72,12 @@ def test_beyond_the_noise_is_what_scipys_test_of_welch_says(a, b):
     assert is_beyond_noise(Sample(*a), Sample(*b)) == is_beyond_noise(Sample(*b), Sample(*a))
 
 
-def test_one_seed_tells_nothing_about_noise_and_runs_that_never_vary_have_none():
+def test_one_seed_tells_nothing_about_noise_and_neither_do_runs_that_never_vary():
     steady, single = Sample(50.0, 0.0, 3), Sample(60.0, None, 1)
     assert is_beyond_noise(steady, single) is is_beyond_noise(single, steady) is None
     assert is_beyond_noise(steady, Sample(50.0, 0.0, 2)) is False
-    assert is_beyond_noise(steady, Sample(50.1, 0.0, 2)) is True
+    assert is_beyond_noise(steady, Sample(50.1, 0.0, 2)) is None, 'one figure, given again and again'
+    assert is_beyond_noise(steady, Sample(50.1, 1e-9, 2)) is True
     assert is_beyond_noise(Sample(50.0, 1e-200, 3), Sample(60.0, 1e-200, 3)) is True
     # The mean of equal values may be off by a rounding, which is no difference.
     assert is_beyond_noise(Sample(0.1 + 0.2, 0.0, 3), Sample(0.3, 0.0, 2)) is False

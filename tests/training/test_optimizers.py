@@ -9,6 +9,9 @@ from torch import nn
 from torch.optim import Adam, AdamW
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from spark_bench.errors import InputError
+from spark_bench.places import shipped
+from spark_bench.runs.inputs import load_config
 from spark_bench.training.guard import NotFinite
 from spark_bench.training.loop import UpdateOptimWrapper
 from spark_bench.training.optimizers import Lamb, skips_where_told, use_fused_kernel
@@ -177,3 +180,18 @@ def test_where_the_device_sees_to_nothing_the_host_looks_before_the_step():
     with pytest.raises(NotFinite, match='the gradient is inf'):
         wrapper.step()
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize('clip', [{'max_norm': 0}, {'max_norm': -1.0}, {'type': 'value', 'clip_value': 0}], ids=str)
+def test_gradients_are_not_clipped_to_nothing_or_turned_round(clip):
+    """0 and below mean no clipping elsewhere; torch multiplies by them."""
+    with pytest.raises(InputError, match='clip_grad.* leaves nothing to learn from: .* clip_grad=None'):
+        UpdateOptimWrapper(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0), clip_grad=clip)
+
+
+def test_clipping_can_be_taken_out_of_a_recipe():
+    recipe = str(shipped('pretrain/configs/demo_finetune.py'))
+    assert load_config(recipe, {}).optim_wrapper.clip_grad.max_norm > 0
+    assert load_config(recipe, {'optim_wrapper.clip_grad': None}).optim_wrapper.clip_grad is None
+    with pytest.raises(InputError, match='a group of settings'):
+        load_config(recipe, {'optim_wrapper.optimizer': None})

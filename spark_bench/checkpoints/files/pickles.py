@@ -27,7 +27,7 @@ _LONGEST_TUPLE_CHAIN = 1000
 # take (sparse, quantised, a subclass) or can ask for memory without bound (bytearray).
 _PLAIN = re.compile(
     r'collections OrderedDict|torch (\w+Storage|u?int\d+|float\d\w*|bfloat16|bool|half|double|long|Size|device)|'
-    r'torch\._utils _rebuild_(tensor|tensor_v2|parameter)|torch\.storage \w+Storage|'
+    r'torch\._utils _rebuild_(tensor|tensor_v[23]|parameter)|torch\.storage \w+Storage|'
     r'torch\.serialization _get_layout|_codecs encode|(builtins|__builtin__) set'
 )
 # Metadata of known training codes. Read as inert objects: nothing is imported, nothing is called.

@@ -312,10 +312,7 @@ def _check_plain(path, name, tensor, size):
             f'{path}: {_shown(name)} is not a plain dense tensor (sparse, quantised, complex or without '
             'data): save the float weights'
         )
-    if (
-        tensor.numel() * tensor.element_size() > size
-        or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
-    ):
+    if tensor.numel() * tensor.element_size() > size:
         raise InputError(
             f'{path}: {_shown(name)} of shape {tuple(tensor.shape)} is larger than the file: it is '
             'damaged, copy it again'

@@ -31,6 +31,9 @@ from spark_bench.files import new_file
 from spark_bench.places import cache_folder
 
 _BLOCK = tarfile.BLOCKSIZE
+# Zeros behind the last member, in bytes: tar pads to blocks of 10 KiB, tapes had a megabyte at most.
+_MOST_PADDING = 2 << 20
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 # The longest label of an image in a shard, in bytes.
 LABEL_SIZE = 255
 
@@ -200,6 +203,8 @@ def build_index(shard: str) -> dict[str, np.ndarray]:
                         file.fileno(), min(member.size, LABEL_SIZE + 1), member.offset_data
                     )
             _demand_end(shard, file, tar.offset, len(names))
+    except InputError:
+        raise
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise InputError(
             f'{shard} is not an uncompressed tar file ({error}): copy it again, or unpack it to a plain .tar'
@@ -228,6 +233,11 @@ def _demand_end(shard, file, end, count):
         raise InputError(
             f'{shard} goes on behind the end of its archive: give each of several tar files a file of its own'
         )
+    if file.tell() - end > _MOST_PADDING:
+        raise InputError(
+            f'{shard} ends after {count} images in {file.tell() - end:,} bytes of zeros, as a copy that was broken off '
+            'does: copy it again'
+        )
 
 
 def _holds_contents(shard, member):
@@ -240,6 +250,17 @@ def _holds_contents(shard, member):
     if member.issparse() and is_image(member.name):
         raise InputError(f'{shard}: {member.name} is stored sparse: make the archive with tar without --sparse (-S)')
     return member.isreg() and not member.issparse()
+
+
+def _demand_readable(path, entries):
+    for entry in entries:
+        if entry.flag_bits & 1:
+            raise InputError(f'{path}: {entry.filename} is encrypted: unpack it with its password, and pack it without')
+        if entry.compress_type not in _COMPRESSIONS:
+            raise InputError(
+                f'{path}: {entry.filename} is compressed by a method that Python does not read (number '
+                f'{entry.compress_type}; 9 is Deflate64 of Windows): unpack it, and pack it again with zip -r'
+            )
 
 
 def _joined(parts, separator):
@@ -261,6 +282,9 @@ class ZipArchive(Source):
         self._archive, self._owner = None, None
         try:
             entries = [entry for entry in self._opened().infolist() if is_image(entry.filename) and not entry.is_dir()]
+            _demand_readable(path, entries)
+        except InputError:
+            raise
         except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
             raise InputError(f'{path} is not a whole zip archive ({error}): copy it again') from error
         except OSError as error:

@@ -4,6 +4,7 @@ Every source is a numbered set of images with random access, so that one shuffle
 finds its place at once.
 """
 
+import codecs
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -160,11 +161,13 @@ def compressed(path: Path) -> InputError:
 
 def _open_list(path):
     try:
-        lines = path.read_bytes().splitlines()
+        content = path.read_bytes()
     except OSError as error:
         raise InputError(f'{path} cannot be read: {error.strerror}') from error
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        content = content.decode('utf-16', 'replace').encode()
     names, passed = [], []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).splitlines(), start=1):
         if line.strip():
             name = _entry(path, number, os.fsdecode(line.strip()))
             (passed if ignored_in(_below(path.parent, name)) else names).append(name)
@@ -183,8 +186,8 @@ def _below(folder, name):
 
 def _entry(path, number, line):
     """The path on one line of a list, checked."""
-    bare, _, label = line.rpartition(' ')
-    for name in (line, bare if label.isdigit() else ''):
+    bare, *label = line.rsplit(None, 1)
+    for name in (line, bare if label and label[0].isdecimal() else ''):
         try:
             if name and (path.parent / name).is_file():
                 return name
