@@ -15,6 +15,7 @@ from scipy.stats import ttest_ind
 
 from spark_bench.records import load_all
 from spark_bench.records.schema import Record
+from spark_bench.tables.build import mixture
 from spark_bench.tables.markdown import markdown_lines
 
 RESULTS = Path(__file__).resolve().parent.parent / 'results'
@@ -65,16 +66,19 @@ class Judge:
     """Verdicts from records.
 
     Args:
-        records: of the suite ``mini``.
+        records: of the suite ``mini``. Those of a cell that the tables refuse, as its runs are not alike, tell nothing.
     """
 
     def __init__(self, records: list[Record]) -> None:
-        self._of = {record.identity[2:]: record.metrics for record in records}
+        measured = [record for record in records if record.origin == 'measured']
+        cells = {cell: [record for record in measured if record.cell == cell] for cell in {r.cell for r in measured}}
+        alike = [record for members in cells.values() if not mixture(members) for record in members]
+        self._of = {record.identity[2:]: record.metrics for record in alike}
 
     def figures(self, arch: str, task: str, method: str, metric: str, seeds: range = range(6)) -> list[float]:
-        """Of the seeds that have a record, in percent."""
-        found = (self._of.get((task, arch, method, seed)) for seed in seeds)
-        return [metrics[metric] for metrics in found if metrics]
+        """Of the seeds that have a record with that figure, in percent."""
+        found = (self._of.get((task, arch, method, seed), {}).get(metric) for seed in seeds)
+        return [value for value in found if value is not None]
 
     def noise(self, arch: str, task: str, metric: str) -> float | None:
         """Between two pretrainings of a row; None where none has two with three seeds each."""

@@ -57,5 +57,7 @@ def is_first() -> bool:
 
 def as_line(metrics: Mapping[str, float | None]) -> str:
     """The metrics in a line; recall and sizes are in the files."""
+    from spark_bench.tables.text import figure_text
+
     metrics = {name: value for name, value in metrics.items() if not re.search(r'_ar|_(small|medium|large)$', name)}
-    return ', '.join(f'{name} {"–" if value is None else f"{value:.4g}"}' for name, value in metrics.items())
+    return ', '.join(f'{name} {figure_text(value)}' for name, value in metrics.items())

@@ -1,6 +1,7 @@
 """In which values two recipes differ: keys and values say more than two hashes."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ def _flat(value: Any, place: str = '') -> dict[str, str]:
         children: Iterable[tuple[object, Any]] = value.items()
     elif isinstance(value, list) and any(isinstance(child, (dict, list)) for child in value):
         typed = place == 'hooks' and all('type' in child for child in value)
-        children = ((child['type'], child) for child in value) if typed else enumerate(value)
+        children = _by_type(value) if typed else enumerate(value)
     else:
         return {place: json.dumps(value)} if place else {}
     return {
@@ -45,3 +46,12 @@ def _flat(value: Any, place: str = '') -> dict[str, str]:
         for name, child in children
         for key, found in _flat(child, f'{place}.{name}' if place else str(name)).items()
     }
+
+
+def _by_type(hooks):
+    """Each hook by the name of its type, and by a number where there are several of one."""
+    counts: Counter[str] = Counter()
+    for hook in hooks:
+        counts[hook['type']] += 1
+        number = counts[hook['type']]
+        yield hook['type'] if number == 1 else f'{hook["type"]}#{number}', hook

@@ -33,10 +33,10 @@ def merge(a: Sequence[Record], b: Sequence[Record], results: str | Path) -> int:
     for record in merged:
         check_writable(results, *record.identity, option='--merge')
     for line in repetitions:
-        print(f'repeated: {line}')
+        print(f'repeated: {line}', file=sys.stderr)
     for record in merged:
         write(record, results)
-    print(f'merged: {len(merged)} records in {results}')
+    print(f'merged: {len(merged)} records in {results}', file=sys.stderr)
     return 0
 
 

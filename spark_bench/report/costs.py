@@ -108,13 +108,11 @@ def pretraining_of(record: Record, records: Sequence[Record]) -> Record | None:
     config_hash = (record.weights or {}).get('config_hash')
     if not config_hash:
         return None
-    found = [
-        r
-        for r in records
-        if r.kind == 'pretrain' and (r.arch, r.method, r.config_hash) == (record.arch, record.method, config_hash)
-    ]
+    found = [r for r in records if r.kind == 'pretrain' and r.config_hash == config_hash]
     # One pretraining may serve all seeds of what follows.
-    return next((r for r in found if r.seed == record.seed), found[0] if found else None)
+    return min(
+        found, key=lambda r: ((r.arch, r.method) != (record.arch, record.method), r.seed != record.seed), default=None
+    )
 
 
 def _gpus_of(record: Record) -> float | None:

@@ -26,7 +26,7 @@ DrawPanel = Callable[['Axes', Sequence[Record], int], None]  # of the records of
 def loss_curves(records: Sequence[Record], task: str) -> Drawing | None:
     """The curve 'loss' of the measured records of ``task``: a panel a backbone, a colour a method.
 
-    Faint lines are the logged values, strong ones their moving average over a twentieth of the run; each seed has its
+    Faint lines are the logged values, strong ones their moving average over a tenth of the run; each seed has its
     own line. None if no record has such a curve.
     """
     chosen = _with_curves(records, task, ('loss',))

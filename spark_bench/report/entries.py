@@ -12,7 +12,7 @@ from spark_bench.report.costs import pretraining_of
 from spark_bench.report.curves import Sparkline, sparkline
 from spark_bench.tables.build import order_methods
 from spark_bench.tables.parts import Column, Row
-from spark_bench.tables.text import DAGGER
+from spark_bench.tables.text import DAGGER, figure_text
 
 LEADING_METRICS = ('top1', 'box_ap', 'mask_ap', 'loss')  # also in the line of a closed entry
 
@@ -40,7 +40,7 @@ class Entry:
             record.arch,
             record.method,
             f'seed {record.seed}' if record.origin == 'measured' else 'published',
-            *(f'{name} {record.metrics[name]:.4g}{self.dagger}' for name in known),
+            *(f'{name} {figure_text(record.metrics[name])}{self.dagger}' for name in known),
             *([] if record.wall_time_s is None else [duration(record.wall_time_s)]),
         ]
 

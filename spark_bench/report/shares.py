@@ -75,16 +75,16 @@ def _lines(records: Sequence[Record]) -> dict[tuple[str, str, bool], list[Point]
         for record in records
         if record.cell not in mixed and (share := _share(record)) is not None
     ]
-    # Of several tasks of a share, that of most seeds, or none: a suite tries learning rates with it, too.
-    tasks: dict[tuple[float, bool], Counter[str]] = {}
+    # Of several tasks of a share, a backbone's with most seeds, or none: a suite tries learning rates with it, too.
+    tasks: dict[tuple[str, float, bool], Counter[str]] = {}
     for record, share, frozen in known:
-        tasks.setdefault((share, frozen), Counter())[record.task] += 1
+        tasks.setdefault((record.arch, share, frozen), Counter())[record.task] += 1
     drawn = {group: _only_most(counted) for group, counted in tasks.items()}
 
     found: dict[tuple[str, str, bool], dict[float, list[float]]] = {}
     rank = {method: place for place, method in enumerate(order_methods(record.method for record in records))}
     for record, share, frozen in sorted(known, key=lambda each: (each[0].arch, rank[each[0].method])):
-        if record.task == drawn[share, frozen]:
+        if record.task == drawn[record.arch, share, frozen]:
             values = found.setdefault((record.arch, record.method, frozen), {})
             values.setdefault(share, []).append(record.metrics['box_ap'])
     return {

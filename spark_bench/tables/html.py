@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from spark_bench.tables.noise import VERDICTS
 from spark_bench.tables.parts import Cell, Column, Row, Table
-from spark_bench.tables.text import DAGGER, delta_text, delta_verdict, source_marks, value_text
+from spark_bench.tables.text import DAGGER, delta_text, delta_verdict, figure_text, source_marks, value_text
 
 if TYPE_CHECKING:
     import jinja2
@@ -17,7 +17,7 @@ def templates(package: str) -> 'jinja2.Environment':
     """The templates of a package: what they print is escaped, and a name that they are not given is an error."""
     import jinja2  # 0.05 s that only pages should pay
 
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader(package),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -25,6 +25,8 @@ def templates(package: str) -> 'jinja2.Environment':
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters['figure_text'] = figure_text
+    return environment
 
 
 def to_html(table: Table, link: Callable[[Row, Column], str | None] | None = None, prefix: str = 'table') -> str:

@@ -66,6 +66,7 @@ class TableSpec:
     def __post_init__(self) -> None:
         if self.name and not re.match(NAME_PATTERN, self.name):
             raise ValueError(f'name is {self.name!r}; use letters, digits, ".", "_", "-", without ".." or leading "."')
+        object.__setattr__(self, 'title', ' '.join(self.title.split()))
         for name in ('columns', 'methods', 'archs', 'pairs'):
             values = getattr(self, name)
             if not isinstance(values, (list, tuple, type(None))):

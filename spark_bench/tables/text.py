@@ -20,6 +20,13 @@ def value_text(cell: Cell, column: Column) -> str:
     return text if cell.verified else text + DAGGER
 
 
+def figure_text(value: float | None) -> str:
+    """A metric by itself: four digits, but counts to the last one."""
+    if value is None:
+        return '–'
+    return f'{value:,.0f}' if abs(value) >= 1000 and value == int(value) else f'{value:.4g}'
+
+
 def _number(value: float, digits: int, sign: str = '') -> str:
     # A loss that ran away would be a hundred digits wide.
     return f'{value:{sign}.{digits}f}' if abs(value) < LONGEST else f'{value:{sign}.3g}'

@@ -18,12 +18,18 @@ from spark_bench.suites.definition import load_suite  # noqa: E402
 BOX = ('detection_tenth', 'box_ap', 'detection_tenth')
 
 
-def records(**figures):
+def records(recipe=None, **figures):
     """Of Mask R-CNN on the ResNet, from the figures of each row by seed."""
     return [
         SimpleNamespace(
             identity=('measured', 'mini', 'detection_tenth', 'test_resnet', method, seed),
+            origin='measured',
+            cell=('measured', 'detection_tenth', 'test_resnet', method),
+            seed=seed,
             metrics={'box_ap': value, 'mask_ap': value},
+            data=(None, None),
+            recipe=recipe,
+            setup_hash=None,
         )
         for method, values in figures.items()
         for seed, value in enumerate(values)
@@ -85,3 +91,11 @@ def test_every_comparison_is_of_cells_of_the_suite():
     cells = {(cell.task, cell.arch, cell.method) for cell in load_suite('mini').cells}
     for _, archs, others, measures, _ in CLAIMS:
         assert {(task, arch, row) for task, *_ in measures for arch in archs for row in ('spark', *others)} <= cells
+
+
+def test_a_row_whose_runs_are_not_alike_is_not_judged():
+    alike = records(recipe={'max_epochs': 12}, spark=[40.0, 41.0, 42.0], scratch=[20.0, 21.0, 22.0])
+    assert Judge(alike).figures('test_resnet', *BOX[:1], 'spark', 'box_ap') == [40.0, 41.0, 42.0]
+    alike[0].recipe = {'max_epochs': 90}
+    assert not Judge(alike).figures('test_resnet', *BOX[:1], 'spark', 'box_ap')
+    assert Judge(alike).figures('test_resnet', *BOX[:1], 'scratch', 'box_ap')

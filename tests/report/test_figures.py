@@ -246,6 +246,17 @@ def test_runs_that_have_no_mean_in_the_table_have_none_in_the_figure_of_shares(m
     assert 'scratch 10 % 10.0' in drawing.description and 'spark 10 %' not in drawing.description
 
 
+def test_a_share_has_a_point_by_whatever_name_each_backbone_calls_it(make_record):
+    def record(arch, task, seed, share):
+        recipe = {'train_dataloader': {'dataset': {} if share is None else {'fraction': share}}}
+        return dataclasses.replace(make_record(task, 'spark', seed, metrics={'box_ap': 11.0}, recipe=recipe), arch=arch)
+
+    records = [record('a', 'detection_1pct', seed, 0.01) for seed in range(3)] + [record('a', 'detection', 0, None)]
+    records += [record('b', 'detection_one', seed, 0.01) for seed in range(2)] + [record('b', 'detection', 0, None)]
+    told = share_curves(records).description
+    assert 'a spark 1 % 11.0' in told and 'b spark 1 % 11.0' in told
+
+
 def test_ap_is_drawn_over_the_share_of_the_labels_means_over_seeds_a_line_a_method(make_record):
     def record(method, share, seed, box_ap, frozen=False):
         task = 'detection' if share is None else f'detection_{100 * share:g}pct' + '_frozen' * frozen

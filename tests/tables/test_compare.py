@@ -199,7 +199,7 @@ def test_merging_gathers_all_records_once_and_again_changes_nothing(tmp_path, ru
         write(record, tmp_path / 'b')
     for _ in range(2):
         status, out, error = run(capsys, tmp_path / 'a', tmp_path / 'b', '--merge', tmp_path / 'all')
-        assert (status, error) == (0, '') and 'merged: 3 records' in out and 'repeated' not in out
+        assert status == 0 and error.startswith('merged: 3 records') and 'merged' not in out
         assert sorted(load_all(tmp_path / 'all'), key=lambda r: r.identity) == sorted(
             [*mine, *theirs], key=lambda r: r.identity
         )
@@ -209,9 +209,9 @@ def test_merging_gathers_all_records_once_and_again_changes_nothing(tmp_path, ru
 def test_a_repetition_with_other_figures_is_named_and_the_first_is_kept(tmp_path, runs, capsys):
     write(runs('spark', 40.0)[0], tmp_path / 'a')
     write(runs('spark', 40.5)[0], tmp_path / 'b')
-    status, out, _ = run(capsys, tmp_path / 'a', tmp_path / 'b', '--merge', tmp_path / 'all')
+    status, _, told = run(capsys, tmp_path / 'a', tmp_path / 'b', '--merge', tmp_path / 'all')
     name = 'measured/demo/detection/convnext_atto/spark/0'
-    assert status == 0 and f'repeated: {name}: box_ap 40.0 and 40.5 in A and B; kept: A' in out
+    assert status == 0 and f'repeated: {name}: box_ap 40.0 and 40.5 in A and B; kept: A' in told
     assert load_all(tmp_path / 'all')[0].metrics['box_ap'] == 40.0
 
 

@@ -8,6 +8,7 @@ from spark_bench.errors import InputError
 from spark_bench.records.compare import Pair
 from spark_bench.records.store import find, load_all, write
 from spark_bench.report.backbones import order_archs
+from spark_bench.report.costs import pretraining_of
 from spark_bench.runs.recipe import recipe_of
 from spark_bench.suites.definition import find_suite
 from spark_bench.suites.published import published_records
@@ -15,6 +16,7 @@ from spark_bench.tables.build import build_table, mixture, summarise
 from spark_bench.tables.differences import Difference
 from spark_bench.tables.latex import latex_text
 from spark_bench.tables.parts import Column, TableSpec
+from spark_bench.tables.text import figure_text
 
 COLUMN = Column('detection', 'box_ap', 'box AP')
 
@@ -126,3 +128,30 @@ def test_a_published_figure_stands_in_columns_of_its_schedule_alone(schedule, su
     entry = dict(arch='convnext_base', method='supervised', schedule=schedule, box_ap=45.0, mask_ap=None)
     records = published_records({'detection_mask_rcnn_coco': [{**entry, 'source': 'a', 'verified': True}]})
     assert {record.suite for record in records} == suites
+
+
+def test_two_hooks_of_one_type_are_two(make_record):
+    def switching(*epochs):
+        return {'hooks': [{'type': 'PipelineSwitchHook', 'switch_epoch': epoch} for epoch in epochs]}
+
+    first, second = (make_record(seed=s, recipe=switching(*e)) for s, e in enumerate([(280, 290), (10, 290)]))
+    assert mixture([first, second]) == 'seeds 0 and 1, hooks.PipelineSwitchHook.switch_epoch 280, and 10'
+    last = make_record(seed=1, recipe=switching(280, 20))
+    assert mixture([first, last]) == 'seeds 0 and 1, hooks.PipelineSwitchHook#2.switch_epoch 290, and 20'
+
+
+@pytest.mark.parametrize(
+    'value, text', [(263880.0, '263,880'), (12345.0, '12,345'), (41.6042, '41.6'), (1234.5, '1234'), (None, '–')]
+)
+def test_counts_are_told_to_the_last_digit(value, text):
+    assert figure_text(value) == text
+
+
+def test_a_title_is_one_line_in_every_format():
+    assert TableSpec('t', 'First\nsecond  line', (COLUMN,)).title == 'First second line'
+
+
+def test_a_run_finds_its_pretraining_by_what_it_computed(make_record):
+    pretrained = make_record(task='pretrain', method='spark', config_hash='abcdef', metrics={'loss': 0.5})
+    tuned = make_record(method='spark_800', weights={'config_hash': 'abcdef'})
+    assert pretraining_of(tuned, [tuned, pretrained]) == pretrained
