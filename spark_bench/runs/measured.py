@@ -52,6 +52,7 @@ class Measured(ABC, Generic[AnyOptions]):
         self.setup_hash = replace(self.identity, seed=None, start=self._start_of_setup()).hash
         self._started, self._earlier_s = time.monotonic(), 0.0
         self._started_at = datetime.now(timezone.utc)
+        self._gpus = get_world_size() if torch.cuda.is_available() else 0  # a probe leaves the others before it ends
         self._lock = contextlib.ExitStack()  # of the folder: held by the process that writes, while it runs
 
     def _start(self) -> str | None:
@@ -155,11 +156,11 @@ class Measured(ABC, Generic[AnyOptions]):
                 'root': str(root),
                 **counts,
             },
-            environment=environment.collect_environment(),
+            environment=environment.collect_environment() | ({} if self._gpus else {'gpu': None}),
             started_at=self._started_at.isoformat(timespec='seconds'),
             wall_time_s=round(time.monotonic() - self._started + self._earlier_s, 2),
             artifacts={name: str(path) for name, path in artifacts.items()},
-            setting={'gpus': get_world_size()} if torch.cuda.is_available() else None,
+            setting={'gpus': self._gpus} if self._gpus else None,
         )
         with contextlib.suppress(OSError):  # which the store tells
             make_folder(self.options.results)

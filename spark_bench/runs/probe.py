@@ -109,6 +109,8 @@ class Probe(Measured[ProbeOptions]):
             )
         )
         self.identify(self.cfg.to_dict(), fingerprint(self.splits['train'], self.splits['val']))
+        if self._device.type != 'cuda':
+            self._gpus = 0
         close_checkpoint()
         self.work_dir = Path(options.work_dir) / f'{self.task}-{self.identity.hash}'
 

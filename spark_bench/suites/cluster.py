@@ -15,7 +15,7 @@ from typing import Any
 
 import submitit
 
-from spark_bench.errors import InputError, RunError, printable
+from spark_bench.errors import InputError, RunError, ToldElsewhere, printable
 from spark_bench.files import make_folder
 from spark_bench.runs import run_task
 from spark_bench.suites.definition import Suite
@@ -43,10 +43,9 @@ class ClusterJob:
         """Run the cell; what fails is also left in its folder. Returns the path of that folder."""
         options = dict(self.options)
         if self.processes > 1:
-            # Jobs that share a node must not meet at one port; those above are the system's to give away.
-            os.environ.setdefault('MASTER_PORT', str(10000 + int(os.environ.get('SLURM_JOB_ID', 0)) % 20000))
             options['launcher'] = 'slurm'
-        self._note(None)
+        if _is_first():
+            note_failure(self.options['work_dir'], None)
         os.register_at_fork(after_in_child=_leave_signal_to_task)
         terminated = _note_signal(signal.SIGTERM)
         try:
@@ -54,12 +53,11 @@ class ClusterJob:
         except Exception as error:
             if terminated:
                 _wait_to_be_stopped()
-            self._note(
-                error
-                if isinstance(error, (InputError, RunError))
-                else f'{type(error).__name__}: {" ".join(str(error).split())[:200]}; see '
-                f'{submitit.JobEnvironment().paths.stderr}'
-            )
+            if isinstance(error, (InputError, RunError)):
+                note_failure(self.options['work_dir'], error)  # of a loader, say, that this process alone has
+            elif _is_first() and not isinstance(error, ToldElsewhere):
+                told = f'{type(error).__name__}: {" ".join(str(error).split())[:200]}'
+                note_failure(self.options['work_dir'], f'{told}; see {submitit.JobEnvironment().paths.stderr}')
             raise
         return options['work_dir']
 
@@ -67,9 +65,9 @@ class ClusterJob:
         """What submitit submits anew when the job is stopped or preempted: the same, which goes on where it was."""
         return submitit.helpers.DelayedSubmission(self)
 
-    def _note(self, why):
-        if int(os.environ.get('SLURM_PROCID', 0)) == 0:
-            note_failure(self.options['work_dir'], why)
+
+def _is_first():
+    return int(os.environ.get('SLURM_PROCID', 0)) == 0
 
 
 def _leave_signal_to_task():
@@ -202,7 +200,8 @@ def _describe(executor, name, processes, args, after):
         cpus_per_task=args.cpus_per_gpu,
         slurm_array_parallelism=args.jobs or 256,
         # One process that fails ends the others, which would wait for it.
-        slurm_srun_args=['--kill-on-bad-exit=1'],
+        # Of some of its versions srun does not take the number of cores over from sbatch.
+        slurm_srun_args=['--kill-on-bad-exit=1', f'--cpus-per-task={args.cpus_per_gpu}'],
         slurm_additional_parameters=extra,
         **({'slurm_partition': args.partition} if args.partition else {}),
     )

@@ -5,7 +5,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
-from multiprocessing.context import ForkServerContext
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 
 from spark_bench.errors import InputError
@@ -105,7 +105,7 @@ def run(
     suite: Suite,
     cells: Sequence[SuiteRun],
     places: Places,
-    server: ForkServerContext,
+    server: ForkServerContext | SpawnContext,
     jobs: int | None = None,
     gpus: int = 1,
 ) -> int:

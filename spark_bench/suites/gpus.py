@@ -1,10 +1,27 @@
 """Which GPUs the cells of a suite that run side by side compute on."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from spark_bench.errors import InputError
+
+_VARIABLE = 'CUDA_VISIBLE_DEVICES'
+
+
+@contextmanager
+def only_devices(names: str) -> Iterator[None]:
+    """Within, this process, and those that are started, have those GPUs, as ``CUDA_VISIBLE_DEVICES`` has them."""
+    before = os.environ.get(_VARIABLE)
+    os.environ[_VARIABLE] = names
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_VARIABLE]
+        else:
+            os.environ[_VARIABLE] = before
 
 
 def devices_of(slot: int, processes: int) -> str:
@@ -14,28 +31,33 @@ def devices_of(slot: int, processes: int) -> str:
         slot: which of them, from 0.
         processes: GPUs a cell.
     """
-    given = os.environ.get('CUDA_VISIBLE_DEVICES')
-    first = slot * processes
-    if given is None:
+    named, first = _named(), slot * processes
+    if named is None:
         return ','.join(map(str, range(first, first + processes)))
-    return ','.join(given.split(',')[first : first + processes])
+    return ','.join(named[first : first + processes])
 
 
-@contextmanager
-def each_named_once() -> Iterator[None]:
-    """Within, ``CUDA_VISIBLE_DEVICES`` names a GPU that cells share once: torch sees none where it is named twice.
+def count_gpus() -> int:
+    """GPUs that cells can have: those that torch sees, one as often as ``CUDA_VISIBLE_DEVICES`` names it.
 
-    What mmengine takes for the device is settled when it is imported, in the process that all cells are forked from.
+    Raises:
+        InputError: where it names some that are not there beside others that are; cells would be left without.
     """
-    given = os.environ.get('CUDA_VISIBLE_DEVICES')
-    if given is None:
-        yield
-        return
-    os.environ['CUDA_VISIBLE_DEVICES'] = ','.join(dict.fromkeys(name.strip() for name in given.split(',')))
-    try:
-        yield
-    finally:
-        os.environ['CUDA_VISIBLE_DEVICES'] = given
+    from torch.cuda import device_count
+
+    named = _named()
+    if named is None:
+        return device_count()
+    # torch sees none at all where one is named twice.
+    distinct = list(dict.fromkeys(named))
+    with only_devices(','.join(distinct)):
+        seen = device_count()
+    if 0 < seen < len(distinct):
+        raise InputError(
+            f'{_VARIABLE}={os.environ[_VARIABLE]} names {len(distinct)} GPUs, of which torch sees {seen}: name those '
+            'that are there (nvidia-smi lists them)'
+        )
+    return len(named) if seen else 0
 
 
 def fitting_jobs(asked: int | None, default: int, gpus: int) -> int:
@@ -48,23 +70,29 @@ def fitting_jobs(asked: int | None, default: int, gpus: int) -> int:
     Raises:
         InputError: where there are GPUs, and fewer than are asked for: some cells would be left without.
     """
-    from torch.cuda import device_count
-
-    given = os.environ.get('CUDA_VISIBLE_DEVICES')
-    visible = device_count() if given is None else len([name for name in given.split(',') if name.strip()])
+    visible = count_gpus()
     if not visible:
         return asked or default
-    jobs = asked or max(1, visible // gpus)
+    given, jobs = os.environ.get(_VARIABLE), asked or max(1, visible // gpus)
     if jobs * gpus > visible:
-        named = f'CUDA_VISIBLE_DEVICES={given} names {visible}' if given else f'there are {visible}'
+        named = f'{_VARIABLE}={given} names {visible}' if given else f'there are {visible}'
         raise InputError(
             f'{jobs} cells at a time take {jobs * gpus} GPUs, {named}: lower --jobs or --gpus; or name a GPU as often '
-            'as cells are to share it (CUDA_VISIBLE_DEVICES=0,0), or none (CUDA_VISIBLE_DEVICES=)'
+            f'as cells are to share it ({_VARIABLE}=0,0), or none ({_VARIABLE}=)'
         )
     for devices in (devices_of(slot, gpus).split(',') for slot in range(jobs)):
         if len(set(devices)) < gpus:
             raise InputError(
-                f'CUDA_VISIBLE_DEVICES={given} gives the {gpus} processes of a cell {", ".join(devices)}, one GPU '
+                f'{_VARIABLE}={given} gives the {gpus} processes of a cell {", ".join(devices)}, one GPU '
                 'twice: name each once in a row of that many, or lower --gpus'
             )
     return jobs
+
+
+def _named():
+    """What ``CUDA_VISIBLE_DEVICES`` names, up to the first that is none, as CUDA reads it; None where it is not set."""
+    given = os.environ.get(_VARIABLE)
+    if given is None:
+        return None
+    names = (name.strip() for name in given.split(','))
+    return list(itertools.takewhile(lambda name: name not in ('', '-1', 'NoDevFiles'), names))

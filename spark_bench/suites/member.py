@@ -17,7 +17,7 @@ _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 def main(parent: str, task: str, options: str) -> int:
-    """Run the cell; exit status 1 where it failed, with the reason left in its folder by the first process."""
+    """Run the cell; exit status 1 where it failed, with the reason left in its folder by the process that met it."""
     _end_with(int(parent))
     chosen = json.loads(options)
     try:
@@ -25,8 +25,7 @@ def main(parent: str, task: str, options: str) -> int:
     except ToldElsewhere:
         return 1
     except (InputError, RunError) as error:
-        if int(os.environ.get('RANK', 0)) == 0:
-            note_failure(chosen['work_dir'], error)
+        note_failure(chosen['work_dir'], error)  # of a loader, say, that this process alone has
         return 1
     return 0
 

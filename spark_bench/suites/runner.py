@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
-from multiprocessing.context import ForkServerContext
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from spark_bench.errors import InputError, RunError
 from spark_bench.files import make_folder
 from spark_bench.locks import is_held
 from spark_bench.runs import run_task
-from spark_bench.suites.gpus import devices_of, each_named_once
+from spark_bench.suites.gpus import count_gpus, devices_of, only_devices
 from spark_bench.suites.status import Display, failure_of, note_failure
 
 if TYPE_CHECKING:
@@ -75,15 +75,16 @@ class Job:
         slot: which of them.
     """
 
-    def __init__(self, context: ForkServerContext, gpus: int, cell: SuiteRun, slot: int) -> None:
+    def __init__(self, context: ForkServerContext | SpawnContext, gpus: int, cell: SuiteRun, slot: int) -> None:
         self.cell, self.slot, self.started = cell, slot, time.monotonic()
         note_failure(cell.options['work_dir'], None)
         self.connection, theirs = context.Pipe()
+        devices = devices_of(slot, gpus)
         self.process = context.Process(
-            target=_run_cell,
-            args=(cell.task, cell.options, str(cell.log), theirs, devices_of(slot, gpus), cell.processes),
+            target=_run_cell, args=(cell.task, cell.options, str(cell.log), theirs, devices, cell.processes)
         )
-        self.process.start()
+        with only_devices(devices), _heeding_no_interrupt():
+            self.process.start()
         theirs.close()
 
     def poll(self) -> str | None:
@@ -187,20 +188,32 @@ def _terminable():
         signal.signal(signal.SIGTERM, before)
 
 
-def start_server() -> ForkServerContext:
-    """The process that all cells are forked from: it loads the libraries once, in silence, and heeds no Ctrl-C."""
+def start_server() -> ForkServerContext | SpawnContext:
+    """What cells are started from: a process that loads the libraries once, in silence, and heeds no Ctrl-C.
+
+    Where there are GPUs, each cell is an interpreter of its own: the libraries ask for a GPU when they are loaded, and
+    no process that is forked thereafter can use one.
+    """
+    if count_gpus():
+        return multiprocessing.get_context('spawn')
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['spark_bench.suites.preload'])
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with _silence(), each_named_once():
-            forkserver.ensure_running()
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with _silence(), _heeding_no_interrupt():
+        forkserver.ensure_running()
     return context
 
 
-def in_server(context: ForkServerContext, function: Callable[..., None], *arguments: Any) -> None:
+@contextlib.contextmanager
+def _heeding_no_interrupt():
+    """What is started within heeds no Ctrl-C, which a terminal sends to all its processes: the runner ends them."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def in_server(context: ForkServerContext | SpawnContext, function: Callable[..., None], *arguments: Any) -> None:
     """Call a function in a process forked from the server, where all libraries are loaded; what it raises, this does.
 
     Raises:

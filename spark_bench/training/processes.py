@@ -60,7 +60,8 @@ def _describe_slurm():
     # Where each task was given a GPU of its own, it sees no other.
     alone = torch.cuda.device_count() == 1
     os.environ['LOCAL_RANK'] = '0' if alone else os.environ['SLURM_LOCALID']
-    os.environ.setdefault('MASTER_PORT', '29500')
+    # Jobs that share a node must not meet at one port; those above are the system's to give away.
+    os.environ.setdefault('MASTER_PORT', str(10000 + int(os.environ.get('SLURM_JOB_ID', 0)) % 20000))
     if 'MASTER_ADDR' not in os.environ:
         command = ['scontrol', 'show', 'hostnames', os.environ['SLURM_JOB_NODELIST']]
         try:

@@ -31,7 +31,10 @@ class BenchRunner(Runner):
         if getattr(model, 'synchronises', True):
             model = synchronise(model, device)
         devices = [int(os.environ['LOCAL_RANK'])] if device.type == 'cuda' else None
-        return MMDistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+        unused = self.cfg.get('find_unused_parameters', False)
+        return MMDistributedDataParallel(
+            model, device_ids=devices, broadcast_buffers=False, find_unused_parameters=unused
+        )
 
     def _maybe_compile(self, target: str) -> None:
         """Compile the network, where mmengine would compile ``target``, the whole step with its optimizer."""

@@ -19,6 +19,13 @@ def test_cells_side_by_side_get_gpus_of_their_own(monkeypatch):
     assert devices_of(3, 1) == '', 'a GPU that was hidden stays so'
 
 
+def seen(present):
+    """How many of a machine's GPUs torch sees, as CUDA has it: none where one is named twice."""
+    given = os.environ.get('CUDA_VISIBLE_DEVICES')
+    named = [] if given is None else [name for name in given.split(',') if name in map(str, range(present))]
+    return present if given is None else len(named) * (len(named) == len(set(named)))
+
+
 @pytest.mark.parametrize(
     'hidden, present, asked, gpus, jobs',
     [
@@ -33,10 +40,13 @@ def test_cells_side_by_side_get_gpus_of_their_own(monkeypatch):
         ('0,0,0', 1, None, 1, 3),
         ('4,6,7', 8, 2, 2, None),
         ('0,1,0,1', 2, None, 2, 2),
+        ('-1', 8, 4, 1, 4),
+        ('NoDevFiles', 0, None, 1, 16),
+        ('0', 0, None, 1, 16),
     ],
 )
 def test_no_cell_is_left_without_a_gpu_where_others_have_one(hidden, present, asked, gpus, jobs, monkeypatch):
-    monkeypatch.setattr('torch.cuda.device_count', lambda: present)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: seen(present))
     if hidden is None:
         monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
     else:
@@ -50,18 +60,35 @@ def test_no_cell_is_left_without_a_gpu_where_others_have_one(hidden, present, as
 
 def test_the_processes_of_a_cell_are_not_given_one_gpu_twice(monkeypatch):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0,0,1,1')
+    monkeypatch.setattr('torch.cuda.device_count', lambda: seen(2))
     with pytest.raises(InputError, match='gives the 2 processes of a cell 0, 0, one GPU twice: .* lower --gpus'):
         fitting_jobs(None, 16, 2)
 
 
-@pytest.mark.parametrize('given, seen', [('3,3,1', '3,1'), ('2', '2'), ('', ''), (None, None)])
-def test_a_gpu_that_cells_share_is_seen_by_the_process_that_they_are_forked_from(given, seen):
-    """torch sees no GPU at all where one is named twice, and mmengine's import settles on which device to train."""
-    script = (
-        'import os\nfrom spark_bench.suites.runner import in_server, start_server\n'
-        f'in_server(start_server(), exec, "import os; assert os.environ.get(\'CUDA_VISIBLE_DEVICES\') == {seen!r}")\n'
-        f'assert os.environ.get("CUDA_VISIBLE_DEVICES") == {given!r}\n'
-    )
+@pytest.mark.parametrize('given', ['0,1', '0,0,1', '0, 1 '])
+def test_gpus_that_are_not_there_are_given_to_no_cell(given, monkeypatch):
+    """CUDA sees those before the first that is not there, and a cell that gets none trains on the CPU."""
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', given)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: 1)
+    with pytest.raises(InputError, match='names 2 GPUs, of which torch sees 1: name those that are there'):
+        fitting_jobs(None, 16, 1)
+    assert os.environ['CUDA_VISIBLE_DEVICES'] == given
+
+
+SCRIPT = """
+import os, sys, torch
+torch.cuda.device_count = lambda: int(sys.argv[1])
+from spark_bench.suites.runner import in_server, start_server
+server = start_server()
+in_server(server, exec, "import mmengine.device, torch; assert torch.cuda._is_in_bad_fork() == " + sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize('gpus', [0, 2])
+def test_a_cell_can_use_a_gpu(gpus, tmp_path):
+    """Libraries ask for a GPU when they are loaded; torch uses none in a process that is forked thereafter."""
+    (tmp_path / 'start.py').write_text(SCRIPT)
+    # Started by import, as a command is: a spawned process loads the first one's script again.
+    command = ['-c', f'import runpy; runpy.run_path({str(tmp_path / "start.py")!r})']
     environment = {name: value for name, value in os.environ.items() if name != 'CUDA_VISIBLE_DEVICES'}
-    environment |= {} if given is None else {'CUDA_VISIBLE_DEVICES': given}
-    subprocess.run([sys.executable, '-c', script], env=environment, check=True)
+    subprocess.run([sys.executable, *command, str(gpus), str(gpus == 0)], env=environment, check=True)

@@ -115,6 +115,8 @@ class CocoPredictions(CocoMetric):
         options |= {'ann_file': None, 'format_only': True, 'outfile_prefix': outfile_prefix}
         super().__init__(**options)
         self.cat_ids = list(category_ids)
+        # Where several processes meet: mmengine's own place is the folder that the command is called from.
+        self.collect_dir = f'{outfile_prefix}.parts'
         # Without annotations mmdet would make a file of them from the batches.
         self._coco_api = ()
         self.files: dict[str, Path] = {}
