@@ -1,5 +1,6 @@
 """``spark-bench evaluate`` without --work-dir: a folder of its own for every config, file of weights and data set."""
 
+import json
 import re
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from pretrain.encoder import create_network
 from spark_bench import commands, registration  # noqa: F401
 from spark_bench.checkpoints import save
 from spark_bench.errors import InputError
+from spark_bench.models.backbones import pyramid_channels
 from spark_bench.places import default_evaluation_dir
 from spark_bench.runs import folders
 from spark_bench.runs.recipe import Identity
@@ -39,12 +41,13 @@ def save_classifier(path, seed):
     save(create_network('test_resnet', num_classes=CLASSES), path, {'arch': 'test_resnet'})
 
 
-def save_detector(path, seed):
+def save_detector(path, seed, arch='test_resnet'):
     init_default_scope('mmdet')
     model = Config.fromfile(ROOT / 'mmdet_configs/demo/mask-rcnn_demo.py').model
     model.roi_head.bbox_head.num_classes = model.roi_head.mask_head.num_classes = 80
+    model.backbone.arch, model.neck.in_channels = arch, pyramid_channels(arch)
     torch.manual_seed(seed)
-    save(MODELS.build(model), path, {'arch': 'test_resnet'})
+    save(MODELS.build(model), path, {'arch': arch})
 
 
 def check_folders(capsys, save_weights, config, name, words):
@@ -88,6 +91,15 @@ def test_detectors_of_one_name_are_evaluated_in_folders_of_their_own(coco, tmp_p
         'detector.safetensors',
         ['--data-root', coco, '--workers', '0', '--threads', '1'],
     )
+
+
+def test_a_detector_is_of_the_architecture_that_its_file_states(coco, tmp_path, monkeypatch, capsys):
+    """As a classifier is; the config names another one."""
+    monkeypatch.chdir(tmp_path)
+    save_detector(tmp_path / 'd.safetensors', 0, 'test_convnext')
+    words = ['--weights', 'd.safetensors', '--data-root', coco, '--workers', '0', '--threads', '1']
+    folder, _ = evaluate(capsys, *words)
+    assert json.loads(Path(folder, 'metrics.json').read_text())['box_ap'] is not None
 
 
 @pytest.mark.parametrize(
