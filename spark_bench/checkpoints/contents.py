@@ -9,6 +9,7 @@ from pathlib import Path
 import timm
 import torch
 
+from pretrain.encoder import demand_known
 from spark_bench.checkpoints import architectures
 from spark_bench.checkpoints.files.reading import CheckpointFile, read_file
 from spark_bench.checkpoints.naming import Naming, explain_names, identify, set_aside
@@ -25,6 +26,7 @@ class Contents:
         arch: timm name; None where there is none.
         contradictions: between what the file says of itself and its tensors.
         notes: what else a person must know before these weights are used.
+        asked: what somebody took it for, a name of timm.
     """
 
     file: CheckpointFile
@@ -32,6 +34,7 @@ class Contents:
     arch: str | None
     contradictions: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    asked: str | None = None
 
     def shapes(self, *kinds: str) -> dict[str, tuple[int, ...]]:
         """From canonical name to shape, of the tensors of these parts, see :meth:`Naming.kind`."""
@@ -63,8 +66,10 @@ class Contents:
         """
         naming, arch, shapes = self.naming, self.arch, self.shapes('encoder', 'head')
         faults = []
-        if arch is None and naming.family is None:
-            faults.append(explain_names(self.file.tensors))
+        if self.asked not in (None, arch):
+            faults.append(f'--arch {self.asked}: its tensors are {f"those of {arch}" if arch else "not those"}')
+        elif arch is None and naming.family is None:
+            faults.append(f'{explain_names(self.file.tensors)} (of a network of timm, name that with --arch)')
         elif arch is None:
             faults.append(
                 f'no timm architecture has these blocks and channels ({architectures.describe(naming.family, shapes)})'
@@ -93,21 +98,25 @@ class Contents:
         ]
 
 
-def open_checkpoint(path: Path | str, key_prefix: str | None = None) -> Contents:
+def open_checkpoint(path: Path | str, key_prefix: str | None = None, arch: str | None = None) -> Contents:
     """Read a file and recognise it. The last one is kept until :func:`close_checkpoint`, so that it is read once.
 
     Args:
         path: the file.
         key_prefix: see :func:`~spark_bench.checkpoints.files.reading.read_file`.
+        arch: of which network of timm it is, where its names are of no known format and it does not say.
 
     Raises:
-        InputError: where the file cannot be read, or holds several networks and none was chosen.
+        InputError: where the file cannot be read, or holds several networks and none was chosen, and for a name that
+            timm does not know.
     """
+    if arch is not None:
+        demand_known(arch)
     try:
         stat = os.stat(path)
     except OSError:
-        return _open(str(path), key_prefix, None)  # which says what is wrong
-    return _open(str(path), key_prefix, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        return _open(str(path), key_prefix, None, arch)  # which says what is wrong
+    return _open(str(path), key_prefix, (stat.st_ino, stat.st_size, stat.st_mtime_ns), arch)
 
 
 def close_checkpoint() -> None:
@@ -122,7 +131,7 @@ _CAFFE = (
 
 
 @lru_cache(maxsize=1)
-def _open(path, key_prefix, version):
+def _open(path, key_prefix, version, asked):
     file = read_file(path, key_prefix)
     naming = identify(file.tensors, str(path), file.key_prefix)
     hint = file.metadata.get('arch')
@@ -130,14 +139,14 @@ def _open(path, key_prefix, version):
     hint = hint.partition('.')[0] if isinstance(hint, str) and timm.is_model(hint) else None
     encoder = naming.shapes(file.tensors, 'encoder')
     arch = architectures.detect(naming.family, encoder, hint)
-    if arch is None and naming.family is None and hint:
-        naming, arch = _of_its_word(naming, file, hint)
+    if arch is None and naming.family is None and (asked or hint):
+        naming, arch = _of_its_word(naming, file, asked or hint)
     if arch is not None:
         naming = set_aside(naming, _no_classifier(naming, file.tensors, arch))
     notes = (naming.adapter.note,) if naming.adapter.note else ()
     if file.metadata.get('style') == 'caffe':
         notes += (_CAFFE,)
-    return Contents(file, naming, arch, tuple(_contradictions(file, naming, encoder, arch, hint)), notes)
+    return Contents(file, naming, arch, tuple(_contradictions(file, naming, encoder, arch, hint)), notes, asked)
 
 
 def _of_its_word(naming, file, hint):

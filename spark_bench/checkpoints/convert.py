@@ -16,7 +16,12 @@ _SUFFIXES = {'timm': '.safetensors', 'safetensors': '.safetensors'}
 
 
 def convert(
-    path: Path | str, to: str, output: Path | str | None = None, force: bool = False, key_prefix: str | None = None
+    path: Path | str,
+    to: str,
+    output: Path | str | None = None,
+    force: bool = False,
+    key_prefix: str | None = None,
+    arch: str | None = None,
 ) -> tuple[Path, int, list[str]]:
     """Write the weights of ``path`` in another format.
 
@@ -26,6 +31,7 @@ def convert(
         output: file to write, ``.safetensors`` or ``.pth``; default beside the input, ``NAME.TO.SUFFIX``.
         force: overwrite an existing file.
         key_prefix: beginning of the names of the network to convert, of a file that holds several.
+        arch: see :func:`~spark_bench.checkpoints.contents.open_checkpoint`.
 
     Returns:
         ``(output, number of tensors written, names left out)``.
@@ -34,7 +40,7 @@ def convert(
         InputError: where the file cannot be read, holds no whole network of a known architecture, the conversion
             is not possible, or the output exists or cannot be written.
     """
-    contents = open_checkpoint(path, key_prefix)
+    contents = open_checkpoint(path, key_prefix, arch)
     _check_target(contents, to)
     output = Path(output) if output else Path(path).with_suffix(f'.{to}{_SUFFIXES.get(to, ".pth")}')
     _check_output(output, to, force)

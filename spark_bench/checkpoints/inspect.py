@@ -22,12 +22,13 @@ _TORCHVISION = re.compile(
 )
 
 
-def inspect(path: Path | str, key_prefix: str | None = None) -> dict[str, Any]:
+def inspect(path: Path | str, key_prefix: str | None = None, arch: str | None = None) -> dict[str, Any]:
     """Describe a checkpoint.
 
     Args:
         path: the file.
         key_prefix: beginning of the names of the network to describe, of a file that holds several.
+        arch: see :func:`~spark_bench.checkpoints.contents.open_checkpoint`.
 
     Returns:
         dict of what ``--json`` prints: file, bytes, container, metadata, format, prefix of the network's names, arch,
@@ -37,7 +38,7 @@ def inspect(path: Path | str, key_prefix: str | None = None) -> dict[str, Any]:
     Raises:
         InputError: where the file cannot be read, or holds several networks and none was chosen.
     """
-    contents = open_checkpoint(path, key_prefix)
+    contents = open_checkpoint(path, key_prefix, arch)
     initialises, notes = _initialises(contents, key_prefix)
     tensors, naming = contents.file.tensors, contents.naming
     return {

@@ -159,3 +159,27 @@ def test_plain_tensors_are_read_however_torch_has_saved_them(change, tmp_path):
     read = checkpoints.read_tensors(tmp_path / 'a.pth')
     assert read.keys() == state.keys()
     assert all(torch.equal(read[name].float(), value.float()) for name, value in state.items())
+
+
+@pytest.mark.parametrize('arch', ['test_efficientnet', 'mobilenetv3_small_050'])
+def test_files_of_names_that_no_format_has_are_what_somebody_says(arch, tmp_path, capsys):
+    """``load`` takes them, which knows the network."""
+    network = timm.create_model(arch)
+    torch.save(network.state_dict(), tmp_path / 'a.pth')
+    load(timm.create_model(arch, num_classes=0), tmp_path / 'a.pth')
+    file, output = str(tmp_path / 'a.pth'), tmp_path / 'b.safetensors'
+    assert commands.main(['inspect', file]) == 1 and 'name that with --arch' in capsys.readouterr().out
+    assert commands.main(['inspect', file, '--arch', arch]) == 0 and arch in capsys.readouterr().out
+    assert commands.main(['convert', file, '--to', 'timm', '--output', str(output), '--arch', arch]) == 0
+    read = checkpoints.read_tensors(output)
+    assert read.keys() == network.state_dict().keys()
+    for other in ('resnet18', 'convnext_atto'):
+        assert commands.main(['inspect', file, '--arch', other]) == 1
+        assert f'--arch {other}: its tensors are not those' in capsys.readouterr().out
+        assert commands.main(['convert', file, '--to', 'timm', '--arch', other, '--force']) == 2
+
+
+def test_nobody_can_take_a_network_for_another(tmp_path, capsys):
+    checkpoints.save(timm.create_model('test_resnet', num_classes=0), tmp_path / 'a.safetensors', {})
+    assert commands.main(['inspect', str(tmp_path / 'a.safetensors'), '--arch', 'resnet18']) == 1
+    assert '--arch resnet18: its tensors are those of test_resnet' in capsys.readouterr().out

@@ -125,9 +125,9 @@ def test_without_a_size_a_network_is_counted_at_the_one_that_it_takes(arch, side
     [
         (['--arch', 'resnet51'], ['resnet51', 'did you mean', 'resnet50']),
         (['--arch', 'vit_base_patch16_384', '--input-size', '224'], ['224 pixels', '384', '--input-size']),
-        (['--arch', 'resnet50', 'file.pth'], ['not allowed with']),
+        (['--arch', 'resnet51', 'file.pth'], ['resnet51', 'did you mean', 'resnet50']),
         (['--input-size', '64', 'file.pth'], ['--arch']),
-        ([], ['required']),
+        ([], ['give a FILE', '--arch']),
         (['--arch', 'resnet50', '--input-size', '0'], ['--input-size']),
     ],
 )
