@@ -22,6 +22,7 @@ param_scheduler = [
         warmup=20,
         start_factor=2e-4,
         end_factor=2e-4,
+        from_start=True,
         end=epochs,
         by_epoch=True,
         convert_to_iter_based=True,

@@ -2,6 +2,9 @@
 
 Source of every value: pytorch/vision, references/classification, as of its first ResNet-50 weights: SGD 0.1, a tenth
 of it at epochs 30 and 60, weight decay on all parameters, random resized crops and flips.
+
+Ours: crops are resized by bicubic interpolation, theirs by bilinear; the last norm of a residual branch starts at 0, as
+timm has it, theirs at 1.
 """
 
 _base_ = '_base_/runtime.py'

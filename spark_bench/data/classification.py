@@ -99,7 +99,7 @@ def _shorten_strip(image):
     """Cut the ends off an image that is very long and thin.
 
     The centre crop drops them, but behind the resize: of 1 × 30,000 pixels it would make gigabytes. What is left is
-    longer than the crop many times over.
+    longer than the crop many times over; its length is rounded otherwise by the resize, by less than a pixel.
     """
     width, height = image.size
     long, short = max(width, height), min(width, height)

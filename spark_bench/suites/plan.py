@@ -104,8 +104,8 @@ def use_published(specs: Iterable[CellSpec]) -> list[CellSpec]:
 
     known = {(entry['name'], entry['arch']) for entry in read_index()}
     started = [
-        replace(spec, start='published', needs=None)
-        if spec.start == 'pretrain' and (spec.method, spec.arch) in known
+        replace(spec, start=spec.start.replace('pretrain', 'published', 1), needs=None)
+        if spec.start.startswith('pretrain') and (_published_name(spec), spec.arch) in known
         else spec
         for spec in specs
     ]
@@ -196,11 +196,16 @@ def _weights(spec, places, download):
         return 'scratch'
     from spark_bench.checkpoints.published import find_published
 
-    name = spec.method
+    name = _published_name(spec)
     if spec.start == 'recipe':
         cfg = read_config(shipped(spec.recipe), f'{spec.name}: the recipe', import_custom_modules=False)
         name = cfg.get('init') or 'scratch'
     return name if name == 'scratch' else str(find_published(name, spec.arch, places.cache_dir, download))
+
+
+def _published_name(spec):
+    """The method, and of a pretraining of a name of its own what follows: ``spark_384`` of ``pretrain_384``."""
+    return spec.method + ''.join(spec.start.partition('_')[1:])
 
 
 def fitting_processes(cells: Iterable[SuiteRun], most: int, per_node: int | None = None) -> int:

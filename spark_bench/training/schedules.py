@@ -37,7 +37,8 @@ class _ClosedForm(_ParamScheduler):
 class WarmupCosine(_ClosedForm):
     """Linear from ``start_factor`` of the peak over ``warmup`` steps, then cosine to ``end_factor`` at the last step.
 
-    Source: SparK's released code; the peak is the optimizer's learning rate.
+    Source: SparK's released code; the peak is the optimizer's learning rate. With ``from_start`` the cosine begins with
+    the warm-up, which hides its first part, as in microsoft/SimMIM: timm's schedule without ``warmup_prefix``.
     """
 
     def __init__(
@@ -47,16 +48,18 @@ class WarmupCosine(_ClosedForm):
         end: int,
         start_factor: float = 0.005,
         end_factor: float = 0.001,
+        from_start: bool = False,
         **kwargs: Any,
     ) -> None:
         self.warmup, self.start_factor, self.end_factor = warmup, start_factor, end_factor
+        self._first = 0 if from_start else warmup
         super().__init__(optimizer, 'lr', end=end, **kwargs)
 
     def _get_value(self):
         if self.last_step < self.warmup:
             factor = self.start_factor + (1 - self.start_factor) * self.last_step / self.warmup
         else:
-            factor = self._cosine(self.warmup, self.end_factor)
+            factor = self._cosine(self._first, self.end_factor)
         return [peak * factor for peak in self.base_values]
 
 

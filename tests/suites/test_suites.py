@@ -65,12 +65,14 @@ def test_patterns_bring_what_they_start_from_and_limits_count_what_is_missing(su
 def test_published_weights_take_the_place_of_pretraining(tmp_path, monkeypatch):
     suite = load_suite('scaling')
     specs = use_published(suite.cells)
-    # Nothing but the variant at 384 pixels is left to pretrain.
-    assert [cell.name for cell in specs if cell.kind == 'pretrain'] == ['pretrain_384/convnext_large/spark/0']
-    assert {cell.start for cell in specs if cell.method == 'spark' and not cell.task.endswith('384')} == {'published'}
+    assert not [cell.name for cell in specs if cell.kind == 'pretrain']
+    assert {cell.start for cell in specs if cell.method == 'spark'} == {'published', 'published_384'}
     places = Places({'imagenet': 'i', 'coco': 'c'}, str(tmp_path / 'work'), str(tmp_path / 'results'), str(tmp_path))
     with pytest.raises(InputError, match='resnet50_1kpretrained_timm_style.pth.*--download'):
         build_cells(suite, specs, places)
+    [large] = [cell for cell in specs if cell.start == 'published_384']
+    with pytest.raises(InputError, match='convnextL_384_1kpretrained_official_style.pth.*--download'):
+        build_cells(suite, [large], places)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ cells = [
         methods=['spark'],
         data='imagenet',
         images=1600 * 1_281_167,
-        gmacs=16.3,
         recipe='pretrain/configs/spark_resnet50_1600e.py',
     ),
     dict(

@@ -17,7 +17,6 @@ cells = [
         methods=['spark'],
         data='imagenet',
         images=1600 * 1_281_167,
-        gmacs=27.6,
         recipe='pretrain/configs/spark_convnext-base_1600e.py',
     ),
     dict(
