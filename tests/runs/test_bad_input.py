@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 from mmengine.config import ConfigDict
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from small_recipes import ROOT, record_of, tiny, words
 from together import together
 
@@ -142,7 +142,8 @@ def test_a_place_that_cannot_be_written_is_named_before_training(command, option
     if (command, option) == ('evaluate', '--results'):
         pytest.skip('evaluate writes no record')
     (tmp_path / 'file').write_text('')
-    weights = ['--weights', tmp_path / 'none.pth'] if command == 'evaluate' else []
+    save_file({'a': torch.ones(1)}, tmp_path / 'data/some.safetensors')
+    weights = ['--weights', tmp_path / 'data/some.safetensors'] if command == 'evaluate' else []
     arguments = [command, *demo(boxes, tmp_path, *weights)[1:]]
     arguments[arguments.index(option) + 1] = tmp_path / 'file' / 'deeper'
     if command == 'evaluate':
