@@ -85,8 +85,8 @@ class Record:
         return {k: v for k, v in values.items() if v is not None or k not in OPTIONAL}
 
 
-def is_other_data(a: tuple, b: tuple) -> bool:
-    """Whether two records, or cells, are known to be of other data, or to have learned from other shares of it."""
+def is_other_data(a: tuple[str | None, float | None], b: tuple[str | None, float | None]) -> bool:
+    """Whether two ``Record.data`` are known to be of other data, or of other shares of it."""
     return any(None not in pair and pair[0] != pair[1] for pair in zip(a, b, strict=True))
 
 

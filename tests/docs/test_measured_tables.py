@@ -35,6 +35,10 @@ def test_every_figure_in_the_documents_is_that_of_the_records():
         told = re.search(rb'<desc>(.*?)</desc>', content, re.DOTALL)[1]
         figure = re.findall(rb'\d+\.\d+', told)[-1]
         assert not is_same(content, content.replace(told, told.replace(figure, b'123.4')))
+        # So is the end of an error bar, which no word tells.
+        end = re.findall(rb'L (\d+\.\d+)', content)[-1]
+        assert not is_same(content, content.replace(b'L ' + end, b'L %.1f' % (float(end) + 1)))
+        assert is_same(content, content.replace(b'L ' + end, b'L %.4f' % (float(end) + 0.001)))
     with pytest.raises(InputError, match='no figure nothing of suite mini: it has gains-mini'):
         figures(['![](figures/mini/nothing.svg)'])
 

@@ -282,13 +282,11 @@ class ZipArchive(Source):
         self._archive, self._owner = None, None
         try:
             entries = [entry for entry in self._opened().infolist() if is_image(entry.filename) and not entry.is_dir()]
-            _demand_readable(path, entries)
-        except InputError:
-            raise
         except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
             raise InputError(f'{path} is not a whole zip archive ({error}): copy it again') from error
         except OSError as error:
             raise InputError(f'{path} cannot be read: {error.strerror}') from error
+        _demand_readable(path, entries)
         # Some programs of Windows part folders by what may be part of a name elsewhere.
         names = [entry.filename if '/' in entry.filename else entry.filename.replace('\\', '/') for entry in entries]
         self._written = {name: e.filename for name, e in zip(names, entries, strict=True) if name != e.filename}
