@@ -13,6 +13,7 @@ from pretrain.encoder import demand_known
 from spark_bench.checkpoints import architectures
 from spark_bench.checkpoints.files.reading import CheckpointFile, read_file
 from spark_bench.checkpoints.naming import Naming, explain_names, identify, set_aside
+from spark_bench.checkpoints.pixels import other_pixels
 from spark_bench.errors import first_of
 
 
@@ -144,8 +145,9 @@ def _open(path, key_prefix, version, asked):
     if arch is not None:
         naming = set_aside(naming, _no_classifier(naming, file.tensors, arch))
     notes = (naming.adapter.note,) if naming.adapter.note else ()
-    if file.metadata.get('style') == 'caffe':
-        notes += (_CAFFE,)
+    pixels = _CAFFE if file.metadata.get('style') == 'caffe' else other_pixels(file)
+    if pixels:
+        notes += (pixels,)
     return Contents(file, naming, arch, tuple(_contradictions(file, naming, encoder, arch, hint)), notes, asked)
 
 

@@ -246,10 +246,18 @@ def _networks(contents, seen, path=''):
 
 
 def _of_openmmlab(meta):
-    """What OpenMMLab's codes keep beside weights: ``classes`` of a trained model, as JSON; ``style`` of a ResNet."""
+    """What OpenMMLab's codes keep beside weights: ``classes`` of a trained model, ``pixel_mean`` and ``pixel_std`` of its
+    images, as JSON; ``style`` of a ResNet."""
     meta = meta if isinstance(meta, dict) else {}
     config = next((meta[key] for key in ('cfg', 'config') if isinstance(meta.get(key), str)), '')
-    return _class_names(meta) | ({'style': 'caffe'} if re.search(r"""style\s*=\s*['"]caffe""", config) else {})
+    said = _class_names(meta)
+    if re.search(r"""style\s*=\s*['"]caffe""", config):
+        said['style'] = 'caffe'
+    for name in ('mean', 'std'):
+        found = re.search(rf'\b{name} ?= ?[\[(]([^()\[\]]{{5,100}})', config)
+        if found:
+            said[f'pixel_{name}'] = f'[{found[1].strip().rstrip(",")}]'
+    return said
 
 
 def _class_names(meta):
