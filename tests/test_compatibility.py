@@ -15,6 +15,7 @@ from spark_bench.errors import InputError
 from spark_bench.places import shipped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('version, left_out', [('5.17.0', True), ('4.53.0', False)])
 def test_only_a_transformers_that_mmpretrain_does_not_know_costs_its_multimodal_models(version, left_out, tmp_path):
     (tmp_path / 'transformers').mkdir()

@@ -11,7 +11,7 @@ from spark_bench.configs import read_config
 
 METHODS = ('mae', 'simmim', 'moco_v2', 'byol', 'supervised')
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
-EPOCHS, IMAGES, BATCH, SEED = 10, 20, 4, 7
+EPOCHS, IMAGES, BATCH, SEED = 5, 20, 4, 7
 UPDATES = EPOCHS * IMAGES // BATCH
 
 

@@ -241,6 +241,7 @@ def tool(monkeypatch, name, *arguments):
     return stopped.value.code
 
 
+@pytest.mark.slow
 def test_openmmlabs_scripts_train_and_test(boxes, tmp_path, monkeypatch):
     data = ['--data-root', boxes, '--threads', '1']
     config = ROOT / 'mmdet_configs/demo/mask-rcnn_demo.py'

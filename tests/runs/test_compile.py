@@ -129,6 +129,7 @@ def test_a_detector_with_a_compiled_backbone_is_the_plain_one(boxes, tmp_path):
     assert loss_of(tmp_path / 'compiled') == pytest.approx(loss_of(tmp_path / 'plain'), rel=0.1)
 
 
+@pytest.mark.slow
 def test_what_breaks_in_a_compiled_step_is_found_by_its_module():
     preprocessor = dict(type='mmengine.ImgDataPreprocessor', mean=[120.0] * 3, std=[60.0] * 3)
     model = SparKPretrainer(arch='test_resnet', input_size=64, decoder_width=32, data_preprocessor=preprocessor)

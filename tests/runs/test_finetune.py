@@ -305,7 +305,7 @@ def test_bad_options_are_refused_in_one_line(images, tmp_path, capsys):
     assert not (tmp_path / 'results').exists()
 
 
-@pytest.mark.parametrize('split', ['train', 'val'])
+@pytest.mark.parametrize('split', ['train', pytest.param('val', marks=pytest.mark.slow)])
 def test_a_damaged_image_is_named_in_one_line(split, images, tmp_path, capsys):
     data = tmp_path / 'data'
     shutil.copytree(images, data)

@@ -60,7 +60,7 @@ def images(tmp_path_factory):
     scope='module', params=[pytest.param(name, marks=pytest.mark.slow) if name == 'byol' else name for name in METHODS]
 )
 def finished(request, images, tmp_path_factory):
-    """(method, folder) of a run of fifty updates."""
+    """(method, folder) of a finished run."""
     folder = tmp_path_factory.mktemp(request.param)
     assert commands.main(words(small_recipe(request.param, folder), images, folder)) == 0
     return request.param, folder
@@ -121,7 +121,7 @@ def train_stock(method, images, folder):
     return watch.losses
 
 
-def test_fifty_losses_are_those_of_mmpretrains_model_in_mmengines_runner(finished, images, tmp_path):
+def test_losses_are_those_of_mmpretrains_model_in_mmengines_runner(finished, images, tmp_path):
     method, folder = finished
     ours, theirs = np.array(curve_of(folder)), np.array(train_stock(method, images, tmp_path))
     assert len(ours) == len(theirs) == UPDATES and len(set(ours)) > UPDATES // 2

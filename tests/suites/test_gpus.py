@@ -84,7 +84,7 @@ in_server(server, exec, "import mmengine.device, torch; assert torch.cuda._is_in
 """
 
 
-@pytest.mark.parametrize('gpus', [0, 2])
+@pytest.mark.parametrize('gpus', [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_cell_can_use_a_gpu(gpus, tmp_path):
     """Libraries ask for a GPU when they are loaded; torch uses none in a process that is forked thereafter."""
     (tmp_path / 'start.py').write_text(SCRIPT)

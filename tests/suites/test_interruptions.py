@@ -112,7 +112,9 @@ def test_a_runner_that_is_stopped_ends_cells_of_several_processes(begin, tmp_pat
 @pytest.mark.parametrize(
     'extra, victim',
     [
-        ((), lambda working: next(one for one in working if 'forkserver' in one.parent().cmdline()[-1])),
+        pytest.param(
+            (), lambda working: next(one for one in working if 'forkserver' in one.parent().cmdline()[-1]), marks=SLOW
+        ),
         pytest.param(('--gpus', '2'), lambda working: next(filter(is_cell, working)), marks=SLOW),
         pytest.param(('--gpus', '2'), lambda working: next(filter(is_cell, working)).parent(), marks=SLOW),
     ],
