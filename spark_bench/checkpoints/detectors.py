@@ -1,11 +1,14 @@
 """Whole detectors: the weights of backbone, neck and heads, as mmdet names them."""
 
+import logging
 from pathlib import Path
 
+from mmengine.logging import print_log
 from torch import nn
 
 from spark_bench.checkpoints.contents import NEVER_FILLED, fault_of, never_filled, not_finite
-from spark_bench.checkpoints.files.reading import read_tensors
+from spark_bench.checkpoints.files.reading import read_file
+from spark_bench.checkpoints.pixels import other_than
 from spark_bench.errors import InputError
 
 
@@ -20,7 +23,8 @@ def load_detector(model: nn.Module, path: Path | str) -> None:
         InputError: where the file cannot be read, or a tensor of model or file stays unaccounted for. The model is
             not touched then.
     """
-    wanted, found = model.state_dict(), read_tensors(path)
+    file = read_file(path)
+    wanted, found = model.state_dict(), file.tensors
     # Preprocessing constants and counters that not every version of mmdet saves.
     spare = {
         name
@@ -49,4 +53,7 @@ def load_detector(model: nn.Module, path: Path | str) -> None:
             f'{path} does not fit this detector: {"; ".join(problems)}. Give the detector '
             'that this config trained, with the same number of categories'
         )
+    told = other_than(file, getattr(model, 'data_preprocessor', None))
+    if told:
+        print_log(told, 'current', logging.WARNING)
     model.load_state_dict({name: found.get(name, value) for name, value in wanted.items()}, strict=True)

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import nn
 
 from spark_bench.checkpoints.files.reading import CheckpointFile
 
@@ -43,11 +45,37 @@ def other_pixels(file: CheckpointFile) -> str | None:
     return None
 
 
-def _stated(file: CheckpointFile) -> Iterator[tuple[str, Sequence[float], Sequence[float]]]:
+def other_than(file: CheckpointFile, preprocessor: nn.Module | None) -> str | None:
+    """A note where a detector's config normalises images otherwise than the config that its weights' file holds.
+
+    Args:
+        preprocessor: of the detector, with the buffers ``mean`` and ``std`` where it normalises.
+    """
+    stated = _of_config(file)
+    own = [getattr(preprocessor, name, None) for name in ('mean', 'std')]
+    if stated is None or not all(isinstance(values, torch.Tensor) for values in own):
+        return None
+    wanted, given = (
+        [value for values in pair for value in values] for pair in (stated, [v.flatten().tolist() for v in own])
+    )
+    if all(abs(a - b) <= 255 * _CLOSE for a, b in zip(wanted, given, strict=True)):
+        return None
+    return (
+        f'{file.path} was made for pixels of mean {_shown(stated[0])} and deviation {_shown(stated[1])}, the config '
+        'gives it others: what is measured is not its best; give the config that it was trained by'
+    )
+
+
+def _of_config(file: CheckpointFile) -> tuple[Sequence[float], Sequence[float]] | None:
+    """Mean and deviation of the config that a file of OpenMMLab holds, of pixels of 0 … 255."""
     mean, std = (_three(_parsed(file.metadata.get(name))) for name in ('pixel_mean', 'pixel_std'))
-    if mean and std:
-        # Of pixels of 0 … 255, as OpenMMLab counts.
-        yield f'the config in {file.path}', [value / 255 for value in mean], [value / 255 for value in std]
+    return (mean, std) if mean and std else None
+
+
+def _stated(file: CheckpointFile) -> Iterator[tuple[str, Sequence[float], Sequence[float]]]:
+    own = _of_config(file)
+    if own:
+        yield f'the config in {file.path}', [value / 255 for value in own[0]], [value / 255 for value in own[1]]
     for name, within, mean_name, std_name in _BESIDE:
         beside = Path(file.path).with_name(name)
         stated = _parsed(_text(beside))

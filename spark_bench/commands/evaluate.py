@@ -12,7 +12,7 @@ _RECORD = ('seed', 'suite', 'method', 'results')
 # What can be measured, and the options that are for some of it only.
 _PROTOCOLS = {
     'detection': ('config', 'cfg_options', 'backend', 'bootstrap'),
-    'finetune': ('config', 'cfg_options'),
+    'finetune': ('config', 'cfg_options', 'key_prefix'),
     'linear': (*_PROBE, *_RECORD),
     'knn': (*_PROBE, *_RECORD, 'neighbours'),
 }

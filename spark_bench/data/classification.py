@@ -15,14 +15,14 @@ from timm.data.transforms_factory import transforms_imagenet_eval
 from torchvision.transforms import InterpolationMode
 
 from spark_bench.data.images.decoding import read_from
-from spark_bench.data.images.labelled import draw_subset, open_labelled
+from spark_bench.data.images.labelled import draw_subset, open_evaluation, open_labelled
 from spark_bench.data.images.seeding import SeededItems
 from spark_bench.data.trivial_augment import TrivialAugment
 from spark_bench.errors import InputError
 
 # From a recipe's word to timm's policy.
 AUGMENTATIONS = {'trivial': 'v0', 'autoaugment_v0': 'v0', 'randaugment_m9': 'rand-m9-mstd0.5-inc1', 'none': None}
-SPLITS = ('train', 'val')
+SPLITS = ('train', 'val', 'evaluation')
 Transform = Callable[[Image.Image], torch.Tensor]
 # An image so many times as long as wide is a strip.
 _STRIP = 64
@@ -144,7 +144,8 @@ class ClassImages(SeededItems, torch.utils.data.Dataset):
 
     Args:
         root: see :func:`spark_bench.data.images.labelled.open_labelled`.
-        split: ``train`` or ``val``.
+        split: ``train`` or ``val`` of them, or ``evaluation``, see
+            :func:`spark_bench.data.images.labelled.open_evaluation`.
         transform: see :func:`build_transform`.
         fraction: of the labels, see :func:`spark_bench.data.images.labelled.draw_subset`; None takes all.
         fraction_seed: of that draw.
@@ -166,7 +167,7 @@ class ClassImages(SeededItems, torch.utils.data.Dataset):
         if split not in SPLITS:
             raise InputError(f'split is {split!r}: choose one of {", ".join(SPLITS)}')
         self.transform = build_transform(transform)
-        images = open_labelled(root)[SPLITS.index(split)]
+        images = open_evaluation(root) if split == 'evaluation' else open_labelled(root)[SPLITS.index(split)]
         self.source, self.labels, self.classes = images.source, images.labels, images.classes
         if fraction is not None:
             drawn = draw_subset(self.labels, fraction, fraction_seed)

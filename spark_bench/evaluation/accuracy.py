@@ -54,7 +54,7 @@ def predict(models: Mapping[str, nn.Module], loader: Iterable[dict[str, Any]]) -
     """Classify every image of a loader by several models at once; each image is decoded once.
 
     Modes and random generators are left as they are. In several processes all of them take part, and all get the
-    whole result. Computed in float32, also where training is not.
+    whole result. Computed in float32 proper, without TF32, also where training is not.
 
     Args:
         models: dict from name to a model that takes a batch of the loader with ``mode='tensor'`` and has a
@@ -68,7 +68,11 @@ def predict(models: Mapping[str, nn.Module], loader: Iterable[dict[str, Any]]) -
         RunError: for a score that is not finite.
     """
     parts = []
-    with evaluating(*models.values()), undisturbed():  # a loader draws when it is opened
+    with (
+        evaluating(*models.values()),
+        undisturbed(),  # a loader draws when it is opened
+        torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
+    ):
         for batch in loader:
             arrays = [batch['index'].numpy(), batch['label'].numpy()]
             for model in models.values():

@@ -20,6 +20,7 @@ from safetensors.numpy import load, save
 from torch.utils.data import DataLoader, Dataset
 
 from pretrain.encoder import create_network
+from spark_bench.checkpoints.contents import open_checkpoint
 from spark_bench.data.images.seeding import drawing_from
 from spark_bench.errors import InputError, RunError, bare_message
 from spark_bench.files import write_atomically
@@ -36,7 +37,8 @@ def build_backbone(
     """A timm convnet without classifier, in evaluation mode; no random state is disturbed.
 
     A pretraining file of a ConvNeXt holds no norm behind the last map: timm's ``head.norm`` is then fresh, a layer
-    norm without learned scale and shift, as it is where fine-tuning starts. A file with classifier fills it.
+    norm without learned scale and shift, as it is where fine-tuning starts. A file with classifier fills it. A ViT
+    whose file has the norm of averaged places (``fc_norm``) is one that averages them; others take the class token.
 
     Args:
         arch: timm name.
@@ -48,18 +50,29 @@ def build_backbone(
         InputError: for an unknown name, or a checkpoint that does not fit.
     """
     with drawing_from(seed):
-        network = create_network(arch)
+        network = create_network(arch, global_pool=pooling_of(weights, key_prefix))
     load_weights(network, weights, arch, key_prefix)
     return network.eval().requires_grad_(False)
+
+
+def pooling_of(weights: Path | str | None, key_prefix: str | None = None) -> str | None:
+    """What the network of a file pools its last map by, where that is not its architecture's own way: timm's word.
+
+    Raises:
+        InputError: where the file cannot be read.
+    """
+    tensors = () if weights is None else open_checkpoint(weights, key_prefix).naming.canonical.values()
+    return 'avg' if 'fc_norm.weight' in tensors else None
 
 
 @dataclass(frozen=True)
 class Extractor:
     """How features are computed.
 
-    The feature of an image is the average over all places of the network's last map, as its classifier would see it:
-    timm's ``forward_head(x, pre_logits=True)``. For ResNets that is the plain average. For ConvNeXts the average is
+    The feature of an image is what the network's classifier would see: timm's ``forward_head(x, pre_logits=True)``.
+    For ResNets that is the plain average over all places of the last map. For ConvNeXts the average is
     layer-normalised (see :func:`build_backbone`); some other networks (MobileNetV3) have a layer of weights there too.
+    For a ViT it is the class token, or the average where it was trained with that.
 
     Attributes:
         network: see :func:`build_backbone`.

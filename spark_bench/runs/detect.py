@@ -303,6 +303,9 @@ def _fit_channels(cfg, options, channels):
 def place_evaluation(cfg: Config, options: DetectOptions, val: Split, classes: tuple[str, ...]) -> None:
     """Where the val split is, and what the outputs of the model stand for."""
     point_at(cfg.test_dataloader.dataset, val, classes)
+    # Images without objects count, as what is found on them does.
+    cfg.test_dataloader.dataset.test_mode = True
+    cfg.test_dataloader.dataset.pop('filter_cfg', None)
     ids = dict(zip(val.categories, val.category_ids, strict=True))
     cfg.test_evaluator.update(
         category_ids=[ids[name] for name in classes], outfile_prefix=str(Path(options.work_dir) / 'predictions')

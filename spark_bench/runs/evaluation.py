@@ -67,9 +67,12 @@ class Evaluation(ABC, Generic[AnyOptions]):
             options = replace(options, arch=read_metadata(options.weights).get('arch'))
         demand_whole_splits(cfg, options.config)
         data_root = data_root_of(options, cfg, self.embedded)
+        chosen: dict[str, object] = dict(overrides=options.overrides)
+        if options.key_prefix is not None:
+            chosen['key_prefix'] = options.key_prefix
         # Without --arch it is the weights that say it.
         own, bare = (
-            default_evaluation_dir(options.config, options.weights, data_root, arch=arch, overrides=options.overrides)
+            default_evaluation_dir(options.config, options.weights, data_root, arch=arch, **chosen)
             for arch in (options.arch, None)
         )
         self.work_dir, self.lock = Path(options.work_dir or own), contextlib.ExitStack()

@@ -17,8 +17,8 @@ from pretrain.networks import shapes_only
 from spark_bench import checkpoints
 from spark_bench.checkpoints.classes import classes_of, demand_distinct, shown
 from spark_bench.checkpoints.files.reading import read_file
-from spark_bench.data.images.labelled import draw_subset, fingerprint, open_labelled
-from spark_bench.data.images.listing import IMAGENET_CLASSES, WNID
+from spark_bench.data.images.imagenet import imagenet_places
+from spark_bench.data.images.labelled import draw_subset, fingerprint, open_evaluation, open_labelled
 from spark_bench.errors import InputError
 from spark_bench.evaluation.accuracy import AccuracyHook, evaluations, models_of, predict, save_classifier, weights_name
 from spark_bench.models.shapes import check_size
@@ -134,7 +134,7 @@ class ClassifierEvaluation(Evaluation[FinetuneOptions]):
     trained = 'a trained classifier: give classifier.safetensors of a work directory'
 
     def open_data(self) -> None:
-        _, self.val = open_labelled(self.options.data_root)
+        self.val = open_evaluation(self.options.data_root)
 
     def match_classes(self) -> tuple[str, ...]:
         weights, root = self.options.weights, self.options.data_root
@@ -147,18 +147,11 @@ class ClassifierEvaluation(Evaluation[FinetuneOptions]):
             )
             return self.val.classes
         odd = [name for name in self.val.classes if name not in classes]
-        if (
-            odd == list(self.val.classes)
-            and len(odd) == len(classes) == IMAGENET_CLASSES
-            and all(map(WNID.fullmatch, odd))
-        ):
-            # The words of ImageNet's classes, which some repeat, stand in the order of its folders' numbers.
-            print_log(
-                f'{weights} names the classes of ImageNet in words: they are taken in the order of the folders',
-                'current',
-                logging.WARNING,
-            )
-            return self.val.classes
+        theirs, ours = imagenet_places(classes), imagenet_places(self.val.classes)
+        if odd and theirs is not None and ours is not None and set(ours) <= set(theirs):
+            print_log(f"{weights} and {root} name ImageNet's classes each in its own way", 'current')
+            by_place = dict(zip(ours, self.val.classes, strict=True))
+            return tuple(by_place.get(place, name) for place, name in zip(theirs, classes, strict=True))
         demand_distinct(classes, weights)
         if odd:
             raise InputError(
@@ -171,11 +164,15 @@ class ClassifierEvaluation(Evaluation[FinetuneOptions]):
     def fit_recipe(self) -> None:
         fit_model(self.cfg, self.options, len(self.classes))
         place_loaders(self.cfg, self.options)
+        self.cfg.evaluation_dataloader.dataset.split = 'evaluation'
 
     def load(self) -> None:
         model, path = models_of(self.runner)['raw'], self.options.weights
         check_sizes(model, self.cfg)
-        coverage = checkpoints.load(model.backbone, path)
+        coverage = checkpoints.load(model.backbone, path, self.options.key_prefix)
+        print_log(
+            f'network {self.cfg.model.arch}: {coverage}', 'current', logging.WARNING if coverage.notes else logging.INFO
+        )
         fresh = [name for name in coverage.fresh if not name.endswith('num_batches_tracked')]
         if fresh:
             raise InputError(

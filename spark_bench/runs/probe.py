@@ -19,7 +19,7 @@ from spark_bench.models.shapes import check_size
 from spark_bench.places import default_work_dir
 from spark_bench.probes import linear as linear_probe
 from spark_bench.probes.arrays import rank_classes
-from spark_bench.probes.features import Extractor, build_backbone, cached_features, identify
+from spark_bench.probes.features import Extractor, build_backbone, cached_features, identify, pooling_of
 from spark_bench.probes.neighbours import knn
 from spark_bench.records.schema import Record
 from spark_bench.runs.folders import lock_folder, make_work_dir
@@ -90,11 +90,13 @@ class Probe(Measured[ProbeOptions]):
         self.network = build_backbone(self.arch, options.weights, options.seed, options.key_prefix).to(device)
         check_size(self.network, self.arch, options.input_size, '--input-size')
         transform = dict(type='evaluation', input_size=options.input_size, crop_ratio=0.95)
+        pooling = pooling_of(options.weights, options.key_prefix)
         self.splits = {split: ClassImages(options.data_root, split, transform) for split in ('train', 'val')}
         fraction = options.label_fraction
         self.cfg = Config(
             dict(
                 arch=self.arch,
+                **({'global_pool': pooling} if pooling else {}),
                 transform=transform,
                 amp=bool(options.amp),
                 labels=dict(fraction=fraction, seed=None if fraction is None else options.label_seed or 0),
@@ -144,6 +146,7 @@ class Probe(Measured[ProbeOptions]):
             images=chosen,
             transform=self.cfg.transform.to_dict(),
             amp=self.cfg.amp,
+            **({'global_pool': self.cfg.global_pool} if 'global_pool' in self.cfg else {}),
         )
         given = {name: getattr(options, name) for name in ('batch_size', 'workers')}
         extractor = Extractor(

@@ -6,6 +6,7 @@ import struct
 import warnings
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -280,6 +281,7 @@ SEEN = {
     '16 bits a colour, PNG': (png_of_sixteen_bits(colours(RAMP)), SIXTEEN),
     '16 bits, grey and opacity': (png_of_sixteen_bits(colours(RAMP, 2)), SIXTEEN),
     '16 bits, colours and opacity': (png_of_sixteen_bits(colours(RAMP, 4)), SIXTEEN),
+    '16 bits, JPEG 2000': (cv2.imencode('.jp2', RAMP)[1].tobytes(), SIXTEEN),
     '16 bits a colour, TIFF': (raw_tiff(colours(RAMP), 16, photometric=2), SIXTEEN),
     '8 bits': (as_png(GREY), GREY),
     '1 bit': (as_png(GREY > 100), 255 * (GREY > 100)),
@@ -300,6 +302,8 @@ REFUSED = {
     'infinite': (tiff(np.where(GREY == 7, np.inf, GREY / 255).astype(np.float32)), 'inf'),
     'colours in floats': (raw_tiff(colours(GREY / 255).astype('<f4'), 32, 3, photometric=2), 'kind that cannot be'),
     'colours of 16 bits in planes': (planes(RAMP), 'planes of their own'),
+    '16 bits a colour, JPEG 2000': (cv2.imencode('.jp2', colours(RAMP))[1].tobytes(), 'JPEG 2000'),
+    '12 bits a colour, JPEG 2000': (cv2.imencode('.jp2', colours(RAMP // 16))[1].tobytes(), 'JPEG 2000'),
     'signed bytes': (raw_tiff(GREY.astype(np.int8), 8, 2), 'signed integers of 8 bits'),
     'floats of 64 bits': (raw_tiff(GREY / 255, 64, 3), 'kind that cannot be'),
 }

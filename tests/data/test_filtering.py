@@ -206,6 +206,11 @@ def with_big_ids(made):
         entry['category_id'] += 2**62
 
 
+def with_urls(made):
+    for entry in made['images']:
+        entry['coco_url'] = f'http://images.cocodataset.org/train2017/{entry.pop("file_name")}'
+
+
 def with_second_polygon(polygon, first=False):
     def change(made):
         for entry in made['annotations']:
@@ -218,6 +223,7 @@ def with_second_polygon(polygon, first=False):
 BACKENDS = ('fast', 'pycocotools')
 # Sound, though not as COCO's own files are: from a name to (change, the note that tells it).
 SOUND = {
+    'no file name (LVIS)': (with_urls, 'no file name'),
     'no iscrowd': (without('iscrowd'), 'no crowd flag'),
     'no area': (without('area'), 'no area'),
     'no box': (without('bbox'), 'no box'),

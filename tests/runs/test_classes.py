@@ -10,9 +10,11 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from safetensors.torch import load_file
 from small_finetuning import write_images
 from small_recipes import CATEGORIES, ROOT, record_of
+from timm.data import ImageNetInfo
 
 from pretrain.encoder import create_network
 from spark_bench import commands
@@ -243,20 +245,34 @@ def test_names_that_stand_for_two_outputs_are_refused(images, boxes, detector, t
     assert "names 1 classes twice ('box')" in capsys.readouterr().err
 
 
-def test_the_words_of_imagenet_stand_in_the_order_of_its_folders(tmp_path, monkeypatch):
-    wnids = tuple(f'n{number:08}' for number in range(1000))
-    words = [f'word {number % 998}' for number in range(1000)]  # two words name two classes each, as they do
-    monkeypatch.setattr(finetune, 'classes_of', lambda path: tuple(words))
+WNIDS = tuple(ImageNetInfo().index_to_label_name(place) for place in range(1000))
+NUMBERS = tuple(map(str, range(1000)))
+
+
+@pytest.mark.parametrize('named', [WNIDS, NUMBERS, IMAGENET_CATEGORIES])
+def test_imagenets_classes_are_known_by_each_of_their_names(tmp_path, monkeypatch, named):
+    monkeypatch.setattr(finetune, 'classes_of', lambda path: tuple(named))
     this = SimpleNamespace(options=FinetuneOptions(data_root=str(tmp_path), weights='w.pth'))
 
     def matched(classes):
         this.val = SimpleNamespace(classes=classes)
         return finetune.ClassifierEvaluation.match_classes(this)
 
-    assert matched(wnids) == wnids
-    for other in (wnids[:-1], (*wnids[:-1], 'cat')):
+    assert matched(WNIDS) == WNIDS
+    assert matched(WNIDS[5:9])[5:9] == WNIDS[5:9], 'some of them, as ImageNet-R has'
+    assert matched(NUMBERS) == NUMBERS
+    for other in ((*WNIDS[:-1], 'n20000000'), (*WNIDS[:-1], 'cat'), (*WNIDS[:-1], '999')):
         with pytest.raises(InputError):
             matched(other)
+
+
+def test_a_thousand_other_words_are_not_taken_for_imagenets(tmp_path, monkeypatch):
+    this = SimpleNamespace(options=FinetuneOptions(data_root=str(tmp_path), weights='w.pth'))
+    this.val = SimpleNamespace(classes=WNIDS)
+    for words in (sorted(set(IMAGENET_CATEGORIES) | {'zzz'}), [f'n{20000000 + number}' for number in range(1000)]):
+        monkeypatch.setattr(finetune, 'classes_of', lambda path, words=words: tuple(words))
+        with pytest.raises(InputError, match='1000 that it does not know'):
+            finetune.ClassifierEvaluation.match_classes(this)
 
 
 def test_a_refused_record_tells_what_differs_and_nothing_else(boxes, tmp_path, capsys):

@@ -246,8 +246,8 @@ def _networks(contents, seen, path=''):
 
 
 def _of_openmmlab(meta):
-    """What OpenMMLab's codes keep beside weights: ``classes`` of a trained model, ``pixel_mean`` and ``pixel_std`` of its
-    images, as JSON; ``style`` of a ResNet."""
+    """What OpenMMLab's codes keep beside weights: ``classes`` of a trained model, ``pixel_mean`` and ``pixel_std`` of
+    its images, as JSON; ``style`` of a ResNet."""
     meta = meta if isinstance(meta, dict) else {}
     config = next((meta[key] for key in ('cfg', 'config') if isinstance(meta.get(key), str)), '')
     said = _class_names(meta)

@@ -90,6 +90,7 @@ KINDS = {
     'short polygon': (NOTE, 'masks with a polygon of fewer than 6 coordinates, which is left out', _HARMLESS),
     'whole number': (NOTE, 'whole numbers written as 1.0, or as text', _HARMLESS),
     'bare polygon': (NOTE, 'masks that are one polygon without a list around it', _HARMLESS),
+    'no file name': (NOTE, 'images without file_name, taken from coco_url', _HARMLESS),
     'no crowd flag': (NOTE, 'annotations without iscrowd, taken for 0', _HARMLESS),
     'no area': (NOTE, "annotations without area, taken for the mask's", _HARMLESS),
     'no box': (NOTE, "annotations without bbox, taken for the mask's", _HARMLESS),

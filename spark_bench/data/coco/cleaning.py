@@ -1,6 +1,7 @@
 """What annotation files leave out or write otherwise, brought to what COCO's own files say.
 
-Exporters leave out what COCO's files repeat (LVIS and VIA have no ``iscrowd``, others no ``area``), write whole numbers
+Exporters leave out what COCO's files repeat (LVIS and VIA have no ``iscrowd``, LVIS no ``file_name``, others no
+``area``), write whole numbers
 as ``1.0`` (pandas), and add an empty polygon. None of it leaves any doubt, so every reader gets the same entries.
 """
 
@@ -23,11 +24,11 @@ _WHOLE = {
 def clean(contents: object, note: Note = lambda kind, where, what: None) -> bool:
     """Clean the contents of an annotation file, in place; what is not as it should be stays, for others to judge.
 
-    Whole numbers become int, ids that annotations write as text where others are numbers too; a polygon alone becomes
-    a list of one; a missing ``iscrowd`` 0, a missing ``area`` or ``bbox`` the mask's, an ``area`` without mask the
-    box's; polygons of fewer than 6 coordinates beside a whole one go, as do categories without annotation that have the
-    name of one with some; annotations whose ids evaluation cannot hold (0, text, from 2^53 on, or none) are numbered
-    1, 2, 3, …
+    A missing ``file_name`` is the last part of ``coco_url``. Whole numbers become int, ids that annotations write as
+    text where others are numbers too; a polygon alone becomes a list of one; a missing ``iscrowd`` 0, a missing
+    ``area`` or ``bbox`` the mask's, an ``area`` without mask the box's; polygons of fewer than 6 coordinates beside a
+    whole one go, as do categories without annotation that have the name of one with some; annotations whose ids
+    evaluation cannot hold (0, text, from 2^53 on, or none) are numbered 1, 2, 3, …
 
     Args:
         contents: what the JSON holds; anything.
@@ -45,6 +46,11 @@ def clean(contents: object, note: Note = lambda kind, where, what: None) -> bool
                 if type(value) is float and value.is_integer():
                     entry[name] = int(value)
                     note('whole number', f'{key}[{position}]', f'has {name} {value}')
+    for position, entry in entries_of(contents, 'images'):
+        url = entry.get('coco_url')
+        if 'file_name' not in entry and isinstance(url, str):
+            entry['file_name'] = url.rpartition('/')[2]
+            note('no file name', f'images[{position}]', f'has no file_name, and coco_url {url:.80}')
     annotations = entries_of(contents, 'annotations')
     _refer_alike(contents, annotations, note)
     _drop_unused_twins(contents, annotations, note)

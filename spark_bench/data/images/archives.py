@@ -58,6 +58,7 @@ class TarShards(Source):
         numbers = np.repeat(np.arange(len(names)), list(map(len, names)))
         names = list(itertools.chain(*names))
         kept = _select(self._shards[0], os.path.dirname(self._shards[0]), names, skip_held_out)
+        _sort_by_name(kept, names)
         super().__init__(names[index] for index in kept)
         # Of each image its shard, and there its start and size in bytes.
         self._places_N3 = np.stack([numbers, np.concatenate(starts), np.concatenate(sizes)], axis=1)[kept]
@@ -65,6 +66,10 @@ class TarShards(Source):
     def name(self, index: int) -> str:
         """``shard.tar:member``."""
         return f'{self._shards[self._places_N3[index, 0]]}:{self.names[index]}'
+
+    def shards(self) -> list[str]:
+        """The path of each image's shard."""
+        return [self._shards[number] for number in self._places_N3[:, 0].tolist()]
 
     def samples(self) -> list[tuple[int, str]]:
         """Which sample each image is of, as webdataset joins members: those of one shard and :func:`sample_key`."""
@@ -119,6 +124,14 @@ def _select(path, root, names, skip_held_out):
     inside = tuple(sorted(f'{folder}/' for folder in held_out))
     say_held_out(root, inside)
     return [index for index in kept if not names[index].startswith(inside)]
+
+
+def _sort_by_name(kept, names):
+    """Put indices in the order in which folders list the same names: by the parts of the path.
+
+    Archives hold members in whatever order their folder gave them, and that must not decide which images are drawn.
+    """
+    kept.sort(key=lambda index: names[index].replace('/', '\0'))
 
 
 def sample_key(name):
@@ -292,6 +305,7 @@ class ZipArchive(Source):
         self._written = {name: e.filename for name, e in zip(names, entries, strict=True) if name != e.filename}
         _demand_each_once(path, names)
         kept = _select(path, path, names, skip_held_out)
+        _sort_by_name(kept, names)
         super().__init__(names[index] for index in kept)
         # Of each image its size in bytes and its checksum.
         self._checks_N2 = np.array([(entries[index].file_size, entries[index].CRC) for index in kept], dtype=np.int64)

@@ -64,13 +64,26 @@ def _is_wide(image):
 
 
 def _refuse_misread(image, wide):
-    """Raise UnplainError for a TIFF whose values Pillow takes for others: planes of 16 bits, and signed bytes."""
+    """Raise UnplainError where Pillow takes values for others: TIFFs in planes of 16 bits, or of signed bytes, and JPEG
+    2000 in wide colours, whose white it wraps round to black."""
     if image.mode not in ('L', 'LA', 'RGB', 'RGBA'):
         return
+    if image.format == 'JPEG2000' and image.mode != 'L' and _bits_of_jpeg2000(image.fp) > 8:
+        raise UnplainError('is JPEG 2000 in colours of more than 8 bits, which cannot be read right')
     if _tag(image, _SAMPLE_FORMAT) == 2:
         raise UnplainError('has signed integers of 8 bits, which have no plain scale')
     if not wide and (_tag(image, _BITS) or 0) > 8 and image.mode.startswith('RGB'):
         raise UnplainError('has colours of more than 8 bits in planes of their own, which cannot be read')
+
+
+def _bits_of_jpeg2000(file):
+    """Bits of the first colour: Ssiz in the marker segment SIZ, the first of a code stream (ISO 15444-1)."""
+    place = file.tell()
+    file.seek(0)
+    head = file.read(1 << 16)
+    file.seek(place)
+    start = head.find(b'\xff\x4f\xff\x51')
+    return (head[start + 42] & 0x7F) + 1 if 0 <= start < len(head) - 42 else 8
 
 
 def _scale_floats(image):

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from mmengine.logging import print_log
 
 from spark_bench.data.images.progress import Progress
 from spark_bench.errors import InputError, printable
@@ -28,6 +29,8 @@ _SIZE = 16
 _BLOCK, _CHUNK, _THREADS = 1 << 20, 8192, 16
 # A file that was changed a moment ago may change again without a new time: clocks of disks are coarse.
 _SETTLED_NS = 2_000_000_000
+# Another process that reads the same data is waited for without a word for so long.
+_PATIENCE_S = 5.0
 # Of so many files of a root, digests are kept that the last call had no use for. (32 bytes each.)
 _KEPT = 4_000_000
 _STORED_EVERY_S = 60
@@ -103,9 +106,13 @@ def _alone(lock):
     Roots share 256 locks, lest the folder fill with those of roots that are no more; two seldom wait for each other.
     """
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # a folder that cannot be written, a disk without locks
+        with contextlib.suppress(OSError, NotImplementedError):  # a folder that cannot be written, a disk without locks
             lock.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(hold(lock))
+            try:
+                stack.enter_context(hold(lock, _PATIENCE_S))
+            except TimeoutError:
+                print_log(f'another process reads the same data first, and holds {lock}: waiting for it', 'current')
+                stack.enter_context(hold(lock))
         yield
 
 

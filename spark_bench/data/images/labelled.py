@@ -1,18 +1,27 @@
-"""Images with classes, in two splits: folders, tar shards and zip archives, one folder a class or labels beside."""
+"""Images with classes, in two splits: folders, tar shards and zip archives, by their layout.
+
+Source of the class of each: :mod:`spark_bench.data.images.labels`.
+"""
 
 import hashlib
-import itertools
 import os
-import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from mmengine.logging import print_log
 
-from spark_bench.data.images.archives import LABEL_SIZE, TarShards, ZipArchive
+from spark_bench.data.images.archives import TarShards, ZipArchive
 from spark_bench.data.images.ignored import is_ignored, is_own
-from spark_bench.data.images.numbered import Source
+from spark_bench.data.images.labels import (
+    LAYOUT,
+    LabelledImages,
+    class_of,
+    demand_classes,
+    label_members,
+    number_classes,
+    with_classes_sorted,
+)
 from spark_bench.data.images.sources import COMPRESSED, ImageFiles, compressed, list_data
 from spark_bench.data.images.splits import (
     below_splits,
@@ -25,29 +34,6 @@ from spark_bench.errors import InputError, printable
 
 # Of a data set without splits, this part of each class is held out, drawn with this seed.
 HELD_OUT, _HELD_OUT_SEED = 0.2, 0
-_LAYOUT = 'give one with train/<class>/ and val/<class>/ with --data-root'
-_NUMBER = re.compile(r'[0-9]{1,9}')
-
-
-@dataclass(frozen=True)
-class LabelledImages:
-    """One split, numbered, with random access.
-
-    Attributes:
-        place: what an error calls it.
-        source: of its images.
-        labels: (N,) int64, places in ``classes``.
-        classes: names, sorted; class numbers of shards by their value. (Before :func:`open_labelled` is done: as they
-            were met, numbers as int.)
-    """
-
-    place: str
-    source: Source
-    labels: np.ndarray
-    classes: tuple
-
-    def __len__(self):
-        return len(self.labels)
 
 
 def open_labelled(root: Path | str) -> tuple[LabelledImages, LabelledImages]:
@@ -61,7 +47,8 @@ def open_labelled(root: Path | str) -> tuple[LabelledImages, LabelledImages]:
             * a ``.zip`` of such a folder;
             * a folder of uncompressed tar shards, train and val told apart by file or folder name
               (``train-0000.tar``, ``val/0000.tar``), whose members are ``<class>/<name>.jpg``, or ``<key>.jpg`` beside
-              ``<key>.cls`` with the number or name of the class, as webdataset writes them;
+              ``<key>.cls`` with the number or name of the class, as webdataset writes them, or of one tar a class of
+              ImageNet (``train/n01440764.tar``), as its authors pack it;
             * any of these without splits: a fifth of each class's images is held out, the same at every call.
 
     Returns:
@@ -73,14 +60,35 @@ def open_labelled(root: Path | str) -> tuple[LabelledImages, LabelledImages]:
     root = Path(root)
     try:
         parts = _open_parts(root)
-        _demand_classes(parts)
+        demand_classes(parts)
         if len(parts) == 1:
             parts = _hold_out(root, parts[0])
     except InputError as error:
         # It names files, whose names may hold a line break.
         raise InputError(printable(error)) from error
-    train, val = map(_with_classes_sorted, parts)
+    train, val = map(with_classes_sorted, parts)
     return train, val
+
+
+def open_evaluation(root: Path | str) -> LabelledImages:
+    """Open what a trained classifier is evaluated on: the split that is held out, with train beside it or without.
+
+    Args:
+        root: as for :func:`open_labelled`; of a data set without splits, all images.
+
+    Returns:
+        its images; their classes may be some of those that the classifier tells apart.
+
+    Raises:
+        InputError: one line naming what is wrong.
+    """
+    root = Path(root)
+    try:
+        part = _open_parts(root, lone=True)[-1]
+        demand_classes([part])
+    except InputError as error:
+        raise InputError(printable(error)) from error
+    return with_classes_sorted(part)
 
 
 def fingerprint(train: LabelledImages, val: LabelledImages) -> str:
@@ -125,31 +133,31 @@ def _round_half_up(value):
     return int(np.floor(round(value, 9) + 0.5))
 
 
-def _open_parts(root):
-    """One :class:`LabelledImages` where the data set has no splits, else two."""
+def _open_parts(root, lone=False):
+    """One :class:`LabelledImages` where the data set has no splits, else two; ``lone`` opens what is held out alone."""
     if root.is_dir():
-        return _open_folder(root)
+        return _open_folder(root, lone)
     if not root.exists():
-        raise InputError(f'data root {root} does not exist: {_LAYOUT}')
+        raise InputError(f'data root {root} does not exist: {LAYOUT}')
     name = root.name.lower()
     if name.endswith('.zip'):
-        return _open_archive(root, ZipArchive(root, skip_held_out=False))
+        return _open_archive(root, ZipArchive(root, skip_held_out=False), lone)
     if name.endswith('.tar'):
-        return _open_archive(root, TarShards([root], skip_held_out=False))
+        return _open_archive(root, TarShards([root], skip_held_out=False), lone)
     if name.endswith(COMPRESSED):
         raise compressed(root)
-    raise InputError(f'data root {root} is neither a folder nor a .tar or .zip file: {_LAYOUT}')
+    raise InputError(f'data root {root} is neither a folder nor a .tar or .zip file: {LAYOUT}')
 
 
-def _open_folder(root):
+def _open_folder(root, lone):
     splits = find_splits(_folders(root))
     if all(splits):
-        return [_open_split(root, name) for name in splits]
+        return [_open_split(root, name) for name in splits[lone:]]
     images, shards = _list(root)
     if shards:
-        return _open_shards(root, shards)
-    _refuse_splits(root, images)
-    return [_open_classes(root, '', images)]
+        return _open_shards(root, shards, lone)
+    splits = _splits_to_read(root, images, lone)
+    return [_open_split(root, name) for name in splits] or [_open_classes(root, '', images)]
 
 
 def _open_split(root, split):
@@ -183,7 +191,7 @@ def _open_classes(root, prefix, images):
     """The part of images in one folder a class; ``images`` are relative to ``prefix``, which ends in a slash."""
     place = str(root / prefix)
     source = ImageFiles(root, (prefix + name for name in images))
-    part = _number(place, source, (_class_of(place, name) for name in images))
+    part = number_classes(place, source, (class_of(place, name) for name in images))
     empty = sorted(
         name for name in set(_folders(root / prefix)).difference(part.classes) if not is_own(root / prefix / name)
     )
@@ -192,135 +200,69 @@ def _open_classes(root, prefix, images):
     return part
 
 
-def _class_of(place, name):
-    own, slash, _ = name.partition('/')
-    if not slash:
-        raise InputError(
-            f'{place} holds images outside of class folders, such as {own}: move each into the folder of its class'
-        )
-    return own
-
-
-def _open_shards(root, names):
+def _open_shards(root, names, lone):
     """The parts of a folder of shards, told apart by their names, or else by the folders in them."""
     splits = {}
     for name in names:
         splits.setdefault(shard_split(name), []).append(name)
     if set(splits) == {None}:
-        return _open_archive(root, TarShards([root / name for name in names], skip_held_out=False))
+        return _open_archive(root, TarShards([root / name for name in names], skip_held_out=False), lone)
     if None in splits:
         raise InputError(
             f'shard {root / splits[None][0]} is of no split by its name, others are: name it train-… or '
             'val-…, or take it out'
         )
     held_out = 'val' if 'val' in splits else 'test'
-    for name, other in (('train', held_out), (held_out, 'train')):
+    for name, other in () if lone and held_out in splits else (('train', held_out), (held_out, 'train')):
         if name not in splits:
             raise InputError(f'{root} holds {other} shards only: add {"val" if name == "test" else name} shards')
     return [
         _label_shards(f'{root}, {split} shards', [root / name for name in splits[split]])
-        for split in ('train', held_out)
+        for split in ('train', held_out)[lone:]
     ]
 
 
 def _label_shards(place, shards):
     source = TarShards(shards, skip_held_out=False)
-    return _label_members(place, source, without_wrapper(list(source.names)))
+    return label_members(place, source, without_wrapper(list(source.names)))
 
 
-def _label_members(place, source, names):
-    """The part of an archive's images; ``names`` say the classes where no ``.cls`` lies beside the images."""
-    labels = source.labels() if isinstance(source, TarShards) else [None]
-    if all(label is None for label in labels):
-        return _number(place, source, (_class_of(place, name) for name in names))
-    _refuse_doubles(place, source)
-    return _number(place, source, (_read_label(source, index, label) for index, label in enumerate(labels)))
-
-
-def _refuse_doubles(place, source):
-    """Refuse samples with several images: a label is of one of them, and the other may be a map, or a mask."""
-    first: dict[tuple[int, str], str] = {}
-    for name, sample in zip(source.names, source.samples(), strict=True):
-        other = first.setdefault(sample, name)
-        if other != name:
-            raise InputError(
-                f'{place}: {other} and {name} are two images of one sample, and have one label: pack shards with the '
-                'images to classify alone'
-            )
-
-
-def _read_label(source, index, label):
-    """A class number (int) or name (str)."""
-    if label is None:
-        raise InputError(f'image {source.name(index)} has no label: add the .cls of its class beside it')
-    try:
-        text = label.decode().strip()
-    except UnicodeDecodeError:
-        text = ''
-    if not text or len(label) > LABEL_SIZE or not text.isprintable() or text.startswith('-'):
-        raise InputError(
-            f'the label of {source.name(index)} is no class: {label[:40]!r} is neither a number from 0 up nor a name'
-        )
-    return int(text) if _NUMBER.fullmatch(text) else text
-
-
-def _open_archive(root, source):
+def _open_archive(root, source, lone):
     """The parts of archives in which folders tell the splits."""
     names = below_splits(list(source.names)) or without_wrapper(list(source.names), keep_splits=True)
-    splits = find_splits({name.partition('/')[0] for name in names if '/' in name})
-    if not all(splits):
-        _refuse_splits(root, names)
-        return [_label_members(str(root), source, names)]
+    splits = _splits_to_read(root, names, lone)
+    if not splits:
+        return [label_members(str(root), source, names)]
     parts = []
     for split in splits:
         kept = [index for index, name in enumerate(names) if name.startswith(f'{split}/')]
         inside = [names[index].partition('/')[2] for index in kept]
-        parts.append(_label_members(f'{root}:{split}', source.only(kept), inside))
+        parts.append(label_members(f'{root}:{split}', source.only(kept), inside))
     return parts
 
 
-def _refuse_splits(root, names):
-    """Refuse ``train`` without ``val``, the reverse, and splits of other names; a class may have such a name."""
-    train, held_out = find_splits({name.partition('/')[0] for name in names if '/' in name})
-    lone = train or held_out
-    if lone and all(name.count('/') > 1 for name in names if name.startswith(f'{lone}/')):
-        where = f' ({root / lone} alone is a data root too: a fifth of it is then held out)' if root.is_dir() else ''
-        raise InputError(f'{root} holds {lone} but no {"val" if train else "train"}: add it{where}')
+def _splits_to_read(root, names, lone):
+    """The folders of the splits, none where there are no splits.
+
+    ``train`` without ``val`` is refused, and so are the reverse, unless that alone is to be read, and splits of other
+    names; a class may have such a name.
+    """
+    train, held_out = splits = find_splits({name.partition('/')[0] for name in names if '/' in name})
+    if all(splits):
+        return splits[lone:]
+    single = train or held_out
+    if single and all(name.count('/') > 1 for name in names if name.startswith(f'{single}/')):
+        if lone and held_out:
+            return (held_out,)
+        where = f' ({root / single} alone is a data root too)' if root.is_dir() else ''
+        raise InputError(f'{root} holds {single} but no {"val" if train else "train"}: add it{where}')
     unread = splits_within_classes(names)
     if unread:
         raise InputError(
             f'{root}: {unread[0]} is held out by its name, and its parent would be read as one set in classes: '
             'call the folders train and val, with one folder a class in each, and give the folder that holds both'
         )
-
-
-def _number(place, source, classes):
-    """A part, from the class of each image."""
-    numbers = {}
-    labels = np.fromiter((numbers.setdefault(name, len(numbers)) for name in classes), np.int64, len(source))
-    return LabelledImages(place, source, labels, tuple(numbers))
-
-
-def _demand_classes(parts):
-    kinds = {type(name): (name, part.place) for part in parts for name in part.classes}
-    if len(kinds) > 1:
-        (number, _), (name, place) = kinds[int], kinds[str]
-        raise InputError(f'{place}: the label {name!r} is a name, others ({number}) are numbers: write either in all')
-    for part, other in itertools.permutations(parts, 2):
-        odd = sorted(set(part.classes).difference(other.classes))
-        if odd:
-            raise InputError(
-                f'class {odd[0]} is in {part.place} but not in {other.place}: add its images there, or take it out here'
-            )
-    if len(parts[0].classes) < 2:
-        raise InputError(f'{parts[0].place} holds images of 1 class ({parts[0].classes[0]}), two are needed: {_LAYOUT}')
-
-
-def _with_classes_sorted(part):
-    classes = sorted(part.classes)
-    places = {name: place for place, name in enumerate(classes)}
-    order = np.array([places[name] for name in part.classes], dtype=np.int64)
-    return replace(part, labels=order[part.labels], classes=tuple(map(str, classes)))
+    return ()
 
 
 def _hold_out(root, part):
@@ -332,7 +274,7 @@ def _hold_out(root, part):
             'needed, one of them to hold out'
         )
     # Numbered by name: in which order the files lie changes nothing.
-    held_out = draw_subset(_with_classes_sorted(part).labels, HELD_OUT, _HELD_OUT_SEED)
+    held_out = draw_subset(with_classes_sorted(part).labels, HELD_OUT, _HELD_OUT_SEED)
     kept = np.setdiff1d(np.arange(len(part.labels)), held_out)
     print_log(
         f'{root} has no splits: {len(held_out)} of {len(part.labels)} images, a fifth of each class, are held '
