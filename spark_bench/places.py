@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 RESULTS = 'results'
+# In a folder of a run: what its files are of, as one line of JSON whose SHA-256 begins with the config hash.
+STAMP = 'recipe.json'
 # Of suites, methods and the like. No leading dot and no '..', so that a name can be a folder and never leads out of the
 # results folder. The lookahead at the end is there because Python's `$` also matches before a final newline.
 NAME_PATTERN = r'^(?!.*\.\.)[A-Za-z0-9_-][A-Za-z0-9._-]*$(?!\n)'

@@ -109,8 +109,7 @@ def _fetch(entry, path):
         with open(partial, 'wb') as file:
             for chunk in _chunks(entry, path):
                 file.write(chunk)
-        _verify(entry, partial)
-        reason = explain(partial, partial.stat().st_size)
+        reason = explain(partial, partial.stat().st_size) or _otherwise(entry, partial)
         if reason:
             raise RunError(f'what {entry["url"]} gives {reason}; download it by hand to {path}')
 
@@ -133,11 +132,17 @@ def _chunks(entry, path):
 
 
 def _verify(entry, path):
-    """Compare with the index: the whole SHA-256, or as much of it as the publisher states."""
-    if entry.get('sha256'):
-        found = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-        if not found.startswith(entry['sha256']):
-            raise InputError(
-                f'{path} is not what was published (SHA-256 {found[:16]}…, expected '
-                f'{entry["sha256"][:16]}…): remove it, and download it again'
-            )
+    """Compare with the index."""
+    reason = _otherwise(entry, path)
+    if reason:
+        raise InputError(f'{path} {reason}: remove it, and download it again')
+
+
+def _otherwise(entry, path):
+    """In words what tells a file from the published one, by its whole SHA-256 or as much as the publisher states."""
+    if not entry.get('sha256'):
+        return None
+    found = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    if found.startswith(entry['sha256']):
+        return None
+    return f'is not what was published (SHA-256 {found[:16]}…, expected {entry["sha256"][:16]}…)'

@@ -1,10 +1,12 @@
 """What galleries of images share: whose runs they show, where the files of those are, and what is said of lost ones."""
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from spark_bench.places import STAMP
 from spark_bench.records.schema import Record
 from spark_bench.report.images import Image
 from spark_bench.tables.build import order_methods
@@ -68,6 +70,9 @@ def artifact(record: Record, name: str, work_root: Path) -> Path:
     path = existing(record.artifacts[name], work_root)
     if path is None:
         raise Unusable(f'the file with its {name} is no longer there ({record.artifacts[name]}).')
+    stamp = path.with_name(STAMP)
+    if stamp.is_file() and hashlib.sha256(stamp.read_bytes()).hexdigest()[:16] != record.config_hash:
+        raise Unusable(f'the file with its {name} is of another run now ({record.artifacts[name]}).')
     return path
 
 

@@ -2,17 +2,19 @@
 
 import contextlib
 import json
+import logging
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from spark_bench.errors import InputError
 from spark_bench.files import make_folder, write_atomically
 from spark_bench.locks import hold
+from spark_bench.places import STAMP
 from spark_bench.records.differences import keys_that_differ
 from spark_bench.runs.recipe import Identity
 
-STAMP = 'recipe.json'
 # What runs and evaluations leave, but for logs.
 _OUTPUTS = (
     'config.py',
@@ -25,6 +27,7 @@ _OUTPUTS = (
     'classifier*.safetensors',
     'encoder.safetensors',
     'spark.safetensors',
+    'epoch_*.pth',
 )
 
 
@@ -37,7 +40,9 @@ def claim_folder(work_dir: Path, *identities: Identity, known: bool = False) -> 
     """Make a folder and hold it for what has such an identity; see :func:`check_stamp` and :func:`lock_folder`."""
     make_work_dir(work_dir)
     check_stamp(work_dir, *identities, known=known)
-    return lock_folder(work_dir)
+    with lock_folder(work_dir) as held:
+        check_stamp(work_dir, *identities, known=known)  # whoever held it may have made it another's
+        return held.pop_all()
 
 
 def mark_folder(work_dir: Path, identity: Identity, cfg: Config) -> None:
@@ -99,6 +104,8 @@ def make_work_dir(work_dir: Path) -> None:
 def lock_folder(work_dir: Path | str, patience_s: float = 10.0) -> contextlib.ExitStack:
     """Hold ``work_dir`` for this process until it ends, or until what is returned is closed.
 
+    A disk that knows no locks is written without, with a warning.
+
     Raises:
         InputError: where another process still holds it after ``patience_s`` seconds. (A killed suite's runs end
             within moments, so a little patience is enough to start it again at once.)
@@ -107,3 +114,10 @@ def lock_folder(work_dir: Path | str, patience_s: float = 10.0) -> contextlib.Ex
         return hold(Path(work_dir) / '.lock', patience_s)
     except TimeoutError:
         raise InputError(f'another process is running in {work_dir}: wait for it, or give another --work-dir') from None
+    except (OSError, NotImplementedError) as error:
+        print_log(
+            f'the disk of {work_dir} knows no locks ({error}): start nothing else there meanwhile',
+            'current',
+            logging.WARNING,
+        )
+        return contextlib.ExitStack()

@@ -29,7 +29,7 @@ from spark_bench.training.compiling import demand_compiler
 from spark_bench.training.memory import keep_freed_memory
 from spark_bench.training.monitoring import earlier_seconds
 from spark_bench.training.processes import agreed, from_main, join, leave
-from spark_bench.training.resume import clear_leftovers, newest_checkpoint
+from spark_bench.training.resume import checkpoints_of, clear_leftovers, newest_checkpoint
 from spark_bench.training.runner import BenchRunner
 
 _run_numbers = itertools.count(1)  # of this process
@@ -209,7 +209,7 @@ class Run(Measured[AnyTraining]):
         record = self.write_record(metrics, counts, artifacts, {'loss': loss_curve(runner), **curves})
         # What lies here is of this evaluation too from now on: no other may replace what the record names.
         mark_folder(self.work_dir, self.identity, self.cfg)
-        for path in (*self.work_dir.glob('epoch_*.pth'), self.work_dir / 'progress.json'):
+        for path in (*checkpoints_of(self.work_dir), self.work_dir / 'progress.json'):
             path.unlink(missing_ok=True)
         self.release()
         return record

@@ -60,9 +60,14 @@ def main(args: Namespace) -> int:
         return submit(suite, chosen, places, args)
     claim_outputs(suite, places)
     demand_data(places)
-    # What was made of weights that are gone is not seen again by its run, nor is its pretraining run for that.
-    done = finished(chosen, suite, places)
-    spare = [spec for spec in chosen if spec.name in done and not has_weights(spec.needs or spec, places)]
+    # What was made of weights that are gone is not seen again by its run, nor is its pretraining run for that; where
+    # the pretraining has no record, it is run, and then its transfers are looked at by theirs.
+    done = finished(specs, suite, places)
+    spare = [
+        spec
+        for spec in chosen
+        if {spec.name, (spec.needs or spec).name} <= done and not has_weights(spec.needs or spec, places)
+    ]
     check_records(suite, spare, places.results)
     cells = build_cells(suite, [spec for spec in chosen if spec not in spare], places, args.download)
     if args.cluster == 'local':

@@ -29,7 +29,7 @@ def check_cells(suite: Suite, specs: Iterable[CellSpec]) -> None:
 def check_records(suite: Suite, specs: Iterable[CellSpec], results: str) -> None:
     """See that the records of cells are of the recipes that the suite states, as these cells will not run again.
 
-    The data and the weights that they start from are looked at by runs alone.
+    The data, and weights that no cell makes, are looked at by runs alone.
 
     Raises:
         InputError: naming a record, and what differs.
@@ -37,7 +37,11 @@ def check_records(suite: Suite, specs: Iterable[CellSpec], results: str) -> None
     recipes = _Recipes(suite)
     for spec in specs:
         path = spec.record_path(suite.name, results)
-        recorded = read(path).recipe
+        record = read(path)
+        recorded = record.recipe
+        start = spec.needs and spec.needs.record_path(suite.name, results)
+        if start and start.is_file() and (record.weights or {}).get('config_hash') != read(start).config_hash:
+            raise of_another_run(path, [f'it did not start from what {start} tells of'])
         if recorded is None or not all(trial.record_path(suite.name, results).is_file() for trial in spec.trials):
             continue
         stated = recipes.of(spec, tuned_overrides(spec, suite, results))

@@ -1,5 +1,6 @@
 """What is watched while a run trains: how far it is, the time left, curves, reconstructions."""
 
+import contextlib
 import io
 import json
 import time
@@ -59,7 +60,8 @@ class ProgressHook(Hook):
             'loss': outputs['loss'],
             'seconds': round(self._written - self._started + self._earlier_s, 1),
         }
-        write_atomically(Path(runner.work_dir) / 'progress.json', json.dumps(progress).encode())
+        with contextlib.suppress(OSError):  # it only tells how far a run is
+            write_atomically(Path(runner.work_dir) / 'progress.json', json.dumps(progress).encode())
 
 
 def earlier_seconds(work_dir: Path | str) -> float:
@@ -174,7 +176,8 @@ class TensorBoardHook(Hook):
         self._writer.add_image('reconstructions', grid, epoch * len(runner.train_dataloader), dataformats='HWC')
         png = io.BytesIO()
         Image.fromarray(grid).save(png, 'PNG')
-        write_atomically(Path(runner.work_dir) / RECONSTRUCTIONS / f'epoch_{epoch:04d}.png', png.getvalue())
+        with contextlib.suppress(OSError):
+            write_atomically(Path(runner.work_dir) / RECONSTRUCTIONS / f'epoch_{epoch:04d}.png', png.getvalue())
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """A resumed run goes on behind the checkpoint: what is before it must be on disk."""

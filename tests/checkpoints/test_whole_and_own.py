@@ -99,6 +99,18 @@ def test_a_page_in_place_of_published_weights_is_not_kept(tmp_path, monkeypatch)
     assert not any(path.suffix == '.pth' for path in (tmp_path / 'cache').rglob('*'))
 
 
+def test_other_bytes_than_the_published_are_told_with_where_to_put_the_right_ones(tmp_path, monkeypatch):
+    other = tmp_path / 'other.pth'
+    torch.save({'a.weight': torch.ones(3)}, other)
+    entry = dict(name='spark', arch='resnet50', file='r50.pth', url=other.as_uri(), sha256='0123abcd', source='')
+    monkeypatch.setattr(published, 'read_index', lambda: [entry])
+    with pytest.raises(RunError) as caught:
+        published.find_published('spark', 'resnet50', tmp_path / 'cache', download=True)
+    assert f'download it by hand to {tmp_path}/cache/weights/r50.pth' in str(caught.value)
+    assert 'expected 0123abcd' in str(caught.value) and '.tmp' not in str(caught.value)
+    assert not any(path.is_file() for path in (tmp_path / 'cache').rglob('*'))
+
+
 @pytest.mark.parametrize('arch', ['mobilenetv3_small_050', 'test_efficientnet', 'resnet18'])
 def test_an_encoder_fills_a_classifier_but_for_its_head(tmp_path, arch):
     encoder = timm.create_model(arch, num_classes=0)

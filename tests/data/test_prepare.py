@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 
 from spark_bench import commands
 from spark_bench.data.check import check
+from spark_bench.places import shipped
 
 cells = pytest.fixture(make_cells, scope='module')
 cifar = pytest.fixture(make_cifar, scope='module')
@@ -297,3 +298,19 @@ def test_held_out_images_are_a_share_of_train_with_all_that_belongs_to_them(cell
     path.write_text(json.dumps(truth))
     assert commands.main(['data', 'holdout', str(source), '--output', str(tmp_path / 'no'), '--share', '0.4']) == 2
     assert 'without an object to learn from' in capsys.readouterr().err and not (tmp_path / 'no').exists()
+
+
+def test_the_images_that_mini_was_measured_on_are_held_out(cells, tmp_path):
+    listed = shipped('spark_bench/data/nuclei_val.txt').read_text().split()
+    assert len(listed) == len(set(listed)) == 133 and {len(name) for name in listed} == {16}
+    names = dict(
+        zip(
+            cells,
+            [f'{listed[number]}{number:048x}' for number in (0, 100)] + [f'{n:064x}' for n in range(18)],
+            strict=True,
+        )
+    )
+    source = write_cells(tmp_path / 'a.zip', {names[name]: cell for name, cell in cells.items()})
+    assert commands.main(['data', 'nuclei', str(source), '--output', str(tmp_path / 'nuclei')]) == 0
+    assert {path.stem[:16] for path in (tmp_path / 'nuclei/val').iterdir()} == {listed[0], listed[100]}
+    assert len(list((tmp_path / 'nuclei/train').iterdir())) == 18

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import hashlib
 import io
 import json
 import re
@@ -15,6 +16,7 @@ from spark_bench.report.charts import bar_chart
 from spark_bench.report.curves import loss_curves, moving_average
 from spark_bench.report.detections import detection_galleries
 from spark_bench.report.figures import inline_svg
+from spark_bench.report.galleries import Unusable, artifact
 from spark_bench.report.reconstructions import reconstruction_galleries
 from spark_bench.tables import table_of_suite
 from spark_bench.tables.build import METHODS
@@ -103,6 +105,17 @@ def test_each_reconstruction_stands_beside_its_image_and_mask(demo_runs, tmp_pat
         assert spark[int(0.55 * side) :].mean() == pytest.approx(40, abs=3)  # and filled in with 40 * i
         assert mosaic[int(0.55 * side) :].mean() == pytest.approx(160, abs=3)
         assert np.abs(spark - mosaic)[: int(0.45 * side)].max() < 12  # the upper half is the image itself
+
+
+def test_what_another_run_has_left_in_the_place_since_is_not_shown(demo_runs, tmp_path):
+    one = next(record for record in demo_runs if record.task == 'pretrain' and record.method == 'spark')
+    path = artifact(one, 'reconstructions', tmp_path)
+    stamp = path.with_name('recipe.json')
+    stamp.write_text('{"seed": 1}')
+    with pytest.raises(Unusable, match='of another run now'):
+        artifact(one, 'reconstructions', tmp_path)
+    own = hashlib.sha256(stamp.read_bytes()).hexdigest()[:16]
+    assert artifact(dataclasses.replace(one, config_hash=own), 'reconstructions', tmp_path) == path
 
 
 def test_a_method_that_saw_other_masks_stands_apart_and_is_said_to(demo_runs, tmp_path):

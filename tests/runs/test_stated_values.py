@@ -1,6 +1,9 @@
 """What somebody states is what a run computes, however it is stated, and what its record says."""
 
+import contextlib
 import copy
+import errno
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +14,7 @@ from spark_bench import commands
 from spark_bench.checkpoints.writing import save_safetensors
 from spark_bench.configs import read_config
 from spark_bench.errors import InputError
+from spark_bench.files import create_file
 from spark_bench.models.methods import METHODS
 from spark_bench.places import shipped
 from spark_bench.runs import folders, kind_of
@@ -19,6 +23,7 @@ from spark_bench.runs.options import DetectOptions, FinetuneOptions
 from spark_bench.runs.recipe import Identity
 from spark_bench.suites.plan import fitting_processes
 from spark_bench.suites.status import note_failure
+from spark_bench.training import monitoring
 from spark_bench.training.resume import clear_leftovers
 
 UPDATES = str(shipped('mmdet_configs/spark/mask-rcnn_resnet50_fpn_1x_coco.py'))
@@ -160,6 +165,64 @@ def test_what_a_record_names_is_not_replaced_by_a_run_of_another_evaluation(tmp_
     folders.check_stamp(tmp_path, training, own)
     with pytest.raises(InputError, match=r'another configuration \(test'):
         folders.check_stamp(tmp_path, training, other)
+
+
+def test_a_checkpoint_without_a_word_of_whose_it_is_is_not_resumed_from(tmp_path):
+    for name in ('epoch_1.pth', 'epoch_best.pth'):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_bytes(b'of a run of stock mmdet, or copied')
+        with pytest.raises(InputError, match=f'{name} would be replaced'):
+            folders.claim_folder(folder, identity())
+        assert (folder / name).is_file()
+
+
+def test_a_folder_that_became_anothers_while_it_was_waited_for_is_refused(tmp_path, monkeypatch):
+    def lock(work_dir):
+        (work_dir / folders.STAMP).write_text(identity(of='another').text)
+        return contextlib.ExitStack()
+
+    monkeypatch.setattr(folders, 'lock_folder', lock)
+    with pytest.raises(InputError, match='another configuration'):
+        folders.claim_folder(tmp_path, identity())
+
+
+@pytest.mark.parametrize(
+    'error', [OSError(errno.ENOLCK, 'No locks available'), OSError(errno.ENOSYS, 'no'), NotImplementedError('flock')]
+)
+def test_a_disk_without_locks_is_written_with_a_warning(tmp_path, monkeypatch, error, capfd):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(folders, 'hold', fail)
+    folders.claim_folder(tmp_path, identity()).close()
+    assert 'knows no locks' in ''.join(capfd.readouterr())
+
+
+def test_a_folder_that_cannot_be_synced_keeps_what_was_written(tmp_path, monkeypatch):
+    sync = os.fsync
+
+    def fsync(descriptor):
+        if os.path.isdir(f'/proc/self/fd/{descriptor}'):
+            raise OSError(errno.EINVAL, 'Invalid argument')
+        sync(descriptor)
+
+    monkeypatch.setattr(os, 'fsync', fsync)
+    create_file(tmp_path / 'a/record.json', b'{}')
+    assert (tmp_path / 'a/record.json').read_bytes() == b'{}'
+
+
+def test_a_disk_that_is_full_for_a_moment_costs_a_display_and_no_training(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(monitoring, 'write_atomically', full)
+    runner = SimpleNamespace(work_dir=str(tmp_path), iter=0, max_iters=2)
+    hook = monitoring.ProgressHook()
+    hook.before_train(runner)
+    hook._written = -10.0
+    hook.after_train_iter(runner, 0, outputs={'loss': 1.0})
+    assert not list(tmp_path.iterdir())
 
 
 def test_why_a_cell_failed_is_kept_whatever_names_it_has(tmp_path):

@@ -315,3 +315,26 @@ def test_a_measured_table_stands_beside_that_of_a_run(finished, images, monkeypa
     assert done.returncode == 0 and done.stdout.count('Measured, not by this run') == 1
     report = (folder / 'results/report-small.html').read_text()
     assert report.count('id="measured"') == 1 and report.count('<table class="results"') == 2
+
+
+def test_transfers_of_a_pretraining_that_was_made_anew_are_not_taken_for_those_of_the_new_one(
+    finished, images, tmp_path
+):
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    suite, one = tmp_path / 'small.py', ['--only', 'classification/*/spark/0']
+    text = suite.read_text()
+    suite.write_text(
+        text.replace("{'train_cfg.max_epochs': 2, 'global_batch", "{'train_cfg.max_epochs': 1, 'global_batch")
+    )
+    assert suite.read_text() != text
+    # As the refusal of the pretraining's record says: that goes, and what was made with it.
+    (tmp_path / 'results/measured/small/pretrain/test_resnet/spark/0.json').unlink()
+    shutil.rmtree(tmp_path / 'work/pretrain/test_resnet/spark')
+    done = spark_bench(words(suite, images, tmp_path, *one))
+    assert done.returncode == 1 and 'classification/test_resnet/spark/0' in done.stderr.splitlines()[-1]
+    assert 'the weights that it starts from' in done.stderr
+    # The weights are gone once more: then the records tell, and on a cluster they alone.
+    shutil.rmtree(tmp_path / 'work/pretrain/test_resnet/spark')
+    for extra in ([], ['--cluster', 'slurm', '--partition', 'gpu']):
+        done = spark_bench(words(suite, images, tmp_path, *one, *extra))
+        assert done.returncode == 2 and 'did not start from what' in done.stderr, done.stderr
