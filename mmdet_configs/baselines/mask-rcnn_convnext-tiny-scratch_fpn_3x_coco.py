@@ -1,4 +1,4 @@
-"""ConvNeXt-T without pretraining, in SparK's recipe for COCO, 3x."""
+"""ConvNeXt-T without pretraining, in ConvNeXt's recipe for COCO, 3x."""
 
 _base_ = '../spark/mask-rcnn_convnext-tiny_fpn_3x_coco.py'
 

@@ -1,4 +1,4 @@
-"""ConvNeXt-T trained with labels on ImageNet-1k, in SparK's recipe for COCO, 3x."""
+"""ConvNeXt-T trained with labels on ImageNet-1k, in ConvNeXt's recipe for COCO, 3x."""
 
 _base_ = '../spark/mask-rcnn_convnext-tiny_fpn_3x_coco.py'
 

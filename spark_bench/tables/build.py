@@ -155,9 +155,6 @@ def mixture(records: Sequence[Record]) -> str:
             differing = ['other data'] if record.data[0] != first.data[0] else []
             if None not in (first.recipe, record.recipe):
                 differing += keys_that_differ(first.recipe, record.recipe, apart=_DRAWS, word='and')
-            own = all((each.weights or {}).get('config_hash') and each.setup_hash for each in (first, record))
-            if own and not differing:  # that of one setup is the same for all seeds of its pretraining
-                differing = ['from pretrainings of other recipes']
             if differing:
                 return f'seeds {first.seed} and {record.seed}, {"; ".join(differing)}'
     return ''

@@ -221,16 +221,16 @@ def test_ablation_table(place):
 @pytest.mark.timeout(1500)
 def test_transformers(place):
     make_coco(place / 'data/coco', coco_tiny())
-    write_recipe(place, 'mmdet_configs/baselines/mask-rcnn_swin-tiny_fpn_1x_coco.py')
+    write_recipe(place, 'mmdet_configs/baselines/mask-rcnn_swin-base_fpn_3x_coco.py')
     torch.save(
-        {'model': timm.create_model('swin_tiny_patch4_window7_224', num_classes=0).state_dict()},
-        place / 'swin_tiny.pth',
+        {'model': timm.create_model('swin_base_patch4_window7_224', num_classes=0).state_dict()},
+        place / 'swin_base.pth',
     )
     write_suite(place, 'transformers', [fine_tuning(['scratch'])], {'imagenet': 'classes', 'coco': 'COCO'})
     (place / 'other_results').mkdir()
     shutil.copytree(ROOT / 'results/published', place / 'other_results/published')
     printed = run_guide('transformers', place)
-    assert any('swin_tiny' in text for text in printed.values())
+    assert any('swin_base' in text for text in printed.values())
 
 
 @pytest.mark.slow

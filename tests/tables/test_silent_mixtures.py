@@ -33,16 +33,6 @@ def test_seeds_on_other_data_are_no_mean_whatever_else_their_records_tell(make_r
     assert summarise([first, other_data(second)], COLUMN).value is None
 
 
-def test_seeds_that_start_from_pretrainings_of_other_recipes_are_no_mean(make_record):
-    weights = [dict(path='w', sha256=str(number) * 64, config_hash=str(number) * 16) for number in (1, 2)]
-    first, second = (make_record(seed=n, recipe={'a': 1}, weights=weights[n], setup_hash='5e70aa') for n in (0, 1))
-    assert mixture([first, second]) == '', 'pretrained twice by one recipe'
-    other = dataclasses.replace(second, setup_hash='5e70bb')
-    assert mixture([first, other]) == 'seeds 0 and 1, from pretrainings of other recipes'
-    foreign = dataclasses.replace(other, weights={**weights[1], 'config_hash': None})
-    assert mixture([first, foreign]) == '', 'who knows how others made theirs'
-
-
 @pytest.mark.parametrize(
     'recipe', [{'labels': {'fraction': 0.1}}, {'train_dataloader': {'dataset': {'fraction': 0.1}}}], ids=str
 )
