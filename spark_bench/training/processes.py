@@ -17,6 +17,8 @@ from spark_bench.errors import InputError, RunError, ToldElsewhere
 LAUNCHERS = ('none', 'pytorch', 'slurm')
 # How long the others wait for the first, which evaluates alone: 10,000 resamples of COCO take a quarter of an hour.
 _PATIENCE_S = 3 * 3600
+# How long one that has met an error waits for the first to meet it too, and the key that this one then sets.
+_AGREE_S, _MET = 10.0, 'spark_bench/met_an_error'
 
 Value = TypeVar('Value')
 
@@ -98,18 +100,33 @@ def from_main(function: Callable[[], Value]) -> Value:
     broadcast_object_list(box)
     result, error = box[0]
     if error is not None:
-        raise once(error)
+        raise error if is_main_process() else ToldElsewhere(error)
     return result
 
 
 def once(error: InputError | RunError) -> Exception:
-    """What to raise for an error that every process meets, so that one line is printed and not one a process."""
-    return error if is_main_process() else ToldElsewhere(error)
+    """What to raise for an error that every process is to meet, so that one line is printed and not one a process.
+
+    What the first process does not meet too, such as a data root that another machine lacks, the others tell.
+    """
+    if not is_distributed():
+        return error
+    store = dist.distributed_c10d._get_default_store()
+    if is_main_process():
+        store.set(_MET, '1')
+        return error
+    try:
+        store.wait([_MET], timedelta(seconds=_AGREE_S))
+    except dist.DistStoreError:
+        return type(error)(f'process {dist.get_rank()} alone: {error}')
+    except RuntimeError:  # the first has ended, and its store with it
+        pass
+    return ToldElsewhere(error)
 
 
 @contextlib.contextmanager
 def agreed() -> Iterator[None]:
-    """Every process finds the same wrong within.
+    """Every process is to find the same wrong within; see :func:`once`.
 
     Raises:
         InputError, RunError: as raised; in all processes but the first, :class:`ToldElsewhere`.
@@ -117,6 +134,4 @@ def agreed() -> Iterator[None]:
     try:
         yield
     except (InputError, RunError) as error:
-        if is_main_process():
-            raise
-        raise ToldElsewhere(error) from error
+        raise once(error) from error

@@ -20,12 +20,15 @@ def free_port():
         return str(chosen.getsockname()[1])
 
 
-def together(arguments, processes=2):
-    """Run ``spark-bench`` in processes that train together; what all of them printed, and the first bad exit status."""
+def together(arguments, processes=2, setup=None):
+    """Run ``spark-bench`` in processes that train together; what all of them printed, and the first bad exit status.
+
+    ``setup`` is called first in each, with its number.
+    """
     port, context = free_port(), start_server()
     with tempfile.TemporaryDirectory() as folder:
         running = [
-            context.Process(target=_member, args=(rank, processes, port, list(map(str, arguments)), folder))
+            context.Process(target=_member, args=(rank, processes, port, list(map(str, arguments)), folder, setup))
             for rank in range(processes)
         ]
         for process in running:
@@ -49,13 +52,27 @@ def _wait(running):
         process.join()
 
 
-def _member(rank, processes, port, arguments, folder):
+def _member(rank, processes, port, arguments, folder, setup):
     for descriptor, kind in ((1, 'out'), (2, 'err')):
         os.dup2(os.open(Path(folder) / f'{rank}.{kind}', os.O_WRONLY | os.O_CREAT), descriptor)
     names = {'RANK': rank, 'LOCAL_RANK': rank, 'WORLD_SIZE': processes, 'LOCAL_WORLD_SIZE': processes}
     os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR='localhost', MASTER_PORT=port)
     os.environ['OMP_NUM_THREADS'] = '1'
+    if setup:
+        setup(rank)
     status = commands.main([*arguments, '--launcher', 'torchrun'])
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def without_data(rank):
+    """A set-up for :func:`together`: the second process finds no data to pretrain on."""
+    from spark_bench.errors import InputError
+    from spark_bench.runs.pretrain import Pretraining
+
+    def fail(self):
+        raise InputError('data root /data: not on this machine')
+
+    if rank == 1:
+        Pretraining.open_data = fail

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from PIL import Image
 from timm.models.resnet import Bottleneck, ResNet
-from together import free_port, together
+from together import free_port, together, without_data
 from torch import nn
 from torch._dynamo.utils import counters
 
@@ -246,3 +247,13 @@ def test_a_launcher_that_did_not_start_the_process_is_named(images, tmp_path, ca
     assert commands.main(words(images, tmp_path, '--launcher', launcher)) == 2
     error = capsys.readouterr().err.strip()
     assert '\n' not in error and f'--launcher {launcher}' in error and named in error
+
+
+def test_what_one_process_alone_meets_is_told_by_it(images, tmp_path):
+    """As where data lie on each machine's own disk, and the second has none."""
+    start = time.monotonic()
+    done = together(words(images, tmp_path), setup=without_data)
+    # The first process waits for it, until its launcher ends it, or the connection breaks.
+    [told] = [line for line in done.stderr.splitlines() if 'spark-bench: error: process' in line]
+    assert done.returncode and 'process 1 alone: data root /data: not on this machine' in told
+    assert time.monotonic() - start < 120
