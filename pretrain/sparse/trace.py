@@ -127,7 +127,7 @@ def _check_operation(node, features):
             f'no sparse counterpart of the operation {name!r} at {node.name!r}{_home(node)}: move it '
             'into a module of its own and register that with pretrain.sparse.operations.register'
         )
-    if node.target in _ADDITIONS and not all(source in features for source in node.args[:2]):
+    if node.target in _ADDITIONS and not all(source in features or source == 0 for source in node.args[:2]):
         raise InputError(
             f'{name!r} at {node.name!r}{_home(node)} adds something else than a feature map, which would '
             'make masked positions non-zero: move it into a registered module'

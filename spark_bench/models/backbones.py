@@ -70,7 +70,7 @@ class SparKTimm(Freezable, BaseModule):
         )
         if with_cp:
             self.pyramid.network.set_grad_checkpointing(True)
-        self._groups = coarse_groups(self.pyramid.network)
+        self._groups = stage_groups(self.pyramid.network)
         self._freeze()
         self.freeze(frozen)
 
@@ -98,7 +98,6 @@ class SparKTimm(Freezable, BaseModule):
     def _freeze(self):
         if self.frozen_stages < 0:
             return
-        # Groups of timm: 0 is the stem, then one a stage.
         for name, parameter in self.pyramid.network.named_parameters():
             if self._groups[name] <= self.frozen_stages:
                 parameter.requires_grad = False
@@ -133,7 +132,7 @@ def timm_layer(
 
     Args:
         name: in ``network``; any other for what stands behind it.
-        groups: see :func:`coarse_groups`.
+        groups: see :func:`stage_groups`.
         resnet_rule: detection's or classification's.
         layers: of other networks.
     """
@@ -149,26 +148,26 @@ def timm_layer(
     return groups.get(name, layers - 1), layers
 
 
-def coarse_groups(network: nn.Module) -> dict[str, int]:
-    """From parameter name to timm's own number of its stage: 0 for the stem, then one a stage.
+def stage_groups(network: nn.Module, scales: int = 4) -> dict[str, int]:
+    """From parameter name to the number of its stage: 0 for the stem, then one for each of the last ``scales`` maps.
 
-    Where timm has none, as for MetaFormers, the modules of the maps are the stages.
+    A parameter is of the stage whose map comes next; behind the last map a number of its own. What comes before an
+    earlier map of the network, or where it has none, before the module of the first of these, is the stem. HRNets,
+    whose maps are no single modules', have timm's groups.
     """
-    try:
-        grouped = group_parameters(network, network.group_matcher(coarse=True))
-    except (AttributeError, AssertionError):
-        return _groups_by_maps(network)
-    return {name: number for number, names in grouped.items() for name in names}
-
-
-def _groups_by_maps(network):
-    stages = [f'{entry["module"]}.' for entry in network.feature_info]
-    groups, passed = {}, 0
-    for name, _ in network.named_parameters():
-        own = next((i for i, stage in enumerate(stages, start=1) if name.startswith(stage)), 0)
-        passed = own or passed
-        groups[name] = own or (passed and passed + 1)  # between two maps it is the next one's
-    return groups
+    places = {path: place for place, (path, _) in enumerate(network.named_modules())}
+    modules = [entry['module'] for entry in network.feature_info]
+    if not places.keys() >= set(modules):
+        groups = group_parameters(network, network.group_matcher(coarse=True))
+        return {name: number for number, names in groups.items() for name in names}
+    ends = []
+    for module in modules:
+        inside = [place for path, place in places.items() if f'{path}.'.startswith(f'{module}.')]
+        ends.append((min(inside), max(inside)))
+    earlier, ends = ends[:-scales], ends[-scales:]
+    stem = earlier[-1][1] + 1 if earlier else ends[0][0]
+    owners = {name: places[name.rpartition('.')[0]] for name, _ in network.named_parameters()}
+    return {name: 0 if place < stem else 1 + sum(end < place for _, end in ends) for name, place in owners.items()}
 
 
 def pyramid_channels(arch: str) -> list[int]:

@@ -14,7 +14,7 @@ from torch import nn
 from pretrain.encoder import create_network
 from spark_bench import checkpoints
 from spark_bench.errors import InputError
-from spark_bench.models.backbones import coarse_groups, timm_layer
+from spark_bench.models.backbones import stage_groups, timm_layer
 from spark_bench.models.layer_depth import resnet_classifier_layer
 
 # Targets are smoothed where images are mixed, so the losses themselves smooth nothing.
@@ -79,7 +79,7 @@ class SparKClassifier(BaseModel):
         self._mixup = Mixup(mixup_alpha, cutmix_alpha, label_smoothing=label_smoothing, num_classes=num_classes)
         # Otherwise timm only makes smoothed targets.
         self._mixup.mixup_enabled = max(mixup_alpha, cutmix_alpha) > 0
-        self._groups = coarse_groups(self.backbone)
+        self._groups = stage_groups(self.backbone)
 
     def init_weights(self) -> None:
         """Load ``weights``; called by OpenMMLab after the model is built. timm has initialised the rest."""

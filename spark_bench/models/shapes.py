@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
-from mmdet.models.roi_heads.mask_heads import FCNMaskHead
+from mmdet.models.roi_heads.mask_heads import DynamicMaskHead, FCNMaskHead
 from torch import nn
 
 from pretrain.networks import evaluating
@@ -40,9 +40,18 @@ _STRIDES = {
 def first_input(cfg: 'ConfigDict') -> str:
     """The key, below ``model``, of the channels that whatever follows the backbone takes.
 
-    That is the neck; a detector without one (Mask2Former) takes the maps of the backbone into its head.
+    That is the neck, or the first of several; a detector without one (Mask2Former) takes the maps of the backbone into
+    its head.
     """
-    return 'neck.in_channels' if cfg.get('neck') else 'panoptic_head.in_channels'
+    neck = cfg.get('neck')
+    if isinstance(neck, (list, tuple)):
+        return 'neck.0.in_channels'
+    return 'neck.in_channels' if neck else 'panoptic_head.in_channels'
+
+
+def group_at(cfg: 'ConfigDict', key: str) -> 'ConfigDict | None':
+    """The group of settings that holds a dotted key below ``model``; None where there is none."""
+    return _first(cfg, key.rpartition('.')[0])
 
 
 @torch.no_grad()
@@ -115,13 +124,18 @@ def _check_strides(cfg, sides):
             wrong = [
                 stride
                 for stride, side in zip(strides, sides, strict=False)
-                if side > 1 and not _same(stride, _SIDE // side)
+                if side > 1 and not _is_part(stride) and not _same(stride, _SIDE // side)
             ]
             if wrong:
                 true = [_SIDE // side if side > 1 else stride for stride, side in zip(strides, sides, strict=False)]
                 raise InputError(
                     f'model.{place} is {list(strides)}: give {true}, the strides of the maps that model.neck gives'
                 )
+
+
+def _is_part(stride):
+    """Whether a stride is no whole number: YOLACT states what fits its images of 550 pixels."""
+    return isinstance(stride, float) and not stride.is_integer()
 
 
 def _check_rois(model, cfg):
@@ -137,7 +151,8 @@ def _check_rois(model, cfg):
     )
     heads = getattr(model.roi_head, 'mask_head', None)
     head = heads[0] if isinstance(heads, nn.ModuleList) else heads
-    if isinstance(side, int) and isinstance(head, FCNMaskHead):
+    # QueryInst's takes what its queries found too.
+    if isinstance(side, int) and isinstance(head, FCNMaskHead) and not isinstance(head, DynamicMaskHead):
         mask = head(next(head.parameters()).new_zeros(1, width, side, side))
         _demand(
             cfg,
@@ -162,15 +177,16 @@ def _same(value, wanted):
 
 def _values(cfg, key, place=''):
     """What stands under a dotted key, each with its own place: of heads that are a list, as a cascade's, every one."""
+    if not key:
+        yield place, cfg
+        return
     part, _, rest = key.partition('.')
-    child, place = None if cfg is None else cfg.get(part), f'{place}.{part}'.lstrip('.')
-    if not rest:
-        yield place, child
-    elif isinstance(child, (list, tuple)):
-        for number, stage in enumerate(child):
-            yield from _values(stage, rest, f'{place}.{number}')
-    else:
-        yield from _values(child, rest, place)
+    if isinstance(cfg, (list, tuple)) and not part.isdigit():
+        for number, stage in enumerate(cfg):
+            yield from _values(stage, key, f'{place}.{number}')
+        return
+    child = None if cfg is None else cfg[int(part)] if isinstance(cfg, (list, tuple)) else cfg.get(part)
+    yield from _values(child, rest, f'{place}.{part}'.lstrip('.'))
 
 
 def _first(cfg, key):

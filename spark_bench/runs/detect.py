@@ -22,7 +22,7 @@ from spark_bench.evaluation.coco_metric import run_evaluation, write_categories
 from spark_bench.evaluation.rehearsal import rehearse
 from spark_bench.models.backbones import chosen_channels, pyramid_channels
 from spark_bench.models.categories import check_categories, set_categories
-from spark_bench.models.shapes import check_shapes, first_input
+from spark_bench.models.shapes import check_shapes, first_input, group_at
 from spark_bench.records.schema import Record
 from spark_bench.runs.evaluation import Evaluation
 from spark_bench.runs.folders import write_metrics
@@ -31,10 +31,11 @@ from spark_bench.runs.options import DetectOptions
 from spark_bench.runs.overrides import set_workers
 from spark_bench.runs.recipe import Identity
 from spark_bench.runs.run import Run
+from spark_bench.runs.soundness import tell_other_pixels
 from spark_bench.training.processes import from_main
 
-# Their boxes are made up, for the sake of mmdet's metric.
-_WITHOUT_BOXES = ('SOLO', 'SOLOv2')
+# What is no detector of objects, and why; SOLO's boxes are made up, for the sake of mmdet's metric.
+_NO_BOXES = dict.fromkeys(('SOLO', 'SOLOv2'), 'masks without boxes') | {'RPN': 'proposals, not objects'}
 
 
 class Detection(Run[DetectOptions]):
@@ -64,6 +65,8 @@ class Detection(Run[DetectOptions]):
     @classmethod
     def fit_recipe(cls, cfg: Config, options: DetectOptions, classes: int = 1) -> None:
         fit_model(cfg, options, classes)
+        if options.weights not in (None, 'scratch'):
+            tell_other_pixels(cfg, options.config)
         super().fit_recipe(cfg, options, classes)
         if options.label_fraction is not None:
             dataset = cfg.train_dataloader.dataset
@@ -256,10 +259,10 @@ def fit_model(cfg: Config, options: DetectOptions, categories: int) -> None:
     if missing:
         raise InputError(f"config {options.config} has no {missing[0]}: give a recipe of mmdet_configs, or mmdet's own")
     arch_of(cfg, options.config)
-    if cfg.model.get('type') in _WITHOUT_BOXES:
+    if cfg.model.get('type') in _NO_BOXES:
         raise InputError(
-            f'config {options.config} is of a {cfg.model.type}, which gives masks without boxes, whose AP '
-            'would be 0: take a detector that gives boxes'
+            f'config {options.config} is of a {cfg.model.type}, which gives {_NO_BOXES[cfg.model.type]}: take a '
+            'detector that gives boxes of objects'
         )
     backbone = cfg.model.backbone
     if backbone.type == 'SparKTimm':
@@ -280,7 +283,7 @@ def fit_model(cfg: Config, options: DetectOptions, categories: int) -> None:
 def _fit_channels(cfg, options, channels):
     """Have what follows a timm network take the maps that it gives."""
     place = first_input(cfg.model)
-    part = cfg.model.get(place.partition('.')[0])
+    part = group_at(cfg.model, place)
     if part is None:
         raise InputError(
             f'config {options.config} has neither model.neck nor model.panoptic_head to take the maps of '

@@ -77,6 +77,12 @@ def _demand_no_pretrained(part, place, path):
             '_delete_=True beside the type of the backbone), and the file with --weights'
         )
     for name, child in part.items():
+        # As older configs state them, and distillation its teacher's.
+        if name in ('pretrained', 'teacher_ckpt') and isinstance(child, str):
+            raise InputError(
+                f'config {path} has {place}.{name} with the weights {child}: take it out, and give the file with '
+                '--weights'
+            )
         _demand_no_pretrained(child, f'{place}.{name}', path)
 
 

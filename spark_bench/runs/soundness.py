@@ -9,6 +9,8 @@ from mmengine.logging import print_log
 from spark_bench.errors import InputError
 from spark_bench.runs.overrides import unit_of
 
+# ImageNet's, of 0 … 255.
+_PIXELS: dict[str, Any] = {'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375], 'bgr_to_rgb': True}
 # They change weights or data behind the loop's back: what is measured would not be what is saved.
 MEDDLING = ('EMAHook', 'PipelineSwitchHook', 'MeanTeacherHook', 'EarlyStoppingHook')
 
@@ -113,3 +115,27 @@ def tell_long_warm_up(cfg: Config, updates: int) -> None:
                 'current',
                 logging.WARNING,
             )
+
+
+def tell_other_pixels(cfg: Config, path: str) -> None:
+    """Warn where a detector that starts from weights normalises images otherwise than these, nearly always, were made.
+
+    Configs of networks from Caffe take BGR pixels, of a scale some sixty times as large; a frozen stem stays so.
+    """
+    stated = cfg.model.get('data_preprocessor') or {}
+    given = {key: stated.get(key) for key in _PIXELS}
+    if all(_near(given[key], own) for key, own in _PIXELS.items()):
+        return
+    shown, wanted = (', '.join(f'{key}={value}' for key, value in values.items()) for values in (given, _PIXELS))
+    print_log(
+        f'config {path}: model.data_preprocessor has {shown}, where the weights of SparK, timm and torchvision were '
+        f'made with {wanted}: state these, unless yours were not',
+        'current',
+        logging.WARNING,
+    )
+
+
+def _near(given, own):
+    if isinstance(own, bool):
+        return bool(given) == own
+    return given is not None and len(given) == len(own) and all(abs(a - b) < 1 for a, b in zip(given, own, strict=True))

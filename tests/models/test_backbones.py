@@ -341,3 +341,23 @@ def test_networks_that_timm_does_not_group_have_a_layer_for_each_map(arch):
     assert list(layers.values()) == sorted(layers.values()) and set(layers.values()) >= {0, 1, 2, 3, 4}
     frozen = {layers[name] for name, parameter in backbone.named_parameters() if not parameter.requires_grad}
     assert frozen == {0, 1}
+
+
+@pytest.mark.parametrize(
+    'arch', ['vgg11', 'efficientnet_b0', 'darknet17', 'dla46_c', 'mobilenetv3_small_050', 'regnetx_002', 'ghostnet_050']
+)
+def test_the_stage_of_a_parameter_is_that_of_the_first_map_which_depends_on_it(arch):
+    backbone = build(type='SparKTimm', arch=arch, frozen_stages=1)
+    layers = {name: backbone.get_layer_depth(name)[0] for name, _ in backbone.named_parameters()}
+    frozen = {name for name, parameter in backbone.named_parameters() if not parameter.requires_grad}
+    backbone.eval().requires_grad_(True)  # in this order: a mode freezes again
+    names, parameters = zip(*backbone.named_parameters(), strict=True)
+    first = {}
+    for number, map_BChw in enumerate(backbone(torch.randn(1, 3, 64, 64)), start=1):
+        gradients = torch.autograd.grad(map_BChw.sum(), parameters, retain_graph=True, allow_unused=True)
+        for name, gradient in zip(names, gradients, strict=True):
+            if gradient is not None and name.startswith('pyramid.'):  # no norm on an output
+                first.setdefault(name, number)
+    assert {name: layer or 1 for name, layer in layers.items() if name in first} == first
+    assert set(layers.values()) >= {0, 1, 2, 3}
+    assert frozen == {name for name, layer in layers.items() if layer <= 1}
