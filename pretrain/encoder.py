@@ -1,13 +1,14 @@
 """Any timm convnet as a sparse encoder of several scales."""
 
 import difflib
+from functools import cache
 from itertools import pairwise
 
 import timm
 import torch
 from torch import fx, nn
 
-from pretrain import networks  # noqa: F401 - registers them
+from pretrain import networks
 from pretrain.errors import InputError
 from pretrain.masking import VisibleLayout, expand_mask
 from pretrain.sparse.engines import rewrite
@@ -93,8 +94,7 @@ class FeaturePyramid(nn.Module):
         self.channels = [entry['num_chs'] for entry in info]
         self.strides = [entry['reduction'] for entry in info]
         self.indices = list(range(first, first + len(info)))
-        steps = pairwise(self.strides)
-        if len(info) != scales or any(coarse != 2 * fine for fine, coarse in steps):
+        if len(info) != scales or not _doubles(self.strides):
             raise InputError(
                 f'{type(network).__name__} has maps of strides {self.strides}: SparK needs {scales} '
                 'scales, each twice as coarse as the one before'
@@ -105,6 +105,26 @@ class FeaturePyramid(nn.Module):
         return self.network.forward_intermediates(
             image_B3HW, indices=self.indices, norm=False, output_fmt='NCHW', intermediates_only=True
         )
+
+
+@cache
+def behind_the_maps(arch: str) -> frozenset[str]:
+    """Names of the parameters and statistics of a timm network that none of its last four maps depends on.
+
+    A pretraining knows nothing of them: EfficientNets and MobileNets have a convolution there, VGGs most of their
+    weights.
+
+    Raises:
+        InputError: as :class:`FeaturePyramid`.
+    """
+    with networks.shapes_only():
+        network = create_network(arch)
+        names = network.state_dict().keys()
+        return frozenset(names - FeaturePyramid(network).network.state_dict().keys())
+
+
+def _doubles(strides):
+    return all(coarse == 2 * fine for fine, coarse in pairwise(strides))
 
 
 class SparseEncoder(nn.Module):
@@ -125,6 +145,17 @@ class SparseEncoder(nn.Module):
         super().__init__()
         if engine not in ENGINES:
             raise InputError(f'unknown engine {engine!r}: choose one of {", ".join(ENGINES)}')
+        kind = type(pyramid).__name__
+        if not hasattr(pyramid, 'channels') or not hasattr(pyramid, 'strides'):
+            raise InputError(
+                f'{kind} says no channels and strides of its maps: give a network of timm by its name, or wrap it, '
+                'FeaturePyramid(network)'
+            )
+        if len(pyramid.channels) != len(pyramid.strides) or not _doubles(pyramid.strides):
+            raise InputError(
+                f'{kind} has {len(pyramid.channels)} channels and maps of strides {list(pyramid.strides)}: each map is '
+                'to be twice as coarse as the one before'
+            )
         self.pyramid = pyramid
         self.engine = engine
         self.channels, self.strides = pyramid.channels, pyramid.strides

@@ -86,8 +86,24 @@ def _draw_graph(network):
             f'({str(error).splitlines()[0]}); register that part with '
             'pretrain.sparse.operations.register'
         ) from error
+    _refuse_statements(graph, network)
     erase_unused(graph)
     return graph
+
+
+def _refuse_statements(graph, network):
+    """Refuse what changes a map in place and is not assigned: nothing in the graph would depend on it."""
+    modules = dict(network.named_modules())
+    for node in graph.nodes:
+        if node.users or node.op not in ('call_function', 'call_method', 'call_module'):
+            continue
+        name = getattr(node.target, '__name__', str(node.target))
+        module = modules.get(node.target) if node.op == 'call_module' else None
+        if node.kwargs.get('inplace') or getattr(module, 'inplace', False) or name.endswith('_') and name[:1] != '_':
+            raise InputError(
+                f'{name!r}{_home(node)} changes a feature map in place as a statement, and its result would be lost: '
+                f'assign it, as in x = {name}(x)'
+            )
 
 
 def erase_unused(graph: fx.Graph) -> None:

@@ -1,6 +1,6 @@
 """Load a checkpoint of any known format into a network, and report what became of each tensor."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import timm
 import torch
 from torch import nn
 
+from pretrain.encoder import behind_the_maps
 from pretrain.networks import full_name
 from spark_bench.checkpoints import architectures
 from spark_bench.checkpoints.contents import NEVER_FILLED, fault_of, never_filled, not_finite, open_checkpoint
@@ -122,7 +123,8 @@ def _fill(model, wanted, contents, source, values, target):
         problems.append('it holds the encoder only, the decoder is missing: load it into model.encoder.pyramid.network')
     if not new:
         problems.append(explain_names(source.canonical))
-    problems += fault_of('missing from the file', sorted(name for name in fresh if not target.may_be_fresh(name)))
+    missing = sorted(name for name in fresh if not target.may_be_fresh(name))
+    problems += [] if behind_all(model, missing) else fault_of('missing from the file', missing)
     problems += fault_of('unknown to the network', [*unknown, *(name for name in unused if not known(name))])
     problems += _misfits(new, wanted, {name: values[canonical] for name, canonical in by_target.items()})
     problems += fault_of('not finite', not_finite(values | new)) + fault_of(NEVER_FILLED, never_filled(new))
@@ -149,6 +151,18 @@ def _fill(model, wanted, contents, source, values, target):
             *resized,
         ),
     )
+
+
+def behind_all(model: nn.Module, missing: Collection[str]) -> bool:
+    """Whether these are all that a network of timm has behind its last map, which a pretraining leaves as it is."""
+    own = (getattr(model, 'pretrained_cfg', None) or {}).get('architecture')
+    if not missing or not own or not timm.is_model(own):
+        return False
+    try:
+        behind = behind_the_maps(own) & model.state_dict().keys()
+        return {name for name in behind if not name.endswith('.num_batches_tracked')} == set(missing)
+    except InputError:  # of no four maps
+        return False
 
 
 def _of_another_name(model, said):

@@ -108,15 +108,22 @@ class SparKTimm(Freezable, BaseModule):
                 module.eval()
 
 
-def load_weights(network: nn.Module, path: Path | str | None, arch: str, key_prefix: str | None = None) -> None:
+def load_weights(
+    network: nn.Module, path: Path | str | None, arch: str, key_prefix: str | None = None
+) -> Sequence[str]:
     """Load a checkpoint into a backbone's network and log what became of every tensor; nothing for ``path`` None.
+
+    Returns:
+        names of the tensors that stayed fresh.
 
     Raises:
         InputError: where the file cannot be read, or a tensor stays unaccounted for.
     """
-    if path is not None:
-        coverage = checkpoints.load(network, path, key_prefix)
-        print_log(f'backbone {arch}: {coverage}', logger='current')
+    if path is None:
+        return tuple(network.state_dict())
+    coverage = checkpoints.load(network, path, key_prefix)
+    print_log(f'backbone {arch}: {coverage}', logger='current')
+    return coverage.fresh
 
 
 def timm_layer(
@@ -151,23 +158,38 @@ def timm_layer(
 def stage_groups(network: nn.Module, scales: int = 4) -> dict[str, int]:
     """From parameter name to the number of its stage: 0 for the stem, then one for each of the last ``scales`` maps.
 
-    A parameter is of the stage whose map comes next; behind the last map a number of its own. What comes before an
-    earlier map of the network, or where it has none, before the module of the first of these, is the stem. HRNets,
-    whose maps are no single modules', have timm's groups.
+    Those that timm states where they are as many. EfficientNets, MobileNets, VGGs and others have more or fewer: there
+    a parameter is of the stage whose map comes next, behind the last map of one more; what comes before an earlier map,
+    or where there is none, before the module of the first of these, is the stem, with the norm that follows it.
     """
+    stated = _groups_of_timm(network)
     places = {path: place for place, (path, _) in enumerate(network.named_modules())}
     modules = [entry['module'] for entry in network.feature_info]
-    if not places.keys() >= set(modules):
-        groups = group_parameters(network, network.group_matcher(coarse=True))
-        return {name: number for number, names in groups.items() for name in names}
+    in_order = places.keys() >= set(modules) and '' not in modules and not network._parameters
+    if stated and (max(stated.values()) == scales or not in_order):
+        return stated
     ends = []
     for module in modules:
         inside = [place for path, place in places.items() if f'{path}.'.startswith(f'{module}.')]
         ends.append((min(inside), max(inside)))
     earlier, ends = ends[:-scales], ends[-scales:]
-    stem = earlier[-1][1] + 1 if earlier else ends[0][0]
     owners = {name: places[name.rpartition('.')[0]] for name, _ in network.named_parameters()}
+    stem = earlier[-1][1] + 1 if earlier else ends[0][0]
+    for name, parameter in network.named_parameters():
+        if owners[name] >= stem:
+            if parameter.ndim > 1:
+                break
+            stem = owners[name] + 1
     return {name: 0 if place < stem else 1 + sum(end < place for _, end in ends) for name, place in owners.items()}
+
+
+def _groups_of_timm(network):
+    """From parameter name to timm's own number of its stage; nothing for networks that state none."""
+    try:
+        groups = group_parameters(network, network.group_matcher(coarse=True))
+    except (AttributeError, AssertionError):
+        return {}
+    return {name: number for number, names in groups.items() for name in names}
 
 
 def pyramid_channels(arch: str) -> list[int]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
+from mmpretrain.models import TIMMBackbone
 from torch import nn
 
 from pretrain.encoder import create_network
@@ -44,6 +45,9 @@ class _TwoViews(BaseModel, PretrainingModel):
                 'backbone': dict(type='TIMMBackbone', model_name=arch, **(network or {})),
             }
         ).to(memory_format=self.layout)
+        for module in self.model.modules():
+            if network and isinstance(module, TIMMBackbone):
+                module._is_init = True  # as ``network`` has it; else it would begin anew by timm's own choice
 
     @classmethod
     def check(cls, cfg: 'Config') -> None:

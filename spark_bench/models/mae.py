@@ -13,6 +13,12 @@ from torch import nn
 from spark_bench.errors import InputError
 from spark_bench.models.masked import MaskedModel, describe
 
+# Source: initialize_weights of facebookresearch/mae's models_mae.py, as mmpretrain's config of it writes it.
+_XAVIER = [
+    dict(type='Xavier', layer='Linear', distribution='uniform'),
+    dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
+]
+
 if TYPE_CHECKING:
     from mmengine.config import Config
 
@@ -27,6 +33,8 @@ class MAEPretrainer(MaskedModel):
         mask_ratio: share of the patches that is hidden, drawn anew for each image in the model.
         decoder_width, decoder_depth, decoder_heads: of the decoder's blocks.
         norm_pix: normalise each target patch by its own mean and deviation.
+        xavier: start all linear layers from Xavier's uniform distribution without biases, as the authors do; otherwise
+            those that mmpretrain's parts leave have torch's own.
         channels_last: keep weights and images in that memory layout.
 
     Raises:
@@ -45,6 +53,7 @@ class MAEPretrainer(MaskedModel):
         decoder_depth: int = 8,
         decoder_heads: int = 16,
         norm_pix: bool = True,
+        xavier: bool = False,
         channels_last: bool = False,
         data_preprocessor: dict[str, Any] | nn.Module | None = None,
     ):
@@ -55,17 +64,9 @@ class MAEPretrainer(MaskedModel):
             input_size,
             dict(
                 type='MAE',
+                init_cfg=_XAVIER if xavier else None,
                 backbone=dict(
-                    type='MAEViT',
-                    img_size=side,
-                    patch_size=patch,
-                    mask_ratio=mask_ratio,
-                    arch=dict(
-                        embed_dims=network.embed_dim,
-                        num_layers=len(network.blocks),
-                        num_heads=network.blocks[0].attn.num_heads,
-                        feedforward_channels=network.blocks[0].mlp.fc1.out_features,
-                    ),
+                    type='MAEViT', img_size=side, patch_size=patch, mask_ratio=mask_ratio, arch=_sizes(network)
                 ),
                 neck=dict(
                     type='MAEPretrainDecoder',
@@ -123,6 +124,16 @@ class MAEPretrainer(MaskedModel):
             prediction_BLp = prediction_BLp * (variance_BL1 + 1e-6).sqrt() + mean_BL1
         hidden_BLp = hidden_BL[..., None].expand_as(prediction_BLp)
         return head.unpatchify(prediction_BLp), head.unpatchify(hidden_BLp)[:, :1] > 0
+
+
+def _sizes(network):
+    """Of a ViT of timm, by mmpretrain's names."""
+    return dict(
+        embed_dims=network.embed_dim,
+        num_layers=len(network.blocks),
+        num_heads=network.blocks[0].attn.num_heads,
+        feedforward_channels=network.blocks[0].mlp.fc1.out_features,
+    )
 
 
 def _describe_vit(arch):

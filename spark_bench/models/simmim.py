@@ -15,6 +15,9 @@ from spark_bench.data.views import TOKEN, block_mask
 from spark_bench.errors import InputError
 from spark_bench.models.masked import MaskedModel, describe
 
+# What masks are drawn by where nothing is stated.
+_MASKS = {'mask_patch': 32, 'mask_ratio': 0.6}
+
 if TYPE_CHECKING:
     from mmengine.config import Config, ConfigDict
 
@@ -94,9 +97,12 @@ class SimMIMPretrainer(MaskedModel):
                 f'model.window_size is {window!r}: give a whole number from 1 up to the side of the last '
                 f'map of images of {side} pixels, {side // cls._stride}, or change model.input_size'
             )
-        told = {key: model.get(key, default) for key, default in (('mask_patch', 32), ('mask_ratio', 0.6))}
+        told = {key: model.get(key, default) for key, default in _MASKS.items()}
         block_mask(side, **told)
-        views = cfg.train_dataloader.dataset.get('views', {})
+        views = cfg.train_dataloader.dataset.get('views') or {}
+        for key, default in _MASKS.items():
+            if views and told[key] != default:
+                views.setdefault(key, told[key])  # which says nothing of it, and would draw the default
         odd = next((key for key in told if views.get(key, told[key]) != told[key]), None)
         if odd:
             raise InputError(

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from torch.utils.data import DataLoader, Dataset
 
-from pretrain.encoder import create_network
+from pretrain.encoder import FeaturePyramid, create_network
+from pretrain.networks import shapes_only
 from spark_bench.checkpoints.contents import open_checkpoint
+from spark_bench.checkpoints.loading import behind_all
+from spark_bench.checkpoints.naming import identify as identify_names
 from spark_bench.data.images.seeding import drawing_from
 from spark_bench.errors import InputError, RunError, bare_message
 from spark_bench.files import write_atomically
@@ -37,7 +41,9 @@ def build_backbone(
     """A timm convnet without classifier, in evaluation mode; no random state is disturbed.
 
     A pretraining file of a ConvNeXt holds no norm behind the last map: timm's ``head.norm`` is then fresh, a layer
-    norm without learned scale and shift, as it is where fine-tuning starts. A file with classifier fills it. A ViT
+    norm without learned scale and shift, as it is where fine-tuning starts. A file with classifier fills it. Of an
+    EfficientNet, MobileNet or the like, whose pretraining file holds no weights behind the last map, the network ends
+    there. A ViT
     whose file has the norm of averaged places (``fc_norm``) is one that averages them; others take the class token.
 
     Args:
@@ -50,19 +56,45 @@ def build_backbone(
         InputError: for an unknown name, or a checkpoint that does not fit.
     """
     with drawing_from(seed):
-        network = create_network(arch, global_pool=pooling_of(weights, key_prefix))
-    load_weights(network, weights, arch, key_prefix)
+        network = create_network(arch, global_pool=pooling_of(arch, weights, key_prefix))
+    if weights is not None:
+        network = end_at_maps(network, load_weights(network, weights, arch, key_prefix))
     return network.eval().requires_grad_(False)
 
 
-def pooling_of(weights: Path | str | None, key_prefix: str | None = None) -> str | None:
+class LastMap(torch.nn.Module):
+    """A network of timm up to its last map, with the plain average of that in place of what would follow."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.pyramid = FeaturePyramid(network)
+
+    def forward_features(self, image_B3HW: torch.Tensor) -> torch.Tensor:
+        """The map ``(B, C, h, w)``."""
+        return self.pyramid(image_B3HW)[-1]
+
+    def forward_head(self, map_BChw: torch.Tensor, pre_logits: bool = True) -> torch.Tensor:
+        """Its average ``(B, C)``."""
+        return map_BChw.mean((2, 3))
+
+
+def end_at_maps(network: torch.nn.Module, fresh: Collection[str]) -> torch.nn.Module:
+    """``network``, or its :class:`LastMap`, of the same weights, where ``fresh`` names all that it has behind that."""
+    known = identify_names(tuple(network.state_dict()), type(network).__name__)
+    return LastMap(network) if behind_all(network, [n for n in fresh if not known.may_be_fresh(n)]) else network
+
+
+def pooling_of(arch: str, weights: Path | str | None, key_prefix: str | None = None) -> str | None:
     """What the network of a file pools its last map by, where that is not its architecture's own way: timm's word.
 
     Raises:
         InputError: where the file cannot be read.
     """
-    tensors = () if weights is None else open_checkpoint(weights, key_prefix).naming.canonical.values()
-    return 'avg' if 'fc_norm.weight' in tensors else None
+    norm = 'fc_norm.weight'
+    if weights is None or norm not in open_checkpoint(weights, key_prefix).naming.canonical.values():
+        return None
+    with shapes_only():
+        return None if norm in create_network(arch).state_dict() else 'avg'
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.dist import broadcast
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -14,8 +15,9 @@ from spark_bench.checkpoints.loading import resize_tables
 from spark_bench.data.classification import ClassImages
 from spark_bench.data.images.labelled import fingerprint
 from spark_bench.evaluation.accuracy import evaluations, keep_comparable
+from spark_bench.models.shapes import check_size
 from spark_bench.probes.arrays import rank_classes
-from spark_bench.probes.features import Extractor, build_backbone
+from spark_bench.probes.features import Extractor, build_backbone, end_at_maps
 from spark_bench.probes.neighbours import knn
 from spark_bench.training.processes import from_main
 from spark_bench.training.resume import undisturbed
@@ -43,6 +45,8 @@ class ProbeHook(Hook):
         self.train, self.val = (ClassImages(root, split, transform) for split in ('train', 'val'))
         self.interval, self.workers = interval, workers
         self._network = build_backbone(arch)
+        self._features: torch.nn.Module | None = None
+        check_size(self._network, arch, input_size, '--probe knn on images of')
 
     def before_train(self, runner: Runner) -> None:
         """See whether earlier measurements compare with those to come."""
@@ -65,6 +69,8 @@ class ProbeHook(Hook):
         """Top-1 of the encoder as it is, in percent."""
         model = unwrap_model(runner.model)
         # A network of its own: the features are dense, and statistics of the trained one stay as they are.
+        if self._features is None:
+            self._features = end_at_maps(self._network, self._network.state_dict().keys() - model.encoder().keys())
         wanted = self._network.state_dict()
         tensors = {**wanted, **{name: value.clone() for name, value in model.encoder().items()}}
         for value in tensors.values():  # statistics of batch norm may be each process's own: the first's are saved
@@ -72,9 +78,10 @@ class ProbeHook(Hook):
         resize_tables(tensors, wanted)
         self._network.load_state_dict(tensors, strict=True)
         device = next(model.parameters()).device
-        extractor = Extractor(self._network, device, workers=self.workers)
+        features = self._features
+        extractor = Extractor(features, device, workers=self.workers)
         train, val = (extractor.extract(images, np.arange(len(images))) for images in (self.train, self.val))
-        self._network.to('cpu')
+        features.to('cpu')
 
         def vote() -> float:
             votes_MK = knn(train, self.train.labels, val, len(self.train.classes), device=device)

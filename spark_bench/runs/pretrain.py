@@ -207,6 +207,6 @@ def _check_dataset(kind, cfg):
         raise InputError(
             f'model.input_size is {side}, but {place}.input_size is {given}: change both with --cfg-options'
         )
-    views = dataset.get('views', {}).get('type', 'spark')
+    views = (dataset.get('views') or {}).get('type', 'spark')
     if kind.views and views not in kind.views:
         raise InputError(f'{place}.views.type is {views!r}: {kind.methods[0]} takes {" or ".join(kind.views)}')

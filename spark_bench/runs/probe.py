@@ -90,7 +90,7 @@ class Probe(Measured[ProbeOptions]):
         self.network = build_backbone(self.arch, options.weights, options.seed, options.key_prefix).to(device)
         check_size(self.network, self.arch, options.input_size, '--input-size')
         transform = dict(type='evaluation', input_size=options.input_size, crop_ratio=0.95)
-        pooling = pooling_of(options.weights, options.key_prefix)
+        pooling = pooling_of(self.arch, options.weights, options.key_prefix)
         self.splits = {split: ClassImages(options.data_root, split, transform) for split in ('train', 'val')}
         fraction = options.label_fraction
         self.cfg = Config(

@@ -24,6 +24,7 @@ model = dict(
     decoder_depth=8,
     decoder_heads=16,
     norm_pix=True,
+    xavier=True,
     data_preprocessor=dict(type='ImgDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]),
 )
 train_dataloader = dict(
