@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+from spark_bench.checkpoints.contents import open_checkpoint
 from spark_bench.checkpoints.files.reading import read_file
+from spark_bench.checkpoints.naming import CLASSIFIERS
 from spark_bench.errors import InputError, printable
 
 _SHOWN = 4
@@ -26,6 +28,24 @@ def classes_of(path: Path | str) -> tuple[str, ...] | None:
     except (TypeError, ValueError):
         return None
     return tuple(map(str, names)) if isinstance(names, list) and names else None
+
+
+def outputs_of(path: Path | str, key_prefix: str | None = None) -> int | None:
+    """How many classes a file's classifier tells apart, by the rows of its last matrix; None where it has none.
+
+    Raises:
+        InputError: where the file cannot be read.
+    """
+    contents = open_checkpoint(path, key_prefix)
+    heads = [shape for name, shape in contents.shapes('head').items() if name.endswith('weight') and len(shape) > 1]
+    if contents.naming.family is None:
+        names = contents.naming.canonical
+        heads = [
+            tuple(contents.file.tensors[name].shape)
+            for name, target in names.items()
+            if target.startswith(CLASSIFIERS) and target.endswith('weight')
+        ]
+    return heads[-1][0] if heads else None
 
 
 def demand_distinct(classes: tuple[str, ...], path: Path | str) -> None:

@@ -63,7 +63,7 @@ PRETRAINING = ('decoder.', 'densify.')
 _BESIDE = 'beside:'
 
 # How the classifiers of timm's networks are called.
-_CLASSIFIERS = ('head.', 'classifier.', 'fc.')
+CLASSIFIERS = ('head.', 'classifier.', 'fc.')
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Naming:
             or kind == 'other part'
             and _PARTS.match(_without(name, self.prefix)) is not None
             or self.family is None
-            and name.startswith(_CLASSIFIERS)
+            and name.startswith(CLASSIFIERS)
         )
 
     @property

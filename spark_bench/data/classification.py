@@ -149,6 +149,7 @@ class ClassImages(SeededItems, torch.utils.data.Dataset):
         transform: see :func:`build_transform`.
         fraction: of the labels, see :func:`spark_bench.data.images.labelled.draw_subset`; None takes all.
         fraction_seed: of that draw.
+        trained_on: of ``evaluation`` alone, see there.
 
     Attributes:
         source, labels: of the images in use, by the index of items.
@@ -162,12 +163,20 @@ class ClassImages(SeededItems, torch.utils.data.Dataset):
     """
 
     def __init__(
-        self, root: Path | str, split: str, transform: dict, fraction: float | None = None, fraction_seed: int = 0
+        self,
+        root: Path | str,
+        split: str,
+        transform: dict,
+        fraction: float | None = None,
+        fraction_seed: int = 0,
+        trained_on: str | None = None,
     ):
         if split not in SPLITS:
             raise InputError(f'split is {split!r}: choose one of {", ".join(SPLITS)}')
         self.transform = build_transform(transform)
-        images = open_evaluation(root) if split == 'evaluation' else open_labelled(root)[SPLITS.index(split)]
+        images = (
+            open_evaluation(root, trained_on) if split == 'evaluation' else open_labelled(root)[SPLITS.index(split)]
+        )
         self.source, self.labels, self.classes = images.source, images.labels, images.classes
         if fraction is not None:
             drawn = draw_subset(self.labels, fraction, fraction_seed)

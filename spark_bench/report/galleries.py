@@ -1,6 +1,5 @@
 """What galleries of images share: whose runs they show, where the files of those are, and what is said of lost ones."""
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from pathlib import Path
 from spark_bench.places import STAMP
 from spark_bench.records.schema import Record
 from spark_bench.report.images import Image
+from spark_bench.runs.recipe import is_stamp_of
 from spark_bench.tables.build import order_methods
 
 BACKBONES = 6  # with images in one section; further ones are named
@@ -71,7 +71,7 @@ def artifact(record: Record, name: str, work_root: Path) -> Path:
     if path is None:
         raise Unusable(f'the file with its {name} is no longer there ({record.artifacts[name]}).')
     stamp = path.with_name(STAMP)
-    if stamp.is_file() and hashlib.sha256(stamp.read_bytes()).hexdigest()[:16] != record.config_hash:
+    if stamp.is_file() and not is_stamp_of(stamp.read_text(errors='replace'), record):
         raise Unusable(f'the file with its {name} is of another run now ({record.artifacts[name]}).')
     return path
 

@@ -15,9 +15,9 @@ from torch import nn
 from pretrain.encoder import create_network
 from pretrain.networks import shapes_only
 from spark_bench import checkpoints
-from spark_bench.checkpoints.classes import classes_of, demand_distinct, shown
-from spark_bench.checkpoints.files.reading import read_file
-from spark_bench.data.images.imagenet import imagenet_places
+from spark_bench.checkpoints.classes import classes_of, demand_distinct, outputs_of, shown
+from spark_bench.checkpoints.files.reading import read_file, read_metadata
+from spark_bench.data.images.imagenet import WNIDS, imagenet_places
 from spark_bench.data.images.labelled import draw_subset, fingerprint, open_evaluation, open_labelled
 from spark_bench.errors import InputError
 from spark_bench.evaluation.accuracy import AccuracyHook, evaluations, models_of, predict, save_classifier, weights_name
@@ -81,6 +81,7 @@ class Finetuning(Run[FinetuneOptions]):
             method=options.method,
             config_hash=self.identity.hash,
             setup_hash=self.setup_hash,
+            data=self.identity.data,
             classes=json.dumps(self.train_split.classes),
             evaluation=json.dumps({key: value for key, value in _stated(self.cfg).items() if value is not None}),
         )
@@ -134,11 +135,15 @@ class ClassifierEvaluation(Evaluation[FinetuneOptions]):
     trained = 'a trained classifier: give classifier.safetensors of a work directory'
 
     def open_data(self) -> None:
-        self.val = open_evaluation(self.options.data_root)
+        self.trained_on = read_metadata(self.options.weights).get('data')
+        self.val = open_evaluation(self.options.data_root, self.trained_on)
 
     def match_classes(self) -> tuple[str, ...]:
         weights, root = self.options.weights, self.options.data_root
         classes = classes_of(weights)
+        numbers = imagenet_places(self.val.classes)
+        if classes is None and numbers is not None and outputs_of(weights, self.options.key_prefix) == len(WNIDS):
+            classes = WNIDS  # of timm's and torchvision's files: in that order, whatever folders are called
         if classes is None:
             print_log(
                 f'{weights} does not name its classes: they are taken in the order of {root}',
@@ -147,10 +152,10 @@ class ClassifierEvaluation(Evaluation[FinetuneOptions]):
             )
             return self.val.classes
         odd = [name for name in self.val.classes if name not in classes]
-        theirs, ours = imagenet_places(classes), imagenet_places(self.val.classes)
-        if odd and theirs is not None and ours is not None and set(ours) <= set(theirs):
+        theirs = imagenet_places(classes)
+        if odd and theirs is not None and numbers is not None and set(numbers) <= set(theirs):
             print_log(f"{weights} and {root} name ImageNet's classes each in its own way", 'current')
-            by_place = dict(zip(ours, self.val.classes, strict=True))
+            by_place = dict(zip(numbers, self.val.classes, strict=True))
             return tuple(by_place.get(place, name) for place, name in zip(theirs, classes, strict=True))
         demand_distinct(classes, weights)
         if odd:
@@ -164,7 +169,7 @@ class ClassifierEvaluation(Evaluation[FinetuneOptions]):
     def fit_recipe(self) -> None:
         fit_model(self.cfg, self.options, len(self.classes))
         place_loaders(self.cfg, self.options)
-        self.cfg.evaluation_dataloader.dataset.split = 'evaluation'
+        self.cfg.evaluation_dataloader.dataset.update(split='evaluation', trained_on=self.trained_on)
 
     def load(self) -> None:
         model, path = models_of(self.runner)['raw'], self.options.weights

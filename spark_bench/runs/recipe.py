@@ -10,6 +10,8 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
+from spark_bench.records.schema import Record
+
 _RECIPE = (
     'model',
     'data_preprocessor',
@@ -110,3 +112,18 @@ class Identity:
         recipe = {key: value for key, value in self.recipe.items() if not key.startswith('test_')}
         recipe['model'] = {key: value for key, value in recipe['model'].items() if key != 'test_cfg'}
         return replace(self, recipe=recipe, data=data)
+
+
+def is_stamp_of(text: str, record: Record) -> bool:
+    """Whether a folder with this stamp, the text of an :class:`Identity`, holds what a record's run has left.
+
+    A detector's folder may say no more than what decides its weights: until it is evaluated, and in earlier versions.
+    """
+    if hashlib.sha256(text.encode()).hexdigest()[:16] == record.config_hash:
+        return True
+    try:
+        said = Identity(**json.loads(text))
+        own = Identity(said.task, dict(record.recipe or {}), (record.dataset or {})['sha256'], record.seed, said.start)
+        return own.hash == record.config_hash and own.data.startswith(said.data) and said == own.of_training(said.data)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return False

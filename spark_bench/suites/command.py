@@ -62,7 +62,7 @@ def main(args: Namespace) -> int:
     demand_data(places)
     # What was made of weights that are gone is not seen again by its run, nor is its pretraining run for that; where
     # the pretraining has no record, it is run, and then its transfers are looked at by theirs.
-    done = finished(specs, suite, places)
+    done = finished(chosen, suite, places)
     spare = [
         spec
         for spec in chosen

@@ -3,13 +3,16 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
-from small_finetuning import CLASSES, VAL, write_images
+from small_finetuning import CLASSES, VAL, words, write_images
+from small_recipes import record_of
 
 from pretrain.encoder import create_network
 from spark_bench import commands
 from spark_bench.checkpoints import save
+from spark_bench.data.images.imagenet import WNIDS
 from spark_bench.evaluation.accuracy import save_classifier
 from spark_bench.models.classifier import SparKClassifier
 from spark_bench.probes.features import build_backbone
@@ -51,6 +54,34 @@ def test_val_alone_and_class_folders_alone_are_measured_whole(data, weights, tmp
         shutil.rmtree(tmp_path / f'alone/val/{name}')
     found = evaluate(tmp_path / 'alone/val', weights, tmp_path / 'd')
     assert round(found['top1'] * 2 * VAL / 100, 6) == int(found['top1'] * 2 * VAL / 100 + 0.5), 'of six images'
+
+
+def test_without_splits_no_image_is_measured_that_was_trained_on(tmp_path, capfd):
+    data = write_images(tmp_path / 'images') / 'train'
+    settings = ['--weights', 'scratch', '--epochs', '1']
+    assert commands.main(words(data, tmp_path, *settings, settings=['global_batch=12'])) == 0
+    trained = record_of(tmp_path)
+    file = tmp_path / 'work/classifier.safetensors'
+    found = evaluate(data, file, tmp_path / 'a')
+    assert found['top1'] == trained['metrics']['top1_last_raw']
+    with np.load(tmp_path / 'a/predictions.npz') as stored:
+        assert len(stored['labels']) == trained['dataset']['val_images'] < trained['dataset']['train_images']
+    assert 'has no splits: all' not in ''.join(capfd.readouterr())
+    shutil.rmtree(data / NAMES[0])
+    evaluate(data, file, tmp_path / 'b')  # other data
+    assert 'has no splits: all 40 images are measured' in ''.join(capfd.readouterr())
+
+
+def test_files_without_names_of_a_thousand_classes_are_imagenets(tmp_path, data):
+    torch.manual_seed(0)
+    network = create_network('test_resnet', num_classes=1000)
+    torch.save({'state_dict': network.state_dict(), 'arch': 'test_resnet'}, tmp_path / 'w.pth')
+    for number, name in enumerate(NAMES):
+        shutil.copytree(data / 'val' / name, tmp_path / f'r/val/{WNIDS[100 * number + 2]}')
+    evaluate(tmp_path / 'r', tmp_path / 'w.pth', tmp_path / 'a')
+    with np.load(tmp_path / 'a/predictions.npz') as stored:
+        assert sorted(set(stored['labels'].tolist())) == [2, 102, 202, 302, 402, 502]
+        assert stored['names'].tolist() == list(WNIDS)
 
 
 def test_one_of_two_networks_is_chosen(data, tmp_path, capsys):

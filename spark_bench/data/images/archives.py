@@ -58,7 +58,6 @@ class TarShards(Source):
         numbers = np.repeat(np.arange(len(names)), list(map(len, names)))
         names = list(itertools.chain(*names))
         kept = _select(self._shards[0], os.path.dirname(self._shards[0]), names, skip_held_out)
-        _sort_by_name(kept, names)
         super().__init__(names[index] for index in kept)
         # Of each image its shard, and there its start and size in bytes.
         self._places_N3 = np.stack([numbers, np.concatenate(starts), np.concatenate(sizes)], axis=1)[kept]
@@ -124,14 +123,6 @@ def _select(path, root, names, skip_held_out):
     inside = tuple(sorted(f'{folder}/' for folder in held_out))
     say_held_out(root, inside)
     return [index for index in kept if not names[index].startswith(inside)]
-
-
-def _sort_by_name(kept, names):
-    """Put indices in the order in which folders list the same names: by the parts of the path.
-
-    Archives hold members in whatever order their folder gave them, and that must not decide which images are drawn.
-    """
-    kept.sort(key=lambda index: names[index].replace('/', '\0'))
 
 
 def sample_key(name):
@@ -305,7 +296,6 @@ class ZipArchive(Source):
         self._written = {name: e.filename for name, e in zip(names, entries, strict=True) if name != e.filename}
         _demand_each_once(path, names)
         kept = _select(path, path, names, skip_held_out)
-        _sort_by_name(kept, names)
         super().__init__(names[index] for index in kept)
         # Of each image its size in bytes and its checksum.
         self._checks_N2 = np.array([(entries[index].file_size, entries[index].CRC) for index in kept], dtype=np.int64)

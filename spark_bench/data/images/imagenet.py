@@ -1,12 +1,16 @@
 """ImageNet's thousand classes by each of the names that files and data sets give them."""
 
 from collections.abc import Sequence
-from functools import cache
 
 from timm.data import ImageNetInfo
 
 # Lists of words differ in many names (crane, crane bird); of another order hardly one is in its place.
 _ALIKE = 0.5
+# Source: the lists that timm ships.
+_INFO = ImageNetInfo('imagenet-1k')
+# WordNet's numbers, in the order of the classes, which is theirs.
+WNIDS = tuple(_INFO.index_to_label_name(place) for place in range(_INFO.num_classes()))
+_PLACES = {name: place for place, name in enumerate(WNIDS)}
 
 
 def imagenet_places(names: Sequence[str]) -> tuple[int, ...] | None:
@@ -19,24 +23,15 @@ def imagenet_places(names: Sequence[str]) -> tuple[int, ...] | None:
     Returns:
         a place for each name; None where they are not all ImageNet's.
     """
-    numbers, words = _known()
-    if names and all(name in numbers for name in names):
-        return tuple(numbers[name] for name in names)
-    if len(names) != len(words):
+    if names and all(name in _PLACES for name in names):
+        return tuple(_PLACES[name] for name in names)
+    if len(names) != len(WNIDS):
         return None
-    if set(names) == set(map(str, range(len(words)))):
+    if set(names) == set(map(str, range(len(WNIDS)))):
         return tuple(map(int, names))
+    words = [_first_word(_INFO.index_to_description(place)) for place in range(len(WNIDS))]
     alike = sum(_first_word(name) == word for name, word in zip(names, words, strict=True))
-    return tuple(range(len(words))) if alike >= _ALIKE * len(words) else None
-
-
-@cache
-def _known():
-    """Place by WordNet's number, and the first word of each class in order. Source: the lists that timm ships."""
-    info = ImageNetInfo('imagenet-1k')
-    places = range(info.num_classes())
-    numbers = {info.index_to_label_name(place): place for place in places}
-    return numbers, [_first_word(info.index_to_description(place)) for place in places]
+    return tuple(range(len(WNIDS))) if alike >= _ALIKE * len(WNIDS) else None
 
 
 def _first_word(name):

@@ -4,6 +4,7 @@ Source of the class of each: :mod:`spark_bench.data.images.labels`.
 """
 
 import hashlib
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -70,11 +71,13 @@ def open_labelled(root: Path | str) -> tuple[LabelledImages, LabelledImages]:
     return train, val
 
 
-def open_evaluation(root: Path | str) -> LabelledImages:
+def open_evaluation(root: Path | str, trained_on: str | None = None) -> LabelledImages:
     """Open what a trained classifier is evaluated on: the split that is held out, with train beside it or without.
 
     Args:
-        root: as for :func:`open_labelled`; of a data set without splits, all images.
+        root: as for :func:`open_labelled`; of a data set without splits, all images, with a warning, but for those
+            that a training on them has seen.
+        trained_on: :func:`fingerprint` of what the classifier was trained on.
 
     Returns:
         its images; their classes may be some of those that the classifier tells apart.
@@ -86,6 +89,8 @@ def open_evaluation(root: Path | str) -> LabelledImages:
     try:
         part = _open_parts(root, lone=True)[-1]
         demand_classes([part])
+        if part.place == str(root):
+            part = _not_seen(root, part, trained_on)
     except InputError as error:
         raise InputError(printable(error)) from error
     return with_classes_sorted(part)
@@ -222,13 +227,33 @@ def _open_shards(root, names, lone):
     ]
 
 
+def _not_seen(root, part, trained_on):
+    """Of a data set without splits what a training on it has held out; all of it for a training on other data."""
+    if trained_on and np.bincount(part.labels).min() > 1:
+        train, val = map(with_classes_sorted, _hold_out(root, part))
+        if fingerprint(train, val) == trained_on:
+            return val
+    print_log(f'{root} has no splits: all {len(part)} images are measured', 'current', logging.WARNING)
+    return part
+
+
+def _by_name(source):
+    """An archive's images in the order in which folders list the same names: by the parts of the path.
+
+    Archives hold members in whatever order their folder gave them, and that must not decide which images are drawn.
+    """
+    names = list(source.names)
+    return source.only(sorted(range(len(names)), key=lambda index: names[index].replace('/', '\0')))
+
+
 def _label_shards(place, shards):
-    source = TarShards(shards, skip_held_out=False)
+    source = _by_name(TarShards(shards, skip_held_out=False))
     return label_members(place, source, without_wrapper(list(source.names)))
 
 
 def _open_archive(root, source, lone):
     """The parts of archives in which folders tell the splits."""
+    source = _by_name(source)
     names = below_splits(list(source.names)) or without_wrapper(list(source.names), keep_splits=True)
     splits = _splits_to_read(root, names, lone)
     if not splits:

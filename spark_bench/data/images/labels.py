@@ -53,7 +53,7 @@ def label_members(place: str, source: Source, names: Sequence[str]) -> LabelledI
     labels: Sequence[bytes | None] = [None]
     if isinstance(source, TarShards):
         labels, shards = source.labels(), source.shards()
-        if set(labels) == {None} and len(set(shards)) > 1 and not any('/' in name for name in names):
+        if set(labels) == {None} and not any('/' in name for name in names):
             own = [Path(shard).stem for shard in shards]
             if all(map(WNID.fullmatch, own)):
                 return number_classes(place, source, own)
