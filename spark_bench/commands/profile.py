@@ -5,7 +5,7 @@ import os
 from dataclasses import asdict
 from datetime import datetime, timezone
 
-from spark_bench.commands.parsing import Namespace, Parser, count, positive
+from spark_bench.commands.parsing import Namespace, Parser, count, positive, ratio
 from spark_bench.errors import InputError
 
 _SETTINGS = ('input_size', 'batch_size', 'mask_ratio', 'rounds', 'device', 'amp', 'channels_last', 'stock')
@@ -27,7 +27,7 @@ def add_options(parser: Parser) -> None:
     )
     parser.add_argument('--input-size', type=positive, default=224, metavar='PIXELS')
     parser.add_argument('--batch-size', type=positive, default=8, metavar='N')
-    parser.add_argument('--mask-ratio', type=float, default=0.6, metavar='RATIO')
+    parser.add_argument('--mask-ratio', type=ratio, default=0.6, metavar='RATIO')
     parser.add_argument(
         '--rounds',
         type=positive,

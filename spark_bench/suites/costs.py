@@ -76,17 +76,23 @@ def _gmacs(spec, network):
     if spec.kind == 'detection':
         return _DETECTOR_GMACS + _DETECTOR_SCALE * network
     model, side = _recipe(spec)
-    beside = _beside_gmacs(spec.arch) if model.get('type') == 'SparKPretrainer' else 0.0
+    beside = _beside_gmacs(spec.arch, _width(spec, model)) if model.get('type') == 'SparKPretrainer' else 0.0
     return (network + beside) * (side / 224) ** 2
 
 
+def _width(spec, model):
+    """That of SparK's decoder, as a part of the paper's."""
+    return spec.overrides.get('model.decoder_width', model.get('decoder_width', 768)) / 768
+
+
 @lru_cache
-def _beside_gmacs(arch):
-    """Of the decoder, and of the densify layers: 3 × 3 ones, of the coarsest map a 1 × 1."""
+def _beside_gmacs(arch, width):
+    """Of the decoder, ``width`` times as wide as the paper's, and of the densify layers: 3 × 3, the coarsest 1 × 1."""
     from spark_bench.models.backbones import pyramid_channels
 
     scales = zip((56, 28, 14, 7), (9, 9, 9, 1), pyramid_channels(arch), (96, 192, 384, 768), strict=True)
-    return _DECODER_GMACS + sum(side**2 * taps * inputs * width for side, taps, inputs, width in scales) / 1e9
+    densify = sum(side**2 * taps * inputs * outputs for side, taps, inputs, outputs in scales) / 1e9
+    return _DECODER_GMACS * width**2 + densify * width
 
 
 def _recipe(spec):
@@ -113,8 +119,7 @@ def _parameters(spec, network):
         # A slow copy of the network, or a decoder.
         return 3 * network, 2 * network
     if spec.kind == 'pretrain':
-        width = spec.overrides.get('model.decoder_width', model.get('decoder_width', 768))
-        trained = network + _DECODER * (width / 768) ** 2
+        trained = network + _DECODER * _width(spec, model) ** 2
         return network + trained, trained
     neck, box_head = model.get('neck'), model.get('roi_head', {}).get('bbox_head')
     width = neck.get('out_channels', 256) / 256 if isinstance(neck, dict) else 1.0

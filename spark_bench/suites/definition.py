@@ -139,6 +139,8 @@ def load_suite(name: Path | str, arch: str | None = None) -> Suite:
     tables = tuple(
         make_table(f'suite {path}, tables[{number}]', entry) for number, entry in enumerate(cfg.get('tables', ()))
     )
+    if arch:
+        tables = tuple(_of_arch(table, arch) for table in tables)
     if len({table.name for table in tables}) < len(tables):
         raise InputError(f'suite {path} has two tables of one name, which would be one file: rename one')
     return Suite(
@@ -146,7 +148,7 @@ def load_suite(name: Path | str, arch: str | None = None) -> Suite:
         cfg.get('title', stem),
         cfg.get('note', ''),
         data,
-        tuple(_with_trials(path, list(_connect(path, cells)))),
+        _in_order(list(_with_trials(path, list(_connect(path, cells))))),
         tables,
         cfg.get('beside', ''),
     )
@@ -207,6 +209,28 @@ def _expand(path, number, group, data, arch):
         starts = not group['task'].startswith('pretrain') and method != 'scratch'
         start = group.get('start', 'pretrain') if starts else 'none'
         yield CellSpec(group['task'], name, method, seed, recipe, group['data'], start, **shared)
+
+
+def _of_arch(table, arch):
+    """The table of one architecture in place of those that it lists."""
+    pairs = table.pairs and tuple(dict.fromkeys((arch, method) for _, method in table.pairs))
+    return replace(table, archs=table.archs and (arch,), pairs=pairs)
+
+
+def _in_order(cells):
+    """The cells, each behind those that it waits for, which it knows as they stand here."""
+    known, placed = {cell.name: cell for cell in cells}, {}
+
+    def place(cell):
+        if cell.name not in placed:
+            for other in cell.waits_for:
+                place(known[other.name])
+            needs = cell.needs and placed[cell.needs.name]
+            placed[cell.name] = replace(cell, needs=needs, trials=tuple(placed[trial.name] for trial in cell.trials))
+
+    for cell in cells:
+        place(cell)
+    return tuple(placed.values())
 
 
 def _connect(path, cells):

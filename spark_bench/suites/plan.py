@@ -80,6 +80,10 @@ def select(
     Raises:
         InputError: for a pattern that matches nothing.
     """
+    if not specs:
+        raise InputError(
+            f'the suite {suite.name} has no cell but pretrainings, and --published leaves these out: leave it'
+        )
     wanted = set()
     for pattern in only or ['*']:
         names = fnmatch.filter([spec.name for spec in specs], pattern)

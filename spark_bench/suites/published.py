@@ -108,7 +108,7 @@ def _having(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _classification(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
-    task = 'classification' if entry['resolution'] == 224 else f'classification_{entry["resolution"]}'
+    task = 'classification' if entry['resolution'] == 224 else f'classification_{int(entry["resolution"])}'
     shortened = entry['method'] == 'spark' and entry['pretrain_epochs'] != FULL_SCHEDULE
     tasks = {} if shortened else {'scaling': task, 'transformers': task}
     return _placed(entry, tasks, task, {'top1': entry['top1']})

@@ -62,10 +62,11 @@ def _remedy(results: str | Path, suite: str) -> str:
     return 'name the right folder with --results'
 
 
-def table_of_suite(records: Sequence[Record]) -> Table:
+def table_of_suite(records: Sequence[Record], failed: Sequence[Failure] = ()) -> Table:
     """The table of a suite that defines none: all its methods; of COLUMNS, those whose task has any record.
 
-    A variant of a task, such as 'detection_2x', has columns of its own after those of the task.
+    A variant of a task, such as 'detection_2x', has columns of its own after those of the task. ``failed`` are the runs
+    that failed, as for ``build_table``.
     """
     found = []
     for kind in dict.fromkeys(column.task for column in COLUMNS):
@@ -78,11 +79,11 @@ def table_of_suite(records: Sequence[Record]) -> Table:
     # What a profile measures has no row scratch: the plain definition takes its place.
     only_profiles = found and all(column.task.startswith('profile') for column in found)
     baseline = 'reference' if only_profiles else 'scratch'
-    return build_table(records, TableSpec(name, '', tuple(found) or expected, baseline=baseline))
+    return build_table(records, TableSpec(name, '', tuple(found) or expected, baseline=baseline), failed)
 
 
 def tables_of(
     records: Sequence[Record], specs: Sequence[TableSpec] | None, failed: Sequence[Failure] = ()
 ) -> tuple[Table, ...]:
     """The tables of a suite: one for each of ``specs``, or ``table_of_suite`` where it defines none."""
-    return tuple(build_table(records, spec, failed) for spec in specs or ()) or (table_of_suite(records),)
+    return tuple(build_table(records, spec, failed) for spec in specs or ()) or (table_of_suite(records, failed),)

@@ -69,8 +69,8 @@ def draw(
     }
     columns = _columns(results)
     figure = compose(
-        [list(tiles) for tiles in zip(*columns.values(), strict=True)],
-        list(columns),
+        [list(tiles) for tiles in zip(*(tiles for _, tiles in columns), strict=True)],
+        [heading for heading, _ in columns],
         f'{", ".join(results)}: {100 * files[0].mask_ratio:g} % masked, seed {seed}. {CAPTIONS[statistics]}',
     )
     write_png(path, figure)
@@ -151,18 +151,15 @@ def _columns(results):
     """Heading and images of each column: all four of a single model, or the pasted ones of several side by side."""
     first = next(iter(results.values()))
     if len(results) == 1:
-        return {'input' if name == 'original' else name: tiles for name, tiles in first.items()}
-    return {
-        'input': first['original'],
-        'masked': first['masked'],
-        **{label: images['pasted'] for label, images in results.items()},
-    }
+        return [('input' if name == 'original' else name, tiles) for name, tiles in first.items()]
+    shown = [('input', first['original']), ('masked', first['masked'])]
+    return [*shown, *((label, images['pasted']) for label, images in results.items())]  # which may be called so too
 
 
 def _write_tiles(folder, columns):
     """The images of this figure; those of an earlier one that had more are taken away."""
     earlier = set(folder.glob(_TILES))
-    for column, (heading, tiles) in enumerate(columns.items()):
+    for column, (heading, tiles) in enumerate(columns):
         name = ''.join(letter if letter.isalnum() or letter in '-_.' else '_' for letter in heading)
         for row, tile in enumerate(tiles):
             path = folder / f'{row:03d}-{column}-{name}.png'

@@ -141,9 +141,9 @@ def test_a_grid_gives_every_method_the_same_masks(tmp_path, images, capsys):
         '--weights',
         *files,
         '--labels',
-        'A',
+        'input',  # as a column that is there already
         'B/b',
-        'C',
+        'masked',
         '--data-root',
         images,
         '--output',

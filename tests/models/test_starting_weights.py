@@ -34,7 +34,7 @@ def test_mae_of_published_size_starts_from_the_authors_distribution():
     for name, module in linears.items():
         bound = math.sqrt(6 / sum(module.weight.shape))
         largest, deviation = float(module.weight.abs().max()), float(module.weight.std())
-        assert largest <= bound and deviation == pytest.approx(bound / math.sqrt(3), rel=0.05), name
+        assert largest <= 1.0001 * bound and deviation == pytest.approx(bound / math.sqrt(3), rel=0.05), name
         assert module.bias is None or float(module.bias.abs().max()) < 1e-5, name
 
 

@@ -90,3 +90,13 @@ def test_a_network_of_one_size_is_estimated_at_that(arch, side):
     spec = replace(spec, arch=arch, gmacs=None, overrides=overrides)
     counted = inspect_network(arch)['multiply_adds']
     assert estimate(spec).gpu_hours == pytest.approx(6 * counted * spec.images / 20e12 / 3600)
+
+
+def test_a_narrower_decoder_costs_less():
+    cell = next(cell for cell in load_suite('scaling').cells if cell.name == 'pretrain/resnet50/spark/0')
+    widths = [replace(cell, overrides={'model.decoder_width': width}) for width in (768, 384, 128)]
+    hours = [estimate(cell).gpu_hours for cell in widths]
+    alone = inspect_network('resnet50')['multiply_adds'] / 1e9
+    assert hours[0] == estimate(cell).gpu_hours and hours[0] > hours[1] > hours[2]
+    # At a sixth of the width the decoder of 10.1 GMACs is a 36th, the densify layers of 2.2 are a sixth.
+    assert hours[2] / hours[0] == pytest.approx((alone + 10.1 / 36 + 2.2 / 6) / (alone + 10.1 + 2.2), rel=0.02)

@@ -8,6 +8,7 @@ from spark_bench import commands
 from spark_bench.runs.options import OPTIONS_OF
 from spark_bench.suites.checks import OPTIONS
 from spark_bench.suites.definition import load_suite
+from spark_bench.suites.plan import select
 
 SUITE = """
 title = 'A small suite'
@@ -154,3 +155,42 @@ def test_a_data_set_may_not_have_two_places(tmp_path, capsys):
     words = ['run', str(tmp_path / 'small.py'), '--data-root', 'images=a', '--data-root', 'images=b']
     assert commands.main(words) == 2
     assert 'names images twice, a and b' in capsys.readouterr().err
+
+
+def test_a_pretraining_that_is_tuned_comes_before_what_starts_from_it_and_behind_its_trials(tmp_path):
+    path = tmp_path / 'tuned.py'
+    low_high = ''.join(
+        f"    dict(task='pretrain_{name}', arch='test_resnet', methods=['spark'], data='images',\n"
+        f"         recipe='pretrain/configs/demo_pretrain.py', overrides=dict(base_lr={rate})),\n"
+        for name, rate in (('low', 1e-4), ('high', 1e-3))
+    )
+    tune = "methods=['spark'], tune=dict(tasks=['pretrain_low', 'pretrain_high'], metric='loss'),"
+    path.write_text(SUITE.replace("methods=['spark'],", tune, 1).replace('cells = [\n', f'cells = [\n{low_high}', 1))
+    suite = load_suite(str(path))
+    seen = set()
+    for cell in suite.cells:
+        assert {other.name for other in cell.waits_for} <= seen, cell.name
+        assert all(any(other is known for known in suite.cells) for other in cell.waits_for)
+        seen.add(cell.name)
+    chosen = select(suite, suite.cells, ['classification/*/spark/0'], None, lambda cell: False)
+    names = ['pretrain_low', 'pretrain_high', 'pretrain', 'classification']
+    assert [cell.task for cell in chosen] == names
+
+
+def test_tables_of_another_architecture_are_of_that():
+    for name in ('ablation', 'resnet50'):
+        suite = load_suite(name, 'resnet101')
+        assert {cell.arch for cell in suite.cells} == {'resnet101'}
+        assert all(table.archs in (None, ('resnet101',)) for table in suite.tables)
+        assert all(arch == 'resnet101' for table in suite.tables for arch, _ in table.pairs or ())
+    assert all(table.archs != ('resnet101',) for table in load_suite('ablation').tables)
+
+
+def test_pretrainings_alone_with_published_weights_leave_nothing_to_run(tmp_path, capsys):
+    path = tmp_path / 'only.py'
+    path.write_text(
+        "title = 'Pretraining'\ndata = dict(images='images')\ncells = [dict(task='pretrain', arch='resnet50', "
+        "methods=['spark'], data='images', recipe='pretrain/configs/spark_resnet50_1600e.py')]\n"
+    )
+    assert commands.main(['run', str(path), '--published', '--status']) == 2
+    assert 'has no cell but pretrainings' in capsys.readouterr().err

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from spark_bench.errors import InputError
 from spark_bench.tables import Column, Table, TableSpec, build_table, to_csv, to_html, to_latex, to_markdown
 from spark_bench.tables.noise import Sample, is_beyond_noise
+from spark_bench.tables.suite import tables_of
 from spark_bench.tables.text import delta_verdict
 
 TOP1 = Column('classification', 'top1', 'top-1')
@@ -186,6 +187,14 @@ def test_a_nan_makes_a_cell_incomplete_and_takes_it_out_of_the_competition(runs,
     table = table_of(records, 'scratch', 'spark', 'mae')
     assert table.rows[1].cells[0].status == 'incomplete' and best(table) == ['scratch']
     assert texts(table)[1][2:] == ['– (2 of 3 seeds)', '']
+
+
+def test_neither_is_it_where_a_suite_defines_no_tables(make_record):
+    records = [make_record(seed=seed, metrics={'box_ap': 50.0 + seed}) for seed in (0, 1)]
+    one = records[0]
+    [table] = tables_of(records, None, [(one.task, one.arch, one.method, 2, 'no memory')])
+    cells = [cell for row in table.rows for cell in row.cells]
+    assert 'failed' in {cell.status for cell in cells} and not any(cell.value for cell in cells)
 
 
 def test_a_failed_run_is_shown_with_its_reason_and_never_averaged_over(runs):
