@@ -18,11 +18,13 @@ def choose_device(name: str | None = None) -> torch.device:
     name = name or ('cuda' if torch.cuda.is_available() else 'cpu')
     try:
         torch.empty(0, device=name, dtype=torch.float64)
+        device = torch.device(name)
+        if device.type not in ('cpu', 'cuda'):
+            raise TypeError('of no kind that anything here was tried on')
     except (RuntimeError, AssertionError, TypeError) as error:
         raise InputError(
             f'--device {name!r} is not available here: choose cpu, or cuda on a machine that has it'
         ) from error
-    device = torch.device(name)
     if device.type == 'cuda' and device.index is not None:
         torch.cuda.set_device(device)  # events are of the current one, and so is the name of the card
     return device

@@ -190,17 +190,18 @@ def _refuse_foreign(path, own, told):
 def new_file(path: Path | str) -> Iterator[Path]:
     """A file to fill by its name, which becomes ``path`` when the block ends and is gone where it raises.
 
-    It is as readable as any other new file. A library that fails to write it may say so in its own way.
+    A link stays one: the file that it leads to is replaced. It is as readable as any other new file. A library that
+    fails to write it may say so in its own way.
 
     Raises:
         InputError: where ``path`` cannot be written.
     """
-    path = Path(path)
-    partial = beside(path)
+    target = Path(os.path.realpath(path))
+    partial = beside(target)
     try:
         open(partial, 'xb').close()
         yield partial
-        os.replace(partial, path)
+        os.replace(partial, target)
     except InputError:
         raise
     except Exception as error:

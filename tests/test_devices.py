@@ -17,7 +17,7 @@ def test_without_a_name_it_is_the_gpu_where_there_is_one(monkeypatch):
     assert choose_device('cuda').index is None
 
 
-@pytest.mark.parametrize('name', ['abacus', 'cuda', 'cuda:99', 'cpu:x'])
+@pytest.mark.parametrize('name', ['abacus', 'cuda', 'cuda:99', 'cpu:x', 'meta'])
 def test_a_device_that_is_not_there_is_refused_in_one_line(name, capsys):
     with pytest.raises(InputError, match=f'--device {name!r} is not available here'):
         choose_device(name)

@@ -2,7 +2,7 @@
 # Fine-tune under Slurm: tools/slurm_finetune.sh PARTITION CONFIG GPUS --data-root DIR [options of spark-bench finetune]
 # GPUS_PER_NODE (8), CPUS_PER_TASK (8) and SRUN_ARGS are taken from the environment.
 set -euo pipefail
-partition=$1 config=$2 gpus=$3
+partition=${1:?give PARTITION CONFIG GPUS} config=${2:?give PARTITION CONFIG GPUS} gpus=${3:?give PARTITION CONFIG GPUS}
 per_node=${GPUS_PER_NODE:-8}
 # shellcheck disable=SC2086 # SRUN_ARGS is a list of options
 exec srun --partition "$partition" --job-name spark --ntasks "$gpus" \

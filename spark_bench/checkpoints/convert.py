@@ -1,9 +1,11 @@
 """The same weights in another format."""
 
+import os
 from pathlib import Path
 
 from spark_bench.checkpoints import architectures
 from spark_bench.checkpoints.contents import Contents, open_checkpoint
+from spark_bench.checkpoints.files.reading import demand_utf8
 from spark_bench.checkpoints.formats import network_adapter
 from spark_bench.checkpoints.formats.spark import OwnSparK
 from spark_bench.checkpoints.pretraining import spark_settings
@@ -115,7 +117,8 @@ def _check_output(output, to, force):
         raise InputError(f'{output}: there is no folder {output.parent}: create it first')
     if output.is_dir():
         raise InputError(f'{output} is a folder: give the name of a file')
-    if output.exists() and not force:
+    demand_utf8(output)
+    if os.path.lexists(output) and not force:
         raise InputError(f'{output} exists: give --force to overwrite it, or another --output')
     if to == 'spark' and output.suffix != '.pth':
         raise InputError(f"{output}: the authors' format is a .pth file")

@@ -29,6 +29,7 @@ PACKAGES = (
     ('mmdet', 'onedl-mmdetection'),
     ('mmpretrain', 'onedl-mmpretrain'),
     ('pycocotools', 'pycocotools'),
+    ('hotcoco', 'hotcoco'),
     ('cv2', 'opencv-python-headless'),
     ('numpy', 'numpy'),
     ('scipy', 'scipy'),
@@ -37,8 +38,14 @@ PACKAGES = (
     ('matplotlib', 'matplotlib'),
     ('PIL', 'Pillow'),
     ('safetensors', 'safetensors'),
+    ('tensorboard', 'tensorboard'),
     ('jsonschema', 'jsonschema'),
+    ('jinja2', 'jinja2'),
     ('rich', 'rich'),
+    ('packaging', 'packaging'),
+    ('filelock', 'filelock'),
+    ('submitit', 'submitit'),
+    ('setuptools', 'setuptools'),
 )
 # The small-scale demo needs about this much; records and checkpoints of a full sweep need far more.
 FREE_DISK_GB = 2.0
@@ -155,7 +162,11 @@ def _wanted_versions() -> dict[str, str]:
         requirements = [Requirement(text) for text in requires('spark-bench') or []]
     except PackageNotFoundError:
         return {}
-    return {item.name.lower(): str(item.specifier) for item in requirements if item.marker is None}
+    wanted: dict[str, str] = {}
+    for item in requirements:
+        if item.marker is None or item.marker.evaluate({'extra': ''}):
+            wanted[item.name.lower()] = ','.join(filter(None, [wanted.get(item.name.lower()), str(item.specifier)]))
+    return wanted
 
 
 def _processor() -> str:

@@ -31,6 +31,8 @@ def hold_out(source: Path | str, output: Path | str, share: float = HELD_OUT, se
         InputError: naming the file that is wrong, or the share that leaves nothing.
     """
     split = open_split(source, 'train')
+    if os.path.realpath(output).startswith(os.path.join(os.path.realpath(split.images), '')):
+        raise InputError(f'--output {output} lies among the images in {split.images}: give a folder elsewhere')
     check_images(split)
     held_out = draw_images({name: split.labels.get(name, ()) for name in split.sizes}, share, seed)
     parts = {'train': split.sizes.keys() - held_out, 'val': held_out}

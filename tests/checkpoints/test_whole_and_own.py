@@ -1,6 +1,8 @@
 """A file is loaded as what it is, whole: names that come near another network's, and files that look like others."""
 
 import json
+import os
+import shutil
 import struct
 
 import pytest
@@ -195,3 +197,35 @@ def test_nobody_can_take_a_network_for_another(tmp_path, capsys):
     checkpoints.save(timm.create_model('test_resnet', num_classes=0), tmp_path / 'a.safetensors', {})
     assert commands.main(['inspect', str(tmp_path / 'a.safetensors'), '--arch', 'resnet18']) == 1
     assert '--arch resnet18: its tensors are those of test_resnet' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('suffix', [b'.pth', b'.safetensors'])
+def test_a_name_that_is_no_utf8_is_told_and_not_called_damage(tmp_path, suffix, capsys):
+    plain, odd = tmp_path / f'plain{suffix.decode()}', os.fsdecode(os.fsencode(tmp_path) + b'/lat\xfc' + suffix)
+    network = timm.create_model('test_resnet', num_classes=0)
+    if suffix == b'.pth':
+        torch.save({'state_dict': network.state_dict()}, plain)
+    else:
+        checkpoints.save(network, plain, {'arch': 'test_resnet'})
+    shutil.copy(plain, odd)
+    assert commands.main(['inspect', odd]) == 2
+    told = capsys.readouterr().err
+    assert 'this name is no UTF-8' in told and 'rename it' in told and 'copy it again' not in told
+    assert commands.main(['convert', str(plain), '--to', 'timm', '--output', odd, '--force']) == 2
+    assert 'this name is no UTF-8' in capsys.readouterr().err
+
+
+def test_a_link_stays_one_and_is_not_replaced_unasked(tmp_path, capsys):
+    checkpoints.save(
+        timm.create_model('test_resnet', num_classes=0), tmp_path / 'own.safetensors', {'arch': 'test_resnet'}
+    )
+    (tmp_path / 'disk').mkdir()
+    link, target = tmp_path / 'link.pth', tmp_path / 'disk/real.pth'
+    link.symlink_to(target)  # which is not there yet
+    words = ['convert', str(tmp_path / 'own.safetensors'), '--to', 'timm', '--output', str(link)]
+    assert commands.main(words) == 2 and 'give --force' in capsys.readouterr().err
+    assert commands.main([*words, '--force']) == 0
+    assert (
+        link.is_symlink() and target.is_file() and [path.name for path in (tmp_path / 'disk').iterdir()] == ['real.pth']
+    )
+    assert len(checkpoints.read_tensors(link)) == len(checkpoints.read_tensors(tmp_path / 'own.safetensors'))

@@ -5,8 +5,10 @@ import shutil
 import sys
 import types
 from argparse import Namespace
+from importlib.metadata import requires
 
 import pytest
+from packaging.requirements import Requirement
 
 from spark_bench import operators
 from spark_bench.commands import doctor
@@ -134,3 +136,21 @@ def test_every_failure_has_a_remedy(monkeypatch):
     checks = [check for check in doctor.run_checks() if check.name != 'processor']
     assert len(checks) > 20
     assert all(not check.ok and check.remedy for check in checks)
+
+
+def test_all_that_is_asked_for_is_looked_at():
+    asked = {Requirement(text) for text in requires('spark-bench') if 'extra' not in text}
+    assert {item.name.lower() for item in asked} - {'contourpy', 'imaug'} == {
+        name.lower() for _, name in doctor.PACKAGES
+    }
+
+
+def test_bounds_of_this_python_count_too(monkeypatch):
+    texts = [
+        'numpy>=2.0',
+        "numpy>=99; python_version >= '3'",
+        "numpy>=98; python_version < '3'",
+        "rich>=3; extra == 'test'",
+    ]
+    monkeypatch.setattr('importlib.metadata.requires', lambda name: texts)
+    assert doctor._wanted_versions() == {'numpy': '>=2.0,>=99'}

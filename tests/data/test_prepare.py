@@ -314,3 +314,13 @@ def test_the_images_that_mini_was_measured_on_are_held_out(cells, tmp_path):
     assert commands.main(['data', 'nuclei', str(source), '--output', str(tmp_path / 'nuclei')]) == 0
     assert {path.stem[:16] for path in (tmp_path / 'nuclei/val').iterdir()} == {listed[0], listed[100]}
     assert len(list((tmp_path / 'nuclei/train').iterdir())) == 18
+
+
+def test_a_part_held_out_is_not_written_among_the_images_that_it_is_of(cells, tmp_path, capsys):
+    assert (
+        commands.main(['data', 'nuclei', str(write_cells(tmp_path / 'a.zip', cells)), '--output', str(tmp_path / 'n')])
+        == 0
+    )
+    assert commands.main(['data', 'holdout', str(tmp_path / 'n'), '--output', str(tmp_path / 'n/train/held')]) == 2
+    assert 'lies among the images in' in capsys.readouterr().err and not (tmp_path / 'n/train/held').exists()
+    assert commands.main(['data', 'holdout', str(tmp_path / 'n'), '--output', str(tmp_path / 'n/held')]) == 0

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from spark_bench.checkpoints.files.foreign import SHARDED, explain
 from spark_bench.checkpoints.files.pickles import LEGACY, as_tensor, read_arrays, read_torch
-from spark_bench.errors import InputError
+from spark_bench.errors import InputError, printable
 
 # Keys under which training codes keep a state_dict, in the order of preference. The rest of the file is left out.
 CONTAINERS = (
@@ -119,7 +119,19 @@ def read_metadata(path: Path | str) -> dict[str, str]:
     return {name: str(value) for name, value in read_file(path).metadata.items()}
 
 
+def demand_utf8(path: Path) -> None:
+    """Raise InputError for a name that libraries of weights cannot take."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f'{printable(path)}: this name is no UTF-8, as torch and safetensors ask for: rename it, or set '
+            'LC_ALL=C.UTF-8'
+        ) from error
+
+
 def _size(path):
+    demand_utf8(path)
     try:
         if path.is_dir() and (path / '.metadata').is_file():
             raise InputError(f'{path} {SHARDED}')
