@@ -64,6 +64,7 @@ def open_labelled(root: Path | str) -> tuple[LabelledImages, LabelledImages]:
         demand_classes(parts)
         if len(parts) == 1:
             parts = _hold_out(root, parts[0])
+            _tell_held_out(root, parts)
     except InputError as error:
         # It names files, whose names may hold a line break.
         raise InputError(printable(error)) from error
@@ -230,9 +231,10 @@ def _open_shards(root, names, lone):
 def _not_seen(root, part, trained_on):
     """Of a data set without splits what a training on it has held out; all of it for a training on other data."""
     if trained_on and np.bincount(part.labels).min() > 1:
-        train, val = map(with_classes_sorted, _hold_out(root, part))
-        if fingerprint(train, val) == trained_on:
-            return val
+        parts = _hold_out(root, part)
+        if fingerprint(*map(with_classes_sorted, parts)) == trained_on:
+            _tell_held_out(root, parts)
+            return parts[1]
     print_log(f'{root} has no splits: all {len(part)} images are measured', 'current', logging.WARNING)
     return part
 
@@ -301,11 +303,15 @@ def _hold_out(root, part):
     # Numbered by name: in which order the files lie changes nothing.
     held_out = draw_subset(with_classes_sorted(part).labels, HELD_OUT, _HELD_OUT_SEED)
     kept = np.setdiff1d(np.arange(len(part.labels)), held_out)
-    print_log(
-        f'{root} has no splits: {len(held_out)} of {len(part.labels)} images, a fifth of each class, are held '
-        'out for evaluation',
-        logger='current',
-    )
     return [
         replace(part, source=part.source.only(indices), labels=part.labels[indices]) for indices in (kept, held_out)
     ]
+
+
+def _tell_held_out(root, parts):
+    counts = [len(part) for part in parts]
+    print_log(
+        f'{root} has no splits: {counts[1]} of {sum(counts)} images, a fifth of each class, are held out for '
+        'evaluation',
+        logger='current',
+    )
